@@ -1,0 +1,53 @@
+# The README's two commands are `make demo` and `make test`.
+#
+#   PYTHON=python3.12   the interpreter, 3.11 or newer
+#   VENV=.venv          the environment, made anew for another Python version
+#   ARGS='--config.limit=50'   more flags for demo, train and bench
+
+VENV ?= .venv
+ARGS ?=
+export VENV PYTHON
+
+PY := $(VENV)/bin/python
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test install install-test install-bench format train bench clean
+
+help:
+	@echo 'make demo     the paper on the tiny model, into runs/demo'
+	@echo 'make test     format, lint, types, tests, notebooks'
+	@echo 'make format   rewrite the sources in the house style'
+	@echo 'make train    train the tiny model, into runs/train_tiny'
+	@echo 'make bench    k-means beside its peers'
+	@echo 'make clean    remove caches and builds; not .venv, not runs'
+
+install:
+	@tools/install.sh
+
+install-test install-bench: install-%:
+	@tools/install.sh $*
+
+demo: install
+	$(PY) experiments/demo.py --workdir=runs/demo $(ARGS)
+
+test: install-test
+	$(PY) -m ruff format --check .
+	$(PY) -m ruff check .
+	$(PY) -m basedpyright --pythonpath $(PY)
+	$(PY) -m pytest
+
+format: install-test
+	$(PY) -m ruff check --fix --exit-zero --quiet .
+	$(PY) -m ruff format .
+
+train: install
+	$(PY) experiments/train.py --config=configs/train_tiny.py \
+	  --workdir=runs/train_tiny $(ARGS)
+
+bench: install-bench
+	$(PY) benchmarks/kmeans.py $(ARGS)
+
+clean:
+	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune \
+	  -exec rm -rf {} +

@@ -1,0 +1,222 @@
+"""A picture to bytes on the edge, and bytes to a prefix on the server."""
+
+from collections.abc import Sequence
+import functools
+from typing import Any
+
+import jax
+from jax import numpy as jnp
+from jaxtyping import Array, Float, Int, UInt8
+import numpy as np
+
+from collab_jax import message as messages
+from collab_jax import quantizers
+from collab_jax import wire
+from collab_jax.models import paligemma
+
+SPLITS = ('encoder', 'head')
+
+
+def to_float(images: UInt8[Array, 'B H W 3']) -> Float[Array, 'B H W 3']:
+  """Maps 0..255 to [-1, 1], as the image encoder expects."""
+  return jnp.asarray(images).astype(jnp.float32) / 127.5 - 1.0
+
+
+# Compiled once per process: the caches are keyed by what is static, so equal
+# quantizers of different codecs share their programs.
+@functools.partial(jax.jit, static_argnames='split')
+def _features(model, split, images):
+  x = model.encode_image(to_float(images))
+  return x if split == 'encoder' else model.project(x)
+
+
+@jax.jit
+def image_keys(key: jax.Array, image_ids: Int[Array, ' B']) -> jax.Array:
+  """One key per image, which depends on nothing but the image's id."""
+  return jax.vmap(functools.partial(jax.random.fold_in, key))(image_ids)
+
+
+@functools.partial(jax.jit, static_argnames='quantizer')
+def _quantize(quantizer, params, features, key, image_ids):
+  keys = image_keys(key, image_ids)
+  return jax.vmap(quantizer.quantize, in_axes=(None, 0, 0))(
+      params, features, keys
+  )
+
+
+@functools.partial(jax.jit, static_argnames=('quantizer', 'split'))
+def _rebuild(quantizer, split, params, model, message):
+  tokens = jax.vmap(quantizer.dequantize, in_axes=(None, 0))(params, message)
+  x = tokens.x if split == 'head' else model.project(tokens.x)
+  return tokens, messages.Prefix(x, *tokens[1:])
+
+
+class FeatureCodec:
+  """The paper's codec: image features, quantized, as bytes.
+
+  Edge: SigLIP, quantizer, wire. Server: wire, quantizer, and the projection
+  to the decoder's width if the split lies before it.
+
+  Attributes:
+    model: The model, of which the edge uses `img` and the server `llm`.
+    quantizer: What is kept of the features.
+    split: 'encoder' cuts before the projection, 'head' after it.
+    params: The quantizer's parameters; an empty dict if it has none.
+    fields: What a message holds, by name.
+    name: Canonical short name, unique among different settings.
+    sent: Number of vectors sent per image.
+    vectors: Number of vectors per image.
+    width: Numbers per vector.
+    uses_key: Whether another key may give other messages.
+  """
+
+  def __init__(
+      self,
+      model: paligemma.Model,
+      quantizer: Any,
+      split: str = 'encoder',
+      key: jax.Array | None = None,
+  ):
+    """Binds a model and a quantizer.
+
+    Args:
+      model: From `collab_jax.load`.
+      quantizer: A quantizer, or its name with default arguments.
+      split: 'encoder' or 'head'.
+      key: For quantizers that draw their parameters; default key(0).
+
+    Raises:
+      ValueError: The split is neither 'encoder' nor 'head', or there is no
+        quantizer of that name.
+    """
+    if split not in SPLITS:
+      raise ValueError(f"split: got {split!r}, expected 'encoder' or 'head'")
+    if isinstance(quantizer, str):
+      quantizer = quantizers.make(quantizer)
+    self.model = model
+    self.quantizer = quantizer
+    self.split = split
+    vision = model.config.vision
+    self.vectors = vision.num_tokens
+    self.width = vision.width if split == 'encoder' else vision.out_dim
+    key = jax.random.key(0) if key is None else key
+    self.params = quantizer.init_params(key, self.vectors, self.width)
+    self.fields = quantizer.fields(self.vectors, self.width)
+    self.sent = quantizer.sent(self.vectors)
+    self.uses_key = quantizer.uses_key
+    self.name = quantizers.name(quantizer)
+    if split != 'encoder':
+      self.name += f'@{split}'
+
+  def describe(self) -> dict[str, Any]:
+    """The settings as plain values, for records and tables."""
+    return {
+        'codec': 'feature',
+        'split': self.split,
+        **quantizers.describe(self.quantizer),
+    }
+
+  def features(self, images: UInt8[Array, 'B H W 3']) -> Array:
+    """Runs the image encoder.
+
+    Args:
+      images: Pictures of the model's size, 0..255.
+
+    Returns:
+      Features f32[B N D] on the device; codecs of the same model and split
+      share them.
+    """
+    return _features(self.model, self.split, images)
+
+  def encode(
+      self,
+      images: UInt8[Array, 'B H W 3'],
+      key: jax.Array,
+      image_ids: Sequence[int] | None = None,
+  ) -> list[bytes]:
+    """Turns pictures into messages: the edge.
+
+    Args:
+      images: Pictures of the model's size, 0..255.
+      key: Random key; each image uses fold_in(key, its id).
+      image_ids: Default 0..B-1.
+
+    Returns:
+      One message per picture.
+    """
+    return self.encode_features(self.features(images), key, image_ids)
+
+  def encode_features(
+      self,
+      features: Float[Array, 'B N D'],
+      key: jax.Array,
+      image_ids: Sequence[int] | None = None,
+  ) -> list[bytes]:
+    """Turns features into messages; see `encode`."""
+    return self.pack(self.quantize(features, key, image_ids))
+
+  def quantize(
+      self,
+      features: Float[Array, 'B N D'],
+      key: jax.Array,
+      image_ids: Sequence[int] | None = None,
+  ) -> dict[str, np.ndarray]:
+    """Quantizes a batch and fetches the message's arrays from the device."""
+    if image_ids is None:
+      image_ids = range(len(features))
+    # Folding an id in uses its low 32 bits.
+    ids = np.asarray([i & 0xFFFFFFFF for i in image_ids], np.uint32)
+    return jax.device_get(
+        _quantize(self.quantizer, self.params, features, key, ids)
+    )
+
+  def pack(self, message: dict[str, np.ndarray]) -> list[bytes]:
+    """Serializes a batch of messages."""
+    return wire.pack_batch(message, self.fields)
+
+  def decode(self, data: Sequence[bytes]) -> messages.Prefix:
+    """Turns messages into what the captioner reads: the server.
+
+    Args:
+      data: Messages of this codec.
+
+    Returns:
+      The prefix at the decoder's width.
+
+    Raises:
+      collab_jax.wire.FormatError: A message is damaged, or another codec's.
+    """
+    return self.rebuild(data)[1]
+
+  def rebuild(
+      self, data: Sequence[bytes]
+  ) -> tuple[messages.Tokens, messages.Prefix]:
+    """Like `decode`, but returns the batched tokens before the projection too.
+
+    They are what the features are compared with to measure the distortion.
+    """
+    message = wire.unpack_batch(data, self.fields)
+    return _rebuild(
+        self.quantizer, self.split, self.params, self.model, message
+    )
+
+  def warm_up(self, batch_size: int) -> messages.Prefix:
+    """Compiles what a batch needs by running it on zeros.
+
+    Args:
+      batch_size: Number of pictures that will come at a time.
+
+    Returns:
+      A prefix, for the captioner to compile too.
+    """
+    zeros = jnp.zeros((batch_size, self.vectors, self.width))
+    return self.decode(self.encode_features(zeros, jax.random.key(0)))
+
+  def sizes(self, data: bytes) -> dict[str, int]:
+    """Bytes of a message by field; they add up to its length."""
+    del data  # All messages of a codec are equally long, for now.
+    return wire.sizes(self.fields)
+
+  def __repr__(self) -> str:
+    """Shows the settings."""
+    return f'FeatureCodec({self.name}, split={self.split!r})'

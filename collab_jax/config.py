@@ -1,0 +1,178 @@
+"""Arguments of config files: `configs/tradeoff.py:k=8,mode=tiny`."""
+
+from collections.abc import Iterable, Mapping
+import difflib
+import pathlib
+import re
+import sys
+from typing import Any
+
+from absl import flags
+import ml_collections
+from ml_collections import config_flags
+
+Value = bool | int | float | str
+Fields = Mapping[str, Any] | ml_collections.ConfigDict
+
+_BOOLEANS = {'true': True, 'false': False, '1': True, '0': False}
+
+
+class ConfigError(flags.Error):
+  """A config that cannot be made; absl prints it without a traceback."""
+
+
+def parse(
+  arg: str | None, **defaults: Value | tuple[Value, ...]
+) -> dict[str, Any]:
+  """Reads the argument of a config file's `get_config`.
+
+  Args:
+    arg: 'name=value' pairs with commas between them, or None or '' for the
+      defaults.
+    **defaults: Every name that is understood, with its default, whose type the
+      value must have; or a tuple of the values it may have, default first.
+
+  Returns:
+    A value for each of the defaults, in their order.
+
+  Raises:
+    ConfigError: A name that is not among the defaults, or given twice; a value
+      of another type, or not among those allowed.
+  """
+  values: dict[str, Any] = {
+    name: default[0] if isinstance(default, tuple) else default
+    for name, default in defaults.items()
+  }
+  given = set()
+  for pair in filter(None, map(str.strip, (arg or '').split(','))):
+    name, equals, text = map(str.strip, pair.partition('='))
+    if name not in defaults:
+      raise ConfigError(f'unknown argument {name!r}{suggest(name, defaults)}')
+    if not equals or name in given:
+      raise ConfigError(
+        f'got {pair!r} in {arg!r}, expected name=value, each name once'
+      )
+    given.add(name)
+    values[name] = _convert(name, text, values[name])
+    allowed = defaults[name]
+    if isinstance(allowed, tuple) and values[name] not in allowed:
+      raise ConfigError(f'got {name}={text}{suggest(text, map(str, allowed))}')
+  return values
+
+
+def define(
+  default: str | None = None,
+  name: str = 'config',
+  *,
+  flag_values: flags.FlagValues = flags.FLAGS,
+  argv: list[str] | None = None,
+) -> flags.FlagHolder:
+  """Defines `--config=file.py:arg` and its overrides `--config.field=value`.
+
+  `ml_collections.config_flags` does the work; this makes what a user mistypes
+  one line that names the nearest thing there is.
+
+  Args:
+    default: Config file to use where none is given.
+    name: Name of the flag.
+    flag_values: Where to define it.
+    argv: Command line in which to look for overrides; `sys.argv` by default.
+
+  Returns:
+    The flag, whose `value` is the locked config.
+
+  Raises:
+    SystemExit: An override does not fit the default config, which is read at
+      once. One that was given is read, and refused, when absl parses flags.
+  """
+  holder = config_flags.DEFINE_config_file(
+    name,
+    help_string='Config file, with arguments after a colon.',
+    flag_values=flag_values,
+    sys_argv=argv,
+  )
+  flag = flag_values[name]
+  flag.parser = _Parser(flag.parser, name, sys.argv if argv is None else argv)
+  if default is not None:
+    try:
+      flag_values.set_default(name, default)
+    except ConfigError as error:
+      raise SystemExit(f'--{name}={default}: {error}') from error
+  return holder
+
+
+def check_overrides(
+  config: Fields, argv: Iterable[str], name: str = 'config'
+) -> None:
+  """Refuses overrides of fields that the config does not have.
+
+  Args:
+    config: The config, nested mappings of plain values.
+    argv: The command line.
+    name: Name of the config's flag.
+
+  Raises:
+    ConfigError: A field that does not exist, with the nearest that does.
+  """
+  known = list(_paths(config))
+  pattern = re.compile(rf'--?(no)?{re.escape(name)}\.([^=]+)')
+  for argument in argv:
+    match = pattern.match(argument)
+    # An index into a tuple is left to ml_collections.
+    if match and (field := match[2].split('[')[0]) not in known:
+      raise ConfigError(
+        f'--{name} has no field {field!r}{suggest(field, known)}'
+      )
+
+
+def suggest(name: str, known: Iterable[str]) -> str:
+  """The end of an error message: the nearest known name, or all of them."""
+  known = sorted(known)
+  near = difflib.get_close_matches(name, known, n=1)
+  if not near:  # The right name in the wrong place.
+    last = name.rsplit('.', 1)[-1]
+    near = [other for other in known if other.rsplit('.', 1)[-1] == last][:1]
+  if near:
+    return f'; did you mean {near[0]!r}?'
+  return f' (known: {", ".join(known) or "none"})'
+
+
+class _Parser(flags.ArgumentParser):
+  """Loads a config file and checks the overrides before they are applied."""
+
+  def __init__(self, inner: flags.ArgumentParser, name: str, argv: list[str]):
+    self._inner = inner
+    self._name = name
+    self._argv = argv
+
+  def parse(self, path: str) -> Any:
+    file = pathlib.Path(path.split(':', 1)[0])
+    if not file.is_file():
+      others = [str(other) for other in file.parent.glob('*.py')]
+      raise ConfigError(f'no config file {file}{suggest(str(file), others)}')
+    config = self._inner.parse(path)
+    check_overrides(config, self._argv, self._name)
+    return config
+
+  def flag_type(self) -> str:
+    return 'config file'
+
+
+def _paths(config: Fields, prefix: str = '') -> Iterable[str]:
+  for name, value in config.items():
+    yield prefix + name
+    if isinstance(value, Mapping | ml_collections.ConfigDict):
+      yield from _paths(value, f'{prefix}{name}.')
+
+
+def _convert(name: str, text: str, default: Value) -> Value:
+  try:
+    if isinstance(default, bool):
+      return _BOOLEANS[text.lower()]
+    return type(default)(text)
+  except (KeyError, ValueError):
+    kind = type(default).__name__
+    raise ConfigError(
+      f'got {name}={text}, expected a value of type {kind}, as in '
+      f'{name}={default}'
+    ) from None

@@ -1,0 +1,26 @@
+"""What every dataset of the package yields."""
+
+import dataclasses
+from typing import Any
+
+from jaxtyping import UInt8
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Example:
+  """One picture with its reference captions.
+
+  Attributes:
+    image: u8[H W 3], sRGB, row 0 at the top.
+    image_id: unique over all splits of a dataset and below 2**32, so that it
+      can be folded into a random key.
+    captions: the references, most datasets have five.
+    info: a JSON-able description of the picture where one is known (the
+      generated scenes), else empty.
+  """
+
+  image: UInt8[np.ndarray, 'H W 3']
+  image_id: int
+  captions: tuple[str, ...]
+  info: dict[str, Any] = dataclasses.field(default_factory=dict)

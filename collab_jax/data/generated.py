@@ -1,0 +1,79 @@
+"""Reader of the generated scenes."""
+
+import dataclasses
+import difflib
+import operator
+from typing import SupportsIndex
+
+from collab_jax.data import drawing, grammar, world
+from collab_jax.data.example import Example
+
+
+@dataclasses.dataclass(frozen=True)
+class Scenes:
+  """A split of the generated scenes, drawn when asked for.
+
+  Random access, picklable: a source for `grain.python.MapDataset.source`.
+
+  Attributes:
+    split: a name in `world.SPLITS`.
+    limit: use only the first so many scenes; None for all of them.
+
+  Raises:
+    ValueError: unknown split or negative limit.
+  """
+
+  split: str
+  limit: int | None = None
+
+  def __post_init__(self):
+    if self.split not in world.SPLITS:
+      near = difflib.get_close_matches(str(self.split), world.SPLITS, 1, 0.0)
+      raise ValueError(
+        f'unknown split {self.split!r}; did you mean {near[0]!r}? '
+        f'There are: {", ".join(world.SPLITS)}'
+      )
+    if self.limit is not None and self.limit < 0:
+      raise ValueError(f'limit must be at least 0, got {self.limit}')
+
+  @property
+  def name(self) -> str:
+    """'scenes/' and the split, for records and progress bars."""
+    return f'scenes/{self.split}'
+
+  def __len__(self) -> int:
+    size = world.SPLITS[self.split][1]
+    return size if self.limit is None else min(size, self.limit)
+
+  def scene(self, index: SupportsIndex) -> world.Scene:
+    """The description of a scene, not drawn. IndexError out of range."""
+    index = operator.index(index)
+    if not -len(self) <= index < len(self):
+      raise IndexError(f'{self.name} has {len(self)} scenes, got {index}')
+    return world.sample(self.split, index % len(self))
+
+  def __getitem__(self, index: SupportsIndex) -> Example:
+    scene = self.scene(index)
+    return Example(
+      image=drawing.render(scene),
+      image_id=scene.image_id,
+      captions=grammar.captions(scene, world.generator(scene.seed, 2)),
+      info=scene.info(),
+    )
+
+
+def scenes(split: str = 'test', limit: int | None = None) -> Scenes:
+  """Generated captioning scenes, 64 px, five references each.
+
+  Args:
+    split: 'train' (10**9 scenes), 'val' (1000), 'test' (2000), 'dense' (1000
+      scenes of 6 to 10 objects) or 'train_dense'.
+    limit: use only the first so many.
+
+  Returns:
+    A reader with `__len__` and `__getitem__(int) -> Example`.
+
+  Raises:
+    ValueError: unknown split or negative limit.
+  """
+  return Scenes(split, limit)

@@ -1,0 +1,23 @@
+"""Codecs compared on captions: records, and what they add up to."""
+
+from collab_jax.evaluation.blind import KINDS as BLIND
+from collab_jax.evaluation.loop import evaluate
+from collab_jax.evaluation.records import SettingsError, read_records
+from collab_jax.evaluation.series import crossing, curves, full, label
+from collab_jax.evaluation.summary import summarize
+from collab_jax.evaluation.tables import findings, pivot, table
+
+__all__ = [
+    'BLIND',
+    'SettingsError',
+    'evaluate',
+    'findings',
+    'crossing',
+    'curves',
+    'full',
+    'label',
+    'pivot',
+    'read_records',
+    'summarize',
+    'table',
+]

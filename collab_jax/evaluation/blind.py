@@ -1,0 +1,107 @@
+"""Baselines that have not seen the picture, the floor of every curve."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+from jax import numpy as jnp
+from jaxtyping import Array, Float
+import numpy as np
+
+from collab_jax import captioner as captioning
+
+KINDS = ('zeroed', 'mean', 'shuffled')
+
+
+@jax.jit
+def _project(model, features):
+  return model.project(features)
+
+
+class Blind:
+  """Captions written without the picture's own features; nothing is sent.
+
+  'zeroed': all features are 0. 'mean': each token is its mean over the
+  evaluated images. 'shuffled': another image's features, along one random
+  cycle through all images. Features are those before the projection.
+
+  Attributes:
+    kinds: Those wanted.
+  """
+
+  def __init__(
+      self,
+      captioner: captioning.Captioner,
+      kinds: Sequence[str],
+      images: int,
+  ):
+    """Prepares the wanted baselines.
+
+    Args:
+      captioner: Whose model is used.
+      kinds: Out of 'zeroed', 'mean' and 'shuffled'.
+      images: Number of evaluated images.
+
+    Raises:
+      ValueError: An unknown kind, or a single image to shuffle.
+    """
+    for kind in kinds:
+      if kind not in KINDS:
+        raise ValueError(f'blind: got {kind!r}, expected one of {KINDS}')
+    if 'shuffled' in kinds and images < 2:
+      raise ValueError('blind: shuffling needs at least 2 images')
+    self.kinds = tuple(kinds)
+    self._captioner = captioner
+    self._images = images
+    self._vectors = captioner.model.config.vision.num_tokens
+    self._sum: Any = 0.0
+    self._full: list[str] = []
+
+  def describe(self) -> dict[str, dict[str, Any]]:
+    """The settings of each kind by name, as a codec's."""
+    common = {'codec': 'blind', 'split': 'encoder', 'tokens': self._vectors}
+    settings = {
+        'zeroed': {},
+        'mean': {'images': self._images},
+        'shuffled': {'images': self._images},
+    }
+    return {
+        f'blind({kind})': {**common, 'kind': kind, **settings[kind]}
+        for kind in self.kinds
+    }
+
+  def add(self, features: Float[Array, 'B N D'], count: int):
+    """Takes in a batch; the batches come in the images' order.
+
+    Args:
+      features: Before the projection; the rows after `count` are padding.
+      count: Number of images in the batch.
+    """
+    if 'mean' in self.kinds:
+      batch = jax.device_get(features)[:count].astype(np.float64)
+      # One by one, so that the sum does not depend on the batch size.
+      for row in batch:
+        self._sum = self._sum + row
+    if 'shuffled' in self.kinds:
+      self._full += self._captions(features)[:count]
+
+  def captions(self) -> dict[str, list[str]]:
+    """The captions of all images by name, after the last batch."""
+    return {f'blind({kind})': self._of(kind) for kind in self.kinds}
+
+  def _of(self, kind: str) -> list[str]:
+    n = self._images
+    if kind == 'shuffled':
+      order = np.random.default_rng(0).permutation(n)
+      captions = [''] * n
+      for i, j in zip(order, np.roll(order, 1), strict=True):
+        captions[i] = self._full[j]
+      return captions
+    width = self._captioner.model.config.vision.width
+    features = jnp.zeros((1, self._vectors, width))
+    if kind == 'mean':
+      features = jnp.asarray(self._sum / n, jnp.float32)[None]
+    return self._captions(features) * n
+
+  def _captions(self, features: Float[Array, 'B N D']) -> list[str]:
+    return self._captioner(_project(self._captioner.model, features))

@@ -1,0 +1,324 @@
+"""Codecs in, one record per image, codec and seed out."""
+
+import collections
+from collections.abc import Iterator, Sequence
+from concurrent import futures
+import contextlib
+import dataclasses
+import os
+import time
+from typing import Any
+
+import jax
+from jax import numpy as jnp
+import numpy as np
+import tqdm
+
+from collab_jax import captioner as captioning
+from collab_jax import codecs as codecs_lib
+from collab_jax import data as datasets
+from collab_jax.evaluation import blind as blinds
+from collab_jax.evaluation import records as files
+
+
+@jax.jit
+def _distortion(rebuilt, features):
+  """Mean squared error per number, one per image."""
+  return jnp.mean(jnp.square(rebuilt - features), axis=(1, 2))
+
+
+class _Batch:
+  """Some images, padded to the batch size with the last one."""
+
+  def __init__(self, examples: Sequence[datasets.Example], size: int):
+    self.examples = list(examples)
+    self.ids = [e.image_id for e in examples]
+    padding = [self.examples[-1]] * (size - len(self.examples))
+    self.images = np.stack([e.image for e in self.examples + padding])
+    self.padded_ids = self.ids + [e.image_id for e in padding]
+
+
+class _Clock:
+  """Seconds per image of each stage."""
+
+  def __init__(self, size: int, **seconds: float):
+    self.seconds = seconds
+    self._size = size
+
+  @contextlib.contextmanager
+  def __call__(self, stage: str) -> Iterator[None]:
+    start = time.perf_counter()
+    yield
+    self.seconds[stage] = round((time.perf_counter() - start) / self._size, 6)
+
+
+def evaluate(
+    codecs: Sequence[Any],
+    *,
+    captioner: captioning.Captioner,
+    data: Any,
+    seeds: Sequence[int] = (0,),
+    path: str | os.PathLike[str] | None = None,
+    batch_size: int = 64,
+    progress: bool = True,
+    blind: Sequence[str] = (),
+) -> list[dict[str, Any]]:
+  """Captions every image through every codec.
+
+  The image encoder runs once per image and split. Every record comes from
+  bytes that were really packed and decoded. No record depends on the batch
+  size; codecs that ignore the random key run for the first seed only.
+
+  Args:
+    codecs: What to compare; names must differ.
+    captioner: Writes the captions.
+    data: A reader with `name`, `__len__` and `__getitem__` -> Example, whose
+      images have the model's size.
+    seeds: Each makes the random key of one more pass.
+    path: JSONL file to append to. Records in it are not made again, so a
+      killed run goes on where it stopped; a file made with another model,
+      data or decoding is refused.
+    batch_size: Images at a time.
+    progress: Show a bar.
+    blind: Baselines to add: 'zeroed', 'mean', 'shuffled' (see `Blind`).
+
+  Returns:
+    The records: {'image_id', 'codec', 'name', 'seed', 'caption', 'references',
+    'sent', 'vectors', 'ratio', 'bytes', 'total_bytes', 'distortion' (mean
+    squared error per number, None where the grid is not rebuilt), 'seconds'
+    per image and stage, 'model', 'data', 'slots' (generated scenes only)},
+    ordered by codec, seed and image.
+
+  Raises:
+    ValueError: No images, names that are not unique, or pictures of another
+      size than the model's.
+    SettingsError: `path` was made with other settings.
+  """
+  described = {codec.name: codec.describe() for codec in codecs}
+  if len(described) < len(codecs):
+    names = [codec.name for codec in codecs]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    raise ValueError(f'codecs given twice: {", ".join(twice)}')
+  if not len(data):
+    raise ValueError(f'{data.name} is empty: there is nothing to evaluate')
+  if batch_size < 1:
+    raise ValueError(f'batch_size: got {batch_size}, expected at least 1')
+  blindfold = blinds.Blind(captioner, blind, len(data))
+  described |= blindfold.describe()
+  model = captioner.model
+  settings = {
+      'format': 1,
+      'model': {
+          'name': model.config.name,
+          'checksum': files.checksum(model.params),
+      },
+      'data': data.name,
+      'captioner': captioner.describe(),
+  }
+  passes = [
+      (codec, seed)
+      for codec in codecs
+      for seed in (seeds if codec.uses_key else seeds[:1])
+  ]
+  with contextlib.ExitStack() as stack:
+    store = None
+    if path is not None:
+      store = stack.enter_context(files.Store(path, settings, described))
+    run = _Run(captioner, data, passes, blindfold, seeds[0], store)
+    pool = stack.enter_context(futures.ThreadPoolExecutor(1))
+    stack.callback(pool.shutdown, wait=False, cancel_futures=True)
+    size = min(batch_size, len(data))
+    run.compile(pool, size)
+    run.go(size, progress)
+    return run.result()
+
+
+class _Run:
+  """The state of one evaluation."""
+
+  def __init__(self, captioner, data, passes, blindfold, seed, store):
+    self.captioner = captioner
+    self.data = data
+    self.passes = passes
+    self.blindfold = blindfold
+    self.seed = seed
+    self.store = store
+    self.known = dict(store.records) if store else {}
+    self.examples: list[datasets.Example] = []
+    self.ready: dict[str, futures.Future] = {}
+    counts = collections.Counter(key[1:] for key in self.known)
+    self.missing = {
+        name
+        for name, s in [
+            *((codec.name, seed) for codec, seed in passes),
+            *((name, seed) for name in blindfold.describe()),
+        ]
+        if counts[name, s] < len(data)
+    }
+    self.blind_missing = bool(self.missing & blindfold.describe().keys())
+
+  def compile(self, pool: futures.Executor, size: int):
+    """Starts to compile all programs, beside the first batch's computing."""
+    lengths: set[int] = set()
+
+    def warm(codec):
+      prefix = codec.warm_up(size)
+      if prefix.x.shape[1] not in lengths:
+        lengths.add(prefix.x.shape[1])
+        self.captioner(prefix)
+
+    for codec, _ in self.passes:
+      name = codec.name
+      own = isinstance(codec, codecs_lib.FeatureCodec)
+      if own and name in self.missing and name not in self.ready:
+        self.ready[name] = pool.submit(warm, codec)
+
+  def go(self, size: int, progress: bool):
+    """Makes what is missing."""
+    blind = len(self.blindfold.kinds)
+    with tqdm.tqdm(
+        total=len(self.data) * (len(self.passes) + blind),
+        unit=' captions',
+        smoothing=0.02,
+        disable=not progress,
+        dynamic_ncols=True,
+        desc=self.data.name,
+    ) as bar:
+      for start in range(0, len(self.data), size):
+        stop = min(start + size, len(self.data))
+        batch = _Batch([self.data[i] for i in range(start, stop)], size)
+        # The pictures themselves are not needed any more afterwards.
+        self.examples += [
+            dataclasses.replace(e, image=e.image[:0]) for e in batch.examples
+        ]
+        self._batch(batch, bar)
+      if self.blind_missing:
+        self._blind()
+      bar.update(len(self.data) * blind)
+
+  def result(self) -> list[dict[str, Any]]:
+    """All records of this evaluation, in the order of its arguments."""
+    passes = [(codec.name, seed) for codec, seed in self.passes]
+    passes += [(name, self.seed) for name in self.blindfold.describe()]
+    return [
+        self.known[e.image_id, name, seed]
+        for name, seed in passes
+        for e in self.examples
+    ]
+
+  def _batch(self, batch: _Batch, bar):
+    encoded: dict[str, tuple[Any, float]] = {}
+
+    def shared(codec):
+      if codec.split not in encoded:
+        clock = _Clock(len(batch.images))
+        with clock('encode'):
+          x = jax.block_until_ready(codec.features(batch.images))
+        encoded[codec.split] = x, clock.seconds['encode']
+      return encoded[codec.split]
+
+    for codec, seed in self.passes:
+      if codec.name in self.ready:
+        self.ready[codec.name].result()
+      if any((i, codec.name, seed) not in self.known for i in batch.ids):
+        if isinstance(codec, codecs_lib.FeatureCodec):
+          self._features(codec, seed, batch, *shared(codec))
+        else:
+          self._pictures(codec, seed, batch)
+      bar.update(len(batch.ids))
+    if self.blind_missing:
+      identity = codecs_lib.FeatureCodec(self.captioner.model, 'identity')
+      self.blindfold.add(shared(identity)[0], len(batch.ids))
+    if self.store:
+      self.store.sync()
+
+  def _features(self, codec, seed, batch, features, seconds):
+    clock = _Clock(len(batch.images), encode=seconds)
+    with clock('quantize'):
+      key = jax.random.key(seed)
+      message = codec.quantize(features, key, batch.padded_ids)
+      packets = codec.pack(message)
+    with clock('decode'):
+      tokens, prefix = jax.block_until_ready(codec.rebuild(packets))
+    with clock('caption'):
+      captions = self.captioner(prefix)
+    distortion = None
+    if tokens.x.shape == features.shape:
+      values = jax.device_get(_distortion(tokens.x, features)).tolist()
+      # Digits beyond six would depend on the batch size.
+      distortion = [float(f'{value:.6g}') for value in values]
+    self._sent(codec, seed, batch, packets, captions, clock, distortion)
+
+  def _pictures(self, codec, seed, batch):
+    clock = _Clock(len(batch.images))
+    with clock('encode'):
+      key = jax.random.key(seed)
+      packets = codec.encode(batch.images, key, batch.padded_ids)
+    with clock('decode'):
+      prefix = jax.block_until_ready(codec.decode(packets))
+    with clock('caption'):
+      captions = self.captioner(prefix)
+    self._sent(codec, seed, batch, packets, captions, clock)
+
+  def _sent(self, codec, seed, batch, packets, captions, clock, distortion=None):
+    common = {
+        'codec': codec.describe(),
+        'name': codec.name,
+        'seed': seed,
+        'sent': codec.sent,
+        'vectors': codec.vectors,
+        'ratio': codec.sent / codec.vectors,
+        'seconds': clock.seconds,
+    }
+    self._add(
+        self._record(
+            example,
+            common,
+            captions[i],
+            codec.sizes(packets[i]),
+            len(packets[i]),
+            distortion and distortion[i],
+        )
+        for i, example in enumerate(batch.examples)
+    )
+
+  def _blind(self):
+    captions = self.blindfold.captions()
+    for name, settings in self.blindfold.describe().items():
+      common = {
+          'codec': settings,
+          'name': name,
+          'seed': self.seed,
+          'sent': 0,
+          'vectors': settings['tokens'],
+          'ratio': 0.0,
+          'seconds': {},
+      }
+      self._add(
+          self._record(example, common, captions[name][i])
+          for i, example in enumerate(self.examples)
+      )
+
+  def _record(
+      self, example, common, caption, sizes=None, total=0, distortion=None
+  ):
+    record = {
+        'image_id': example.image_id,
+        **common,
+        'caption': caption,
+        'references': list(example.captions),
+        'bytes': sizes or {},
+        'total_bytes': total,
+        'distortion': distortion,
+        'model': self.captioner.model.config.name,
+        'data': self.data.name,
+    }
+    if isinstance(self.data, datasets.Scenes):
+      record['slots'] = datasets.slots(caption, example.info)
+    return record
+
+  def _add(self, made):
+    new = [r for r in made if files.key_of(r) not in self.known]
+    self.known |= {files.key_of(record): record for record in new}
+    if self.store:
+      self.store.append(new)

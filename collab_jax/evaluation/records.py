@@ -1,0 +1,198 @@
+"""Records on disk: JSON lines that survive a kill and refuse to be mixed."""
+
+from collections.abc import Iterable, Mapping
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+Record = dict[str, Any]
+Key = tuple[int, str, int]
+
+# Values read from each parameter array for the checksum: enough to tell
+# checkpoints apart, and cheap on billions of parameters.
+_SAMPLES = 4096
+
+
+def key_of(record: Record) -> Key:
+  """What identifies a record: image, codec and seed."""
+  return record['image_id'], record['name'], record['seed']
+
+
+def read_records(*paths: str | os.PathLike[str]) -> list[Record]:
+  """Reads files of records; a torn last line, left by a kill, is dropped.
+
+  Args:
+    *paths: JSONL files written by `evaluate`.
+
+  Returns:
+    The records, in the files' order.
+
+  Raises:
+    ValueError: A line other than the last is no record.
+  """
+  records = []
+  for path in paths:
+    records += _parse(Path(path), Path(path).read_bytes())[0]
+  return records
+
+
+def _parse(path: Path, data: bytes) -> tuple[list[Record], int]:
+  """Returns the records and the length of the whole lines in bytes."""
+  end = data.rfind(b'\n') + 1
+  records = []
+  shared: dict[str, Any] = {}
+  for number, line in enumerate(data[:end].splitlines(), 1):
+    try:
+      record = json.loads(line)
+      key_of(record)
+    except (ValueError, KeyError, TypeError) as error:
+      raise ValueError(
+          f'{path}:{number} is no record of an evaluation ({error!r}); move'
+          ' the file away, or repair it'
+      ) from error
+    # Thousands of records repeat the same few lists and names.
+    for field in ('references', 'codec'):
+      text = repr(record.get(field))
+      record[field] = shared.setdefault(text, record.get(field))
+    records.append(record)
+  return records, end
+
+
+def checksum(params: Any) -> str:
+  """A short fingerprint of a parameter tree."""
+  digest = hashlib.sha256()
+  leaves = jax.tree_util.tree_leaves_with_path(params)
+  for path, leaf in leaves:
+    step = max(1, leaf.size // _SAMPLES)
+    values = np.asarray(leaf.reshape(-1)[::step], np.float32)
+    digest.update(jax.tree_util.keystr(path).encode())
+    digest.update(f'{leaf.shape}'.encode())
+    digest.update(values.tobytes())
+  return digest.hexdigest()[:16]
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
+  flat = {}
+  for name, value in settings.items():
+    if isinstance(value, Mapping):
+      flat |= _flat(value, f'{prefix}{name}.')
+    else:
+      flat[f'{prefix}{name}'] = value
+  return flat
+
+
+def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+  old, new = _flat(old), _flat(new)
+  return [
+      f'{name}: the file has {old.get(name)!r}, this run {new.get(name)!r}'
+      for name in sorted(old.keys() | new.keys())
+      if old.get(name) != new.get(name)
+  ]
+
+
+class SettingsError(ValueError):
+  """A file of records was made with other settings."""
+
+
+class Store:
+  """Appends records to a file, and knows those that are there.
+
+  What the records depend on besides codec and seed (model, data, decoding)
+  lies beside the file, in `<name>.settings.json`.
+
+  Attributes:
+    records: Those found when the file was opened, by key.
+  """
+
+  def __init__(
+      self,
+      path: str | os.PathLike[str],
+      settings: Mapping[str, Any],
+      codecs: Mapping[str, Mapping[str, Any]],
+  ):
+    """Opens or makes a file; cuts off a torn last line.
+
+    Args:
+      path: The JSONL file.
+      settings: What all records depend on; plain values.
+      codecs: Settings of each codec by name.
+
+    Raises:
+      SettingsError: The file was made with other settings.
+      BlockingIOError: Another run is writing to it.
+    """
+    self.path = Path(path)
+    self.path.parent.mkdir(parents=True, exist_ok=True)
+    self._file = self.path.open('ab')
+    try:
+      self._lock()
+      self.records = self._recover(settings, codecs)
+    except BaseException:
+      self._file.close()
+      raise
+
+  def _lock(self):
+    if os.name != 'posix':
+      return
+    import fcntl  # Absent elsewhere.  # noqa: PLC0415
+
+    try:
+      fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+      raise BlockingIOError(
+          error.errno,
+          f'another run is writing to {self.path}; wait for it, or choose'
+          ' another file',
+      ) from error
+
+  def _recover(self, settings, codecs) -> dict[Key, Record]:
+    sidecar = self.path.with_suffix('.settings.json')
+    settings = json.loads(json.dumps(settings))
+    data = self.path.read_bytes()
+    if not data:
+      text = json.dumps(settings, indent=2, sort_keys=True)
+      sidecar.write_text(text + '\n')
+      return {}
+    records, end = _parse(self.path, data)
+    if not sidecar.exists():
+      raise SettingsError(
+          f'{self.path} holds records, but {sidecar.name}, which tells how they'
+          ' were made, is missing; choose another file'
+      )
+    differ = _differences(json.loads(sidecar.read_text()), settings)
+    for name in sorted({r['name'] for r in records} & codecs.keys()):
+      new = json.loads(json.dumps(codecs[name]))
+      old = {str(r['codec']): r['codec'] for r in records if r['name'] == name}
+      for codec in old.values():
+        differ += [f'{name} {line}' for line in _differences(codec, new)]
+    if differ:
+      raise SettingsError(
+          f'{self.path} was made with other settings; choose another file (or'
+          ' workdir), or remove it:\n  ' + '\n  '.join(differ)
+      )
+    if end < len(data):
+      os.truncate(self.path, end)
+    return {key_of(record): record for record in records}
+
+  def append(self, records: Iterable[Record]):
+    """Writes records out to the operating system."""
+    lines = (json.dumps(record) + '\n' for record in records)
+    self._file.write(''.join(lines).encode())
+    self._file.flush()
+
+  def sync(self):
+    """Makes what was written survive a power cut."""
+    os.fsync(self._file.fileno())
+
+  def __enter__(self) -> 'Store':
+    """The store itself."""
+    return self
+
+  def __exit__(self, *unused):
+    """Closes the file, which gives the lock back."""
+    self._file.close()

@@ -1,0 +1,125 @@
+"""What belongs to one curve, and how it is called."""
+
+from collections.abc import Mapping, Sequence
+import json
+import math
+from typing import Any
+
+Row = Mapping[str, Any]
+
+# How the paper's methods are called; others go by their own names.
+_LABELS = {
+    ('kmeans', '++'): 'k-means++',
+    ('kmeans', 'random'): 'k-means, random start',
+    ('random', 'nearest'): 'random subset, nearest sent',
+    ('random', 'keep'): 'random subset, positions kept',
+    ('random', 'close'): 'random subset, closed up',
+    ('random', 'zero'): 'random subset, rest zeroed',
+    ('blind', 'zeroed'): 'blind: features zeroed',
+    ('blind', 'mean'): 'blind: mean features',
+    ('blind', 'shuffled'): "blind: another image's",
+    ('identity', None): 'all vectors',
+}
+
+
+def kind(row: Row) -> tuple[str, str | None]:
+  """(quantizer, what tells its variants apart) of a row or record."""
+  codec = row['codec']
+  name = codec.get('quantizer', codec['codec'])
+  which = {'kmeans': 'init', 'random': 'rebuild', 'blind': 'kind'}.get(name)
+  return name, codec.get(which) if which else None
+
+
+def is_full(row: Row) -> bool:
+  """Whether a row is that of all vectors, sent as they are."""
+  return kind(row)[0] == 'identity'
+
+
+def is_blind(row: Row) -> bool:
+  """Whether a row is that of a caption which has not seen the picture."""
+  return kind(row)[0] == 'blind'
+
+
+def is_plain(row: Row) -> bool:
+  """Whether vectors are sent as they are, in 16 bits, before the projection."""
+  codec = row['codec']
+  inner = [codec.get(part) for part in ('centroids', 'vectors')]
+  plain = all(i is None or i.startswith('identity') for i in inner)
+  return plain and codec.get('split', 'encoder') == 'encoder'
+
+
+def label(row: Row) -> str:
+  """What a curve is called in tables and figures."""
+  known = _LABELS.get(kind(row))
+  if known and is_plain(row):
+    return known
+  codec = {
+      name: value
+      for name, value in row['codec'].items()
+      if name not in ('codec', 'k', 'quantizer')
+      and (name, value) != ('split', 'encoder')
+  }
+  inside = ', '.join(f'{name}={value}' for name, value in codec.items())
+  name = kind(row)[0].rpartition(':')[2]
+  return f'{name} ({inside})' if inside else name
+
+
+def _order(row: Row) -> tuple[int, str]:
+  kinds = list(_LABELS)
+  place = kinds.index(kind(row)) if kind(row) in kinds else len(kinds)
+  return place, label(row)
+
+
+def curves(rows: Sequence[Row]) -> dict[str, list[Row]]:
+  """Groups rows that differ in k only; each curve is sorted by vectors sent.
+
+  Args:
+    rows: From `summarize`.
+
+  Returns:
+    Curves by label, the paper's first; full and blind rows are left out.
+  """
+  found: dict[str, list[Row]] = {}
+  for row in sorted(rows, key=_order):
+    if is_full(row) or is_blind(row):
+      continue
+    codec = {n: v for n, v in row['codec'].items() if n != 'k'}
+    found.setdefault(json.dumps(codec, sort_keys=True), []).append(row)
+  named: dict[str, list[Row]] = {}
+  for curve in found.values():
+    name = label(curve[0])
+    if name in named:
+      name = curve[0]['name']
+    named[name] = sorted(curve, key=lambda row: row['sent'])
+  return named
+
+
+def full(rows: Sequence[Row]) -> Row | None:
+  """The row of all vectors sent as they are, if it was evaluated."""
+  return next((r for r in rows if is_full(r) and is_plain(r)), None)
+
+
+def crossing(
+    curve: Sequence[Row], level: float, x: str = 'ratio', y: str = 'bleu4'
+) -> float | None:
+  """Where a curve first reaches a level, on a logarithmic x axis.
+
+  Args:
+    curve: Rows in the order of x.
+    level: Value of y to reach.
+    x: Column of the axis; positive.
+    y: Column to read.
+
+  Returns:
+    The interpolated x, or None if the curve stays below.
+  """
+  for i, row in enumerate(curve):
+    if row[y] < level:
+      continue
+    if not i:
+      return row[x]
+    before = curve[i - 1]
+    share = (level - before[y]) / (row[y] - before[y])
+    low, high = math.log(before[x]), math.log(row[x])
+    return math.exp(low + share * (high - low))
+  return None

@@ -1,0 +1,330 @@
+"""The paper's experiment, from a config to files: what the launchers call."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+import contextlib
+import json
+import logging
+import os
+from pathlib import Path
+import re
+import runpy
+import textwrap
+from typing import Any
+
+import jax
+from jaxtyping import UInt8
+import ml_collections
+import numpy as np
+from PIL import Image
+from PIL import ImageOps
+
+from collab_jax import captioner as captioning
+from collab_jax import checkpoints
+from collab_jax import codecs
+from collab_jax import data as datasets
+from collab_jax import evaluation
+from collab_jax import plots
+from collab_jax import provenance
+from collab_jax import quantizers
+from collab_jax.evaluation import series
+from collab_jax.models import paligemma
+
+READERS = {'scenes': datasets.scenes}
+
+_METHOD = re.compile(r'(?P<name>[^()]+)(?:\((?P<settings>[^()]*)\))?')
+
+
+def parse_method(text: str) -> tuple[str, dict[str, Any]]:
+  """Reads a quantizer without its k.
+
+  Args:
+    text: For instance 'kmeans(init=++)', 'pool' or 'pkg.mod:Class(bits=4)'.
+
+  Returns:
+    Its name and settings; whole numbers become int.
+
+  Raises:
+    ValueError: It is not of that form.
+  """
+  match = _METHOD.fullmatch(text.strip())
+  settings = {}
+  for part in filter(None, (match and match['settings'] or '').split(',')):
+    name, equals, value = part.strip().partition('=')
+    if not equals:
+      match = None
+      break
+    settings[name] = int(value) if re.fullmatch(r'-?\d+', value) else value
+  if not match:
+    raise ValueError(
+        f"method: got {text!r}, expected 'name' or 'name(setting=value,...)',"
+        " for instance 'kmeans(init=++)'"
+    )
+  return match['name'], settings
+
+
+def make_codecs(
+    config: ml_collections.ConfigDict, model: paligemma.Model
+) -> list[codecs.FeatureCodec]:
+  """All codecs that a config asks for."""
+  chosen = []
+  for text in config.methods:
+    name, settings = parse_method(text)
+    chosen += [quantizers.make(name, k=k, **settings) for k in config.ks]
+  if config.full:
+    chosen.append(quantizers.Identity())
+  return [codecs.FeatureCodec(model, q, config.split) for q in chosen]
+
+
+def make_data(config: ml_collections.ConfigDict):
+  """The reader that a config asks for."""
+  if config.data not in READERS:
+    raise ValueError(f'data: got {config.data!r}, expected one of {[*READERS]}')
+  return READERS[config.data](config.data_split, limit=config.limit)
+
+
+def evaluate(
+    config: ml_collections.ConfigDict,
+    path: str | os.PathLike[str],
+    progress: bool = True,
+) -> list[dict[str, Any]]:
+  """Makes the records of a config, or what is missing of them.
+
+  Args:
+    config: From configs/tradeoff.py.
+    path: JSONL file of the records.
+    progress: Show a bar.
+
+  Returns:
+    The records.
+  """
+  model = checkpoints.load(config.model)
+  return evaluation.evaluate(
+      make_codecs(config, model),
+      captioner=captioning.Captioner(model, config.max_tokens, config.prompt),
+      data=make_data(config),
+      seeds=tuple(config.seeds),
+      path=path,
+      batch_size=config.batch_size,
+      progress=progress,
+      blind=tuple(config.blind),
+  )
+
+
+def report(
+    records: Sequence[Mapping[str, Any]],
+    workdir: str | os.PathLike[str],
+    config: ml_collections.ConfigDict | None = None,
+    **draws: Any,
+) -> str:
+  """Writes Fig. 3, its table and summary.json, and returns what to print.
+
+  Args:
+    records: From `evaluate` or `evaluation.read_records`.
+    workdir: Folder to write to.
+    config: What the records were made with, if known.
+    **draws: Arguments of `evaluation.summarize`.
+
+  Returns:
+    The table by method and k, and the paper's claims beside what was found.
+  """
+  if config is not None:
+    draws = {n: config[n] for n in ('resamples', 'level', 'seed')} | draws
+  rows = evaluation.summarize(records, **draws)
+  workdir = Path(workdir)
+  workdir.mkdir(parents=True, exist_ok=True)
+  findings = evaluation.findings(rows)
+  (workdir / 'table.txt').write_text(evaluation.table(rows) + '\n')
+  if evaluation.curves(rows):
+    plots.save(plots.tradeoff(rows, x='ratio'), workdir / 'fig3')
+    plots.save(plots.tradeoff(rows, x='bytes'), workdir / 'fig3_bytes')
+  summary = {
+      'settings': config.to_dict() if config is not None else None,
+      'made_with': provenance.provenance(),
+      'findings': findings,
+      'rows': rows,
+  }
+  write_json(workdir / 'summary.json', summary)
+  text = [evaluation.pivot(rows), '']
+  for line in findings:
+    text += textwrap.wrap(line, 78, subsequent_indent='  ')
+  return '\n'.join(text)
+
+
+def write_json(path: str | os.PathLike[str], value: Any):
+  """Writes a value at once, never half of it."""
+  path = Path(path)
+  path.parent.mkdir(parents=True, exist_ok=True)
+  draft = path.with_name(path.name + '.draft')
+  draft.write_text(json.dumps(value, indent=1) + '\n')
+  draft.replace(path)
+
+
+def samples(
+    records: Sequence[Mapping[str, Any]], images: int = 3, width: int = 88
+) -> str:
+  """Captions of some pictures at every k, to read what gets lost.
+
+  Args:
+    records: Of the curves' first method and of all vectors.
+    images: Number of pictures, those with the longest references first.
+    width: Of a line.
+
+  Returns:
+    The text.
+  """
+  curves = [r for r in records if not series.is_blind(r)]
+  first = next((r for r in curves if not series.is_full(r)), None)
+  if first is None:
+    return ''
+  method, seed = series.label(first), first['seed']
+  shown = [
+      r
+      for r in curves
+      if r['seed'] == seed and (series.is_full(r) or series.label(r) == method)
+  ]
+  ids = list(dict.fromkeys(r['image_id'] for r in shown))
+  references = {r['image_id']: r['references'] for r in shown}
+  ids = sorted(ids[:24], key=lambda i: -len(references[i][0]))[:images]
+  blocks = []
+  for image in ids:
+    lines = [('reference', references[image][0])]
+    own = [r for r in shown if r['image_id'] == image]
+    for r in sorted(own, key=lambda r: -r['sent']):
+      name = 'all' if series.is_full(r) else f'{r["sent"]}'
+      same = lines[-1][1] == r['caption'] and len(lines) > 1
+      lines.append((name, r['caption'] if not same else '"'))
+    blocks.append(
+        '\n'.join(
+            textwrap.fill(
+                text,
+                width,
+                initial_indent=f'  {name:>9}  ',
+                subsequent_indent=' ' * 13,
+            )
+            for name, text in lines
+        )
+    )
+  title = f'What is left of a caption as fewer vectors are sent ({method}):'
+  return '\n\n'.join([title, *blocks])
+
+
+def read_image(
+    path: str | os.PathLike[str], size: int
+) -> UInt8[np.ndarray, 'H W 3']:
+  """Reads a picture file and resizes it to a square, as PaliGemma does.
+
+  Args:
+    path: Any format that Pillow reads.
+    size: Side in pixels.
+
+  Returns:
+    u8[size size 3], sRGB.
+  """
+  with Image.open(path) as picture:
+    picture = ImageOps.exif_transpose(picture).convert('RGB')
+    return np.asarray(
+        picture.resize((size, size), Image.Resampling.BICUBIC), np.uint8
+    )
+
+
+def work_units(
+    config: ml_collections.ConfigDict, sweep: Callable[[Callable], None]
+) -> list[ml_collections.ConfigDict]:
+  """The configs of a sweep.
+
+  Args:
+    config: What the units have in common.
+    sweep: Calls its argument with the fields that differ, once per unit.
+
+  Returns:
+    One config per unit.
+
+  Raises:
+    AttributeError: A field that the config does not have.
+  """
+  units = []
+
+  def add(**fields):
+    unit = config.copy_and_resolve_references().lock()
+    for name, value in fields.items():
+      setattr(unit, name, value)
+    units.append(unit)
+
+  sweep(add)
+  return units
+
+
+def load_sweep(path: str | os.PathLike[str]) -> Callable[[Callable], None]:
+  """Reads the function `sweep` of a config file.
+
+  Args:
+    path: The file, without arguments.
+
+  Returns:
+    The function.
+
+  Raises:
+    ValueError: The file has none.
+  """
+  sweep = runpy.run_path(os.fspath(path)).get('sweep')
+  if sweep is None:
+    raise ValueError(f'{path} has no function sweep(add)')
+  return sweep
+
+
+def parse_shard(text: str) -> tuple[int, int]:
+  """Reads 'i/n', 0 <= i < n."""
+  match = re.fullmatch(r'(\d+)/(\d+)', text)
+  if not match or int(match[1]) >= int(match[2]):
+    raise ValueError(f'shard: got {text!r}, expected i/n with 0 <= i < n')
+  return int(match[1]), int(match[2])
+
+
+def headline(config: ml_collections.ConfigDict) -> str:
+  """The settings of a run in a line or two."""
+  made = provenance.provenance()
+  jax_version = made['versions']['jax']
+  return (
+      f'{config.model} model, {config.limit} scenes ({config.data_split}),'
+      f' {len(config.methods)} methods x {len(config.ks)} k x'
+      f' {len(config.seeds)} seeds, split after the {config.split}\n'
+      f'jax {jax_version} on {made["device"]}, {made["cores"]} cores,'
+      f' commit {made["commit"] or "unknown"}'
+  )
+
+
+def draw_fig2(config: ml_collections.ConfigDict, stem: Path):
+  """Saves Fig. 2 of a picture with many things in it."""
+  model = checkpoints.load(config.model)
+  captioner = captioning.Captioner(model, config.max_tokens, config.prompt)
+  data = make_data(config)
+  examples = [data[i] for i in range(min(24, len(data)))]
+  best = max(examples, key=lambda e: len(e.captions[0]))
+  plots.save(plots.fig2(model, best.image, captioner=captioner), stem)
+
+
+def listing(folder: str | os.PathLike[str]) -> str:
+  """The files of a folder, on one line."""
+  return ' '.join(sorted(p.name for p in Path(folder).iterdir()))
+
+
+@contextlib.contextmanager
+def launched() -> Iterator[None]:
+  """What all launchers share: compiled programs are kept, errors are short.
+
+  Programs are kept in JAX_COMPILATION_CACHE_DIR, by default in the user's
+  cache folder; equal programs are then compiled once within a run as well,
+  and not at all in the next.
+  """
+  logging.getLogger('jax').setLevel(logging.ERROR)
+  if not jax.config.jax_compilation_cache_dir:
+    home = os.environ.get('XDG_CACHE_HOME') or '~/.cache'
+    folder = Path(home).expanduser() / 'collab_jax'
+    jax.config.update('jax_compilation_cache_dir', str(folder))
+  jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.05)
+  jax.config.update('jax_persistent_cache_min_entry_size_bytes', -1)
+  try:
+    yield
+  except (ValueError, AttributeError, OSError) as error:
+    message = error.args[0] if len(error.args) == 1 else error
+    raise SystemExit(f'error: {message}') from error

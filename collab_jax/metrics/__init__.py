@@ -1,0 +1,41 @@
+"""Scores of captions, and what sending them cost."""
+
+from collab_jax.metrics.bleu import (
+  bleu,
+  bleu4,
+  bleu_from_stats,
+  bleu_stats,
+  corpus_bleu_stats,
+)
+from collab_jax.metrics.bootstrap import (
+  Difference,
+  bootstrap,
+  mean,
+  mean_stats,
+  paired_bootstrap,
+)
+from collab_jax.metrics.cider import CiderD, cider, cider_scores
+from collab_jax.metrics.distortion import mse
+from collab_jax.metrics.rate import bits, bpp
+from collab_jax.metrics.rouge import rouge_l, rouge_l_scores
+
+__all__ = [
+  'CiderD',
+  'Difference',
+  'bits',
+  'bleu',
+  'bleu4',
+  'bleu_from_stats',
+  'bleu_stats',
+  'bootstrap',
+  'bpp',
+  'cider',
+  'cider_scores',
+  'corpus_bleu_stats',
+  'mean',
+  'mean_stats',
+  'mse',
+  'paired_bootstrap',
+  'rouge_l',
+  'rouge_l_scores',
+]

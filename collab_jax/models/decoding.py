@@ -1,0 +1,259 @@
+"""Greedy search, sampling and beam search as one while loop.
+
+A method says how many candidates (beams) a picture has and which tokens
+continue which of them; the loop, the cache and the early stop are shared.
+Shapes are static: R = B * beams rows, max_tokens columns.
+"""
+
+import dataclasses
+from typing import Any, NamedTuple, Protocol
+
+import jax
+from jax import numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+PAD = 0
+
+
+class Start(NamedTuple):
+  """The state after the prefix.
+
+  Attributes:
+    logits: Scores of the first token.
+    cache: Keys and values with room for the new tokens.
+    visible: The cache slots that hold the prefix.
+    position: Position of the first new token.
+  """
+
+  logits: Float[Array, 'B V']
+  cache: Any
+  visible: Bool[Array, 'B S']
+  position: Int[Array, ' B']
+
+
+class Choice(NamedTuple):
+  """How the candidates go on: row r continues parent[r] with token[r]."""
+
+  parent: Int[Array, ' R'] | None
+  token: Int[Array, ' R']
+  score: Float[Array, ' R']
+
+
+class Method(Protocol):
+  """A way to choose tokens."""
+
+  beams: int
+
+  def choose(
+      self,
+      logits: Float[Array, 'R V'],
+      score: Float[Array, ' R'],
+      done: Bool[Array, ' R'],
+      keys: jax.Array | None,
+  ) -> Choice:
+    """Returns the continuation of every row."""
+    ...
+
+  def rank(
+      self, score: Float[Array, ' R'], length: Int[Array, ' R']
+  ) -> Float[Array, ' R']:
+    """Returns what the best of a picture's candidates is picked by."""
+    ...
+
+
+def _log_probability(logits, token):
+  logp = jax.nn.log_softmax(logits)
+  return jnp.take_along_axis(logp, token[:, None], 1)[:, 0]
+
+
+@dataclasses.dataclass(frozen=True)
+class Greedy:
+  """Takes the most likely token; the first of equals."""
+
+  beams = 1
+
+  def choose(self, logits, score, done, keys) -> Choice:
+    """Returns the first maximum of each row."""
+    del done, keys
+    return Choice(None, jnp.argmax(logits, -1).astype(jnp.int32), score)
+
+  def rank(self, score, length):
+    """Returns the score; there is only one candidate."""
+    del length
+    return score
+
+
+@dataclasses.dataclass(frozen=True)
+class Sample:
+  """Draws from the softmax, optionally from its nucleus only.
+
+  Attributes:
+    temperature: Divides the logits; positive.
+    top_p: Keeps the fewest tokens whose probabilities reach top_p.
+
+  Source: Holtzman et al., arXiv 1904.09751.
+  """
+
+  temperature: float = 1.0
+  top_p: float = 1.0
+
+  beams = 1
+
+  def __post_init__(self):
+    if self.temperature <= 0:
+      raise ValueError(
+          f'temperature: got {self.temperature}, expected a positive number;'
+          ' use Greedy() for the limit at 0'
+      )
+    if not 0 <= self.top_p <= 1:
+      raise ValueError(f'top_p: got {self.top_p}, expected 0 to 1')
+
+  def choose(self, logits, score, done, keys) -> Choice:
+    """Draws a token for each row with the row's own key."""
+    del done
+    if keys is None:
+      raise ValueError('sampling needs key=jax.random.key(seed)')
+    scaled = logits / self.temperature
+    if self.top_p < 1:
+      order = jnp.sort(scaled, axis=-1, descending=True)
+      p = jax.nn.softmax(order)
+      # The first token always stays: what precedes it sums to zero.
+      kept = jnp.cumsum(p, -1) - p <= self.top_p
+      least = jnp.where(kept, order, jnp.inf).min(-1, keepdims=True)
+      scaled = jnp.where(scaled >= least, scaled, -jnp.inf)
+    token = jax.vmap(jax.random.categorical)(keys, scaled).astype(jnp.int32)
+    return Choice(None, token, score + _log_probability(logits, token))
+
+  def rank(self, score, length):
+    """Returns the score; there is only one candidate."""
+    del length
+    return score
+
+
+@dataclasses.dataclass(frozen=True)
+class Beam:
+  """Keeps the candidates with the highest log-probability.
+
+  A finished candidate stays in the beam with its score.
+
+  Attributes:
+    beams: Candidates per picture.
+    alpha: The final choice is by score / length ** alpha; 0 ignores length.
+  """
+
+  beams: int = 2
+  alpha: float = 0.0
+
+  def __post_init__(self):
+    if self.beams < 1:
+      raise ValueError(f'beams: got {self.beams}, expected at least 1')
+
+  def choose(self, logits, score, done, keys) -> Choice:
+    """Returns the best continuations over a picture's candidates."""
+    del keys
+    logp = jax.nn.log_softmax(logits)
+    vocabulary = logp.shape[-1]
+    # A finished row has one continuation, which costs nothing.
+    stay = jnp.where(jnp.arange(vocabulary) == PAD, 0.0, -jnp.inf)
+    logp = jnp.where(done[:, None], stay, logp)
+    total = (score[:, None] + logp).reshape(-1, self.beams * vocabulary)
+    best, index = jax.lax.top_k(total, self.beams)
+    first = jnp.arange(len(total))[:, None] * self.beams
+    parent = first + index // vocabulary
+    token = (index % vocabulary).astype(jnp.int32)
+    return Choice(parent.ravel(), token.ravel(), best.ravel())
+
+  def rank(self, score, length):
+    """Returns the length-normalized score."""
+    return score / length.astype(jnp.float32) ** self.alpha
+
+
+class _State(NamedTuple):
+  t: Int[Array, '']
+  tokens: Int[Array, 'R max_tokens']
+  done: Bool[Array, ' R']
+  score: Float[Array, ' R']
+  logits: Float[Array, 'R V']
+  cache: Any
+  visible: Bool[Array, 'R S']
+
+
+def generate(
+    step,
+    start: Start,
+    max_tokens: int,
+    eos: int,
+    method: Method,
+    key: jax.Array | None = None,
+) -> Int[Array, 'B max_tokens']:
+  """Writes tokens until every row has ended or max_tokens are written.
+
+  Args:
+    step: (token i32[R], position i32[R], cache, slot i32[], visible bool[R S])
+      -> (logits f32[R V], cache).
+    start: The state after the prefix; its last max_tokens slots are free.
+    max_tokens: Most tokens to write.
+    eos: Token that ends a row.
+    method: How tokens are chosen.
+    key: One key, from which each row's is folded, or one key per row.
+
+  Returns:
+    The tokens, with 0 after a row's eos.
+  """
+  batch, slots = start.visible.shape
+  rows, beams = batch * method.beams, method.beams
+  first_slot = slots - max_tokens
+  position = jnp.repeat(start.position, beams)
+  if key is not None and key.ndim == 0:
+    key = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(rows))
+  # Only the first candidate counts at first, or all would be the same.
+  score = jnp.where(jnp.arange(rows) % beams == 0, 0.0, -jnp.inf)
+  repeat = lambda x: jnp.repeat(x, beams, axis=0) if beams > 1 else x
+  state = _State(
+      t=jnp.zeros((), jnp.int32),
+      tokens=jnp.full((rows, max_tokens), PAD, jnp.int32),
+      done=jnp.zeros(rows, bool),
+      score=score,
+      logits=repeat(start.logits),
+      cache=jax.tree.map(repeat, start.cache),
+      visible=repeat(start.visible),
+  )
+
+  def choose(s: _State) -> _State:
+    keys = None
+    if key is not None:
+      keys = jax.vmap(jax.random.fold_in, (0, None))(key, s.t)
+    choice = method.choose(s.logits, s.score, s.done, keys)
+    if choice.parent is not None:
+      take = lambda x: jnp.take(x, choice.parent, axis=0)
+      s = s._replace(
+          tokens=take(s.tokens),
+          done=take(s.done),
+          visible=take(s.visible),
+          cache=jax.tree.map(take, s.cache),
+      )
+    token = jnp.where(s.done, PAD, choice.token)
+    tokens = jax.lax.dynamic_update_slice_in_dim(
+        s.tokens, token[:, None], s.t, 1
+    )
+    return s._replace(
+        t=s.t + 1,
+        tokens=tokens,
+        done=s.done | (token == eos),
+        score=choice.score,
+    )
+
+  def body(s: _State) -> _State:
+    token = jax.lax.dynamic_slice_in_dim(s.tokens, s.t - 1, 1, 1)[:, 0]
+    slot = first_slot + s.t - 1
+    visible = s.visible | (jnp.arange(slots) == slot)
+    logits, cache = step(token, position + s.t - 1, s.cache, slot, visible)
+    return choose(s._replace(logits=logits, cache=cache, visible=visible))
+
+  state = jax.lax.while_loop(
+      lambda s: (s.t < max_tokens) & ~s.done.all(), body, choose(state)
+  )
+  length = (state.tokens != PAD).sum(1)
+  rank = method.rank(state.score, length).reshape(batch, beams)
+  best = jnp.arange(batch) * beams + jnp.argmax(rank, axis=1)
+  return state.tokens[best]

@@ -1,0 +1,346 @@
+"""Gemma 1 and Gemma 2 decoders with an explicit key-value cache.
+
+The parameter tree is big_vision's, layers stacked on axis 0 under `layers`.
+Axes: B batch, T queries, S cache slots, D width, Q query heads, K key-value
+heads, G = Q/K, E head dim, F mlp, V vocabulary.
+
+Source: Gemma Team, arXiv 2403.08295 and 2408.00118; checked array by array
+against numbers recorded from big_vision (tests/models/test_parity.py).
+"""
+
+import dataclasses
+from typing import Any
+
+from flax import linen as nn
+import jax
+from jax import numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from collab_jax.models import attention
+
+Params = dict[str, Any]
+# Per layer a pair (keys, values), each [B K S E], keys after RoPE.
+Cache = tuple[tuple[jax.Array, jax.Array], ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+  """Dimensions of the decoder.
+
+  Attributes:
+    width: M, numbers per token.
+    depth: Number of layers.
+    mlp_dim: Hidden width of each of the two MLP branches.
+    num_heads: Query heads.
+    num_kv_heads: Key-value heads; divides num_heads.
+    head_dim: Numbers per head, even.
+    vocab_size: Rows of the embedding table.
+    norm_eps: Added to the mean square in RMSNorm.
+    attn_softcap: Gemma 2's cap on the attention scores, or None.
+    final_softcap: Gemma 2's cap on the logits, or None.
+    post_norms: Gemma 2's norms after attention and MLP.
+    query_scale: Factor on the queries; None means head_dim ** -0.5.
+    unroll: Trace each layer on its own: faster for small models, slower to
+      compile for deep ones.
+  """
+
+  width: int
+  depth: int
+  mlp_dim: int
+  num_heads: int
+  num_kv_heads: int
+  head_dim: int
+  vocab_size: int
+  norm_eps: float = 1e-6
+  attn_softcap: float | None = None
+  final_softcap: float | None = None
+  post_norms: bool = False
+  query_scale: float | None = None
+  unroll: bool = False
+
+  def __post_init__(self):
+    if self.num_heads % self.num_kv_heads:
+      raise ValueError(
+          f'num_heads {self.num_heads} is not a multiple of num_kv_heads'
+          f' {self.num_kv_heads}'
+      )
+
+
+class RMSNorm(nn.Module):
+  """Root-mean-square norm; the stored scale is the offset from one."""
+
+  eps: float
+
+  @nn.compact
+  def __call__(self, x: Float[Array, '*B D']) -> Float[Array, '*B D']:
+    """Returns the normalized x."""
+    scale = self.param('scale', nn.initializers.zeros, (x.shape[-1],))
+    mean = jnp.mean(jnp.square(x), -1, keepdims=True)
+    return x * jax.lax.rsqrt(mean + self.eps) * (1 + scale)
+
+
+class Einsum(nn.Module):
+  """A weight of a given shape under the name `w`."""
+
+  shape: tuple[int, ...]
+  fan_in: int
+
+  @nn.compact
+  def __call__(self) -> jax.Array:
+    """Returns the weight."""
+    init = nn.initializers.normal(self.fan_in**-0.5)
+    return self.param('w', init, self.shape)
+
+
+class Attention(nn.Module):
+  """Projections around `attention.grouped`."""
+
+  config: Config
+
+  def setup(self):
+    c = self.config
+    q, e = c.num_heads, c.head_dim
+    self.q_einsum = Einsum((q, c.width, e), c.width)
+    self.kv_einsum = Einsum((2, c.num_kv_heads, c.width, e), c.width)
+    self.attn_vec_einsum = Einsum((q, e, c.width), q * e)
+
+  def keys_values(
+      self, x: Float[Array, 'B T D'], positions: Int[Array, 'B T']
+  ) -> tuple[Float[Array, 'B K T E'], Float[Array, 'B K T E']]:
+    """Returns the keys (after RoPE) and values of x."""
+    k, v = jnp.einsum('BTD,cKDE->cBTKE', x, self.kv_einsum())
+    return jnp.swapaxes(attention.rope(k, positions), 1, 2), jnp.swapaxes(v, 1, 2)
+
+  def __call__(self, x, positions, k, v, mask) -> Float[Array, 'B T D']:
+    """Attends from x to keys and values."""
+    c = self.config
+    q = attention.rope(jnp.einsum('BTD,QDE->BTQE', x, self.q_einsum()), positions)
+    scale = c.query_scale or c.head_dim**-0.5
+    out = attention.grouped(q * scale, k, v, mask, c.attn_softcap)
+    return jnp.einsum('BTQE,QED->BTD', out, self.attn_vec_einsum())
+
+
+class FeedForward(nn.Module):
+  """The gated MLP."""
+
+  config: Config
+
+  @nn.compact
+  def __call__(self, x: Float[Array, 'B T D']) -> Float[Array, 'B T D']:
+    """Returns gelu(x gate) * (x up), projected back."""
+    d, f = self.config.width, self.config.mlp_dim
+    init = nn.initializers.normal
+    gate, up = self.param('gating_einsum', init(d**-0.5), (2, d, f))
+    y = nn.gelu(x @ gate, approximate=True) * (x @ up)
+    return y @ self.param('linear', init(f**-0.5), (f, d))
+
+
+class Block(nn.Module):
+  """One decoder layer."""
+
+  config: Config
+
+  def setup(self):
+    c = self.config
+    self.pre_attention_norm = RMSNorm(c.norm_eps)
+    self.attn = Attention(c)
+    self.pre_ffw_norm = RMSNorm(c.norm_eps)
+    self.mlp = FeedForward(c)
+    if c.post_norms:
+      self.post_attention_norm = RMSNorm(c.norm_eps)
+      self.post_ffw_norm = RMSNorm(c.norm_eps)
+
+  def keys_values(self, x, positions):
+    """Returns what this layer caches for the residual stream x."""
+    return self.attn.keys_values(self.pre_attention_norm(x), positions)
+
+  def __call__(self, x, positions, k, v, mask) -> Float[Array, 'B T D']:
+    """Returns the residual stream of x, which attends to k and v."""
+    y = self.attn(self.pre_attention_norm(x), positions, k, v, mask)
+    x = x + (self.post_attention_norm(y) if self.config.post_norms else y)
+    y = self.mlp(self.pre_ffw_norm(x))
+    return x + (self.post_ffw_norm(y) if self.config.post_norms else y)
+
+
+def init(config: Config, key: jax.Array) -> Params:
+  """Returns fresh float32 parameters."""
+  c = config
+  first, *rest = jax.random.split(key, c.depth + 1)
+  x = jnp.zeros((1, 1, c.width))
+
+  def layer(key):
+    position, mask = jnp.zeros((1, 1), jnp.int32), jnp.ones((1, 1, 1), bool)
+    kv = jnp.zeros((1, c.num_kv_heads, 1, c.head_dim))
+    return Block(c).init(key, x, position, kv, kv, mask, method=_whole)
+
+  table = jax.random.normal(first, (c.vocab_size, c.width)) * c.width**-0.5
+  return {
+      'embedder': {'input_embedding': table},
+      'layers': jax.vmap(layer)(jnp.stack(rest))['params'],
+      'final_norm': {'scale': jnp.zeros(c.width)},
+  }
+
+
+def _whole(block: Block, x, positions, k, v, mask):
+  """Touches every parameter of a layer, for `init`."""
+  block.keys_values(x, positions)
+  return block(x, positions, k, v, mask)
+
+
+def unstack(config: Config, params: Params) -> list[Params]:
+  """Returns the parameters of each layer on its own."""
+  return [
+      jax.tree.map(lambda p, i=i: p[i], params['layers'])
+      for i in range(config.depth)
+  ]
+
+
+def embed(
+    params: Params, tokens: Int[Array, 'B T']
+) -> Float[Array, 'B T D']:
+  """Looks tokens up and scales them by sqrt(D), in the table's dtype."""
+  table = params['embedder']['input_embedding']
+  scale = jnp.sqrt(table.shape[-1]).astype(table.dtype)
+  return (table[tokens] * scale).astype(jnp.float32)
+
+
+def forward(
+    config: Config,
+    params: Params,
+    x: Float[Array, 'B T D'],
+    positions: Int[Array, 'B T'],
+    mask: Bool[Array, 'B T T'],
+) -> Float[Array, 'B T D']:
+  """Runs all layers on whole sequences; the final norm is not applied.
+
+  Args:
+    config: The decoder's dimensions.
+    params: The `llm` tree.
+    x: Embedded sequence.
+    positions: Position of each element.
+    mask: mask[b, i, j]: may i see j?
+
+  Returns:
+    The last residual stream.
+  """
+
+  def body(x, layer):
+    def run(block, x):
+      return block(x, positions, *block.keys_values(x, positions), mask)
+
+    return Block(config).apply({'params': layer}, x, method=run), None
+
+  x, _ = jax.lax.scan(
+      body, x, params['layers'], unroll=config.depth if config.unroll else 1
+  )
+  return x
+
+
+def prefill(
+    config: Config,
+    params: Params,
+    x: Float[Array, 'B T D'],
+    positions: Int[Array, 'B T'],
+    mask: Bool[Array, 'B T T'],
+    last: Int[Array, ' B'],
+    cache_dtype: str = 'float32',
+) -> tuple[Float[Array, 'B D'], Cache]:
+  """Runs the prefix and keeps its keys and values.
+
+  Only the last element's output is wanted, so the top layer computes keys and
+  values for all of the prefix, but its attention and MLP for that element.
+
+  Args:
+    config: The decoder's dimensions.
+    params: The `llm` tree.
+    x: Embedded prefix.
+    positions: Position of each element.
+    mask: mask[b, i, j]: may i see j?
+    last: Index of the element whose output is returned, per row.
+    cache_dtype: Keys and values are rounded to it before they are used.
+
+  Returns:
+    The last residual stream of that element, and the cache with S = T slots.
+  """
+
+  def layer_step(layer, x, top=False):
+    block = Block(config)
+    kv = block.apply({'params': layer}, x, positions, method='keys_values')
+    kv = tuple(t.astype(cache_dtype) for t in kv)
+    k, v = (t.astype(x.dtype) for t in kv)
+    at = (x, positions, mask)
+    if top:
+      at = tuple(
+          jnp.take_along_axis(
+              t, last.reshape(-1, *[1] * (t.ndim - 1)), axis=1
+          )
+          for t in at
+      )
+    out = block.apply({'params': layer}, at[0], at[1], k, v, at[2])
+    return out, kv
+
+  if config.unroll:
+    layers, cache = unstack(config, params), []
+    for i, layer in enumerate(layers):
+      x, kv = layer_step(layer, x, top=i == config.depth - 1)
+      cache.append(kv)
+    return x[:, 0], tuple(cache)
+  x, (k, v) = jax.lax.scan(
+      lambda x, layer: layer_step(layer, x), x, params['layers']
+  )
+  last = jnp.take_along_axis(x, last[:, None, None], axis=1)[:, 0]
+  return last, tuple(zip(k, v, strict=True))
+
+
+def extend(cache: Cache, slots: int) -> Cache:
+  """Returns the cache with room for that many more tokens."""
+  pad = ((0, 0), (0, 0), (0, slots), (0, 0))
+  return jax.tree.map(lambda t: jnp.pad(t, pad), cache)
+
+
+def step(
+    config: Config,
+    layers: list[Params],
+    x: Float[Array, 'B D'],
+    positions: Int[Array, ' B'],
+    cache: Cache,
+    slot: Int[Array, ''],
+    mask: Bool[Array, 'B S'],
+) -> tuple[Float[Array, 'B D'], Cache]:
+  """Runs one token per row against the cache.
+
+  Args:
+    config: The decoder's dimensions.
+    layers: The parameters from `unstack`.
+    x: Embedded tokens.
+    positions: Their positions.
+    cache: Keys and values of what came before.
+    slot: Where the new keys and values are written, the same in all rows.
+    mask: The slots that may be seen, the new one among them.
+
+  Returns:
+    The last residual stream, and the cache with the new slot filled.
+  """
+  x, positions, mask = x[:, None], positions[:, None], mask[:, None]
+  new = []
+  for layer, old in zip(layers, cache, strict=True):
+    block = Block(config)
+    kv = block.apply({'params': layer}, x, positions, method='keys_values')
+    kv = tuple(
+        jax.lax.dynamic_update_slice_in_dim(o, t.astype(o.dtype), slot, 2)
+        for o, t in zip(old, kv, strict=True)
+    )
+    new.append(kv)
+    k, v = (t.astype(x.dtype) for t in kv)
+    x = block.apply({'params': layer}, x, positions, k, v, mask)
+  return x[:, 0], tuple(new)
+
+
+def unembed(
+    config: Config, params: Params, x: Float[Array, '*B D'], cap: bool = True
+) -> Float[Array, '*B V']:
+  """Final norm and tied logits, soft-capped if configured and wanted."""
+  norm = RMSNorm(config.norm_eps)
+  x = norm.apply({'params': params['final_norm']}, x)
+  logits = x @ params['embedder']['input_embedding'].T.astype(x.dtype)
+  return attention.softcap(logits, config.final_softcap if cap else None)

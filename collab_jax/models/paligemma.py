@@ -1,0 +1,307 @@
+"""PaliGemma 1 and 2: a picture as a prefix of a language model.
+
+The legend of axes, used all over the package: B batch, H W C image, N image
+tokens, m vectors of a prefix, T text, S cache slots, D this tower's width, M
+the decoder's width, L layers, Q query heads, K key-value heads, G = Q/K,
+E head dim, F mlp, V vocabulary, k clusters. Upper case is batched, lower case
+is one example (n d k).
+
+Source: Beyer et al., arXiv 2407.07726 and Steiner et al., arXiv 2412.03555;
+checked against numbers recorded from big_vision (tests/models/test_parity.py).
+"""
+
+import dataclasses
+from typing import Any
+
+from flax import struct
+import jax
+from jax import numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from collab_jax import message
+from collab_jax.models import decoding
+from collab_jax.models import gemma
+from collab_jax.models import siglip
+from collab_jax.models import tokenizer as tokenizer_lib
+
+Params = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+  """Dimensions of both towers.
+
+  Attributes:
+    vision: The image encoder.
+    text: The decoder.
+    name: What the model is called in records and figures.
+  """
+
+  vision: siglip.Config
+  text: gemma.Config
+  name: str = 'paligemma'
+
+  def __post_init__(self):
+    if self.vision.out_dim != self.text.width:
+      raise ValueError(
+          f'vision.out_dim {self.vision.out_dim} must equal text.width'
+          f' {self.text.width}'
+      )
+
+  @classmethod
+  def from_dict(cls, d: dict[str, Any]) -> 'Config':
+    """Reads the nested fields of a config.json.
+
+    Args:
+      d: {'name', 'image_size', 'patch_size', 'vit': {...}, 'llm': {...}} with
+        big_vision's names of the dimensions, and optionally 'unroll'.
+
+    Returns:
+      The configuration.
+
+    Raises:
+      ValueError: A field is missing.
+    """
+    unroll = d.get('unroll', False)
+    try:
+      vit, llm = d['vit'], d['llm']
+      vision = siglip.Config(
+          image_size=d['image_size'],
+          patch_size=d['patch_size'],
+          width=vit['width'],
+          depth=vit['depth'],
+          num_heads=vit['num_heads'],
+          mlp_dim=vit['mlp_dim'],
+          out_dim=llm['width'],
+          unroll=unroll,
+      )
+      text = gemma.Config(
+          width=llm['width'],
+          depth=llm['depth'],
+          mlp_dim=llm['mlp_dim'],
+          num_heads=llm['num_heads'],
+          num_kv_heads=llm['num_kv_heads'],
+          head_dim=llm['head_dim'],
+          vocab_size=llm['vocab_size'],
+          norm_eps=llm.get('norm_eps', 1e-6),
+          attn_softcap=llm.get('attn_logits_softcap') or None,
+          final_softcap=llm.get('final_logits_softcap') or None,
+          post_norms=llm.get('post_norms', False),
+          query_scale=llm.get('query_scale'),
+          unroll=unroll,
+      )
+    except KeyError as e:
+      raise ValueError(
+          f'model config: field {e} is missing; expected image_size,'
+          ' patch_size, vit{width depth num_heads mlp_dim} and llm{width depth'
+          ' mlp_dim num_heads num_kv_heads head_dim vocab_size}'
+      ) from e
+    return cls(vision, text, d.get('name', 'paligemma'))
+
+
+def init(config: Config, key: jax.Array) -> Params:
+  """Returns fresh parameters {'img': ..., 'llm': ...}, float32."""
+  img, llm = jax.random.split(key)
+  return {
+      'img': siglip.init(config.vision, img),
+      'llm': gemma.init(config.text, llm),
+  }
+
+
+def shapes(config: Config) -> Params:
+  """Returns the parameter tree as shapes, without computing it."""
+  return jax.eval_shape(lambda: init(config, jax.random.key(0)))
+
+
+def as_prefix(
+    prefix: Float[Array, 'B m M'] | message.Prefix,
+) -> message.Prefix:
+  """Returns a prefix in which every vector of a bare array is valid."""
+  if isinstance(prefix, message.Prefix):
+    return prefix
+  b, m, _ = prefix.shape
+  return message.Prefix(
+      x=prefix,
+      valid=jnp.ones((b, m), bool),
+      positions=jnp.tile(jnp.arange(m, dtype=jnp.int32), (b, 1)),
+      end=jnp.full(b, m, jnp.int32),
+  )
+
+
+def prefix_lm_mask(
+    mask_ar: Int[Array, 'B T'], valid: Bool[Array, 'B T']
+) -> Bool[Array, 'B T T']:
+  """Who may see whom: i sees a valid j unless j's block starts after i.
+
+  Args:
+    mask_ar: 1 where a new causal block starts, 0 where the element belongs to
+      the block of the one before it.
+    valid: False for padding.
+
+  Returns:
+    mask[b, i, j].
+  """
+  block = jnp.cumsum(mask_ar, axis=1)
+  return (block[:, None, :] <= block[:, :, None]) & valid[:, None, :]
+
+
+@struct.dataclass
+class Model:
+  """A loaded PaliGemma: a pytree whose methods are pure and may be jitted.
+
+  Attributes:
+    params: {'img': ..., 'llm': ...}, big_vision's tree.
+    config: Dimensions (static).
+    tokenizer: Text to ids and back (static), or None.
+  """
+
+  params: Params
+  config: Config = struct.field(pytree_node=False)
+  tokenizer: tokenizer_lib.Tokenizer | None = struct.field(
+      pytree_node=False, default=None
+  )
+
+  def encode_image(
+      self, images: Float[Array, 'B H W 3']
+  ) -> Float[Array, 'B N D']:
+    """Encodes pictures in [-1, 1] up to the first cut point.
+
+    Raises:
+      ValueError: The pictures have another size than the model's.
+    """
+    return siglip.encode(self.config.vision, self.params['img'], images)
+
+  def project(self, features: Float[Array, 'B N D']) -> Float[Array, 'B N M']:
+    """Projects features to the decoder's width: the second cut point."""
+    return siglip.project(self.params['img'], features)
+
+  def logits(
+      self,
+      prefix: Float[Array, 'B m M'] | message.Prefix,
+      tokens: Int[Array, 'B T'],
+      mask_ar: Int[Array, 'B T'],
+      softcap: bool = True,
+  ) -> Float[Array, 'B T V']:
+    """Scores text after a picture, all positions at once.
+
+    Args:
+      prefix: The image embeddings; a bare array means that all are valid.
+      tokens: Prompt and suffix; padding, if any, at the end.
+      mask_ar: 0 on the prompt, 1 on the suffix and the padding.
+      softcap: Apply the final soft-cap, if the model has one. big_vision
+        trains without it, Hugging Face always applies it.
+
+    Returns:
+      The logits of the token after each position.
+    """
+    prefix = as_prefix(prefix)
+    x, positions, mask = sequence(
+        self.params['llm'],
+        prefix,
+        tokens,
+        mask_ar,
+        jnp.ones(tokens.shape, bool),
+    )
+    config, llm = self.config.text, self.params['llm']
+    x = gemma.forward(config, llm, x, positions, mask)
+    return gemma.unembed(config, llm, x[:, prefix.x.shape[1] :], softcap)
+
+  def generate(
+      self,
+      prefix: Float[Array, 'B m M'] | message.Prefix,
+      prompt_tokens: Int[Array, 'B T'],
+      prompt_mask: Bool[Array, 'B T'],
+      max_tokens: int,
+      eos: int | None = None,
+      method: decoding.Method | None = None,
+      key: jax.Array | None = None,
+      cache_dtype: str = 'float32',
+  ) -> Int[Array, 'B max_tokens']:
+    """Writes text after a picture and a prompt.
+
+    Args:
+      prefix: The image embeddings; a bare array means that all are valid.
+      prompt_tokens: Prompts, left-aligned.
+      prompt_mask: True on the prompt's tokens, False on padding.
+      max_tokens: Most tokens to write.
+      eos: Token that ends a row; None for the tokenizer's, or 1.
+      method: `decoding.Greedy()` (the default), `Sample` or `Beam`.
+      key: Random key, needed by `Sample`; one key, or one per row.
+      cache_dtype: Dtype of the key-value cache.
+
+    Returns:
+      The tokens, with 0 after a row's eos.
+
+    Raises:
+      ValueError: Sampling without a key.
+    """
+    prefix = as_prefix(prefix)
+    config, llm = self.config.text, self.params['llm']
+    if eos is None:
+      eos = self.tokenizer.eos_id if self.tokenizer else 1
+    x, positions, mask = sequence(
+        llm,
+        prefix,
+        prompt_tokens,
+        jnp.zeros(prompt_tokens.shape, jnp.int32),
+        prompt_mask,
+    )
+    length = prompt_mask.sum(1, dtype=jnp.int32)
+    last = prefix.x.shape[1] + length - 1
+    x, cache = gemma.prefill(
+        config, llm, x, positions, mask, last, cache_dtype
+    )
+    start = decoding.Start(
+        logits=gemma.unembed(config, llm, x),
+        cache=gemma.extend(cache, max_tokens),
+        visible=jnp.pad(
+            jnp.concatenate([prefix.valid, prompt_mask], 1),
+            ((0, 0), (0, max_tokens)),
+        ),
+        position=prefix.end + length,
+    )
+    layers = gemma.unstack(config, llm)
+
+    def step(token, position, cache, slot, visible):
+      x = gemma.embed(llm, token)
+      x, cache = gemma.step(config, layers, x, position, cache, slot, visible)
+      return gemma.unembed(config, llm, x), cache
+
+    return decoding.generate(
+        step, start, max_tokens, eos, method or decoding.Greedy(), key
+    )
+
+
+def sequence(
+    llm: Params,
+    prefix: message.Prefix,
+    tokens: Int[Array, 'B T'],
+    mask_ar: Int[Array, 'B T'],
+    valid: Bool[Array, 'B T'],
+) -> tuple[
+    Float[Array, 'B P M'], Int[Array, 'B P'], Bool[Array, 'B P P']
+]:
+  """Joins image and text: embeddings, positions and mask, P = m + T.
+
+  Args:
+    llm: The decoder's parameters.
+    prefix: The image embeddings.
+    tokens: Text ids.
+    mask_ar: 1 where the text turns causal, see `prefix_lm_mask`.
+    valid: False for text that is padding.
+
+  Returns:
+    The embedded sequence, its positions and its attention mask.
+  """
+  x = jnp.concatenate([prefix.x, gemma.embed(llm, tokens)], axis=1)
+  text = jnp.arange(tokens.shape[1], dtype=jnp.int32)
+  positions = jnp.concatenate(
+      [prefix.positions, prefix.end[:, None] + text], axis=1
+  )
+  mask = prefix_lm_mask(
+      jnp.concatenate(
+          [jnp.zeros(prefix.valid.shape, jnp.int32), mask_ar], axis=1
+      ),
+      jnp.concatenate([prefix.valid, valid], axis=1),
+  )
+  return x, positions, mask

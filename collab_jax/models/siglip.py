@@ -1,0 +1,225 @@
+"""SigLIP's vision transformer without pooling, as PaliGemma uses it.
+
+The parameter tree is big_vision's: layers are stacked on axis 0 under
+`Transformer/encoderblock`, and `head`, the projection to the decoder's width,
+is part of the image tower.
+
+Source: Zhai et al., arXiv 2303.15343; checked array by array against numbers
+recorded from big_vision (tests/models/test_parity.py).
+"""
+
+import dataclasses
+from typing import Any
+
+from flax import linen as nn
+import jax
+from jax import numpy as jnp
+from jaxtyping import Array, Float
+
+from collab_jax.models import attention
+
+Params = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+  """Dimensions of the vision tower.
+
+  Attributes:
+    image_size: Side of the square input picture in pixels.
+    patch_size: Side of a patch in pixels; divides image_size.
+    width: D, numbers per image token.
+    depth: Number of transformer blocks.
+    num_heads: Attention heads; divides width.
+    mlp_dim: Hidden width of the MLP.
+    out_dim: M, the decoder's width, where `head` projects to.
+    unroll: Trace each block on its own: faster for small models, slower to
+      compile for deep ones.
+  """
+
+  image_size: int
+  patch_size: int
+  width: int
+  depth: int
+  num_heads: int
+  mlp_dim: int
+  out_dim: int
+  unroll: bool = False
+
+  def __post_init__(self):
+    if self.image_size % self.patch_size:
+      raise ValueError(
+          f'image_size {self.image_size} is not a multiple of patch_size'
+          f' {self.patch_size}'
+      )
+    if self.width % self.num_heads:
+      raise ValueError(
+          f'width {self.width} is not a multiple of num_heads {self.num_heads}'
+      )
+
+  @property
+  def num_tokens(self) -> int:
+    """N, the number of image tokens."""
+    return (self.image_size // self.patch_size) ** 2
+
+
+class MultiHeadDotProductAttention(nn.Module):
+  """Self-attention with biases."""
+
+  num_heads: int
+
+  @nn.compact
+  def __call__(self, x: Float[Array, 'B N D']) -> Float[Array, 'B N D']:
+    """Returns the attended tokens."""
+    shape = (self.num_heads, x.shape[-1] // self.num_heads)
+    q, k, v = (
+        nn.DenseGeneral(
+            shape, name=name, kernel_init=nn.initializers.xavier_uniform()
+        )(x)
+        for name in ('query', 'key', 'value')
+    )
+    return nn.DenseGeneral(
+        x.shape[-1],
+        axis=(-2, -1),
+        name='out',
+        kernel_init=nn.initializers.xavier_uniform(),
+    )(attention.full(q, k, v))
+
+
+class MlpBlock(nn.Module):
+  """Two dense layers around a tanh-approximated GELU."""
+
+  mlp_dim: int
+
+  @nn.compact
+  def __call__(self, x: Float[Array, 'B N D']) -> Float[Array, 'B N D']:
+    """Returns the transformed tokens."""
+    init = nn.initializers.xavier_uniform()
+    y = nn.Dense(self.mlp_dim, name='Dense_0', kernel_init=init)(x)
+    y = nn.gelu(y, approximate=True)
+    return nn.Dense(x.shape[-1], name='Dense_1', kernel_init=init)(y)
+
+
+class Block(nn.Module):
+  """A pre-norm transformer block."""
+
+  config: Config
+
+  @nn.compact
+  def __call__(self, x: Float[Array, 'B N D']) -> Float[Array, 'B N D']:
+    """Returns the residual stream after this block."""
+    y = nn.LayerNorm(epsilon=1e-6, name='LayerNorm_0')(x)
+    x = x + MultiHeadDotProductAttention(
+        self.config.num_heads, name='MultiHeadDotProductAttention_0'
+    )(y)
+    y = nn.LayerNorm(epsilon=1e-6, name='LayerNorm_1')(x)
+    return x + MlpBlock(self.config.mlp_dim, name='MlpBlock_0')(y)
+
+
+def position_table(tokens: int, width: int) -> Float[Array, '1 N D']:
+  """The 2-D sine-cosine table that the learned positions start from.
+
+  Source: MoCo v3 (arXiv 2104.02057), section 4.
+  """
+  side = round(tokens**0.5)
+  y, x = jnp.mgrid[:side, :side].reshape(2, -1, 1)
+  frequency = 10_000.0 ** -(jnp.arange(width // 4) / max(width // 4 - 1, 1))
+  table = jnp.concatenate(
+      [f(axis * frequency) for axis in (x, y) for f in (jnp.sin, jnp.cos)], -1
+  )
+  return jnp.pad(table, ((0, 0), (0, width - table.shape[1])))[None]
+
+
+def init(config: Config, key: jax.Array) -> Params:
+  """Returns fresh float32 parameters."""
+  c = config
+  keys = jax.random.split(key, c.depth + 2)
+  x = jnp.zeros((1, c.num_tokens, c.width))
+  blocks = jax.vmap(lambda k: Block(c).init(k, x)['params'])(keys[2:])
+  kernel = (c.patch_size, c.patch_size, 3, c.width)
+  lecun = nn.initializers.lecun_normal(in_axis=(0, 1, 2))
+  return {
+      'embedding': {
+          'kernel': lecun(keys[0], kernel),
+          'bias': jnp.zeros(c.width),
+      },
+      'pos_embedding': position_table(c.num_tokens, c.width),
+      'Transformer': {
+          'encoderblock': blocks,
+          'encoder_norm': {
+              'scale': jnp.ones(c.width),
+              'bias': jnp.zeros(c.width),
+          },
+      },
+      'head': {
+          'kernel': nn.initializers.lecun_normal()(
+              keys[1], (c.width, c.out_dim)
+          ),
+          'bias': jnp.zeros(c.out_dim),
+      },
+  }
+
+
+def stem(
+    config: Config, params: Params, images: Float[Array, 'B H W 3']
+) -> Float[Array, 'B N D']:
+  """Embeds the patches, row by row; positions are not added yet.
+
+  Args:
+    config: The tower's dimensions.
+    params: The `img` tree.
+    images: Pictures in [-1, 1].
+
+  Returns:
+    One vector per patch.
+
+  Raises:
+    ValueError: The pictures have another size than the model's.
+  """
+  side, p = config.image_size // config.patch_size, config.patch_size
+  expected = (config.image_size, config.image_size, 3)
+  if images.shape[1:] != expected:
+    raise ValueError(
+        f'images: got shape {images.shape}, expected {("B", *expected)};'
+        ' resize the pictures to the model first'
+    )
+  x = images.reshape(-1, side, p, side, p, 3).swapaxes(2, 3)
+  x = x.reshape(-1, side * side, p * p * 3)
+  kernel, bias = params['embedding']['kernel'], params['embedding']['bias']
+  return x @ kernel.reshape(-1, kernel.shape[-1]) + bias
+
+
+def encode(
+    config: Config, params: Params, images: Float[Array, 'B H W 3']
+) -> Float[Array, 'B N D']:
+  """Encodes pictures up to the final LayerNorm: the first cut point.
+
+  Args:
+    config: The tower's dimensions.
+    params: The `img` tree.
+    images: Pictures in [-1, 1].
+
+  Returns:
+    The features before the projection to the decoder's width.
+
+  Raises:
+    ValueError: The pictures have another size than the model's.
+  """
+  x = stem(config, params, images) + params['pos_embedding']
+  blocks = params['Transformer']['encoderblock']
+
+  def body(x, layer):
+    return Block(config).apply({'params': layer}, x), None
+
+  x, _ = jax.lax.scan(
+      body, x, blocks, unroll=config.depth if config.unroll else 1
+  )
+  norm = nn.LayerNorm(epsilon=1e-6)
+  return norm.apply({'params': params['Transformer']['encoder_norm']}, x)
+
+
+def project(
+    params: Params, features: Float[Array, '*B D']
+) -> Float[Array, '*B M']:
+  """Projects features to the decoder's width: the second cut point."""
+  return features @ params['head']['kernel'] + params['head']['bias']

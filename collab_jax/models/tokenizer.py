@@ -1,0 +1,124 @@
+"""Text to token ids and back, with SentencePiece."""
+
+from collections.abc import Iterable
+import os
+from pathlib import Path
+from typing import SupportsInt
+
+import sentencepiece
+
+SPECIALS = {'pad': 0, 'eos': 1, 'bos': 2, 'unk': 3}
+
+
+class Tokenizer:
+  r"""A SentencePiece model with Gemma's special ids.
+
+  Prefix, separator and suffix are tokenized separately and concatenated, as
+  big_vision does when it trains PaliGemma; a prompt is
+  `[bos] + encode(prefix) + encode('\n')`, and a caption ends with `eos_id`.
+
+  Attributes:
+    pad_id: Id of the padding, 0.
+    eos_id: Id that ends a caption, 1.
+    bos_id: Id that begins a prompt, 2.
+    unk_id: Id of what the vocabulary cannot spell, 3.
+    newline_id: Id of the piece that ends a prompt (108 in Gemma's vocabulary).
+    model_bytes: The serialized model, which `Tokenizer` reads again.
+  """
+
+  pad_id = SPECIALS['pad']
+  eos_id = SPECIALS['eos']
+  bos_id = SPECIALS['bos']
+  unk_id = SPECIALS['unk']
+
+  def __init__(self, model: str | os.PathLike[str] | bytes):
+    """Reads a SentencePiece model.
+
+    Args:
+      model: Path of a `.model` file, or its contents.
+
+    Raises:
+      FileNotFoundError: There is no such file.
+      ValueError: It is no SentencePiece model, its special ids are not Gemma's
+        (pad 0, eos 1, bos 2, unk 3), or a newline is not one piece.
+    """
+    if isinstance(model, bytes):
+      source, data = f'{len(model)} bytes', model
+    else:
+      source, data = os.fspath(model), Path(model).read_bytes()
+    processor = sentencepiece.SentencePieceProcessor()
+    try:
+      processor.LoadFromSerializedProto(data)
+    except (RuntimeError, TypeError) as error:
+      raise ValueError(f'not a SentencePiece model: {source}') from error
+    if not processor.GetPieceSize():
+      raise ValueError(f'not a SentencePiece model: {source}')
+    self.model_bytes = data
+    self._processor = processor
+
+    got = {name: getattr(processor, f'{name}_id')() for name in SPECIALS}
+    if got != SPECIALS:
+      raise ValueError(
+        f'special ids of {source} are {got}, expected {SPECIALS}: it is not a '
+        'Gemma vocabulary'
+      )
+    newline = self.encode('\n')
+    if len(newline) != 1 or newline[0] in SPECIALS.values():
+      raise ValueError(
+        f'{source} encodes a newline as {newline}, expected one piece: train '
+        "it with '\\n' as a user-defined symbol"
+      )
+    self.newline_id = newline[0]
+
+  @property
+  def vocab_size(self) -> int:
+    """Number of ids, specials included."""
+    return self._processor.GetPieceSize()
+
+  def encode(self, text: str) -> list[int]:
+    """Ids of a text, without bos or eos; '<eos>' in it is plain text."""
+    return self._processor.EncodeAsIds(text)
+
+  def prompt(self, prefix: str) -> list[int]:
+    """Ids that stand between the image and the caption."""
+    return [self.bos_id, *self.encode(prefix), self.newline_id]
+
+  def decode(self, ids: Iterable[SupportsInt]) -> str:
+    """The text of ids up to the first eos, leaving out special ids.
+
+    Args:
+      ids: Token ids, a list or a 1-d array of integers. Ids past the
+        vocabulary, which a padded embedding table may yield, are left out.
+
+    Returns:
+      The text.
+    """
+    kept = []
+    for token in map(int, ids):
+      if token == self.eos_id:
+        break
+      if self.unk_id < token < self.vocab_size:
+        kept.append(token)
+    return self._processor.DecodeIds(kept)
+
+  def pieces(self, text: str) -> list[str]:
+    """The pieces of a text as the vocabulary spells them, to look at."""
+    return [self._processor.IdToPiece(i) for i in self.encode(text)]
+
+  def __eq__(self, other: object) -> bool:
+    """Two tokenizers are equal if their models are."""
+    if not isinstance(other, Tokenizer):
+      return NotImplemented
+    return self.model_bytes == other.model_bytes
+
+  def __hash__(self) -> int:
+    """Of the model's bytes, so that a tokenizer may sit in a frozen class."""
+    return hash(self.model_bytes)
+
+  def __repr__(self) -> str:
+    """Tells the size, not the bytes."""
+    return f'Tokenizer(vocab_size={self.vocab_size})'
+
+  def __reduce__(self) -> tuple[type['Tokenizer'], tuple[bytes]]:
+    """Copies by the model's bytes, since the processor cannot be copied."""
+    return Tokenizer, (self.model_bytes,)

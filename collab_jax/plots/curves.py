@@ -1,0 +1,322 @@
+"""Fig. 3 of the paper: quality of the captions against what was sent."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib import axes as mpl_axes
+from matplotlib import figure as figures
+from matplotlib import ticker
+import numpy as np
+
+from collab_jax import evaluation
+from collab_jax.evaluation import series
+from collab_jax.evaluation import tables
+from collab_jax.plots import style
+
+# The paper's findings: (share of the vectors, share of the full score).
+CLAIMS = (
+    (8 / 256, 0.8, 'the paper:\n8 centroids\nkeep 80%'),
+    (0.4, 0.8, 'the paper:\na random 40%\nkeeps 80%'),
+)
+
+
+def tradeoff(
+    records: Sequence[Mapping[str, Any]],
+    x: str = 'ratio',
+    claims: bool = True,
+) -> figures.Figure:
+  """Draws BLEU-4 against the share of vectors sent, or against bytes.
+
+  Args:
+    records: From `evaluate` or `read_records`, or the rows of `summarize`.
+    x: 'ratio' (the paper's axis: vectors sent / vectors) or 'bytes' (mean
+      length of a message, indices included).
+    claims: Mark the paper's two findings on the 'ratio' axis.
+
+  Returns:
+    The figure; the curves' data can be read from its first axes.
+
+  Raises:
+    ValueError: x is neither, or there are no records.
+  """
+  if x not in ('ratio', 'bytes'):
+    raise ValueError(f"x: got {x!r}, expected 'ratio' or 'bytes'")
+  if records and 'bleu4' in records[0]:
+    rows = list(records)
+  else:
+    rows = evaluation.summarize(records)
+  if not rows:
+    raise ValueError('no records: there is nothing to draw')
+  curves = series.curves(rows)
+  figure = style.new_figure(8.6, 5.0)
+  with mpl.rc_context(style.RC):
+    height = 0.685 if x == 'ratio' else 0.745
+    axes = figure.add_axes((0.068, 0.115, 0.635, height))
+    labels = _horizontals(axes, rows) + _curves(axes, curves, x)
+    _frame(axes, rows, curves, x)
+    if claims and x == 'ratio':
+      _claims(axes, rows, curves)
+    _labels(axes, labels)
+    _titles(figure, rows, x)
+  return figure
+
+
+def _curves(axes: mpl_axes.Axes, curves, x: str) -> list[tuple]:
+  labels = []
+  for order, (name, looks) in enumerate(style.curve_styles([*curves]).items()):
+    colour, marker, line = looks
+    rows, front = curves[name], 20 - order
+    xs = [row[x] for row in rows]
+    axes.fill_between(
+        xs,
+        [row['bleu4_low'] for row in rows],
+        [row['bleu4_high'] for row in rows],
+        color=colour,
+        alpha=0.13,
+        linewidth=0,
+        zorder=front - 18,
+    )
+    axes.plot(
+        xs,
+        [row['bleu4'] for row in rows],
+        color=colour,
+        marker=marker,
+        linestyle=line,
+        linewidth=1.8,
+        markersize=6,
+        markeredgecolor='white',
+        markeredgewidth=0.7,
+        label=name,
+        zorder=front,
+    )
+    labels.append((rows[-1]['bleu4'], xs[-1], name, looks))
+    if x == 'bytes' and not order:
+      for row in rows:
+        axes.annotate(
+            f'k={row["sent"]}',
+            (row[x], row['bleu4']),
+            xytext=(-4, 6),
+            textcoords='offset points',
+            horizontalalignment='right',
+            fontsize=7.5,
+            color=style.GREY,
+            zorder=30,
+            path_effects=[style.HALO],
+        )
+  return labels
+
+
+def _horizontals(axes: mpl_axes.Axes, rows) -> list[tuple]:
+  labels = []
+  for row in tables.ends(rows):
+    name, value = series.label(row), row['bleu4']
+    blind = series.is_blind(row)
+    line = (0, (1, 2)) if blind else (0, (6, 2))
+    colour = style.GREY if blind else style.INK
+    axes.axhspan(
+        row['bleu4_low'],
+        row['bleu4_high'],
+        color=colour,
+        alpha=0.05 if blind else 0.08,
+        linewidth=0,
+        zorder=0,
+    )
+    axes.axhline(
+        value, color=colour, linestyle=line, linewidth=1.1, zorder=1, label=name
+    )
+    if not blind:
+      name += f' ({row["sent"]})'
+    labels.append((value, None, f'{name}, {value:.1f}', (colour, '', line)))
+  return labels
+
+
+def _labels(axes: mpl_axes.Axes, labels):
+  """Names the curves at their ends, with a short line to each."""
+  low, high = axes.get_ylim()
+  gap = 0.056 * (high - low)
+  places = style.spread([label[0] for label in labels], gap, low, high)
+  across = axes.get_yaxis_transform()
+  for (y, x, name, looks), place in zip(labels, places, strict=True):
+    colour, marker, line = looks
+    start = 1.0
+    if x is not None:
+      point = axes.transData.transform((x, y))
+      start = axes.transAxes.inverted().transform(point)[0]
+    axes.plot(
+        [start, 1.02, 1.045],
+        [y, place, place],
+        color=style.PALE,
+        linewidth=0.8,
+        transform=across,
+        clip_on=False,
+        zorder=0,
+    )
+    axes.plot(
+        [1.05, 1.075, 1.1],
+        [place] * 3,
+        color=colour,
+        linestyle=line,
+        linewidth=1.8 if marker else 1.1,
+        marker=marker,
+        markevery=[1],
+        markersize=6,
+        markeredgecolor='white',
+        markeredgewidth=0.7,
+        transform=across,
+        clip_on=False,
+    )
+    axes.text(
+        1.112,
+        place,
+        name,
+        transform=across,
+        verticalalignment='center',
+        fontsize=8.5,
+        color=style.INK if marker or 'blind' not in name else style.GREY,
+    )
+
+
+def _frame(axes: mpl_axes.Axes, rows, curves, x: str):
+  points = [row for curve in curves.values() for row in curve]
+  top = max((row['bleu4_high'] for row in rows), default=100.0)
+  axes.set_ylim(0, 1.04 * top or 1.0)
+  axes.set_ylabel('BLEU-4')
+  axes.yaxis.grid(True, color='#EEEEEE', linewidth=0.8)
+  axes.set_axisbelow(True)
+  axes.tick_params(length=3)
+  axes.set_xscale('log', base=2)
+  axes.xaxis.set_minor_locator(ticker.NullLocator())
+  if not points:
+    return
+  low, high = min(r[x] for r in points), max(r[x] for r in points)
+  axes.set_xlim(low / 1.25, high * 1.25 if high > low else low * 2)
+  if x == 'bytes':
+    axes.set_xlabel('bytes sent per picture, indices included')
+    axes.xaxis.set_major_locator(ticker.LogLocator(base=2, numticks=12))
+    axes.xaxis.set_major_formatter(
+        ticker.FuncFormatter(lambda value, _: _binary(value))
+    )
+    return
+  ticks = dict(sorted({row[x]: row['sent'] for row in points}.items()))
+  axes.set_xticks([*ticks], [tables.percent(t) for t in ticks])
+  vectors = points[0]['vectors']
+  axes.set_xlabel(f'vectors sent, of {vectors} (logarithmic)')
+  above = axes.secondary_xaxis('top')
+  above.set_xscale('log', base=2)
+  above.xaxis.set_minor_locator(ticker.NullLocator())
+  above.set_xticks([*ticks], [str(k) for k in ticks.values()])
+  above.tick_params(length=0, pad=1)
+  above.spines['top'].set_visible(False)
+  above.set_xlabel('number of vectors sent, k', labelpad=4)
+
+
+def _binary(value: float) -> str:
+  for unit in ('B', 'KiB', 'MiB'):
+    if value < 1024:
+      return f'{value:.0f} {unit}'
+    value /= 1024
+  return f'{value:.0f} GiB'
+
+
+def _claims(axes: mpl_axes.Axes, rows, curves):
+  full = series.full(rows)
+  if not full:
+    return
+  low, high = axes.get_xlim()
+  level = CLAIMS[0][1] * full['bleu4']
+  axes.axhline(
+      level, color=style.PALE, linewidth=0.9, zorder=0.5, linestyle=(0, (3, 3))
+  )
+  axes.annotate(
+      "80% of all vectors' score",
+      (0.008, level),
+      xycoords=axes.get_yaxis_transform(),
+      xytext=(0, 2.5),
+      textcoords='offset points',
+      fontsize=7.5,
+      color=style.GREY,
+  )
+  for ratio, kept, text in CLAIMS:
+    if not low <= ratio <= high:
+      continue
+    y = kept * full['bleu4']
+    axes.plot(
+        [ratio],
+        [y],
+        marker='*',
+        markersize=15,
+        markerfacecolor='white',
+        markeredgecolor=style.INK,
+        markeredgewidth=1.2,
+        linestyle='none',
+        zorder=40,
+        label='the paper',
+    )
+    axes.annotate(
+        text,
+        (ratio, y),
+        xytext=(ratio, _free(axes, rows, curves, ratio, y)),
+        horizontalalignment='center',
+        verticalalignment='center',
+        fontsize=7.5,
+        zorder=41,
+        arrowprops={
+            'arrowstyle': '-',
+            'color': style.GREY,
+            'linewidth': 0.7,
+            'shrinkB': 7,
+        },
+        bbox={
+            'boxstyle': 'round,pad=0.25',
+            'facecolor': 'white',
+            'edgecolor': style.PALE,
+            'linewidth': 0.6,
+        },
+    )
+
+
+def _free(axes: mpl_axes.Axes, rows, curves, x: float, below: float) -> float:
+  """Where under a point a small text hides least."""
+  low, high = axes.get_ylim()
+  # The text is about 1.2 octaves wide and 0.13 of the axis high.
+  octaves = np.log2(x) + np.linspace(-0.6, 0.6, 13)
+  flat = [low, *(row['bleu4'] for row in tables.ends(rows))]
+  taken = [np.full(len(octaves), y) for y in flat]
+  for curve in curves.values():
+    places = np.log2([row['ratio'] for row in curve])
+    taken.append(np.interp(octaves, places, [row['bleu4'] for row in curve]))
+  places = np.linspace(low, below, 100)[5:-15]
+  distances = np.abs(np.stack(taken)[..., None] - places).min((0, 1))
+  # Enough is enough: then the nearest place is best.
+  good = np.minimum(distances / (high - low), 0.06) + 0.03 * places / high
+  return float(places[np.argmax(good)])
+
+
+def _titles(figure: figures.Figure, rows, x: str):
+  what = 'feature vectors' if x == 'ratio' else 'bytes of features'
+  figure.text(
+      0.012,
+      0.968,
+      f'How many {what} does a caption need?',
+      fontsize=13,
+      fontweight='bold',
+      verticalalignment='top',
+  )
+  figure.text(
+      0.012, 0.915, subtitle(rows), fontsize=9, color=style.GREY, va='top'
+  )
+
+
+def subtitle(rows: Sequence[Mapping[str, Any]]) -> str:
+  """What the rows were measured on, in one line."""
+  images = max(row['images'] for row in rows)
+  seeds = max(row['seeds'] for row in rows)
+  model = rows[0].get('model') or 'unnamed'
+  data = rows[0].get('data') or 'unnamed data'
+  kind = 'generated scenes' if data.startswith('scenes') else 'pictures'
+  return (
+      f'The {model} model on {images:,} {kind} ({data}),'
+      f' mean of {seeds} seed{"s" if seeds > 1 else ""};'
+      ' bands: 95% bootstrap over the pictures'
+  )

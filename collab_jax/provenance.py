@@ -1,0 +1,60 @@
+"""What a result was made with: versions, commit, device."""
+
+from importlib import metadata
+import os
+from pathlib import Path
+import platform
+import subprocess
+from typing import Any
+
+import jax
+
+_PACKAGES = ('collab_jax', 'flax', 'jax', 'jaxlib', 'numpy', 'sacrebleu')
+
+
+def provenance() -> dict[str, Any]:
+  """Describes this process, as plain values for a summary.
+
+  Returns:
+    'versions' by package, 'commit' (None outside a checkout; '+' marks changed
+    files), 'device', 'cores', 'python' and 'system'.
+  """
+  device = jax.devices()[0]
+  return {
+      'versions': {name: _version(name) for name in _PACKAGES},
+      'commit': commit(),
+      'device': f'{device.platform}: {device.device_kind}',
+      'cores': os.cpu_count(),
+      'python': platform.python_version(),
+      'system': f'{platform.system()} {platform.machine()}',
+  }
+
+
+def _version(name: str) -> str | None:
+  try:
+    return metadata.version(name)
+  except metadata.PackageNotFoundError:
+    return None
+
+
+def commit() -> str | None:
+  """The commit that this package's source is at, or None."""
+  root = Path(__file__).resolve().parents[1]
+  if not (root / '.git').exists():
+    return None
+  try:
+    head = _git(root, 'rev-parse', '--short=12', 'HEAD')
+    changed = _git(root, 'status', '--porcelain', '--untracked-files=no')
+  except (FileNotFoundError, subprocess.CalledProcessError):
+    return None  # No git, or no commit yet.
+  return head + ('+' if changed else '')
+
+
+def _git(root: Path, *command: str) -> str:
+  result = subprocess.run(
+      ['git', '-C', str(root), *command],
+      capture_output=True,
+      check=True,
+      text=True,
+  )
+  return result.stdout.strip()

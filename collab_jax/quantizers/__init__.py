@@ -1,0 +1,140 @@
+"""Quantizers: the vectors of one image to a message, and back."""
+
+from collections.abc import Mapping
+import dataclasses
+import difflib
+import importlib
+from typing import Any
+
+from collab_jax.quantizers.base import Quantizer, straight_through
+from collab_jax.quantizers.farthest_point import FarthestPoint
+from collab_jax.quantizers.identity import Identity
+from collab_jax.quantizers.kmeans import KMeans
+from collab_jax.quantizers.pool import Pool
+from collab_jax.quantizers.random import Random
+from collab_jax.quantizers.top_norm import TopNorm
+
+__all__ = [
+  'NAMES',
+  'FarthestPoint',
+  'Identity',
+  'KMeans',
+  'Pool',
+  'Quantizer',
+  'Random',
+  'TopNorm',
+  'describe',
+  'make',
+  'name',
+  'straight_through',
+]
+
+NAMES: dict[str, type] = {
+  'identity': Identity,
+  'kmeans': KMeans,
+  'random': Random,
+  'pool': Pool,
+  'top_norm': TopNorm,
+  'farthest_point': FarthestPoint,
+}
+
+
+def make(name: str, **kw: Any) -> Quantizer:
+  """Makes a quantizer from plain values, as a config holds them.
+
+  Args:
+    name: A key of NAMES, or 'package.module:Class'.
+    **kw: The fields of the class. An inner quantizer is itself, a name, or a
+      mapping with a 'name' and its fields.
+
+  Returns:
+    The quantizer.
+
+  Raises:
+    ValueError: If the name or a field is unknown, with the nearest known one,
+      or if a value is out of range.
+    ImportError: If the module cannot be imported.
+  """
+  cls = _find(name)
+  fields = [f.name for f in dataclasses.fields(cls) if f.init]
+  for field in kw:
+    if field not in fields:
+      raise ValueError(_unknown(f'field of {name}', field, fields))
+  inner = {
+    field.name
+    for field in dataclasses.fields(cls)
+    if isinstance(field.default, Quantizer)
+  }
+  for field in inner & kw.keys():
+    value = kw[field]
+    if isinstance(value, str):
+      kw[field] = make(value)
+    elif isinstance(value, Mapping):
+      kw[field] = make(**value)
+  try:
+    return cls(**kw)
+  except TypeError as error:
+    raise ValueError(f'{name}: {error}') from error
+
+
+def name(quantizer: Quantizer) -> str:
+  """Returns a short name that differs between settings, equal for equal ones.
+
+  The fields at their defaults are left out: 'kmeans(k=8,init=++)'.
+
+  Args:
+    quantizer: Any quantizer.
+  """
+  parts = [
+    f'{field.name}={_plain(getattr(quantizer, field.name))}'
+    for field in dataclasses.fields(quantizer)
+    if getattr(quantizer, field.name) != field.default
+  ]
+  title = _title(type(quantizer))
+  return f'{title}({",".join(parts)})' if parts else title
+
+
+def describe(quantizer: Quantizer) -> dict[str, Any]:
+  """Returns all settings as plain values, for records.
+
+  Args:
+    quantizer: Any quantizer.
+
+  Returns:
+    {'quantizer': its name in NAMES or 'package.module:Class', and its fields},
+    inner quantizers as their `name`.
+  """
+  fields = {
+    field.name: _plain(getattr(quantizer, field.name))
+    for field in dataclasses.fields(quantizer)
+  }
+  return {'quantizer': _title(type(quantizer)), **fields}
+
+
+def _plain(value):
+  return name(value) if isinstance(value, Quantizer) else value
+
+
+def _title(cls):
+  for title, known in NAMES.items():
+    if cls is known:
+      return title
+  return f'{cls.__module__}:{cls.__qualname__}'
+
+
+def _find(name):
+  if name in NAMES:
+    return NAMES[name]
+  module, colon, attribute = name.partition(':')
+  if not colon:
+    raise ValueError(_unknown('quantizer', name, list(NAMES)))
+  cls = getattr(importlib.import_module(module), attribute, None)
+  if not (isinstance(cls, type) and dataclasses.is_dataclass(cls)):
+    raise ValueError(f'{name} is no dataclass, hence no quantizer.')
+  return cls
+
+
+def _unknown(what, got, known):
+  near = difflib.get_close_matches(got, known, n=1, cutoff=0.4)
+  hint = f' Did you mean {near[0]!r}?' if near else ''
+  return f'Unknown {what}: {got!r}.{hint} Known: {", ".join(known)}.'

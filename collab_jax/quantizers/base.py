@@ -1,0 +1,156 @@
+"""What a quantizer is, and what quantizers are made from."""
+
+from collections.abc import Mapping
+from typing import Any, Protocol, runtime_checkable
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Key
+
+from collab_jax import message as messages
+
+Params = Mapping[str, Any]
+
+
+@runtime_checkable
+class Quantizer(Protocol):
+  """Turns the n vectors of one image into a message, and back.
+
+  An implementation is a frozen dataclass of plain values: hashable, hence a
+  static argument of a jitted function. It is written for one image; callers
+  `vmap` it. Every shape follows from n, d and the dataclass.
+
+  Attributes:
+    uses_key: False if the message does not depend on the key, so that an
+      evaluation need not repeat it for several seeds.
+  """
+
+  @property
+  def uses_key(self) -> bool:
+    """Whether another key may give another message."""
+    ...
+
+  # Not `init`: that is the field in which KMeans and others say how they start.
+  def init_params(self, key: Key[Array, ''], n: int, d: int) -> Params:
+    """Returns what both ends share; empty without a shared codebook."""
+    ...
+
+  def quantize(
+    self, params: Params, x: Float[Array, 'n d'], key: Key[Array, '']
+  ) -> messages.Message:
+    """Returns the message: int32 for `Symbols`, the dtype of `Values`."""
+    ...
+
+  def dequantize(
+    self, params: Params, message: messages.Message
+  ) -> messages.Tokens:
+    """Rebuilds the vectors, in float32, from what crossed the link."""
+    ...
+
+  def fields(self, n: int, d: int) -> dict[str, messages.Field]:
+    """Declares the message that `quantize` returns for n vectors of width d."""
+    ...
+
+  def sent(self, n: int) -> int:
+    """Returns how many vectors cross the link: the paper's ratio times n."""
+    ...
+
+
+def straight_through(
+  quantizer: Quantizer,
+  params: Params,
+  x: Float[Array, 'n d'],
+  key: Key[Array, ''],
+) -> messages.Tokens:
+  """Quantizes and rebuilds with the identity as gradient.
+
+  The value is that of `dequantize(quantize(x))` to the bit; the gradient of a
+  rebuilt vector goes to the vector of x in whose place it stands. Gradients
+  do not reach `params`.
+
+  Args:
+    quantizer: Any quantizer. If it rebuilds m != n vectors, it must have a
+      method `origins(message) -> i32[m]` that returns which vector of x each
+      of them stands for.
+    params: What `quantizer.init_params` returned.
+    x: The vectors.
+    key: The key of this image.
+
+  Returns:
+    The rebuilt vectors.
+
+  Raises:
+    ValueError: If m != n and the quantizer has no `origins`.
+
+  Source: Bengio et al. 2013, arXiv 1308.3432, section 4.
+  """
+  still = jax.lax.stop_gradient(x)
+  sent = quantizer.quantize(params, still, key)
+  tokens = quantizer.dequantize(params, sent)
+  if tokens.x.shape[0] == x.shape[0]:
+    wire = x - still
+  elif hasattr(quantizer, 'origins'):
+    wire = (x - still)[quantizer.origins(sent)]
+  else:
+    raise ValueError(
+      f'{type(quantizer).__name__} rebuilds {tokens.x.shape[0]} of '
+      f'{x.shape[0]} vectors and has no method origins(message), so it is '
+      'unknown where their gradient belongs; add one.'
+    )
+  return tokens._replace(x=jax.lax.stop_gradient(tokens.x) + wire)
+
+
+def prefix(name: str, fields: Mapping[str, Any]) -> dict[str, Any]:
+  """Puts the fields of an inner quantizer, or a message, under 'name/'."""
+  return {f'{name}/{key}': value for key, value in fields.items()}
+
+
+def unprefix(name: str, fields: Mapping[str, Any]) -> dict[str, Any]:
+  """Returns the fields under 'name/' as the inner quantizer knows them."""
+  start = f'{name}/'
+  return {
+    key.removeprefix(start): value
+    for key, value in fields.items()
+    if key.startswith(start)
+  }
+
+
+def nest(name: str, params: Params) -> Params:
+  """Returns an inner quantizer's params under `name`; empty stays empty."""
+  return {name: params} if params else {}
+
+
+def unnest(name: str, params: Params) -> Params:
+  """Returns the params that `nest` put under `name`."""
+  return params.get(name, {})
+
+
+def check_k(k: int) -> None:
+  """Raises ValueError unless k can be a number of vectors."""
+  if isinstance(k, bool) or not isinstance(k, int) or k < 1:
+    raise ValueError(f'k must be an int of at least 1, got {k!r}.')
+
+
+def check_k_of_n(k: int, n: int) -> None:
+  """Raises ValueError unless k of n vectors can be sent."""
+  if k > n:
+    raise ValueError(
+      f'k = {k} vectors cannot be sent of n = {n}; choose k <= {n}.'
+    )
+
+
+def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+  """Raises ValueError unless value is one of the choices."""
+  if value not in choices:
+    raise ValueError(f'{name} must be one of {choices}, got {value!r}.')
+
+
+def grid(x: Float[Array, 'n d']) -> messages.Tokens:
+  """Returns the tokens of a rebuilt grid: all valid, in their own places."""
+  n = x.shape[0]
+  return messages.Tokens(
+    x=x.astype(jnp.float32),
+    valid=jnp.ones(n, bool),
+    positions=jnp.arange(n, dtype=jnp.int32),
+    end=jnp.asarray(n, jnp.int32),
+  )

@@ -1,0 +1,92 @@
+"""Distances between the vectors of one image, all from one matrix."""
+
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, Real
+
+# Rows looked at to find where the data lie. Any point near them serves, see
+# `centred`; the mean of all rows would cost as much as a third of the Gram.
+_SAMPLE = 16
+
+
+class Centred(NamedTuple):
+  """Vectors moved and scaled: x = points * scale + offset.
+
+  Attributes:
+    points: The vectors about the origin, of order 1.
+    offset: A point in the midst of the vectors.
+    scale: A power of two, so that scaling rounds nothing.
+  """
+
+  points: Float[Array, 'n d']
+  offset: Float[Array, ' d']
+  scale: Float[Array, '']
+
+
+def centred(x: Float[Array, 'n d']) -> Centred:
+  """Moves vectors to the origin, for the sake of their Gram matrix.
+
+  |a - b|^2 = |a|^2 - 2 a.b + |b|^2 cancels when the vectors are long compared
+  with the distances between them. Distances do not change when the same
+  point is taken from all vectors; the mean of a few of them takes away what
+  all have in common. The scale keeps squares within float32 for data as
+  small as 1e-30 or as large as 1e30.
+
+  Args:
+    x: Finite vectors.
+
+  Returns:
+    The points, and what gives x back.
+  """
+  n = x.shape[0]
+  rows = x[:: -(-n // _SAMPLE)]
+  # Halves first: the sum of a few large float32 would overflow.
+  offset = jnp.sum(rows / rows.shape[0], axis=0)
+  reach = jnp.maximum(
+    jnp.max(jnp.abs(offset)), jnp.max(jnp.abs(rows / 2 - offset / 2))
+  )
+  _, exponent = jnp.frexp(reach)
+  exponent = jnp.clip(exponent, -100, 100)
+  scale = jnp.ldexp(jnp.float32(1), exponent)
+  points = (x - offset) * jnp.ldexp(jnp.float32(1), -exponent)
+  return Centred(jnp.clip(points, -1e15, 1e15), offset, scale)
+
+
+def gram(points: Float[Array, 'n d']) -> Float[Array, 'n n']:
+  """Returns all inner products, in full float32 on every device."""
+  return jnp.einsum('nd,md->nm', points, points, precision='highest')
+
+
+def first_min(
+  values: Real[Array, 'k n'],
+) -> tuple[Int[Array, ' n'], Real[Array, ' n']]:
+  """Returns the row of each column's least value, and the value.
+
+  Ties go to the lowest row. Two plain reductions: XLA vectorizes them on a
+  CPU, which it does not do with `argmin`.
+  """
+  least = jnp.min(values, axis=0)
+  rows = jax.lax.broadcasted_iota(jnp.int32, values.shape, 0)
+  hit = jnp.where(values <= least, rows, values.shape[0] - 1)
+  return jnp.min(hit, axis=0), least
+
+
+def side(n: int) -> int:
+  """Returns the side of the square grid of n vectors.
+
+  Args:
+    n: Number of vectors.
+
+  Raises:
+    ValueError: If n is not a square.
+  """
+  root = math.isqrt(n)
+  if root * root != n:
+    raise ValueError(
+      f'The vectors must form a square grid, got n = {n}; the next squares '
+      f'are {root**2} and {(root + 1) ** 2}.'
+    )
+  return root

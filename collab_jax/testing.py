@@ -1,0 +1,265 @@
+"""The contract of a quantizer, as a test that anyone can call."""
+
+from collections.abc import Mapping
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from collab_jax import message as messages
+from collab_jax import quantizers, wire
+
+
+def check_quantizer(
+  quantizer: quantizers.Quantizer,
+  n: int = 256,
+  d: int = 32,
+  seed: int = 0,
+  gradient: bool = True,
+) -> None:
+  """Checks that a quantizer keeps the contract of `quantizers.Quantizer`.
+
+  That is: a hashable frozen dataclass; messages as declared, also for data
+  that are constant, repeated, huge or tiny; the same under jit, vmap and a
+  second call with the same key; back to the bit through bytes; finite float32
+  tokens; a gradient that passes straight through.
+
+  Args:
+    quantizer: The quantizer under test.
+    n: Number of vectors.
+    d: Their width.
+    seed: For the data and keys.
+    gradient: Whether to check `quantizers.straight_through`.
+
+  Raises:
+    AssertionError: With what was checked, what was found and what is needed.
+  """
+  _check_class(quantizer)
+  keys = jax.random.split(jax.random.key(seed), 4)
+  params = quantizer.init_params(keys[0], n, d)
+  data = _data(keys[1], n, d)
+  for case, x in data.items():
+    message = quantizer.quantize(params, x, keys[2])
+    _check_message(quantizer, case, message, n, d)
+    _check_wire(quantizer, case, message, n, d)
+    tokens = quantizer.dequantize(params, message)
+    _check_tokens(quantizer, case, tokens, n, d)
+  _check_transforms(quantizer, params, data['normal'], keys[2], keys[3])
+  if gradient:
+    _check_gradient(quantizer, params, data['normal'], keys[2])
+
+
+def _check_class(quantizer):
+  title = type(quantizer).__name__
+  frozen = dataclasses.is_dataclass(quantizer) and (
+    type(quantizer).__dataclass_params__.frozen
+  )
+  _require(frozen, f'{title} must be a dataclass(frozen=True).')
+  _require(
+    isinstance(quantizer, quantizers.Quantizer),
+    f'{title} lacks one of {_members()}.',
+  )
+  try:
+    same = hash(quantizer) == hash(dataclasses.replace(quantizer))
+  except TypeError as error:
+    raise AssertionError(f'{title} must be hashable: {error}') from error
+  _require(same, f'{title}: equal settings must have equal hashes.')
+  _require(
+    dataclasses.replace(quantizer) == quantizer,
+    f'{title}: equal settings must compare equal.',
+  )
+  _require(
+    isinstance(quantizer.uses_key, bool),
+    f'{title}.uses_key must be a bool, got {quantizer.uses_key!r}.',
+  )
+  name = quantizers.name(quantizer)
+  _require(
+    isinstance(name, str) and '0x' not in name,
+    f'{title}: the name must not hold an address, got {name!r}; inner '
+    'quantizers must be quantizers themselves.',
+  )
+
+
+def _members():
+  return (
+    'uses_key', 'init_params', 'quantize', 'dequantize', 'fields', 'sent',
+  )  # fmt: skip
+
+
+def _data(key, n, d):
+  """Returns inputs that have broken quantizers before."""
+  normal = jax.random.normal(key, (n, d))
+  return {
+    'normal': normal,
+    'zero': jnp.zeros((n, d)),
+    'constant': jnp.full((n, d), 3.0),
+    'repeated': jnp.tile(normal[:2], (-(-n // 2), 1))[:n],
+    'far from the origin': normal + 1000.0,
+    'huge': normal * 1e30,
+    'tiny': normal * 1e-30,
+    'one outlier': normal.at[n // 2].mul(1e6),
+  }
+
+
+def _check_message(quantizer, case, message, n, d):
+  fields = quantizer.fields(n, d)
+  where = f'{quantizers.name(quantizer)} on {case} data'
+  _require(
+    message.keys() == fields.keys(),
+    f'{where}: fields() declares {sorted(fields)}, quantize() returned '
+    f'{sorted(message)}.',
+  )
+  for name, field in fields.items():
+    value = np.asarray(message[name])
+    shape = tuple(field.shape)
+    _require(
+      value.shape == shape,
+      f'{where}: field {name!r} must have shape {shape}, got {value.shape}.',
+    )
+    dtype = 'int32' if isinstance(field, messages.Symbols) else field.dtype
+    _require(
+      value.dtype.name == dtype,
+      f'{where}: field {name!r} must have dtype {dtype}, got {value.dtype}.',
+    )
+    if isinstance(field, messages.Symbols):
+      inside = not value.size or (
+        value.min() >= 0 and value.max() < field.alphabet
+      )
+      _require(
+        inside,
+        f'{where}: symbols of {name!r} must lie in [0, {field.alphabet}).',
+      )
+    else:
+      _require(
+        np.isfinite(value.astype(np.float32)).all(),
+        f'{where}: {name!r} must be finite; clip it to its format.',
+      )
+  sent = quantizer.sent(n)
+  _require(
+    isinstance(sent, int) and 0 <= sent <= n,
+    f'{where}: sent({n}) must be an int in [0, {n}], got {sent!r}.',
+  )
+
+
+def _check_wire(quantizer, case, message, n, d):
+  fields = quantizer.fields(n, d)
+  host = jax.device_get(message)
+  data = wire.pack(host, fields)
+  _require(
+    len(data) == sum(wire.sizes(fields).values()),
+    f'{quantizers.name(quantizer)}: {len(data)} bytes, not those declared.',
+  )
+  _same(
+    host,
+    wire.unpack(data, fields),
+    f'{quantizers.name(quantizer)} on {case} data, through bytes',
+    exact=True,
+  )
+
+
+def _check_tokens(quantizer, case, tokens, n, d):
+  where = f'{quantizers.name(quantizer)} on {case} data'
+  m = tokens.x.shape[0]
+  want = {
+    'x': ((m, d), 'float32'),
+    'valid': ((m,), 'bool'),
+    'positions': ((m,), 'int32'),
+    'end': ((), 'int32'),
+  }
+  for name, (shape, dtype) in want.items():
+    value = getattr(tokens, name)
+    _require(
+      value.shape == shape and value.dtype.name == dtype,
+      f'{where}: tokens.{name} must be {dtype}{shape}, got '
+      f'{value.dtype.name}{value.shape}.',
+    )
+  _require(m <= n, f'{where}: {m} tokens from {n} vectors.')
+  _require(
+    bool(jnp.isfinite(tokens.x).all()),
+    f'{where}: dequantize() returned numbers that are not finite.',
+  )
+  positions = np.asarray(tokens.positions)[np.asarray(tokens.valid)]
+  _require(
+    bool((np.diff(positions) > 0).all()),
+    f'{where}: the positions of valid tokens must increase: {positions}.',
+  )
+  end = int(tokens.end)
+  _require(
+    not positions.size or (positions[0] >= 0 and positions[-1] < end <= n),
+    f'{where}: positions must lie in [0, end), end at most n; got '
+    f'{positions} and end {end}.',
+  )
+
+
+def _check_transforms(quantizer, params, x, key, other):
+  name = quantizers.name(quantizer)
+  message = quantizer.quantize(params, x, key)
+  again = quantizer.quantize(params, x, key)
+  _same(message, again, f'{name}: two calls with one key', exact=True)
+  jitted = jax.jit(quantizer.quantize)(params, x, key)
+  _same(message, jitted, f'{name}: quantize, eager and jit')
+  tokens = quantizer.dequantize(params, message)
+  jitted = jax.jit(quantizer.dequantize)(params, message)
+  _same(tokens, jitted, f'{name}: dequantize, eager and jit')
+  if not quantizer.uses_key:
+    _same(
+      message,
+      quantizer.quantize(params, x, other),
+      f'{name}: uses_key is False, but two keys',
+      exact=True,
+    )
+  xs = jnp.stack([x, x[::-1], 2 * x + 1])
+  keys = jax.random.split(other, 3)
+  batch = jax.vmap(quantizer.quantize, in_axes=(None, 0, 0))(params, xs, keys)
+  rebuilt = jax.vmap(quantizer.dequantize, in_axes=(None, 0))(params, batch)
+  for i in range(3):
+    one = quantizer.quantize(params, xs[i], keys[i])
+    row = jax.tree.map(lambda a, i=i: a[i], batch)
+    _same(one, row, f'{name}: quantize, loop and vmap')
+    row = jax.tree.map(lambda a, i=i: a[i], rebuilt)
+    one = quantizer.dequantize(params, one)
+    _same(one, row, f'{name}: dequantize, loop and vmap')
+
+
+def _check_gradient(quantizer, params, x, key):
+  name = quantizers.name(quantizer)
+  through = functools.partial(quantizers.straight_through, quantizer, params)
+  tokens = quantizer.dequantize(params, quantizer.quantize(params, x, key))
+  _same(tokens, through(x, key), f'{name}: value straight through')
+  # The sum of what is rebuilt: each rebuilt vector passes ones to one of x.
+  gradient = jax.grad(lambda x: through(x, key).x.sum())(x)
+  rows = np.asarray(gradient)
+  ones = (rows == 1).all(axis=1)
+  zeros = (rows == 0).all(axis=1)
+  m = tokens.x.shape[0]
+  _require(
+    bool((ones | zeros).all()) and int(ones.sum()) == m,
+    f'{name}: straight_through must pass the gradient of each of {m} rebuilt '
+    f'vectors on unchanged; {int(ones.sum())} of {len(rows)} got it.',
+  )
+
+
+def _same(
+  a: Mapping[str, Any] | tuple, b: Any, where: str, exact: bool = False
+) -> None:
+  a = a._asdict() if isinstance(a, messages.Tokens) else a
+  b = b._asdict() if isinstance(b, messages.Tokens) else b
+  for name in a:
+    left, right = np.asarray(a[name]), np.asarray(b[name])
+    close = left.dtype == right.dtype and left.shape == right.shape
+    # bfloat16, the coarsest, has 8 bits; only the last may differ.
+    step = 0 if exact or left.dtype.kind in 'iub' else 2.0**-7
+    if close and left.dtype.kind in 'iub':
+      close = np.array_equal(left, right)
+    elif close:
+      left, right = left.astype(np.float32), right.astype(np.float32)
+      close = np.allclose(left, right, rtol=step, atol=step * 1e-2)
+    _require(close, f'{where} disagree in {name!r}:\n{left}\n{right}')
+
+
+def _require(condition: Any, message: str) -> None:
+  if not condition:
+    raise AssertionError(message)

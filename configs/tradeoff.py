@@ -1,0 +1,65 @@
+"""The paper's experiment: captions against the number of vectors sent.
+
+Modes: `tiny` (500 generated scenes), `dense` (the same with 6 to 10 objects a
+scene) and `smoke` (seconds, for tests).
+"""
+
+import ml_collections
+
+from collab_jax import config as config_lib
+
+MODES = ('tiny', 'dense', 'smoke')
+
+
+def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
+  """Returns the settings of a mode, `tiny` by default."""
+  arg = config_lib.parse(arg, mode=MODES)
+  config = ml_collections.ConfigDict()
+
+  # A name out of collab_jax.checkpoints.NAMES, or a folder with model.npz,
+  # config.json and tokenizer.model.
+  config.model = 'tiny'
+  config.data = 'scenes'
+  config.data_split = 'dense' if arg['mode'] == 'dense' else 'test'
+  config.limit = 500  # The first so many pictures.
+
+  # 'encoder' cuts before the projection to the decoder's width, 'head' after.
+  config.split = 'encoder'
+  # Quantizers with what is fixed about them; k comes from `ks`.
+  config.methods = (
+      'kmeans(init=++)',
+      'kmeans(init=random)',
+      'random(rebuild=nearest)',
+      'random(rebuild=keep)',
+      'random(rebuild=close)',
+      'random(rebuild=zero)',
+  )
+  config.ks = (1, 2, 4, 8, 16, 32, 64, 128)
+  config.seeds = (0, 1, 2)
+  config.full = True  # All vectors, as they are: what 100% means.
+  config.blind = ('zeroed', 'mean', 'shuffled')
+
+  config.prompt = 'caption en'
+  config.max_tokens = 34
+  config.batch_size = 64
+
+  config.resamples = 1000
+  config.level = 0.95  # Of the confidence intervals.
+  config.seed = 0  # Of the resampling.
+
+  if arg['mode'] == 'smoke':
+    config.limit = 6
+    config.methods = ('kmeans(init=++)', 'random(rebuild=close)')
+    config.ks = (2, 8)
+    config.seeds = (0, 1)
+    config.max_tokens = 4
+    config.batch_size = 4
+    config.resamples = 20
+  return config
+
+
+def sweep(add):
+  """One work unit per method, and one for the lines that need no k."""
+  add(methods=())
+  for method in get_config().methods:
+    add(methods=(method,), full=False, blind=())

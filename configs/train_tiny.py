@@ -1,0 +1,68 @@
+"""Training of the tiny model that ships with the package."""
+
+import ml_collections
+
+from collab_jax import config as config_lib
+
+MODES = ('full', 'smoke')
+
+
+def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
+  """Returns the settings; `:mode=smoke` trains a toy in seconds."""
+  mode = config_lib.parse(arg, mode=MODES)['mode']
+  c = ml_collections.ConfigDict()
+  c.seed = 0
+  c.prompt = 'caption en'
+
+  # The model, in the terms of `paligemma.Config.from_dict`.
+  c.model = ml_collections.ConfigDict()
+  c.model.name = 'tiny'
+  c.model.image_size = 64
+  c.model.patch_size = 4
+  c.model.unroll = True
+  c.model.vit = ml_collections.ConfigDict(
+      {'width': 128, 'depth': 4, 'num_heads': 2, 'mlp_dim': 256}
+  )
+  c.model.llm = ml_collections.ConfigDict({
+      'width': 128,
+      'depth': 2,
+      'mlp_dim': 256,
+      'num_heads': 4,
+      'num_kv_heads': 1,
+      'head_dim': 32,
+      'vocab_size': 640,
+  })
+
+  # The vocabulary is trained on the captions of the first scenes.
+  c.vocabulary_scenes = 2000
+  c.text_length = 40
+
+  # First the encoder learns the labels of patches in dense scenes, then
+  # everything learns captions of both kinds of scenes.
+  c.batch_size = 32
+  c.label_steps = 1100
+  c.steps = 2600
+  c.dense_share = 0.4
+  c.optimizer = 'muon'
+  c.learning_rate = 2e-3
+  c.warmup_steps = 100
+  c.weight_decay = 0.02
+  c.clip = 1.0
+
+  c.log_every = 50
+  c.save_every = 250
+  c.eval_every = 1000
+  c.eval_scenes = 200
+  c.max_tokens = 34
+
+  if mode == 'smoke':
+    c.model.vit = ml_collections.ConfigDict(
+        {'width': 16, 'depth': 1, 'num_heads': 2, 'mlp_dim': 32}
+    )
+    c.model.llm.update(
+        {'width': 16, 'depth': 1, 'mlp_dim': 32, 'num_heads': 2, 'head_dim': 8}
+    )
+    c.batch_size, c.label_steps, c.steps, c.warmup_steps = 4, 4, 8, 2
+    c.log_every, c.save_every, c.eval_every, c.eval_scenes = 2, 2, 8, 4
+    c.max_tokens = 8
+  return c

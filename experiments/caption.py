@@ -1,0 +1,64 @@
+r"""Captions one picture through a codec, beside what all features say.
+
+python experiments/caption.py --image=cat.png --k=8 --method=kmeans --show
+"""
+
+from pathlib import Path
+
+from absl import app
+from absl import flags
+import jax
+
+from collab_jax import captioner as captioning
+from collab_jax import checkpoints
+from collab_jax import codecs
+from collab_jax import experiment
+from collab_jax import plots
+from collab_jax import quantizers
+
+_IMAGE = flags.DEFINE_string('image', None, 'A picture file.')
+_K = flags.DEFINE_integer('k', 8, 'Number of vectors sent.', lower_bound=1)
+_METHOD = flags.DEFINE_string(
+    'method', 'kmeans', "Quantizer: 'kmeans', 'random(rebuild=zero)', ..."
+)
+_MODEL = flags.DEFINE_string('model', 'tiny', "Name, or a model's folder.")
+_SPLIT = flags.DEFINE_enum('split', 'encoder', codecs.SPLITS, 'Where to cut.')
+_PROMPT = flags.DEFINE_string('prompt', 'caption en', 'Text for the model.')
+_TOKENS = flags.DEFINE_integer('max_tokens', 34, 'Longest caption.')
+_SEED = flags.DEFINE_integer('seed', 0, 'Of the quantizer.')
+_SHOW = flags.DEFINE_bool('show', False, 'Save Fig. 2 of this picture.')
+_WORKDIR = flags.DEFINE_string('workdir', 'runs/caption', 'Where to save it.')
+
+
+def main(argv):
+  """Sends the picture twice, and prints what arrived."""
+  if argv[1:]:
+    raise app.UsageError(f'unexpected arguments: {argv[1:]}')
+  with experiment.launched():
+    model = checkpoints.load(_MODEL.value)
+    image = experiment.read_image(
+        _IMAGE.value, model.config.vision.image_size
+    )
+    name, settings = experiment.parse_method(_METHOD.value)
+    chosen = quantizers.make(name, k=_K.value, **settings)
+    captioner = captioning.Captioner(model, _TOKENS.value, _PROMPT.value)
+    for quantizer in (quantizers.Identity(), chosen):
+      codec = codecs.FeatureCodec(model, quantizer, _SPLIT.value)
+      packet = codec.encode(image[None], jax.random.key(_SEED.value))[0]
+      fields = ', '.join(f'{f} {n:,}' for f, n in codec.sizes(packet).items())
+      share = codec.sent / codec.vectors
+      print(
+          f'{codec.name}\n'
+          f'  vectors  {codec.sent} of {codec.vectors} ({100 * share:.1f}%)\n'
+          f'  bytes    {len(packet):,} ({fields})\n'
+          f'  caption  {captioner(codec.decode([packet]))[0]}\n'
+      )
+    if _SHOW.value:
+      figure = plots.fig2(model, image, captioner=captioner)
+      stem = Path(_WORKDIR.value) / 'fig2'
+      print('figure:', *plots.save(figure, stem))
+
+
+if __name__ == '__main__':
+  flags.mark_flag_as_required('image')
+  app.run(main)

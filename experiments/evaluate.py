@@ -1,0 +1,35 @@
+r"""Captions pictures through every codec of a config; writes records.
+
+python experiments/evaluate.py --config=configs/tradeoff.py:mode=tiny \
+    --config.limit=100 --workdir=runs/tradeoff
+
+Started again, it goes on where it was stopped.
+"""
+
+from pathlib import Path
+
+from absl import app
+from absl import flags
+
+from collab_jax import config as config_lib
+from collab_jax import experiment
+
+_CONFIG = config_lib.define('configs/tradeoff.py')
+_WORKDIR = flags.DEFINE_string('workdir', 'runs/tradeoff', 'Where to write.')
+
+
+def main(argv):
+  """Evaluates, then prints the table and where everything is."""
+  if argv[1:]:
+    raise app.UsageError(f'unexpected arguments: {argv[1:]}')
+  with experiment.launched():
+    workdir = Path(_WORKDIR.value)
+    config = _CONFIG.value
+    experiment.write_json(workdir / 'config.json', config.to_dict())
+    records = experiment.evaluate(config, workdir / 'records.jsonl')
+    print(experiment.report(records, workdir, config))
+    print(f'\n{workdir}: {experiment.listing(workdir)}')
+
+
+if __name__ == '__main__':
+  app.run(main)

@@ -1,0 +1,43 @@
+"""Draws Fig. 3 and its table from records; no model is needed.
+
+python experiments/plot.py --records=runs/demo/records.jsonl --workdir=figures
+python experiments/plot.py --records='runs/sweep/units/*.jsonl'
+"""
+
+import glob
+from pathlib import Path
+
+from absl import app
+from absl import flags
+
+from collab_jax import evaluation
+from collab_jax import experiment
+
+_RECORDS = flags.DEFINE_list('records', None, 'Files of records, or patterns.')
+_WORKDIR = flags.DEFINE_string(
+    'workdir', None, 'Where to write; by default beside the first file.'
+)
+_RESAMPLES = flags.DEFINE_integer('resamples', 1000, 'Draws of the bootstrap.')
+
+
+def main(argv):
+  """Reads, draws, and prints the table."""
+  if argv[1:]:
+    raise app.UsageError(f'unexpected arguments: {argv[1:]}')
+  with experiment.launched():
+    paths = [p for r in _RECORDS.value for p in sorted(glob.glob(r)) or [r]]
+    records = evaluation.read_records(*paths)
+    sources = {(r.get('model'), r.get('data')) for r in records}
+    if len(sources) > 1:
+      raise ValueError(
+          f'records of several models or data sets: {sorted(sources)}; draw'
+          ' them one by one'
+      )
+    workdir = Path(_WORKDIR.value or Path(paths[0]).parent)
+    print(experiment.report(records, workdir, resamples=_RESAMPLES.value))
+    print(f'\n{workdir}: {experiment.listing(workdir)}')
+
+
+if __name__ == '__main__':
+  flags.mark_flag_as_required('records')
+  app.run(main)

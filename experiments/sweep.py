@@ -1,0 +1,40 @@
+r"""Runs the work units of a config's sweep, or one machine's share of them.
+
+python experiments/sweep.py --config=configs/tradeoff.py:mode=tiny \
+    --workdir=runs/sweep --shard=0/2
+python experiments/plot.py --records='runs/sweep/units/*.jsonl'
+
+A unit is a file of records; started again, the sweep makes what is missing.
+"""
+
+from pathlib import Path
+
+from absl import app
+from absl import flags
+
+from collab_jax import config as config_lib
+from collab_jax import experiment
+
+_CONFIG = config_lib.define('configs/tradeoff.py')
+_WORKDIR = flags.DEFINE_string('workdir', 'runs/sweep', 'Where to write.')
+_SHARD = flags.DEFINE_string('shard', '0/1', 'Units i, i + n, ..., as i/n.')
+
+
+def main(argv):
+  """Evaluates this shard's units one after the other."""
+  if argv[1:]:
+    raise app.UsageError(f'unexpected arguments: {argv[1:]}')
+  with experiment.launched():
+    first, count = experiment.parse_shard(_SHARD.value)
+    sweep = experiment.load_sweep(flags.FLAGS['config'].config_filename)
+    units = experiment.work_units(_CONFIG.value, sweep)
+    folder = Path(_WORKDIR.value) / 'units'
+    for number, unit in enumerate(units):
+      if number % count == first:
+        print(f'unit {number} of {len(units)}: {list(unit.methods) or "lines"}')
+        experiment.write_json(folder / f'{number:03}.json', unit.to_dict())
+        experiment.evaluate(unit, folder / f'{number:03}.jsonl')
+
+
+if __name__ == '__main__':
+  app.run(main)

@@ -1,0 +1,31 @@
+r"""Trains the tiny model from nothing: vocabulary, encoder, captions.
+
+python experiments/train.py --config=configs/train_tiny.py \
+    --workdir=runs/train_tiny
+
+Started again, it goes on from its last checkpoint. The result, in
+workdir/model, is what `collab_jax.load` reads.
+"""
+
+from absl import app
+from absl import flags
+
+from collab_jax import config as config_lib
+from collab_jax import experiment
+from collab_jax import training
+
+_CONFIG = config_lib.define('configs/train_tiny.py')
+_WORKDIR = flags.DEFINE_string('workdir', 'runs/train_tiny', 'Where to write.')
+
+
+def main(argv):
+  """Trains, and says where the model is."""
+  if argv[1:]:
+    raise app.UsageError(f'unexpected arguments: {argv[1:]}')
+  with experiment.told_plainly():
+    training.train(_CONFIG.value, _WORKDIR.value)
+    print(f'{_WORKDIR.value}: {experiment.listing(_WORKDIR.value)}')
+
+
+if __name__ == '__main__':
+  app.run(main)

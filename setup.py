@@ -1,0 +1,74 @@
+"""All packaging facts; pyproject.toml configures the tools only."""
+
+import pathlib
+
+import setuptools
+
+_README = pathlib.Path(__file__).with_name('README.md')
+
+_REQUIRES = [
+  'absl-py>=2',
+  'flax>=0.12,<0.13',
+  'grain>=0.2.18',
+  'jax>=0.10,<0.13',
+  'jaxtyping>=0.3',
+  'matplotlib>=3.10',
+  'ml_collections>=1.1',
+  'ml_dtypes>=0.5',
+  'numpy>=2',
+  'optax>=0.2.8',
+  'orbax-checkpoint>=0.11.36',
+  'pillow>=12',
+  'sacrebleu>=2.6',
+  'safetensors>=0.6',
+  'sentencepiece>=0.2.1',
+  'tqdm>=4.66',
+]
+
+_EXTRAS = {
+  'test': [
+    'basedpyright>=1.30',
+    'beartype>=0.22',
+    'hypothesis>=6.100',
+    'ipykernel>=7',
+    'nbclient>=0.10',
+    'nbformat>=5.10',
+    'pytest>=9',
+    'ruff>=0.15',
+    'scikit-learn>=1.7',
+  ],
+  # benchmarks/kmeans.py beside its peers.
+  'bench': ['faiss-cpu>=1.11', 'ott-jax>=0.5', 'scikit-learn>=1.7'],
+  # The COCO caption evaluation itself; its tokenizer and METEOR need Java.
+  'coco': ['pycocoevalcap>=1.2'],
+  'onnx': ['jax2onnx>=0.17', 'onnxruntime>=1.20'],
+  'cluster': ['submitit>=1.5'],
+  'cuda': ['jax[cuda12]'],
+  'tpu': ['jax[tpu]'],
+}
+
+setuptools.setup(
+  name='collab_jax',
+  version='0.1.0',
+  description='Collaborative inference of vision-language models, in JAX.',
+  long_description=_README.read_text('utf-8') if _README.exists() else '',
+  long_description_content_type='text/markdown',
+  license='Apache-2.0',
+  license_files=['LICENSE'],
+  python_requires='>=3.11',
+  # configs, experiments and benchmarks are run from a clone.
+  packages=setuptools.find_namespace_packages(
+    include=['collab_jax', 'collab_jax.*'], exclude=['*.assets*', '*__pycache__']
+  ),
+  package_data={'collab_jax': ['py.typed', 'assets/**/*']},
+  install_requires=_REQUIRES,
+  extras_require=_EXTRAS,
+  classifiers=[
+    'Intended Audience :: Science/Research',
+    'Programming Language :: Python :: 3 :: Only',
+    'Programming Language :: Python :: 3.11',
+    'Programming Language :: Python :: 3.12',
+    'Programming Language :: Python :: 3.13',
+    'Topic :: Scientific/Engineering :: Artificial Intelligence',
+  ],
+)

@@ -1,0 +1,132 @@
+"""Models by name, from a folder and from an npz."""
+
+import json
+import pathlib
+
+import jax
+from jax import numpy as jnp
+import numpy as np
+import pytest
+
+from collab_jax import checkpoints
+from collab_jax.checkpoints import npz
+from collab_jax.models import paligemma
+from collab_jax.models import tokenizer as tokenizer_lib
+from collab_jax.training import vocabulary
+
+FOLDER = pathlib.Path(__file__).parents[1] / 'golden/pg1_56'
+CONFIG = json.loads((FOLDER / 'config_bv.json').read_text())
+
+
+@pytest.fixture(scope='module')
+def words():
+  return tokenizer_lib.Tokenizer(
+    vocabulary.train_tokenizer(['a red ball on the grass'] * 3, 300)
+  )
+
+
+@pytest.mark.parametrize(
+  'config',
+  [
+    CONFIG,
+    paligemma.Config.from_dict(CONFIG),
+    FOLDER / 'config_bv.json',
+    str(FOLDER / 'config_bv.json'),
+  ],
+  ids=['dict', 'Config', 'Path', 'str'],
+)
+def test_npz_with_any_kind_of_config(config):
+  model = checkpoints.load(FOLDER / 'model.npz', config=config)
+  assert model.config == paligemma.Config.from_dict(CONFIG)
+  assert model.tokenizer is None
+  assert all(isinstance(p, jax.Array) for p in jax.tree.leaves(model.params))
+
+
+@pytest.mark.parametrize(
+  ('name', 'dtype', 'want'),
+  [
+    ('model.npz', None, jnp.float32),
+    ('model.bf16.npz', None, jnp.bfloat16),
+    ('model.f16.npz', None, jnp.float16),
+    ('model.npz', 'bfloat16', jnp.bfloat16),
+    ('model.bf16.npz', jnp.float32, jnp.float32),
+  ],
+)
+def test_dtype(name, dtype, want):
+  model = checkpoints.load(FOLDER / name, config=CONFIG, dtype=dtype)
+  assert {p.dtype for p in jax.tree.leaves(model.params)} == {np.dtype(want)}
+
+
+def test_folder_round_trip(tmp_path, words):
+  model = checkpoints.load(FOLDER / 'model.bf16.npz', config=CONFIG)
+  checkpoints.save(tmp_path / 'mine', model.params, CONFIG, words)
+  again = checkpoints.load(tmp_path / 'mine')
+  assert again.config == model.config
+  assert again.tokenizer == words
+  got, want = npz.flatten(again.params), npz.flatten(model.params)
+  assert list(got) == list(want)
+  assert all((got[k] == want[k]).all() for k in want)
+
+
+def test_saving_checks_the_tree(tmp_path, words):
+  params = checkpoints.load(FOLDER / 'model.npz', config=CONFIG).params
+  with pytest.raises(npz.CheckpointError, match='norm/bias: got nothing'):
+    checkpoints.save(tmp_path, {'llm': params['llm']}, CONFIG, words)
+  assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize('form', ['object', 'path', 'bytes'])
+def test_any_kind_of_tokenizer(tmp_path, words, form):
+  (tmp_path / 'words.model').write_bytes(words.model_bytes)
+  forms = {
+    'object': words,
+    'path': tmp_path / 'words.model',
+    'bytes': words.model_bytes,
+  }
+  model = checkpoints.load(
+    FOLDER / 'model.npz', config=CONFIG, tokenizer=forms[form]
+  )
+  assert model.tokenizer == words
+
+
+def test_vocabulary_larger_than_the_model(words):
+  small = CONFIG | {'llm': CONFIG['llm'] | {'vocab_size': 200}}
+  with pytest.raises(ValueError, match='do not belong together'):
+    checkpoints.load(FOLDER / 'model.npz', config=small, tokenizer=words)
+
+
+def test_wrong_config_names_the_arrays():
+  wrong = json.loads((FOLDER.parent / 'pg2_56/config_bv.json').read_text())
+  with pytest.raises(npz.CheckpointError) as error:
+    checkpoints.load(FOLDER / 'model.npz', config=wrong)
+  assert 'img/head/bias: got (48,), expected (40,)' in str(error.value)
+
+
+def test_npz_without_config():
+  with pytest.raises(ValueError, match='config='):
+    checkpoints.load(FOLDER / 'model.npz')
+
+
+@pytest.mark.parametrize('text', ['{"vit": 1', '[1]', ''])
+def test_config_that_is_no_dict(tmp_path, text):
+  path = tmp_path / 'config.json'
+  path.write_text(text)
+  with pytest.raises(ValueError, match=r'config\.json'):
+    checkpoints.load(FOLDER / 'model.npz', config=path)
+
+
+def test_unknown_name_suggests_the_nearest():
+  with pytest.raises(ValueError, match=r"one of tiny .* mean 'tiny'"):
+    checkpoints.load('tinny')
+
+
+def test_unknown_name_far_from_any():
+  with pytest.raises(ValueError, match='one of tiny') as error:
+    checkpoints.load('xyzzy')
+  assert 'did you mean' not in str(error.value)
+
+
+@pytest.mark.parametrize('path', ['none.npz', 'no/such', pathlib.Path('none')])
+def test_missing_file(path):
+  with pytest.raises(FileNotFoundError, match='no such checkpoint'):
+    checkpoints.load(path, config=CONFIG)

@@ -1,0 +1,160 @@
+"""The search, on a toy language model whose best sequence can be counted."""
+
+import itertools
+
+import jax
+from jax import numpy as jnp
+import numpy as np
+import pytest
+
+from collab_jax.models import decoding
+
+V, EOS = 4, 1
+RNG = np.random.default_rng(3)
+FIRST = RNG.standard_normal((2, V)).astype(np.float32)
+NEXT = 2 * RNG.standard_normal((V, V)).astype(np.float32)
+
+
+def markov(token, position, cache, slot, visible):
+  """Logits depend on the last token only; the cache counts the steps."""
+  assert token.shape == position.shape == visible.shape[:1]
+  return jnp.asarray(NEXT)[token], cache + 1
+
+
+def write(steps, method, eos=EOS, key=None):
+  start = decoding.Start(
+    logits=jnp.asarray(FIRST),
+    cache=jnp.zeros((2, 1)),
+    visible=jnp.zeros((2, 3 + steps), bool).at[:, :3].set(True),
+    position=jnp.array([3, 3], jnp.int32),
+  )
+  return np.asarray(decoding.generate(markov, start, steps, eos, method, key))
+
+
+def score(row, tokens):
+  """Log-probability up to and with eos."""
+  total, logits = 0.0, FIRST[row]
+  for token in tokens:
+    total += logits[token] - np.log(np.exp(logits).sum())
+    if token == EOS:
+      break
+    logits = NEXT[token]
+  return total
+
+
+def ended(tokens):
+  """The tokens, 0 after eos."""
+  keep = list(itertools.takewhile(lambda t: t != EOS, tokens))
+  keep = [*keep, EOS][: len(tokens)]
+  return (*keep, *[0] * (len(tokens) - len(keep)))
+
+
+@pytest.mark.parametrize('steps', [1, 2, 4])
+def test_wide_beam_finds_the_most_likely_sequence(steps):
+  got = write(steps, decoding.Beam(beams=V**steps))
+  for row in range(2):
+    every = {ended(t) for t in itertools.product(range(V), repeat=steps)}
+    best = max(every, key=lambda tokens: score(row, tokens))
+    assert tuple(got[row]) == best
+
+
+def test_wide_beam_with_length_penalty():
+  got = write(3, decoding.Beam(beams=V**3, alpha=1.0))
+
+  def rank(row, tokens):
+    return score(row, tokens) / max(np.count_nonzero(tokens), 1e-9)
+
+  for row in range(2):
+    # Token 0 is the padding, which the length does not count.
+    every = {ended(t) for t in itertools.product(range(1, V), repeat=3)}
+    assert rank(row, got[row]) >= max(rank(row, t) for t in every) - 1e-6
+
+
+@pytest.mark.parametrize('beams', [1, 2, 3])
+def test_beam_is_at_least_as_likely_as_greedy(beams):
+  greedy = write(6, decoding.Greedy())
+  beam = write(6, decoding.Beam(beams))
+  for row in range(2):
+    assert score(row, beam[row]) >= score(row, greedy[row]) - 1e-6
+  if beams == 1:
+    np.testing.assert_array_equal(beam, greedy)
+
+
+def test_greedy_takes_the_first_of_equals():
+  choice = decoding.Greedy().choose(
+    jnp.array([[1.0, 3.0, 3.0], [2.0, 2.0, 2.0]]), jnp.zeros(2), None, None
+  )
+  assert choice.token.tolist() == [1, 0]
+
+
+def nucleus(logits, temperature, top_p):
+  """The distribution to draw from, with NumPy."""
+  p = np.exp(logits / temperature - (logits / temperature).max())
+  p /= p.sum()
+  order = np.argsort(-p)
+  before = np.cumsum(p[order]) - p[order]
+  keep = order[before < max(top_p, 1e-9)]
+  out = np.zeros_like(p)
+  out[keep] = p[keep]
+  return out / out.sum()
+
+
+@pytest.mark.parametrize(
+  ('temperature', 'top_p'), [(1.0, 1.0), (0.5, 1.0), (1.0, 0.7), (2.0, 0.4)]
+)
+def test_sample_draws_from_the_nucleus(temperature, top_p):
+  logits, n = np.array([0.3, 1.7, -0.5, 1.1, -2.0], np.float32), 20_000
+  method = decoding.Sample(temperature, top_p)
+  choice = method.choose(
+    jnp.tile(logits, (n, 1)),
+    jnp.zeros(n),
+    jnp.zeros(n, bool),
+    jax.random.split(jax.random.key(0), n),
+  )
+  p = nucleus(logits, temperature, top_p)
+  got = np.bincount(choice.token, minlength=len(p)) / n
+  assert (got[p == 0] == 0).all()
+  assert (np.abs(got - p) <= 4.5 * np.sqrt(p * (1 - p) / n) + 1e-9).all()
+  logp = logits - np.log(np.exp(logits).sum())
+  np.testing.assert_allclose(choice.score, logp[choice.token], atol=1e-5)
+
+
+def test_top_p_of_zero_is_greedy():
+  got = write(5, decoding.Sample(top_p=0.0), key=jax.random.key(1))
+  np.testing.assert_array_equal(got, write(5, decoding.Greedy()))
+
+
+def test_same_key_same_tokens():
+  method = decoding.Sample(temperature=3.0)
+  one, two, other = (
+    write(12, method, eos=-1, key=jax.random.key(seed)) for seed in (5, 5, 6)
+  )
+  np.testing.assert_array_equal(one, two)
+  assert (one != other).any()
+
+
+def test_key_per_row():
+  keys = jax.random.split(jax.random.key(0), 2)
+  method = decoding.Sample(temperature=3.0)
+  both = write(12, method, eos=-1, key=keys)
+  other = write(12, method, eos=-1, key=keys.at[0].set(jax.random.key(9)))
+  np.testing.assert_array_equal(both[1], other[1])
+  assert (both[0] != other[0]).any()
+
+
+@pytest.mark.parametrize('method', [decoding.Greedy(), decoding.Beam(2)])
+def test_nothing_follows_eos(method):
+  got = write(10, method)
+  for row in got:
+    assert tuple(row) == ended(row)
+
+
+def test_wrong_settings():
+  with pytest.raises(ValueError, match='temperature'):
+    decoding.Sample(temperature=0.0)
+  with pytest.raises(ValueError, match='top_p'):
+    decoding.Sample(top_p=1.5)
+  with pytest.raises(ValueError, match='beams'):
+    decoding.Beam(0)
+  with pytest.raises(ValueError, match='key'):
+    write(2, decoding.Sample())

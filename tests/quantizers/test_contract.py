@@ -1,0 +1,218 @@
+import dataclasses
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from collab_jax import message as messages
+from collab_jax import quantizers, testing
+from collab_jax.quantizers import base
+
+SETTINGS = {
+  'identity': [{}, {'dtype': 'bfloat16'}, {'dtype': 'float32'}],
+  'kmeans': [
+    {'k': 1},
+    {'k': 8},
+    {'k': 8, 'init': '++', 'iters': 3},
+    {'k': 256, 'iters': 5},
+    {'k': 5, 'centroids': {'name': 'identity', 'dtype': 'float32'}},
+  ],
+  'random': [
+    {'k': 7, 'rebuild': rebuild}
+    for rebuild in ('close', 'keep', 'zero', 'nearest')
+  ]
+  + [{'k': 256}],
+  'pool': [{'k': 1}, {'k': 8}, {'k': 9}, {'k': 256}],
+  'top_norm': [{'k': 3}, {'k': 40, 'rebuild': 'nearest'}],
+  'farthest_point': [{'k': 3}, {'k': 256, 'rebuild': 'keep'}],
+}
+CASES = [(name, kw) for name, kws in SETTINGS.items() for kw in kws]
+
+
+def test_every_quantizer_has_settings():
+  assert SETTINGS.keys() == quantizers.NAMES.keys()
+
+
+@pytest.mark.parametrize(('name', 'kw'), CASES, ids=str)
+def test_contract(name, kw):
+  testing.check_quantizer(quantizers.make(name, **kw))
+
+
+@pytest.mark.parametrize('name', quantizers.NAMES)
+def test_few_vectors(name):
+  kw = {} if name == 'identity' else {'k': 2}
+  kw |= {'n': 4} if name == 'pool' else {}
+  testing.check_quantizer(quantizers.make(name, **kw), n=4, d=3)
+
+
+@pytest.mark.parametrize(('name', 'kw'), CASES, ids=str)
+def test_composes(name, kw):
+  inner = quantizers.make(name, **kw)
+  n = 256
+  outer = [quantizers.Random(n, vectors=inner)]
+  if isinstance(inner, quantizers.Identity):
+    outer.append(quantizers.KMeans(8, centroids=inner))
+  for quantizer in outer:
+    fields = quantizer.fields(n, 4)
+    assert any(f.count('/') == 1 for f in fields)
+    x = jax.random.normal(jax.random.key(0), (n, 4))
+    message = quantizer.quantize({}, x, jax.random.key(1))
+    assert message.keys() == fields.keys()
+
+
+def test_vectors_inside_vectors():
+  inner = quantizers.KMeans(3, init='++')
+  outer = quantizers.Random(64, rebuild='keep', vectors=inner)
+  testing.check_quantizer(outer)
+  assert set(outer.fields(256, 8)) == {
+    'mask',
+    'vectors/assignments',
+    'vectors/centroids/x',
+  }
+  assert outer.uses_key
+  assert quantizers.name(outer) == (
+    'random(k=64,rebuild=keep,vectors=kmeans(k=3,init=++))'
+  )
+
+
+def test_names():
+  assert quantizers.name(quantizers.Identity()) == 'identity'
+  got = quantizers.name(quantizers.KMeans(8, init='++'))
+  assert got == 'kmeans(k=8,init=++)'
+  made = {quantizers.name(quantizers.make(n, **kw)) for n, kw in CASES}
+  assert len(made) == len(CASES)
+
+
+def test_describe_is_plain():
+  got = quantizers.describe(quantizers.KMeans(8))
+  assert got == {
+    'quantizer': 'kmeans',
+    'k': 8,
+    'init': 'random',
+    'iters': 50,
+    'centroids': 'identity',
+  }
+
+
+def test_make_refuses_and_suggests():
+  with pytest.raises(ValueError, match="Did you mean 'kmeans'"):
+    quantizers.make('kmean', k=8)
+  with pytest.raises(ValueError, match="Did you mean 'rebuild'"):
+    quantizers.make('random', k=8, rebuilt='zero')
+  with pytest.raises(ValueError, match='k'):
+    quantizers.make('random')
+  with pytest.raises(ValueError, match='no dataclass'):
+    quantizers.make('math:sqrt')
+
+
+def test_make_finds_outsiders():
+  name = f'{__name__}:Half'
+  assert __name__ in sys.modules
+  made = quantizers.make(name, scale=0.5)
+  assert quantizers.name(made) == f'{name}(scale=0.5)'
+  testing.check_quantizer(made)
+
+
+@pytest.mark.parametrize('k', [0, -1, 1.0, True, '8', None])
+@pytest.mark.parametrize('name', ['kmeans', 'random', 'pool'])
+def test_k_is_a_positive_int(name, k):
+  with pytest.raises(ValueError, match='k must be'):
+    quantizers.make(name, k=k)
+
+
+@pytest.mark.parametrize('name', ['kmeans', 'random', 'farthest_point'])
+def test_k_is_at_most_n(name):
+  quantizer = quantizers.make(name, k=17)
+  x, key = jnp.zeros((16, 2)), jax.random.key(0)
+  for call in (
+    lambda: quantizer.fields(16, 2),
+    lambda: quantizer.sent(16),
+    lambda: quantizer.init_params(key, 16, 2),
+    lambda: quantizer.quantize({}, x, key),
+  ):
+    with pytest.raises(ValueError, match='k <= 16'):
+      call()
+
+
+@pytest.mark.parametrize(
+  'kw',
+  [
+    {'name': 'random', 'k': 2, 'rebuild': 'none'},
+    {'name': 'kmeans', 'k': 2, 'init': 'zeros'},
+    {'name': 'kmeans', 'k': 2, 'iters': -1},
+    {'name': 'identity', 'dtype': 'int8'},
+  ],
+)
+def test_choices(kw):
+  with pytest.raises(ValueError, match=r'must be'):
+    quantizers.make(**kw)
+
+
+@dataclasses.dataclass(frozen=True)
+class Half:
+  """An outsider's quantizer, and what may be wrong with it."""
+
+  scale: float = 1.0
+  flaw: str = ''
+
+  @property
+  def uses_key(self):
+    return False
+
+  def init_params(self, key, n, d):
+    return {}
+
+  def fields(self, n, d):
+    shape = (n, d + 1) if self.flaw == 'shape' else (n, d)
+    return {'x': messages.Values('float16', shape)}
+
+  def sent(self, n):
+    return n
+
+  def quantize(self, params, x, key):
+    if self.flaw == 'nan':
+      x = x / jnp.sum(x * x)
+    if self.flaw == 'key':
+      x = x + jax.random.normal(key, x.shape)
+    if self.flaw == 'batch':
+      x = x - jax.lax.stop_gradient(x).mean() * np.random.random()  # noqa: NPY002
+    dtype = 'float32' if self.flaw == 'dtype' else 'float16'
+    return {'x': jnp.clip(x, -60000, 60000).astype(dtype)}
+
+  def dequantize(self, params, message):
+    tokens = base.grid(message['x'])
+    if self.flaw == 'positions':
+      return tokens._replace(positions=tokens.positions + 1)
+    return tokens
+
+
+@pytest.mark.parametrize(
+  ('flaw', 'match'),
+  [
+    ('shape', 'must have shape'),
+    ('dtype', 'must have dtype'),
+    ('nan', 'finite'),
+    ('key', 'uses_key is False'),
+    ('batch', 'disagree'),
+    ('positions', 'positions must lie'),
+  ],
+)
+def test_flaws_are_found(flaw, match):
+  with pytest.raises(AssertionError, match=match):
+    testing.check_quantizer(Half(flaw=flaw))
+
+
+def test_gradient_of_dropped_vectors_goes_to_those_sent():
+  quantizer = quantizers.TopNorm(2)
+  x = jnp.array([[1.0, 0], [5, 0], [0, 2], [0, 7]])
+  key = jax.random.key(0)
+
+  def loss(x):
+    tokens = quantizers.straight_through(quantizer, {}, x, key)
+    return (tokens.x * jnp.array([[1.0, 2], [3, 4]])).sum()
+
+  np.testing.assert_array_equal(
+    jax.grad(loss)(x), [[0, 0], [1, 2], [0, 0], [3, 4]]
+  )

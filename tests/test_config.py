@@ -1,0 +1,120 @@
+from absl import flags
+import ml_collections
+import pytest
+
+from collab_jax import config
+
+FILE = """
+import ml_collections
+from collab_jax import config
+
+def get_config(arg=None):
+  args = config.parse(arg, mode='full', limit=10)
+  return ml_collections.ConfigDict({
+    'mode': args['mode'],
+    'limit': args['limit'],
+    'ks': (1, 2),
+    'train': {'learning_rate': 0.1, 'steps': 5},
+  })
+"""
+
+
+@pytest.fixture
+def path(tmp_path):
+  file = tmp_path / 'tiny.py'
+  file.write_text(FILE)
+  return str(file)
+
+
+def _load(argv, default=None):
+  values = flags.FlagValues()
+  argv = ['program', *argv]
+  holder = config.define(default, flag_values=values, argv=argv)
+  values(argv)
+  return holder.value
+
+
+def test_parse_takes_the_types_of_the_defaults():
+  defaults = {'k': 8, 'mode': 'full', 'lr': 0.5, 'blind': False}
+  assert config.parse(None, **defaults) == defaults
+  assert config.parse('', **defaults) == defaults
+  values = config.parse('mode=tiny, k=3,lr=1,blind=true', **defaults)
+  assert values == {'k': 3, 'mode': 'tiny', 'lr': 1.0, 'blind': True}
+  assert [type(v) for v in values.values()] == [int, str, float, bool]
+  assert list(values) == list(defaults)
+
+
+def test_parse_with_allowed_values():
+  assert config.parse(None, mode=('full', 'tiny')) == {'mode': 'full'}
+  assert config.parse('mode=tiny', mode=('full', 'tiny')) == {'mode': 'tiny'}
+  assert config.parse('k=2', k=(1, 2)) == {'k': 2}
+
+
+@pytest.mark.parametrize(
+  ('arg', 'said'),
+  [
+    ('mod=tiny', r"unknown argument 'mod'; did you mean 'mode'\?"),
+    ('xyz=1', r"unknown argument 'xyz' \(known: blind, k, mode, size\)"),
+    ('k=x', 'got k=x, expected a value of type int'),
+    ('k=1.5', 'type int'),
+    ('blind=maybe', 'type bool'),
+    ('k=1,k=2', 'each name once'),
+    ('mode', 'expected name=value'),
+    ('size=smal', r"got size=smal; did you mean 'small'\?"),
+  ],
+)
+def test_parse_refuses(arg, said):
+  with pytest.raises(config.ConfigError, match=said):
+    config.parse(arg, k=8, mode='full', blind=False, size=('small', 'large'))
+
+
+def test_flag_with_arguments_and_overrides(path):
+  loaded = _load(
+    [
+      f'--config={path}:mode=tiny,limit=3',
+      '--config.limit=7',
+      '--config.train.steps=9',
+      '--config.ks=(4, 8)',
+    ]
+  )
+  assert (loaded.mode, loaded.limit, loaded.train.steps) == ('tiny', 7, 9)
+  assert loaded.ks == (4, 8)
+  assert loaded.is_locked
+
+
+def test_default_file(path):
+  assert _load([], path).limit == 10
+  assert _load(['--config.limit=2'], path).limit == 2
+  assert _load([f'--config={path}:limit=4'], path).limit == 4
+
+
+@pytest.mark.parametrize(
+  ('override', 'nearest'),
+  [
+    ('--config.limits=1', 'limit'),
+    ('--config.train.learning_rat=1', 'train.learning_rate'),
+    ('--config.steps=1', 'train.steps'),
+    ('-config.mods=1', 'mode'),
+  ],
+)
+def test_unknown_fields_are_refused_with_the_nearest(path, override, nearest):
+  said = f"did you mean '{nearest}'"
+  with pytest.raises(config.ConfigError, match=said):
+    _load([f'--config={path}', override])
+  with pytest.raises(SystemExit, match=said):
+    _load([override], path)
+
+
+def test_mistakes_in_the_argument_and_the_path(path):
+  with pytest.raises(config.ConfigError, match="did you mean 'mode'"):
+    _load([f'--config={path}:mod=tiny'])
+  with pytest.raises(config.ConfigError, match=r'did you mean .*tiny\.py'):
+    _load([f'--config={path[:-3]}s.py'])
+
+
+def test_plain_mappings_can_be_checked():
+  fields = ml_collections.ConfigDict({'a': 1, 'b': {'c': 2}})
+  config.check_overrides(fields, ['--config.b.c=1', '--noconfig.a', '--other'])
+  config.check_overrides(fields, ['--config.a[0]=1'])
+  with pytest.raises(config.ConfigError, match=r'known: a, b, b\.c'):
+    config.check_overrides({'a': 1, 'b': {'c': 2}}, ['--config.zzz=1'])

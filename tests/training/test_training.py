@@ -1,0 +1,144 @@
+"""The training run: its examples, its steps, and what a kill does to it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from collab_jax import checkpoints
+from collab_jax import training
+from collab_jax.data import world
+from collab_jax.models import paligemma
+from collab_jax.training import batches, losses, step
+from configs import train_tiny
+
+CONFIG = train_tiny.get_config('mode=smoke')
+
+
+@pytest.fixture(scope='module')
+def source():
+  return batches.Source(
+    training.make_tokenizer(CONFIG), CONFIG.prompt, CONFIG.text_length, 8, 0.5
+  )
+
+
+def test_vocabulary_spells_words(source):
+  pieces = source.tokenizer.pieces('a small red star on grass')
+  assert [p.strip('▁') for p in pieces] == 'a small red star on grass'.split()
+  assert len(source.tokenizer.prompt(CONFIG.prompt)) == 4
+
+
+def test_every_scene_fits(source):
+  for index in range(300):
+    assert source[index]['tokens'].shape == (CONFIG.text_length,)
+
+
+def test_masks_mark_the_suffix(source):
+  text = source.text('a red star')
+  prompt = source.tokenizer.prompt(CONFIG.prompt)
+  suffix = [*source.tokenizer.encode('a red star'), source.tokenizer.eos_id]
+  tokens = text['tokens'].tolist()
+  assert tokens[: len(prompt)] == prompt
+  assert text['mask_ar'].tolist() == [0] * len(prompt) + [1] * (
+    CONFIG.text_length - len(prompt)
+  )
+  kept = [t for t, m in zip(tokens, text['mask_loss'], strict=True) if m]
+  assert kept == suffix
+
+
+def test_long_captions_are_refused(source):
+  with pytest.raises(ValueError, match='text_length is 40'):
+    source.text('a red star ' * 20)
+
+
+def test_first_examples_are_dense(source):
+  assert all(source[i]['object'].max() >= 5 for i in range(8))
+  later = [source[i]['object'].max() > world.MENTIONED for i in range(8, 108)]
+  assert 35 <= sum(later) <= 65
+
+
+def test_batches_do_not_depend_on_where_they_start(source):
+  stream = batches.batches(source, 4, 0)
+  third = [next(stream) for _ in range(3)][2]
+  again = next(batches.batches(source, 4, 2))
+  for name, value in third.items():
+    np.testing.assert_array_equal(value, again[name])
+
+
+def test_labels_weigh_objects_more():
+  heads = losses.init_heads(jax.random.key(0), 4)
+  features = jax.random.normal(jax.random.key(1), (1, 2, 4))
+  batch = {n: np.array([[[0, 1]]]) for n in losses.LABELS}
+  found = losses.label_losses(heads, features, batch)['shape']
+  head = heads['shape']
+  logp = jax.nn.log_softmax(features[0] @ head['kernel'] + head['bias'])
+  w = losses.EMPTY_WEIGHT
+  expected = -(w * logp[0, 0] + logp[1, 1]) / (1 + w)
+  np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_muon_takes_every_matrix_of_both_towers():
+  dims = paligemma.Config.from_dict(CONFIG.model.to_dict())
+  axes = step.muon_axes({'model': paligemma.shapes(dims)})
+  chosen = jax.tree_util.tree_leaves_with_path(
+    axes, is_leaf=lambda a: a is not None and not isinstance(a, dict)
+  )
+  paths = {'/'.join(str(k.key) for k in path[-2:]) for path, _ in chosen}
+  assert paths == set(step.MATRICES)
+
+
+def test_captions_can_be_learned(source):
+  # Two pictures by heart: the loss must fall far below chance, ln 640 = 6.5.
+  config = train_tiny.get_config('mode=smoke')
+  config.learning_rate, config.steps = 1e-2, 1000
+  dims = paligemma.Config.from_dict(config.model.to_dict())
+  tx = step.optimizer(config)
+  state = step.init(config, dims, tx)
+  batch = next(batches.batches(source, 2, 4))
+  for _ in range(40):
+    state, metrics = step.train_step(dims, tx, True, state, batch)
+  assert metrics['caption'] < 2.0
+
+
+def _metrics(folder):
+  return [
+    json.loads(line)
+    for line in (folder / 'metrics.jsonl').read_text().splitlines()
+  ]
+
+
+def test_killed_run_goes_on_as_if_nothing_had_happened(tmp_path):
+  command = [sys.executable, 'experiments/train.py']
+  command += ['--config=configs/train_tiny.py:mode=smoke']
+  killed = tmp_path / 'killed'
+  process = subprocess.Popen(
+    [*command, f'--workdir={killed}'],
+    stdout=subprocess.DEVNULL,
+    stderr=subprocess.DEVNULL,
+  )
+  deadline = time.monotonic() + 300
+  while not (killed / 'checkpoints' / '2').is_dir():
+    assert process.poll() is None, 'ended before its first checkpoint'
+    assert time.monotonic() < deadline
+    time.sleep(0.02)
+  os.kill(process.pid, signal.SIGKILL)
+  process.wait()
+  training.train(CONFIG, killed)
+  training.train(CONFIG, tmp_path / 'whole')
+  assert _metrics(killed) == _metrics(tmp_path / 'whole')
+  one, other = (
+    checkpoints.load(tmp_path / name / 'model') for name in ('killed', 'whole')
+  )
+  jax.tree.map(np.testing.assert_array_equal, one.params, other.params)
+
+
+def test_other_settings_are_refused(tmp_path):
+  (tmp_path / 'config.json').write_text('{"seed": 1}')
+  with pytest.raises(ValueError, match='seed: got 0, expected 1'):
+    training.train(CONFIG, tmp_path)
