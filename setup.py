@@ -58,7 +58,8 @@ setuptools.setup(
   python_requires='>=3.11',
   # configs, experiments and benchmarks are run from a clone.
   packages=setuptools.find_namespace_packages(
-    include=['collab_jax', 'collab_jax.*'], exclude=['*.assets*', '*__pycache__']
+    include=['collab_jax', 'collab_jax.*'],
+    exclude=['*.assets*', '*__pycache__'],
   ),
   package_data={'collab_jax': ['py.typed', 'assets/**/*']},
   install_requires=_REQUIRES,

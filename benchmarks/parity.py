@@ -111,14 +111,15 @@ def whole_sequences(model: paligemma.Model, golden: Arrays) -> Arrays:
     )
     encoded = gemma.forward(config, llm, x, positions, mask)
     norm = gemma.RMSNorm(config.norm_eps)
+    capped = gemma.unembed(config, llm, encoded)
     return {
       'embedded_seq': x,
       'attn_mask': mask,
       'llm_encoded': encoded,
       'llm_pre_logits': norm.apply({'params': llm['final_norm']}, encoded),
-      'seq_logits': gemma.unembed(config, llm, encoded),
+      'seq_logits': capped,
       'text_logits': model.logits(zimg, text, mask_ar, softcap=False),
-      'text_logits_capped': model.logits(zimg, text, mask_ar),
+      'text_logits_capped': capped[:, zimg.shape[1] :],
     }
 
   out = {}

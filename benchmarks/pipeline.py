@@ -9,16 +9,12 @@ figure is the median of several rounds, compilation excluded.
 import statistics
 import time
 
-from absl import app
-from absl import flags
+from absl import app, flags
 import jax
 import numpy as np
 
 from collab_jax import captioner as captioning
-from collab_jax import checkpoints
-from collab_jax import codecs
-from collab_jax import data
-from collab_jax import quantizers
+from collab_jax import checkpoints, codecs, data, quantizers
 from collab_jax.evaluation import tables
 
 _MODEL = flags.DEFINE_string('model', 'tiny', "Name, or a model's folder.")

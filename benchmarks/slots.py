@@ -5,14 +5,10 @@ python benchmarks/slots.py --model=tiny --limit=1000
 
 import os
 
-from absl import app
-from absl import flags
+from absl import app, flags
 
 from collab_jax import captioner as captioning
-from collab_jax import checkpoints
-from collab_jax import codecs
-from collab_jax import data
-from collab_jax import evaluation
+from collab_jax import checkpoints, codecs, data, evaluation
 from collab_jax.evaluation import tables
 
 _MODEL = flags.DEFINE_string('model', 'tiny', "Name, or a model's folder.")

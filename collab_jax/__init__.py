@@ -1,48 +1,50 @@
 """Edge-server collaborative captioning, on the wire and measured.
 
-Names are imported when first used, so that a process pays only for its part:
-`collab_jax.wire` alone does not load JAX.
+Names are imported when first used, so that a process pays only for what it
+needs.
 """
 
 import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-  from collab_jax import checkpoints
-  from collab_jax import data
-  from collab_jax import evaluation
-  from collab_jax import message
-  from collab_jax import metrics
-  from collab_jax import plots
-  from collab_jax import quantizers
-  from collab_jax import testing
-  from collab_jax import wire
+  from collab_jax import (
+    checkpoints,
+    data,
+    evaluation,
+    message,
+    metrics,
+    plots,
+    quantizers,
+    testing,
+    wire,
+  )
   from collab_jax.captioner import Captioner
   from collab_jax.checkpoints import load
   from collab_jax.codecs import FeatureCodec
   from collab_jax.evaluation import evaluate
 
 __all__ = [
-    'Captioner',
-    'FeatureCodec',
-    'checkpoints',
-    'data',
-    'evaluate',
-    'evaluation',
-    'load',
-    'message',
-    'metrics',
-    'plots',
-    'quantizers',
-    'testing',
-    'wire',
+  'Captioner',
+  'FeatureCodec',
+  'checkpoints',
+  'data',
+  'evaluate',
+  'evaluation',
+  'load',
+  'message',
+  'metrics',
+  'plots',
+  'quantizers',
+  'testing',
+  'wire',
 ]
 
 _HOMES = {
-    'Captioner': 'captioner',
-    'FeatureCodec': 'codecs',
-    'evaluate': 'evaluation',
-    'load': 'checkpoints',
+  'Captioner': 'captioner',
+  'FeatureCodec': 'codecs',
+  'evaluate': 'evaluation',
+  'load': 'checkpoints',
 }
 
 

@@ -12,12 +12,12 @@ import numpy as np
 from collab_jax import message as messages
 from collab_jax.models import paligemma
 
-
 # Prefixes shorter than this are padded to it, longer ones to a power of two,
 # so that a sweep over k compiles a few programs and not one per k.
 _SHORTEST = 16
 
 
+@jax.jit
 def bucket(prefix: messages.Prefix) -> messages.Prefix:
   """Pads a prefix with vectors that nobody sees, to one of few lengths."""
   m = prefix.x.shape[1]
@@ -27,10 +27,10 @@ def bucket(prefix: messages.Prefix) -> messages.Prefix:
   x, valid, positions, end = prefix
   columns = ((0, 0), (0, pad))
   return messages.Prefix(
-      jnp.pad(x, (*columns, (0, 0))),
-      jnp.pad(valid, columns),
-      jnp.pad(positions, columns),
-      end,
+    jnp.pad(x, (*columns, (0, 0))),
+    jnp.pad(valid, columns),
+    jnp.pad(positions, columns),
+    end,
   )
 
 
@@ -49,10 +49,10 @@ class Captioner:
   """
 
   def __init__(
-      self,
-      model: paligemma.Model,
-      max_tokens: int = 32,
-      prompt: str = 'caption en',
+    self,
+    model: paligemma.Model,
+    max_tokens: int = 32,
+    prompt: str = 'caption en',
   ):
     """Binds a model and its decoding settings; decoding is greedy.
 
@@ -73,15 +73,15 @@ class Captioner:
   def describe(self) -> dict[str, Any]:
     """The settings as plain values."""
     return {
-        'decoding': 'greedy',
-        'max_tokens': self.max_tokens,
-        'prompt': self.prompt,
+      'decoding': 'greedy',
+      'max_tokens': self.max_tokens,
+      'prompt': self.prompt,
     }
 
   def __call__(
-      self,
-      prefix: messages.Prefix | Float[Array, 'B N M'],
-      prompt: str | Sequence[str] | None = None,
+    self,
+    prefix: messages.Prefix | Float[Array, 'B N M'],
+    prompt: str | Sequence[str] | None = None,
   ) -> list[str]:
     """Captions a batch.
 
@@ -103,12 +103,12 @@ class Captioner:
       raise ValueError(f'got {len(prompts)} prompts for {rows} rows')
     tokens, mask = self.tokenize(prompts)
     ids = jax.device_get(
-        _generate(self.model, prefix, tokens, mask, self.max_tokens)
+      _generate(self.model, prefix, tokens, mask, self.max_tokens)
     )
     return [self.model.tokenizer.decode(row) for row in ids.tolist()]
 
   def tokenize(
-      self, prompts: Sequence[str]
+    self, prompts: Sequence[str]
   ) -> tuple[Int[Array, 'B T'], Bool[Array, 'B T']]:
     """Prompts to left-aligned token ids and the mask of what is valid."""
     tokenizer = self.model.tokenizer

@@ -6,12 +6,11 @@ from typing import Any
 
 import jax
 from jax import numpy as jnp
-from jaxtyping import Array, Float, Int, UInt8
+from jaxtyping import Array, Float, UInt8, UInt32
 import numpy as np
 
 from collab_jax import message as messages
-from collab_jax import quantizers
-from collab_jax import wire
+from collab_jax import quantizers, wire
 from collab_jax.models import paligemma
 
 SPLITS = ('encoder', 'head')
@@ -31,7 +30,7 @@ def _features(model, split, images):
 
 
 @jax.jit
-def image_keys(key: jax.Array, image_ids: Int[Array, ' B']) -> jax.Array:
+def image_keys(key: jax.Array, image_ids: UInt32[Array, ' B']) -> jax.Array:
   """One key per image, which depends on nothing but the image's id."""
   return jax.vmap(functools.partial(jax.random.fold_in, key))(image_ids)
 
@@ -40,7 +39,7 @@ def image_keys(key: jax.Array, image_ids: Int[Array, ' B']) -> jax.Array:
 def _quantize(quantizer, params, features, key, image_ids):
   keys = image_keys(key, image_ids)
   return jax.vmap(quantizer.quantize, in_axes=(None, 0, 0))(
-      params, features, keys
+    params, features, keys
   )
 
 
@@ -71,11 +70,11 @@ class FeatureCodec:
   """
 
   def __init__(
-      self,
-      model: paligemma.Model,
-      quantizer: Any,
-      split: str = 'encoder',
-      key: jax.Array | None = None,
+    self,
+    model: paligemma.Model,
+    quantizer: Any,
+    split: str = 'encoder',
+    key: jax.Array | None = None,
   ):
     """Binds a model and a quantizer.
 
@@ -111,9 +110,9 @@ class FeatureCodec:
   def describe(self) -> dict[str, Any]:
     """The settings as plain values, for records and tables."""
     return {
-        'codec': 'feature',
-        'split': self.split,
-        **quantizers.describe(self.quantizer),
+      'codec': 'feature',
+      'split': self.split,
+      **quantizers.describe(self.quantizer),
     }
 
   def features(self, images: UInt8[Array, 'B H W 3']) -> Array:
@@ -129,10 +128,10 @@ class FeatureCodec:
     return _features(self.model, self.split, images)
 
   def encode(
-      self,
-      images: UInt8[Array, 'B H W 3'],
-      key: jax.Array,
-      image_ids: Sequence[int] | None = None,
+    self,
+    images: UInt8[Array, 'B H W 3'],
+    key: jax.Array,
+    image_ids: Sequence[int] | None = None,
   ) -> list[bytes]:
     """Turns pictures into messages: the edge.
 
@@ -147,19 +146,19 @@ class FeatureCodec:
     return self.encode_features(self.features(images), key, image_ids)
 
   def encode_features(
-      self,
-      features: Float[Array, 'B N D'],
-      key: jax.Array,
-      image_ids: Sequence[int] | None = None,
+    self,
+    features: Float[Array, 'B N D'],
+    key: jax.Array,
+    image_ids: Sequence[int] | None = None,
   ) -> list[bytes]:
     """Turns features into messages; see `encode`."""
     return self.pack(self.quantize(features, key, image_ids))
 
   def quantize(
-      self,
-      features: Float[Array, 'B N D'],
-      key: jax.Array,
-      image_ids: Sequence[int] | None = None,
+    self,
+    features: Float[Array, 'B N D'],
+    key: jax.Array,
+    image_ids: Sequence[int] | None = None,
   ) -> dict[str, np.ndarray]:
     """Quantizes a batch and fetches the message's arrays from the device."""
     if image_ids is None:
@@ -167,7 +166,7 @@ class FeatureCodec:
     # Folding an id in uses its low 32 bits.
     ids = np.asarray([i & 0xFFFFFFFF for i in image_ids], np.uint32)
     return jax.device_get(
-        _quantize(self.quantizer, self.params, features, key, ids)
+      _quantize(self.quantizer, self.params, features, key, ids)
     )
 
   def pack(self, message: dict[str, np.ndarray]) -> list[bytes]:
@@ -189,7 +188,7 @@ class FeatureCodec:
     return self.rebuild(data)[1]
 
   def rebuild(
-      self, data: Sequence[bytes]
+    self, data: Sequence[bytes]
   ) -> tuple[messages.Tokens, messages.Prefix]:
     """Like `decode`, but returns the batched tokens before the projection too.
 
@@ -197,7 +196,7 @@ class FeatureCodec:
     """
     message = wire.unpack_batch(data, self.fields)
     return _rebuild(
-        self.quantizer, self.split, self.params, self.model, message
+      self.quantizer, self.split, self.params, self.model, message
     )
 
   def warm_up(self, batch_size: int) -> messages.Prefix:

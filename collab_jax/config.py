@@ -145,12 +145,12 @@ class _Parser(flags.ArgumentParser):
     self._name = name
     self._argv = argv
 
-  def parse(self, path: str) -> Any:
-    file = pathlib.Path(path.split(':', 1)[0])
+  def parse(self, argument: str) -> Any:
+    file = pathlib.Path(argument.split(':', 1)[0])
     if not file.is_file():
       others = [str(other) for other in file.parent.glob('*.py')]
       raise ConfigError(f'no config file {file}{suggest(str(file), others)}')
-    config = self._inner.parse(path)
+    config: Any = self._inner.parse(argument)
     check_overrides(config, self._argv, self._name)
     return config
 

@@ -15,17 +15,18 @@ import jax
 from jaxtyping import UInt8
 import ml_collections
 import numpy as np
-from PIL import Image
-from PIL import ImageOps
+from PIL import Image, ImageOps
 
 from collab_jax import captioner as captioning
-from collab_jax import checkpoints
-from collab_jax import codecs
+from collab_jax import (
+  checkpoints,
+  codecs,
+  evaluation,
+  plots,
+  provenance,
+  quantizers,
+)
 from collab_jax import data as datasets
-from collab_jax import evaluation
-from collab_jax import plots
-from collab_jax import provenance
-from collab_jax import quantizers
 from collab_jax.evaluation import series
 from collab_jax.models import paligemma
 
@@ -48,7 +49,7 @@ def parse_method(text: str) -> tuple[str, dict[str, Any]]:
   """
   match = _METHOD.fullmatch(text.strip())
   settings = {}
-  for part in filter(None, (match and match['settings'] or '').split(',')):
+  for part in filter(None, ((match and match['settings']) or '').split(',')):
     name, equals, value = part.strip().partition('=')
     if not equals:
       match = None
@@ -56,14 +57,14 @@ def parse_method(text: str) -> tuple[str, dict[str, Any]]:
     settings[name] = int(value) if re.fullmatch(r'-?\d+', value) else value
   if not match:
     raise ValueError(
-        f"method: got {text!r}, expected 'name' or 'name(setting=value,...)',"
-        " for instance 'kmeans(init=++)'"
+      f"method: got {text!r}, expected 'name' or 'name(setting=value,...)',"
+      " for instance 'kmeans(init=++)'"
     )
   return match['name'], settings
 
 
 def make_codecs(
-    config: ml_collections.ConfigDict, model: paligemma.Model
+  config: ml_collections.ConfigDict, model: paligemma.Model
 ) -> list[codecs.FeatureCodec]:
   """All codecs that a config asks for."""
   chosen = []
@@ -83,9 +84,9 @@ def make_data(config: ml_collections.ConfigDict):
 
 
 def evaluate(
-    config: ml_collections.ConfigDict,
-    path: str | os.PathLike[str],
-    progress: bool = True,
+  config: ml_collections.ConfigDict,
+  path: str | os.PathLike[str],
+  progress: bool = True,
 ) -> list[dict[str, Any]]:
   """Makes the records of a config, or what is missing of them.
 
@@ -99,22 +100,22 @@ def evaluate(
   """
   model = checkpoints.load(config.model)
   return evaluation.evaluate(
-      make_codecs(config, model),
-      captioner=captioning.Captioner(model, config.max_tokens, config.prompt),
-      data=make_data(config),
-      seeds=tuple(config.seeds),
-      path=path,
-      batch_size=config.batch_size,
-      progress=progress,
-      blind=tuple(config.blind),
+    make_codecs(config, model),
+    captioner=captioning.Captioner(model, config.max_tokens, config.prompt),
+    data=make_data(config),
+    seeds=tuple(config.seeds),
+    path=path,
+    batch_size=config.batch_size,
+    progress=progress,
+    blind=tuple(config.blind),
   )
 
 
 def report(
-    records: Sequence[Mapping[str, Any]],
-    workdir: str | os.PathLike[str],
-    config: ml_collections.ConfigDict | None = None,
-    **draws: Any,
+  records: Sequence[Mapping[str, Any]],
+  workdir: str | os.PathLike[str],
+  config: ml_collections.ConfigDict | None = None,
+  **draws: Any,
 ) -> str:
   """Writes Fig. 3, its table and summary.json, and returns what to print.
 
@@ -138,10 +139,10 @@ def report(
     plots.save(plots.tradeoff(rows, x='ratio'), workdir / 'fig3')
     plots.save(plots.tradeoff(rows, x='bytes'), workdir / 'fig3_bytes')
   summary = {
-      'settings': config.to_dict() if config is not None else None,
-      'made_with': provenance.provenance(),
-      'findings': findings,
-      'rows': rows,
+    'settings': config.to_dict() if config is not None else None,
+    'made_with': provenance.provenance(),
+    'findings': findings,
+    'rows': rows,
   }
   write_json(workdir / 'summary.json', summary)
   text = [evaluation.pivot(rows), '']
@@ -160,7 +161,7 @@ def write_json(path: str | os.PathLike[str], value: Any):
 
 
 def samples(
-    records: Sequence[Mapping[str, Any]], images: int = 3, width: int = 88
+  records: Sequence[Mapping[str, Any]], images: int = 3, width: int = 88
 ) -> str:
   """Captions of some pictures at every k, to read what gets lost.
 
@@ -178,38 +179,38 @@ def samples(
     return ''
   method, seed = series.label(first), first['seed']
   shown = [
-      r
-      for r in curves
-      if r['seed'] == seed and (series.is_full(r) or series.label(r) == method)
+    r
+    for r in curves
+    if r['seed'] == seed and (series.is_full(r) or series.label(r) == method)
   ]
   ids = list(dict.fromkeys(r['image_id'] for r in shown))
   references = {r['image_id']: r['references'] for r in shown}
   ids = sorted(ids[:24], key=lambda i: -len(references[i][0]))[:images]
   blocks = []
   for image in ids:
-    lines = [('reference', references[image][0])]
+    lines, last = [('reference', references[image][0])], None
     own = [r for r in shown if r['image_id'] == image]
     for r in sorted(own, key=lambda r: -r['sent']):
       name = 'all' if series.is_full(r) else f'{r["sent"]}'
-      same = lines[-1][1] == r['caption'] and len(lines) > 1
-      lines.append((name, r['caption'] if not same else '"'))
+      lines.append((name, '"' if r['caption'] == last else r['caption']))
+      last = r['caption']
     blocks.append(
-        '\n'.join(
-            textwrap.fill(
-                text,
-                width,
-                initial_indent=f'  {name:>9}  ',
-                subsequent_indent=' ' * 13,
-            )
-            for name, text in lines
+      '\n'.join(
+        textwrap.fill(
+          text,
+          width,
+          initial_indent=f'  {name:>9}  ',
+          subsequent_indent=' ' * 13,
         )
+        for name, text in lines
+      )
     )
   title = f'What is left of a caption as fewer vectors are sent ({method}):'
   return '\n\n'.join([title, *blocks])
 
 
 def read_image(
-    path: str | os.PathLike[str], size: int
+  path: str | os.PathLike[str], size: int
 ) -> UInt8[np.ndarray, 'H W 3']:
   """Reads a picture file and resizes it to a square, as PaliGemma does.
 
@@ -223,12 +224,12 @@ def read_image(
   with Image.open(path) as picture:
     picture = ImageOps.exif_transpose(picture).convert('RGB')
     return np.asarray(
-        picture.resize((size, size), Image.Resampling.BICUBIC), np.uint8
+      picture.resize((size, size), Image.Resampling.BICUBIC), np.uint8
     )
 
 
 def work_units(
-    config: ml_collections.ConfigDict, sweep: Callable[[Callable], None]
+  config: ml_collections.ConfigDict, sweep: Callable[[Callable], None]
 ) -> list[ml_collections.ConfigDict]:
   """The configs of a sweep.
 
@@ -285,11 +286,11 @@ def headline(config: ml_collections.ConfigDict) -> str:
   made = provenance.provenance()
   jax_version = made['versions']['jax']
   return (
-      f'{config.model} model, {config.limit} scenes ({config.data_split}),'
-      f' {len(config.methods)} methods x {len(config.ks)} k x'
-      f' {len(config.seeds)} seeds, split after the {config.split}\n'
-      f'jax {jax_version} on {made["device"]}, {made["cores"]} cores,'
-      f' commit {made["commit"] or "unknown"}'
+    f'{config.model} model, {config.limit} scenes ({config.data_split}),'
+    f' {len(config.methods)} methods x {len(config.ks)} k x'
+    f' {len(config.seeds)} seeds, split after the {config.split}\n'
+    f'jax {jax_version} on {made["device"]}, {made["cores"]} cores,'
+    f' commit {made["commit"] or "unknown"}'
   )
 
 

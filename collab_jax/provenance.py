@@ -21,12 +21,12 @@ def provenance() -> dict[str, Any]:
   """
   device = jax.devices()[0]
   return {
-      'versions': {name: _version(name) for name in _PACKAGES},
-      'commit': commit(),
-      'device': f'{device.platform}: {device.device_kind}',
-      'cores': os.cpu_count(),
-      'python': platform.python_version(),
-      'system': f'{platform.system()} {platform.machine()}',
+    'versions': {name: _version(name) for name in _PACKAGES},
+    'commit': commit(),
+    'device': f'{device.platform}: {device.device_kind}',
+    'cores': os.cpu_count(),
+    'python': platform.python_version(),
+    'system': f'{platform.system()} {platform.machine()}',
   }
 
 
@@ -52,9 +52,9 @@ def commit() -> str | None:
 
 def _git(root: Path, *command: str) -> str:
   result = subprocess.run(
-      ['git', '-C', str(root), *command],
-      capture_output=True,
-      check=True,
-      text=True,
+    ['git', '-C', str(root), *command],
+    capture_output=True,
+    check=True,
+    text=True,
   )
   return result.stdout.strip()

@@ -41,11 +41,13 @@ def check_quantizer(
   keys = jax.random.split(jax.random.key(seed), 4)
   params = quantizer.init_params(keys[0], n, d)
   data = _data(keys[1], n, d)
+  quantize = jax.jit(quantizer.quantize)
+  dequantize = jax.jit(quantizer.dequantize)
   for case, x in data.items():
-    message = quantizer.quantize(params, x, keys[2])
+    message = quantize(params, x, keys[2])
     _check_message(quantizer, case, message, n, d)
     _check_wire(quantizer, case, message, n, d)
-    tokens = quantizer.dequantize(params, message)
+    tokens = dequantize(params, message)
     _check_tokens(quantizer, case, tokens, n, d)
   _check_transforms(quantizer, params, data['normal'], keys[2], keys[3])
   if gradient:
@@ -196,41 +198,47 @@ def _check_tokens(quantizer, case, tokens, n, d):
 
 def _check_transforms(quantizer, params, x, key, other):
   name = quantizers.name(quantizer)
-  message = quantizer.quantize(params, x, key)
-  again = quantizer.quantize(params, x, key)
+  quantize = jax.jit(quantizer.quantize)
+  dequantize = jax.jit(quantizer.dequantize)
+  message = quantize(params, x, key)
+  again = quantize(params, x, key)
   _same(message, again, f'{name}: two calls with one key', exact=True)
-  jitted = jax.jit(quantizer.quantize)(params, x, key)
-  _same(message, jitted, f'{name}: quantize, eager and jit')
-  tokens = quantizer.dequantize(params, message)
-  jitted = jax.jit(quantizer.dequantize)(params, message)
-  _same(tokens, jitted, f'{name}: dequantize, eager and jit')
+  eager = quantizer.quantize(params, x, key)
+  _same(message, eager, f'{name}: quantize, jit and eager')
+  tokens = dequantize(params, message)
+  eager = quantizer.dequantize(params, message)
+  _same(tokens, eager, f'{name}: dequantize, jit and eager')
   if not quantizer.uses_key:
     _same(
       message,
-      quantizer.quantize(params, x, other),
+      quantize(params, x, other),
       f'{name}: uses_key is False, but two keys',
       exact=True,
     )
   xs = jnp.stack([x, x[::-1], 2 * x + 1])
   keys = jax.random.split(other, 3)
-  batch = jax.vmap(quantizer.quantize, in_axes=(None, 0, 0))(params, xs, keys)
-  rebuilt = jax.vmap(quantizer.dequantize, in_axes=(None, 0))(params, batch)
+  many = jax.jit(jax.vmap(quantizer.quantize, in_axes=(None, 0, 0)))
+  batch = many(params, xs, keys)
+  many = jax.jit(jax.vmap(quantizer.dequantize, in_axes=(None, 0)))
+  rebuilt = many(params, batch)
   for i in range(3):
-    one = quantizer.quantize(params, xs[i], keys[i])
-    row = jax.tree.map(lambda a, i=i: a[i], batch)
+    one = quantize(params, xs[i], keys[i])
+    row = {field: value[i] for field, value in batch.items()}
     _same(one, row, f'{name}: quantize, loop and vmap')
-    row = jax.tree.map(lambda a, i=i: a[i], rebuilt)
-    one = quantizer.dequantize(params, one)
+    one = dequantize(params, one)
+    row = messages.Tokens(*(value[i] for value in rebuilt))
     _same(one, row, f'{name}: dequantize, loop and vmap')
 
 
 def _check_gradient(quantizer, params, x, key):
   name = quantizers.name(quantizer)
   through = functools.partial(quantizers.straight_through, quantizer, params)
-  tokens = quantizer.dequantize(params, quantizer.quantize(params, x, key))
-  _same(tokens, through(x, key), f'{name}: value straight through')
+  message = jax.jit(quantizer.quantize)(params, x, key)
+  tokens = jax.jit(quantizer.dequantize)(params, message)
+  value = jax.jit(through)(x, key)
+  _same(tokens, value, f'{name}: value straight through')
   # The sum of what is rebuilt: each rebuilt vector passes ones to one of x.
-  gradient = jax.grad(lambda x: through(x, key).x.sum())(x)
+  gradient = jax.jit(jax.grad(lambda x: through(x, key).x.sum()))(x)
   rows = np.asarray(gradient)
   ones = (rows == 1).all(axis=1)
   zeros = (rows == 0).all(axis=1)

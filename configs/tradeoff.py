@@ -27,12 +27,12 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   config.split = 'encoder'
   # Quantizers with what is fixed about them; k comes from `ks`.
   config.methods = (
-      'kmeans(init=++)',
-      'kmeans(init=random)',
-      'random(rebuild=nearest)',
-      'random(rebuild=keep)',
-      'random(rebuild=close)',
-      'random(rebuild=zero)',
+    'kmeans(init=++)',
+    'kmeans(init=random)',
+    'random(rebuild=nearest)',
+    'random(rebuild=keep)',
+    'random(rebuild=close)',
+    'random(rebuild=zero)',
   )
   config.ks = (1, 2, 4, 8, 16, 32, 64, 128)
   config.seeds = (0, 1, 2)

@@ -21,9 +21,10 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   c.model.patch_size = 4
   c.model.unroll = True
   c.model.vit = ml_collections.ConfigDict(
-      {'width': 128, 'depth': 4, 'num_heads': 2, 'mlp_dim': 256}
+    {'width': 128, 'depth': 4, 'num_heads': 2, 'mlp_dim': 256}
   )
-  c.model.llm = ml_collections.ConfigDict({
+  c.model.llm = ml_collections.ConfigDict(
+    {
       'width': 128,
       'depth': 2,
       'mlp_dim': 256,
@@ -31,7 +32,8 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
       'num_kv_heads': 1,
       'head_dim': 32,
       'vocab_size': 640,
-  })
+    }
+  )
 
   # The vocabulary is trained on the captions of the first scenes.
   c.vocabulary_scenes = 2000
@@ -57,10 +59,10 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
 
   if mode == 'smoke':
     c.model.vit = ml_collections.ConfigDict(
-        {'width': 16, 'depth': 1, 'num_heads': 2, 'mlp_dim': 32}
+      {'width': 16, 'depth': 1, 'num_heads': 2, 'mlp_dim': 32}
     )
     c.model.llm.update(
-        {'width': 16, 'depth': 1, 'mlp_dim': 32, 'num_heads': 2, 'head_dim': 8}
+      {'width': 16, 'depth': 1, 'mlp_dim': 32, 'num_heads': 2, 'head_dim': 8}
     )
     c.batch_size, c.label_steps, c.steps, c.warmup_steps = 4, 4, 8, 2
     c.log_every, c.save_every, c.eval_every, c.eval_scenes = 2, 2, 8, 4

@@ -5,21 +5,16 @@ python experiments/caption.py --image=cat.png --k=8 --method=kmeans --show
 
 from pathlib import Path
 
-from absl import app
-from absl import flags
+from absl import app, flags
 import jax
 
 from collab_jax import captioner as captioning
-from collab_jax import checkpoints
-from collab_jax import codecs
-from collab_jax import experiment
-from collab_jax import plots
-from collab_jax import quantizers
+from collab_jax import checkpoints, codecs, experiment, plots, quantizers
 
 _IMAGE = flags.DEFINE_string('image', None, 'A picture file.')
 _K = flags.DEFINE_integer('k', 8, 'Number of vectors sent.', lower_bound=1)
 _METHOD = flags.DEFINE_string(
-    'method', 'kmeans', "Quantizer: 'kmeans', 'random(rebuild=zero)', ..."
+  'method', 'kmeans', "Quantizer: 'kmeans', 'random(rebuild=zero)', ..."
 )
 _MODEL = flags.DEFINE_string('model', 'tiny', "Name, or a model's folder.")
 _SPLIT = flags.DEFINE_enum('split', 'encoder', codecs.SPLITS, 'Where to cut.')
@@ -36,9 +31,7 @@ def main(argv):
     raise app.UsageError(f'unexpected arguments: {argv[1:]}')
   with experiment.launched():
     model = checkpoints.load(_MODEL.value)
-    image = experiment.read_image(
-        _IMAGE.value, model.config.vision.image_size
-    )
+    image = experiment.read_image(_IMAGE.value, model.config.vision.image_size)
     name, settings = experiment.parse_method(_METHOD.value)
     chosen = quantizers.make(name, k=_K.value, **settings)
     captioner = captioning.Captioner(model, _TOKENS.value, _PROMPT.value)
@@ -48,10 +41,10 @@ def main(argv):
       fields = ', '.join(f'{f} {n:,}' for f, n in codec.sizes(packet).items())
       share = codec.sent / codec.vectors
       print(
-          f'{codec.name}\n'
-          f'  vectors  {codec.sent} of {codec.vectors} ({100 * share:.1f}%)\n'
-          f'  bytes    {len(packet):,} ({fields})\n'
-          f'  caption  {captioner(codec.decode([packet]))[0]}\n'
+        f'{codec.name}\n'
+        f'  vectors  {codec.sent} of {codec.vectors} ({100 * share:.1f}%)\n'
+        f'  bytes    {len(packet):,} ({fields})\n'
+        f'  caption  {captioner(codec.decode([packet]))[0]}\n'
       )
     if _SHOW.value:
       figure = plots.fig2(model, image, captioner=captioner)

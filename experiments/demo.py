@@ -6,8 +6,7 @@ python experiments/demo.py --config.limit=100 --workdir=runs/demo
 from pathlib import Path
 import time
 
-from absl import app
-from absl import flags
+from absl import app, flags
 
 from collab_jax import config as config_lib
 from collab_jax import experiment

@@ -8,8 +8,7 @@ Started again, it goes on where it was stopped.
 
 from pathlib import Path
 
-from absl import app
-from absl import flags
+from absl import app, flags
 
 from collab_jax import config as config_lib
 from collab_jax import experiment

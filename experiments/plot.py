@@ -7,15 +7,13 @@ python experiments/plot.py --records='runs/sweep/units/*.jsonl'
 import glob
 from pathlib import Path
 
-from absl import app
-from absl import flags
+from absl import app, flags
 
-from collab_jax import evaluation
-from collab_jax import experiment
+from collab_jax import evaluation, experiment
 
 _RECORDS = flags.DEFINE_list('records', None, 'Files of records, or patterns.')
 _WORKDIR = flags.DEFINE_string(
-    'workdir', None, 'Where to write; by default beside the first file.'
+  'workdir', None, 'Where to write; by default beside the first file.'
 )
 _RESAMPLES = flags.DEFINE_integer('resamples', 1000, 'Draws of the bootstrap.')
 
@@ -30,8 +28,8 @@ def main(argv):
     sources = {(r.get('model'), r.get('data')) for r in records}
     if len(sources) > 1:
       raise ValueError(
-          f'records of several models or data sets: {sorted(sources)}; draw'
-          ' them one by one'
+        f'records of several models or data sets: {sorted(sources)}; draw'
+        ' them one by one'
       )
     workdir = Path(_WORKDIR.value or Path(paths[0]).parent)
     print(experiment.report(records, workdir, resamples=_RESAMPLES.value))

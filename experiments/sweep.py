@@ -9,8 +9,7 @@ A unit is a file of records; started again, the sweep makes what is missing.
 
 from pathlib import Path
 
-from absl import app
-from absl import flags
+from absl import app, flags
 
 from collab_jax import config as config_lib
 from collab_jax import experiment

@@ -7,12 +7,10 @@ Started again, it goes on from its last checkpoint. The result, in
 workdir/model, is what `collab_jax.load` reads.
 """
 
-from absl import app
-from absl import flags
+from absl import app, flags
 
 from collab_jax import config as config_lib
-from collab_jax import experiment
-from collab_jax import training
+from collab_jax import experiment, training
 
 _CONFIG = config_lib.define('configs/train_tiny.py')
 _WORKDIR = flags.DEFINE_string('workdir', 'runs/train_tiny', 'Where to write.')
@@ -22,7 +20,7 @@ def main(argv):
   """Trains, and says where the model is."""
   if argv[1:]:
     raise app.UsageError(f'unexpected arguments: {argv[1:]}')
-  with experiment.told_plainly():
+  with experiment.launched():
     training.train(_CONFIG.value, _WORKDIR.value)
     print(f'{_WORKDIR.value}: {experiment.listing(_WORKDIR.value)}')
 

@@ -80,7 +80,7 @@ pip --retries 1 --timeout 20 download --no-deps -d "$venv/probe" tqdm ||
     "'pip config list'; pip's log is $log"
 rm -rf "$venv/probe"
 start=$(date +%s)
-pip install -c "$constraints" -e ".${extra:+[$extra]}" ||
+pip install --no-compile -c "$constraints" -e ".${extra:+[$extra]}" ||
   fail "pip could not install ($(grep -m 1 '^ *ERROR' "$log" || echo no reason \
 given)); its log is $log"
 printf '%s\n' "$want" >"$venv/.installed${extra:+-}$extra"

@@ -15,7 +15,15 @@ from collab_jax.checkpoints.npz import CheckpointError, load_npz, save_npz
 from collab_jax.models import paligemma
 from collab_jax.models import tokenizer as tokenizer_lib
 
-__all__ = ['NAMES', 'CheckpointError', 'load', 'load_npz', 'save', 'save_npz']
+__all__ = [
+  'NAMES',
+  'CheckpointError',
+  'folder',
+  'load',
+  'load_npz',
+  'save',
+  'save_npz',
+]
 
 # The models that ship with the package, each a folder in collab_jax/assets.
 NAMES = ('tiny',)
@@ -45,7 +53,8 @@ def load(
       `paligemma.Config.from_dict` reads, or the path of a JSON file with it.
     tokenizer: A `Tokenizer`, a SentencePiece model's path, or its bytes. An
       npz without one gives a model that reads and writes token ids only.
-    dtype: Converts the parameters; None keeps the stored dtype.
+    dtype: Converts the parameters; None keeps the stored dtype, but float32
+      for the models that ship, which a CPU multiplies faster than bfloat16.
 
   Returns:
     The model, its parameters on JAX's default device.
@@ -56,6 +65,8 @@ def load(
     CheckpointError: The weights are not those of the config; see `load_npz`.
     FileNotFoundError: A file is missing.
   """
+  if dtype is None and name_or_path in NAMES:
+    dtype = 'float32'
   weights = _resolve(name_or_path)
   if weights.is_dir():
     folder, weights = weights, weights / WEIGHTS
@@ -108,11 +119,15 @@ def save(
   (folder / VOCABULARY).write_bytes(tokenizer.model_bytes)
 
 
+def folder(name: str) -> pathlib.Path:
+  """The folder of a model that ships with the package."""
+  return pathlib.Path(str(resources.files('collab_jax'))) / 'assets' / name
+
+
 def _resolve(name_or_path: str | os.PathLike[str]) -> pathlib.Path:
   """Tells names from paths."""
   if name_or_path in NAMES:
-    assets = resources.files('collab_jax') / 'assets'
-    return pathlib.Path(str(assets)) / str(name_or_path)
+    return folder(str(name_or_path))
   path = pathlib.Path(name_or_path)
   if path.exists():
     return path

@@ -8,16 +8,16 @@ from collab_jax.evaluation.summary import summarize
 from collab_jax.evaluation.tables import findings, pivot, table
 
 __all__ = [
-    'BLIND',
-    'SettingsError',
-    'evaluate',
-    'findings',
-    'crossing',
-    'curves',
-    'full',
-    'label',
-    'pivot',
-    'read_records',
-    'summarize',
-    'table',
+  'BLIND',
+  'SettingsError',
+  'crossing',
+  'curves',
+  'evaluate',
+  'findings',
+  'full',
+  'label',
+  'pivot',
+  'read_records',
+  'summarize',
+  'table',
 ]

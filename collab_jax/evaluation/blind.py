@@ -30,10 +30,10 @@ class Blind:
   """
 
   def __init__(
-      self,
-      captioner: captioning.Captioner,
-      kinds: Sequence[str],
-      images: int,
+    self,
+    captioner: captioning.Captioner,
+    kinds: Sequence[str],
+    images: int,
   ):
     """Prepares the wanted baselines.
 
@@ -61,13 +61,13 @@ class Blind:
     """The settings of each kind by name, as a codec's."""
     common = {'codec': 'blind', 'split': 'encoder', 'tokens': self._vectors}
     settings = {
-        'zeroed': {},
-        'mean': {'images': self._images},
-        'shuffled': {'images': self._images},
+      'zeroed': {},
+      'mean': {'images': self._images},
+      'shuffled': {'images': self._images},
     }
     return {
-        f'blind({kind})': {**common, 'kind': kind, **settings[kind]}
-        for kind in self.kinds
+      f'blind({kind})': {**common, 'kind': kind, **settings[kind]}
+      for kind in self.kinds
     }
 
   def add(self, features: Float[Array, 'B N D'], count: int):

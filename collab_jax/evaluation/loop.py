@@ -53,15 +53,15 @@ class _Clock:
 
 
 def evaluate(
-    codecs: Sequence[Any],
-    *,
-    captioner: captioning.Captioner,
-    data: Any,
-    seeds: Sequence[int] = (0,),
-    path: str | os.PathLike[str] | None = None,
-    batch_size: int = 64,
-    progress: bool = True,
-    blind: Sequence[str] = (),
+  codecs: Sequence[Any],
+  *,
+  captioner: captioning.Captioner,
+  data: Any,
+  seeds: Sequence[int] = (0,),
+  path: str | os.PathLike[str] | None = None,
+  batch_size: int = 64,
+  progress: bool = True,
+  blind: Sequence[str] = (),
 ) -> list[dict[str, Any]]:
   """Captions every image through every codec.
 
@@ -107,18 +107,18 @@ def evaluate(
   described |= blindfold.describe()
   model = captioner.model
   settings = {
-      'format': 1,
-      'model': {
-          'name': model.config.name,
-          'checksum': files.checksum(model.params),
-      },
-      'data': data.name,
-      'captioner': captioner.describe(),
+    'format': 1,
+    'model': {
+      'name': model.config.name,
+      'checksum': files.checksum(model.params),
+    },
+    'data': data.name,
+    'captioner': captioner.describe(),
   }
   passes = [
-      (codec, seed)
-      for codec in codecs
-      for seed in (seeds if codec.uses_key else seeds[:1])
+    (codec, seed)
+    for codec in codecs
+    for seed in (seeds if codec.uses_key else seeds[:1])
   ]
   with contextlib.ExitStack() as stack:
     store = None
@@ -148,12 +148,12 @@ class _Run:
     self.ready: dict[str, futures.Future] = {}
     counts = collections.Counter(key[1:] for key in self.known)
     self.missing = {
-        name
-        for name, s in [
-            *((codec.name, seed) for codec, seed in passes),
-            *((name, seed) for name in blindfold.describe()),
-        ]
-        if counts[name, s] < len(data)
+      name
+      for name, s in [
+        *((codec.name, seed) for codec, seed in passes),
+        *((name, seed) for name in blindfold.describe()),
+      ]
+      if counts[name, s] < len(data)
     }
     self.blind_missing = bool(self.missing & blindfold.describe().keys())
 
@@ -177,19 +177,19 @@ class _Run:
     """Makes what is missing."""
     blind = len(self.blindfold.kinds)
     with tqdm.tqdm(
-        total=len(self.data) * (len(self.passes) + blind),
-        unit=' captions',
-        smoothing=0.02,
-        disable=not progress,
-        dynamic_ncols=True,
-        desc=self.data.name,
+      total=len(self.data) * (len(self.passes) + blind),
+      unit=' captions',
+      smoothing=0.02,
+      disable=not progress,
+      dynamic_ncols=True,
+      desc=self.data.name,
     ) as bar:
       for start in range(0, len(self.data), size):
         stop = min(start + size, len(self.data))
         batch = _Batch([self.data[i] for i in range(start, stop)], size)
         # The pictures themselves are not needed any more afterwards.
         self.examples += [
-            dataclasses.replace(e, image=e.image[:0]) for e in batch.examples
+          dataclasses.replace(e, image=e.image[:0]) for e in batch.examples
         ]
         self._batch(batch, bar)
       if self.blind_missing:
@@ -201,9 +201,9 @@ class _Run:
     passes = [(codec.name, seed) for codec, seed in self.passes]
     passes += [(name, self.seed) for name in self.blindfold.describe()]
     return [
-        self.known[e.image_id, name, seed]
-        for name, seed in passes
-        for e in self.examples
+      self.known[e.image_id, name, seed]
+      for name, seed in passes
+      for e in self.examples
     ]
 
   def _batch(self, batch: _Batch, bar):
@@ -260,58 +260,60 @@ class _Run:
       captions = self.captioner(prefix)
     self._sent(codec, seed, batch, packets, captions, clock)
 
-  def _sent(self, codec, seed, batch, packets, captions, clock, distortion=None):
+  def _sent(
+    self, codec, seed, batch, packets, captions, clock, distortion=None
+  ):
     common = {
-        'codec': codec.describe(),
-        'name': codec.name,
-        'seed': seed,
-        'sent': codec.sent,
-        'vectors': codec.vectors,
-        'ratio': codec.sent / codec.vectors,
-        'seconds': clock.seconds,
+      'codec': codec.describe(),
+      'name': codec.name,
+      'seed': seed,
+      'sent': codec.sent,
+      'vectors': codec.vectors,
+      'ratio': codec.sent / codec.vectors,
+      'seconds': clock.seconds,
     }
     self._add(
-        self._record(
-            example,
-            common,
-            captions[i],
-            codec.sizes(packets[i]),
-            len(packets[i]),
-            distortion and distortion[i],
-        )
-        for i, example in enumerate(batch.examples)
+      self._record(
+        example,
+        common,
+        captions[i],
+        codec.sizes(packets[i]),
+        len(packets[i]),
+        distortion and distortion[i],
+      )
+      for i, example in enumerate(batch.examples)
     )
 
   def _blind(self):
     captions = self.blindfold.captions()
     for name, settings in self.blindfold.describe().items():
       common = {
-          'codec': settings,
-          'name': name,
-          'seed': self.seed,
-          'sent': 0,
-          'vectors': settings['tokens'],
-          'ratio': 0.0,
-          'seconds': {},
+        'codec': settings,
+        'name': name,
+        'seed': self.seed,
+        'sent': 0,
+        'vectors': settings['tokens'],
+        'ratio': 0.0,
+        'seconds': {},
       }
       self._add(
-          self._record(example, common, captions[name][i])
-          for i, example in enumerate(self.examples)
+        self._record(example, common, captions[name][i])
+        for i, example in enumerate(self.examples)
       )
 
   def _record(
-      self, example, common, caption, sizes=None, total=0, distortion=None
+    self, example, common, caption, sizes=None, total=0, distortion=None
   ):
     record = {
-        'image_id': example.image_id,
-        **common,
-        'caption': caption,
-        'references': list(example.captions),
-        'bytes': sizes or {},
-        'total_bytes': total,
-        'distortion': distortion,
-        'model': self.captioner.model.config.name,
-        'data': self.data.name,
+      'image_id': example.image_id,
+      **common,
+      'caption': caption,
+      'references': list(example.captions),
+      'bytes': sizes or {},
+      'total_bytes': total,
+      'distortion': distortion,
+      'model': self.captioner.model.config.name,
+      'data': self.data.name,
     }
     if isinstance(self.data, datasets.Scenes):
       record['slots'] = datasets.slots(caption, example.info)

@@ -52,8 +52,8 @@ def _parse(path: Path, data: bytes) -> tuple[list[Record], int]:
       key_of(record)
     except (ValueError, KeyError, TypeError) as error:
       raise ValueError(
-          f'{path}:{number} is no record of an evaluation ({error!r}); move'
-          ' the file away, or repair it'
+        f'{path}:{number} is no record of an evaluation ({error!r}); move'
+        ' the file away, or repair it'
       ) from error
     # Thousands of records repeat the same few lists and names.
     for field in ('references', 'codec'):
@@ -89,9 +89,9 @@ def _flat(settings: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
 def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
   old, new = _flat(old), _flat(new)
   return [
-      f'{name}: the file has {old.get(name)!r}, this run {new.get(name)!r}'
-      for name in sorted(old.keys() | new.keys())
-      if old.get(name) != new.get(name)
+    f'{name}: the file has {old.get(name)!r}, this run {new.get(name)!r}'
+    for name in sorted(old.keys() | new.keys())
+    if old.get(name) != new.get(name)
   ]
 
 
@@ -110,10 +110,10 @@ class Store:
   """
 
   def __init__(
-      self,
-      path: str | os.PathLike[str],
-      settings: Mapping[str, Any],
-      codecs: Mapping[str, Mapping[str, Any]],
+    self,
+    path: str | os.PathLike[str],
+    settings: Mapping[str, Any],
+    codecs: Mapping[str, Mapping[str, Any]],
   ):
     """Opens or makes a file; cuts off a torn last line.
 
@@ -139,15 +139,15 @@ class Store:
   def _lock(self):
     if os.name != 'posix':
       return
-    import fcntl  # Absent elsewhere.  # noqa: PLC0415
+    import fcntl  # Absent elsewhere.
 
     try:
       fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
       raise BlockingIOError(
-          error.errno,
-          f'another run is writing to {self.path}; wait for it, or choose'
-          ' another file',
+        error.errno,
+        f'another run is writing to {self.path}; wait for it, or choose'
+        ' another file',
       ) from error
 
   def _recover(self, settings, codecs) -> dict[Key, Record]:
@@ -161,8 +161,8 @@ class Store:
     records, end = _parse(self.path, data)
     if not sidecar.exists():
       raise SettingsError(
-          f'{self.path} holds records, but {sidecar.name}, which tells how they'
-          ' were made, is missing; choose another file'
+        f'{self.path} holds records, but {sidecar.name}, which tells how they'
+        ' were made, is missing; choose another file'
       )
     differ = _differences(json.loads(sidecar.read_text()), settings)
     for name in sorted({r['name'] for r in records} & codecs.keys()):
@@ -172,8 +172,8 @@ class Store:
         differ += [f'{name} {line}' for line in _differences(codec, new)]
     if differ:
       raise SettingsError(
-          f'{self.path} was made with other settings; choose another file (or'
-          ' workdir), or remove it:\n  ' + '\n  '.join(differ)
+        f'{self.path} was made with other settings; choose another file (or'
+        ' workdir), or remove it:\n  ' + '\n  '.join(differ)
       )
     if end < len(data):
       os.truncate(self.path, end)

@@ -9,16 +9,16 @@ Row = Mapping[str, Any]
 
 # How the paper's methods are called; others go by their own names.
 _LABELS = {
-    ('kmeans', '++'): 'k-means++',
-    ('kmeans', 'random'): 'k-means, random start',
-    ('random', 'nearest'): 'random subset, nearest sent',
-    ('random', 'keep'): 'random subset, positions kept',
-    ('random', 'close'): 'random subset, closed up',
-    ('random', 'zero'): 'random subset, rest zeroed',
-    ('blind', 'zeroed'): 'blind: features zeroed',
-    ('blind', 'mean'): 'blind: mean features',
-    ('blind', 'shuffled'): "blind: another image's",
-    ('identity', None): 'all vectors',
+  ('kmeans', '++'): 'k-means++',
+  ('kmeans', 'random'): 'k-means, random start',
+  ('random', 'nearest'): 'random subset, nearest sent',
+  ('random', 'keep'): 'random subset, positions kept',
+  ('random', 'close'): 'random subset, closed up',
+  ('random', 'zero'): 'random subset, rest zeroed',
+  ('blind', 'zeroed'): 'blind: features zeroed',
+  ('blind', 'mean'): 'blind: mean features',
+  ('blind', 'shuffled'): "blind: another image's",
+  ('identity', None): 'all vectors',
 }
 
 
@@ -44,7 +44,7 @@ def is_plain(row: Row) -> bool:
   """Whether vectors are sent as they are, in 16 bits, before the projection."""
   codec = row['codec']
   inner = [codec.get(part) for part in ('centroids', 'vectors')]
-  plain = all(i is None or i.startswith('identity') for i in inner)
+  plain = all(i is None or str(i).startswith('identity') for i in inner)
   return plain and codec.get('split', 'encoder') == 'encoder'
 
 
@@ -54,10 +54,10 @@ def label(row: Row) -> str:
   if known and is_plain(row):
     return known
   codec = {
-      name: value
-      for name, value in row['codec'].items()
-      if name not in ('codec', 'k', 'quantizer')
-      and (name, value) != ('split', 'encoder')
+    name: value
+    for name, value in row['codec'].items()
+    if name not in ('codec', 'k', 'quantizer')
+    and (name, value) != ('split', 'encoder')
   }
   inside = ', '.join(f'{name}={value}' for name, value in codec.items())
   name = kind(row)[0].rpartition(':')[2]
@@ -100,7 +100,7 @@ def full(rows: Sequence[Row]) -> Row | None:
 
 
 def crossing(
-    curve: Sequence[Row], level: float, x: str = 'ratio', y: str = 'bleu4'
+  curve: Sequence[Row], level: float, x: str = 'ratio', y: str = 'bleu4'
 ) -> float | None:
   """Where a curve first reaches a level, on a logarithmic x axis.
 

@@ -50,18 +50,18 @@ class _Scores:
     """Statistics per record, in their order."""
     at = [self._place[r['image_id'], r['caption']] for r in records]
     return {
-        'bleu': self._bleu[at],
-        'cider': self._cider[at],
-        'rouge_l': self._rouge[at],
+      'bleu': self._bleu[at],
+      'cider': self._cider[at],
+      'rouge_l': self._rouge[at],
     }
 
 
 def summarize(
-    records: Sequence[Mapping[str, Any]],
-    *,
-    resamples: int = 1000,
-    level: float = 0.95,
-    seed: int = 0,
+  records: Sequence[Mapping[str, Any]],
+  *,
+  resamples: int = 1000,
+  level: float = 0.95,
+  seed: int = 0,
 ) -> list[Row]:
   """Averages records into one row per codec.
 
@@ -111,9 +111,9 @@ def _grid(group) -> list[list[Mapping[str, Any]]]:
   for record in group:
     images[record['image_id']][record['seed']] = record
   return [
-      [found[s] for s in seeds]
-      for _, found in sorted(images.items())
-      if len(found) == len(seeds)
+    [found[s] for s in seeds]
+    for _, found in sorted(images.items())
+    if len(found) == len(seeds)
   ]
 
 
@@ -140,35 +140,35 @@ def _row(grid, scores: _Scores, whole, draws) -> Row:
   totals = metrics.bleu_from_stats(bleu.sum(0))
   low, high = metrics.bootstrap(bleu, metrics.bleu4, **draws)
   row = {
-      'name': first['name'],
-      'codec': first['codec'],
-      'sent': first['sent'],
-      'vectors': first['vectors'],
-      'ratio': first['ratio'],
-      'images': shape[0],
-      'seeds': shape[1],
-      **{name: float(np.mean(value)) for name, value in totals.items()},
-      'bleu4_low': low,
-      'bleu4_high': high,
-      'cider': float(found['cider'].mean()),
-      'rouge_l': float(found['rouge_l'].mean()),
-      'kept': None,
-      'kept_low': None,
-      'kept_high': None,
-      'bytes': _mean([r['total_bytes'] for r in flat]),
-      'fields': _means(flat, 'bytes'),
-      'distortion': _mean([r['distortion'] for r in flat]),
-      'seconds': _means(flat, 'seconds', _median),
-      'slots': _means(flat, 'slots'),
-      'model': first.get('model'),
-      'data': first.get('data'),
+    'name': first['name'],
+    'codec': first['codec'],
+    'sent': first['sent'],
+    'vectors': first['vectors'],
+    'ratio': first['ratio'],
+    'images': shape[0],
+    'seeds': shape[1],
+    **{name: float(np.mean(value)) for name, value in totals.items()},
+    'bleu4_low': low,
+    'bleu4_high': high,
+    'cider': float(found['cider'].mean()),
+    'rouge_l': float(found['rouge_l'].mean()),
+    'kept': None,
+    'kept_low': None,
+    'kept_high': None,
+    'bytes': _mean([r['total_bytes'] for r in flat]),
+    'fields': _means(flat, 'bytes'),
+    'distortion': _mean([r['distortion'] for r in flat]),
+    'seconds': _means(flat, 'seconds', _median),
+    'slots': _means(flat, 'slots'),
+    'model': first.get('model'),
+    'data': first.get('data'),
   }
   ids = [image[0]['image_id'] for image in grid]
   shared = [n for n, i in enumerate(ids) if i in whole]
   if shared:
     reference = np.stack([whole[ids[n]] for n in shared])[:, None]
     both = np.concatenate(
-        [bleu[shared], np.broadcast_to(reference, bleu[shared].shape)], -1
+      [bleu[shared], np.broadcast_to(reference, bleu[shared].shape)], -1
     )
     row['kept'] = float(np.mean(_kept(both.sum(0))))
     row['kept_low'], row['kept_high'] = metrics.bootstrap(both, _kept, **draws)

@@ -14,8 +14,8 @@ def align(lines: Sequence[Sequence[str]], left: int = 1) -> str:
   out = []
   for line in lines:
     cells = [
-        cell.ljust(w) if n < left else cell.rjust(w)
-        for n, (cell, w) in enumerate(zip(line, widths, strict=True))
+      cell.ljust(w) if n < left else cell.rjust(w)
+      for n, (cell, w) in enumerate(zip(line, widths, strict=True))
     ]
     out.append('  '.join(cells).rstrip())
   return '\n'.join(out)
@@ -52,7 +52,8 @@ def table(rows: Sequence[Row]) -> str:
   named = [(name, row) for name, c in series.curves(rows).items() for row in c]
   named += [(series.label(row), row) for row in ends(rows)]
   for name, row in named:
-    lines.append([
+    lines.append(
+      [
         name,
         str(row['sent']),
         percent(row['ratio']),
@@ -64,15 +65,16 @@ def table(rows: Sequence[Row]) -> str:
         f'{100 * row["cider"]:.0f}',
         f'{100 * row["rouge_l"]:.1f}',
         *(f'{100 * (row["slots"].get(s) or 0):.0f}%' for s in slots),
-    ])
+      ]
+    )
   return align(lines)
 
 
 def ends(rows: Sequence[Row]) -> list[Row]:
   """The rows without a curve: all vectors, and the blind baselines."""
   return sorted(
-      (r for r in rows if series.is_full(r) or series.is_blind(r)),
-      key=lambda row: -row['bleu4'],
+    (r for r in rows if series.is_full(r) or series.is_blind(r)),
+    key=lambda row: -row['bleu4'],
   )
 
 
@@ -101,15 +103,15 @@ def pivot(rows: Sequence[Row]) -> str:
 
   scores = block('bleu4', '{:.1f}'.format)
   kept = block('kept', lambda v: f'{100 * v:.0f}%')
-  titles = ['BLEU-4', 'share of all vectors\' BLEU-4 kept']
+  titles = ['BLEU-4', "share of all vectors' BLEU-4 kept"]
   blank = [''] * len(head[0])
   lines = align([*head, *scores, blank, *kept]).split('\n')
   n = len(head) + len(scores)
   lines = [*lines[:2], titles[0], *lines[2:n], '', titles[1], *lines[n + 1 :]]
   rule = '-' * max(map(len, lines))
   rest = [
-      [series.label(r), f'{r["bleu4"]:.1f}', f'+-{half(r):.1f}', size(r['bytes'])]
-      for r in ends(rows)
+    [series.label(r), f'{r["bleu4"]:.1f}', f'+-{half(r):.1f}', size(r['bytes'])]
+    for r in ends(rows)
   ]
   return '\n'.join([*lines[:2], rule, *lines[2:], rule, align(rest)])
 
@@ -134,14 +136,14 @@ def findings(rows: Sequence[Row], k: int = 8) -> list[str]:
   means = {}
   for name, curve in curves.items():
     row = next((r for r in curve if r['sent'] == k), None)
-    if name.startswith('k-means') and row:
+    if name.startswith('k-means') and row and row['bleu4']:
       means[name] = row['bleu4']
       if row['kept'] is not None:
         lines.append(
-            f'{k} centroids ({percent(row["ratio"])} of the vectors,'
-            f' {size(row["bytes"])}) keep {100 * row["kept"]:.0f}%'
-            f' [{100 * row["kept_low"]:.0f}, {100 * row["kept_high"]:.0f}]'
-            f' of the full BLEU-4 with {name}; the paper: about 80%.'
+          f'{k} centroids ({percent(row["ratio"])} of the vectors,'
+          f' {size(row["bytes"])}) keep {100 * row["kept"]:.0f}%'
+          f' [{100 * row["kept_low"]:.0f}, {100 * row["kept_high"]:.0f}]'
+          f' of the full BLEU-4 with {name}; the paper: about 80%.'
         )
   for name, curve in curves.items():
     if not name.startswith('random subset') or not means:

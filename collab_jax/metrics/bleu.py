@@ -3,6 +3,7 @@
 import collections
 from collections.abc import Sequence
 import functools
+from typing import Any
 
 from jaxtyping import Float, Int
 import numpy as np
@@ -37,8 +38,9 @@ def bleu(
   """
   texts, refs = tokenize.tokenize_all(captions, references)
   most = max(map(len, refs))
-  # sacrebleu wants one stream per reference, padded with None.
-  streams = [
+  # sacrebleu wants one stream per reference, padded with None, which its
+  # signature does not say.
+  streams: Any = [
     [ref[i] if i < len(ref) else None for ref in refs] for i in range(most)
   ]
   scores = {}

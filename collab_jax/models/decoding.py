@@ -6,6 +6,7 @@ Shapes are static: R = B * beams rows, max_tokens columns.
 """
 
 import dataclasses
+import functools
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -45,17 +46,17 @@ class Method(Protocol):
   beams: int
 
   def choose(
-      self,
-      logits: Float[Array, 'R V'],
-      score: Float[Array, ' R'],
-      done: Bool[Array, ' R'],
-      keys: jax.Array | None,
+    self,
+    logits: Float[Array, 'R V'],
+    score: Float[Array, ' R'],
+    done: Bool[Array, ' R'],
+    keys: jax.Array | None,
   ) -> Choice:
     """Returns the continuation of every row."""
     ...
 
   def rank(
-      self, score: Float[Array, ' R'], length: Int[Array, ' R']
+    self, score: Float[Array, ' R'], length: Int[Array, ' R']
   ) -> Float[Array, ' R']:
     """Returns what the best of a picture's candidates is picked by."""
     ...
@@ -102,8 +103,8 @@ class Sample:
   def __post_init__(self):
     if self.temperature <= 0:
       raise ValueError(
-          f'temperature: got {self.temperature}, expected a positive number;'
-          ' use Greedy() for the limit at 0'
+        f'temperature: got {self.temperature}, expected a positive number;'
+        ' use Greedy() for the limit at 0'
       )
     if not 0 <= self.top_p <= 1:
       raise ValueError(f'top_p: got {self.top_p}, expected 0 to 1')
@@ -179,12 +180,12 @@ class _State(NamedTuple):
 
 
 def generate(
-    step,
-    start: Start,
-    max_tokens: int,
-    eos: int,
-    method: Method,
-    key: jax.Array | None = None,
+  step,
+  start: Start,
+  max_tokens: int,
+  eos: int,
+  method: Method,
+  key: jax.Array | None = None,
 ) -> Int[Array, 'B max_tokens']:
   """Writes tokens until every row has ended or max_tokens are written.
 
@@ -205,18 +206,21 @@ def generate(
   first_slot = slots - max_tokens
   position = jnp.repeat(start.position, beams)
   if key is not None and key.ndim == 0:
-    key = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(rows))
+    key = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(rows))
   # Only the first candidate counts at first, or all would be the same.
   score = jnp.where(jnp.arange(rows) % beams == 0, 0.0, -jnp.inf)
-  repeat = lambda x: jnp.repeat(x, beams, axis=0) if beams > 1 else x
+
+  def repeat(x):
+    return jnp.repeat(x, beams, axis=0) if beams > 1 else x
+
   state = _State(
-      t=jnp.zeros((), jnp.int32),
-      tokens=jnp.full((rows, max_tokens), PAD, jnp.int32),
-      done=jnp.zeros(rows, bool),
-      score=score,
-      logits=repeat(start.logits),
-      cache=jax.tree.map(repeat, start.cache),
-      visible=repeat(start.visible),
+    t=jnp.zeros((), jnp.int32),
+    tokens=jnp.full((rows, max_tokens), PAD, jnp.int32),
+    done=jnp.zeros(rows, bool),
+    score=score,
+    logits=repeat(start.logits),
+    cache=jax.tree.map(repeat, start.cache),
+    visible=repeat(start.visible),
   )
 
   def choose(s: _State) -> _State:
@@ -224,23 +228,24 @@ def generate(
     if key is not None:
       keys = jax.vmap(jax.random.fold_in, (0, None))(key, s.t)
     choice = method.choose(s.logits, s.score, s.done, keys)
-    if choice.parent is not None:
-      take = lambda x: jnp.take(x, choice.parent, axis=0)
+    parent = choice.parent
+    if parent is not None:
+      take = functools.partial(jnp.take, indices=parent, axis=0)
       s = s._replace(
-          tokens=take(s.tokens),
-          done=take(s.done),
-          visible=take(s.visible),
-          cache=jax.tree.map(take, s.cache),
+        tokens=take(s.tokens),
+        done=take(s.done),
+        visible=take(s.visible),
+        cache=jax.tree.map(take, s.cache),
       )
     token = jnp.where(s.done, PAD, choice.token)
     tokens = jax.lax.dynamic_update_slice_in_dim(
-        s.tokens, token[:, None], s.t, 1
+      s.tokens, token[:, None], s.t, 1
     )
     return s._replace(
-        t=s.t + 1,
-        tokens=tokens,
-        done=s.done | (token == eos),
-        score=choice.score,
+      t=s.t + 1,
+      tokens=tokens,
+      done=s.done | (token == eos),
+      score=choice.score,
     )
 
   def body(s: _State) -> _State:
@@ -251,7 +256,7 @@ def generate(
     return choose(s._replace(logits=logits, cache=cache, visible=visible))
 
   state = jax.lax.while_loop(
-      lambda s: (s.t < max_tokens) & ~s.done.all(), body, choose(state)
+    lambda s: (s.t < max_tokens) & ~s.done.all(), body, choose(state)
   )
   length = (state.tokens != PAD).sum(1)
   rank = method.rank(state.score, length).reshape(batch, beams)

@@ -16,7 +16,7 @@ import jax
 from jax import numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from collab_jax.models import attention
+from collab_jax.models import attention, linen
 
 Params = dict[str, Any]
 # Per layer a pair (keys, values), each [B K S E], keys after RoPE.
@@ -61,8 +61,8 @@ class Config:
   def __post_init__(self):
     if self.num_heads % self.num_kv_heads:
       raise ValueError(
-          f'num_heads {self.num_heads} is not a multiple of num_kv_heads'
-          f' {self.num_kv_heads}'
+        f'num_heads {self.num_heads} is not a multiple of num_kv_heads'
+        f' {self.num_kv_heads}'
       )
 
 
@@ -98,6 +98,7 @@ class Attention(nn.Module):
   config: Config
 
   def setup(self):
+    """Names the weights."""
     c = self.config
     q, e = c.num_heads, c.head_dim
     self.q_einsum = Einsum((q, c.width, e), c.width)
@@ -105,16 +106,20 @@ class Attention(nn.Module):
     self.attn_vec_einsum = Einsum((q, e, c.width), q * e)
 
   def keys_values(
-      self, x: Float[Array, 'B T D'], positions: Int[Array, 'B T']
+    self, x: Float[Array, 'B T D'], positions: Int[Array, 'B T']
   ) -> tuple[Float[Array, 'B K T E'], Float[Array, 'B K T E']]:
     """Returns the keys (after RoPE) and values of x."""
     k, v = jnp.einsum('BTD,cKDE->cBTKE', x, self.kv_einsum())
-    return jnp.swapaxes(attention.rope(k, positions), 1, 2), jnp.swapaxes(v, 1, 2)
+    return jnp.swapaxes(attention.rope(k, positions), 1, 2), jnp.swapaxes(
+      v, 1, 2
+    )
 
   def __call__(self, x, positions, k, v, mask) -> Float[Array, 'B T D']:
     """Attends from x to keys and values."""
     c = self.config
-    q = attention.rope(jnp.einsum('BTD,QDE->BTQE', x, self.q_einsum()), positions)
+    q = attention.rope(
+      jnp.einsum('BTD,QDE->BTQE', x, self.q_einsum()), positions
+    )
     scale = c.query_scale or c.head_dim**-0.5
     out = attention.grouped(q * scale, k, v, mask, c.attn_softcap)
     return jnp.einsum('BTQE,QED->BTD', out, self.attn_vec_einsum())
@@ -141,6 +146,7 @@ class Block(nn.Module):
   config: Config
 
   def setup(self):
+    """Names the parts."""
     c = self.config
     self.pre_attention_norm = RMSNorm(c.norm_eps)
     self.attn = Attention(c)
@@ -175,9 +181,9 @@ def init(config: Config, key: jax.Array) -> Params:
 
   table = jax.random.normal(first, (c.vocab_size, c.width)) * c.width**-0.5
   return {
-      'embedder': {'input_embedding': table},
-      'layers': jax.vmap(layer)(jnp.stack(rest))['params'],
-      'final_norm': {'scale': jnp.zeros(c.width)},
+    'embedder': {'input_embedding': table},
+    'layers': jax.vmap(layer)(jnp.stack(rest))['params'],
+    'final_norm': {'scale': jnp.zeros(c.width)},
   }
 
 
@@ -190,14 +196,12 @@ def _whole(block: Block, x, positions, k, v, mask):
 def unstack(config: Config, params: Params) -> list[Params]:
   """Returns the parameters of each layer on its own."""
   return [
-      jax.tree.map(lambda p, i=i: p[i], params['layers'])
-      for i in range(config.depth)
+    jax.tree.map(lambda p, i=i: p[i], params['layers'])
+    for i in range(config.depth)
   ]
 
 
-def embed(
-    params: Params, tokens: Int[Array, 'B T']
-) -> Float[Array, 'B T D']:
+def embed(params: Params, tokens: Int[Array, 'B T']) -> Float[Array, 'B T D']:
   """Looks tokens up and scales them by sqrt(D), in the table's dtype."""
   table = params['embedder']['input_embedding']
   scale = jnp.sqrt(table.shape[-1]).astype(table.dtype)
@@ -205,11 +209,11 @@ def embed(
 
 
 def forward(
-    config: Config,
-    params: Params,
-    x: Float[Array, 'B T D'],
-    positions: Int[Array, 'B T'],
-    mask: Bool[Array, 'B T T'],
+  config: Config,
+  params: Params,
+  x: Float[Array, 'B T D'],
+  positions: Int[Array, 'B T'],
+  mask: Bool[Array, 'B T T'],
 ) -> Float[Array, 'B T D']:
   """Runs all layers on whole sequences; the final norm is not applied.
 
@@ -228,22 +232,22 @@ def forward(
     def run(block, x):
       return block(x, positions, *block.keys_values(x, positions), mask)
 
-    return Block(config).apply({'params': layer}, x, method=run), None
+    return linen.apply(Block(config), layer, x, method=run), None
 
   x, _ = jax.lax.scan(
-      body, x, params['layers'], unroll=config.depth if config.unroll else 1
+    body, x, params['layers'], unroll=config.depth if config.unroll else 1
   )
   return x
 
 
 def prefill(
-    config: Config,
-    params: Params,
-    x: Float[Array, 'B T D'],
-    positions: Int[Array, 'B T'],
-    mask: Bool[Array, 'B T T'],
-    last: Int[Array, ' B'],
-    cache_dtype: str = 'float32',
+  config: Config,
+  params: Params,
+  x: Float[Array, 'B T D'],
+  positions: Int[Array, 'B T'],
+  mask: Bool[Array, 'B T T'],
+  last: Int[Array, ' B'],
+  cache_dtype: str = 'float32',
 ) -> tuple[Float[Array, 'B D'], Cache]:
   """Runs the prefix and keeps its keys and values.
 
@@ -265,18 +269,16 @@ def prefill(
 
   def layer_step(layer, x, top=False):
     block = Block(config)
-    kv = block.apply({'params': layer}, x, positions, method='keys_values')
+    kv = linen.apply(block, layer, x, positions, method='keys_values')
     kv = tuple(t.astype(cache_dtype) for t in kv)
     k, v = (t.astype(x.dtype) for t in kv)
     at = (x, positions, mask)
     if top:
       at = tuple(
-          jnp.take_along_axis(
-              t, last.reshape(-1, *[1] * (t.ndim - 1)), axis=1
-          )
-          for t in at
+        jnp.take_along_axis(t, last.reshape(-1, *[1] * (t.ndim - 1)), axis=1)
+        for t in at
       )
-    out = block.apply({'params': layer}, at[0], at[1], k, v, at[2])
+    out = linen.apply(block, layer, at[0], at[1], k, v, at[2])
     return out, kv
 
   if config.unroll:
@@ -286,7 +288,7 @@ def prefill(
       cache.append(kv)
     return x[:, 0], tuple(cache)
   x, (k, v) = jax.lax.scan(
-      lambda x, layer: layer_step(layer, x), x, params['layers']
+    lambda x, layer: layer_step(layer, x), x, params['layers']
   )
   last = jnp.take_along_axis(x, last[:, None, None], axis=1)[:, 0]
   return last, tuple(zip(k, v, strict=True))
@@ -299,13 +301,13 @@ def extend(cache: Cache, slots: int) -> Cache:
 
 
 def step(
-    config: Config,
-    layers: list[Params],
-    x: Float[Array, 'B D'],
-    positions: Int[Array, ' B'],
-    cache: Cache,
-    slot: Int[Array, ''],
-    mask: Bool[Array, 'B S'],
+  config: Config,
+  layers: list[Params],
+  x: Float[Array, 'B D'],
+  positions: Int[Array, ' B'],
+  cache: Cache,
+  slot: Int[Array, ''],
+  mask: Bool[Array, 'B S'],
 ) -> tuple[Float[Array, 'B D'], Cache]:
   """Runs one token per row against the cache.
 
@@ -325,22 +327,22 @@ def step(
   new = []
   for layer, old in zip(layers, cache, strict=True):
     block = Block(config)
-    kv = block.apply({'params': layer}, x, positions, method='keys_values')
+    kv = linen.apply(block, layer, x, positions, method='keys_values')
     kv = tuple(
-        jax.lax.dynamic_update_slice_in_dim(o, t.astype(o.dtype), slot, 2)
-        for o, t in zip(old, kv, strict=True)
+      jax.lax.dynamic_update_slice_in_dim(o, t.astype(o.dtype), slot, 2)
+      for o, t in zip(old, kv, strict=True)
     )
     new.append(kv)
     k, v = (t.astype(x.dtype) for t in kv)
-    x = block.apply({'params': layer}, x, positions, k, v, mask)
+    x = linen.apply(block, layer, x, positions, k, v, mask)
   return x[:, 0], tuple(new)
 
 
 def unembed(
-    config: Config, params: Params, x: Float[Array, '*B D'], cap: bool = True
+  config: Config, params: Params, x: Float[Array, '*B D'], cap: bool = True
 ) -> Float[Array, '*B V']:
   """Final norm and tied logits, soft-capped if configured and wanted."""
   norm = RMSNorm(config.norm_eps)
-  x = norm.apply({'params': params['final_norm']}, x)
+  x = linen.apply(norm, params['final_norm'], x)
   logits = x @ params['embedder']['input_embedding'].T.astype(x.dtype)
   return attention.softcap(logits, config.final_softcap if cap else None)

@@ -19,9 +19,7 @@ from jax import numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from collab_jax import message
-from collab_jax.models import decoding
-from collab_jax.models import gemma
-from collab_jax.models import siglip
+from collab_jax.models import decoding, gemma, siglip
 from collab_jax.models import tokenizer as tokenizer_lib
 
 Params = dict[str, Any]
@@ -44,8 +42,8 @@ class Config:
   def __post_init__(self):
     if self.vision.out_dim != self.text.width:
       raise ValueError(
-          f'vision.out_dim {self.vision.out_dim} must equal text.width'
-          f' {self.text.width}'
+        f'vision.out_dim {self.vision.out_dim} must equal text.width'
+        f' {self.text.width}'
       )
 
   @classmethod
@@ -66,35 +64,35 @@ class Config:
     try:
       vit, llm = d['vit'], d['llm']
       vision = siglip.Config(
-          image_size=d['image_size'],
-          patch_size=d['patch_size'],
-          width=vit['width'],
-          depth=vit['depth'],
-          num_heads=vit['num_heads'],
-          mlp_dim=vit['mlp_dim'],
-          out_dim=llm['width'],
-          unroll=unroll,
+        image_size=d['image_size'],
+        patch_size=d['patch_size'],
+        width=vit['width'],
+        depth=vit['depth'],
+        num_heads=vit['num_heads'],
+        mlp_dim=vit['mlp_dim'],
+        out_dim=llm['width'],
+        unroll=unroll,
       )
       text = gemma.Config(
-          width=llm['width'],
-          depth=llm['depth'],
-          mlp_dim=llm['mlp_dim'],
-          num_heads=llm['num_heads'],
-          num_kv_heads=llm['num_kv_heads'],
-          head_dim=llm['head_dim'],
-          vocab_size=llm['vocab_size'],
-          norm_eps=llm.get('norm_eps', 1e-6),
-          attn_softcap=llm.get('attn_logits_softcap') or None,
-          final_softcap=llm.get('final_logits_softcap') or None,
-          post_norms=llm.get('post_norms', False),
-          query_scale=llm.get('query_scale'),
-          unroll=unroll,
+        width=llm['width'],
+        depth=llm['depth'],
+        mlp_dim=llm['mlp_dim'],
+        num_heads=llm['num_heads'],
+        num_kv_heads=llm['num_kv_heads'],
+        head_dim=llm['head_dim'],
+        vocab_size=llm['vocab_size'],
+        norm_eps=llm.get('norm_eps', 1e-6),
+        attn_softcap=llm.get('attn_logits_softcap') or None,
+        final_softcap=llm.get('final_logits_softcap') or None,
+        post_norms=llm.get('post_norms', False),
+        query_scale=llm.get('query_scale'),
+        unroll=unroll,
       )
     except KeyError as e:
       raise ValueError(
-          f'model config: field {e} is missing; expected image_size,'
-          ' patch_size, vit{width depth num_heads mlp_dim} and llm{width depth'
-          ' mlp_dim num_heads num_kv_heads head_dim vocab_size}'
+        f'model config: field {e} is missing; expected image_size,'
+        ' patch_size, vit{width depth num_heads mlp_dim} and llm{width depth'
+        ' mlp_dim num_heads num_kv_heads head_dim vocab_size}'
       ) from e
     return cls(vision, text, d.get('name', 'paligemma'))
 
@@ -103,8 +101,8 @@ def init(config: Config, key: jax.Array) -> Params:
   """Returns fresh parameters {'img': ..., 'llm': ...}, float32."""
   img, llm = jax.random.split(key)
   return {
-      'img': siglip.init(config.vision, img),
-      'llm': gemma.init(config.text, llm),
+    'img': siglip.init(config.vision, img),
+    'llm': gemma.init(config.text, llm),
   }
 
 
@@ -114,22 +112,22 @@ def shapes(config: Config) -> Params:
 
 
 def as_prefix(
-    prefix: Float[Array, 'B m M'] | message.Prefix,
+  prefix: Float[Array, 'B m M'] | message.Prefix,
 ) -> message.Prefix:
   """Returns a prefix in which every vector of a bare array is valid."""
   if isinstance(prefix, message.Prefix):
     return prefix
   b, m, _ = prefix.shape
   return message.Prefix(
-      x=prefix,
-      valid=jnp.ones((b, m), bool),
-      positions=jnp.tile(jnp.arange(m, dtype=jnp.int32), (b, 1)),
-      end=jnp.full(b, m, jnp.int32),
+    x=prefix,
+    valid=jnp.ones((b, m), bool),
+    positions=jnp.tile(jnp.arange(m, dtype=jnp.int32), (b, 1)),
+    end=jnp.full(b, m, jnp.int32),
   )
 
 
 def prefix_lm_mask(
-    mask_ar: Int[Array, 'B T'], valid: Bool[Array, 'B T']
+  mask_ar: Int[Array, 'B T'], valid: Bool[Array, 'B T']
 ) -> Bool[Array, 'B T T']:
   """Who may see whom: i sees a valid j unless j's block starts after i.
 
@@ -158,11 +156,11 @@ class Model:
   params: Params
   config: Config = struct.field(pytree_node=False)
   tokenizer: tokenizer_lib.Tokenizer | None = struct.field(
-      pytree_node=False, default=None
+    pytree_node=False, default=None
   )
 
   def encode_image(
-      self, images: Float[Array, 'B H W 3']
+    self, images: Float[Array, 'B H W 3']
   ) -> Float[Array, 'B N D']:
     """Encodes pictures in [-1, 1] up to the first cut point.
 
@@ -176,11 +174,11 @@ class Model:
     return siglip.project(self.params['img'], features)
 
   def logits(
-      self,
-      prefix: Float[Array, 'B m M'] | message.Prefix,
-      tokens: Int[Array, 'B T'],
-      mask_ar: Int[Array, 'B T'],
-      softcap: bool = True,
+    self,
+    prefix: Float[Array, 'B m M'] | message.Prefix,
+    tokens: Int[Array, 'B T'],
+    mask_ar: Int[Array, 'B T'],
+    softcap: bool = True,
   ) -> Float[Array, 'B T V']:
     """Scores text after a picture, all positions at once.
 
@@ -196,26 +194,26 @@ class Model:
     """
     prefix = as_prefix(prefix)
     x, positions, mask = sequence(
-        self.params['llm'],
-        prefix,
-        tokens,
-        mask_ar,
-        jnp.ones(tokens.shape, bool),
+      self.params['llm'],
+      prefix,
+      tokens,
+      mask_ar,
+      jnp.ones(tokens.shape, bool),
     )
     config, llm = self.config.text, self.params['llm']
     x = gemma.forward(config, llm, x, positions, mask)
     return gemma.unembed(config, llm, x[:, prefix.x.shape[1] :], softcap)
 
   def generate(
-      self,
-      prefix: Float[Array, 'B m M'] | message.Prefix,
-      prompt_tokens: Int[Array, 'B T'],
-      prompt_mask: Bool[Array, 'B T'],
-      max_tokens: int,
-      eos: int | None = None,
-      method: decoding.Method | None = None,
-      key: jax.Array | None = None,
-      cache_dtype: str = 'float32',
+    self,
+    prefix: Float[Array, 'B m M'] | message.Prefix,
+    prompt_tokens: Int[Array, 'B T'],
+    prompt_mask: Bool[Array, 'B T'],
+    max_tokens: int,
+    eos: int | None = None,
+    method: decoding.Method | None = None,
+    key: jax.Array | None = None,
+    cache_dtype: str = 'float32',
   ) -> Int[Array, 'B max_tokens']:
     """Writes text after a picture and a prompt.
 
@@ -240,25 +238,23 @@ class Model:
     if eos is None:
       eos = self.tokenizer.eos_id if self.tokenizer else 1
     x, positions, mask = sequence(
-        llm,
-        prefix,
-        prompt_tokens,
-        jnp.zeros(prompt_tokens.shape, jnp.int32),
-        prompt_mask,
+      llm,
+      prefix,
+      prompt_tokens,
+      jnp.zeros(prompt_tokens.shape, jnp.int32),
+      prompt_mask,
     )
     length = prompt_mask.sum(1, dtype=jnp.int32)
     last = prefix.x.shape[1] + length - 1
-    x, cache = gemma.prefill(
-        config, llm, x, positions, mask, last, cache_dtype
-    )
+    x, cache = gemma.prefill(config, llm, x, positions, mask, last, cache_dtype)
     start = decoding.Start(
-        logits=gemma.unembed(config, llm, x),
-        cache=gemma.extend(cache, max_tokens),
-        visible=jnp.pad(
-            jnp.concatenate([prefix.valid, prompt_mask], 1),
-            ((0, 0), (0, max_tokens)),
-        ),
-        position=prefix.end + length,
+      logits=gemma.unembed(config, llm, x),
+      cache=gemma.extend(cache, max_tokens),
+      visible=jnp.pad(
+        jnp.concatenate([prefix.valid, prompt_mask], 1),
+        ((0, 0), (0, max_tokens)),
+      ),
+      position=prefix.end + length,
     )
     layers = gemma.unstack(config, llm)
 
@@ -268,19 +264,17 @@ class Model:
       return gemma.unembed(config, llm, x), cache
 
     return decoding.generate(
-        step, start, max_tokens, eos, method or decoding.Greedy(), key
+      step, start, max_tokens, eos, method or decoding.Greedy(), key
     )
 
 
 def sequence(
-    llm: Params,
-    prefix: message.Prefix,
-    tokens: Int[Array, 'B T'],
-    mask_ar: Int[Array, 'B T'],
-    valid: Bool[Array, 'B T'],
-) -> tuple[
-    Float[Array, 'B P M'], Int[Array, 'B P'], Bool[Array, 'B P P']
-]:
+  llm: Params,
+  prefix: message.Prefix,
+  tokens: Int[Array, 'B T'],
+  mask_ar: Int[Array, 'B T'],
+  valid: Bool[Array, 'B T'],
+) -> tuple[Float[Array, 'B P M'], Int[Array, 'B P'], Bool[Array, 'B P P']]:
   """Joins image and text: embeddings, positions and mask, P = m + T.
 
   Args:
@@ -296,12 +290,12 @@ def sequence(
   x = jnp.concatenate([prefix.x, gemma.embed(llm, tokens)], axis=1)
   text = jnp.arange(tokens.shape[1], dtype=jnp.int32)
   positions = jnp.concatenate(
-      [prefix.positions, prefix.end[:, None] + text], axis=1
+    [prefix.positions, prefix.end[:, None] + text], axis=1
   )
   mask = prefix_lm_mask(
-      jnp.concatenate(
-          [jnp.zeros(prefix.valid.shape, jnp.int32), mask_ar], axis=1
-      ),
-      jnp.concatenate([prefix.valid, valid], axis=1),
+    jnp.concatenate(
+      [jnp.zeros(prefix.valid.shape, jnp.int32), mask_ar], axis=1
+    ),
+    jnp.concatenate([prefix.valid, valid], axis=1),
   )
   return x, positions, mask

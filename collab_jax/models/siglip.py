@@ -16,7 +16,7 @@ import jax
 from jax import numpy as jnp
 from jaxtyping import Array, Float
 
-from collab_jax.models import attention
+from collab_jax.models import attention, linen
 
 Params = dict[str, Any]
 
@@ -49,12 +49,12 @@ class Config:
   def __post_init__(self):
     if self.image_size % self.patch_size:
       raise ValueError(
-          f'image_size {self.image_size} is not a multiple of patch_size'
-          f' {self.patch_size}'
+        f'image_size {self.image_size} is not a multiple of patch_size'
+        f' {self.patch_size}'
       )
     if self.width % self.num_heads:
       raise ValueError(
-          f'width {self.width} is not a multiple of num_heads {self.num_heads}'
+        f'width {self.width} is not a multiple of num_heads {self.num_heads}'
       )
 
   @property
@@ -73,16 +73,16 @@ class MultiHeadDotProductAttention(nn.Module):
     """Returns the attended tokens."""
     shape = (self.num_heads, x.shape[-1] // self.num_heads)
     q, k, v = (
-        nn.DenseGeneral(
-            shape, name=name, kernel_init=nn.initializers.xavier_uniform()
-        )(x)
-        for name in ('query', 'key', 'value')
+      nn.DenseGeneral(
+        shape, name=name, kernel_init=nn.initializers.xavier_uniform()
+      )(x)
+      for name in ('query', 'key', 'value')
     )
     return nn.DenseGeneral(
-        x.shape[-1],
-        axis=(-2, -1),
-        name='out',
-        kernel_init=nn.initializers.xavier_uniform(),
+      x.shape[-1],
+      axis=(-2, -1),
+      name='out',
+      kernel_init=nn.initializers.xavier_uniform(),
     )(attention.full(q, k, v))
 
 
@@ -110,7 +110,7 @@ class Block(nn.Module):
     """Returns the residual stream after this block."""
     y = nn.LayerNorm(epsilon=1e-6, name='LayerNorm_0')(x)
     x = x + MultiHeadDotProductAttention(
-        self.config.num_heads, name='MultiHeadDotProductAttention_0'
+      self.config.num_heads, name='MultiHeadDotProductAttention_0'
     )(y)
     y = nn.LayerNorm(epsilon=1e-6, name='LayerNorm_1')(x)
     return x + MlpBlock(self.config.mlp_dim, name='MlpBlock_0')(y)
@@ -125,7 +125,7 @@ def position_table(tokens: int, width: int) -> Float[Array, '1 N D']:
   y, x = jnp.mgrid[:side, :side].reshape(2, -1, 1)
   frequency = 10_000.0 ** -(jnp.arange(width // 4) / max(width // 4 - 1, 1))
   table = jnp.concatenate(
-      [f(axis * frequency) for axis in (x, y) for f in (jnp.sin, jnp.cos)], -1
+    [f(axis * frequency) for axis in (x, y) for f in (jnp.sin, jnp.cos)], -1
   )
   return jnp.pad(table, ((0, 0), (0, width - table.shape[1])))[None]
 
@@ -139,29 +139,27 @@ def init(config: Config, key: jax.Array) -> Params:
   kernel = (c.patch_size, c.patch_size, 3, c.width)
   lecun = nn.initializers.lecun_normal(in_axis=(0, 1, 2))
   return {
-      'embedding': {
-          'kernel': lecun(keys[0], kernel),
-          'bias': jnp.zeros(c.width),
+    'embedding': {
+      'kernel': lecun(keys[0], kernel),
+      'bias': jnp.zeros(c.width),
+    },
+    'pos_embedding': position_table(c.num_tokens, c.width),
+    'Transformer': {
+      'encoderblock': blocks,
+      'encoder_norm': {
+        'scale': jnp.ones(c.width),
+        'bias': jnp.zeros(c.width),
       },
-      'pos_embedding': position_table(c.num_tokens, c.width),
-      'Transformer': {
-          'encoderblock': blocks,
-          'encoder_norm': {
-              'scale': jnp.ones(c.width),
-              'bias': jnp.zeros(c.width),
-          },
-      },
-      'head': {
-          'kernel': nn.initializers.lecun_normal()(
-              keys[1], (c.width, c.out_dim)
-          ),
-          'bias': jnp.zeros(c.out_dim),
-      },
+    },
+    'head': {
+      'kernel': nn.initializers.lecun_normal()(keys[1], (c.width, c.out_dim)),
+      'bias': jnp.zeros(c.out_dim),
+    },
   }
 
 
 def stem(
-    config: Config, params: Params, images: Float[Array, 'B H W 3']
+  config: Config, params: Params, images: Float[Array, 'B H W 3']
 ) -> Float[Array, 'B N D']:
   """Embeds the patches, row by row; positions are not added yet.
 
@@ -180,8 +178,8 @@ def stem(
   expected = (config.image_size, config.image_size, 3)
   if images.shape[1:] != expected:
     raise ValueError(
-        f'images: got shape {images.shape}, expected {("B", *expected)};'
-        ' resize the pictures to the model first'
+      f'images: got shape {images.shape}, expected {("B", *expected)};'
+      ' resize the pictures to the model first'
     )
   x = images.reshape(-1, side, p, side, p, 3).swapaxes(2, 3)
   x = x.reshape(-1, side * side, p * p * 3)
@@ -190,7 +188,7 @@ def stem(
 
 
 def encode(
-    config: Config, params: Params, images: Float[Array, 'B H W 3']
+  config: Config, params: Params, images: Float[Array, 'B H W 3']
 ) -> Float[Array, 'B N D']:
   """Encodes pictures up to the final LayerNorm: the first cut point.
 
@@ -209,17 +207,17 @@ def encode(
   blocks = params['Transformer']['encoderblock']
 
   def body(x, layer):
-    return Block(config).apply({'params': layer}, x), None
+    return linen.apply(Block(config), layer, x), None
 
   x, _ = jax.lax.scan(
-      body, x, blocks, unroll=config.depth if config.unroll else 1
+    body, x, blocks, unroll=config.depth if config.unroll else 1
   )
   norm = nn.LayerNorm(epsilon=1e-6)
-  return norm.apply({'params': params['Transformer']['encoder_norm']}, x)
+  return linen.apply(norm, params['Transformer']['encoder_norm'], x)
 
 
 def project(
-    params: Params, features: Float[Array, '*B D']
+  params: Params, features: Float[Array, '*B D']
 ) -> Float[Array, '*B M']:
   """Projects features to the decoder's width: the second cut point."""
   return features @ params['head']['kernel'] + params['head']['bias']

@@ -10,21 +10,20 @@ from matplotlib import ticker
 import numpy as np
 
 from collab_jax import evaluation
-from collab_jax.evaluation import series
-from collab_jax.evaluation import tables
+from collab_jax.evaluation import series, tables
 from collab_jax.plots import style
 
 # The paper's findings: (share of the vectors, share of the full score).
 CLAIMS = (
-    (8 / 256, 0.8, 'the paper:\n8 centroids\nkeep 80%'),
-    (0.4, 0.8, 'the paper:\na random 40%\nkeeps 80%'),
+  (8 / 256, 0.8, 'the paper:\n8 centroids\nkeep 80%'),
+  (0.4, 0.8, 'the paper:\na random 40%\nkeeps 80%'),
 )
 
 
 def tradeoff(
-    records: Sequence[Mapping[str, Any]],
-    x: str = 'ratio',
-    claims: bool = True,
+  records: Sequence[Mapping[str, Any]],
+  x: str = 'ratio',
+  claims: bool = True,
 ) -> figures.Figure:
   """Draws BLEU-4 against the share of vectors sent, or against bytes.
 
@@ -69,40 +68,40 @@ def _curves(axes: mpl_axes.Axes, curves, x: str) -> list[tuple]:
     rows, front = curves[name], 20 - order
     xs = [row[x] for row in rows]
     axes.fill_between(
-        xs,
-        [row['bleu4_low'] for row in rows],
-        [row['bleu4_high'] for row in rows],
-        color=colour,
-        alpha=0.13,
-        linewidth=0,
-        zorder=front - 18,
+      xs,
+      [row['bleu4_low'] for row in rows],
+      [row['bleu4_high'] for row in rows],
+      color=colour,
+      alpha=0.13,
+      linewidth=0,
+      zorder=front - 18,
     )
     axes.plot(
-        xs,
-        [row['bleu4'] for row in rows],
-        color=colour,
-        marker=marker,
-        linestyle=line,
-        linewidth=1.8,
-        markersize=6,
-        markeredgecolor='white',
-        markeredgewidth=0.7,
-        label=name,
-        zorder=front,
+      xs,
+      [row['bleu4'] for row in rows],
+      color=colour,
+      marker=marker,
+      linestyle=line,
+      linewidth=1.8,
+      markersize=6,
+      markeredgecolor='white',
+      markeredgewidth=0.7,
+      label=name,
+      zorder=front,
     )
     labels.append((rows[-1]['bleu4'], xs[-1], name, looks))
     if x == 'bytes' and not order:
-      for row in rows:
+      for n, row in enumerate(rows):
         axes.annotate(
-            f'k={row["sent"]}',
-            (row[x], row['bleu4']),
-            xytext=(-4, 6),
-            textcoords='offset points',
-            horizontalalignment='right',
-            fontsize=7.5,
-            color=style.GREY,
-            zorder=30,
-            path_effects=[style.HALO],
+          f'k={row["sent"]}',
+          (row[x], row['bleu4']),
+          xytext=(-4 if n else 0, 6),
+          textcoords='offset points',
+          horizontalalignment='right' if n else 'center',
+          fontsize=7.5,
+          color=style.GREY,
+          zorder=30,
+          path_effects=[style.HALO],
         )
   return labels
 
@@ -115,15 +114,15 @@ def _horizontals(axes: mpl_axes.Axes, rows) -> list[tuple]:
     line = (0, (1, 2)) if blind else (0, (6, 2))
     colour = style.GREY if blind else style.INK
     axes.axhspan(
-        row['bleu4_low'],
-        row['bleu4_high'],
-        color=colour,
-        alpha=0.05 if blind else 0.08,
-        linewidth=0,
-        zorder=0,
+      row['bleu4_low'],
+      row['bleu4_high'],
+      color=colour,
+      alpha=0.05 if blind else 0.08,
+      linewidth=0,
+      zorder=0,
     )
     axes.axhline(
-        value, color=colour, linestyle=line, linewidth=1.1, zorder=1, label=name
+      value, color=colour, linestyle=line, linewidth=1.1, zorder=1, label=name
     )
     if not blind:
       name += f' ({row["sent"]})'
@@ -144,43 +143,43 @@ def _labels(axes: mpl_axes.Axes, labels):
       point = axes.transData.transform((x, y))
       start = axes.transAxes.inverted().transform(point)[0]
     axes.plot(
-        [start, 1.02, 1.045],
-        [y, place, place],
-        color=style.PALE,
-        linewidth=0.8,
-        transform=across,
-        clip_on=False,
-        zorder=0,
+      [start, 1.02, 1.045],
+      [y, place, place],
+      color=style.PALE,
+      linewidth=0.8,
+      transform=across,
+      clip_on=False,
+      zorder=0,
     )
     axes.plot(
-        [1.05, 1.075, 1.1],
-        [place] * 3,
-        color=colour,
-        linestyle=line,
-        linewidth=1.8 if marker else 1.1,
-        marker=marker,
-        markevery=[1],
-        markersize=6,
-        markeredgecolor='white',
-        markeredgewidth=0.7,
-        transform=across,
-        clip_on=False,
+      [1.05, 1.075, 1.1],
+      [place] * 3,
+      color=colour,
+      linestyle=line,
+      linewidth=1.8 if marker else 1.1,
+      marker=marker,
+      markevery=[1],
+      markersize=6,
+      markeredgecolor='white',
+      markeredgewidth=0.7,
+      transform=across,
+      clip_on=False,
     )
     axes.text(
-        1.112,
-        place,
-        name,
-        transform=across,
-        verticalalignment='center',
-        fontsize=8.5,
-        color=style.INK if marker or 'blind' not in name else style.GREY,
+      1.112,
+      place,
+      name,
+      transform=across,
+      verticalalignment='center',
+      fontsize=8.5,
+      color=style.INK if marker or 'blind' not in name else style.GREY,
     )
 
 
 def _frame(axes: mpl_axes.Axes, rows, curves, x: str):
   points = [row for curve in curves.values() for row in curve]
   top = max((row['bleu4_high'] for row in rows), default=100.0)
-  axes.set_ylim(0, 1.04 * top or 1.0)
+  axes.set_ylim(-0.015 * top, 1.04 * top or 1.0)
   axes.set_ylabel('BLEU-4')
   axes.yaxis.grid(True, color='#EEEEEE', linewidth=0.8)
   axes.set_axisbelow(True)
@@ -195,7 +194,7 @@ def _frame(axes: mpl_axes.Axes, rows, curves, x: str):
     axes.set_xlabel('bytes sent per picture, indices included')
     axes.xaxis.set_major_locator(ticker.LogLocator(base=2, numticks=12))
     axes.xaxis.set_major_formatter(
-        ticker.FuncFormatter(lambda value, _: _binary(value))
+      ticker.FuncFormatter(lambda value, _: _binary(value))
     )
     return
   ticks = dict(sorted({row[x]: row['sent'] for row in points}.items()))
@@ -226,53 +225,53 @@ def _claims(axes: mpl_axes.Axes, rows, curves):
   low, high = axes.get_xlim()
   level = CLAIMS[0][1] * full['bleu4']
   axes.axhline(
-      level, color=style.PALE, linewidth=0.9, zorder=0.5, linestyle=(0, (3, 3))
+    level, color=style.PALE, linewidth=0.9, zorder=0.5, linestyle=(0, (3, 3))
   )
   axes.annotate(
-      "80% of all vectors' score",
-      (0.008, level),
-      xycoords=axes.get_yaxis_transform(),
-      xytext=(0, 2.5),
-      textcoords='offset points',
-      fontsize=7.5,
-      color=style.GREY,
+    "80% of all vectors' score",
+    (0.008, level),
+    xycoords=axes.get_yaxis_transform(),
+    xytext=(0, 2.5),
+    textcoords='offset points',
+    fontsize=7.5,
+    color=style.GREY,
   )
   for ratio, kept, text in CLAIMS:
     if not low <= ratio <= high:
       continue
     y = kept * full['bleu4']
     axes.plot(
-        [ratio],
-        [y],
-        marker='*',
-        markersize=15,
-        markerfacecolor='white',
-        markeredgecolor=style.INK,
-        markeredgewidth=1.2,
-        linestyle='none',
-        zorder=40,
-        label='the paper',
+      [ratio],
+      [y],
+      marker='*',
+      markersize=15,
+      markerfacecolor='white',
+      markeredgecolor=style.INK,
+      markeredgewidth=1.2,
+      linestyle='none',
+      zorder=40,
+      label='the paper',
     )
     axes.annotate(
-        text,
-        (ratio, y),
-        xytext=(ratio, _free(axes, rows, curves, ratio, y)),
-        horizontalalignment='center',
-        verticalalignment='center',
-        fontsize=7.5,
-        zorder=41,
-        arrowprops={
-            'arrowstyle': '-',
-            'color': style.GREY,
-            'linewidth': 0.7,
-            'shrinkB': 7,
-        },
-        bbox={
-            'boxstyle': 'round,pad=0.25',
-            'facecolor': 'white',
-            'edgecolor': style.PALE,
-            'linewidth': 0.6,
-        },
+      text,
+      (ratio, y),
+      xytext=(ratio, _free(axes, rows, curves, ratio, y)),
+      horizontalalignment='center',
+      verticalalignment='center',
+      fontsize=7.5,
+      zorder=41,
+      arrowprops={
+        'arrowstyle': '-',
+        'color': style.GREY,
+        'linewidth': 0.7,
+        'shrinkB': 7,
+      },
+      bbox={
+        'boxstyle': 'round,pad=0.25',
+        'facecolor': 'white',
+        'edgecolor': style.PALE,
+        'linewidth': 0.6,
+      },
     )
 
 
@@ -296,15 +295,15 @@ def _free(axes: mpl_axes.Axes, rows, curves, x: float, below: float) -> float:
 def _titles(figure: figures.Figure, rows, x: str):
   what = 'feature vectors' if x == 'ratio' else 'bytes of features'
   figure.text(
-      0.012,
-      0.968,
-      f'How many {what} does a caption need?',
-      fontsize=13,
-      fontweight='bold',
-      verticalalignment='top',
+    0.012,
+    0.968,
+    f'How many {what} does a caption need?',
+    fontsize=13,
+    fontweight='bold',
+    verticalalignment='top',
   )
   figure.text(
-      0.012, 0.915, subtitle(rows), fontsize=9, color=style.GREY, va='top'
+    0.012, 0.915, subtitle(rows), fontsize=9, color=style.GREY, va='top'
   )
 
 
@@ -316,7 +315,7 @@ def subtitle(rows: Sequence[Mapping[str, Any]]) -> str:
   data = rows[0].get('data') or 'unnamed data'
   kind = 'generated scenes' if data.startswith('scenes') else 'pictures'
   return (
-      f'The {model} model on {images:,} {kind} ({data}),'
-      f' mean of {seeds} seed{"s" if seeds > 1 else ""};'
-      ' bands: 95% bootstrap over the pictures'
+    f'The {model} model on {images:,} {kind} ({data}),'
+    f' mean of {seeds} seed{"s" if seeds > 1 else ""};'
+    ' bands: 95% bootstrap over the pictures'
   )

@@ -14,8 +14,7 @@ from matplotlib import figure as figures
 import numpy as np
 
 from collab_jax import captioner as captioning
-from collab_jax import codecs
-from collab_jax import quantizers
+from collab_jax import codecs, quantizers
 from collab_jax.evaluation import tables
 from collab_jax.models import paligemma
 from collab_jax.plots import style
@@ -24,12 +23,12 @@ _COLUMN = 1.62  # Inches.
 
 
 def fig2(
-    model: paligemma.Model,
-    image: UInt8[np.ndarray, 'H W 3'],
-    ks: Sequence[int] = (64, 32, 16, 8, 4),
-    init: str = '++',
-    key: jax.Array | None = None,
-    captioner: captioning.Captioner | None = None,
+  model: paligemma.Model,
+  image: UInt8[np.ndarray, 'H W 3'],
+  ks: Sequence[int] = (64, 32, 16, 8, 4),
+  init: str = '++',
+  key: jax.Array | None = None,
+  captioner: captioning.Captioner | None = None,
 ) -> figures.Figure:
   """Draws a picture's features, and what k-means leaves of them.
 
@@ -56,27 +55,29 @@ def fig2(
   original = np.asarray(features[0], np.float32)
   colours = _axes_colours(original)
   columns: list[dict[str, Any]] = [
-      {
-          'title': 'features',
-          'norms': np.linalg.norm(original, axis=-1),
-          'colours': colours(original),
-          'packets': full.encode_features(features, key),
-          'codec': full,
-      }
+    {
+      'title': 'features',
+      'norms': np.linalg.norm(original, axis=-1),
+      'colours': colours(original),
+      'packets': full.encode_features(features, key),
+      'codec': full,
+    }
   ]
   for k in ks:
     codec = codecs.FeatureCodec(model, quantizers.KMeans(k=k, init=init))
     message = codec.quantize(features, key)
     packets = codec.pack(message)
     rebuilt = np.asarray(codec.rebuild(packets)[0].x[0])
-    columns.append({
+    columns.append(
+      {
         'title': f'k = {k}',
         'norms': np.linalg.norm(rebuilt, axis=-1),
         'colours': colours(rebuilt),
         'clusters': message['assignments'][0].reshape(side, side),
         'packets': packets,
         'codec': codec,
-    })
+      }
+    )
   if captioner:
     for column in columns:
       prefix = column['codec'].decode(column['packets'])
@@ -102,20 +103,22 @@ def _axes_colours(features: Float[np.ndarray, 'n d']):
 
 def _draw(image, columns, side: int, name: str) -> figures.Figure:
   captions = any('caption' in column for column in columns)
-  width = _COLUMN * (len(columns) + 1.28) + 0.5
-  top, bottom = 0.95, 1.15 if captions else 0.35
+  width = _COLUMN * (len(columns) + 1.28) + 0.68
+  top, bottom = 0.85, 1.15 if captions else 0.35
   height = 2 * _COLUMN + top + bottom
   figure = style.new_figure(width, height)
   cell, gap = _COLUMN / width, 0.1 / width
   tall, low = _COLUMN / height, bottom / height
 
   def place(column: float, row: int, size: float = 1.0) -> mpl_axes.Axes:
-    axes = figure.add_axes((
+    axes = figure.add_axes(
+      (
         0.12 / width + column * cell,
         low + row * tall + 0.04 / height,
         size * cell - gap,
         size * (tall - 0.1 / height),
-    ))
+      )
+    )
     axes.set_xticks([])
     axes.set_yticks([])
     axes.spines[:].set_visible(False)
@@ -137,16 +140,18 @@ def _draw(image, columns, side: int, name: str) -> figures.Figure:
       above.set_title(column['title'], fontsize=9.5, fontweight='bold')
       if n == 1:
         above.set_ylabel('L2 norm', labelpad=3)
-        below.set_ylabel('main axes | clusters', labelpad=3)
+        below.set_ylabel('clusters', labelpad=3)
       if 'clusters' in column:
         _borders(below, column['clusters'])
       _under(below, column)
-    bar = figure.add_axes((
+    bar = figure.add_axes(
+      (
         0.12 / width + (len(columns) + 1.28) * cell,
         low + tall + 0.04 / height,
         0.09 / width,
         tall - 0.1 / height,
-    ))
+      )
+    )
     figure.colorbar(shown, cax=bar)
     bar.tick_params(labelsize=7.5, length=2)
     bar.spines[:].set_visible(False)
@@ -158,18 +163,18 @@ def _borders(axes: mpl_axes.Axes, clusters: Int[np.ndarray, 'h w']):
   """Draws a line between neighbours of different clusters."""
   rows, cols = np.nonzero(clusters[:, 1:] != clusters[:, :-1])
   across = [
-      [(x + 0.5, y - 0.5), (x + 0.5, y + 0.5)]
-      for y, x in zip(rows, cols, strict=True)
+    [(x + 0.5, y - 0.5), (x + 0.5, y + 0.5)]
+    for y, x in zip(rows, cols, strict=True)
   ]
   rows, cols = np.nonzero(clusters[1:] != clusters[:-1])
   down = [
-      [(x - 0.5, y + 0.5), (x + 0.5, y + 0.5)]
-      for y, x in zip(rows, cols, strict=True)
+    [(x - 0.5, y + 0.5), (x + 0.5, y + 0.5)]
+    for y, x in zip(rows, cols, strict=True)
   ]
   axes.add_collection(
-      collections.LineCollection(
-          across + down, colors='white', linewidths=0.6, capstyle='round'
-      )
+    collections.LineCollection(
+      across + down, colors='white', linewidths=0.6, capstyle='round'
+    )
   )
 
 
@@ -178,31 +183,31 @@ def _under(axes: mpl_axes.Axes, column: dict[str, Any]):
   axes.set_xlabel(text, fontsize=8, color=style.GREY, labelpad=3)
   if 'caption' in column:
     axes.text(
-        0,
-        -0.16,
-        '\n'.join(textwrap.wrap(column['caption'], 25)[:6]),
-        transform=axes.transAxes,
-        fontsize=6.8,
-        verticalalignment='top',
-        linespacing=1.25,
+      0,
+      -0.16,
+      '\n'.join(textwrap.wrap(column['caption'], 25)[:6]),
+      transform=axes.transAxes,
+      fontsize=6.8,
+      verticalalignment='top',
+      linespacing=1.25,
     )
 
 
 def _titles(figure: figures.Figure, name: str, height: float):
   figure.text(
-      0.12 / figure.get_figwidth(),
-      1 - 0.12 / height,
-      'What k-means leaves of a picture',
-      fontsize=13,
-      fontweight='bold',
-      verticalalignment='top',
+    0.12 / figure.get_figwidth(),
+    1 - 0.12 / height,
+    'What k-means leaves of a picture',
+    fontsize=13,
+    fontweight='bold',
+    verticalalignment='top',
   )
   figure.text(
-      0.12 / figure.get_figwidth(),
-      1 - 0.39 / height,
-      f'Features of the {name} model before and after quantization;'
-      ' equal colours inside white lines are one cluster',
-      fontsize=9,
-      color=style.GREY,
-      verticalalignment='top',
+    0.12 / figure.get_figwidth(),
+    1 - 0.39 / height,
+    f'Features of the {name} model before and after quantization;'
+    ' equal colours inside white lines are one cluster',
+    fontsize=9,
+    color=style.GREY,
+    verticalalignment='top',
   )

@@ -18,41 +18,41 @@ INK, GREY, PALE = '#222222', '#6E6E6E', '#D9D9D9'
 
 # Curve -> colour, marker, line style.
 CURVES = {
-    'k-means++': (BLUE, 'o', '-'),
-    'k-means, random start': (SKY, 's', '-'),
-    'random subset, nearest sent': (GREEN, 'D', '-'),
-    'random subset, positions kept': (ORANGE, 'v', '--'),
-    'random subset, closed up': (VERMILION, '^', '-.'),
-    'random subset, rest zeroed': (PURPLE, 'X', ':'),
+  'k-means++': (BLUE, 'o', '-'),
+  'k-means, random start': (SKY, 's', '-'),
+  'random subset, nearest sent': (GREEN, 'D', '-'),
+  'random subset, positions kept': (ORANGE, 'v', '--'),
+  'random subset, closed up': (VERMILION, '^', '-.'),
+  'random subset, rest zeroed': (PURPLE, 'X', ':'),
 }
 _OTHERS = [
-    (INK, 'P', '-'),
-    ('#7A5195', '*', '--'),
-    ('#8C6D31', 'h', '-.'),
-    ('#4D4D4D', '<', ':'),
-    ('#00606B', '>', '-'),
+  (INK, 'P', '-'),
+  ('#7A5195', '*', '--'),
+  ('#8C6D31', 'h', '-.'),
+  ('#4D4D4D', '<', ':'),
+  ('#00606B', '>', '-'),
 ]
 
 # Keeps small text readable on lines.
 HALO = patheffects.withStroke(linewidth=2.5, foreground='white')
 
 RC = {
-    'font.family': 'DejaVu Sans',
-    'font.size': 9,
-    'axes.edgecolor': GREY,
-    'axes.labelcolor': INK,
-    'axes.spines.right': False,
-    'axes.spines.top': False,
-    'axes.linewidth': 0.8,
-    'text.color': INK,
-    'xtick.color': GREY,
-    'ytick.color': GREY,
-    'xtick.labelcolor': INK,
-    'ytick.labelcolor': INK,
-    'svg.fonttype': 'path',
-    'svg.hashsalt': 'collab_jax',
-    'figure.facecolor': 'white',
-    'savefig.facecolor': 'white',
+  'font.family': 'DejaVu Sans',
+  'font.size': 9,
+  'axes.edgecolor': GREY,
+  'axes.labelcolor': INK,
+  'axes.spines.right': False,
+  'axes.spines.top': False,
+  'axes.linewidth': 0.8,
+  'text.color': INK,
+  'xtick.color': GREY,
+  'ytick.color': GREY,
+  'xtick.labelcolor': INK,
+  'ytick.labelcolor': INK,
+  'svg.fonttype': 'path',
+  'svg.hashsalt': 'collab_jax',
+  'figure.facecolor': 'white',
+  'savefig.facecolor': 'white',
 }
 
 
@@ -72,7 +72,7 @@ def new_figure(width: float, height: float) -> figures.Figure:
 
 
 def save(
-    figure: figures.Figure, stem: str | os.PathLike[str], dpi: int = 200
+  figure: figures.Figure, stem: str | os.PathLike[str], dpi: int = 200
 ) -> list[Path]:
   """Writes a figure as PNG and SVG.
 
@@ -95,7 +95,7 @@ def save(
 
 
 def spread(
-    wanted: Sequence[float], gap: float, low: float, high: float
+  wanted: Sequence[float], gap: float, low: float, high: float
 ) -> list[float]:
   """Moves positions apart, as little as needed, for labels beside an axis.
 

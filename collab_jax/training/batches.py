@@ -43,9 +43,9 @@ class Source:
     image, covers = drawing.draw(scene)
     captions = grammar.captions(scene, world.generator(scene.seed, 2), 1)
     return {
-        'image': image,
-        **self.text(captions[0]),
-        **drawing.labels(scene, covers),
+      'image': image,
+      **self.text(captions[0]),
+      **drawing.labels(scene, covers),
     }
 
   def text(self, caption: str) -> Batch:
@@ -59,8 +59,8 @@ class Source:
     used = len(prompt) + len(suffix)
     if used > self.length:
       raise ValueError(
-          f'{caption!r} takes {used} tokens with its prompt, text_length is'
-          f' {self.length}'
+        f'{caption!r} takes {used} tokens with its prompt, text_length is'
+        f' {self.length}'
       )
     padding = [self.tokenizer.pad_id] * (self.length - used)
     mask_ar = np.ones(self.length, np.int32)
@@ -68,14 +68,14 @@ class Source:
     mask_loss = np.zeros(self.length, np.float32)
     mask_loss[len(prompt) : used] = 1
     return {
-        'tokens': np.asarray(prompt + suffix + padding, np.int32),
-        'mask_ar': mask_ar,
-        'mask_loss': mask_loss,
+      'tokens': np.asarray(prompt + suffix + padding, np.int32),
+      'mask_ar': mask_ar,
+      'mask_loss': mask_loss,
     }
 
 
 def batches(
-    source: Source, batch_size: int, first: int, threads: int = 2
+  source: Source, batch_size: int, first: int, threads: int = 2
 ) -> Iterator[dict[str, Any]]:
   """Batches from number `first` on, the same whatever came before.
 
@@ -90,6 +90,6 @@ def batches(
   """
   examples = grain.MapDataset.source(source)[first * batch_size :]
   options = grain.ReadOptions(
-      num_threads=threads, prefetch_buffer_size=4 * batch_size
+    num_threads=threads, prefetch_buffer_size=4 * batch_size
   )
   return iter(examples.to_iter_dataset(options).batch(batch_size))

@@ -13,9 +13,7 @@ import orbax.checkpoint as ocp
 import tqdm
 
 from collab_jax import captioner as captioner_lib
-from collab_jax import checkpoints
-from collab_jax import data
-from collab_jax import metrics
+from collab_jax import checkpoints, data, metrics
 from collab_jax.data import grammar, world
 from collab_jax.models import paligemma
 from collab_jax.models import tokenizer as tokenizer_lib
@@ -36,7 +34,7 @@ def make_tokenizer(config: Any) -> tokenizer_lib.Tokenizer:
 
 
 def evaluate(
-    model: paligemma.Model, config: Any, split: str
+  model: paligemma.Model, config: Any, split: str
 ) -> dict[str, float]:
   """BLEU-4, CIDEr-D and slots on the first validation scenes."""
   caption = captioner_lib.Captioner(model, config.max_tokens, config.prompt)
@@ -52,11 +50,9 @@ def evaluate(
     references += [list(e.captions) for e in batch]
     infos += [e.info for e in batch]
   scores = {'bleu4': metrics.bleu(captions, references)['bleu4']}
-  slots = [
-      data.slots(c, info) for c, info in zip(captions, infos, strict=True)
-  ]
+  slots = [data.slots(c, info) for c, info in zip(captions, infos, strict=True)]
   for name in slots[0]:
-    values = [s[name] for s in slots if s[name] is not None]
+    values = [v for v in (s[name] for s in slots) if v is not None]
     scores[name] = 100 * sum(values) / max(len(values), 1)
   return {f'{split}/{k}': round(v, 2) for k, v in scores.items()}
 
@@ -84,18 +80,16 @@ def train(config: Any, workdir: str | os.PathLike[str]) -> paligemma.Model:
   tx = step.optimizer(config)
   state = step.init(config, dims, tx)
   options = ocp.CheckpointManagerOptions(
-      max_to_keep=2, enable_async_checkpointing=False
+    max_to_keep=2, enable_async_checkpointing=False
   )
   with ocp.CheckpointManager(workdir / 'checkpoints', options=options) as saved:
     if saved.latest_step() is not None:
       state = saved.restore(
-          saved.latest_step(), args=ocp.args.StandardRestore(state)
+        saved.latest_step(), args=ocp.args.StandardRestore(state)
       )
       logging.info('goes on from step %d', int(state.step))
     state = _run(config, dims, tx, tokenizer, state, saved, workdir)
-  params = jax.tree.map(
-      lambda p: p.astype(jnp.bfloat16), state.params['model']
-  )
+  params = jax.tree.map(lambda p: p.astype(jnp.bfloat16), state.params['model'])
   checkpoints.save(workdir / 'model', params, description, tokenizer)
   return checkpoints.load(workdir / 'model', dtype='float32')
 
@@ -105,16 +99,16 @@ def _run(config, dims, tx, tokenizer, state, saved, workdir):
   first = int(state.step)
   log = _Log(workdir / 'metrics.jsonl', first)
   source = batches.Source(
-      tokenizer,
-      config.prompt,
-      config.text_length,
-      config.label_steps * config.batch_size,
-      config.dense_share,
+    tokenizer,
+    config.prompt,
+    config.text_length,
+    config.label_steps * config.batch_size,
+    config.dense_share,
   )
   stream = batches.batches(source, config.batch_size, first)
   window = []
   bar = tqdm.tqdm(
-      range(first, config.steps), initial=first, total=config.steps, unit='step'
+    range(first, config.steps), initial=first, total=config.steps, unit='step'
   )
   for done in bar:
     captions = done >= config.label_steps
@@ -124,14 +118,13 @@ def _run(config, dims, tx, tokenizer, state, saved, workdir):
     if now % config.log_every == 0 or now == config.steps:
       window = jax.device_get(window)
       means = {
-          k: round(float(np.mean([w[k] for w in window])), 4)
-          for k in window[-1]
+        k: round(float(np.mean([w[k] for w in window])), 4) for k in window[-1]
       }
       log.write({'step': now, **means})
       shown = ('caption', 'shape') if captions else ('shape', 'object')
       bar.set_postfix({k: means[k] for k in shown})
       window = []
-    if captions and now % config.eval_every == 0 or now == config.steps:
+    if (captions and now % config.eval_every == 0) or now == config.steps:
       model = paligemma.Model(state.params['model'], dims, tokenizer)
       for split in ('val', 'train_dense'):
         scores = evaluate(model, config, split)
@@ -171,8 +164,8 @@ def _check_settings(config, path: pathlib.Path) -> None:
     changed = [k for k in settings if before.get(k) != settings[k]]
     if changed:
       raise ValueError(
-          f'{path.parent} holds a run with other settings ({changed[0]}: got'
-          f' {settings[changed[0]]}, expected {before.get(changed[0])}); take'
-          ' another --workdir or remove the old one'
+        f'{path.parent} holds a run with other settings ({changed[0]}: got'
+        f' {settings[changed[0]]}, expected {before.get(changed[0])}); take'
+        ' another --workdir or remove the old one'
       )
   path.write_text(json.dumps(settings, indent=1) + '\n')

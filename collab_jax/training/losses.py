@@ -13,12 +13,12 @@ from collab_jax.models import paligemma
 # Classes of each label, "nothing" included. Objects after those that a
 # caption names share the last class of 'object'.
 LABELS = {
-    'shape': 1 + len(world.SHAPES),
-    'colour': 1 + len(world.COLOURS),
-    'texture': 1 + len(world.TEXTURES),
-    'size': 1 + len(world.SIZES),
-    'object': 2 + world.MENTIONED,
-    'background': len(world.BACKGROUNDS),
+  'shape': 1 + len(world.SHAPES),
+  'colour': 1 + len(world.COLOURS),
+  'texture': 1 + len(world.TEXTURES),
+  'size': 1 + len(world.SIZES),
+  'object': 2 + world.MENTIONED,
+  'background': len(world.BACKGROUNDS),
 }
 # Most patches show background: they count less, but for their own label.
 EMPTY_WEIGHT = 0.1
@@ -28,18 +28,18 @@ def init_heads(key: jax.Array, width: int) -> dict[str, Any]:
   """Linear classifiers on the features, used in training only."""
   keys = jax.random.split(key, len(LABELS))
   return {
-      name: {
-          'kernel': jax.random.normal(k, (width, classes)) * width**-0.5,
-          'bias': jnp.zeros(classes),
-      }
-      for k, (name, classes) in zip(keys, LABELS.items(), strict=True)
+    name: {
+      'kernel': jax.random.normal(k, (width, classes)) * width**-0.5,
+      'bias': jnp.zeros(classes),
+    }
+    for k, (name, classes) in zip(keys, LABELS.items(), strict=True)
   }
 
 
 def label_losses(
-    heads: dict[str, Any],
-    features: Float[Array, 'B N D'],
-    batch: dict[str, jax.Array],
+  heads: dict[str, Any],
+  features: Float[Array, 'B N D'],
+  batch: dict[str, jax.Array],
 ) -> dict[str, Float[Array, '']]:
   """Cross-entropy of each label over the patches, in nats."""
   losses = {}
@@ -56,15 +56,15 @@ def label_losses(
 
 
 def caption_loss(
-    model: paligemma.Model,
-    features: Float[Array, 'B N D'],
-    tokens: Int[Array, 'B T'],
-    mask_ar: Int[Array, 'B T'],
-    mask_loss: Float[Array, 'B T'],
+  model: paligemma.Model,
+  features: Float[Array, 'B N D'],
+  tokens: Int[Array, 'B T'],
+  mask_ar: Int[Array, 'B T'],
+  mask_loss: Float[Array, 'B T'],
 ) -> Float[Array, '']:
   """Cross-entropy of the suffix, in nats per token, without the soft-cap."""
   logits = model.logits(
-      model.project(features), tokens[:, :-1], mask_ar[:, :-1], softcap=False
+    model.project(features), tokens[:, :-1], mask_ar[:, :-1], softcap=False
   )
   loss = optax.softmax_cross_entropy_with_integer_labels(logits, tokens[:, 1:])
   weight = mask_loss[:, 1:]

@@ -14,17 +14,17 @@ from collab_jax.training import losses
 # Input and output axes of the weight matrices by the last part of their path;
 # the others are batch axes (layers, heads of keys and values, gate and up).
 MATRICES = {
-    'query/kernel': ((1,), (2, 3)),
-    'key/kernel': ((1,), (2, 3)),
-    'value/kernel': ((1,), (2, 3)),
-    'out/kernel': ((1, 2), (3,)),
-    'Dense_0/kernel': ((1,), (2,)),
-    'Dense_1/kernel': ((1,), (2,)),
-    'q_einsum/w': ((2,), (1, 3)),
-    'kv_einsum/w': ((3,), (2, 4)),
-    'attn_vec_einsum/w': ((1, 2), (3,)),
-    'mlp/gating_einsum': ((2,), (3,)),
-    'mlp/linear': ((1,), (2,)),
+  'query/kernel': ((1,), (2, 3)),
+  'key/kernel': ((1,), (2, 3)),
+  'value/kernel': ((1,), (2, 3)),
+  'out/kernel': ((1, 2), (3,)),
+  'Dense_0/kernel': ((1,), (2,)),
+  'Dense_1/kernel': ((1,), (2,)),
+  'q_einsum/w': ((2,), (1, 3)),
+  'kv_einsum/w': ((3,), (2, 4)),
+  'attn_vec_einsum/w': ((1, 2), (3,)),
+  'mlp/gating_einsum': ((2,), (3,)),
+  'mlp/linear': ((1,), (2,)),
 }
 
 
@@ -57,11 +57,11 @@ def muon_axes(params: Any) -> Any:
 def schedule(config: Any) -> optax.Schedule:
   """Linear warm-up, then a cosine down to a hundredth of the peak."""
   return optax.warmup_cosine_decay_schedule(
-      0.0,
-      config.learning_rate,
-      config.warmup_steps,
-      config.steps,
-      0.01 * config.learning_rate,
+    0.0,
+    config.learning_rate,
+    config.warmup_steps,
+    config.steps,
+    0.01 * config.learning_rate,
   )
 
 
@@ -79,39 +79,39 @@ def optimizer(config: Any) -> optax.GradientTransformation:
     update = optax.adamw(rate, b2=0.98, weight_decay=config.weight_decay)
   elif config.optimizer == 'muon':
     update = contrib.muon(
-        rate,
-        weight_decay=config.weight_decay,
-        adam_b2=0.98,
-        adam_weight_decay=0.0,
-        muon_weight_dimension_numbers=muon_axes,
-        consistent_rms=0.2,
+      rate,
+      weight_decay=config.weight_decay,
+      adam_b2=0.98,
+      adam_weight_decay=0.0,
+      muon_weight_dimension_numbers=muon_axes,
+      consistent_rms=0.2,
     )
   else:
     raise ValueError(
-        f"optimizer: got {config.optimizer!r}, expected 'adamw' or 'muon'"
+      f"optimizer: got {config.optimizer!r}, expected 'adamw' or 'muon'"
     )
   return optax.chain(optax.clip_by_global_norm(config.clip), update)
 
 
 def init(
-    config: Any, dims: paligemma.Config, tx: optax.GradientTransformation
+  config: Any, dims: paligemma.Config, tx: optax.GradientTransformation
 ) -> State:
   """The state before the first step."""
   model, heads = jax.random.split(jax.random.key(config.seed))
   params = {
-      'model': paligemma.init(dims, model),
-      'heads': losses.init_heads(heads, dims.vision.width),
+    'model': paligemma.init(dims, model),
+    'heads': losses.init_heads(heads, dims.vision.width),
   }
   return State(params, tx.init(params), jnp.zeros((), jnp.int32))
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2), donate_argnums=(3,))
 def train_step(
-    dims: paligemma.Config,
-    tx: optax.GradientTransformation,
-    captions: bool,
-    state: State,
-    batch: dict[str, jax.Array],
+  dims: paligemma.Config,
+  tx: optax.GradientTransformation,
+  captions: bool,
+  state: State,
+  batch: dict[str, jax.Array],
 ) -> tuple[State, dict[str, jax.Array]]:
   """Updates the parameters once.
 
@@ -134,11 +134,11 @@ def train_step(
     total = sum(metrics.values())
     if captions:
       metrics['caption'] = losses.caption_loss(
-          model,
-          features,
-          batch['tokens'],
-          batch['mask_ar'],
-          batch['mask_loss'],
+        model,
+        features,
+        batch['tokens'],
+        batch['mask_ar'],
+        batch['mask_loss'],
       )
       total += CAPTION_WEIGHT * metrics['caption']
     return total, metrics

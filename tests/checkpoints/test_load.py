@@ -130,3 +130,13 @@ def test_unknown_name_far_from_any():
 def test_missing_file(path):
   with pytest.raises(FileNotFoundError, match='no such checkpoint'):
     checkpoints.load(path, config=CONFIG)
+
+
+@pytest.mark.parametrize('name', checkpoints.NAMES)
+def test_models_that_ship_with_the_package(name):
+  model = checkpoints.load(name)
+  assert model.config.name == name
+  assert model.tokenizer is not None
+  assert model.tokenizer.vocab_size <= model.config.text.vocab_size
+  ids = model.tokenizer.encode('a red circle')
+  assert model.tokenizer.decode(ids) == 'a red circle'

@@ -1,5 +1,6 @@
 """Properties of a model that no recorded number shows."""
 
+import dataclasses
 import functools
 
 import jax
@@ -19,9 +20,20 @@ PROMPT = GOLDEN['inputs/dec_text']
 MASK = GOLDEN['inputs/dec_mask_input']
 
 
+# Compiling is what takes the time here.
+FAST = {'xla_backend_optimization_level': 0}
+
+
 @pytest.fixture(scope='module')
 def model():
-  return parity.load_model('pg2_56', 'model.npz', unroll=False)
+  """The recorded model, cut to two layers."""
+  whole = parity.load_model('pg2_56', 'model.npz', unroll=False)
+  llm = whole.params['llm']
+  llm = llm | {'layers': jax.tree.map(lambda p: p[:2], llm['layers'])}
+  config = dataclasses.replace(
+    whole.config, text=dataclasses.replace(whole.config.text, depth=2)
+  )
+  return whole.replace(params=whole.params | {'llm': llm}, config=config)
 
 
 @pytest.fixture(autouse=True)
@@ -30,20 +42,27 @@ def precision():
     yield
 
 
-@functools.partial(jax.jit, static_argnames=('eos', 'method'))
+@functools.partial(
+  jax.jit, static_argnames=('eos', 'method'), compiler_options=FAST
+)
 def write(model, prefix, tokens, mask, eos=-1, method=None, key=None):
   return model.generate(
     prefix, tokens, mask, STEPS, eos=eos, method=method, key=key
   )
 
 
-@functools.partial(jax.jit, static_argnames='softcap')
+@functools.partial(jax.jit, static_argnames='softcap', compiler_options=FAST)
 def logits(model, prefix, tokens, mask_ar, softcap=True):
   return model.logits(prefix, tokens, mask_ar, softcap)
 
 
 def features():
   return jnp.asarray(GOLDEN['repz/zimg'])
+
+
+def plain():
+  """All vectors, as the Prefix that a bare array stands for."""
+  return prefix_of(features())
 
 
 def full():
@@ -86,7 +105,7 @@ def test_jit_equals_eager(model):
 
 
 def test_generate_is_the_argmax_of_the_full_forward(model):
-  x, prompt = features(), PROMPT[:, :3]
+  x, prompt = plain(), PROMPT[:, :3]
   tokens = write(model, x, prompt, np.ones_like(prompt, bool))
   text = np.concatenate([prompt, tokens[:, :-1]], axis=1)
   causal = np.tile(np.arange(text.shape[1]) >= 3, (3, 1)).astype(np.int32)
@@ -95,15 +114,15 @@ def test_generate_is_the_argmax_of_the_full_forward(model):
 
 
 def test_soft_cap_is_a_choice(model):
-  raw = np.asarray(logits(model, features(), *full(), softcap=False))
+  raw = np.asarray(logits(model, plain(), *full(), softcap=False))
   cap = model.config.text.final_softcap
-  close(logits(model, features(), *full()), cap * np.tanh(raw / cap), 1e-5)
+  close(logits(model, plain(), *full()), cap * np.tanh(raw / cap), 1e-5)
   far(raw, cap * np.tanh(raw / cap))
 
 
 def test_bare_array_means_all_valid(model):
-  want = logits(model, features(), *full())
-  close(logits(model, prefix_of(features()), *full()), want, 1e-6)
+  want = logits(model, plain(), *full())
+  close(logits(model, features(), *full()), want, 1e-6)
 
 
 def test_masked_vectors_have_no_influence(model):
@@ -112,7 +131,7 @@ def test_masked_vectors_have_no_influence(model):
   noise = jnp.where(valid[:, None], x, 100 * x[::-1])
   one, two = (prefix_of(t, valid) for t in (x, noise))
   close(logits(model, one, *full()), logits(model, two, *full()), 1e-6)
-  far(logits(model, one, *full()), logits(model, x, *full()))
+  far(logits(model, one, *full()), logits(model, plain(), *full()))
   np.testing.assert_array_equal(
     write(model, one, PROMPT, MASK), write(model, two, PROMPT, MASK)
   )
@@ -131,10 +150,10 @@ def test_masking_equals_dropping_with_positions_kept(model):
 
 def test_only_relative_positions_count(model):
   shifted = prefix_of(features(), positions=np.arange(N) + 40, end=N + 40)
-  want = logits(model, features(), *full())
+  want = logits(model, plain(), *full())
   close(logits(model, shifted, *full()), want, 3e-4)
   np.testing.assert_array_equal(
-    write(model, shifted, PROMPT, MASK), write(model, features(), PROMPT, MASK)
+    write(model, shifted, PROMPT, MASK), write(model, plain(), PROMPT, MASK)
   )
 
 
@@ -154,19 +173,20 @@ def test_closing_up_moves_vectors(model, keep):
 def test_order_of_vectors_is_their_positions(model):
   order = np.random.default_rng(0).permutation(N)
   shuffled = prefix_of(features()[:, order], positions=order, end=N)
-  want = logits(model, features(), *full())
+  want = logits(model, plain(), *full())
   close(logits(model, shuffled, *full()), want)
 
 
 def test_prompts_of_any_length_share_a_batch(model):
   assert len(set(MASK.sum(1))) > 1
-  together = np.asarray(write(model, features(), PROMPT, MASK))
+  together = np.asarray(write(model, plain(), PROMPT, MASK))
   junk = np.where(MASK, PROMPT, 77)
-  np.testing.assert_array_equal(write(model, features(), junk, MASK), together)
-  for row, length in enumerate(MASK.sum(1)):
+  np.testing.assert_array_equal(write(model, plain(), junk, MASK), together)
+  for row in np.argsort(MASK.sum(1))[[0, -1]]:
+    length = MASK[row].sum()
     alone = write(
       model,
-      features()[row : row + 1],
+      jax.tree.map(lambda t, row=row: t[row : row + 1], plain()),
       PROMPT[row : row + 1, :length],
       np.ones((1, length), bool),
     )
@@ -174,55 +194,56 @@ def test_prompts_of_any_length_share_a_batch(model):
 
 
 def test_rows_end_at_eos(model):
-  tokens = np.asarray(write(model, features(), PROMPT, MASK))
+  tokens = np.asarray(write(model, plain(), PROMPT, MASK))
   eos = int(tokens[1, 3])
   want = tokens.copy()
   for row in want:
     if eos in row:
       row[list(row).index(eos) + 1 :] = 0
   assert (want != tokens).any()
-  got = write(model, features(), PROMPT, MASK, eos=eos)
+  got = write(model, plain(), PROMPT, MASK, eos=eos)
   np.testing.assert_array_equal(got, want)
 
 
 def test_stops_when_all_rows_have_ended(model):
   x = features()[1:2]
-  tokens = np.asarray(write(model, x, PROMPT[1:2], MASK[1:2]))
+  tokens = np.asarray(write(model, plain(), PROMPT, MASK))[1:2]
   eos = int(tokens[0, 3])
   steps = list(tokens[0]).index(eos) + 1
   recorder = parity.Recorder([])
-  model.generate(x, PROMPT[1:2], MASK[1:2], STEPS, eos=eos, method=recorder)
+
+  @functools.partial(jax.jit, compiler_options=FAST)
+  def run(model):
+    return model.generate(
+      x, PROMPT[1:2], MASK[1:2], STEPS, eos=eos, method=recorder
+    )
+
+  run(model)
   jax.effects_barrier()
   assert len(recorder.logits) == steps < STEPS
 
 
 def test_sampling(model):
   hot = decoding.Sample(temperature=2.0)
-  args = (model, features(), PROMPT, MASK)
+  args = (model, plain(), PROMPT, MASK)
   one = write(*args, method=hot, key=jax.random.key(0))
   np.testing.assert_array_equal(
     one, write(*args, method=hot, key=jax.random.key(0))
   )
   assert (one != write(*args, method=hot, key=jax.random.key(1))).any()
-  np.testing.assert_array_equal(
-    write(*args, method=decoding.Sample(top_p=0.0), key=jax.random.key(0)),
-    write(*args),
-  )
 
 
-@pytest.mark.parametrize('beams', [1, 3])
-def test_beam(model, beams):
+def test_beam_is_at_least_as_likely_as_greedy(model):
   prompt = PROMPT[:, :3]
-  args = (model, features(), prompt, np.ones_like(prompt, bool))
+  args = (model, plain(), prompt, np.ones_like(prompt, bool))
   greedy = np.asarray(write(*args))
-  beam = np.asarray(write(*args, method=decoding.Beam(beams)))
-  if beams == 1:
-    np.testing.assert_array_equal(beam, greedy)
+  beam = np.asarray(write(*args, method=decoding.Beam(3)))
+  assert (beam != greedy).any()
 
   def score(tokens):
     text = np.concatenate([prompt, tokens[:, :-1]], axis=1)
     causal = np.tile(np.arange(text.shape[1]) >= 3, (3, 1)).astype(np.int32)
-    logp = jax.nn.log_softmax(logits(model, features(), text, causal)[:, 2:])
+    logp = jax.nn.log_softmax(logits(model, plain(), text, causal)[:, 2:])
     return np.take_along_axis(np.asarray(logp), tokens[..., None], 2).sum(
       (1, 2)
     )

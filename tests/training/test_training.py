@@ -11,8 +11,7 @@ import jax
 import numpy as np
 import pytest
 
-from collab_jax import checkpoints
-from collab_jax import training
+from collab_jax import checkpoints, training
 from collab_jax.data import world
 from collab_jax.models import paligemma
 from collab_jax.training import batches, losses, step
@@ -30,7 +29,14 @@ def source():
 
 def test_vocabulary_spells_words(source):
   pieces = source.tokenizer.pieces('a small red star on grass')
-  assert [p.strip('▁') for p in pieces] == 'a small red star on grass'.split()
+  assert [p.strip('▁') for p in pieces] == [
+    'a',
+    'small',
+    'red',
+    'star',
+    'on',
+    'grass',
+  ]
   assert len(source.tokenizer.prompt(CONFIG.prompt)) == 4
 
 
@@ -140,5 +146,5 @@ def test_killed_run_goes_on_as_if_nothing_had_happened(tmp_path):
 
 def test_other_settings_are_refused(tmp_path):
   (tmp_path / 'config.json').write_text('{"seed": 1}')
-  with pytest.raises(ValueError, match='seed: got 0, expected 1'):
+  with pytest.raises(ValueError, match='other settings'):
     training.train(CONFIG, tmp_path)

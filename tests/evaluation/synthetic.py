@@ -1,0 +1,68 @@
+"""Plausible records without a model."""
+
+import random
+
+METHODS = {
+  ('kmeans', 'init', '++'): 0.9,
+  ('kmeans', 'init', 'random'): 0.8,
+  ('random', 'rebuild', 'nearest'): 0.5,
+  ('random', 'rebuild', 'keep'): 0.4,
+  ('random', 'rebuild', 'close'): 0.4,
+  ('random', 'rebuild', 'zero'): 0.2,
+}
+_WORDS = (
+  *('a', 'large', 'red', 'star', 'left', 'of', 'the'),
+  *('small', 'blue', 'ring', 'on', 'wet', 'green', 'grass'),
+)
+
+
+def _caption(truth, right, rng):
+  return ' '.join(w if rng.random() < right else 'dog' for w in truth)
+
+
+def make(images=20, ks=(1, 2, 4, 8), seeds=(0, 1, 2), methods=None):
+  """Records whose captions get better with k."""
+  rng = random.Random(0)
+  truths = [rng.sample(_WORDS, 12) for _ in range(images)]
+  references = [
+    [' '.join(t), ' '.join(t[:10]), ' '.join(t[2:])] for t in truths
+  ]
+  records = []
+
+  def add(codec, name, seed, sent, size, right):
+    records.extend(
+      {
+        'image_id': i,
+        'codec': codec,
+        'name': name,
+        'seed': seed,
+        'caption': _caption(truth, right, rng),
+        'references': references[i],
+        'sent': sent,
+        'vectors': 256,
+        'ratio': sent / 256,
+        'bytes': {'x': size} if size else {},
+        'total_bytes': size,
+        'distortion': None,
+        'seconds': {'caption': 0.01},
+        'model': 'tiny',
+        'data': 'scenes/test',
+        'slots': {'shape': right, 'pair': right, 'relation': None},
+      }
+      for i, truth in enumerate(truths)
+    )
+
+  feature = {'codec': 'feature', 'split': 'encoder'}
+  for (quantizer, field, value), skill in (methods or METHODS).items():
+    for k in ks:
+      codec = {**feature, 'quantizer': quantizer, 'k': k, field: value}
+      name = f'{quantizer}(k={k},{field}={value})'
+      right = 1 - (1 - skill) / (1 + k / 4)
+      for seed in seeds:
+        add(codec, name, seed, k, 256 * k + 32, right)
+  full = {**feature, 'quantizer': 'identity', 'dtype': 'float16'}
+  add(full, 'identity', 0, 256, 65536, 0.99)
+  for kind in ('zeroed', 'mean', 'shuffled'):
+    blind = {'codec': 'blind', 'split': 'encoder', 'kind': kind}
+    add(blind, f'blind({kind})', 0, 0, 0, 0.3)
+  return records

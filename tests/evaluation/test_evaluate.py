@@ -1,0 +1,241 @@
+"""Records: the same at any batch size, after a kill, and never mixed."""
+
+import json
+import os
+from pathlib import Path
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import jax
+import pytest
+
+from collab_jax import captioner as captioning
+from collab_jax import codecs, data, evaluation, quantizers
+from collab_jax.evaluation import records as files
+from tests import standin
+
+ROOT = Path(__file__).parents[2]
+BLIND = ('zeroed', 'mean', 'shuffled')
+
+
+def make_codecs(model):
+  chosen = [
+    quantizers.KMeans(k=4),
+    quantizers.Random(k=4, rebuild='close'),
+    quantizers.Identity(),
+  ]
+  return [codecs.FeatureCodec(model, q) for q in chosen]
+
+
+def run(path=None, *, limit=10, batch_size=7, max_tokens=5, split='test', **kw):
+  model = standin.small()
+  settings = {'seeds': (0, 1), 'blind': BLIND, 'progress': False} | kw
+  return evaluation.evaluate(
+    make_codecs(model),
+    captioner=captioning.Captioner(model, max_tokens),
+    data=data.scenes(split, limit=limit),
+    path=path,
+    batch_size=batch_size,
+    **settings,
+  )
+
+
+def timeless(records):
+  return [{n: v for n, v in r.items() if n != 'seconds'} for r in records]
+
+
+def assert_same(got, expected):
+  """Compares all but seconds; distortions but for their last digit."""
+  got, expected = timeless(got), timeless(expected)
+  for a, b in zip(got, expected, strict=True):
+    first, second = a.pop('distortion'), b.pop('distortion')
+    assert (first is None) == (second is None)
+    assert first is None or first == pytest.approx(second, rel=1e-5)
+    assert a == b
+
+
+@pytest.fixture(scope='module')
+def whole(tmp_path_factory):
+  path = tmp_path_factory.mktemp('whole') / 'records.jsonl'
+  return run(path), path
+
+
+def test_records_say_everything(whole):
+  records, path = whole
+  # 10 images; two codecs with two seeds, one that ignores the key, 3 blind.
+  assert len(records) == 10 * (2 * 2 + 1 + 3)
+  keys = {files.key_of(r) for r in records}
+  assert len(keys) == len(records)
+  example = data.scenes('test')[0]
+  first = records[0]
+  assert first['image_id'] == example.image_id
+  assert first['references'] == list(example.captions)
+  assert first['ratio'] == 4 / 64
+  assert sum(first['bytes'].values()) == first['total_bytes'] == 16 + 4 * 32
+  assert first['distortion'] > 0
+  assert set(first['seconds']) == {'encode', 'quantize', 'decode', 'caption'}
+  assert first['slots'] == data.slots(first['caption'], example.info)
+  closed = next(r for r in records if r['name'].startswith('random'))
+  assert closed['distortion'] is None
+  blind = [r for r in records if r['codec']['codec'] == 'blind']
+  assert {r['total_bytes'] for r in blind} == {0}
+  assert sorted(map(str, evaluation.read_records(path))) == sorted(
+    str(json.loads(json.dumps(r))) for r in records
+  )
+
+
+def test_blind_captions(whole):
+  records, _ = whole
+  by_name = {}
+  for r in records:
+    by_name.setdefault(r['name'], {})[r['image_id']] = r['caption']
+  assert len(set(by_name['blind(zeroed)'].values())) == 1
+  assert len(set(by_name['blind(mean)'].values())) == 1
+  # The stand-in's captions survive 16 bits.
+  full, shuffled = by_name['identity'], by_name['blind(shuffled)']
+  assert sorted(full.values()) == sorted(shuffled.values())
+  assert full != shuffled
+
+
+@pytest.mark.parametrize('batch_size', [1, 64])
+def test_any_batch_size(whole, batch_size):
+  assert_same(run(batch_size=batch_size), whole[0])
+
+
+def test_resumed_after_a_torn_line(whole, tmp_path):
+  records, path = whole
+  lines = path.read_bytes().splitlines(keepends=True)
+  torn = tmp_path / 'records.jsonl'
+  torn.write_bytes(b''.join(lines[:33]) + lines[33][:40])
+  sidecar = 'records.settings.json'
+  (tmp_path / sidecar).write_bytes((path.parent / sidecar).read_bytes())
+  assert timeless(run(torn)) == timeless(records)
+  again = torn.read_bytes().splitlines(keepends=True)
+  assert again[:33] == lines[:33]
+  assert timeless(map(json.loads, again)) == timeless(map(json.loads, lines))
+
+
+def test_nothing_is_computed_twice(whole):
+  _, path = whole
+  before = path.read_bytes()
+  start = time.process_time()
+  run(path)
+  assert path.read_bytes() == before
+  assert time.process_time() - start < 5
+
+
+def test_more_of_the_same_is_added(tmp_path):
+  path = tmp_path / 'records.jsonl'
+  settings = {'blind': (), 'batch_size': 1}
+  run(path, limit=2, seeds=(0,), **settings)
+  more = run(path, limit=3, **settings)
+  assert_same(more, run(limit=3, **settings))
+  assert len(evaluation.read_records(path)) == len(more)
+
+
+_SCRIPT = """
+    import sys
+    from pathlib import Path
+    from collab_jax import checkpoints
+    from tests import standin
+    from tests.evaluation import test_evaluate
+    standin.small = lambda: checkpoints.load(sys.argv[1])
+    test_evaluate.run(Path(sys.argv[2]), batch_size=1)
+"""
+
+
+def test_killed_and_resumed(whole, tmp_path):
+  path = tmp_path / 'records.jsonl'
+  process = subprocess.Popen(
+    [
+      *(sys.executable, '-c', textwrap.dedent(_SCRIPT)),
+      *(str(standin.folder()), str(path)),
+    ],
+    cwd=ROOT,
+    env={**os.environ, 'PYTHONPATH': str(ROOT)},
+  )
+  try:
+    while process.poll() is None:
+      if path.exists() and path.read_bytes().count(b'\n') > 12:
+        break
+      time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+  finally:
+    process.kill()
+    code = process.wait()
+  assert code == -signal.SIGKILL
+  assert 12 < len(evaluation.read_records(path)) < len(whole[0])
+  assert_same(run(path, batch_size=1), whole[0])
+  assert len(evaluation.read_records(path)) == len(whole[0])
+
+
+@pytest.mark.parametrize(
+  ('change', 'said'),
+  [
+    ({'max_tokens': 6}, r'captioner.max_tokens: the file has 5, this run 6'),
+    ({'split': 'dense'}, r"data: .*'scenes/test', this run 'scenes/dense'"),
+    ({'limit': 9}, r'blind\(mean\) images: the file has 10, this run 9'),
+  ],
+)
+def test_other_settings_are_refused(whole, change, said):
+  _, path = whole
+  before = path.read_bytes()
+  with pytest.raises(evaluation.SettingsError, match=said):
+    run(path, **change)
+  assert path.read_bytes() == before
+
+
+def test_another_model_is_refused(whole):
+  model = standin.small()
+  other = model.replace(params=jax.tree.map(lambda p: p * 1.01, model.params))
+  with pytest.raises(evaluation.SettingsError, match=r'model\.checksum'):
+    evaluation.evaluate(
+      make_codecs(other),
+      captioner=captioning.Captioner(other, 5),
+      data=data.scenes('test', limit=10),
+      path=whole[1],
+    )
+
+
+def test_two_runs_at_once_are_refused(whole):
+  _, path = whole
+  settings = json.loads(path.with_suffix('.settings.json').read_text())
+  with (
+    files.Store(path, settings, {}),
+    pytest.raises(BlockingIOError, match='another run is writing'),
+  ):
+    run(path)
+
+
+def test_records_without_settings_are_refused(whole, tmp_path):
+  lone = tmp_path / 'records.jsonl'
+  lone.write_bytes(whole[1].read_bytes())
+  with pytest.raises(evaluation.SettingsError, match='is missing'):
+    run(lone)
+
+
+def test_a_damaged_file_is_refused(tmp_path):
+  path = tmp_path / 'records.jsonl'
+  path.write_text('{"image_id": 1}\n{}\n')
+  with pytest.raises(ValueError, match=r'records.jsonl:1 is no record'):
+    evaluation.read_records(path)
+
+
+def test_wrong_arguments():
+  model = standin.small()
+  codec = codecs.FeatureCodec(model, 'identity')
+  captioner = captioning.Captioner(model, 5)
+  reader = data.scenes('test', limit=2)
+  with pytest.raises(ValueError, match='codecs given twice: identity'):
+    evaluation.evaluate([codec, codec], captioner=captioner, data=reader)
+  with pytest.raises(ValueError, match='scenes/test is empty'):
+    evaluation.evaluate(
+      [codec], captioner=captioner, data=data.scenes('test', limit=0)
+    )
+  with pytest.raises(ValueError, match="got 'dark', expected one of"):
+    evaluation.evaluate(
+      [codec], captioner=captioner, data=reader, blind=['dark']
+    )

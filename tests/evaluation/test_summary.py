@@ -1,0 +1,134 @@
+"""Records to rows, and rows to text."""
+
+import numpy as np
+import pytest
+
+from collab_jax import evaluation, metrics
+from collab_jax.evaluation import series, tables
+from tests.evaluation import synthetic
+
+
+@pytest.fixture(scope='module')
+def records():
+  return synthetic.make()
+
+
+@pytest.fixture(scope='module')
+def rows(records):
+  return evaluation.summarize(records, resamples=200)
+
+
+def test_scores_are_the_metrics_of_the_captions(records, rows):
+  row = next(r for r in rows if r['name'] == 'kmeans(k=4,init=++)')
+  expected = {'bleu1': [], 'bleu4': [], 'cider': [], 'rouge_l': []}
+  for seed in range(3):
+    own = [r for r in records if r['name'] == row['name'] and r['seed'] == seed]
+    texts = [r['caption'] for r in own], [r['references'] for r in own]
+    expected['bleu1'].append(metrics.bleu(*texts)['bleu1'])
+    expected['bleu4'].append(metrics.bleu(*texts)['bleu4'])
+    expected['cider'].append(metrics.cider(*texts))
+    expected['rouge_l'].append(metrics.rouge_l(*texts))
+  for name, values in expected.items():
+    assert row[name] == pytest.approx(np.mean(values), rel=1e-9), name
+  assert (row['images'], row['seeds'], row['sent']) == (20, 3, 4)
+  assert row['bytes'] == 4 * 256 + 32
+  assert row['slots']['relation'] is None
+  assert row['bleu4_low'] < row['bleu4'] < row['bleu4_high']
+
+
+def test_share_kept_is_of_all_vectors(rows):
+  full = evaluation.full(rows)
+  assert full['name'] == 'identity'
+  assert full['kept'] == full['kept_low'] == full['kept_high'] == 1
+  for row in rows:
+    assert row['kept'] == pytest.approx(row['bleu4'] / full['bleu4'])
+    assert row['kept_low'] <= row['kept'] <= row['kept_high']
+
+
+def test_without_all_vectors_nothing_is_kept(records):
+  rows = evaluation.summarize(
+    [r for r in records if r['name'] != 'identity'], resamples=5
+  )
+  assert {row['kept'] for row in rows} == {None}
+  assert 'share' in evaluation.pivot(rows)
+  assert evaluation.table(rows)
+
+
+def test_images_without_every_seed_are_left_out(records):
+  name = 'kmeans(k=1,init=++)'
+  some = [
+    r
+    for r in records
+    if not (r['name'] == name and r['seed'] == 2 and r['image_id'] < 5)
+  ]
+  rows = evaluation.summarize(some, resamples=5)
+  assert {r['name']: r['images'] for r in rows}[name] == 15
+  assert {r['name']: r['images'] for r in rows}['identity'] == 20
+
+
+def test_curves_are_the_paper_s_methods(rows):
+  curves = evaluation.curves(rows)
+  assert [*curves] == [
+    'k-means++',
+    'k-means, random start',
+    'random subset, nearest sent',
+    'random subset, positions kept',
+    'random subset, closed up',
+    'random subset, rest zeroed',
+  ]
+  for curve in curves.values():
+    assert [row['sent'] for row in curve] == [1, 2, 4, 8]
+
+
+def test_other_settings_have_other_names():
+  feature = {'codec': 'feature', 'split': 'encoder'}
+  kmeans = {**feature, 'quantizer': 'kmeans', 'k': 8, 'init': '++'}
+  assert series.label({'codec': kmeans}) == 'k-means++'
+  coarse = {**kmeans, 'centroids': 'scalar(bits=4)'}
+  assert 'scalar(bits=4)' in series.label({'codec': coarse})
+  assert 'head' in series.label({'codec': {**kmeans, 'split': 'head'}})
+  own = {**feature, 'quantizer': '__main__:Mine', 'k': 4}
+  assert series.label({'codec': own}) == 'Mine'
+
+
+def test_crossing():
+  curve = [{'ratio': x, 'bleu4': y} for x, y in ((1, 10), (4, 30), (8, 20))]
+  assert evaluation.crossing(curve, 20) == pytest.approx(2)
+  assert evaluation.crossing(curve, 10) == 1
+  assert evaluation.crossing(curve, 5) == 1
+  assert evaluation.crossing(curve, 31) is None
+
+
+def test_numbers_as_people_read_them():
+  shares = (None, 0, 1 / 256, 1 / 16, 1 / 8, 0.5, 1)
+  assert [*map(tables.percent, shares)] == [
+    *('-', '0%', '0.4%', '6.3%', '12.5%', '50%', '100%')
+  ]
+  assert [tables.size(n) for n in (0, 999, 2080, 65536)] == [
+    *('0 B', '999 B', '2.1 kB', '65.5 kB')
+  ]
+
+
+def test_tables_are_aligned_and_complete(rows):
+  text = evaluation.table(rows)
+  lines = text.split('\n')
+  assert len(lines) == 1 + len(rows)
+  pivot = evaluation.pivot(rows).split('\n')
+  assert pivot[0].split() == ['vectors', 'sent', '1', '2', '4', '8']
+  k8 = next(r for r in rows if r['name'] == 'kmeans(k=8,init=++)')
+  line = next(line for line in pivot if line.startswith('k-means++'))
+  assert line.endswith(f'{k8["bleu4"]:.1f}')
+  assert max(map(len, pivot)) < 80
+
+
+def test_findings(rows):
+  text = '\n'.join(evaluation.findings(rows))
+  k8 = next(r for r in rows if r['name'] == 'kmeans(k=8,init=++)')
+  assert f'keep {100 * k8["kept"]:.0f}%' in text
+  assert 'To match them, random subset, rest zeroed' in text
+  assert evaluation.findings([r for r in rows if r['sent'] != 8]) == []
+
+
+def test_no_records():
+  with pytest.raises(ValueError, match='no records'):
+    evaluation.summarize([])

@@ -1,0 +1,136 @@
+"""Figures from records, without a model; maps from a small one."""
+
+import jax
+import numpy as np
+from PIL import Image
+import pytest
+
+from collab_jax import captioner as captioning
+from collab_jax import data, evaluation, plots
+from collab_jax.plots import style
+from tests import standin
+from tests.evaluation import synthetic
+
+
+@pytest.fixture(scope='module')
+def records():
+  return synthetic.make()
+
+
+@pytest.fixture(scope='module')
+def rows(records):
+  return evaluation.summarize(records, resamples=50)
+
+
+@pytest.mark.parametrize('x', ['ratio', 'bytes'])
+def test_axes_hold_the_numbers(rows, x):
+  axes = plots.tradeoff(rows, x=x).axes[0]
+  lines = {line.get_label(): line for line in axes.lines}
+  for name, curve in evaluation.curves(rows).items():
+    np.testing.assert_allclose(
+      lines[name].get_xydata(), [(row[x], row['bleu4']) for row in curve]
+    )
+  for name, kind in (
+    ('all vectors', 'identity'),
+    ('blind: mean features', 'blind(mean)'),
+    ('blind: features zeroed', 'blind(zeroed)'),
+    ("blind: another image's", 'blind(shuffled)'),
+  ):
+    row = next(r for r in rows if r['name'] == kind)
+    assert set(lines[name].get_ydata()) == {row['bleu4']}
+  assert axes.get_xscale() == 'log'
+  texts = ' '.join(t.get_text() for t in axes.texts)
+  assert all(name in texts for name in evaluation.curves(rows))
+
+
+def test_the_paper_s_axis_and_claims(rows):
+  figure = plots.tradeoff(rows)
+  axes = figure.axes[0]
+  labels = [t.get_text() for t in axes.get_xticklabels()]
+  assert labels == ['0.4%', '0.8%', '1.6%', '3.1%']
+  stars = [ln for ln in axes.lines if ln.get_label() == 'the paper']
+  full = evaluation.full(rows)['bleu4']
+  # A random 40% lies beyond k = 8, and is left out with it.
+  assert [s.get_xydata().tolist() for s in stars] == [[[8 / 256, 0.8 * full]]]
+  bare = plots.tradeoff(rows, claims=False).axes[0]
+  assert 'the paper' not in [ln.get_label() for ln in bare.lines]
+
+
+def test_bands_are_the_intervals(rows):
+  axes = plots.tradeoff(rows).axes[0]
+  curve = evaluation.curves(rows)['k-means++']
+  edges = {y for p in axes.collections for _, y in p.get_paths()[0].vertices}
+  for row in curve:
+    assert row['bleu4_low'] in edges
+    assert row['bleu4_high'] in edges
+
+
+def test_title_tells_what_it_is(records):
+  figure = plots.tradeoff(records)
+  text = ' '.join(t.get_text() for t in figure.texts)
+  assert 'tiny model on 20 generated scenes (scenes/test)' in text
+  assert '3 seeds' in text
+
+
+def test_any_quantizer_gets_a_line_of_its_own():
+  own = {('__main__:Mine', 'field', 1): 0.7, ('pool', 'size', 2): 0.6}
+  rows = evaluation.summarize(
+    synthetic.make(methods=own, seeds=(0,)), resamples=5
+  )
+  looks = style.curve_styles([*evaluation.curves(rows)])
+  assert len(set(looks.values())) == 2
+  assert plots.tradeoff(rows)
+
+
+def test_colours_differ_in_grey_or_by_marker():
+  looks = style.CURVES.values()
+  assert len({marker for _, marker, _ in looks}) == len(looks)
+  assert len({colour for colour, _, _ in looks}) == len(looks)
+
+
+def test_wrong_axis_and_nothing_to_draw(rows):
+  with pytest.raises(ValueError, match="x: got 'bits', expected 'ratio'"):
+    plots.tradeoff(rows, x='bits')
+  with pytest.raises(ValueError, match='no records'):
+    plots.tradeoff([])
+
+
+def test_saved_as_png_and_svg(rows, tmp_path):
+  figure = plots.tradeoff(rows)
+  png, svg = plots.save(figure, tmp_path / 'new' / 'fig3')
+  with Image.open(png) as picture:
+    assert picture.size == (1720, 1000)
+  first = svg.read_bytes()
+  assert first.startswith(b'<?xml')
+  plots.save(figure, tmp_path / 'new' / 'fig3')
+  assert svg.read_bytes() == first
+
+
+def test_labels_are_spread():
+  places = style.spread([5, 5, 5.1, 9, 0], 1, 0, 10)
+  assert np.all(np.diff(sorted(places)) >= 1 - 1e-9)
+  assert places[3] == pytest.approx(9)
+  assert places[0] < places[1] < places[2]
+  assert min(style.spread([-3, -3], 1, 0, 10)) == 0
+
+
+def test_maps_of_a_picture():
+  model = standin.small()
+  image = data.scenes('test')[0].image
+  captioner = captioning.Captioner(model, 4)
+  figure = plots.fig2(model, image, ks=(4,), captioner=captioner)
+  titles = {a.get_title(): a for a in figure.axes if a.get_title()}
+  assert [*titles] == ['picture', 'features', 'k = 4']
+  features = model.encode_image(image[None] / 127.5 - 1.0)[0]
+  norms = np.linalg.norm(features, axis=-1).reshape(8, 8)
+  shown = titles['features'].images[0].get_array()
+  np.testing.assert_allclose(shown, norms, rtol=1e-3)
+  # Four clusters have four norms and four colours.
+  quantized = titles['k = 4'].images[0].get_array()
+  assert len(np.unique(np.asarray(quantized))) == 4
+  below = figure.axes[figure.axes.index(titles['k = 4']) + 1]
+  colours = np.asarray(below.images[0].get_array()).reshape(-1, 3)
+  assert len(np.unique(colours, axis=0)) == 4
+  again = plots.fig2(model, image, ks=(4,), key=jax.random.key(0))
+  other = next(a for a in again.axes if a.get_title() == 'k = 4')
+  assert (other.images[0].get_array() == quantized).all()

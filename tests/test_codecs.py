@@ -1,0 +1,153 @@
+"""Pictures to bytes, and bytes to prefixes and captions."""
+
+import jax
+import numpy as np
+import pytest
+
+from collab_jax import captioner as captioning
+from collab_jax import codecs, data, message, quantizers, wire
+from tests import standin
+
+KEY = jax.random.key(3)
+
+
+@pytest.fixture(scope='module')
+def model():
+  return standin.small()
+
+
+@pytest.fixture(scope='module')
+def images():
+  reader = data.scenes('test', limit=5)
+  return np.stack([reader[i].image for i in range(5)])
+
+
+@pytest.fixture(scope='module')
+def codec(model):
+  return codecs.FeatureCodec(model, quantizers.KMeans(k=4))
+
+
+def test_bytes_are_the_wire_format_of_the_message(codec, images):
+  packets = codec.encode(images, KEY, [7, 8, 9, 10, 11])
+  features = codec.features(images)
+  key = jax.random.fold_in(KEY, 9)
+  one = codec.quantizer.quantize({}, features[2], key)
+  assert packets[2] == wire.pack(jax.device_get(one), codec.fields)
+  sizes = codec.sizes(packets[2])
+  assert sum(sizes.values()) == len(packets[2])
+  assert sizes == {'assignments': 16, 'centroids/x': 4 * 16 * 2}
+
+
+def test_an_image_gives_the_same_bytes_in_any_company(codec, images):
+  ids = [7, 8, 9, 10, 11]
+  together = codec.encode(images, KEY, ids)
+  order = [3, 0, 4]
+  others = codec.encode(images[order], KEY, [ids[i] for i in order])
+  assert others == [together[i] for i in order]
+  assert codec.encode(images, jax.random.key(4), ids) != together
+
+
+def test_prefix_is_the_projection_of_what_was_rebuilt(codec, model, images):
+  packets = codec.encode(images, KEY)
+  prefix = codec.decode(packets)
+  received = wire.unpack(packets[1], codec.fields)
+  tokens = codec.quantizer.dequantize({}, received)
+  np.testing.assert_allclose(
+    prefix.x[1], model.project(tokens.x[None])[0], rtol=1e-4, atol=1e-4
+  )
+  assert prefix.valid.all()
+  assert prefix.end.tolist() == [64] * 5
+
+
+def test_exact_features_give_the_model_s_own_prefix(model, images):
+  codec = codecs.FeatureCodec(model, quantizers.Identity('float32'))
+  x = model.encode_image(codecs.to_float(images))
+  prefix = codec.decode(codec.encode(images, KEY))
+  np.testing.assert_allclose(prefix.x, model.project(x), rtol=1e-4, atol=1e-4)
+
+
+def test_split_after_the_head(model, images):
+  codec = codecs.FeatureCodec(
+    model, quantizers.Random(k=4, rebuild='keep'), split='head'
+  )
+  features = codec.features(images)
+  assert features.shape == (5, 64, 24)
+  prefix = codec.decode(codec.encode_features(features, KEY))
+  rows = np.arange(5)[:, None]
+  sent = np.asarray(features)[rows, prefix.positions]
+  np.testing.assert_allclose(prefix.x, sent, rtol=1e-3, atol=1e-3)
+  assert codec.name.endswith('@head')
+  assert codec.describe()['split'] == 'head'
+
+
+def test_names_differ_between_settings(model):
+  made = [
+    codecs.FeatureCodec(model, quantizer, split).name
+    for split in codecs.SPLITS
+    for quantizer in (
+      quantizers.KMeans(k=4),
+      quantizers.KMeans(k=4, init='++'),
+      quantizers.Random(k=4),
+      quantizers.Identity(),
+    )
+  ]
+  assert len(set(made)) == len(made)
+
+
+def test_wrong_split_is_refused(model):
+  with pytest.raises(ValueError, match="got 'middle', expected 'encoder'"):
+    codecs.FeatureCodec(model, 'identity', split='middle')
+
+
+def test_damaged_bytes_are_refused(codec, images):
+  packets = codec.encode(images, KEY)
+  with pytest.raises(wire.FormatError):
+    codec.decode([*packets[:-1], packets[-1][:-1]])
+
+
+@pytest.mark.parametrize('m', [5, 40])
+def test_captions_do_not_depend_on_padding(model, m):
+  captioner = captioning.Captioner(model, max_tokens=6)
+  x = np.asarray(jax.random.normal(jax.random.key(0), (3, m, 24)))
+  tokens, mask = captioner.tokenize(['caption en'] * 3)
+  generate = jax.jit(lambda *args: model.generate(*args, max_tokens=6))
+  ids = np.asarray(generate(x, tokens, mask))
+  assert captioner(x) == [model.tokenizer.decode(row) for row in ids]
+
+
+def test_buckets_are_few():
+  lengths = set()
+  for m in range(1, 257):
+    prefix = message.Prefix(
+      jax.ShapeDtypeStruct((1, m, 2), np.float32),
+      jax.ShapeDtypeStruct((1, m), bool),
+      jax.ShapeDtypeStruct((1, m), np.int32),
+      jax.ShapeDtypeStruct((1,), np.int32),
+    )
+    lengths.add(jax.eval_shape(captioning.bucket, prefix).x.shape[1])
+  assert lengths == {16, 32, 64, 128, 256}
+
+
+def test_what_a_bucket_adds_is_not_seen():
+  prefix = message.Prefix(
+    np.ones((2, 3, 4), np.float32),
+    np.ones((2, 3), bool),
+    np.tile(np.arange(3, dtype=np.int32), (2, 1)),
+    np.full(2, 9, np.int32),
+  )
+  padded = captioning.bucket(prefix)
+  assert padded.x.shape == (2, 16, 4)
+  assert np.asarray(padded.valid).sum(1).tolist() == [3, 3]
+  assert padded.end.tolist() == [9, 9]
+
+
+def test_prompts(model):
+  captioner = captioning.Captioner(model, max_tokens=4)
+  x = jax.random.normal(jax.random.key(0), (2, 4, 24))
+  both = captioner(x, ['caption en', 'a red star'])
+  assert both[0] == captioner(x)[0]
+  assert both[1] == captioner(x, 'a red star')[1]
+  with pytest.raises(ValueError, match='got 3 prompts for 2 rows'):
+    captioner(x, ['a', 'b', 'c'])
+  with pytest.raises(ValueError, match='max_tokens: got 0'):
+    captioning.Captioner(model, max_tokens=0)

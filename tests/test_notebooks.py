@@ -1,0 +1,47 @@
+"""The notebooks run, in their small mode, and hold no outputs."""
+
+from pathlib import Path
+
+import nbclient
+import nbformat
+import pytest
+
+from tests import standin
+
+ROOT = Path(__file__).parents[1]
+NOTEBOOKS = sorted((ROOT / 'colab').glob('*.ipynb'))
+
+
+@pytest.mark.parametrize('path', NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebook_runs(path, monkeypatch):
+  monkeypatch.setenv('COLLAB_JAX_SMOKE', '1')
+  monkeypatch.setenv('PYTHONPATH', str(ROOT))
+  notebook = nbformat.read(path, as_version=4)
+  for cell in notebook.cells:
+    cell.source = cell.source.replace(
+      "cj.load('tiny')", f'cj.load({standin.shipped()!r})'
+    )
+  client = nbclient.NotebookClient(notebook, timeout=600, kernel_name='python3')
+  client.execute(cwd=str(ROOT))
+  shown = [
+    output
+    for cell in notebook.cells
+    for output in cell.get('outputs', [])
+    if 'image/png' in output.get('data', {})
+  ]
+  assert len(shown) == 5  # The picture, Fig. 2, and Fig. 3 three times.
+
+
+@pytest.mark.parametrize('path', NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebook_is_clean_and_short(path):
+  notebook = nbformat.read(path, as_version=4)
+  nbformat.validate(notebook)
+  assert len(notebook.cells) <= 25
+  code = [cell for cell in notebook.cells if cell.cell_type == 'code']
+  assert not any(cell.outputs or cell.execution_count for cell in code)
+  assert 'colab-badge.svg' in notebook.cells[0].source
+  assert "if 'google.colab' in sys.modules" in code[0].source
+
+
+def test_there_are_notebooks():
+  assert [path.stem for path in NOTEBOOKS] == ['quickstart']
