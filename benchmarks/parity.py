@@ -89,7 +89,7 @@ def image_tower(model: paligemma.Model, golden: Arrays) -> Arrays:
   out = {'bf16w/encoded': encoded, 'bf16w/zimg': zimg, 'rep/zimg': rep}
   out |= {'enc/encoded': encoded, 'enc/zimg': zimg}
   with jax.default_matmul_precision('highest'):
-    x = siglip.stem(config, params, golden['inputs/images'])
+    x = siglip.stem(config, params, jnp.asarray(golden['inputs/images']))
     out['enc/stem'] = x.reshape(golden['enc/stem'].shape)
     x = out['enc/with_posemb'] = x + params['pos_embedding']
     layers = params['Transformer']['encoderblock']
@@ -102,7 +102,9 @@ def image_tower(model: paligemma.Model, golden: Arrays) -> Arrays:
 def whole_sequences(model: paligemma.Model, golden: Arrays) -> Arrays:
   """The decoder on image, prompt and suffix at once: full/, rep/, repz/."""
   config, llm = model.config.text, model.params['llm']
-  text, mask_ar = (golden[f'inputs/full_{k}'] for k in ('text', 'mask_ar'))
+  text, mask_ar = (
+    jnp.asarray(golden[f'inputs/full_{k}']) for k in ('text', 'mask_ar')
+  )
 
   @jax.jit
   def run(model, zimg):
@@ -133,7 +135,8 @@ def whole_sequences(model: paligemma.Model, golden: Arrays) -> Arrays:
       for name in ('text_logits', 'text_logits_capped', 'llm_encoded'):
         out[group + name] = results[name]
   logp = jax.nn.log_softmax(out['full/text_logits'][:, :-1])
-  logp = np.take_along_axis(np.asarray(logp), text[:, 1:, None], 2)[..., 0]
+  labels = np.asarray(text)[:, 1:, None]
+  logp = np.take_along_axis(np.asarray(logp), labels, 2)[..., 0]
   weight = golden['inputs/full_mask_loss'][:, 1:]
   out['full/example_nll'] = -(logp * weight).sum(1) / weight.sum(1)
   return jax.tree.map(np.asarray, out)

@@ -11,6 +11,7 @@ import numpy as np
 
 from collab_jax import message as messages
 from collab_jax.models import paligemma
+from collab_jax.models import tokenizer as tokenizer_lib
 
 # Prefixes shorter than this are padded to it, longer ones to a power of two,
 # so that a sweep over k compiles a few programs and not one per k.
@@ -95,23 +96,24 @@ class Captioner:
     Raises:
       ValueError: There are not as many prompts as rows.
     """
-    prefix = bucket(paligemma.as_prefix(prefix))
-    rows = len(prefix.x)
+    padded: messages.Prefix = bucket(paligemma.as_prefix(prefix))
+    rows = len(padded.x)
     prompt = self.prompt if prompt is None else prompt
     prompts = [prompt] * rows if isinstance(prompt, str) else list(prompt)
     if len(prompts) != rows:
       raise ValueError(f'got {len(prompts)} prompts for {rows} rows')
+    tokenizer = self._tokenizer()
     tokens, mask = self.tokenize(prompts)
     ids = jax.device_get(
-      _generate(self.model, prefix, tokens, mask, self.max_tokens)
+      _generate(self.model, padded, tokens, mask, self.max_tokens)
     )
-    return [self.model.tokenizer.decode(row) for row in ids.tolist()]
+    return [tokenizer.decode(row) for row in ids.tolist()]
 
   def tokenize(
     self, prompts: Sequence[str]
-  ) -> tuple[Int[Array, 'B T'], Bool[Array, 'B T']]:
+  ) -> tuple[Int[np.ndarray, 'B T'], Bool[np.ndarray, 'B T']]:
     """Prompts to left-aligned token ids and the mask of what is valid."""
-    tokenizer = self.model.tokenizer
+    tokenizer = self._tokenizer()
     known = {prompt: tokenizer.prompt(prompt) for prompt in set(prompts)}
     longest = max(map(len, known.values()))
     tokens = np.full((len(prompts), longest), tokenizer.pad_id, np.int32)
@@ -120,3 +122,8 @@ class Captioner:
       tokens[row, : len(known[prompt])] = known[prompt]
       mask[row, : len(known[prompt])] = True
     return tokens, mask
+
+  def _tokenizer(self) -> tokenizer_lib.Tokenizer:
+    tokenizer = self.model.tokenizer
+    assert tokenizer is not None, 'the model was loaded without a tokenizer'
+    return tokenizer

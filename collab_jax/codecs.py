@@ -16,7 +16,9 @@ from collab_jax.models import paligemma
 SPLITS = ('encoder', 'head')
 
 
-def to_float(images: UInt8[Array, 'B H W 3']) -> Float[Array, 'B H W 3']:
+def to_float(
+  images: UInt8[Array | np.ndarray, 'B H W 3'],
+) -> Float[Array, 'B H W 3']:
   """Maps 0..255 to [-1, 1], as the image encoder expects."""
   return jnp.asarray(images).astype(jnp.float32) / 127.5 - 1.0
 
@@ -115,7 +117,7 @@ class FeatureCodec:
       **quantizers.describe(self.quantizer),
     }
 
-  def features(self, images: UInt8[Array, 'B H W 3']) -> Array:
+  def features(self, images: UInt8[Array | np.ndarray, 'B H W 3']) -> Array:
     """Runs the image encoder.
 
     Args:
@@ -129,7 +131,7 @@ class FeatureCodec:
 
   def encode(
     self,
-    images: UInt8[Array, 'B H W 3'],
+    images: UInt8[Array | np.ndarray, 'B H W 3'],
     key: jax.Array,
     image_ids: Sequence[int] | None = None,
   ) -> list[bytes]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import re
 import runpy
 import textwrap
-from typing import Any
+from typing import Any, cast
 
 import jax
 from jaxtyping import UInt8
@@ -67,20 +67,22 @@ def make_codecs(
   config: ml_collections.ConfigDict, model: paligemma.Model
 ) -> list[codecs.FeatureCodec]:
   """All codecs that a config asks for."""
+  fields = cast(Any, config)  # The types of its fields are not declared.
   chosen = []
-  for text in config.methods:
+  for text in fields.methods:
     name, settings = parse_method(text)
-    chosen += [quantizers.make(name, k=k, **settings) for k in config.ks]
-  if config.full:
+    chosen += [quantizers.make(name, k=k, **settings) for k in fields.ks]
+  if fields.full:
     chosen.append(quantizers.Identity())
-  return [codecs.FeatureCodec(model, q, config.split) for q in chosen]
+  return [codecs.FeatureCodec(model, q, fields.split) for q in chosen]
 
 
 def make_data(config: ml_collections.ConfigDict):
   """The reader that a config asks for."""
-  if config.data not in READERS:
-    raise ValueError(f'data: got {config.data!r}, expected one of {[*READERS]}')
-  return READERS[config.data](config.data_split, limit=config.limit)
+  fields = cast(Any, config)
+  if fields.data not in READERS:
+    raise ValueError(f'data: got {fields.data!r}, expected one of {[*READERS]}')
+  return READERS[fields.data](fields.data_split, limit=fields.limit)
 
 
 def evaluate(
@@ -98,16 +100,17 @@ def evaluate(
   Returns:
     The records.
   """
-  model = checkpoints.load(config.model)
+  fields = cast(Any, config)
+  model = checkpoints.load(fields.model)
   return evaluation.evaluate(
     make_codecs(config, model),
-    captioner=captioning.Captioner(model, config.max_tokens, config.prompt),
+    captioner=captioning.Captioner(model, fields.max_tokens, fields.prompt),
     data=make_data(config),
-    seeds=tuple(config.seeds),
+    seeds=tuple(fields.seeds),
     path=path,
-    batch_size=config.batch_size,
+    batch_size=fields.batch_size,
     progress=progress,
-    blind=tuple(config.blind),
+    blind=tuple(fields.blind),
   )
 
 
@@ -259,7 +262,7 @@ def load_sweep(path: str | os.PathLike[str]) -> Callable[[Callable], None]:
   """Reads the function `sweep` of a config file.
 
   Args:
-    path: The file, without arguments.
+    path: The file; arguments after a colon are left aside.
 
   Returns:
     The function.
@@ -267,7 +270,8 @@ def load_sweep(path: str | os.PathLike[str]) -> Callable[[Callable], None]:
   Raises:
     ValueError: The file has none.
   """
-  sweep = runpy.run_path(os.fspath(path)).get('sweep')
+  file = os.fspath(path).partition(':')[0]
+  sweep = runpy.run_path(file).get('sweep')
   if sweep is None:
     raise ValueError(f'{path} has no function sweep(add)')
   return sweep
@@ -283,12 +287,13 @@ def parse_shard(text: str) -> tuple[int, int]:
 
 def headline(config: ml_collections.ConfigDict) -> str:
   """The settings of a run in a line or two."""
+  fields = cast(Any, config)
   made = provenance.provenance()
   jax_version = made['versions']['jax']
   return (
-    f'{config.model} model, {config.limit} scenes ({config.data_split}),'
-    f' {len(config.methods)} methods x {len(config.ks)} k x'
-    f' {len(config.seeds)} seeds, split after the {config.split}\n'
+    f'{fields.model} model, {fields.limit} scenes ({fields.data_split}),'
+    f' {len(fields.methods)} methods x {len(fields.ks)} k x'
+    f' {len(fields.seeds)} seeds, split after the {fields.split}\n'
     f'jax {jax_version} on {made["device"]}, {made["cores"]} cores,'
     f' commit {made["commit"] or "unknown"}'
   )
@@ -296,8 +301,9 @@ def headline(config: ml_collections.ConfigDict) -> str:
 
 def draw_fig2(config: ml_collections.ConfigDict, stem: Path):
   """Saves Fig. 2 of a picture with many things in it."""
-  model = checkpoints.load(config.model)
-  captioner = captioning.Captioner(model, config.max_tokens, config.prompt)
+  fields = cast(Any, config)
+  model = checkpoints.load(fields.model)
+  captioner = captioning.Captioner(model, fields.max_tokens, fields.prompt)
   data = make_data(config)
   examples = [data[i] for i in range(min(24, len(data)))]
   best = max(examples, key=lambda e: len(e.captions[0]))
@@ -318,7 +324,8 @@ def launched() -> Iterator[None]:
   and not at all in the next.
   """
   logging.getLogger('jax').setLevel(logging.ERROR)
-  if not jax.config.jax_compilation_cache_dir:
+  # JAX's options are made at import, so that its type does not show them.
+  if not cast(Any, jax.config).jax_compilation_cache_dir:
     home = os.environ.get('XDG_CACHE_HOME') or '~/.cache'
     folder = Path(home).expanduser() / 'collab_jax'
     jax.config.update('jax_compilation_cache_dir', str(folder))

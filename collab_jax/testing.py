@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 import dataclasses
 import functools
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -55,9 +55,10 @@ def check_quantizer(
 
 
 def _check_class(quantizer):
-  title = type(quantizer).__name__
-  frozen = dataclasses.is_dataclass(quantizer) and (
-    type(quantizer).__dataclass_params__.frozen
+  cls = type(quantizer)
+  title = cls.__name__
+  frozen = dataclasses.is_dataclass(cls) and (
+    cast(Any, cls).__dataclass_params__.frozen
   )
   _require(frozen, f'{title} must be a dataclass(frozen=True).')
   _require(
@@ -232,13 +233,17 @@ def _check_transforms(quantizer, params, x, key, other):
 
 def _check_gradient(quantizer, params, x, key):
   name = quantizers.name(quantizer)
-  through = functools.partial(quantizers.straight_through, quantizer, params)
   message = jax.jit(quantizer.quantize)(params, x, key)
   tokens = jax.jit(quantizer.dequantize)(params, message)
-  value = jax.jit(through)(x, key)
-  _same(tokens, value, f'{name}: value straight through')
+
   # The sum of what is rebuilt: each rebuilt vector passes ones to one of x.
-  gradient = jax.jit(jax.grad(lambda x: through(x, key).x.sum()))(x)
+  @functools.partial(jax.grad, has_aux=True)
+  def total(x):
+    value = quantizers.straight_through(quantizer, params, x, key)
+    return value.x.sum(), value
+
+  gradient, value = jax.jit(total)(x)
+  _same(tokens, value, f'{name}: value straight through')
   rows = np.asarray(gradient)
   ones = (rows == 1).all(axis=1)
   zeros = (rows == 0).all(axis=1)
@@ -251,7 +256,10 @@ def _check_gradient(quantizer, params, x, key):
 
 
 def _same(
-  a: Mapping[str, Any] | tuple, b: Any, where: str, exact: bool = False
+  a: Mapping[str, Any] | messages.Tokens,
+  b: Any,
+  where: str,
+  exact: bool = False,
 ) -> None:
   a = a._asdict() if isinstance(a, messages.Tokens) else a
   b = b._asdict() if isinstance(b, messages.Tokens) else b

@@ -4,6 +4,8 @@ Modes: `tiny` (500 generated scenes), `dense` (the same with 6 to 10 objects a
 scene) and `smoke` (seconds, for tests).
 """
 
+from typing import cast
+
 import ml_collections
 
 from collab_jax import config as config_lib
@@ -13,14 +15,14 @@ MODES = ('tiny', 'dense', 'smoke')
 
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   """Returns the settings of a mode, `tiny` by default."""
-  arg = config_lib.parse(arg, mode=MODES)
+  mode = config_lib.parse(arg, mode=MODES)['mode']
   config = ml_collections.ConfigDict()
 
   # A name out of collab_jax.checkpoints.NAMES, or a folder with model.npz,
   # config.json and tokenizer.model.
   config.model = 'tiny'
   config.data = 'scenes'
-  config.data_split = 'dense' if arg['mode'] == 'dense' else 'test'
+  config.data_split = 'dense' if mode == 'dense' else 'test'
   config.limit = 500  # The first so many pictures.
 
   # 'encoder' cuts before the projection to the decoder's width, 'head' after.
@@ -47,7 +49,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   config.level = 0.95  # Of the confidence intervals.
   config.seed = 0  # Of the resampling.
 
-  if arg['mode'] == 'smoke':
+  if mode == 'smoke':
     config.limit = 6
     config.methods = ('kmeans(init=++)', 'random(rebuild=close)')
     config.ks = (2, 8)
@@ -61,5 +63,5 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
 def sweep(add):
   """One work unit per method, and one for the lines that need no k."""
   add(methods=())
-  for method in get_config().methods:
+  for method in cast(tuple[str, ...], get_config().methods):
     add(methods=(method,), full=False, blind=())

@@ -29,6 +29,7 @@ def main(argv):
   """Sends the picture twice, and prints what arrived."""
   if argv[1:]:
     raise app.UsageError(f'unexpected arguments: {argv[1:]}')
+  assert _IMAGE.value is not None  # absl requires the flag.
   with experiment.launched():
     model = checkpoints.load(_MODEL.value)
     image = experiment.read_image(_IMAGE.value, model.config.vision.image_size)

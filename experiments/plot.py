@@ -22,6 +22,7 @@ def main(argv):
   """Reads, draws, and prints the table."""
   if argv[1:]:
     raise app.UsageError(f'unexpected arguments: {argv[1:]}')
+  assert _RECORDS.value is not None  # absl requires the flag.
   with experiment.launched():
     paths = [p for r in _RECORDS.value for p in sorted(glob.glob(r)) or [r]]
     records = evaluation.read_records(*paths)

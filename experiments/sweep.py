@@ -8,6 +8,7 @@ A unit is a file of records; started again, the sweep makes what is missing.
 """
 
 from pathlib import Path
+from typing import Any, cast
 
 from absl import app, flags
 
@@ -25,12 +26,14 @@ def main(argv):
     raise app.UsageError(f'unexpected arguments: {argv[1:]}')
   with experiment.launched():
     first, count = experiment.parse_shard(_SHARD.value)
-    sweep = experiment.load_sweep(flags.FLAGS['config'].config_filename)
+    flag = cast(Any, flags.FLAGS['config'])  # Of ml_collections.
+    sweep = experiment.load_sweep(flag.config_filename)
     units = experiment.work_units(_CONFIG.value, sweep)
     folder = Path(_WORKDIR.value) / 'units'
     for number, unit in enumerate(units):
       if number % count == first:
-        print(f'unit {number} of {len(units)}: {list(unit.methods) or "lines"}')
+        methods = list(cast(tuple[str, ...], unit.methods))
+        print(f'unit {number} of {len(units)}: {methods or "lines"}')
         experiment.write_json(folder / f'{number:03}.json', unit.to_dict())
         experiment.evaluate(unit, folder / f'{number:03}.jsonl')
 

@@ -8,9 +8,11 @@ SeedSequence fixed but not the algorithms of its distributions.
 import dataclasses
 import itertools
 import math
-from typing import Any
+from typing import Any, TypeAlias, cast
 
 import numpy as np
+
+Triple: TypeAlias = tuple[float, float, float]
 
 SHAPES = (
   'circle',
@@ -105,8 +107,8 @@ class Thing:
   y: float
   radius: float
   angle: float
-  tint: tuple[float, float, float]  # added to the colour, in 1/255
-  grain: tuple[float, float, float]  # texture: direction and two phases
+  tint: Triple  # added to the colour, in 1/255
+  grain: Triple  # texture: direction and two phases
 
 
 @dataclasses.dataclass(frozen=True)
@@ -215,8 +217,8 @@ def sample(split: str, index: int) -> Scene:
         y,
         round(radius, 3),
         round(0.5 * (random() - 0.5), 4),
-        tuple(round(24 * (random() - 0.5), 2) for _ in range(3)),
-        tuple(round(random(), 4) for _ in range(3)),
+        cast(Triple, tuple(round(24 * (random() - 0.5), 2) for _ in range(3))),
+        cast(Triple, tuple(round(random(), 4) for _ in range(3))),
       )
     )
   return Scene(background, tuple(things), seed)

@@ -67,7 +67,9 @@ def evaluate(
 
   The image encoder runs once per image and split. Every record comes from
   bytes that were really packed and decoded. No record depends on the batch
-  size; codecs that ignore the random key run for the first seed only.
+  size, except for rounding (the order of additions): captions could differ in
+  a tie, distortions in their last digits. Codecs that ignore the random key
+  run for the first seed only.
 
   Args:
     codecs: What to compare; names must differ.
@@ -245,7 +247,7 @@ class _Run:
     distortion = None
     if tokens.x.shape == features.shape:
       values = jax.device_get(_distortion(tokens.x, features)).tolist()
-      # Digits beyond six would depend on the batch size.
+      # Further digits are rounding's.
       distortion = [float(f'{value:.6g}') for value in values]
     self._sent(codec, seed, batch, packets, captions, clock, distortion)
 

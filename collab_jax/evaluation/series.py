@@ -100,7 +100,7 @@ def full(rows: Sequence[Row]) -> Row | None:
 
 
 def crossing(
-  curve: Sequence[Row], level: float, x: str = 'ratio', y: str = 'bleu4'
+  curve: Sequence[Row], level: float | int, x: str = 'ratio', y: str = 'bleu4'
 ) -> float | None:
   """Where a curve first reaches a level, on a logarithmic x axis.
 
@@ -117,7 +117,7 @@ def crossing(
     if row[y] < level:
       continue
     if not i:
-      return row[x]
+      return float(row[x])
     before = curve[i - 1]
     share = (level - before[y]) / (row[y] - before[y])
     low, high = math.log(before[x]), math.log(row[x])

@@ -21,7 +21,7 @@ def align(lines: Sequence[Sequence[str]], left: int = 1) -> str:
   return '\n'.join(out)
 
 
-def percent(share: float | None) -> str:
+def percent(share: float | int | None) -> str:
   """0.0039 -> '0.4%', 0.125 -> '12.5%', 0.5 -> '50%'."""
   if share is None:
     return '-'
@@ -29,7 +29,7 @@ def percent(share: float | None) -> str:
   return (text.removesuffix('.0') if share else '0') + '%'
 
 
-def size(count: float) -> str:
+def size(count: float | int) -> str:
   """Bytes as people read them."""
   if count < 1000:
     return f'{count:.0f} B'

@@ -75,7 +75,7 @@ def bootstrap(
 
 def paired_bootstrap(
   first: Stats,
-  second: Stats,
+  second: Shaped[np.ndarray, '...'],
   fn: Function,
   n: int = 1000,
   seed: int = 0,

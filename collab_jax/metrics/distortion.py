@@ -5,7 +5,7 @@ import numpy as np
 
 
 def mse(
-  original: Float[np.ndarray, '*shape'], rebuilt: Float[np.ndarray, '*shape']
+  original: Float[np.ndarray, '...'], rebuilt: Float[np.ndarray, '...']
 ) -> float:
   """Mean squared error per number, summed in float64.
 

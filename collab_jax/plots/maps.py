@@ -133,6 +133,7 @@ def _draw(image, columns, side: int, name: str) -> figures.Figure:
     shift = (2 * tall - 1.22 * tall) / 2
     box = picture.get_position()
     picture.set_position((box.x0, box.y0 + shift, box.width, box.height))
+    shown = None
     for n, column in enumerate(columns, 1):
       above, below = place(n + 0.28, 1), place(n + 0.28, 0)
       shown = above.imshow(column['norms'].reshape(side, side), **scale)
@@ -152,6 +153,7 @@ def _draw(image, columns, side: int, name: str) -> figures.Figure:
         tall - 0.1 / height,
       )
     )
+    assert shown is not None  # There is always the column of all features.
     figure.colorbar(shown, cax=bar)
     bar.tick_params(labelsize=7.5, length=2)
     bar.spines[:].set_visible(False)

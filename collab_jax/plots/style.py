@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 import os
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 from matplotlib import figure as figures
@@ -36,7 +37,7 @@ _OTHERS = [
 # Keeps small text readable on lines.
 HALO = patheffects.withStroke(linewidth=2.5, foreground='white')
 
-RC = {
+RC: dict[Any, Any] = {
   'font.family': 'DejaVu Sans',
   'font.size': 9,
   'axes.edgecolor': GREY,

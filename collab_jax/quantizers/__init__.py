@@ -4,7 +4,7 @@ from collections.abc import Mapping
 import dataclasses
 import difflib
 import importlib
-from typing import Any
+from typing import Any, cast
 
 from collab_jax.quantizers.base import Quantizer, straight_through
 from collab_jax.quantizers.farthest_point import FarthestPoint
@@ -87,7 +87,7 @@ def name(quantizer: Quantizer) -> str:
   """
   parts = [
     f'{field.name}={_plain(getattr(quantizer, field.name))}'
-    for field in dataclasses.fields(quantizer)
+    for field in dataclasses.fields(cast(Any, quantizer))
     if getattr(quantizer, field.name) != field.default
   ]
   title = _title(type(quantizer))
@@ -106,7 +106,7 @@ def describe(quantizer: Quantizer) -> dict[str, Any]:
   """
   fields = {
     field.name: _plain(getattr(quantizer, field.name))
-    for field in dataclasses.fields(quantizer)
+    for field in dataclasses.fields(cast(Any, quantizer))
   }
   return {'quantizer': _title(type(quantizer)), **fields}
 
@@ -122,7 +122,7 @@ def _title(cls):
   return f'{cls.__module__}:{cls.__qualname__}'
 
 
-def _find(name):
+def _find(name: str) -> type[Any]:
   if name in NAMES:
     return NAMES[name]
   module, colon, attribute = name.partition(':')

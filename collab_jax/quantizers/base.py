@@ -87,10 +87,11 @@ def straight_through(
   still = jax.lax.stop_gradient(x)
   sent = quantizer.quantize(params, still, key)
   tokens = quantizer.dequantize(params, sent)
+  origins = getattr(quantizer, 'origins', None)
   if tokens.x.shape[0] == x.shape[0]:
     wire = x - still
-  elif hasattr(quantizer, 'origins'):
-    wire = (x - still)[quantizer.origins(sent)]
+  elif origins is not None:
+    wire = (x - still)[origins(sent)]
   else:
     raise ValueError(
       f'{type(quantizer).__name__} rebuilds {tokens.x.shape[0]} of '

@@ -48,12 +48,16 @@ def timeless(records):
 
 
 def assert_same(got, expected):
-  """Compares all but seconds; distortions but for their last digit."""
+  """Compares all but seconds, and distortions up to rounding.
+
+  The features' last bits depend on the batch size, as the order of additions
+  does, and now and then one of them is rounded to another 16-bit number.
+  """
   got, expected = timeless(got), timeless(expected)
   for a, b in zip(got, expected, strict=True):
     first, second = a.pop('distortion'), b.pop('distortion')
     assert (first is None) == (second is None)
-    assert first is None or first == pytest.approx(second, rel=1e-5)
+    assert first is None or first == pytest.approx(second, rel=1e-3)
     assert a == b
 
 

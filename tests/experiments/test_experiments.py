@@ -13,6 +13,7 @@ from PIL import Image
 import pytest
 
 from collab_jax import data, evaluation, experiment
+from collab_jax.models import paligemma
 from configs import tradeoff
 from tests import standin
 
@@ -136,7 +137,7 @@ def test_mistakes_are_told_in_a_line(launch, script, flags, said, tmp_path):
 
 def test_every_field_is_read():
   source = (ROOT / 'collab_jax/experiment.py').read_text()
-  read = set(re.findall(r'config\.(\w+)', source))
+  read = set(re.findall(r'(?:config|fields)\.(\w+)', source))
   read |= set(
     re.findall(r"'(\w+)'", re.search(r'for n in \((.*)\)', source)[1])
   )
@@ -152,12 +153,11 @@ def test_modes_make_codecs(mode):
   assert len(experiment.make_data(config)) == config.limit
 
 
-class STUB:
-  """As much of a model as a codec needs before it runs."""
-
-  class config:
-    class vision:
-      num_tokens, width, out_dim = 256, 8, 8
+# As much of a model as a codec needs before it runs.
+STUB = paligemma.Model(
+  params={},
+  config=paligemma.Config.from_dict({**standin.CONFIG, 'patch_size': 4}),
+)
 
 
 def test_sweep_covers_the_config():

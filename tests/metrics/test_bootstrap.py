@@ -1,5 +1,4 @@
 import importlib
-import time
 
 import numpy as np
 import pytest
@@ -62,13 +61,6 @@ def test_paired_difference():
   assert gap == pytest.approx((0.1, 0.1, 0.1))
   stats = _stats(80)
   assert metrics.paired_bootstrap(stats, stats, metrics.bleu4) == (0, 0, 0)
-
-
-def test_a_thousand_draws_are_quick():
-  stats = _stats(500)
-  start = time.perf_counter()
-  metrics.bootstrap(stats, metrics.bleu4, n=1000)
-  assert time.perf_counter() - start < 2  # Measured: 0.02 s.
 
 
 @pytest.mark.parametrize('shape', [(0, 10), (5,)])
