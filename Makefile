@@ -48,6 +48,6 @@ bench: install-bench
 	$(PY) benchmarks/kmeans.py $(ARGS)
 
 clean:
-	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf build dist *.egg-info .cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune \
 	  -exec rm -rf {} +

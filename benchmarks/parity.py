@@ -108,8 +108,12 @@ def whole_sequences(model: paligemma.Model, golden: Arrays) -> Arrays:
 
   @jax.jit
   def run(model, zimg):
-    x, positions, mask = paligemma.sequence(
-      llm, paligemma.as_prefix(zimg), text, mask_ar, jnp.ones(text.shape, bool)
+    x, positions, valid = paligemma.sequence(
+      llm, paligemma.as_prefix(zimg), text, jnp.ones(text.shape, bool)
+    )
+    image_ar = jnp.zeros(zimg.shape[:2], jnp.int32)
+    mask = paligemma.prefix_lm_mask(
+      jnp.concatenate([image_ar, mask_ar], axis=1), valid
     )
     encoded = gemma.forward(config, llm, x, positions, mask)
     norm = gemma.RMSNorm(config.norm_eps)
@@ -259,8 +263,7 @@ def _prefill(model, golden, zimg, cache_dtype='float32'):
   @jax.jit
   def run(model, zimg):
     llm = model.params['llm']
-    zero = jnp.zeros(prompt.shape, jnp.int32)
-    x = paligemma.sequence(llm, paligemma.as_prefix(zimg), prompt, zero, mask)
+    x = paligemma.sequence(llm, paligemma.as_prefix(zimg), prompt, mask)
     last = zimg.shape[1] + mask.sum(1) - 1
     x, cache = gemma.prefill(config, llm, *x, last, cache_dtype)
     return gemma.unembed(config, llm, x, cap=False), cache
@@ -294,14 +297,15 @@ def _steps(group: str, first, tokens, capped) -> Arrays:
 
 def _align(cache: gemma.Cache, mask, shape) -> Arrays:
   """Our left-aligned cache in big_vision's right-aligned layout."""
-  end = cache[0][0].shape[2]
+  end = cache[0][1].shape[2]
   image = np.ones((len(mask), end - mask.shape[1]), bool)
   valid = np.concatenate([image, mask], axis=1)
   out = {'dec/prefill_seq_len': valid.sum(1)}
-  for name, layers in zip('kv', zip(*cache, strict=True), strict=True):
-    ours = np.stack(layers).transpose(
-      1, 0, 3, 2, 4
-    )  # [L B K S E] to [B L S K E]
+  keys, values = (np.stack(layers) for layers in zip(*cache, strict=True))
+  for name, ours in (
+    ('k', keys.transpose(1, 0, 4, 2, 3)),  # [L B K E S] to [B L S K E]
+    ('v', values.transpose(1, 0, 3, 2, 4)),  # [L B K S E]
+  ):
     aligned = np.zeros(shape, np.float32)
     for row, keep in enumerate(valid):
       aligned[row, :, end - keep.sum() : end] = ours[row][:, keep]

@@ -38,8 +38,7 @@ def image_keys(key: jax.Array, image_ids: UInt32[Array, ' B']) -> jax.Array:
 
 
 @functools.partial(jax.jit, static_argnames='quantizer')
-def _quantize(quantizer, params, features, key, image_ids):
-  keys = image_keys(key, image_ids)
+def _quantize(quantizer, params, features, keys):
   return jax.vmap(quantizer.quantize, in_axes=(None, 0, 0))(
     params, features, keys
   )
@@ -168,7 +167,7 @@ class FeatureCodec:
     # Folding an id in uses its low 32 bits.
     ids = np.asarray([i & 0xFFFFFFFF for i in image_ids], np.uint32)
     return jax.device_get(
-      _quantize(self.quantizer, self.params, features, key, ids)
+      _quantize(self.quantizer, self.params, features, image_keys(key, ids))
     )
 
   def pack(self, message: dict[str, np.ndarray]) -> list[bytes]:

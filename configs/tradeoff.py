@@ -44,6 +44,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   config.prompt = 'caption en'
   config.max_tokens = 34
   config.batch_size = 64
+  config.workers = 2  # Passes at a time.
 
   config.resamples = 1000
   config.level = 0.95  # Of the confidence intervals.

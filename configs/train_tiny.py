@@ -43,7 +43,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   # everything learns captions of both kinds of scenes.
   c.batch_size = 32
   c.label_steps = 1100
-  c.steps = 2600
+  c.steps = 3600
   c.dense_share = 0.4
   c.optimizer = 'muon'
   c.learning_rate = 2e-3

@@ -1,27 +1,24 @@
-"""Checks every jaxtyping signature of the package while the tests run."""
+"""Checks every jaxtyping signature of the package while the tests run.
 
-import jax
-import jaxtyping
-import numpy as np
+Compiled programs are kept in .cache: many tests compile the same ones.
+"""
+
+import os
+import pathlib
+
+_CACHE = pathlib.Path(__file__).parent.parent / '.cache' / 'jax'
+for _name, _value in (
+  ('COMPILATION_CACHE_DIR', str(_CACHE)),
+  ('PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0.05'),
+  ('PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES', '-1'),
+):
+  os.environ.setdefault(f'JAX_{_name}', _value)
+
+import jax  # noqa: E402, reads the environment
+import jaxtyping  # noqa: E402
+import numpy as np  # noqa: E402
 
 # Both before anything imports collab_jax. A JAX function takes a NumPy array
 # wherever it takes its own, so that shapes and dtypes are checked of either.
 jaxtyping.Array = jax.Array | np.ndarray
-jaxtyping.install_import_hook(
-  [
-    f'collab_jax.{name}'
-    for name in (
-      'message',
-      'config',
-      'quantizers',
-      'wire',
-      'data',
-      'metrics',
-      'checkpoints',
-      'codecs',
-      'captioner',
-      'evaluation',
-    )
-  ],
-  'beartype.beartype',
-)
+jaxtyping.install_import_hook('collab_jax', 'beartype.beartype')

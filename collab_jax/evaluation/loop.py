@@ -60,6 +60,7 @@ def evaluate(
   seeds: Sequence[int] = (0,),
   path: str | os.PathLike[str] | None = None,
   batch_size: int = 64,
+  workers: int = 1,
   progress: bool = True,
   blind: Sequence[str] = (),
 ) -> list[dict[str, Any]]:
@@ -81,6 +82,8 @@ def evaluate(
       killed run goes on where it stopped; a file made with another model,
       data or decoding is refused.
     batch_size: Images at a time.
+    workers: Passes at a time. Two keep a CPU's cores busier; each then takes
+      longer, and says so in its 'seconds'.
     progress: Show a bar.
     blind: Baselines to add: 'zeroed', 'mean', 'shuffled' (see `Blind`).
 
@@ -103,8 +106,9 @@ def evaluate(
     raise ValueError(f'codecs given twice: {", ".join(twice)}')
   if not len(data):
     raise ValueError(f'{data.name} is empty: there is nothing to evaluate')
-  if batch_size < 1:
-    raise ValueError(f'batch_size: got {batch_size}, expected at least 1')
+  for name, value in (('batch_size', batch_size), ('workers', workers)):
+    if value < 1:
+      raise ValueError(f'{name}: got {value}, expected at least 1')
   blindfold = blinds.Blind(captioner, blind, len(data))
   described |= blindfold.describe()
   model = captioner.model
@@ -126,11 +130,14 @@ def evaluate(
     store = None
     if path is not None:
       store = stack.enter_context(files.Store(path, settings, described))
-    run = _Run(captioner, data, passes, blindfold, seeds[0], store)
-    pool = stack.enter_context(futures.ThreadPoolExecutor(1))
-    stack.callback(pool.shutdown, wait=False, cancel_futures=True)
+    compiler, pool = (
+      stack.enter_context(futures.ThreadPoolExecutor(n)) for n in (1, workers)
+    )
+    for threads in (compiler, pool):
+      stack.callback(threads.shutdown, wait=False, cancel_futures=True)
+    run = _Run(captioner, data, passes, blindfold, seeds[0], store, pool)
     size = min(batch_size, len(data))
-    run.compile(pool, size)
+    run.compile(compiler, size)
     run.go(size, progress)
     return run.result()
 
@@ -138,13 +145,14 @@ def evaluate(
 class _Run:
   """The state of one evaluation."""
 
-  def __init__(self, captioner, data, passes, blindfold, seed, store):
+  def __init__(self, captioner, data, passes, blindfold, seed, store, workers):
     self.captioner = captioner
     self.data = data
     self.passes = passes
     self.blindfold = blindfold
     self.seed = seed
     self.store = store
+    self.workers = workers
     self.known = dict(store.records) if store else {}
     self.examples: list[datasets.Example] = []
     self.ready: dict[str, futures.Future] = {}
@@ -209,6 +217,12 @@ class _Run:
     ]
 
   def _batch(self, batch: _Batch, bar):
+    todo = [
+      (codec, seed)
+      for codec, seed in self.passes
+      if any((i, codec.name, seed) not in self.known for i in batch.ids)
+    ]
+    bar.update(len(batch.ids) * (len(self.passes) - len(todo)))
     encoded: dict[str, tuple[Any, float]] = {}
 
     def shared(codec):
@@ -219,14 +233,19 @@ class _Run:
         encoded[codec.split] = x, clock.seconds['encode']
       return encoded[codec.split]
 
-    for codec, seed in self.passes:
+    def make(item):
+      codec, seed = item
       if codec.name in self.ready:
         self.ready[codec.name].result()
-      if any((i, codec.name, seed) not in self.known for i in batch.ids):
-        if isinstance(codec, codecs_lib.FeatureCodec):
-          self._features(codec, seed, batch, *shared(codec))
-        else:
-          self._pictures(codec, seed, batch)
+      if isinstance(codec, codecs_lib.FeatureCodec):
+        return self._features(codec, seed, batch, *encoded[codec.split])
+      return self._pictures(codec, seed, batch)
+
+    for codec, _ in todo:
+      if isinstance(codec, codecs_lib.FeatureCodec):
+        shared(codec)
+    for made in self.workers.map(make, todo):
+      self._add(made)
       bar.update(len(batch.ids))
     if self.blind_missing:
       identity = codecs_lib.FeatureCodec(self.captioner.model, 'identity')
@@ -249,7 +268,7 @@ class _Run:
       values = jax.device_get(_distortion(tokens.x, features)).tolist()
       # Further digits are rounding's.
       distortion = [float(f'{value:.6g}') for value in values]
-    self._sent(codec, seed, batch, packets, captions, clock, distortion)
+    return self._sent(codec, seed, batch, packets, captions, clock, distortion)
 
   def _pictures(self, codec, seed, batch):
     clock = _Clock(len(batch.images))
@@ -260,7 +279,7 @@ class _Run:
       prefix = jax.block_until_ready(codec.decode(packets))
     with clock('caption'):
       captions = self.captioner(prefix)
-    self._sent(codec, seed, batch, packets, captions, clock)
+    return self._sent(codec, seed, batch, packets, captions, clock)
 
   def _sent(
     self, codec, seed, batch, packets, captions, clock, distortion=None
@@ -274,7 +293,7 @@ class _Run:
       'ratio': codec.sent / codec.vectors,
       'seconds': clock.seconds,
     }
-    self._add(
+    return [
       self._record(
         example,
         common,
@@ -284,7 +303,7 @@ class _Run:
         distortion and distortion[i],
       )
       for i, example in enumerate(batch.examples)
-    )
+    ]
 
   def _blind(self):
     captions = self.blindfold.captions()

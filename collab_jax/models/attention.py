@@ -10,29 +10,36 @@ from jaxtyping import Array, Bool, Float, Int
 # The value big_vision and Gemma give to masked scores.
 MASKED = -2.3819763e38
 
+# Queries that `grouped` attends for at a time.
+_BLOCK = 256
+
 
 def full(
   q: Float[Array, 'B T Q E'],
   k: Float[Array, 'B S Q E'],
   v: Float[Array, 'B S Q E'],
 ) -> Float[Array, 'B T Q E']:
-  """Full attention; heads lead so that the products are plain matrices.
-
-  The softmax is normalized after the second product, on E numbers a query
-  instead of S.
-  """
+  """Full attention; heads lead so that the products are plain matrices."""
   q, k, v = (jnp.swapaxes(t, 1, 2) for t in (q, k, v))
   q = q * q.shape[-1] ** -0.5
-  scores = jnp.matmul(
-    q, jnp.swapaxes(k, -1, -2), preferred_element_type=jnp.float32
-  )
+  scores = _product(q, jnp.swapaxes(k, 2, 3))
+  return jnp.swapaxes(_average(scores, v), 1, 2)
+
+
+def _product(a, b):
+  return jnp.matmul(a, b, preferred_element_type=jnp.float32)
+
+
+def _average(scores, v):
+  """Softmax of the scores, times v.
+
+  The softmax is normalized after the product, on E numbers a query instead of
+  S.
+  """
   scores -= jax.lax.stop_gradient(scores.max(-1, keepdims=True))
   weights = jnp.exp(scores)
   total = weights.sum(-1, keepdims=True)
-  out = jnp.matmul(
-    weights.astype(v.dtype), v, preferred_element_type=jnp.float32
-  )
-  return jnp.swapaxes(out / total, 1, 2).astype(v.dtype)
+  return (_product(weights.astype(v.dtype), v) / total).astype(v.dtype)
 
 
 def rope(
@@ -42,7 +49,8 @@ def rope(
   half = x.shape[-1] // 2
   wavelength = 10_000.0 ** (jnp.arange(half, dtype=jnp.float32) / half)
   angle = positions[..., None, None].astype(jnp.float32) / wavelength
-  sin, cos = jnp.sin(angle), jnp.cos(angle)
+  # Computed once, not anew in the loop over each head.
+  sin, cos = jax.lax.optimization_barrier((jnp.sin(angle), jnp.cos(angle)))
   first, second = x[..., :half], x[..., half:]
   return jnp.concatenate(
     [first * cos - second * sin, second * cos + first * sin], -1
@@ -56,32 +64,39 @@ def softcap(x: jax.Array, cap: float | None) -> jax.Array:
 
 def grouped(
   q: Float[Array, 'B T Q E'],
-  k: Float[Array, 'B K S E'],
+  k: Float[Array, 'B K E S'],
   v: Float[Array, 'B K S E'],
-  mask: Bool[Array, 'B T S'],
+  mask: Bool[Array, 'B #T S'],
   cap: float | None,
 ) -> Float[Array, 'B T Q E']:
   """Grouped-query attention; query head n reads key-value head n // G.
 
-  The queries of a group are stacked into one matrix, and the softmax is
-  normalized after the second product, on E numbers a query instead of S.
+  Written so that compilers make one program of the products and the softmax
+  between them, which never holds all scores: the mask is added, which gives
+  the same numbers, and long sequences are cut into blocks of queries.
   """
-  b, t, heads, e = q.shape
-  groups = k.shape[1]
-  q = q.reshape(b, t, groups, heads // groups, e).transpose(0, 2, 3, 1, 4)
-  scores = jnp.matmul(
-    q.reshape(b, groups, -1, e),
-    jnp.swapaxes(k, -1, -2),
-    preferred_element_type=jnp.float32,
-  ).reshape(b, groups, heads // groups, t, -1)
-  scores = jnp.where(mask[:, None, None], softcap(scores, cap), MASKED)
-  scores -= jax.lax.stop_gradient(scores.max(-1, keepdims=True))
-  weights = jnp.exp(scores)
-  total = weights.sum(-1, keepdims=True)
-  out = jnp.matmul(
-    weights.reshape(b, groups, -1, weights.shape[-1]).astype(v.dtype),
-    v,
-    preferred_element_type=jnp.float32,
-  ).reshape(b, groups, heads // groups, t, e)
-  out = (out / total).transpose(0, 3, 1, 2, 4)
-  return out.reshape(b, t, heads, e).astype(v.dtype)
+  t, heads = q.shape[1:3]
+  bias = jnp.where(mask, 0.0, MASKED)[:, None]
+  q = jnp.swapaxes(q, 1, 2)
+  if t == 1:
+    return jnp.swapaxes(_single(q, k, v, bias, cap), 1, 2)
+  k, v = (jnp.repeat(x, heads // x.shape[1], axis=1) for x in (k, v))
+
+  def block(at):
+    scores = softcap(_product(q[:, :, at], k), cap)
+    return _average(scores + (bias[:, :, at] if bias.shape[2] > 1 else bias), v)
+
+  blocks = [block(slice(i, i + _BLOCK)) for i in range(0, t, _BLOCK)]
+  return jnp.swapaxes(jnp.concatenate(blocks, axis=2), 1, 2)
+
+
+def _single(q, k, v, bias, cap):
+  """Like `grouped` for one query, as in decoding: sums instead of products."""
+  b, heads, _, e = q.shape
+  q = q.reshape(b, k.shape[1], -1, e, 1)
+  scores = (q * k[:, :, None].astype(jnp.float32)).sum(3)
+  scores = softcap(scores, cap) + bias
+  weights = jnp.exp(scores - scores.max(-1, keepdims=True))
+  out = (weights[..., None] * v[:, :, None].astype(jnp.float32)).sum(3)
+  out = out / weights.sum(-1)[..., None]
+  return out.reshape(b, heads, 1, e).astype(v.dtype)

@@ -7,7 +7,7 @@ Shapes are static: R = B * beams rows, max_tokens columns.
 
 import dataclasses
 import functools
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 from jax import numpy as jnp
@@ -40,6 +40,7 @@ class Choice(NamedTuple):
   score: Float[Array, ' R']
 
 
+@runtime_checkable
 class Method(Protocol):
   """A way to choose tokens."""
 

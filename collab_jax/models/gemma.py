@@ -19,7 +19,7 @@ from jaxtyping import Array, Bool, Float, Int
 from collab_jax.models import attention, linen
 
 Params = dict[str, Any]
-# Per layer a pair (keys, values), each [B K S E], keys after RoPE.
+# Per layer a pair: keys after RoPE [B K E S], values [B K S E].
 Cache = tuple[tuple[jax.Array, jax.Array], ...]
 
 
@@ -107,12 +107,11 @@ class Attention(nn.Module):
 
   def keys_values(
     self, x: Float[Array, 'B T D'], positions: Int[Array, 'B T']
-  ) -> tuple[Float[Array, 'B K T E'], Float[Array, 'B K T E']]:
+  ) -> tuple[Float[Array, 'B K E T'], Float[Array, 'B K T E']]:
     """Returns the keys (after RoPE) and values of x."""
     k, v = jnp.einsum('BTD,cKDE->cBTKE', x, self.kv_einsum())
-    return jnp.swapaxes(attention.rope(k, positions), 1, 2), jnp.swapaxes(
-      v, 1, 2
-    )
+    k = attention.rope(k, positions)
+    return k.transpose(0, 2, 3, 1), jnp.swapaxes(v, 1, 2)
 
   def __call__(self, x, positions, k, v, mask) -> Float[Array, 'B T D']:
     """Attends from x to keys and values."""
@@ -176,8 +175,9 @@ def init(config: Config, key: jax.Array) -> Params:
 
   def layer(key):
     position, mask = jnp.zeros((1, 1), jnp.int32), jnp.ones((1, 1, 1), bool)
-    kv = jnp.zeros((1, c.num_kv_heads, 1, c.head_dim))
-    return Block(c).init(key, x, position, kv, kv, mask, method=_whole)
+    k = jnp.zeros((1, c.num_kv_heads, c.head_dim, 1))
+    v = jnp.swapaxes(k, 2, 3)
+    return Block(c).init(key, x, position, k, v, mask, method=_whole)
 
   table = jax.random.normal(first, (c.vocab_size, c.width)) * c.width**-0.5
   return {
@@ -201,7 +201,7 @@ def unstack(config: Config, params: Params) -> list[Params]:
   ]
 
 
-def embed(params: Params, tokens: Int[Array, 'B T']) -> Float[Array, 'B T D']:
+def embed(params: Params, tokens: Int[Array, '*B']) -> Float[Array, '*B D']:
   """Looks tokens up and scales them by sqrt(D), in the table's dtype."""
   table = params['embedder']['input_embedding']
   scale = jnp.sqrt(table.shape[-1]).astype(table.dtype)
@@ -245,11 +245,11 @@ def prefill(
   params: Params,
   x: Float[Array, 'B T D'],
   positions: Int[Array, 'B T'],
-  mask: Bool[Array, 'B T T'],
+  valid: Bool[Array, 'B T'],
   last: Int[Array, ' B'],
   cache_dtype: str = 'float32',
 ) -> tuple[Float[Array, 'B D'], Cache]:
-  """Runs the prefix and keeps its keys and values.
+  """Runs the prefix, all of which sees all of it, and keeps keys and values.
 
   Only the last element's output is wanted, so the top layer computes keys and
   values for all of the prefix, but its attention and MLP for that element.
@@ -259,27 +259,25 @@ def prefill(
     params: The `llm` tree.
     x: Embedded prefix.
     positions: Position of each element.
-    mask: mask[b, i, j]: may i see j?
+    valid: False for padding, which nobody sees.
     last: Index of the element whose output is returned, per row.
     cache_dtype: Keys and values are rounded to it before they are used.
 
   Returns:
     The last residual stream of that element, and the cache with S = T slots.
   """
+  mask = valid[:, None]
 
   def layer_step(layer, x, top=False):
     block = Block(config)
     kv = linen.apply(block, layer, x, positions, method='keys_values')
     kv = tuple(t.astype(cache_dtype) for t in kv)
     k, v = (t.astype(x.dtype) for t in kv)
-    at = (x, positions, mask)
+    at = positions
     if top:
-      at = tuple(
-        jnp.take_along_axis(t, last.reshape(-1, *[1] * (t.ndim - 1)), axis=1)
-        for t in at
-      )
-    out = linen.apply(block, layer, at[0], at[1], k, v, at[2])
-    return out, kv
+      x = jnp.take_along_axis(x, last[:, None, None], axis=1)
+      at = jnp.take_along_axis(at, last[:, None], axis=1)
+    return linen.apply(block, layer, x, at, k, v, mask), kv
 
   if config.unroll:
     layers, cache = unstack(config, params), []
@@ -296,8 +294,14 @@ def prefill(
 
 def extend(cache: Cache, slots: int) -> Cache:
   """Returns the cache with room for that many more tokens."""
-  pad = ((0, 0), (0, 0), (0, slots), (0, 0))
-  return jax.tree.map(lambda t: jnp.pad(t, pad), cache)
+  whole, more = (0, 0), (0, slots)
+  return tuple(
+    (
+      jnp.pad(k, (whole, whole, whole, more)),
+      jnp.pad(v, (whole, whole, more, whole)),
+    )
+    for k, v in cache
+  )
 
 
 def step(
@@ -329,8 +333,8 @@ def step(
     block = Block(config)
     kv = linen.apply(block, layer, x, positions, method='keys_values')
     kv = tuple(
-      jax.lax.dynamic_update_slice_in_dim(o, t.astype(o.dtype), slot, 2)
-      for o, t in zip(old, kv, strict=True)
+      jax.lax.dynamic_update_slice_in_dim(o, t.astype(o.dtype), slot, axis)
+      for o, t, axis in zip(old, kv, (3, 2), strict=True)
     )
     new.append(kv)
     k, v = (t.astype(x.dtype) for t in kv)

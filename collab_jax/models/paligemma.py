@@ -193,14 +193,11 @@ class Model:
       The logits of the token after each position.
     """
     prefix = as_prefix(prefix)
-    x, positions, mask = sequence(
-      self.params['llm'],
-      prefix,
-      tokens,
-      mask_ar,
-      jnp.ones(tokens.shape, bool),
-    )
     config, llm = self.config.text, self.params['llm']
+    every = jnp.ones(tokens.shape, bool)
+    x, positions, valid = sequence(llm, prefix, tokens, every)
+    image_ar = jnp.zeros(prefix.valid.shape, jnp.int32)
+    mask = prefix_lm_mask(jnp.concatenate([image_ar, mask_ar], 1), valid)
     x = gemma.forward(config, llm, x, positions, mask)
     return gemma.unembed(config, llm, x[:, prefix.x.shape[1] :], softcap)
 
@@ -237,23 +234,16 @@ class Model:
     config, llm = self.config.text, self.params['llm']
     if eos is None:
       eos = self.tokenizer.eos_id if self.tokenizer else 1
-    x, positions, mask = sequence(
-      llm,
-      prefix,
-      prompt_tokens,
-      jnp.zeros(prompt_tokens.shape, jnp.int32),
-      prompt_mask,
-    )
+    x, positions, valid = sequence(llm, prefix, prompt_tokens, prompt_mask)
     length = prompt_mask.sum(1, dtype=jnp.int32)
     last = prefix.x.shape[1] + length - 1
-    x, cache = gemma.prefill(config, llm, x, positions, mask, last, cache_dtype)
+    x, cache = gemma.prefill(
+      config, llm, x, positions, valid, last, cache_dtype
+    )
     start = decoding.Start(
       logits=gemma.unembed(config, llm, x),
       cache=gemma.extend(cache, max_tokens),
-      visible=jnp.pad(
-        jnp.concatenate([prefix.valid, prompt_mask], 1),
-        ((0, 0), (0, max_tokens)),
-      ),
+      visible=jnp.pad(valid, ((0, 0), (0, max_tokens))),
       position=prefix.end + length,
     )
     layers = gemma.unstack(config, llm)
@@ -272,30 +262,24 @@ def sequence(
   llm: Params,
   prefix: message.Prefix,
   tokens: Int[Array, 'B T'],
-  mask_ar: Int[Array, 'B T'],
   valid: Bool[Array, 'B T'],
-) -> tuple[Float[Array, 'B P M'], Int[Array, 'B P'], Bool[Array, 'B P P']]:
-  """Joins image and text: embeddings, positions and mask, P = m + T.
+) -> tuple[Float[Array, 'B P M'], Int[Array, 'B P'], Bool[Array, 'B P']]:
+  """Joins image and text, P = m + T.
 
   Args:
     llm: The decoder's parameters.
     prefix: The image embeddings.
     tokens: Text ids.
-    mask_ar: 1 where the text turns causal, see `prefix_lm_mask`.
     valid: False for text that is padding.
 
   Returns:
-    The embedded sequence, its positions and its attention mask.
+    The embedded sequence, its positions, and which of it is valid.
   """
   x = jnp.concatenate([prefix.x, gemma.embed(llm, tokens)], axis=1)
   text = jnp.arange(tokens.shape[1], dtype=jnp.int32)
-  positions = jnp.concatenate(
-    [prefix.positions, prefix.end[:, None] + text], axis=1
-  )
-  mask = prefix_lm_mask(
-    jnp.concatenate(
-      [jnp.zeros(prefix.valid.shape, jnp.int32), mask_ar], axis=1
-    ),
+  positions = [prefix.positions, prefix.end[:, None] + text]
+  return (
+    x,
+    jnp.concatenate(positions, axis=1),
     jnp.concatenate([prefix.valid, valid], axis=1),
   )
-  return x, positions, mask

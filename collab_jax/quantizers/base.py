@@ -5,7 +5,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float, Int, Key
 
 from collab_jax import message as messages
 
@@ -99,6 +99,20 @@ def straight_through(
       'unknown where their gradient belongs; add one.'
     )
   return tokens._replace(x=jax.lax.stop_gradient(tokens.x) + wire)
+
+
+def split(key: Key[Array, ''], inner: Quantizer) -> tuple[jax.Array, jax.Array]:
+  """Returns a key to draw from, and one for an inner quantizer.
+
+  They are the same where the inner one ignores its key: on a CPU the program
+  that splits a key takes longer to compile than many a quantizer.
+  """
+  return tuple(jax.random.split(key)) if inner.uses_key else (key, key)
+
+
+def shuffled(key: Key[Array, ''], n: int) -> Int[Array, ' n']:
+  """Returns 0..n-1 in random order; equal 32-bit draws stay in order."""
+  return jnp.argsort(jax.random.bits(key, (n,)))
 
 
 def prefix(name: str, fields: Mapping[str, Any]) -> dict[str, Any]:

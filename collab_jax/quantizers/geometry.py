@@ -56,8 +56,23 @@ def centred(x: Float[Array, 'n d']) -> Centred:
 
 
 def gram(points: Float[Array, 'n d']) -> Float[Array, 'n n']:
-  """Returns all inner products, in full float32 on every device."""
-  return jnp.einsum('nd,md->nm', points, points, precision='highest')
+  """Returns all inner products, in full float32 on every device.
+
+  A CPU computes one of the two equal off-diagonal quarters.
+  """
+
+  def product(a, b):
+    return jnp.einsum('nd,md->nm', a, b, precision='highest')
+
+  def quarters(points):
+    half = points.shape[0] // 2
+    a, b = points[:half], points[half:]
+    cross = product(a, b)
+    return jnp.block([[product(a, a), cross], [cross.T, product(b, b)]])
+
+  return jax.lax.platform_dependent(
+    points, cpu=quarters, default=lambda points: product(points, points)
+  )
 
 
 def first_min(

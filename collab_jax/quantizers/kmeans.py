@@ -2,7 +2,6 @@
 
 import dataclasses
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
@@ -52,11 +51,11 @@ class KMeans:
     """Returns the assignments, and the centroids' message."""
     n = x.shape[0]
     base.check_k_of_n(self.k, n)
-    draw_key, inner_key = jax.random.split(key)
+    draw_key, inner_key = base.split(key, self.centroids)
     if self.init == '++':
       found = lloyd.plus_plus(x, draw_key, self.k, self.iters)
     else:
-      start = jax.random.permutation(draw_key, n)[: self.k]
+      start = base.shuffled(draw_key, n)[: self.k]
       found = lloyd.lloyd(x, start, self.iters)
     inner = self.centroids.quantize(
       base.unnest('centroids', params), found.centroids, inner_key

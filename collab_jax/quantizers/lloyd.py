@@ -202,23 +202,17 @@ def _solve(x, initial, *, start, iters, stop=True):
 def _reseed(assignments, distances, k):
   """Gives each empty cluster a far vector; returns the members' counts too."""
 
-  def count(assignments):
-    return jnp.zeros(k).at[assignments].add(1)
-
-  def fill(assignments, counts):
-    empty = counts == 0
+  def fill(state):
+    assignments, counts = state
     # A vector that is alone in its cluster stays there.
     far = jnp.where(counts[assignments] > 1, distances, -jnp.inf)
-    order = jnp.argsort(-far, stable=True)
-    taken = order[jnp.cumsum(empty) - 1]
-    taken = jnp.where(empty, taken, assignments.shape[0])
-    clusters = jnp.arange(k, dtype=assignments.dtype)
-    assignments = assignments.at[taken].set(clusters, mode='drop')
-    return assignments, count(assignments)
+    index, empty = jnp.argmax(far), jnp.argmin(counts)
+    counts = counts.at[assignments[index]].add(-1).at[empty].set(1)
+    return assignments.at[index].set(empty.astype(jnp.int32)), counts
 
-  counts = count(assignments)
-  return jax.lax.cond(
-    jnp.any(counts == 0), fill, lambda *a: a, assignments, counts
+  counts = jnp.zeros(k).at[assignments].add(1)
+  return jax.lax.while_loop(
+    lambda state: jnp.any(state[1] == 0), fill, (assignments, counts)
   )
 
 

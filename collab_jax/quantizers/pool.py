@@ -3,7 +3,6 @@
 import dataclasses
 import math
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 import numpy as np
@@ -77,8 +76,7 @@ class Pool:
     means = jnp.einsum(
       'kn,nd->kd', weights.astype(np.float32), x, precision='highest'
     )
-    _, inner_key = jax.random.split(key)
-    inner = self.cells.quantize(base.unnest('cells', params), means, inner_key)
+    inner = self.cells.quantize(base.unnest('cells', params), means, key)
     return base.prefix('cells', inner)
 
   def dequantize(

@@ -3,10 +3,9 @@
 import dataclasses
 from typing import ClassVar
 
-import jax
 from jaxtyping import Array, Float, Int, Key
 
-from collab_jax.quantizers import selection
+from collab_jax.quantizers import base, selection
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,4 +28,4 @@ class Random(selection.Selection):
     self, x: Float[Array, 'n d'], key: Key[Array, '']
   ) -> Int[Array, ' k']:
     """Returns k random indices."""
-    return jax.random.permutation(key, x.shape[0])[: self.k]
+    return base.shuffled(key, x.shape[0])[: self.k]

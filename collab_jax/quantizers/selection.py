@@ -4,7 +4,6 @@ import abc
 import dataclasses
 from typing import ClassVar
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
@@ -66,7 +65,7 @@ class Selection(abc.ABC):
     """Returns the mask, and the message of the vectors in grid order."""
     n = x.shape[0]
     self._check(n)
-    select_key, inner_key = jax.random.split(key)
+    select_key, inner_key = base.split(key, self.vectors)
     indices = jnp.sort(self.select(x, select_key))
     inner = self.vectors.quantize(
       base.unnest('vectors', params), x[indices], inner_key
@@ -95,12 +94,10 @@ class Selection(abc.ABC):
   def origins(self, message: messages.Message) -> Int[Array, ' k']:
     """Returns the grid positions of the sent vectors, in increasing order.
 
-    A damaged mask has no k ones; then positions repeat or are left out.
+    A damaged mask has no k ones; then zeros serve, or ones are left out.
     """
-    mask = message['mask']
-    last = mask.shape[0] - 1
-    found = jnp.nonzero(mask, size=self.k, fill_value=last)[0]
-    return found.astype(jnp.int32)
+    order = jnp.argsort(-message['mask'].astype(jnp.int32), stable=True)
+    return order[: self.k].astype(jnp.int32)
 
   def fields(self, n: int, d: int) -> dict[str, messages.Field]:
     """Returns 'mask' of n symbols 0 and 1, and the vectors' fields."""
