@@ -34,6 +34,7 @@ _EXTRAS = {
     'nbclient>=0.10',
     'nbformat>=5.10',
     'pytest>=9',
+    'pytest-xdist>=3.8',
     'ruff>=0.15',
     'scikit-learn>=1.7',
   ],

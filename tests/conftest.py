@@ -21,4 +21,26 @@ import numpy as np  # noqa: E402
 # Both before anything imports collab_jax. A JAX function takes a NumPy array
 # wherever it takes its own, so that shapes and dtypes are checked of either.
 jaxtyping.Array = jax.Array | np.ndarray
-jaxtyping.install_import_hook('collab_jax', 'beartype.beartype')
+jaxtyping.install_import_hook(
+  [
+    f'collab_jax.{name}'
+    for name in (
+      'message',
+      'config',
+      'provenance',
+      'models',
+      'quantizers',
+      'wire',
+      'data',
+      'metrics',
+      'checkpoints',
+      'codecs',
+      'captioner',
+      'testing',
+      'evaluation',
+      'training',
+      'experiment',
+    )
+  ],
+  'beartype.beartype',
+)

@@ -176,8 +176,7 @@ def init(config: Config, key: jax.Array) -> Params:
   def layer(key):
     position, mask = jnp.zeros((1, 1), jnp.int32), jnp.ones((1, 1, 1), bool)
     k = jnp.zeros((1, c.num_kv_heads, c.head_dim, 1))
-    v = jnp.swapaxes(k, 2, 3)
-    return Block(c).init(key, x, position, k, v, mask, method=_whole)
+    return Block(c).init(key, x, position, k, k.mT, mask, method=_whole)
 
   table = jax.random.normal(first, (c.vocab_size, c.width)) * c.width**-0.5
   return {
@@ -346,7 +345,6 @@ def unembed(
   config: Config, params: Params, x: Float[Array, '*B D'], cap: bool = True
 ) -> Float[Array, '*B V']:
   """Final norm and tied logits, soft-capped if configured and wanted."""
-  norm = RMSNorm(config.norm_eps)
-  x = linen.apply(norm, params['final_norm'], x)
+  x = linen.apply(RMSNorm(config.norm_eps), params['final_norm'], x)
   logits = x @ params['embedder']['input_embedding'].T.astype(x.dtype)
   return attention.softcap(logits, config.final_softcap if cap else None)

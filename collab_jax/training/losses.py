@@ -39,7 +39,7 @@ def init_heads(key: jax.Array, width: int) -> dict[str, Any]:
 def label_losses(
   heads: dict[str, Any],
   features: Float[Array, 'B N D'],
-  batch: dict[str, jax.Array],
+  batch: dict[str, Any],
 ) -> dict[str, Float[Array, '']]:
   """Cross-entropy of each label over the patches, in nats."""
   losses = {}
