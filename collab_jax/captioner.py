@@ -125,5 +125,6 @@ class Captioner:
 
   def _tokenizer(self) -> tokenizer_lib.Tokenizer:
     tokenizer = self.model.tokenizer
-    assert tokenizer is not None, 'the model was loaded without a tokenizer'
+    if tokenizer is None:
+      raise ValueError('the model has no tokenizer: load(..., tokenizer=...)')
     return tokenizer

@@ -53,7 +53,7 @@ def parse_method(text: str) -> tuple[str, dict[str, Any]]:
   settings = {}
   for part in filter(None, ((match and match['settings']) or '').split(',')):
     name, equals, value = part.strip().partition('=')
-    if not equals:
+    if not equals or name in ('k', 'name', *settings):
       match = None
       break
     settings[name] = int(value) if re.fullmatch(r'-?\d+', value) else value
@@ -235,13 +235,13 @@ def read_image(
 
 
 def work_units(
-  config: ml_collections.ConfigDict, sweep: Callable[[Callable], None]
+  config: ml_collections.ConfigDict, sweep: Callable[[Callable, Any], None]
 ) -> list[ml_collections.ConfigDict]:
   """The configs of a sweep.
 
   Args:
     config: What the units have in common.
-    sweep: Calls its argument with the fields that differ, once per unit.
+    sweep: Called as sweep(add, config); calls add(field=value), once a unit.
 
   Returns:
     One config per unit.
@@ -257,11 +257,11 @@ def work_units(
       setattr(unit, name, value)
     units.append(unit)
 
-  sweep(add)
+  sweep(add, config)
   return units
 
 
-def load_sweep(path: str | os.PathLike[str]) -> Callable[[Callable], None]:
+def load_sweep(path: str | os.PathLike[str]) -> Callable[[Any, Any], None]:
   """Reads the function `sweep` of a config file.
 
   Args:
@@ -321,9 +321,9 @@ def listing(folder: str | os.PathLike[str]) -> str:
 def _keep_memory() -> None:
   """Makes glibc reuse large buffers: clearing their pages costs a third."""
   if sys.platform == 'linux' and hasattr(libc := ctypes.CDLL(None), 'mallopt'):
-    arena_max, mmap_max, trim_threshold = -8, -4, -1  # Names in malloc.h.
-    for o, v in ((arena_max, 1), (mmap_max, 0), (trim_threshold, 2**31 - 1)):
-      libc.mallopt(o, v)
+    # Of malloc.h: M_ARENA_MAX, M_MMAP_MAX, M_TRIM_THRESHOLD.
+    for option, value in ((-8, 1), (-4, 0), (-1, 2**31 - 1)):
+      libc.mallopt(option, value)
 
 
 @contextlib.contextmanager
@@ -331,10 +331,10 @@ def launched() -> Iterator[None]:
   """What all launchers share: compiled programs are kept, errors are short.
 
   Programs are kept in JAX_COMPILATION_CACHE_DIR, by default in the user's
-  cache folder; equal programs are then compiled once within a run as well,
-  and not at all in the next.
+  cache folder: equal ones are compiled once, and not at all in the next run.
   """
   _keep_memory()
+  sys.path.insert(0, os.getcwd())  # For quantizers of one's own.
   logging.getLogger('jax').setLevel(logging.ERROR)
   # JAX's options are made at import, so that its type does not show them.
   if not cast(Any, jax.config).jax_compilation_cache_dir:
@@ -345,6 +345,6 @@ def launched() -> Iterator[None]:
   jax.config.update('jax_persistent_cache_min_entry_size_bytes', -1)
   try:
     yield
-  except (ValueError, AttributeError, OSError) as error:
+  except (ValueError, AttributeError, OSError, ImportError) as error:
     message = error.args[0] if len(error.args) == 1 else error
     raise SystemExit(f'error: {message}') from error

@@ -4,8 +4,6 @@ Modes: `tiny` (500 generated scenes), `dense` (the same with 6 to 10 objects a
 scene) and `smoke` (seconds, for tests).
 """
 
-from typing import cast
-
 import ml_collections
 
 from collab_jax import config as config_lib
@@ -61,8 +59,8 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   return config
 
 
-def sweep(add):
+def sweep(add, config):
   """One work unit per method, and one for the lines that need no k."""
   add(methods=())
-  for method in cast(tuple[str, ...], get_config().methods):
+  for method in config.methods:
     add(methods=(method,), full=False, blind=())

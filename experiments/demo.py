@@ -23,8 +23,8 @@ def main(argv):
     start = time.perf_counter()
     workdir, config = Path(_WORKDIR.value), _CONFIG.value
     print(experiment.headline(config), flush=True)
-    experiment.write_json(workdir / 'config.json', config.to_dict())
     records = experiment.evaluate(config, workdir / 'records.jsonl')
+    experiment.write_json(workdir / 'config.json', config.to_dict())
     text = experiment.report(records, workdir, config)
     experiment.draw_fig2(config, workdir / 'fig2')
     print('', experiment.samples(records), '', text, '', sep='\n')

@@ -24,8 +24,8 @@ def main(argv):
   with experiment.launched():
     workdir = Path(_WORKDIR.value)
     config = _CONFIG.value
-    experiment.write_json(workdir / 'config.json', config.to_dict())
     records = experiment.evaluate(config, workdir / 'records.jsonl')
+    experiment.write_json(workdir / 'config.json', config.to_dict())
     print(experiment.report(records, workdir, config))
     print(f'\n{workdir}: {experiment.listing(workdir)}')
 

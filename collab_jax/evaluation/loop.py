@@ -106,6 +106,8 @@ def evaluate(
     raise ValueError(f'codecs given twice: {", ".join(twice)}')
   if not len(data):
     raise ValueError(f'{data.name} is empty: there is nothing to evaluate')
+  if not seeds or len(set(seeds)) < len(seeds):
+    raise ValueError(f'seeds: got {seeds}, expected one or more, all different')
   for name, value in (('batch_size', batch_size), ('workers', workers)):
     if value < 1:
       raise ValueError(f'{name}: got {value}, expected at least 1')

@@ -255,7 +255,7 @@ def _claims(axes: mpl_axes.Axes, rows, curves):
     axes.annotate(
       text,
       (ratio, y),
-      xytext=(ratio, _free(axes, rows, curves, ratio, y)),
+      xytext=_free(axes, rows, curves, ratio, y),
       horizontalalignment='center',
       verticalalignment='center',
       fontsize=7.5,
@@ -275,21 +275,28 @@ def _claims(axes: mpl_axes.Axes, rows, curves):
     )
 
 
-def _free(axes: mpl_axes.Axes, rows, curves, x: float, below: float) -> float:
-  """Where under a point a small text hides least."""
+def _free(
+  axes: mpl_axes.Axes, rows, curves, x: float, below: float
+) -> tuple[float, float]:
+  """Where under a point, or to its left, a small text hides least."""
   low, high = axes.get_ylim()
-  # The text is about 1.2 octaves wide and 0.13 of the axis high.
-  octaves = np.log2(x) + np.linspace(-0.6, 0.6, 13)
   flat = [low, *(row['bleu4'] for row in tables.ends(rows))]
-  taken = [np.full(len(octaves), y) for y in flat]
-  for curve in curves.values():
-    places = np.log2([row['ratio'] for row in curve])
-    taken.append(np.interp(octaves, places, [row['bleu4'] for row in curve]))
-  places = np.linspace(low, below, 100)[5:-15]
-  distances = np.abs(np.stack(taken)[..., None] - places).min((0, 1))
-  # Enough is enough: then the nearest place is best.
-  good = np.minimum(distances / (high - low), 0.06) + 0.03 * places / high
-  return float(places[np.argmax(good)])
+  found = []
+  for shift in (0.0, -1.3):
+    # The text is about 1.2 octaves wide and 0.13 of the axis high.
+    octaves = np.log2(x) + shift + np.linspace(-0.6, 0.6, 13)
+    taken = [np.full(len(octaves), y) for y in flat]
+    for curve in curves.values():
+      places = np.log2([row['ratio'] for row in curve])
+      taken.append(np.interp(octaves, places, [row['bleu4'] for row in curve]))
+    places = np.linspace(low, below, 100)[5:-15]
+    distances = np.abs(np.stack(taken)[..., None] - places).min((0, 1))
+    # Enough is enough: then the nearest place is best.
+    good = np.minimum(distances / (high - low), 0.06) + 0.03 * places / high
+    best = int(np.argmax(good))
+    found.append((good[best] + 0.02 * shift, x * 2**shift, places[best]))
+  _, x, y = max(found)
+  return float(x), float(y)
 
 
 def _titles(figure: figures.Figure, rows, x: str):

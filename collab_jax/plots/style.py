@@ -109,23 +109,25 @@ def spread(
   Returns:
     A position for each, in their order.
   """
-  order = sorted(range(len(wanted)), key=lambda i: wanted[i])
-  # Blocks of labels that touch, as (mean of what they want, members).
-  blocks: list[tuple[float, list[int]]] = []
-  for i in order:
-    blocks.append((wanted[i], [i]))
+  blocks: list[list[int]] = []  # Labels that touch.
+
+  def centre(block):
+    half = gap * (len(block) - 1) / 2
+    mean = sum(wanted[i] for i in block) / len(block)
+    return min(max(mean, low + half), high - half)
+
+  for i in sorted(range(len(wanted)), key=lambda i: wanted[i]):
+    blocks.append([i])
     while len(blocks) > 1:
-      (a, first), (b, second) = blocks[-2:]
+      first, second = blocks[-2:]
       reach = gap * (len(first) + len(second)) / 2
-      if b - a >= reach:
+      # Sums round: a hair too close is no overlap.
+      if centre(second) - centre(first) >= reach * (1 - 1e-9):
         break
-      members = first + second
-      mean = (a * len(first) + b * len(second)) / len(members)
-      blocks[-2:] = [(mean, members)]
+      blocks[-2:] = [first + second]
   places = [0.0] * len(wanted)
-  for centre, members in blocks:
-    half = gap * (len(members) - 1) / 2
-    centre = min(max(centre, low + half), high - half)
-    for n, i in enumerate(members):
-      places[i] = centre - half + gap * n
+  for block in blocks:
+    start = centre(block) - gap * (len(block) - 1) / 2
+    for n, i in enumerate(block):
+      places[i] = start + gap * n
   return places

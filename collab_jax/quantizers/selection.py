@@ -97,7 +97,7 @@ class Selection(abc.ABC):
     A damaged mask has no k ones; then zeros serve, or ones are left out.
     """
     order = jnp.argsort(-message['mask'].astype(jnp.int32), stable=True)
-    return order[: self.k].astype(jnp.int32)
+    return jnp.sort(order[: self.k]).astype(jnp.int32)
 
   def fields(self, n: int, d: int) -> dict[str, messages.Field]:
     """Returns 'mask' of n symbols 0 and 1, and the vectors' fields."""
