@@ -202,12 +202,7 @@ def samples(
       last = r['caption']
     blocks.append(
       '\n'.join(
-        textwrap.fill(
-          text,
-          width,
-          initial_indent=f'  {name:>9}  ',
-          subsequent_indent=' ' * 13,
-        )
+        textwrap.fill(f'  {name:>9}  {text}', width, subsequent_indent=' ' * 13)
         for name, text in lines
       )
     )
@@ -310,7 +305,9 @@ def draw_fig2(config: ml_collections.ConfigDict, stem: Path):
   data = make_data(config)
   examples = [data[i] for i in range(min(24, len(data)))]
   best = max(examples, key=lambda e: len(e.captions[0]))
-  plots.save(plots.fig2(model, best.image, captioner=captioner), stem)
+  size = min(fields.batch_size, len(data))
+  figure = plots.fig2(model, best.image, captioner=captioner, batch_size=size)
+  plots.save(figure, stem)
 
 
 def listing(folder: str | os.PathLike[str]) -> str:

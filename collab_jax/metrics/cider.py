@@ -2,6 +2,7 @@
 
 import collections
 from collections.abc import Sequence
+import math
 
 from jaxtyping import Float
 import numpy as np
@@ -41,10 +42,13 @@ class CiderD:
     """
     _, refs = tokenize.tokenize_all([''] * len(references), references)
     counts = [[_ngrams(ref) for ref in image] for image in refs]
-    self._frequency = collections.Counter(
+    frequency = collections.Counter(
       ngram for image in counts for ngram in set().union(*image)
     )
-    self._log_images = np.log(float(len(counts)))
+    self._unseen = math.log(len(counts)) if counts else 0.0
+    self._rarity = {
+      ngram: self._unseen - math.log(n) for ngram, n in frequency.items()
+    }
     self._variance = 2 * sigma**2
     self._references = [[self._weigh(c) for c in image] for image in counts]
 
@@ -76,8 +80,8 @@ class CiderD:
   def _weigh(self, counts: _Counts) -> _Vector:
     weights: tuple[dict, ...] = tuple({} for _ in range(_ORDERS))
     for ngram, count in counts.items():
-      rarity = self._log_images - np.log(max(1.0, self._frequency[ngram]))
-      weights[len(ngram) - 1][ngram] = float(count * rarity)
+      rarity = self._rarity.get(ngram, self._unseen)
+      weights[len(ngram) - 1][ngram] = count * rarity
     norms = [sum(w * w for w in order.values()) ** 0.5 for order in weights]
     length = sum(count for ngram, count in counts.items() if len(ngram) == 2)
     return weights, norms, length
@@ -88,16 +92,15 @@ class CiderD:
     other_weights, other_norms, other_length = reference
     total = 0.0
     for order in range(_ORDERS):
-      theirs = other_weights[order]
+      mine, theirs = weights[order], other_weights[order]
       dot = 0.0
-      for ngram, weight in weights[order].items():
-        other = theirs.get(ngram, 0.0)
-        dot += min(weight, other) * other
+      for ngram, weight in mine.items():
+        if ngram in theirs:
+          other = theirs[ngram]
+          dot += min(weight, other) * other
       norm = norms[order] * other_norms[order]
       total += dot / norm if norm else dot
-    return total * float(
-      np.exp(-((length - other_length) ** 2) / self._variance)
-    )
+    return total * math.exp(-((length - other_length) ** 2) / self._variance)
 
 
 def cider_scores(

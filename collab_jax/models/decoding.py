@@ -6,7 +6,6 @@ Shapes are static: R = B * beams rows, max_tokens columns.
 """
 
 import dataclasses
-import functools
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
@@ -171,13 +170,18 @@ class Beam:
 
 
 class _State(NamedTuple):
-  t: Int[Array, '']
   tokens: Int[Array, 'R max_tokens']
   done: Bool[Array, ' R']
   score: Float[Array, ' R']
   logits: Float[Array, 'R V']
   cache: Any
   visible: Bool[Array, 'R S']
+  position: Int[Array, ' R']
+  keys: Any
+
+
+def _take(rows, tree):
+  return jax.tree.map(lambda x: jnp.take(x, rows, axis=0), tree)
 
 
 def generate(
@@ -187,17 +191,21 @@ def generate(
   eos: int,
   method: Method,
   key: jax.Array | None = None,
+  halvings: int = 0,
 ) -> Int[Array, 'B max_tokens']:
   """Writes tokens until every row has ended or max_tokens are written.
 
   Args:
     step: (token i32[R], position i32[R], cache, slot i32[], visible bool[R S])
-      -> (logits f32[R V], cache).
+      -> (logits f32[R V], cache), for any number of rows.
     start: The state after the prefix; its last max_tokens slots are free.
     max_tokens: Most tokens to write.
     eos: Token that ends a row.
     method: How tokens are chosen.
     key: One key, from which each row's is folded, or one key per row.
+    halvings: How often to go on with half of the pictures once the others
+      have ended. Worth it where a step's time grows with the rows; each
+      compiles the step once more.
 
   Returns:
     The tokens, with 0 after a row's eos.
@@ -205,61 +213,70 @@ def generate(
   batch, slots = start.visible.shape
   rows, beams = batch * method.beams, method.beams
   first_slot = slots - max_tokens
-  position = jnp.repeat(start.position, beams)
   if key is not None and key.ndim == 0:
     key = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(rows))
-  # Only the first candidate counts at first, or all would be the same.
-  score = jnp.where(jnp.arange(rows) % beams == 0, 0.0, -jnp.inf)
 
   def repeat(x):
     return jnp.repeat(x, beams, axis=0) if beams > 1 else x
 
   state = _State(
-    t=jnp.zeros((), jnp.int32),
     tokens=jnp.full((rows, max_tokens), PAD, jnp.int32),
     done=jnp.zeros(rows, bool),
-    score=score,
+    # Only the first candidate counts at first, or all would be the same.
+    score=jnp.where(jnp.arange(rows) % beams == 0, 0.0, -jnp.inf),
     logits=repeat(start.logits),
     cache=jax.tree.map(repeat, start.cache),
     visible=repeat(start.visible),
+    position=repeat(start.position),
+    keys=key,
   )
 
-  def choose(s: _State) -> _State:
+  def choose(t, s: _State):
     keys = None
-    if key is not None:
-      keys = jax.vmap(jax.random.fold_in, (0, None))(key, s.t)
+    if s.keys is not None:
+      keys = jax.vmap(jax.random.fold_in, (0, None))(s.keys, t)
     choice = method.choose(s.logits, s.score, s.done, keys)
-    parent = choice.parent
-    if parent is not None:
-      take = functools.partial(jnp.take, indices=parent, axis=0)
-      s = s._replace(
-        tokens=take(s.tokens),
-        done=take(s.done),
-        visible=take(s.visible),
-        cache=jax.tree.map(take, s.cache),
+    if choice.parent is not None:
+      tokens, done, cache, visible = _take(
+        choice.parent, (s.tokens, s.done, s.cache, s.visible)
       )
+      s = s._replace(tokens=tokens, done=done, cache=cache, visible=visible)
     token = jnp.where(s.done, PAD, choice.token)
-    tokens = jax.lax.dynamic_update_slice_in_dim(
-      s.tokens, token[:, None], s.t, 1
-    )
-    return s._replace(
-      t=s.t + 1,
-      tokens=tokens,
-      done=s.done | (token == eos),
-      score=choice.score,
-    )
+    tokens = jax.lax.dynamic_update_slice_in_dim(s.tokens, token[:, None], t, 1)
+    done = s.done | (token == eos)
+    return t + 1, s._replace(tokens=tokens, done=done, score=choice.score)
 
-  def body(s: _State) -> _State:
-    token = jax.lax.dynamic_slice_in_dim(s.tokens, s.t - 1, 1, 1)[:, 0]
-    slot = first_slot + s.t - 1
+  def body(carry):
+    t, s = carry
+    token = jax.lax.dynamic_slice_in_dim(s.tokens, t - 1, 1, 1)[:, 0]
+    slot = first_slot + t - 1
     visible = s.visible | (jnp.arange(slots) == slot)
-    logits, cache = step(token, position + s.t - 1, s.cache, slot, visible)
-    return choose(s._replace(logits=logits, cache=cache, visible=visible))
+    at = s.position + t - 1
+    logits, cache = step(token, at, s.cache, slot, visible)
+    return choose(t, s._replace(logits=logits, cache=cache, visible=visible))
 
-  state = jax.lax.while_loop(
-    lambda s: (s.t < max_tokens) & ~s.done.all(), body, choose(state)
-  )
-  length = (state.tokens != PAD).sum(1)
-  rank = method.rank(state.score, length).reshape(batch, beams)
+  def run(t, s: _State, halvings) -> tuple[jax.Array, jax.Array]:
+    """Returns the tokens and scores at the end."""
+    half = len(s.done) // beams // 2 if halvings else 0
+
+    def ended(s):
+      return s.done.reshape(-1, beams).all(1)
+
+    t, s = jax.lax.while_loop(
+      lambda c: (c[0] < max_tokens) & ((~ended(c[1])).sum() > half),
+      body,
+      (t, s),
+    )
+    if not half:
+      return s.tokens, s.score
+    # Those that go on, and some that have ended and stay as they are.
+    pictures = jnp.argsort(ended(s), stable=True)[:half]
+    rest = (pictures[:, None] * beams + jnp.arange(beams)).ravel()
+    tokens, score = run(t, _take(rest, s), halvings - 1)
+    return s.tokens.at[rest].set(tokens), s.score.at[rest].set(score)
+
+  tokens, score = run(*choose(jnp.zeros((), jnp.int32), state), halvings)
+  length = (tokens != PAD).sum(1)
+  rank = method.rank(score, length).reshape(batch, beams)
   best = jnp.arange(batch) * beams + jnp.argmax(rank, axis=1)
-  return state.tokens[best]
+  return tokens[best]

@@ -211,6 +211,7 @@ class Model:
     method: decoding.Method | None = None,
     key: jax.Array | None = None,
     cache_dtype: str = 'float32',
+    halvings: int = 0,
   ) -> Int[Array, 'B max_tokens']:
     """Writes text after a picture and a prompt.
 
@@ -223,6 +224,8 @@ class Model:
       method: `decoding.Greedy()` (the default), `Sample` or `Beam`.
       key: Random key, needed by `Sample`; one key, or one per row.
       cache_dtype: Dtype of the key-value cache.
+      halvings: How often to go on with half of the rows once the others have
+        ended; see `decoding.generate`.
 
     Returns:
       The tokens, with 0 after a row's eos.
@@ -254,7 +257,7 @@ class Model:
       return gemma.unembed(config, llm, x), cache
 
     return decoding.generate(
-      step, start, max_tokens, eos, method or decoding.Greedy(), key
+      step, start, max_tokens, eos, method or decoding.Greedy(), key, halvings
     )
 
 

@@ -29,6 +29,7 @@ def fig2(
   init: str = '++',
   key: jax.Array | None = None,
   captioner: captioning.Captioner | None = None,
+  batch_size: int = 1,
 ) -> figures.Figure:
   """Draws a picture's features, and what k-means leaves of them.
 
@@ -44,6 +45,8 @@ def fig2(
     init: Of k-means: '++' or 'random'.
     key: Random key, by default key(0).
     captioner: If given, what it writes stands under each column.
+    batch_size: Copies of the picture that are computed; with the batch size
+      of an evaluation in the same process, its compiled programs serve again.
 
   Returns:
     The figure.
@@ -51,7 +54,7 @@ def fig2(
   key = jax.random.key(0) if key is None else key
   side = math.isqrt(model.config.vision.num_tokens)
   full = codecs.FeatureCodec(model, quantizers.Identity())
-  features = full.features(image[None])
+  features = full.features(np.stack([image] * batch_size))
   original = np.asarray(features[0], np.float32)
   colours = _axes_colours(original)
   columns: list[dict[str, Any]] = [

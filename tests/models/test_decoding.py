@@ -124,6 +124,46 @@ def test_top_p_of_zero_is_greedy():
   np.testing.assert_array_equal(got, write(5, decoding.Greedy()))
 
 
+@pytest.mark.parametrize('rows', [1, 2, 7, 16])
+@pytest.mark.parametrize(
+  'method',
+  [decoding.Greedy(), decoding.Sample(1.5), decoding.Beam(2), decoding.Beam(3)],
+  ids=str,
+)
+def test_halving_the_rows_changes_nothing(method, rows):
+  steps = 9
+  rare = np.where(np.arange(V) == EOS, 2, 0).astype('f')  # For longer texts.
+  first = np.random.default_rng(5).standard_normal((rows, V)).astype('f') - rare
+  start = decoding.Start(
+    logits=jnp.asarray(first),
+    cache=jnp.zeros((rows, 1)),
+    visible=jnp.ones((rows, steps), bool),
+    position=jnp.arange(rows, dtype=jnp.int32),
+  )
+
+  def run(halvings):
+    sizes = []
+
+    def step(token, position, cache, slot, visible):
+      sizes.append(len(token))
+      logits, cache = markov(token, position, cache, slot, visible)
+      # What a row writes depends on its own position too.
+      return logits - rare + jnp.sin(jnp.outer(position, jnp.arange(V))), cache
+
+    key = jax.random.key(1)
+    got = decoding.generate(step, start, steps, EOS, method, key, halvings)
+    return np.asarray(got), {n // method.beams for n in sizes}
+
+  whole, sizes = run(0)
+  assert sizes == {rows}
+  ends = (whole == EOS).argmax(1)
+  assert rows < 7 or len(set(ends)) > 1  # Or there was nothing to halve.
+  for halvings in (1, 2, 3):
+    got, sizes = run(halvings)
+    np.testing.assert_array_equal(got, whole)
+    assert sizes == {rows >> h for h in range(halvings + 1)} - {0}
+
+
 def test_same_key_same_tokens():
   method = decoding.Sample(temperature=3.0)
   one, two, other = (
