@@ -23,6 +23,25 @@ def to_float(
   return jnp.asarray(images).astype(jnp.float32) / 127.5 - 1.0
 
 
+def check_images(images: Any, size: int) -> None:
+  """Raises ValueError unless these are pictures u8[B size size 3]."""
+  dtype, shape = getattr(images, 'dtype', None), getattr(images, 'shape', ())
+  if dtype != np.uint8:
+    got = f'dtype {dtype}' if dtype else type(images).__name__
+    raise ValueError(
+      f'images: got {got}, expected an array of uint8, 0..255; of floats in'
+      " [0, 1] make it with np.round(255 * x).astype('uint8')"
+    )
+  if len(shape) != 4 or tuple(shape[1:]) != (size, size, 3):
+    hint = ''
+    if len(shape) == 3:
+      hint = '; one picture is a batch too: images[None]'
+    raise ValueError(
+      f'images: got shape {tuple(shape)}, expected [B, {size}, {size}, 3]:'
+      f' pictures of the size of the model{hint}'
+    )
+
+
 # Compiled once per process: the caches are keyed by what is static, so equal
 # quantizers of different codecs share their programs.
 @functools.partial(jax.jit, static_argnames='split')
@@ -125,7 +144,11 @@ class FeatureCodec:
     Returns:
       Features f32[B N D] on the device; codecs of the same model and split
       share them.
+
+    Raises:
+      ValueError: They are no such pictures.
     """
+    check_images(images, self.model.config.vision.image_size)
     return _features(self.model, self.split, images)
 
   def encode(
@@ -143,6 +166,9 @@ class FeatureCodec:
 
     Returns:
       One message per picture.
+
+    Raises:
+      ValueError: They are no such pictures.
     """
     return self.encode_features(self.features(images), key, image_ids)
 

@@ -29,7 +29,6 @@ from collab_jax import (
   quantizers,
 )
 from collab_jax import data as datasets
-from collab_jax.evaluation import series
 from collab_jax.models import paligemma
 
 READERS = {'scenes': datasets.scenes}
@@ -65,18 +64,63 @@ def parse_method(text: str) -> tuple[str, dict[str, Any]]:
   return match['name'], settings
 
 
+def make_method(text: str, k: int) -> quantizers.Quantizer:
+  """Makes the quantizer that sends k vectors.
+
+  Args:
+    text: As `parse_method` reads it.
+    k: Number of vectors sent.
+
+  Returns:
+    The quantizer.
+
+  Raises:
+    ValueError: There is none of that name, or it has no such settings.
+    ImportError: Its module cannot be imported.
+  """
+  name, settings = parse_method(text)
+  if name == 'identity':
+    raise ValueError(
+      "method: got 'identity', which sends all vectors and has no k; all"
+      ' vectors are sent for comparison anyway, so give another method, such'
+      " as 'kmeans'"
+    )
+  return quantizers.make(name, k=k, **settings)
+
+
+def make_quantizers(
+  config: ml_collections.ConfigDict,
+) -> list[quantizers.Quantizer]:
+  """All quantizers that a config asks for."""
+  fields = cast(Any, config)  # The types of its fields are not declared.
+  chosen = [make_method(text, k) for text in fields.methods for k in fields.ks]
+  return [*chosen, quantizers.Identity()] if fields.full else chosen
+
+
 def make_codecs(
   config: ml_collections.ConfigDict, model: paligemma.Model
 ) -> list[codecs.FeatureCodec]:
   """All codecs that a config asks for."""
-  fields = cast(Any, config)  # The types of its fields are not declared.
-  chosen = []
-  for text in fields.methods:
-    name, settings = parse_method(text)
-    chosen += [quantizers.make(name, k=k, **settings) for k in fields.ks]
-  if fields.full:
-    chosen.append(quantizers.Identity())
-  return [codecs.FeatureCodec(model, q, fields.split) for q in chosen]
+  split = cast(Any, config).split
+  chosen = make_quantizers(config)
+  return [codecs.FeatureCodec(model, q, split) for q in chosen]
+
+
+def check(config: ml_collections.ConfigDict) -> None:
+  """Checks what would otherwise be refused late; nothing is loaded.
+
+  Args:
+    config: From configs/tradeoff.py.
+
+  Raises:
+    ValueError: A setting of the report is out of range, or there is no such
+      data set or quantizer.
+    ImportError: A quantizer's module cannot be imported.
+  """
+  fields = cast(Any, config)
+  evaluation.check_draws(fields.resamples, fields.level, fields.seed)
+  make_quantizers(config)
+  make_data(config)
 
 
 def make_data(config: ml_collections.ConfigDict):
@@ -102,6 +146,7 @@ def evaluate(
   Returns:
     The records.
   """
+  check(config)
   fields = cast(Any, config)
   model = checkpoints.load(fields.model)
   return evaluation.evaluate(
@@ -164,50 +209,6 @@ def write_json(path: str | os.PathLike[str], value: Any):
   draft = path.with_name(path.name + '.draft')
   draft.write_text(json.dumps(value, indent=1) + '\n')
   draft.replace(path)
-
-
-def samples(
-  records: Sequence[Mapping[str, Any]], images: int = 3, width: int = 88
-) -> str:
-  """Captions of some pictures at every k, to read what gets lost.
-
-  Args:
-    records: Of the curves' first method and of all vectors.
-    images: Number of pictures, those with the longest references first.
-    width: Of a line.
-
-  Returns:
-    The text.
-  """
-  curves = [r for r in records if not series.is_blind(r)]
-  first = next((r for r in curves if not series.is_full(r)), None)
-  if first is None:
-    return ''
-  method, seed = series.label(first), first['seed']
-  shown = [
-    r
-    for r in curves
-    if r['seed'] == seed and (series.is_full(r) or series.label(r) == method)
-  ]
-  ids = list(dict.fromkeys(r['image_id'] for r in shown))
-  references = {r['image_id']: r['references'] for r in shown}
-  ids = sorted(ids[:24], key=lambda i: -len(references[i][0]))[:images]
-  blocks = []
-  for image in ids:
-    lines, last = [('reference', references[image][0])], None
-    own = [r for r in shown if r['image_id'] == image]
-    for r in sorted(own, key=lambda r: -r['sent']):
-      name = 'all' if series.is_full(r) else f'{r["sent"]}'
-      lines.append((name, '"' if r['caption'] == last else r['caption']))
-      last = r['caption']
-    blocks.append(
-      '\n'.join(
-        textwrap.fill(f'  {name:>9}  {text}', width, subsequent_indent=' ' * 13)
-        for name, text in lines
-      )
-    )
-  title = f'What is left of a caption as fewer vectors are sent ({method}):'
-  return '\n\n'.join([title, *blocks])
 
 
 def read_image(
@@ -329,17 +330,19 @@ def launched() -> Iterator[None]:
 
   Programs are kept in JAX_COMPILATION_CACHE_DIR, by default in the user's
   cache folder: equal ones are compiled once, and not at all in the next run.
+  What the environment says of JAX's cache is left as it is.
   """
   _keep_memory()
   sys.path.insert(0, os.getcwd())  # For quantizers of one's own.
   logging.getLogger('jax').setLevel(logging.ERROR)
-  # JAX's options are made at import, so that its type does not show them.
-  if not cast(Any, jax.config).jax_compilation_cache_dir:
-    home = os.environ.get('XDG_CACHE_HOME') or '~/.cache'
-    folder = Path(home).expanduser() / 'collab_jax'
-    jax.config.update('jax_compilation_cache_dir', str(folder))
-  jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.05)
-  jax.config.update('jax_persistent_cache_min_entry_size_bytes', -1)
+  home = os.environ.get('XDG_CACHE_HOME') or '~/.cache'
+  for name, value in {
+    'jax_compilation_cache_dir': str(Path(home).expanduser() / 'collab_jax'),
+    'jax_persistent_cache_min_compile_time_secs': 0.05,
+    'jax_persistent_cache_min_entry_size_bytes': -1,
+  }.items():
+    if name.upper() not in os.environ:
+      jax.config.update(name, value)
   try:
     yield
   except (ValueError, AttributeError, OSError, ImportError) as error:

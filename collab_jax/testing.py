@@ -1,6 +1,6 @@
 """The contract of a quantizer, as a test that anyone can call."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 import dataclasses
 import functools
 from typing import Any, cast
@@ -11,6 +11,8 @@ import numpy as np
 
 from collab_jax import message as messages
 from collab_jax import quantizers, wire
+
+_MEMBERS = 'uses_key, init_params, quantize, dequantize, fields, sent'
 
 
 def check_quantizer(
@@ -39,17 +41,25 @@ def check_quantizer(
   """
   _check_class(quantizer)
   keys = jax.random.split(jax.random.key(seed), 4)
-  params = quantizer.init_params(keys[0], n, d)
+  _check_fields(quantizer, n, d)
+  name = quantizers.name(quantizer)
+  init_params = _guarded(quantizer.init_params, f'{name}: init_params()')
+  params = init_params(keys[0], n, d)
+  _require(
+    isinstance(params, Mapping),
+    f'{name}: init_params() must return a dict, got {_short(params)}.',
+  )
+  quantize = _guarded(jax.jit(quantizer.quantize), f'{name}: quantize()')
+  dequantize = _guarded(jax.jit(quantizer.dequantize), f'{name}: dequantize()')
   data = _data(keys[1], n, d)
-  quantize = jax.jit(quantizer.quantize)
-  dequantize = jax.jit(quantizer.dequantize)
   for case, x in data.items():
     message = quantize(params, x, keys[2])
     _check_message(quantizer, case, message, n, d)
     _check_wire(quantizer, case, message, n, d)
     tokens = dequantize(params, message)
     _check_tokens(quantizer, case, tokens, n, d)
-  _check_transforms(quantizer, params, data['normal'], keys[2], keys[3])
+  calls = quantize, dequantize
+  _check_transforms(quantizer, calls, params, data['normal'], *keys[2:])
   if gradient:
     _check_gradient(quantizer, params, data['normal'], keys[2])
 
@@ -63,7 +73,7 @@ def _check_class(quantizer):
   _require(frozen, f'{title} must be a dataclass(frozen=True).')
   _require(
     isinstance(quantizer, quantizers.Quantizer),
-    f'{title} lacks one of {_members()}.',
+    f'{title} lacks one of: {_MEMBERS}.',
   )
   try:
     same = hash(quantizer) == hash(dataclasses.replace(quantizer))
@@ -86,10 +96,42 @@ def _check_class(quantizer):
   )
 
 
-def _members():
-  return (
-    'uses_key', 'init_params', 'quantize', 'dequantize', 'fields', 'sent',
-  )  # fmt: skip
+def _guarded(call: Callable[..., Any], what: str) -> Callable[..., Any]:
+  """The same call, but whatever it raises is a finding."""
+
+  def guarded(*args):
+    try:
+      return call(*args)
+    except Exception as error:
+      raise AssertionError(
+        f'{what} raised {type(error).__name__}: {error}'
+      ) from error
+
+  return guarded
+
+
+def _short(value):
+  text = repr(value)
+  return text if len(text) <= 80 else f'{text[:77]}...'
+
+
+def _check_fields(quantizer, n, d):
+  name = quantizers.name(quantizer)
+  fields = _guarded(quantizer.fields, f'{name}: fields()')(n, d)
+  known = isinstance(fields, Mapping) and all(
+    isinstance(f, messages.Symbols | messages.Values) for f in fields.values()
+  )
+  _require(
+    known and fields,
+    f'{name}: fields() must return a dict with a Symbols or Values for each'
+    f' field, one at least, got {_short(fields)}.',
+  )
+  _guarded(wire.sizes, f'{name}: the size of fields()')(fields)
+  sent = _guarded(quantizer.sent, f'{name}: sent()')(n)
+  _require(
+    isinstance(sent, int) and 0 <= sent <= n,
+    f'{name}: sent({n}) must be an int in [0, {n}], got {sent!r}.',
+  )
 
 
 def _data(key, n, d):
@@ -111,11 +153,19 @@ def _check_message(quantizer, case, message, n, d):
   fields = quantizer.fields(n, d)
   where = f'{quantizers.name(quantizer)} on {case} data'
   _require(
+    isinstance(message, Mapping),
+    f'{where}: quantize() must return a dict of arrays, got {_short(message)}.',
+  )
+  _require(
     message.keys() == fields.keys(),
     f'{where}: fields() declares {sorted(fields)}, quantize() returned '
     f'{sorted(message)}.',
   )
   for name, field in fields.items():
+    _require(
+      hasattr(message[name], 'dtype'),
+      f'{where}: field {name!r} must be an array, got {_short(message[name])}.',
+    )
     value = np.asarray(message[name])
     shape = tuple(field.shape)
     _require(
@@ -140,17 +190,13 @@ def _check_message(quantizer, case, message, n, d):
         np.isfinite(value.astype(np.float32)).all(),
         f'{where}: {name!r} must be finite; clip it to its format.',
       )
-  sent = quantizer.sent(n)
-  _require(
-    isinstance(sent, int) and 0 <= sent <= n,
-    f'{where}: sent({n}) must be an int in [0, {n}], got {sent!r}.',
-  )
 
 
 def _check_wire(quantizer, case, message, n, d):
   fields = quantizer.fields(n, d)
   host = jax.device_get(message)
-  data = wire.pack(host, fields)
+  what = f'{quantizers.name(quantizer)} on {case} data: packing the message'
+  data = _guarded(wire.pack, what)(host, fields)
   _require(
     len(data) == sum(wire.sizes(fields).values()),
     f'{quantizers.name(quantizer)}: {len(data)} bytes, not those declared.',
@@ -165,6 +211,19 @@ def _check_wire(quantizer, case, message, n, d):
 
 def _check_tokens(quantizer, case, tokens, n, d):
   where = f'{quantizers.name(quantizer)} on {case} data'
+  _require(
+    isinstance(tokens, messages.Tokens),
+    f'{where}: dequantize() must return message.Tokens, got {_short(tokens)}.',
+  )
+  for name, value in tokens._asdict().items():
+    _require(
+      hasattr(value, 'dtype'),
+      f'{where}: tokens.{name} must be an array, got {_short(value)}.',
+    )
+  _require(
+    tokens.x.ndim == 2,
+    f'{where}: tokens.x must have shape (m, {d}), got {tokens.x.shape}.',
+  )
   m = tokens.x.shape[0]
   want = {
     'x': ((m, d), 'float32'),
@@ -197,18 +256,17 @@ def _check_tokens(quantizer, case, tokens, n, d):
   )
 
 
-def _check_transforms(quantizer, params, x, key, other):
+def _check_transforms(quantizer, calls, params, x, key, other):
   name = quantizers.name(quantizer)
-  quantize = jax.jit(quantizer.quantize)
-  dequantize = jax.jit(quantizer.dequantize)
+  quantize, dequantize = calls
   message = quantize(params, x, key)
   again = quantize(params, x, key)
   _same(message, again, f'{name}: two calls with one key', exact=True)
-  eager = quantizer.quantize(params, x, key)
-  _same(message, eager, f'{name}: quantize, jit and eager')
+  eager = _guarded(quantizer.quantize, f'{name}: quantize(), eager,')
+  _same(message, eager(params, x, key), f'{name}: quantize, jit and eager')
   tokens = dequantize(params, message)
-  eager = quantizer.dequantize(params, message)
-  _same(tokens, eager, f'{name}: dequantize, jit and eager')
+  eager = _guarded(quantizer.dequantize, f'{name}: dequantize(), eager,')
+  _same(tokens, eager(params, message), f'{name}: dequantize, jit and eager')
   if not quantizer.uses_key:
     _same(
       message,
@@ -219,9 +277,9 @@ def _check_transforms(quantizer, params, x, key, other):
   xs = jnp.stack([x, x[::-1], 2 * x + 1])
   keys = jax.random.split(other, 3)
   many = jax.jit(jax.vmap(quantizer.quantize, in_axes=(None, 0, 0)))
-  batch = many(params, xs, keys)
+  batch = _guarded(many, f'{name}: quantize(), vmapped,')(params, xs, keys)
   many = jax.jit(jax.vmap(quantizer.dequantize, in_axes=(None, 0)))
-  rebuilt = many(params, batch)
+  rebuilt = _guarded(many, f'{name}: dequantize(), vmapped,')(params, batch)
   for i in range(3):
     one = quantize(params, xs[i], keys[i])
     row = {field: value[i] for field, value in batch.items()}
@@ -242,7 +300,7 @@ def _check_gradient(quantizer, params, x, key):
     value = quantizers.straight_through(quantizer, params, x, key)
     return value.x.sum(), value
 
-  gradient, value = jax.jit(total)(x)
+  gradient, value = _guarded(jax.jit(total), f'{name}: straight_through()')(x)
   _same(tokens, value, f'{name}: value straight through')
   rows = np.asarray(gradient)
   ones = (rows == 1).all(axis=1)
@@ -263,8 +321,13 @@ def _same(
 ) -> None:
   a = a._asdict() if isinstance(a, messages.Tokens) else a
   b = b._asdict() if isinstance(b, messages.Tokens) else b
+  _require(
+    isinstance(b, Mapping) and a.keys() == b.keys(),
+    f'{where} disagree: {_short(a)}\n{_short(b)}',
+  )
   for name in a:
     left, right = np.asarray(a[name]), np.asarray(b[name])
+    kinds = [f'{v.dtype}{list(v.shape)}' for v in (left, right)]
     close = left.dtype == right.dtype and left.shape == right.shape
     # bfloat16, the coarsest, has 8 bits; only the last may differ.
     step = 0 if exact or left.dtype.kind in 'iub' else 2.0**-7
@@ -273,7 +336,10 @@ def _same(
     elif close:
       left, right = left.astype(np.float32), right.astype(np.float32)
       close = np.allclose(left, right, rtol=step, atol=step * 1e-2)
-    _require(close, f'{where} disagree in {name!r}:\n{left}\n{right}')
+    _require(
+      close,
+      f'{where} disagree in {name!r}:\n{kinds[0]} {left}\n{kinds[1]} {right}',
+    )
 
 
 def _require(condition: Any, message: str) -> None:

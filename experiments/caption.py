@@ -19,7 +19,9 @@ _METHOD = flags.DEFINE_string(
 _MODEL = flags.DEFINE_string('model', 'tiny', "Name, or a model's folder.")
 _SPLIT = flags.DEFINE_enum('split', 'encoder', codecs.SPLITS, 'Where to cut.')
 _PROMPT = flags.DEFINE_string('prompt', 'caption en', 'Text for the model.')
-_TOKENS = flags.DEFINE_integer('max_tokens', 34, 'Longest caption.')
+_TOKENS = flags.DEFINE_integer(
+  'max_tokens', 34, 'Longest caption.', lower_bound=1
+)
 _SEED = flags.DEFINE_integer('seed', 0, 'Of the quantizer.')
 _SHOW = flags.DEFINE_bool('show', False, 'Save Fig. 2 of this picture.')
 _WORKDIR = flags.DEFINE_string('workdir', 'runs/caption', 'Where to save it.')
@@ -31,10 +33,11 @@ def main(argv):
     raise app.UsageError(f'unexpected arguments: {argv[1:]}')
   assert _IMAGE.value is not None  # absl requires the flag.
   with experiment.launched():
+    chosen = experiment.make_method(_METHOD.value, _K.value)
+    vision = checkpoints.read_config(_MODEL.value).vision
+    chosen.sent(vision.num_tokens)  # Refuses a k larger than that.
+    image = experiment.read_image(_IMAGE.value, vision.image_size)
     model = checkpoints.load(_MODEL.value)
-    image = experiment.read_image(_IMAGE.value, model.config.vision.image_size)
-    name, settings = experiment.parse_method(_METHOD.value)
-    chosen = quantizers.make(name, k=_K.value, **settings)
     captioner = captioning.Captioner(model, _TOKENS.value, _PROMPT.value)
     for quantizer in (quantizers.Identity(), chosen):
       codec = codecs.FeatureCodec(model, quantizer, _SPLIT.value)

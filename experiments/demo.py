@@ -9,7 +9,7 @@ import time
 from absl import app, flags
 
 from collab_jax import config as config_lib
-from collab_jax import experiment
+from collab_jax import evaluation, experiment
 
 _CONFIG = config_lib.define('configs/tradeoff.py')
 _WORKDIR = flags.DEFINE_string('workdir', 'runs/demo', 'Where to write.')
@@ -27,7 +27,7 @@ def main(argv):
     experiment.write_json(workdir / 'config.json', config.to_dict())
     text = experiment.report(records, workdir, config)
     experiment.draw_fig2(config, workdir / 'fig2')
-    print('', experiment.samples(records), '', text, '', sep='\n')
+    print('', evaluation.samples(records), '', text, '', sep='\n')
     print(f'{workdir}: {experiment.listing(workdir)}')
     print(f'{len(records):,} captions, {time.perf_counter() - start:.0f} s')
 

@@ -16,6 +16,7 @@ _WORKDIR = flags.DEFINE_string(
   'workdir', None, 'Where to write; by default beside the first file.'
 )
 _RESAMPLES = flags.DEFINE_integer('resamples', 1000, 'Draws of the bootstrap.')
+_LEVEL = flags.DEFINE_float('level', 0.95, 'Of the confidence intervals.')
 
 
 def main(argv):
@@ -24,6 +25,7 @@ def main(argv):
     raise app.UsageError(f'unexpected arguments: {argv[1:]}')
   assert _RECORDS.value is not None  # absl requires the flag.
   with experiment.launched():
+    evaluation.check_draws(_RESAMPLES.value, _LEVEL.value, seed=0)
     paths = [p for r in _RECORDS.value for p in sorted(glob.glob(r)) or [r]]
     records = evaluation.read_records(*paths)
     sources = {(r.get('model'), r.get('data')) for r in records}
@@ -33,7 +35,8 @@ def main(argv):
         ' them one by one'
       )
     workdir = Path(_WORKDIR.value or Path(paths[0]).parent)
-    print(experiment.report(records, workdir, resamples=_RESAMPLES.value))
+    draws = {'resamples': _RESAMPLES.value, 'level': _LEVEL.value}
+    print(experiment.report(records, workdir, **draws))
     print(f'\n{workdir}: {experiment.listing(workdir)}')
 
 

@@ -29,6 +29,8 @@ def main(argv):
     flag = cast(Any, flags.FLAGS['config'])  # Of ml_collections.
     sweep = experiment.load_sweep(flag.config_filename)
     units = experiment.work_units(_CONFIG.value, sweep)
+    for unit in units:
+      experiment.check(unit)
     folder = Path(_WORKDIR.value) / 'units'
     for number, unit in enumerate(units):
       if number % count == first:

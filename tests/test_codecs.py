@@ -1,6 +1,8 @@
 """Pictures to bytes, and bytes to prefixes and captions."""
 
 import jax
+from jax import numpy as jnp
+import jaxtyping
 import numpy as np
 import pytest
 
@@ -97,6 +99,29 @@ def test_names_differ_between_settings(model):
 def test_wrong_split_is_refused(model):
   with pytest.raises(ValueError, match="got 'middle', expected 'encoder'"):
     codecs.FeatureCodec(model, 'identity', split='middle')
+
+
+@pytest.mark.parametrize(
+  ('change', 'said'),
+  [
+    (lambda x: x / 127.5 - 1, 'got dtype float64, expected an array of uint8'),
+    (lambda x: (x / 255).astype('float32'), r'float32, .*\(255 \* x\)'),
+    (lambda x: x.astype('int32'), 'got dtype int32, expected'),
+    (lambda x: x.tolist(), 'got list, expected an array of uint8, 0..255'),
+    (lambda x: x[0], r'\(64, 64, 3\), expected .*batch too: images\[None\]'),
+    (lambda x: x[..., :1], r'\(5, 64, 64, 1\), expected \[B, 64, 64, 3\]'),
+    (lambda x: x[:, ::2], r'\(5, 32, 64, 3\), expected \[B, 64, 64, 3\]'),
+  ],
+)
+def test_other_pictures_are_refused(codec, images, change, said):
+  # As it is for a user, whose signatures are not checked.
+  jaxtyping.config.update('jaxtyping_disable', True)
+  try:
+    with pytest.raises(ValueError, match=said):
+      codec.encode(change(images), KEY)
+    assert codec.encode(jnp.asarray(images), KEY) == codec.encode(images, KEY)
+  finally:
+    jaxtyping.config.update('jaxtyping_disable', False)
 
 
 def test_damaged_bytes_are_refused(codec, images):

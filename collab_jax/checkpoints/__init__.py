@@ -21,6 +21,7 @@ __all__ = [
   'folder',
   'load',
   'load_npz',
+  'read_config',
   'save',
   'save_npz',
 ]
@@ -91,6 +92,25 @@ def load(
   return paligemma.Model(
     params=jax.tree.map(jnp.asarray, params), config=config, tokenizer=tokenizer
   )
+
+
+def read_config(name_or_path: str | os.PathLike[str]) -> paligemma.Config:
+  """Reads a model's dimensions, not its weights.
+
+  Args:
+    name_or_path: One of NAMES, or the folder of a model.
+
+  Returns:
+    The dimensions.
+
+  Raises:
+    ValueError: An unknown name, or a config that is damaged.
+    FileNotFoundError: A file is missing.
+  """
+  path = _resolve(name_or_path)
+  if not path.is_dir():
+    raise ValueError(f'{path}: expected the folder of a model, with {CONFIG}')
+  return _config(path / CONFIG)
 
 
 def save(

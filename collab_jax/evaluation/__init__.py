@@ -4,12 +4,13 @@ from collab_jax.evaluation.blind import KINDS as BLIND
 from collab_jax.evaluation.loop import evaluate
 from collab_jax.evaluation.records import SettingsError, read_records
 from collab_jax.evaluation.series import crossing, curves, full, label
-from collab_jax.evaluation.summary import summarize
-from collab_jax.evaluation.tables import findings, pivot, table
+from collab_jax.evaluation.summary import check_draws, summarize
+from collab_jax.evaluation.tables import findings, pivot, samples, table
 
 __all__ = [
   'BLIND',
   'SettingsError',
+  'check_draws',
   'crossing',
   'curves',
   'evaluate',
@@ -18,6 +19,7 @@ __all__ = [
   'label',
   'pivot',
   'read_records',
+  'samples',
   'summarize',
   'table',
 ]

@@ -10,7 +10,9 @@ from typing import Any
 import jax
 import numpy as np
 
-Record = dict[str, Any]
+from collab_jax.evaluation import schema
+
+Record = schema.Record
 Key = tuple[int, str, int]
 
 # Values read from each parameter array for the checksum: enough to tell
@@ -33,34 +35,53 @@ def read_records(*paths: str | os.PathLike[str]) -> list[Record]:
     The records, in the files' order.
 
   Raises:
-    ValueError: A line other than the last is no record.
+    ValueError: A line is no record, or contradicts an earlier one; the message
+      tells the file, the line and the field.
   """
   records = []
+  known: schema.Known = {}
   for path in paths:
-    records += _parse(Path(path), Path(path).read_bytes())[0]
+    records += _parse(Path(path), Path(path).read_bytes(), known)[0]
   return records
 
 
-def _parse(path: Path, data: bytes) -> tuple[list[Record], int]:
-  """Returns the records and the length of the whole lines in bytes."""
+def _parse(
+  path: Path, data: bytes, known: schema.Known
+) -> tuple[list[Record], int]:
+  """Returns the records and the length of what they take, in bytes.
+
+  A last line without its end is a record if it is whole, else left out.
+  """
   end = data.rfind(b'\n') + 1
+  if _is_json(data[end:]):
+    end = len(data)
   records = []
   shared: dict[str, Any] = {}
   for number, line in enumerate(data[:end].splitlines(), 1):
+    where = f'{path}:{number}'
     try:
       record = json.loads(line)
-      key_of(record)
-    except (ValueError, KeyError, TypeError) as error:
+      schema.check(record)
+    except (ValueError, ArithmeticError, RecursionError) as error:
       raise ValueError(
-        f'{path}:{number} is no record of an evaluation ({error!r}); move'
-        ' the file away, or repair it'
+        f'{where} is no record of an evaluation: {error}; move the file away,'
+        ' or repair it'
       ) from error
     # Thousands of records repeat the same few lists and names.
     for field in ('references', 'codec'):
-      text = repr(record.get(field))
-      record[field] = shared.setdefault(text, record.get(field))
+      text = repr(record[field])
+      record[field] = shared.setdefault(text, record[field])
+    schema.agree(record, where, known)
     records.append(record)
   return records, end
+
+
+def _is_json(line: bytes) -> bool:
+  try:
+    json.loads(line)
+  except (ValueError, RecursionError):
+    return False
+  return True
 
 
 def checksum(params: Any) -> str:
@@ -115,7 +136,7 @@ class Store:
     settings: Mapping[str, Any],
     codecs: Mapping[str, Mapping[str, Any]],
   ):
-    """Opens or makes a file; cuts off a torn last line.
+    """Opens or makes a file; cuts off a last line that is not whole.
 
     Args:
       path: The JSONL file.
@@ -124,11 +145,13 @@ class Store:
 
     Raises:
       SettingsError: The file was made with other settings.
+      ValueError: A line of it is no record.
       BlockingIOError: Another run is writing to it.
     """
     self.path = Path(path)
     self.path.parent.mkdir(parents=True, exist_ok=True)
     self._file = self.path.open('ab')
+    self._unended = False  # Whether the last line lacks its end.
     try:
       self._lock()
       self.records = self._recover(settings, codecs)
@@ -158,7 +181,7 @@ class Store:
       text = json.dumps(settings, indent=2, sort_keys=True)
       sidecar.write_text(text + '\n')
       return {}
-    records, end = _parse(self.path, data)
+    records, end = _parse(self.path, data, {})
     if not sidecar.exists():
       raise SettingsError(
         f'{self.path} holds records, but {sidecar.name}, which tells how they'
@@ -177,12 +200,15 @@ class Store:
       )
     if end < len(data):
       os.truncate(self.path, end)
+    self._unended = end > 0 and data[end - 1 : end] != b'\n'
     return {key_of(record): record for record in records}
 
   def append(self, records: Iterable[Record]):
     """Writes records out to the operating system."""
-    lines = (json.dumps(record) + '\n' for record in records)
-    self._file.write(''.join(lines).encode())
+    lines = ''.join(json.dumps(record) + '\n' for record in records)
+    if lines and self._unended:
+      lines, self._unended = '\n' + lines, False
+    self._file.write(lines.encode())
     self._file.flush()
 
   def sync(self):

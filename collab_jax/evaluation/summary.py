@@ -56,6 +56,30 @@ class _Scores:
     }
 
 
+def check_draws(resamples: Any, level: Any, seed: Any) -> None:
+  """Raises ValueError unless `summarize` can draw so; costs nothing.
+
+  Args:
+    resamples: Draws of the bootstrap, at least 1.
+    level: Part of the draws an interval holds, between 0 and 1.
+    seed: Seed of the draws, at least 0.
+  """
+  if not _is_int(resamples) or resamples < 1:
+    raise ValueError(
+      f'resamples: got {resamples!r}, expected a whole number, at least 1'
+    )
+  if not isinstance(level, float) or not 0 < level < 1:
+    raise ValueError(
+      f'level: got {level!r}, expected a number between 0 and 1, such as 0.95'
+    )
+  if not _is_int(seed) or seed < 0:
+    raise ValueError(f'seed: got {seed!r}, expected a whole number, at least 0')
+
+
+def _is_int(value: Any) -> bool:
+  return isinstance(value, int) and not isinstance(value, bool)
+
+
 def summarize(
   records: Sequence[Mapping[str, Any]],
   *,
@@ -79,14 +103,17 @@ def summarize(
   Returns:
     Rows in the order of the records: {'name', 'codec', 'sent', 'vectors',
     'ratio', 'images', 'seeds', 'bleu1'..'bleu4', 'bleu4_low', 'bleu4_high',
-    'cider' (0 to 10), 'rouge_l' (0 to 1), 'kept', 'kept_low', 'kept_high'
-    (None without all vectors among the codecs), 'bytes' (mean of a message),
+    'level' (of the intervals), 'cider' (0 to 10), 'rouge_l' (0 to 1), 'kept',
+    'kept_low', 'kept_high' (None without all vectors among the codecs),
+    'bytes' (mean of a message),
     'fields' (mean bytes by field), 'distortion', 'seconds' (medians per image
     and stage), 'slots' (means), 'model', 'data'}.
 
   Raises:
-    ValueError: There are no records.
+    ValueError: There are no records, or a setting of the draws is out of
+      range.
   """
+  check_draws(resamples, level, seed)
   if not records:
     raise ValueError('no records: run experiments/evaluate.py first')
   scores = _Scores(records)
@@ -124,7 +151,9 @@ def _mean(values) -> float | None:
 
 def _means(flat, field: str, average=_mean) -> dict[str, float | None]:
   names = dict.fromkeys(name for r in flat for name in r.get(field) or {})
-  return {n: average([r[field].get(n) for r in flat]) for n in names}
+  return {
+    n: average([(r.get(field) or {}).get(n) for r in flat]) for n in names
+  }
 
 
 def _median(values) -> float | None:
@@ -150,6 +179,7 @@ def _row(grid, scores: _Scores, whole, draws) -> Row:
     **{name: float(np.mean(value)) for name, value in totals.items()},
     'bleu4_low': low,
     'bleu4_high': high,
+    'level': draws['level'],
     'cider': float(found['cider'].mean()),
     'rouge_l': float(found['rouge_l'].mean()),
     'kept': None,

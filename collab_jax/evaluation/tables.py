@@ -1,6 +1,7 @@
 """Rows as plain text for a terminal."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+import textwrap
 from typing import Any
 
 from collab_jax.evaluation import series
@@ -36,6 +37,11 @@ def size(count: float | int) -> str:
   return f'{count / 1000:.1f} kB'
 
 
+def coverage(rows: Sequence[Mapping[str, Any]]) -> str:
+  """How much the rows' intervals hold: '95%', '99.9%'."""
+  return f'{100 * rows[0]["level"]:g}%'
+
+
 def table(rows: Sequence[Row]) -> str:
   """One line per codec, with everything.
 
@@ -46,7 +52,8 @@ def table(rows: Sequence[Row]) -> str:
     The lines, the paper's methods first.
   """
   slots = [s for s in ('shape', 'pair', 'relation') if s in rows[0]['slots']]
-  head = ['method', 'k', 'of all', 'bytes', 'BLEU-4', '95% interval', 'kept']
+  interval = f'{coverage(rows)} interval'
+  head = ['method', 'k', 'of all', 'bytes', 'BLEU-4', interval, 'kept']
   head += ['BLEU-1', 'CIDEr', 'ROUGE-L', *slots]
   lines = [head]
   named = [(name, row) for name, c in series.curves(rows).items() for row in c]
@@ -156,3 +163,52 @@ def findings(rows: Sequence[Row], k: int = 8) -> list[str]:
       needs.append(f'{text} for {other}')
     lines.append(f'To match them, {name}: ' + ', '.join(needs) + '.')
   return lines
+
+
+def samples(
+  records: Sequence[Mapping[str, Any]], images: int = 3, width: int = 88
+) -> str:
+  """Captions of some pictures at every k, to read what gets lost.
+
+  Args:
+    records: Of the curves' first method and of all vectors.
+    images: Number of pictures, those with the longest references first.
+    width: Of a line.
+
+  Returns:
+    The text.
+  """
+  curves = [r for r in records if not series.is_blind(r)]
+  first = next((r for r in curves if not series.is_full(r)), None)
+  if first is None:
+    return ''
+  method, seed = series.label(first), first['seed']
+  shown = [
+    r
+    for r in curves
+    if r['seed'] == seed and (series.is_full(r) or series.label(r) == method)
+  ]
+  ids = list(dict.fromkeys(r['image_id'] for r in shown))
+  references = {r['image_id']: r['references'] for r in shown}
+  ids = sorted(ids[:24], key=lambda i: -len(references[i][0]))[:images]
+  blocks = []
+  for image in ids:
+    lines, last = [('reference', references[image][0])], None
+    own = [r for r in shown if r['image_id'] == image]
+    for r in sorted(own, key=lambda r: -r['sent']):
+      name = 'all' if series.is_full(r) else f'{r["sent"]}'
+      lines.append((name, '"' if r['caption'] == last else r['caption']))
+      last = r['caption']
+    blocks.append(
+      '\n'.join(
+        textwrap.fill(
+          text,
+          width,
+          initial_indent=f'  {name:>9}  ',
+          subsequent_indent=' ' * 13,
+        )
+        for name, text in lines
+      )
+    )
+  title = f'What is left of a caption as fewer vectors are sent ({method}):'
+  return '\n\n'.join([title, *blocks])

@@ -19,7 +19,7 @@ from jax import numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from collab_jax import message
-from collab_jax.models import decoding, gemma, siglip
+from collab_jax.models import decoding, dimensions, gemma, siglip
 from collab_jax.models import tokenizer as tokenizer_lib
 
 Params = dict[str, Any]
@@ -58,43 +58,21 @@ class Config:
       The configuration.
 
     Raises:
-      ValueError: A field is missing.
+      ValueError: A field is missing, unknown, or of the wrong type.
     """
-    unroll = d.get('unroll', False)
-    try:
-      vit, llm = d['vit'], d['llm']
-      vision = siglip.Config(
-        image_size=d['image_size'],
-        patch_size=d['patch_size'],
-        width=vit['width'],
-        depth=vit['depth'],
-        num_heads=vit['num_heads'],
-        mlp_dim=vit['mlp_dim'],
-        out_dim=llm['width'],
+    top, vit, llm = dimensions.read(d)
+    name, unroll = top.pop('name'), top.pop('unroll')
+    caps = llm.pop('attn_logits_softcap'), llm.pop('final_logits_softcap')
+    return cls(
+      siglip.Config(**top, **vit, out_dim=llm['width'], unroll=unroll),
+      gemma.Config(
+        **llm,
+        attn_softcap=caps[0] or None,
+        final_softcap=caps[1] or None,
         unroll=unroll,
-      )
-      text = gemma.Config(
-        width=llm['width'],
-        depth=llm['depth'],
-        mlp_dim=llm['mlp_dim'],
-        num_heads=llm['num_heads'],
-        num_kv_heads=llm['num_kv_heads'],
-        head_dim=llm['head_dim'],
-        vocab_size=llm['vocab_size'],
-        norm_eps=llm.get('norm_eps', 1e-6),
-        attn_softcap=llm.get('attn_logits_softcap') or None,
-        final_softcap=llm.get('final_logits_softcap') or None,
-        post_norms=llm.get('post_norms', False),
-        query_scale=llm.get('query_scale'),
-        unroll=unroll,
-      )
-    except KeyError as e:
-      raise ValueError(
-        f'model config: field {e} is missing; expected image_size,'
-        ' patch_size, vit{width depth num_heads mlp_dim} and llm{width depth'
-        ' mlp_dim num_heads num_kv_heads head_dim vocab_size}'
-      ) from e
-    return cls(vision, text, d.get('name', 'paligemma'))
+      ),
+      name,
+    )
 
 
 def init(config: Config, key: jax.Array) -> Params:

@@ -324,5 +324,5 @@ def subtitle(rows: Sequence[Mapping[str, Any]]) -> str:
   return (
     f'The {model} model on {images:,} {kind} ({data}),'
     f' mean of {seeds} seed{"s" if seeds > 1 else ""};'
-    ' bands: 95% bootstrap over the pictures'
+    f' bands: {tables.coverage(rows)} bootstrap over the pictures'
   )

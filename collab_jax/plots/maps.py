@@ -19,13 +19,15 @@ from collab_jax.evaluation import tables
 from collab_jax.models import paligemma
 from collab_jax.plots import style
 
+KS = (64, 32, 16, 8, 4)
+
 _COLUMN = 1.62  # Inches.
 
 
 def fig2(
   model: paligemma.Model,
   image: UInt8[np.ndarray, 'H W 3'],
-  ks: Sequence[int] = (64, 32, 16, 8, 4),
+  ks: Sequence[int] | None = None,
   init: str = '++',
   key: jax.Array | None = None,
   captioner: captioning.Captioner | None = None,
@@ -41,7 +43,8 @@ def fig2(
   Args:
     model: The model.
     image: A picture of the model's size, 0..255.
-    ks: Numbers of centroids.
+    ks: Numbers of centroids; by default 64, 32, 16, 8 and 4, as far as the
+      model has so many vectors.
     init: Of k-means: '++' or 'random'.
     key: Random key, by default key(0).
     captioner: If given, what it writes stands under each column.
@@ -50,9 +53,15 @@ def fig2(
 
   Returns:
     The figure.
+
+  Raises:
+    ValueError: A k is larger than the model's number of vectors.
   """
   key = jax.random.key(0) if key is None else key
-  side = math.isqrt(model.config.vision.num_tokens)
+  tokens = model.config.vision.num_tokens
+  side = math.isqrt(tokens)
+  if ks is None:
+    ks = [k for k in KS if k <= tokens]
   full = codecs.FeatureCodec(model, quantizers.Identity())
   features = full.features(np.stack([image] * batch_size))
   original = np.asarray(features[0], np.float32)

@@ -69,8 +69,10 @@ def train(config: Any, workdir: str | os.PathLike[str]) -> paligemma.Model:
     The trained model, as it was written.
 
   Raises:
-    ValueError: The folder belongs to a run with other settings.
+    ValueError: The folder belongs to a run with other settings, or they
+      would lose metrics when the run is stopped.
   """
+  _check_config(config)
   workdir = pathlib.Path(workdir).absolute()
   workdir.mkdir(parents=True, exist_ok=True)
   _check_settings(config, workdir / 'config.json')
@@ -148,7 +150,7 @@ class _Log:
           continue
         if entry['step'] <= first:
           kept.append(line + '\n')
-    path.write_text(''.join(kept))
+    _write(path, ''.join(kept))
     self.path = path
 
   def write(self, entry: dict[str, Any]) -> None:
@@ -156,16 +158,50 @@ class _Log:
       f.write(json.dumps(entry) + '\n')
 
 
+def _check_config(config) -> None:
+  """Refuses what would make other metrics after a kill than without one."""
+  for name in ('log_every', 'save_every', 'eval_every'):
+    if config[name] < 1:
+      raise ValueError(f'{name}: got {config[name]}, expected at least 1')
+  # Each mean is over the steps since the last one, of the same losses.
+  for name in ('save_every', 'label_steps'):
+    if config[name] % config.log_every:
+      raise ValueError(
+        f'{name}: got {config[name]}, expected a multiple of log_every,'
+        f' {config.log_every}'
+      )
+
+
 def _check_settings(config, path: pathlib.Path) -> None:
   """Writes the settings, or compares them with those of the first start."""
-  settings = config.to_dict()
-  if path.exists():
-    before = json.loads(path.read_text())
-    changed = [k for k in settings if before.get(k) != settings[k]]
-    if changed:
+  settings = json.loads(json.dumps(config.to_dict()))
+  if not path.exists():
+    if (path.parent / 'checkpoints').exists():
       raise ValueError(
-        f'{path.parent} holds a run with other settings ({changed[0]}: got'
-        f' {settings[changed[0]]}, expected {before.get(changed[0])}); take'
-        ' another --workdir or remove the old one'
+        f'{path.parent} holds checkpoints, but {path.name}, which tells how'
+        ' they were made, is missing; take another --workdir'
       )
-  path.write_text(json.dumps(settings, indent=1) + '\n')
+    _write(path, json.dumps(settings, indent=1) + '\n')
+    return
+  try:
+    before = dict(json.loads(path.read_text()))
+  except (TypeError, ValueError) as error:
+    raise ValueError(
+      f'{path} holds no settings ({error}); take another --workdir or remove'
+      ' the old one'
+    ) from error
+  names = [*settings, *(n for n in before if n not in settings)]
+  changed = [n for n in names if before.get(n) != settings.get(n)]
+  if changed:
+    raise ValueError(
+      f'{path.parent} holds a run with other settings ({changed[0]}: got'
+      f' {settings.get(changed[0])}, expected {before.get(changed[0])}); take'
+      ' another --workdir or remove the old one'
+    )
+
+
+def _write(path: pathlib.Path, text: str) -> None:
+  """Writes a file at once, never half of it."""
+  draft = path.with_name(path.name + '.draft')
+  draft.write_text(text)
+  draft.replace(path)

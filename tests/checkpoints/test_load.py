@@ -132,6 +132,17 @@ def test_missing_file(path):
     checkpoints.load(path, config=CONFIG)
 
 
+def test_dimensions_without_weights(tmp_path):
+  got = checkpoints.read_config('tiny')
+  assert got == checkpoints.load('tiny').config
+  (tmp_path / 'config.json').write_text(json.dumps(CONFIG))
+  assert checkpoints.read_config(tmp_path) == paligemma.Config.from_dict(CONFIG)
+  with pytest.raises(ValueError, match='expected the folder of a model'):
+    checkpoints.read_config(FOLDER / 'model.npz')
+  with pytest.raises(ValueError, match="mean 'tiny'"):
+    checkpoints.read_config('tinny')
+
+
 @pytest.mark.parametrize('name', checkpoints.NAMES)
 def test_models_that_ship_with_the_package(name):
   model = checkpoints.load(name)

@@ -132,3 +132,36 @@ def test_findings(rows):
 def test_no_records():
   with pytest.raises(ValueError, match='no records'):
     evaluation.summarize([])
+
+
+def test_the_interval_is_called_what_it_is(records):
+  rows = evaluation.summarize(records, resamples=5, level=0.5)
+  head = evaluation.table(rows).split('\n')[0]
+  assert '50% interval' in head
+  assert '95%' not in head
+
+
+@pytest.mark.parametrize(
+  ('draws', 'said'),
+  [
+    ({'resamples': 0}, 'resamples: got 0, expected a whole number, at least 1'),
+    ({'level': 95.0}, 'level: got 95.0, expected a number between 0 and 1'),
+    ({'level': float('nan')}, 'level: got nan'),
+    ({'seed': -1}, 'seed: got -1'),
+  ],
+)
+def test_wrong_draws_are_refused(records, draws, said):
+  with pytest.raises(ValueError, match=said):
+    evaluation.summarize(records, **draws)
+
+
+def test_records_without_slots_beside_others(records):
+  name = 'kmeans(k=1,init=++)'
+  mixed = [
+    {n: v for n, v in r.items() if n != 'slots'}
+    if r['name'] == name and r['image_id'] < 5
+    else r
+    for r in records
+  ]
+  rows = evaluation.summarize(mixed, resamples=5)
+  assert {r['name']: r['slots']['shape'] for r in rows}[name] > 0

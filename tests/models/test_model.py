@@ -2,6 +2,8 @@
 
 import dataclasses
 import functools
+import json
+import pathlib
 
 import jax
 from jax import numpy as jnp
@@ -13,6 +15,11 @@ from collab_jax import message
 from collab_jax.models import decoding, paligemma
 
 STEPS = 8
+GOLDEN_CONFIG = json.loads(
+  (
+    pathlib.Path(__file__).parents[1] / 'golden/pg2_56/config_bv.json'
+  ).read_text()
+)
 # PaliGemma 2's has all there is: post norms, soft-caps, grouped queries.
 GOLDEN = parity.load_golden('pg2_56')
 N = GOLDEN['repz/zimg'].shape[1]
@@ -254,6 +261,41 @@ def test_beam_is_at_least_as_likely_as_greedy(model):
 def test_wrong_picture_size(model):
   with pytest.raises(ValueError, match='images'):
     model.encode_image(jnp.zeros((1, 28, 56, 3)))
+
+
+@pytest.mark.parametrize(
+  ('change', 'said'),
+  [
+    ({'llm': {'attn_softcap': 5.0}}, r"'llm\.attn_softcap'.*attn_logits_soft"),
+    ({'vit': {'attn_logits_softcap': 5.0}}, r"mean 'llm\.attn_logits_softcap'"),
+    ({'attn_logits_softcap': 5.0}, r"mean 'llm\.attn_logits_softcap'"),
+    ({'unrol': True}, r"unknown field 'unrol'; did you mean 'unroll'"),
+    ({'vit': {'depth': 3.0}}, r'vit\.depth: got 3\.0, expected a whole number'),
+    (
+      {'llm': {'width': '40'}},
+      r"llm\.width: got '40', expected a whole number",
+    ),
+    ({'llm': {'depth': True}}, r'llm\.depth: got True, expected a whole'),
+    ({'llm': {'head_dim': 0}}, r'llm\.head_dim: got 0, .* at least 1'),
+    ({'llm': {'norm_eps': '1e-6'}}, r'norm_eps: got .*, expected a number'),
+    ({'image_size': None}, r'image_size: got None, expected a whole number'),
+    ({'vit': 3}, r'vit: got 3, expected an object'),
+  ],
+)
+def test_wrong_dimensions_are_refused(change, said):
+  parts = {
+    part: GOLDEN_CONFIG[part] | value
+    for part, value in change.items()
+    if isinstance(value, dict)
+  }
+  with pytest.raises(ValueError, match=said):
+    paligemma.Config.from_dict(GOLDEN_CONFIG | change | parts)
+
+
+def test_missing_dimension_is_named():
+  config = {n: v for n, v in GOLDEN_CONFIG.items() if n != 'patch_size'}
+  with pytest.raises(ValueError, match="field 'patch_size' is missing"):
+    paligemma.Config.from_dict(config)
 
 
 def test_model_is_a_pytree_with_static_config(model):

@@ -7,6 +7,7 @@ import pytest
 
 from collab_jax import captioner as captioning
 from collab_jax import data, evaluation, plots
+from collab_jax.models import paligemma
 from collab_jax.plots import style
 from tests import standin
 from tests.evaluation import synthetic
@@ -65,6 +66,13 @@ def test_bands_are_the_intervals(rows):
     assert row['bleu4_high'] in edges
 
 
+def test_bands_are_called_what_they_are(records):
+  for level, said in ((0.95, '95%'), (0.5, '50%'), (0.999, '99.9%')):
+    rows = evaluation.summarize(records, resamples=5, level=level)
+    texts = [t.get_text() for t in plots.tradeoff(rows).texts]
+    assert any(f'bands: {said} bootstrap' in text for text in texts)
+
+
 def test_title_tells_what_it_is(records):
   figure = plots.tradeoff(records)
   text = ' '.join(t.get_text() for t in figure.texts)
@@ -112,6 +120,16 @@ def test_labels_are_spread():
   assert places[3] == pytest.approx(9)
   assert places[0] < places[1] < places[2]
   assert min(style.spread([-3, -3], 1, 0, 10)) == 0
+
+
+def test_maps_have_no_more_clusters_than_vectors():
+  dims = paligemma.Config.from_dict({**standin.CONFIG, 'patch_size': 16})
+  model = paligemma.Model(paligemma.init(dims, jax.random.key(0)), dims)
+  figure = plots.fig2(model, data.scenes('test')[0].image)
+  titles = [a.get_title() for a in figure.axes if a.get_title()]
+  assert titles == ['picture', 'features', 'k = 16', 'k = 8', 'k = 4']
+  with pytest.raises(ValueError, match='choose k <= 16'):
+    plots.fig2(model, data.scenes('test')[0].image, ks=(17,))
 
 
 def test_maps_of_a_picture():

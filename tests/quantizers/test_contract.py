@@ -163,9 +163,13 @@ class Half:
     return False
 
   def init_params(self, key, n, d):
-    return {}
+    return None if self.flaw == 'params' else {}
 
   def fields(self, n, d):
+    if self.flaw == 'no fields':
+      return None
+    if self.flaw == 'plain fields':
+      return {'x': (n, d)}
     shape = (n, d + 1) if self.flaw == 'shape' else (n, d)
     return {'x': messages.Values('float16', shape)}
 
@@ -173,6 +177,14 @@ class Half:
     return n
 
   def quantize(self, params, x, key):
+    if self.flaw == 'no message':
+      return None
+    if self.flaw == 'no array':
+      return {'x': None}
+    if self.flaw == 'raises':
+      raise KeyError('codebook')
+    if self.flaw == 'eager' and not isinstance(x, jax.core.Tracer):
+      return {'y': x}
     if self.flaw == 'nan':
       x = x / jnp.sum(x * x)
     if self.flaw == 'key':
@@ -184,6 +196,15 @@ class Half:
 
   def dequantize(self, params, message):
     tokens = base.grid(message['x'])
+    if self.flaw == 'no tokens':
+      return None
+    if self.flaw == 'tuple':
+      return tuple(tokens)
+    if self.flaw == 'no end':
+      return tokens._replace(end=None)
+    if self.flaw in ('flat', 'deep'):
+      x = tokens.x
+      return tokens._replace(x=x[:, 0] if self.flaw == 'flat' else x[None])
     if self.flaw == 'positions':
       return tokens._replace(positions=tokens.positions + 1)
     return tokens
@@ -198,11 +219,31 @@ class Half:
     ('key', 'uses_key is False'),
     ('batch', 'disagree'),
     ('positions', 'positions must lie'),
+    ('no fields', r'fields\(\) must return a dict .* got None'),
+    ('plain fields', r'fields\(\) must return a dict'),
+    ('params', r'init_params\(\) must return a dict, got None'),
+    ('no message', r'quantize\(\) must return a dict of arrays, got None'),
+    ('no array', "field 'x' must be an array, got None"),
+    ('raises', r"quantize\(\) raised KeyError: 'codebook'"),
+    ('eager', 'quantize, jit and eager disagree'),
+    ('no tokens', r'dequantize\(\) must return message.Tokens, got None'),
+    ('tuple', r'dequantize\(\) must return message.Tokens, got \('),
+    ('no end', 'tokens.end must be an array, got None'),
+    ('flat', r'tokens.x must have shape \(m, 32\), got \(256,\)'),
+    ('deep', r'must have shape \(m, 32\), got \(1, 256, 32\)'),
   ],
 )
 def test_flaws_are_found(flaw, match):
   with pytest.raises(AssertionError, match=match):
     testing.check_quantizer(Half(flaw=flaw))
+
+
+def test_disagreement_tells_dtypes_and_shapes():
+  one, other = jnp.zeros((2, 1), 'float16'), jnp.zeros(2)
+  with pytest.raises(AssertionError) as error:
+    testing._same({'x': one}, {'x': other}, 'here')
+  assert 'float16[2, 1]' in str(error.value)
+  assert 'float32[2]' in str(error.value)
 
 
 def test_gradient_of_dropped_vectors_goes_to_those_sent():

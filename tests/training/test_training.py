@@ -14,7 +14,7 @@ import pytest
 from collab_jax import checkpoints, training
 from collab_jax.data import world
 from collab_jax.models import paligemma
-from collab_jax.training import batches, losses, step
+from collab_jax.training import batches, loop, losses, step
 from configs import train_tiny
 
 CONFIG = train_tiny.get_config('mode=smoke')
@@ -148,3 +148,49 @@ def test_other_settings_are_refused(tmp_path):
   (tmp_path / 'config.json').write_text('{"seed": 1}')
   with pytest.raises(ValueError, match='other settings'):
     training.train(CONFIG, tmp_path)
+
+
+@pytest.mark.parametrize('text', ['{"seed": 0, "ste', '3', ''])
+def test_damaged_settings_are_refused(tmp_path, text):
+  (tmp_path / 'config.json').write_text(text)
+  with pytest.raises(ValueError, match=r'config\.json holds no settings'):
+    training.train(CONFIG, tmp_path)
+
+
+def test_settings_that_are_gone_are_refused(tmp_path):
+  settings = CONFIG.to_dict()
+  (tmp_path / 'config.json').write_text(json.dumps(settings | {'old': 1}))
+  with pytest.raises(ValueError, match='old: got None, expected 1'):
+    training.train(CONFIG, tmp_path)
+  (tmp_path / 'config.json').unlink()
+  (tmp_path / 'checkpoints').mkdir()
+  with pytest.raises(ValueError, match=r'holds checkpoints, but config\.json'):
+    training.train(CONFIG, tmp_path)
+
+
+def test_settings_are_written_once(tmp_path):
+  path = tmp_path / 'config.json'
+  loop._check_settings(CONFIG, path)
+  assert json.loads(path.read_text()) == CONFIG.to_dict()
+  assert [p.name for p in tmp_path.iterdir()] == ['config.json']
+  path.chmod(0o444)
+  before = path.stat()
+  loop._check_settings(CONFIG, path)
+  assert path.stat().st_mtime_ns == before.st_mtime_ns
+  assert path.stat().st_ino == before.st_ino
+
+
+@pytest.mark.parametrize(
+  ('change', 'said'),
+  [
+    ({'save_every': 3}, 'save_every: got 3, expected a multiple of log_every'),
+    ({'label_steps': 5}, 'label_steps: got 5, expected a multiple'),
+    ({'log_every': 0}, 'log_every: got 0, expected at least 1'),
+  ],
+)
+def test_settings_that_lose_metrics_are_refused(tmp_path, change, said):
+  config = CONFIG.copy_and_resolve_references()
+  config.update(change)
+  with pytest.raises(ValueError, match=said):
+    training.train(config, tmp_path)
+  assert not list(tmp_path.iterdir())

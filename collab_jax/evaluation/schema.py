@@ -1,0 +1,116 @@
+"""What a record holds, and how one that was damaged is told."""
+
+from collections.abc import Callable
+import json
+import math
+from typing import Any
+
+Record = dict[str, Any]
+# The first record of each name, model and data, and where it stands.
+Known = dict[tuple[str, Any, Any], tuple[Record, str]]
+
+
+def _is_int(value: Any) -> bool:
+  return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: Any) -> bool:
+  real = isinstance(value, int | float) and not isinstance(value, bool)
+  return real and math.isfinite(value)
+
+
+def _is_text(value: Any) -> bool:
+  return isinstance(value, str)
+
+
+def _is_count(value: Any) -> bool:
+  return _is_int(value) and value >= 0
+
+
+def _is_texts(value: Any) -> bool:
+  return isinstance(value, list) and bool(value) and all(map(_is_text, value))
+
+
+def _is_codec(value: Any) -> bool:
+  return isinstance(value, dict) and _is_text(value.get('codec'))
+
+
+def _are_numbers(value: Any) -> bool:
+  return isinstance(value, dict) and all(
+    v is None or _is_number(v) for v in value.values()
+  )
+
+
+# What a record must hold.
+_FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
+  'image_id': (_is_int, 'a whole number'),
+  'name': (_is_text, 'a text'),
+  'seed': (_is_int, 'a whole number'),
+  'codec': (_is_codec, "an object with the text 'codec'"),
+  'caption': (_is_text, 'a text'),
+  'references': (_is_texts, 'a list of one or more texts'),
+  'sent': (_is_count, 'a whole number, at least 0'),
+  'vectors': (lambda v: _is_int(v) and v > 0, 'a whole number, at least 1'),
+  'ratio': (_is_number, 'a number'),
+  'bytes': (_are_numbers, 'an object of numbers'),
+  'total_bytes': (_is_count, 'a whole number, at least 0'),
+  'distortion': (lambda v: v is None or _is_number(v), 'a number or null'),
+  'seconds': (_are_numbers, 'an object of numbers'),
+}
+# What it may hold; null says the same as nothing.
+_OPTIONAL = {
+  'model': (_is_text, 'a text'),
+  'data': (_is_text, 'a text'),
+  'slots': (_are_numbers, 'an object of numbers'),
+}
+
+
+def check(record: Any) -> None:
+  """Raises ValueError unless this is a record, with what is wrong about it.
+
+  Args:
+    record: What was read of a line.
+  """
+  if not isinstance(record, dict):
+    raise ValueError(f'got {_short(record)}, expected an object')
+  for field, (fits, expected) in _FIELDS.items():
+    if field not in record:
+      raise ValueError(f'it lacks the field {field!r} ({expected})')
+    if not fits(record[field]):
+      got = _short(record[field])
+      raise ValueError(f'{field}: got {got}, expected {expected}')
+  for field, (fits, expected) in _OPTIONAL.items():
+    if record.get(field) is not None and not fits(record[field]):
+      got = _short(record[field])
+      raise ValueError(f'{field}: got {got}, expected {expected} or null')
+  share = record['sent'] / record['vectors']
+  if share > 1 or abs(record['ratio'] - share) > 1e-6:
+    raise ValueError(
+      f'ratio: got {record["ratio"]}, expected sent / vectors ='
+      f' {record["sent"]} / {record["vectors"]}, at most 1'
+    )
+
+
+def _short(value: Any) -> str:
+  text = json.dumps(value)
+  return text if len(text) <= 60 else f'{text[:57]}...'
+
+
+def agree(record: Record, where: str, known: Known) -> None:
+  """Raises ValueError if an earlier record of the name was made otherwise.
+
+  Args:
+    record: What `check` let pass.
+    where: Its file and line.
+    known: The first records so far, to which this may be added.
+  """
+  of = record['name'], record.get('model'), record.get('data')
+  first, place = known.setdefault(of, (record, where))
+  for field in ('codec', 'sent', 'vectors'):
+    if record[field] != first[field]:
+      raise ValueError(
+        f'{where}: {field} of {record["name"]!r}: got'
+        f' {json.dumps(record[field])}, expected {json.dumps(first[field])} as'
+        f' in {place}; records of one name are made by one codec: read the'
+        ' files apart, or remove one of them'
+      )

@@ -1,0 +1,106 @@
+"""The dimensions of a model, as a config.json holds them."""
+
+from collections.abc import Mapping
+import difflib
+import math
+from typing import Any
+
+from collab_jax import config
+
+# The fields of a config.json: their kind, and what stands for a missing one.
+_NEEDED = object()
+_SIZE = ('a whole number, at least 1', _NEEDED)
+_CAP = ('a number or null', None)
+_TOP = {
+  'name': ('a text', 'paligemma'),
+  'image_size': _SIZE,
+  'patch_size': _SIZE,
+  'unroll': ('true or false', False),
+}
+_VIT = dict.fromkeys(('width', 'depth', 'num_heads', 'mlp_dim'), _SIZE)
+_LLM = {
+  **_VIT,
+  'num_kv_heads': _SIZE,
+  'head_dim': _SIZE,
+  'vocab_size': _SIZE,
+  'norm_eps': ('a number', 1e-6),
+  'attn_logits_softcap': _CAP,
+  'final_logits_softcap': _CAP,
+  'post_norms': ('true or false', False),
+  'query_scale': _CAP,
+}
+# The decoder's name in big_vision, which says no more than the dimensions do.
+_UNREAD = {'llm.variant'}
+
+
+def read(
+  d: Mapping[str, Any],
+) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+  """Reads the nested fields of a config.json.
+
+  Args:
+    d: See `paligemma.Config.from_dict`.
+
+  Returns:
+    The fields of the model, of the encoder and of the decoder, all of them.
+
+  Raises:
+    ValueError: A field is missing, unknown, or of the wrong type.
+  """
+  _check_names(d)
+  return (
+    {n: _read(d, '', n, *of) for n, of in _TOP.items()},
+    {n: _read(d['vit'], 'vit.', n, *of) for n, of in _VIT.items()},
+    {n: _read(d['llm'], 'llm.', n, *of) for n, of in _LLM.items()},
+  )
+
+
+def _fits(value: Any, kind: str) -> bool:
+  if isinstance(value, bool):
+    return kind == 'true or false'
+  if value is None:
+    return kind.endswith('or null')
+  if kind.startswith('a whole number'):
+    return isinstance(value, int) and value >= 1
+  if kind.startswith('a number'):
+    return isinstance(value, int | float) and math.isfinite(value)
+  return kind == 'a text' and isinstance(value, str)
+
+
+def _read(d: Mapping[str, Any], part: str, name: str, kind: str, default: Any):
+  value = d.get(name, default)
+  if value is _NEEDED:
+    raise ValueError(
+      f'model config: field {part + name!r} is missing; expected image_size,'
+      ' patch_size, vit{width depth num_heads mlp_dim} and llm{width depth'
+      ' mlp_dim num_heads num_kv_heads head_dim vocab_size}'
+    )
+  if not _fits(value, kind):
+    raise ValueError(
+      f'model config: {part}{name}: got {value!r}, expected {kind}'
+    )
+  return value
+
+
+def _check_names(d: Mapping[str, Any]) -> None:
+  """Refuses fields that nothing reads, but for others' at the top.
+
+  A recorded model says there how it was recorded; a field of a tower there,
+  or one misspelled, is a mistake.
+  """
+  known = {*_TOP} | {f'vit.{n}' for n in _VIT} | {f'llm.{n}' for n in _LLM}
+  last = {n.rpartition('.')[2] for n in known}
+  others = d.keys() - {*_TOP, 'vit', 'llm'}
+  got = {n for n in others if difflib.get_close_matches(n, last)}
+  for part, what in (('vit', 'encoder'), ('llm', 'decoder')):
+    inner = d.get(part)
+    if not isinstance(inner, Mapping):
+      raise ValueError(
+        f'model config: {part}: got {inner!r}, expected an object with the'
+        f' dimensions of the {what}'
+      )
+    got |= {f'{part}.{n}' for n in inner} - known - _UNREAD
+  if got:
+    name = min(got)
+    hint = config.suggest(name, known)
+    raise ValueError(f'model config: unknown field {name!r}{hint}')

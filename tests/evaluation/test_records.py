@@ -1,0 +1,138 @@
+"""Files of records: what is refused, and what a kill may leave."""
+
+import json
+
+import pytest
+
+from collab_jax import evaluation
+from collab_jax.evaluation import records as files
+from tests.evaluation import synthetic
+
+RECORDS = synthetic.make(images=2, ks=(2,), seeds=(0,))
+SETTINGS = {'data': 'scenes/test'}
+
+
+def write(path, records, end='\n'):
+  path.write_text('\n'.join(map(json.dumps, records)) + end)
+  return path
+
+
+@pytest.fixture
+def path(tmp_path):
+  (tmp_path / 'records.settings.json').write_text(json.dumps(SETTINGS))
+  return tmp_path / 'records.jsonl'
+
+
+def test_whole_records_are_read(path):
+  assert evaluation.read_records(write(path, RECORDS)) == RECORDS
+  bare = [{n: v for n, v in r.items() if n != 'slots'} for r in RECORDS]
+  assert evaluation.read_records(write(path, bare)) == bare
+
+
+@pytest.mark.parametrize(
+  'field',
+  [
+    *('image_id', 'name', 'seed', 'codec', 'caption', 'references', 'sent'),
+    *('vectors', 'ratio', 'bytes', 'total_bytes', 'distortion', 'seconds'),
+  ],
+)
+def test_missing_fields_are_named(path, field):
+  damaged = [dict(r) for r in RECORDS]
+  del damaged[1][field]
+  with pytest.raises(
+    ValueError, match=f"records.jsonl:2 is no record .* field '{field}'"
+  ):
+    evaluation.read_records(write(path, damaged))
+
+
+@pytest.mark.parametrize(
+  ('field', 'value', 'said'),
+  [
+    ('image_id', '3', 'image_id: got "3", expected a whole number'),
+    ('seed', True, 'seed: got true, expected a whole number'),
+    ('name', None, 'name: got null, expected a text'),
+    ('codec', 'kmeans', 'codec: got "kmeans", expected an object'),
+    ('codec', {'k': 2}, 'codec: got {"k": 2}, expected an object with'),
+    ('caption', 3, 'caption: got 3, expected a text'),
+    ('references', 'a star', 'references: got "a star", expected a list'),
+    (
+      'references',
+      [],
+      'references: got \\[\\], expected a list of one or more',
+    ),
+    ('sent', -1, 'sent: got -1, expected a whole number, at least 0'),
+    ('sent', 300, 'ratio: got .*, expected sent / vectors = 300 / 256'),
+    ('vectors', 0, 'vectors: got 0, expected a whole number, at least 1'),
+    ('ratio', float('nan'), 'ratio: got NaN, expected a number'),
+    ('ratio', 0.5, 'ratio: got 0.5, expected sent / vectors = 2 / 256'),
+    ('bytes', 512, 'bytes: got 512, expected an object of numbers'),
+    ('bytes', {'x': 'many'}, 'bytes: got {"x": "many"}, expected'),
+    ('total_bytes', 1.5, 'total_bytes: got 1.5, expected a whole number'),
+    ('distortion', 'low', 'distortion: got "low", expected a number or null'),
+    ('seconds', [1], 'seconds: got \\[1\\], expected an object of numbers'),
+    ('slots', 1, 'slots: got 1, expected an object of numbers or null'),
+    ('model', 7, 'model: got 7, expected a text or null'),
+  ],
+)
+def test_wrong_values_are_told(path, field, value, said):
+  damaged = [RECORDS[0], RECORDS[1] | {field: value}]
+  with pytest.raises(ValueError, match=f'records.jsonl:2 is no .*: {said}'):
+    evaluation.read_records(write(path, damaged))
+
+
+@pytest.mark.parametrize(
+  'line', ['', '12', '[]', 'null', '{"image_id": 1', '"a"']
+)
+def test_lines_that_are_no_objects_are_refused(path, line):
+  path.write_text(f'{line}\n{json.dumps(RECORDS[0])}\n')
+  with pytest.raises(ValueError, match=r'records.jsonl:1 is no record'):
+    evaluation.read_records(path)
+
+
+@pytest.mark.parametrize(
+  ('change', 'said'),
+  [
+    ({'codec': {'codec': 'feature', 'k': 3}}, 'codec of .*"k": 3.*"k": 2'),
+    ({'sent': 4, 'ratio': 4 / 256}, 'sent of .*: got 4, expected 2'),
+    ({'vectors': 64, 'ratio': 2 / 64}, 'vectors of .*: got 64, expected 256'),
+  ],
+)
+def test_one_name_is_one_codec(path, tmp_path, change, said):
+  other = RECORDS[1] | change
+  with pytest.raises(ValueError, match=f'records.jsonl:2: {said}'):
+    evaluation.read_records(write(path, [RECORDS[0], other]))
+  first = write(tmp_path / 'first.jsonl', RECORDS[:1])
+  with pytest.raises(ValueError, match=f'{said}.*first.jsonl:1'):
+    evaluation.read_records(first, write(path, [other]))
+
+
+def test_a_last_line_is_kept_if_it_is_whole(path):
+  write(path, RECORDS[:3], end='')
+  assert evaluation.read_records(path) == RECORDS[:3]
+  before = path.read_bytes()
+  with files.Store(path, SETTINGS, {}) as store:
+    assert len(store.records) == 3
+    store.append([])
+    assert path.read_bytes() == before
+    store.append(RECORDS[3:4])
+    store.append(RECORDS[4:5])
+  assert evaluation.read_records(path) == RECORDS[:5]
+  assert path.read_bytes().startswith(before + b'\n')
+
+
+@pytest.mark.parametrize('cut', [1, 40, -1])
+def test_a_last_line_is_dropped_if_it_is_not(path, cut):
+  whole = write(path, RECORDS[:2]).read_bytes()
+  path.write_bytes(whole + json.dumps(RECORDS[2]).encode()[:cut])
+  assert evaluation.read_records(path) == RECORDS[:2]
+  with files.Store(path, SETTINGS, {}) as store:
+    assert len(store.records) == 2
+    assert path.read_bytes() == whole
+    store.append(RECORDS[2:3])
+  assert evaluation.read_records(path) == RECORDS[:3]
+
+
+def test_a_whole_last_line_is_checked_as_any_other(path):
+  write(path, [RECORDS[0], {'image_id': 1}], end='')
+  with pytest.raises(ValueError, match=r'records.jsonl:2 is no record'):
+    evaluation.read_records(path)
