@@ -42,6 +42,13 @@ _EXTRAS = {
   'bench': ['faiss-cpu>=1.11', 'ott-jax>=0.5', 'scikit-learn>=1.7'],
   # The COCO caption evaluation itself; its tokenizer and METEOR need Java.
   'coco': ['pycocoevalcap>=1.2'],
+  # Datasets prepared by TensorFlow Datasets; TensorFlow is not needed. The
+  # last one is imported by the first, which does not ask for it.
+  'tfds': [
+    'tensorflow-datasets>=4.9.10',
+    'array-record>=0.8.6',
+    'importlib_resources>=6',
+  ],
   'onnx': ['jax2onnx>=0.17', 'onnxruntime>=1.20'],
   'cluster': ['submitit>=1.5'],
   'cuda': ['jax[cuda12]'],

@@ -14,10 +14,7 @@ import textwrap
 from typing import Any, cast
 
 import jax
-from jaxtyping import UInt8
 import ml_collections
-import numpy as np
-from PIL import Image, ImageOps
 
 from collab_jax import captioner as captioning
 from collab_jax import (
@@ -31,8 +28,6 @@ from collab_jax import (
 from collab_jax import data as datasets
 from collab_jax.evaluation import series
 from collab_jax.models import paligemma
-
-READERS = {'scenes': datasets.scenes}
 
 _METHOD = re.compile(r'(?P<name>[^()]+)(?:\((?P<settings>[^()]*)\))?')
 
@@ -79,12 +74,17 @@ def make_codecs(
   return [codecs.FeatureCodec(model, q, fields.split) for q in chosen]
 
 
-def make_data(config: ml_collections.ConfigDict):
-  """The reader that a config asks for."""
+def make_data(config: ml_collections.ConfigDict, size: int = 224):
+  """The reader that a config asks for; `size` is the model's, in pixels."""
   fields = cast(Any, config)
-  if fields.data not in READERS:
-    raise ValueError(f'data: got {fields.data!r}, expected one of {[*READERS]}')
-  return READERS[fields.data](fields.data_split, limit=fields.limit)
+  return datasets.make(
+    fields.data,
+    fields.data_dir,
+    fields.data_split,
+    limit=fields.limit,
+    size=size,
+    method=fields.preprocess,
+  )
 
 
 def evaluate(
@@ -107,7 +107,7 @@ def evaluate(
   return evaluation.evaluate(
     make_codecs(config, model),
     captioner=captioning.Captioner(model, fields.max_tokens, fields.prompt),
-    data=make_data(config),
+    data=make_data(config, model.config.vision.image_size),
     seeds=tuple(fields.seeds),
     path=path,
     batch_size=fields.batch_size,
@@ -215,25 +215,6 @@ def samples(
   return '\n\n'.join([title, *blocks])
 
 
-def read_image(
-  path: str | os.PathLike[str], size: int
-) -> UInt8[np.ndarray, 'H W 3']:
-  """Reads a picture file and resizes it to a square, as PaliGemma does.
-
-  Args:
-    path: Any format that Pillow reads.
-    size: Side in pixels.
-
-  Returns:
-    u8[size size 3], sRGB.
-  """
-  with Image.open(path) as picture:
-    picture = ImageOps.exif_transpose(picture).convert('RGB')
-    return np.asarray(
-      picture.resize((size, size), Image.Resampling.BICUBIC), np.uint8
-    )
-
-
 def work_units(
   config: ml_collections.ConfigDict, sweep: Callable[[Callable, Any], None]
 ) -> list[ml_collections.ConfigDict]:
@@ -294,7 +275,8 @@ def headline(config: ml_collections.ConfigDict) -> str:
   made = provenance.provenance()
   jax_version = made['versions']['jax']
   return (
-    f'{fields.model} model, {fields.limit} scenes ({fields.data_split}),'
+    f'{fields.model} model, {fields.limit} of {fields.data}/'
+    f'{fields.data_split},'
     f' {len(fields.methods)} methods x {len(fields.ks)} k x'
     f' {len(fields.seeds)} seeds, split after the {fields.split}\n'
     f'jax {jax_version} on {made["device"]}, {made["cores"]} cores,'
@@ -307,7 +289,7 @@ def draw_fig2(config: ml_collections.ConfigDict, stem: Path):
   fields = cast(Any, config)
   model = checkpoints.load(fields.model)
   captioner = captioning.Captioner(model, fields.max_tokens, fields.prompt)
-  data = make_data(config)
+  data = make_data(config, model.config.vision.image_size)
   examples = [data[i] for i in range(min(24, len(data)))]
   best = max(examples, key=lambda e: len(e.captions[0]))
   plots.save(plots.fig2(model, best.image, captioner=captioner), stem)

@@ -8,7 +8,6 @@ import re
 import subprocess
 import sys
 
-import ml_collections
 from PIL import Image
 import pytest
 
@@ -16,6 +15,7 @@ from collab_jax import data, evaluation, experiment
 from collab_jax.models import paligemma
 from configs import tradeoff
 from tests import standin
+from tests.data import photos
 
 ROOT = Path(__file__).parents[2]
 SMOKE = '--config=configs/tradeoff.py:mode=smoke'
@@ -195,9 +195,50 @@ def test_other_methods_are_refused(text):
 
 
 def test_unknown_data_is_refused():
-  config = ml_collections.ConfigDict({'data': 'coco'})
-  with pytest.raises(ValueError, match="got 'coco', expected one of"):
+  config = tradeoff.get_config()
+  config.data = 'cocoa'
+  with pytest.raises(ValueError, match=r"got 'cocoa'.*did you mean 'coco'"):
     experiment.make_data(config)
+  config.data = 'coco'
+  with pytest.raises(ValueError, match='data_dir: is empty'):
+    experiment.make_data(config)
+
+
+def test_data_of_a_folder(tmp_path):
+  photos.coco(tmp_path)
+  config = tradeoff.get_config('mode=smoke')
+  config.data, config.data_split = 'coco', 'val'
+  config.data_dir, config.preprocess = str(tmp_path), 'bv_bilinear'
+  reader = experiment.make_data(config, 28)
+  assert (len(reader), reader.size, reader.method) == (5, 28, 'bv_bilinear')
+
+
+def test_photographs_from_folder_to_figure(launch, tmp_path):
+  photos.coco(tmp_path)
+  paths = sorted((tmp_path / 'val2014').iterdir())
+  paths[2].write_bytes(paths[2].read_bytes()[:300])
+  flags = (
+    SMOKE,
+    f'--config.model={standin.folder()}',
+    '--config.data=coco',
+    '--config.data_split=val',
+    f'--config.data_dir={tmp_path}',
+    '--config.ks=(2,)',
+    f'--workdir={tmp_path}/run',
+  )
+  done = launch('evaluate', *flags)
+  assert done.returncode == 0, done.stderr
+  assert '1 of 5 pictures cannot be read and are left out' in done.stderr
+  assert str(paths[2]) in done.stderr
+  records = evaluation.read_records(tmp_path / 'run' / 'records.jsonl')
+  assert {r['image_id'] for r in records} == {1, 2, 4, 5}
+  assert {r['data'] for r in records} == {'coco/val2014'}
+  assert len(records) == 4 * (2 * 2 + 1 + 3)
+  paths[3].unlink()
+  done = launch('evaluate', *flags)
+  assert done.returncode != 0
+  assert f'error: {paths[3]}, picture 4, is missing' in done.stderr
+  assert 'Traceback' not in done.stderr
 
 
 def test_launchers_are_short():
