@@ -77,12 +77,11 @@ def evaluate(
     codecs: What to compare; names must differ.
     captioner: Writes the captions.
     data: A reader with `name`, `__len__` and `__getitem__` -> Example, whose
-      images have the model's size.
+      images have the model's size; for damaged ones see `sound.sound`.
     seeds: Each makes the random key of one more pass.
     path: JSONL file to append to. Records in it are not made again, so a
       killed run goes on where it stopped; a file made with another model,
-      data or decoding is refused. Pictures that cannot be read are left out
-      and listed beside it, see `sound.sound`.
+      data or decoding is refused.
     batch_size: Images at a time.
     workers: Passes at a time. Two keep a CPU's cores busier; each then takes
       longer, and says so in its 'seconds'.
