@@ -6,6 +6,7 @@ from collab_jax.data.files import Entry, Files
 from collab_jax.data.generated import Scenes, scenes
 from collab_jax.data.grammar import captions, slots
 from collab_jax.data.listed import jsonl
+from collab_jax.data.packaged import prepare
 from collab_jax.data.photos import coco, flickr30k
 from collab_jax.data.pictures import METHODS, PictureError
 from collab_jax.data.pictures import read as read_image
@@ -32,6 +33,7 @@ __all__ = [
   'labels',
   'make',
   'prefetch',
+  'prepare',
   'read_image',
   'readable',
   'render',

@@ -183,7 +183,7 @@ def _karpathy(
       chosen.append((item, where))
   if split not in known:
     raise ValueError(
-      f'split: got {split!r}, {name} has {", ".join(sorted(known))}'
+      f'split: got {split!r}, which is not in {name}'
       f'{config.suggest(str(split), known)}'
     )
   entries = []

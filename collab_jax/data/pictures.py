@@ -139,8 +139,7 @@ def check_method(size: int, method: str) -> None:
   """Raises ValueError for an unknown method or a size below 1."""
   if method not in METHODS:
     raise ValueError(
-      f'preprocess: got {method!r}, expected one of {", ".join(METHODS)}'
-      f'{config.suggest(str(method), METHODS)}'
+      f'preprocess: got {method!r}{config.suggest(str(method), METHODS)}'
     )
   if size < 1:
     raise ValueError(f'size: got {size} px, expected at least 1')

@@ -116,7 +116,7 @@ def tfds(
   """
   pictures.check_method(size, method)
   directory = _directory(Path(folder))
-  library = _library()
+  library = load_library()
   builder = library.builder_from_directory(directory)
   features = [*builder.info.features]
   caption, image_id, filename = (
@@ -131,7 +131,7 @@ def tfds(
   known = [*builder.info.splits]
   if split.partition('[')[0] not in known:
     raise ValueError(
-      f'split: got {split!r}, {directory} has {", ".join(known)}'
+      f'split: got {split!r}, which is not in {directory}'
       f'{config.suggest(split, known)}'
     )
   try:
@@ -155,7 +155,8 @@ def tfds(
   )
 
 
-def _library() -> Any:
+def load_library() -> Any:
+  """TensorFlow Datasets; ModuleNotFoundError names its extra."""
   try:
     import tensorflow_datasets  # pyright: ignore[reportMissingImports]
   except ModuleNotFoundError as error:

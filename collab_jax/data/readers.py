@@ -41,10 +41,7 @@ def make(
   """
   known = ['scenes', *NAMES]
   if name not in known:
-    raise ValueError(
-      f'data: got {name!r}, expected one of {", ".join(known)}'
-      f'{config.suggest(str(name), known)}'
-    )
+    raise ValueError(f'data: got {name!r}{config.suggest(str(name), known)}')
   if name == 'scenes':
     return generated.scenes(split, limit)
   if not os.fspath(folder):

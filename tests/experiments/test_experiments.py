@@ -135,6 +135,24 @@ def test_mistakes_are_told_in_a_line(launch, script, flags, said, tmp_path):
   assert 'Traceback' not in done.stderr
 
 
+@pytest.mark.parametrize(
+  ('dataset', 'said'),
+  [
+    ('coco_captions', r"needs the extra 'tfds'|needs TensorFlow|be reached"),
+    ('coco', r"got 'coco' \(known: coco_captions, scen"),
+  ],
+)
+def test_prepare_fails_fast(launch, monkeypatch, tmp_path, dataset, said):
+  for name in ('http_proxy', 'https_proxy'):
+    monkeypatch.setenv(name, 'http://127.0.0.1:9')
+  done = launch('prepare', f'--dataset={dataset}', f'--folder={tmp_path}')
+  assert done.returncode == 1
+  assert re.search(said, done.stderr)
+  assert done.stderr.startswith('error: ')
+  assert done.stderr.count('\n') == 1
+  assert not [*tmp_path.iterdir()]
+
+
 def test_every_field_is_read():
   source = (ROOT / 'collab_jax/experiment.py').read_text()
   read = set(re.findall(r'(?:config|fields)\.(\w+)', source))
