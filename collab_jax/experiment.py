@@ -12,9 +12,11 @@ import runpy
 import sys
 import textwrap
 from typing import Any, cast
+import warnings
 
 import jax
 import ml_collections
+from PIL import Image
 
 from collab_jax import captioner as captioning
 from collab_jax import (
@@ -318,6 +320,8 @@ def launched() -> Iterator[None]:
   _keep_memory()
   sys.path.insert(0, os.getcwd())  # For quantizers of one's own.
   logging.getLogger('jax').setLevel(logging.ERROR)
+  # Such a picture is refused: the error says it.
+  warnings.simplefilter('ignore', Image.DecompressionBombWarning)
   # JAX's options are made at import, so that its type does not show them.
   if not cast(Any, jax.config).jax_compilation_cache_dir:
     home = os.environ.get('XDG_CACHE_HOME') or '~/.cache'

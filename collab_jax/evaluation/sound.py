@@ -41,15 +41,10 @@ def sound(
     else:
       listing.unlink(missing_ok=True)
   if broken:
-    shown = [*broken[:_SHOWN], '...'] if len(broken) > _SHOWN else broken
-    text = '\n  '.join(
-      [
-        f'{data.name}: {len(broken)} of {total} pictures cannot be read and'
-        ' are left out:',
-        *shown,
-      ]
-    )
+    text = f'{data.name}: {len(broken)} of {total} pictures cannot be read'
     if len(broken) == total:
-      raise ValueError(text)
-    _LOG.warning('%s', text)
+      raise ValueError(f'{text}; the first: {broken[0]}')
+    more = ['...'] if len(broken) > _SHOWN else []
+    shown = '\n  '.join([*broken[:_SHOWN], *more])
+    _LOG.warning('%s and are left out:\n  %s', text, shown)
   return data

@@ -3,6 +3,8 @@
 import io
 import json
 from pathlib import Path
+import struct
+import zlib
 
 import numpy as np
 from PIL import Image
@@ -22,6 +24,19 @@ def jpeg(seed: int = 0, **sides: int) -> bytes:
   output = io.BytesIO()
   Image.fromarray(photo(seed, **sides)).save(output, 'JPEG', quality=90)
   return output.getvalue()
+
+
+def chunk(kind: bytes, body: bytes) -> bytes:
+  """A part of a PNG."""
+  end = struct.pack('>I', zlib.crc32(kind + body))
+  return struct.pack('>I', len(body)) + kind + body + end
+
+
+def bomb(side: int) -> bytes:
+  """A small PNG that says it is large."""
+  header = struct.pack('>2I5B', side, side, 8, 0, 0, 0, 0)
+  data = zlib.compress(bytes(1000))
+  return b'\x89PNG\r\n\x1a\n' + chunk(b'IHDR', header) + chunk(b'IDAT', data)
 
 
 def write(path: Path, seed: int = 0) -> None:

@@ -115,11 +115,6 @@ def test_grey(kind):
   assert set(bits.flat) == {0, 255}
 
 
-def chunk(kind, body):
-  end = struct.pack('>I', zlib.crc32(kind + body))
-  return struct.pack('>I', len(body)) + kind + body + end
-
-
 def deep_png(pixels):
   """A PNG of 16-bit colours, which Pillow cannot write."""
   height, width, _ = pixels.shape
@@ -127,9 +122,9 @@ def deep_png(pixels):
   header = struct.pack('>2I5B', width, height, 16, 2, 0, 0, 0)
   return b'\x89PNG\r\n\x1a\n' + b''.join(
     [
-      chunk(b'IHDR', header),
-      chunk(b'IDAT', zlib.compress(rows)),
-      chunk(b'IEND', b''),
+      photos.chunk(b'IHDR', header),
+      photos.chunk(b'IDAT', zlib.compress(rows)),
+      photos.chunk(b'IEND', b''),
     ]
   )
 
@@ -209,13 +204,6 @@ def test_numbers_without_a_range_are_refused():
     pictures.decode(encoded(image, 'TIFF'))
 
 
-def bomb(side):
-  """A small PNG that says it is large."""
-  header = struct.pack('>2I5B', side, side, 8, 0, 0, 0, 0)
-  data = zlib.compress(bytes(1000))
-  return b'\x89PNG\r\n\x1a\n' + chunk(b'IHDR', header) + chunk(b'IDAT', data)
-
-
 @pytest.mark.parametrize('side', [10_000, 60_000])
 @pytest.mark.parametrize('act', [pictures.decode, pictures.check])
 @pytest.mark.filterwarnings('ignore::PIL.Image.DecompressionBombWarning')
@@ -223,7 +211,7 @@ def test_decompression_bombs_are_refused(side, act):
   with pytest.raises(
     pictures.PictureError, match=r'x\.png is refused'
   ) as error:
-    act(bomb(side), 'x.png')
+    act(photos.bomb(side), 'x.png')
   assert 'MAX_IMAGE_PIXELS' in str(error.value)
 
 

@@ -13,12 +13,12 @@ from tests.evaluation import test_evaluate
 BLIND = ('zeroed', 'mean', 'shuffled')
 
 
-def run(folder, path=None, **options):
+def run(folder, path=None, limit=None, **options):
   model = standin.small()
   return evaluation.evaluate(
     [codecs.FeatureCodec(model, quantizers.KMeans(k=4))],
     captioner=captioning.Captioner(model, 4),
-    data=data.coco(folder, size=64),
+    data=data.coco(folder, size=64, limit=limit),
     path=path,
     progress=False,
     blind=BLIND,
@@ -72,5 +72,9 @@ def test_nothing_to_read(tmp_path):
   photos.coco(tmp_path, [1, 2])
   for path in (tmp_path / 'val2014').iterdir():
     path.write_bytes(b'no picture')
-  with pytest.raises(ValueError, match='2 of 2 pictures cannot be read'):
+  with pytest.raises(ValueError, match='2 of 2 pictures cannot be') as error:
     run(tmp_path)
+  assert '000000000001.jpg is no picture' in str(error.value)
+  assert '\n' not in str(error.value)
+  with pytest.raises(ValueError, match='coco/val2014 is empty'):
+    run(tmp_path, limit=0)

@@ -136,6 +136,28 @@ def test_mistakes_are_told_in_a_line(launch, script, flags, said, tmp_path):
 
 
 @pytest.mark.parametrize(
+  ('contents', 'said'),
+  [
+    (
+      photos.bomb(10_000),
+      'is refused, it could fill the memory: 10000 x 10000',
+    ),
+    (photos.jpeg()[:-100], 'is damaged or truncated'),
+  ],
+)
+def test_bad_pictures_are_told_in_a_line(launch, contents, said, tmp_path):
+  path = tmp_path / 'picture.png'
+  path.write_bytes(contents)
+  model = f'--model={standin.folder()}'
+  done = launch('caption', f'--image={path}', model)
+  assert done.returncode == 1
+  assert done.stderr.startswith('error: ')
+  assert done.stderr.count('\n') == 1
+  assert said in done.stderr
+  assert str(path) in done.stderr
+
+
+@pytest.mark.parametrize(
   ('dataset', 'said'),
   [
     ('coco_captions', r"needs the extra 'tfds'|needs TensorFlow|be reached"),
