@@ -205,8 +205,9 @@ def _opened(data: bytes, name: str) -> Iterator[Image.Image]:
     ) from error
   except Image.DecompressionBombError as error:
     raise PictureError(
-      f'{name} is refused, it could fill the memory: {error}; if it is what '
-      'you want, raise PIL.Image.MAX_IMAGE_PIXELS'
+      f'{name} is refused, it could fill the memory '
+      f'({str(error).rstrip(".")}): if it is what you want, raise '
+      'PIL.Image.MAX_IMAGE_PIXELS'
     ) from error
   except _DAMAGED as error:
     raise PictureError(f'{name} is damaged or truncated: {error}') from error

@@ -140,7 +140,7 @@ def test_mistakes_are_told_in_a_line(launch, script, flags, said, tmp_path):
   [
     (
       photos.bomb(10_000),
-      'is refused, it could fill the memory: 10000 x 10000',
+      'is refused, it could fill the memory (10000 x 10000',
     ),
     (photos.jpeg()[:-100], 'is damaged or truncated'),
   ],

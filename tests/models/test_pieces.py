@@ -33,6 +33,15 @@ def test_prompt_parts_stand_alone():
   assert tok.encode('<eos>')[0] > 3
 
 
+def test_prompt_parts_do_not_merge():
+  """Gemma's vocabulary has a piece for two newlines in a row."""
+  tok = tokenizer.Tokenizer(GOLDEN / 'tokenizer.model').extended(['\n\n'])
+  ids, double = tok.encode('caption en'), tok.vocab_size - 1
+  assert tok.encode('caption en\n\n') == [*ids, double]
+  assert tok.prompt('caption en\n') == [2, *ids, *[tok.newline_id] * 2]
+  assert tok.prompt('') == [2, tok.newline_id]
+
+
 def test_places_are_read_and_written():
   tok = tokenizer.Tokenizer(GOLDEN / 'tokenizer.json')
   ids = tok.encode('<loc0001><seg000> star')
