@@ -160,7 +160,7 @@ def test_bad_pictures_are_told_in_a_line(launch, contents, said, tmp_path):
 @pytest.mark.parametrize(
   ('dataset', 'said'),
   [
-    ('coco_captions', r"needs the extra 'tfds'|needs TensorFlow|be reached"),
+    ('coco_captions', r"need the extra 'tfds'|needs TensorFlow|be reached"),
     ('coco', r"got 'coco' \(known: coco_captions, scen"),
   ],
 )
