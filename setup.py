@@ -25,6 +25,14 @@ _REQUIRES = [
   'tqdm>=4.66',
 ]
 
+# Datasets prepared by TensorFlow Datasets; TensorFlow is not needed to read
+# them. The last one is imported by the first, which does not ask for it.
+_TFDS = [
+  'tensorflow-datasets>=4.9.10',
+  'array-record>=0.8.6',
+  'importlib_resources>=6',
+]
+
 _EXTRAS = {
   'test': [
     'basedpyright>=1.30',
@@ -42,6 +50,9 @@ _EXTRAS = {
   'bench': ['faiss-cpu>=1.11', 'ott-jax>=0.5', 'scikit-learn>=1.7'],
   # The COCO caption evaluation itself; its tokenizer and METEOR need Java.
   'coco': ['pycocoevalcap>=1.2'],
+  'tfds': _TFDS,
+  # To prepare coco_captions, whose builder needs it.
+  'tensorflow': [*_TFDS, 'tensorflow>=2.20'],
   'onnx': ['jax2onnx>=0.17', 'onnxruntime>=1.20'],
   'cluster': ['submitit>=1.5'],
   'cuda': ['jax[cuda12]'],

@@ -12,12 +12,11 @@ import runpy
 import sys
 import textwrap
 from typing import Any, cast
+import warnings
 
 import jax
-from jaxtyping import UInt8
 import ml_collections
-import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from collab_jax import captioner as captioning
 from collab_jax import (
@@ -30,8 +29,6 @@ from collab_jax import (
 )
 from collab_jax import data as datasets
 from collab_jax.models import paligemma
-
-READERS = {'scenes': datasets.scenes}
 
 _METHOD = re.compile(r'(?P<name>[^()]+)(?:\((?P<settings>[^()]*)\))?')
 
@@ -123,12 +120,17 @@ def check(config: ml_collections.ConfigDict) -> None:
   make_data(config)
 
 
-def make_data(config: ml_collections.ConfigDict):
-  """The reader that a config asks for."""
+def make_data(config: ml_collections.ConfigDict, size: int = 224):
+  """The reader that a config asks for; `size` is the model's, in pixels."""
   fields = cast(Any, config)
-  if fields.data not in READERS:
-    raise ValueError(f'data: got {fields.data!r}, expected one of {[*READERS]}')
-  return READERS[fields.data](fields.data_split, limit=fields.limit)
+  return datasets.make(
+    fields.data,
+    fields.data_dir,
+    fields.data_split,
+    limit=fields.limit,
+    size=size,
+    method=fields.preprocess,
+  )
 
 
 def evaluate(
@@ -152,7 +154,7 @@ def evaluate(
   return evaluation.evaluate(
     make_codecs(config, model),
     captioner=captioning.Captioner(model, fields.max_tokens, fields.prompt),
-    data=make_data(config),
+    data=make_data(config, model.config.vision.image_size),
     seeds=tuple(fields.seeds),
     path=path,
     batch_size=fields.batch_size,
@@ -209,25 +211,6 @@ def write_json(path: str | os.PathLike[str], value: Any):
   draft = path.with_name(path.name + '.draft')
   draft.write_text(json.dumps(value, indent=1) + '\n')
   draft.replace(path)
-
-
-def read_image(
-  path: str | os.PathLike[str], size: int
-) -> UInt8[np.ndarray, 'H W 3']:
-  """Reads a picture file and resizes it to a square, as PaliGemma does.
-
-  Args:
-    path: Any format that Pillow reads.
-    size: Side in pixels.
-
-  Returns:
-    u8[size size 3], sRGB.
-  """
-  with Image.open(path) as picture:
-    picture = ImageOps.exif_transpose(picture).convert('RGB')
-    return np.asarray(
-      picture.resize((size, size), Image.Resampling.BICUBIC), np.uint8
-    )
 
 
 def work_units(
@@ -290,7 +273,8 @@ def headline(config: ml_collections.ConfigDict) -> str:
   made = provenance.provenance()
   jax_version = made['versions']['jax']
   return (
-    f'{fields.model} model, {fields.limit} scenes ({fields.data_split}),'
+    f'{fields.model} model, {fields.limit} of {fields.data}/'
+    f'{fields.data_split},'
     f' {len(fields.methods)} methods x {len(fields.ks)} k x'
     f' {len(fields.seeds)} seeds, split after the {fields.split}\n'
     f'jax {jax_version} on {made["device"]}, {made["cores"]} cores,'
@@ -303,7 +287,7 @@ def draw_fig2(config: ml_collections.ConfigDict, stem: Path):
   fields = cast(Any, config)
   model = checkpoints.load(fields.model)
   captioner = captioning.Captioner(model, fields.max_tokens, fields.prompt)
-  data = make_data(config)
+  data = make_data(config, model.config.vision.image_size)
   examples = [data[i] for i in range(min(24, len(data)))]
   best = max(examples, key=lambda e: len(e.captions[0]))
   size = min(fields.batch_size, len(data))
@@ -335,6 +319,8 @@ def launched() -> Iterator[None]:
   _keep_memory()
   sys.path.insert(0, os.getcwd())  # For quantizers of one's own.
   logging.getLogger('jax').setLevel(logging.ERROR)
+  # Such a picture is refused: the error says it.
+  warnings.simplefilter('ignore', Image.DecompressionBombWarning)
   home = os.environ.get('XDG_CACHE_HOME') or '~/.cache'
   for name, value in {
     'jax_compilation_cache_dir': str(Path(home).expanduser() / 'collab_jax'),

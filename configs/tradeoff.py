@@ -19,7 +19,11 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   # A name out of collab_jax.checkpoints.NAMES, or a folder with model.npz,
   # config.json and tokenizer.model.
   config.model = 'tiny'
+  # 'scenes', or a dataset on disk: 'coco', 'flickr30k', 'jsonl' or 'tfds'.
   config.data = 'scenes'
+  config.data_dir = ''  # The dataset's folder.
+  # How pictures come to the model's size, see collab_jax/data/pictures.py.
+  config.preprocess = 'hf_bicubic'
   config.data_split = 'dense' if mode == 'dense' else 'test'
   config.limit = 500  # The first so many pictures.
 

@@ -9,7 +9,7 @@ from absl import app, flags
 import jax
 
 from collab_jax import captioner as captioning
-from collab_jax import checkpoints, codecs, experiment, plots, quantizers
+from collab_jax import checkpoints, codecs, data, experiment, plots, quantizers
 
 _IMAGE = flags.DEFINE_string('image', None, 'A picture file.')
 _K = flags.DEFINE_integer('k', 8, 'Number of vectors sent.', lower_bound=1)
@@ -36,7 +36,7 @@ def main(argv):
     chosen = experiment.make_method(_METHOD.value, _K.value)
     vision = checkpoints.read_config(_MODEL.value).vision
     chosen.sent(vision.num_tokens)  # Refuses a k larger than that.
-    image = experiment.read_image(_IMAGE.value, vision.image_size)
+    image = data.read_image(_IMAGE.value, vision.image_size)
     model = checkpoints.load(_MODEL.value)
     captioner = captioning.Captioner(model, _TOKENS.value, _PROMPT.value)
     for quantizer in (quantizers.Identity(), chosen):

@@ -19,6 +19,7 @@ from collab_jax import codecs as codecs_lib
 from collab_jax import data as datasets
 from collab_jax.evaluation import blind as blinds
 from collab_jax.evaluation import records as files
+from collab_jax.evaluation import sound
 
 
 @jax.jit
@@ -76,7 +77,7 @@ def evaluate(
     codecs: What to compare; names must differ.
     captioner: Writes the captions.
     data: A reader with `name`, `__len__` and `__getitem__` -> Example, whose
-      images have the model's size.
+      images have the model's size; for damaged ones see `sound.sound`.
     seeds: Each makes the random key of one more pass.
     path: JSONL file to append to. Records in it are not made again, so a
       killed run goes on where it stopped; a file made with another model,
@@ -95,8 +96,8 @@ def evaluate(
     ordered by codec, seed and image.
 
   Raises:
-    ValueError: No images, names that are not unique, or pictures of another
-      size than the model's.
+    ValueError: No readable images, names that are not unique, or pictures of
+      another size than the model's.
     SettingsError: `path` was made with other settings.
   """
   described = {codec.name: codec.describe() for codec in codecs}
@@ -104,10 +105,9 @@ def evaluate(
     names = [codec.name for codec in codecs]
     twice = sorted({name for name in names if names.count(name) > 1})
     raise ValueError(f'codecs given twice: {", ".join(twice)}')
-  if not len(data):
-    raise ValueError(f'{data.name} is empty: there is nothing to evaluate')
   if not seeds or len(set(seeds)) < len(seeds):
     raise ValueError(f'seeds: got {seeds}, expected one or more, all different')
+  data = sound.sound(data, path, progress)
   for name, value in (('batch_size', batch_size), ('workers', workers)):
     if value < 1:
       raise ValueError(f'{name}: got {value}, expected at least 1')
@@ -196,9 +196,10 @@ class _Run:
       dynamic_ncols=True,
       desc=self.data.name,
     ) as bar:
+      examples = datasets.prefetch(self.data, ahead=2 * size)
       for start in range(0, len(self.data), size):
-        stop = min(start + size, len(self.data))
-        batch = _Batch([self.data[i] for i in range(start, stop)], size)
+        count = min(size, len(self.data) - start)
+        batch = _Batch([next(examples) for _ in range(count)], size)
         # The pictures themselves are not needed any more afterwards.
         self.examples += [
           dataclasses.replace(e, image=e.image[:0]) for e in batch.examples

@@ -7,7 +7,15 @@ from typing import SupportsInt
 
 import sentencepiece
 
+from collab_jax.models import pieces as piecework
+
 SPECIALS = {'pad': 0, 'eos': 1, 'bos': 2, 'unk': 3}
+
+
+# What PaliGemma's vocabulary has after Gemma's 256,000 pieces: places on a
+# grid of 1024 steps, and codewords of a mask.
+LOCATIONS = tuple(f'<loc{i:04d}>' for i in range(1024))
+SEGMENTS = tuple(f'<seg{i:03d}>' for i in range(128))
 
 
 class Tokenizer:
@@ -32,27 +40,30 @@ class Tokenizer:
   unk_id = SPECIALS['unk']
 
   def __init__(self, model: str | os.PathLike[str] | bytes):
-    """Reads a SentencePiece model.
+    """Reads a SentencePiece model, or a Hugging Face tokenizer.
 
     Args:
-      model: Path of a `.model` file, or its contents.
+      model: Path of a `.model` file, or its contents; of a `tokenizer.json`
+        with such a model's rules; or of a folder with either, where the former
+        is preferred and tokens that were added to it are added.
 
     Raises:
-      FileNotFoundError: There is no such file.
-      ValueError: It is no SentencePiece model, its special ids are not Gemma's
-        (pad 0, eos 1, bos 2, unk 3), or a newline is not one piece.
+      FileNotFoundError: There is no such file, or none in the folder.
+      ValueError: It is no SentencePiece model, nor a tokenizer that could be
+        one; its special ids are not Gemma's (pad 0, eos 1, bos 2, unk 3); or
+        a newline is not one piece.
     """
     if isinstance(model, bytes):
-      source, data = f'{len(model)} bytes', model
+      source, folder, data = f'{len(model)} bytes', None, model
     else:
-      source, data = os.fspath(model), Path(model).read_bytes()
-    processor = sentencepiece.SentencePieceProcessor()
-    try:
-      processor.LoadFromSerializedProto(data)
-    except (RuntimeError, TypeError) as error:
-      raise ValueError(f'not a SentencePiece model: {source}') from error
-    if not processor.GetPieceSize():
-      raise ValueError(f'not a SentencePiece model: {source}')
+      source, folder = os.fspath(model), Path(model)
+      data = piecework.read(folder)
+    processor = _processor(data, source)
+    if folder is not None and folder.is_dir():
+      new = piecework.added(folder, processor.GetPieceSize())
+      if new:
+        data = piecework.extend(data, new)
+        processor = _processor(data, source)
     self.model_bytes = data
     self._processor = processor
 
@@ -105,6 +116,29 @@ class Tokenizer:
     """The pieces of a text as the vocabulary spells them, to look at."""
     return [self._processor.IdToPiece(i) for i in self.encode(text)]
 
+  def extended(self, pieces: Iterable[str]) -> 'Tokenizer':
+    """The tokenizer with more pieces, which text is searched for first.
+
+    A Gemma vocabulary becomes PaliGemma's with `LOCATIONS + SEGMENTS`, as
+    big_vision adds them.
+
+    Args:
+      pieces: Texts that become one id each, in this order.
+
+    Returns:
+      Another tokenizer.
+
+    Raises:
+      ValueError: A piece is empty, or there already.
+    """
+    pieces = list(pieces)
+    known = {self._processor.IdToPiece(i) for i in range(self.vocab_size)}
+    for piece in pieces:
+      if not piece or piece in known:
+        raise ValueError(f'piece {piece!r} is empty or there already')
+      known.add(piece)
+    return Tokenizer(piecework.extend(self.model_bytes, pieces))
+
   def __eq__(self, other: object) -> bool:
     """Two tokenizers are equal if their models are."""
     if not isinstance(other, Tokenizer):
@@ -122,3 +156,16 @@ class Tokenizer:
   def __reduce__(self) -> tuple[type['Tokenizer'], tuple[bytes]]:
     """Copies by the model's bytes, since the processor cannot be copied."""
     return Tokenizer, (self.model_bytes,)
+
+
+def _processor(
+  data: bytes, source: str
+) -> sentencepiece.SentencePieceProcessor:
+  processor = sentencepiece.SentencePieceProcessor()
+  try:
+    processor.LoadFromSerializedProto(data)
+  except (RuntimeError, TypeError) as error:
+    raise ValueError(f'not a SentencePiece model: {source}') from error
+  if not processor.GetPieceSize():
+    raise ValueError(f'not a SentencePiece model: {source}')
+  return processor

@@ -2,13 +2,11 @@
 
 import importlib
 import json
-import os
 from pathlib import Path
 import re
 import subprocess
 import sys
 
-import ml_collections
 from PIL import Image
 import pytest
 
@@ -16,30 +14,10 @@ from collab_jax import data, evaluation, experiment
 from collab_jax.models import paligemma
 from configs import tradeoff
 from tests import standin
+from tests.data import photos
 
 ROOT = Path(__file__).parents[2]
 SMOKE = '--config=configs/tradeoff.py:mode=smoke'
-
-
-@pytest.fixture(scope='module')
-def launch(tmp_path_factory):
-  cache = tmp_path_factory.mktemp('cache')
-
-  def start(script, *flags):
-    return subprocess.run(
-      [sys.executable, f'experiments/{script}.py', *map(str, flags)],
-      cwd=ROOT,
-      env={
-        **os.environ,
-        'PYTHONPATH': str(ROOT),
-        'JAX_COMPILATION_CACHE_DIR': str(cache),
-      },
-      capture_output=True,
-      text=True,
-      check=False,
-    )
-
-  return start
 
 
 @pytest.fixture(scope='module')
@@ -135,92 +113,6 @@ def test_mistakes_are_told_in_a_line(launch, script, flags, said, tmp_path):
   assert 'Traceback' not in done.stderr
 
 
-@pytest.mark.parametrize(
-  ('flags', 'said'),
-  [
-    (['--method=identity'], "method: got 'identity', which sends all vectors"),
-    (['--k=300'], 'k = 300 vectors cannot be sent of n = 64; choose k <= 64'),
-    (['--method=kmean'], "Did you mean 'kmeans'?"),
-    (['--k=8'], 'none.png'),
-  ],
-)
-def test_caption_refuses_before_it_loads(launch, tmp_path, flags, said):
-  # The dimensions only: whatever reads more of the model fails otherwise.
-  text = (standin.folder() / 'config.json').read_text()
-  (tmp_path / 'config.json').write_text(text)
-  flags = ['--image=none.png', f'--model={tmp_path}', *flags]
-  done = launch('caption', *flags)
-  assert done.returncode != 0
-  assert done.stderr.strip().startswith('error: ')
-  assert said in done.stderr
-  assert len(done.stderr.strip().splitlines()) == 1
-
-
-@pytest.mark.parametrize(
-  ('field', 'value', 'said'),
-  [
-    ('resamples', 0, 'resamples: got 0, expected a whole number'),
-    ('level', 95.0, 'level: got 95.0, expected a number between 0 and 1'),
-    ('seed', -1, 'seed: got -1, expected a whole number'),
-    ('methods', ('kmean',), "Did you mean 'kmeans'"),
-    ('methods', ('identity',), "'identity', which sends all vectors"),
-    ('data', 'coco', "data: got 'coco'"),
-  ],
-)
-def test_settings_are_checked_before_work_begins(tmp_path, field, value, said):
-  config = tradeoff.get_config('mode=smoke')
-  config.model = str(tmp_path / 'none')  # Not even looked for.
-  config[field] = value
-  with pytest.raises(ValueError, match=said):
-    experiment.evaluate(config, tmp_path / 'records.jsonl')
-  assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize('script', ['evaluate', 'demo', 'sweep'])
-def test_launchers_check_the_report_s_settings(launch, tmp_path, script):
-  flags = (SMOKE, '--config.resamples=0', f'--workdir={tmp_path}')
-  done = launch(script, *flags)
-  assert done.returncode != 0
-  assert 'error: resamples: got 0' in done.stderr
-  assert 'Traceback' not in done.stderr
-  assert not list(tmp_path.iterdir())
-
-
-def test_plot_checks_its_settings_first(launch):
-  done = launch('plot', '--records=nowhere.jsonl', '--level=2')
-  assert 'error: level: got 2.0' in done.stderr
-
-
-def test_the_environment_s_cache_settings_are_kept(tmp_path):
-  code = """
-import jax
-from collab_jax import experiment
-with experiment.launched():
-  print(jax.config.jax_compilation_cache_dir)
-  print(jax.config.jax_persistent_cache_min_compile_time_secs)
-  print(jax.config.jax_persistent_cache_min_entry_size_bytes)
-"""
-
-  def shown(**environment):
-    kept = {n: v for n, v in os.environ.items() if not n.startswith('JAX_')}
-    done = subprocess.run(
-      [sys.executable, '-c', code],
-      cwd=ROOT,
-      env=kept | {'XDG_CACHE_HOME': str(tmp_path)} | environment,
-      capture_output=True,
-      text=True,
-      check=True,
-    )
-    return done.stdout.split()
-
-  assert shown() == [str(tmp_path / 'collab_jax'), '0.05', '-1']
-  prefix = 'JAX_PERSISTENT_CACHE_MIN'
-  assert shown(
-    JAX_COMPILATION_CACHE_DIR='/elsewhere',
-    **{f'{prefix}_COMPILE_TIME_SECS': '7', f'{prefix}_ENTRY_SIZE_BYTES': '9'},
-  ) == ['/elsewhere', '7.0', '9']
-
-
 def test_every_field_is_read():
   source = (ROOT / 'collab_jax/experiment.py').read_text()
   read = set(re.findall(r'(?:config|fields)\.(\w+)', source))
@@ -281,9 +173,50 @@ def test_other_methods_are_refused(text):
 
 
 def test_unknown_data_is_refused():
-  config = ml_collections.ConfigDict({'data': 'coco'})
-  with pytest.raises(ValueError, match="got 'coco', expected one of"):
+  config = tradeoff.get_config()
+  config.data = 'cocoa'
+  with pytest.raises(ValueError, match=r"got 'cocoa'.*did you mean 'coco'"):
     experiment.make_data(config)
+  config.data = 'coco'
+  with pytest.raises(ValueError, match='data_dir: is empty'):
+    experiment.make_data(config)
+
+
+def test_data_of_a_folder(tmp_path):
+  photos.coco(tmp_path)
+  config = tradeoff.get_config('mode=smoke')
+  config.data, config.data_split = 'coco', 'val'
+  config.data_dir, config.preprocess = str(tmp_path), 'bv_bilinear'
+  reader = experiment.make_data(config, 28)
+  assert (len(reader), reader.size, reader.method) == (5, 28, 'bv_bilinear')
+
+
+def test_photographs_from_folder_to_figure(launch, tmp_path):
+  photos.coco(tmp_path)
+  paths = sorted((tmp_path / 'val2014').iterdir())
+  paths[2].write_bytes(paths[2].read_bytes()[:300])
+  flags = (
+    SMOKE,
+    f'--config.model={standin.folder()}',
+    '--config.data=coco',
+    '--config.data_split=val',
+    f'--config.data_dir={tmp_path}',
+    '--config.ks=(2,)',
+    f'--workdir={tmp_path}/run',
+  )
+  done = launch('evaluate', *flags)
+  assert done.returncode == 0, done.stderr
+  assert '1 of 5 pictures cannot be read and are left out' in done.stderr
+  assert str(paths[2]) in done.stderr
+  records = evaluation.read_records(tmp_path / 'run' / 'records.jsonl')
+  assert {r['image_id'] for r in records} == {1, 2, 4, 5}
+  assert {r['data'] for r in records} == {'coco/val2014'}
+  assert len(records) == 4 * (2 * 2 + 1 + 3)
+  paths[3].unlink()
+  done = launch('evaluate', *flags)
+  assert done.returncode != 0
+  assert f'error: {paths[3]}, picture 4, is missing' in done.stderr
+  assert 'Traceback' not in done.stderr
 
 
 def test_launchers_are_short():

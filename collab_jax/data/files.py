@@ -1,0 +1,213 @@
+"""Reader of picture files that a list names."""
+
+import collections
+from collections.abc import Iterable, Sequence
+import dataclasses
+import json
+import operator
+import os
+from pathlib import Path, PurePosixPath
+from typing import Any, SupportsIndex, TypeVar
+
+from collab_jax.data import pictures
+from collab_jax.data.example import Example
+
+_T = TypeVar('_T')
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+  """One line of a list: a file, the picture's id, its captions."""
+
+  path: Path
+  image_id: int
+  captions: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class Files:
+  """Pictures on disk, decoded and resized when asked for.
+
+  Random access, picklable, safe to read on threads.
+
+  Attributes:
+    name: For records and progress bars, such as 'coco/val'.
+    entries: What there is to read.
+    listing: The file that names the pictures.
+    size: Side of the pictures in pixels.
+    method: How they are resized, a name in `pictures.METHODS`.
+
+  Raises:
+    FileNotFoundError: A picture is missing.
+    ValueError: A picture has no caption, two have one id, or an unknown
+      method.
+  """
+
+  name: str
+  entries: tuple[Entry, ...]
+  listing: Path
+  size: int = 224
+  method: str = 'hf_bicubic'
+
+  def __post_init__(self):
+    pictures.check_method(self.size, self.method)
+    self._complain(
+      [e for e in self.entries if not 0 <= e.image_id < 2**32],
+      'has an id outside 0 to 2**32 - 1',
+      ValueError,
+    )
+    counts = collections.Counter(e.image_id for e in self.entries)
+    self._complain(
+      [e for e in self.entries if counts[e.image_id] > 1],
+      'has the id of another picture',
+      ValueError,
+    )
+    self._complain(
+      [e for e in self.entries if not e.captions],
+      'has no caption, expected at least one to compare with',
+      ValueError,
+    )
+    there = {f: _names(f) for f in {e.path.parent for e in self.entries}}
+    self._complain(
+      [e for e in self.entries if e.path.name not in there[e.path.parent]],
+      'is missing',
+      FileNotFoundError,
+    )
+
+  def _complain(self, wrong: Sequence[Entry], what: str, kind: type[Exception]):
+    if wrong:
+      others = ''
+      if len(wrong) > 1:
+        others = f' ({len(wrong)} of {len(self.entries)} pictures are so)'
+      raise kind(
+        f'{wrong[0].path}, picture {wrong[0].image_id}, {what}; it is listed '
+        f'in {self.listing}{others}'
+      )
+
+  def __len__(self) -> int:
+    return len(self.entries)
+
+  def __repr__(self) -> str:
+    """Tells the number of pictures, not all of them."""
+    return f'Files({self.name!r}, {len(self)} pictures, {self.size} px)'
+
+  def __getitem__(self, index: SupportsIndex) -> Example:
+    """Reads a picture.
+
+    Raises:
+      IndexError: Out of range.
+      PictureError: The file is damaged.
+      FileNotFoundError: The file has gone.
+    """
+    entry = self._entry(index)
+    image = pictures.decode(self._data(entry), str(entry.path))
+    return Example(
+      image=pictures.resize(image, self.size, self.method),
+      image_id=entry.image_id,
+      captions=entry.captions,
+    )
+
+  def check(self, index: SupportsIndex) -> None:
+    """Raises the PictureError that reading the picture would, but faster."""
+    entry = self._entry(index)
+    pictures.check(self._data(entry), str(entry.path))
+
+  def _entry(self, index: SupportsIndex) -> Entry:
+    index = operator.index(index)
+    if not -len(self) <= index < len(self):
+      raise IndexError(f'{self.name} has {len(self)} pictures, got {index}')
+    return self.entries[index]
+
+  def _data(self, entry: Entry) -> bytes:
+    try:
+      return entry.path.read_bytes()
+    except FileNotFoundError as error:
+      raise FileNotFoundError(
+        f'{entry.path} is missing; it is listed in {self.listing}'
+      ) from error
+
+
+def _names(folder: Path) -> set[str]:
+  """Names in a folder; one look at it is faster than one per file."""
+  return set(os.listdir(folder)) if folder.is_dir() else set()
+
+
+def first(items: Sequence[_T], limit: int | None) -> Sequence[_T]:
+  """The first so many items, all where `limit` is None.
+
+  Raises:
+    ValueError: The limit is negative.
+  """
+  if limit is not None and limit < 0:
+    raise ValueError(f'limit: got {limit}, expected at least 0')
+  return items[:limit]
+
+
+def inside(folder: Path, name: str, where: str) -> Path:
+  """The path of a file that a list names, which must lie in the folder."""
+  path = PurePosixPath(name)
+  if not name or path.is_absolute() or '..' in path.parts:
+    raise ValueError(
+      f'{where}: got {name!r}, expected a file name inside {folder}'
+    )
+  return folder / path
+
+
+def clean(captions: Iterable[str]) -> tuple[str, ...]:
+  """Captions on one line each; blank ones are left out."""
+  lines = (' '.join(caption.split()) for caption in captions)
+  return tuple(line for line in lines if line)
+
+
+def parse(text: str | bytes, where: str) -> dict[str, Any]:
+  """Reads a JSON object.
+
+  Args:
+    text: JSON.
+    where: What to call it in errors.
+
+  Returns:
+    The object.
+
+  Raises:
+    ValueError: It is no JSON, or something else than an object.
+  """
+  try:
+    table = json.loads(text)
+  except (ValueError, RecursionError) as error:
+    raise ValueError(f'{where} is no valid JSON: {error}') from error
+  if not isinstance(table, dict):
+    raise ValueError(
+      f'{where} holds a {type(table).__name__}, expected an object {{...}}'
+    )
+  return table
+
+
+def field(table: Any, name: str, kind: type[_T], where: str) -> _T:
+  """A field of a JSON object, which must have a type.
+
+  Raises:
+    ValueError: It is missing, or of another type.
+  """
+  value = table.get(name) if isinstance(table, dict) else None
+  if not isinstance(value, kind) or isinstance(value, bool):
+    if not isinstance(table, dict):
+      got = f'a {type(table).__name__}'
+    elif name not in table:
+      got = f'an object with {", ".join(map(repr, [*table][:8])) or "nothing"}'
+    else:
+      got = f'{value!r:.60}'
+    raise ValueError(
+      f'{where}: got {got}, expected {name!r} to be a {kind.__name__}'
+    )
+  return value
+
+
+def nothing(folder: Path, names: Iterable[str], what: str) -> FileNotFoundError:
+  """The error that none of some files is in a folder."""
+  if not folder.is_dir():
+    return FileNotFoundError(f'{folder} is no folder, expected a {what} in it')
+  there = ', '.join(sorted(_names(folder))[:12]) or 'nothing'
+  return FileNotFoundError(
+    f'{folder} has no {what}: expected {" or ".join(names)}, there is {there}'
+  )

@@ -1,0 +1,76 @@
+"""Anybody's own pictures: a JSONL list beside them."""
+
+import os
+from pathlib import Path
+
+from collab_jax import config
+from collab_jax.data import files
+
+
+def jsonl(
+  folder: str | os.PathLike[str],
+  split: str = 'test',
+  limit: int | None = None,
+  size: int = 224,
+  method: str = 'hf_bicubic',
+) -> files.Files:
+  """Pictures in a folder, listed with their captions.
+
+  A line of the list, of which the id may be left out in all lines, when it is
+  the line's number from 0:
+
+    {"image": "beach/01.jpg", "captions": ["A dog.", "A wet dog."], "id": 7}
+
+  Args:
+    folder: Holds `<split>.jsonl` and the pictures, named from the folder.
+    split: Name of the list.
+    limit: Use only the first so many; None for all.
+    size: Side of the pictures in pixels.
+    method: How they are resized, a name in `pictures.METHODS`.
+
+  Returns:
+    A reader named by the folder and the split.
+
+  Raises:
+    FileNotFoundError: The list or a picture is missing.
+    ValueError: A line that is no JSON or has other fields; a picture without
+      captions.
+  """
+  folder = Path(folder)
+  listing = folder / f'{split}.jsonl'
+  if not listing.is_file():
+    known = [path.stem for path in folder.glob('*.jsonl')]
+    if known:
+      raise ValueError(
+        f'split: got {split!r}, but there is no {listing}'
+        f'{config.suggest(str(split), known)}'
+      )
+    raise files.nothing(folder, [listing.name], 'list of pictures')
+  lines = [
+    (number, line)
+    for number, line in enumerate(listing.read_bytes().splitlines(), 1)
+    if line.strip()
+  ]
+  entries = []
+  numbered = False
+  for index, (number, line) in enumerate(files.first(lines, limit)):
+    where = f'{listing}:{number}'
+    item = files.parse(line, where)
+    path = files.inside(folder, files.field(item, 'image', str, where), where)
+    captions = item.get('captions')
+    if isinstance(captions, str):
+      captions = [captions]
+    if not isinstance(captions, list) or not all(
+      isinstance(caption, str) for caption in captions
+    ):
+      raise ValueError(
+        f"{where}: got {captions!r:.60}, expected 'captions' to be a list of "
+        'texts'
+      )
+    if index and ('id' in item) != numbered:
+      raise ValueError(f"{where}: expected an 'id' in all lines or in none")
+    numbered = 'id' in item
+    image_id = files.field(item, 'id', int, where) if numbered else index
+    entries.append(files.Entry(path, image_id, files.clean(captions)))
+  name = f'{folder.resolve().name}/{split}'
+  return files.Files(name, tuple(entries), listing, size, method)

@@ -1,0 +1,203 @@
+"""Datasets that TensorFlow Datasets has prepared, read without TensorFlow."""
+
+from collections.abc import Iterable, Mapping, Sequence
+import dataclasses
+import operator
+import os
+from pathlib import Path
+from typing import Any, SupportsIndex
+
+from collab_jax import config
+from collab_jax.data import files, pictures
+from collab_jax.data.example import Example
+
+# Names of features, the first that a dataset has.
+_CAPTIONS = ('captions', 'caption', 'sentences', 'text')
+_IDS = ('image/id', 'image_id', 'id')
+_FILES = ('image/filename', 'filename', 'file_name')
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class Prepared:
+  """A split of a prepared dataset; random access, safe to read on threads.
+
+  Attributes:
+    name: For records and progress bars, such as 'coco_captions/val'.
+    source: Yields dicts of the features, pictures still encoded.
+    captions: Name of the feature with the captions.
+    image_id: Name of the feature with the id; None to number the examples.
+    filename: Name of the feature with the file's name, or None.
+    limit: Number of examples.
+    size: Side of the pictures in pixels.
+    method: How they are resized, a name in `pictures.METHODS`.
+  """
+
+  name: str
+  source: Sequence[Mapping[str, Any]]
+  captions: str
+  image_id: str | None
+  filename: str | None
+  limit: int
+  size: int = 224
+  method: str = 'hf_bicubic'
+
+  def __len__(self) -> int:
+    return self.limit
+
+  def __repr__(self) -> str:
+    """Tells the number of pictures, not all of them."""
+    return f'Prepared({self.name!r}, {len(self)} pictures, {self.size} px)'
+
+  def __getitem__(self, index: SupportsIndex) -> Example:
+    """Reads a picture.
+
+    Raises:
+      IndexError: Out of range.
+      PictureError: The picture is damaged.
+      ValueError: It has no caption.
+    """
+    index, item, where = self._item(index)
+    captions = files.clean(_texts(item[self.captions]))
+    if not captions:
+      raise ValueError(f'{where} has no caption, expected at least one')
+    image = pictures.decode(item['image'], where)
+    return Example(
+      image=pictures.resize(image, self.size, self.method),
+      image_id=int(item[self.image_id]) if self.image_id else index,
+      captions=captions,
+    )
+
+  def check(self, index: SupportsIndex) -> None:
+    """Raises the PictureError that reading the picture would, but faster."""
+    _, item, where = self._item(index)
+    pictures.check(item['image'], where)
+
+  def _item(self, index: SupportsIndex) -> tuple[int, Mapping[str, Any], str]:
+    index = operator.index(index)
+    if not -len(self) <= index < len(self):
+      raise IndexError(f'{self.name} has {len(self)} pictures, got {index}')
+    index %= len(self)
+    item = self.source[index]
+    where = f'example {index} of {self.name}'
+    if self.filename:
+      where += f' ({_text(item[self.filename])})'
+    return index, item, where
+
+
+def tfds(
+  folder: str | os.PathLike[str],
+  split: str = 'test',
+  limit: int | None = None,
+  size: int = 224,
+  method: str = 'hf_bicubic',
+) -> Prepared:
+  """A dataset prepared by TensorFlow Datasets as array_record.
+
+  Needs the extra `tfds`, not TensorFlow: where the dataset was prepared,
+  `builder.download_and_prepare(file_format='array_record')` makes such a
+  directory, of `coco_captions` for instance, whose splits are Karpathy's.
+
+  Args:
+    folder: The directory with dataset_info.json, or one above it that holds
+      one dataset in one version.
+    split: A split, or part of one as TFDS writes it: 'val', 'val[:50%]'.
+    limit: Use only the first so many; None for all.
+    size: Side of the pictures in pixels.
+    method: How they are resized, a name in `pictures.METHODS`.
+
+  Returns:
+    A reader named by the dataset and the split.
+
+  Raises:
+    ModuleNotFoundError: The extra is not installed.
+    FileNotFoundError: The folder holds no prepared dataset.
+    ValueError: It holds several; there is no such split; the dataset is
+      stored in another format, or has no pictures with captions.
+  """
+  pictures.check_method(size, method)
+  directory = _directory(Path(folder))
+  library = load_library()
+  builder = library.builder_from_directory(directory)
+  features = [*builder.info.features]
+  caption, image_id, filename = (
+    next((name for name in names if name in features), None)
+    for names in (_CAPTIONS, _IDS, _FILES)
+  )
+  if 'image' not in features or caption is None:
+    raise ValueError(
+      f"{directory} has the features {', '.join(features)}, expected 'image' "
+      f'and one of {", ".join(_CAPTIONS)}'
+    )
+  known = [*builder.info.splits]
+  if split.partition('[')[0] not in known:
+    raise ValueError(
+      f'split: got {split!r}, which is not in {directory}'
+      f'{config.suggest(split, known)}'
+    )
+  try:
+    source = builder.as_data_source(
+      split, decoders={'image': library.decode.SkipDecoding()}
+    )
+  except NotImplementedError as error:
+    raise ValueError(
+      f'{directory} is stored as {builder.info.file_format.value}, expected '
+      "array_record: prepare it with file_format='array_record'"
+    ) from error
+  return Prepared(
+    name=f'{builder.info.name}/{split}',
+    source=source,
+    captions=caption,
+    image_id=image_id,
+    filename=filename,
+    limit=len(files.first(range(len(source)), limit)),
+    size=size,
+    method=method,
+  )
+
+
+def load_library() -> Any:
+  """TensorFlow Datasets; ModuleNotFoundError names its extra."""
+  try:
+    import tensorflow_datasets  # pyright: ignore[reportMissingImports]
+  except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+      f"prepared datasets need the extra 'tfds', {error}: "
+      "pip install 'collab_jax[tfds]'",
+      name=error.name,
+    ) from error
+  return tensorflow_datasets
+
+
+def _directory(folder: Path) -> Path:
+  """The folder of one version of one dataset."""
+  marker = 'dataset_info.json'
+  if (folder / marker).is_file():
+    return folder
+  found = sorted(
+    path.parent
+    for depth in range(1, 5)
+    for path in folder.glob('*/' * depth + marker)
+  )
+  if not found:
+    raise files.nothing(folder, [marker], 'dataset prepared by TFDS')
+  if len(found) > 1:
+    raise ValueError(
+      f'{folder} holds {len(found)} prepared datasets, expected the folder of '
+      f'one: {", ".join(str(path) for path in found[:8])}'
+    )
+  return found[0]
+
+
+def _texts(value: Any) -> list[str]:
+  """Captions out of the ways to store them."""
+  if isinstance(value, Mapping):
+    value = value.get('text', value.get('raw'))
+  if isinstance(value, str | bytes):
+    return [_text(value)]
+  if isinstance(value, Iterable):
+    return [text for item in value for text in _texts(item)]
+  raise ValueError(f'captions: got {value!r:.60}, expected texts')
+
+
+def _text(value: Any) -> str:
+  return value.decode('utf-8', 'replace') if isinstance(value, bytes) else value

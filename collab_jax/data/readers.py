@@ -1,0 +1,52 @@
+"""Datasets by name."""
+
+import os
+from typing import Any
+
+from collab_jax import config
+from collab_jax.data import generated, listed, photos, prepared
+
+# Each reads a folder; the generated scenes need none.
+NAMES = {
+  'coco': photos.coco,
+  'flickr30k': photos.flickr30k,
+  'jsonl': listed.jsonl,
+  'tfds': prepared.tfds,
+}
+
+
+def make(
+  name: str,
+  folder: str | os.PathLike[str] = '',
+  split: str = 'test',
+  limit: int | None = None,
+  size: int = 224,
+  method: str = 'hf_bicubic',
+) -> Any:
+  """Makes a reader.
+
+  Args:
+    name: 'scenes' or a name in `NAMES`.
+    folder: Where the dataset is; nothing for 'scenes'.
+    split: A split of the dataset.
+    limit: Use only the first so many; None for all.
+    size: Side in pixels of the pictures; those of 'scenes' have 64.
+    method: How they are resized, a name in `METHODS`.
+
+  Returns:
+    A reader with `name`, `__len__` and `__getitem__(int) -> Example`.
+
+  Raises:
+    ValueError: An unknown name, or no folder; else as the reader.
+  """
+  known = ['scenes', *NAMES]
+  if name not in known:
+    raise ValueError(f'data: got {name!r}{config.suggest(str(name), known)}')
+  if name == 'scenes':
+    return generated.scenes(split, limit)
+  if not os.fspath(folder):
+    raise ValueError(
+      f'data_dir: is empty, expected the folder of {name}, as in '
+      f'--config.data_dir=/path/to/{name}'
+    )
+  return NAMES[name](folder, split, limit, size, method)

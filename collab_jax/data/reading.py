@@ -1,0 +1,101 @@
+"""Reading ahead, and going on without pictures that cannot be read."""
+
+from collections.abc import Iterator
+from concurrent import futures
+import dataclasses
+from typing import Any
+
+import grain.python as grain
+import tqdm
+
+from collab_jax.data import pictures
+from collab_jax.data.example import Example
+
+
+@dataclasses.dataclass(frozen=True)
+class Subset:
+  """Some examples of a reader, under its name.
+
+  Attributes:
+    data: The reader.
+    indices: Which of its examples, in this order.
+  """
+
+  data: Any
+  indices: tuple[int, ...]
+
+  @property
+  def name(self) -> str:
+    """The reader's own."""
+    return self.data.name
+
+  def __len__(self) -> int:
+    return len(self.indices)
+
+  def __getitem__(self, index: int) -> Example:
+    return self.data[self.indices[index]]
+
+
+def readable(
+  data: Any, threads: int = 4, progress: bool = False
+) -> tuple[Any, list[str]]:
+  """Leaves out the pictures that are damaged.
+
+  They are looked for before anything is computed, so that the number of
+  pictures is known and the same in every run.
+
+  Args:
+    data: A reader. One without a method `check`, as the generated scenes, has
+      no damaged pictures.
+    threads: Pictures looked at at a time.
+    progress: Show a bar.
+
+  Returns:
+    The reader itself if all is well, else a `Subset` of it; and what is wrong
+    with each of the others, naming the file.
+
+  Raises:
+    FileNotFoundError: A picture has gone since the reader was made.
+  """
+  if not hasattr(data, 'check'):
+    return data, []
+
+  def fault(index):
+    try:
+      data.check(index)
+    except pictures.PictureError as error:
+      return str(error)
+    return None
+
+  with futures.ThreadPoolExecutor(threads) as pool:
+    faults = list(
+      tqdm.tqdm(
+        pool.map(fault, range(len(data))),
+        total=len(data),
+        unit=' pictures',
+        desc=f'checking {data.name}',
+        disable=not progress,
+        leave=False,
+        dynamic_ncols=True,
+      )
+    )
+  broken = [text for text in faults if text is not None]
+  if not broken:
+    return data, []
+  sound = tuple(i for i, text in enumerate(faults) if text is None)
+  return Subset(data, sound), broken
+
+
+def prefetch(data: Any, threads: int = 4, ahead: int = 64) -> Iterator[Example]:
+  """Yields a reader's examples in order, reading ahead on threads.
+
+  Args:
+    data: A reader with at least one example.
+    threads: Number of threads.
+    ahead: Examples to keep ready.
+
+  Returns:
+    An iterator; what a reader raises, it raises.
+  """
+  options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ahead)
+  return iter(grain.MapDataset.source(data).to_iter_dataset(options))

@@ -1,0 +1,27 @@
+r"""Prepares a dataset with TensorFlow Datasets, to be read without TensorFlow.
+
+python experiments/prepare.py --dataset=coco_captions --folder=/data
+python experiments/evaluate.py --config.data=tfds \
+    --config.data_dir=/data/coco_captions --config.data_split=val
+"""
+
+from absl import app, flags
+
+from collab_jax import data, experiment
+
+_DATASET = flags.DEFINE_string(
+  'dataset', 'scenes', "'scenes', or 'coco_captions' (downloads 40 GB)."
+)
+_FOLDER = flags.DEFINE_string('folder', 'runs/tfds', 'Where datasets are kept.')
+
+
+def main(argv):
+  """Prepares it, and says where it is."""
+  if argv[1:]:
+    raise app.UsageError(f'unexpected arguments: {argv[1:]}')
+  with experiment.launched():
+    print(data.prepare(_DATASET.value, _FOLDER.value))
+
+
+if __name__ == '__main__':
+  app.run(main)

@@ -1,0 +1,143 @@
+"""What the launchers refuse, and that they say so in one line."""
+
+import os
+from pathlib import Path
+import re
+import subprocess
+import sys
+
+import pytest
+
+from collab_jax import experiment
+from configs import tradeoff
+from tests import standin
+from tests.data import photos
+
+ROOT = Path(__file__).parents[2]
+SMOKE = '--config=configs/tradeoff.py:mode=smoke'
+
+
+@pytest.mark.parametrize(
+  ('flags', 'said'),
+  [
+    (['--method=identity'], "method: got 'identity', which sends all vectors"),
+    (['--k=300'], 'k = 300 vectors cannot be sent of n = 64; choose k <= 64'),
+    (['--method=kmean'], "Did you mean 'kmeans'?"),
+    (['--k=8'], 'none.png'),
+  ],
+)
+def test_caption_refuses_before_it_loads(launch, tmp_path, flags, said):
+  # The dimensions only: whatever reads more of the model fails otherwise.
+  text = (standin.folder() / 'config.json').read_text()
+  (tmp_path / 'config.json').write_text(text)
+  flags = ['--image=none.png', f'--model={tmp_path}', *flags]
+  done = launch('caption', *flags)
+  assert done.returncode != 0
+  assert done.stderr.strip().startswith('error: ')
+  assert said in done.stderr
+  assert len(done.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+  ('field', 'value', 'said'),
+  [
+    ('resamples', 0, 'resamples: got 0, expected a whole number'),
+    ('level', 95.0, 'level: got 95.0, expected a number between 0 and 1'),
+    ('seed', -1, 'seed: got -1, expected a whole number'),
+    ('methods', ('kmean',), "Did you mean 'kmeans'"),
+    ('methods', ('identity',), "'identity', which sends all vectors"),
+    ('data', 'cocoa', "data: got 'cocoa'"),
+  ],
+)
+def test_settings_are_checked_before_work_begins(tmp_path, field, value, said):
+  config = tradeoff.get_config('mode=smoke')
+  config.model = str(tmp_path / 'none')  # Not even looked for.
+  config[field] = value
+  with pytest.raises(ValueError, match=said):
+    experiment.evaluate(config, tmp_path / 'records.jsonl')
+  assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize('script', ['evaluate', 'demo', 'sweep'])
+def test_launchers_check_the_report_s_settings(launch, tmp_path, script):
+  flags = (SMOKE, '--config.resamples=0', f'--workdir={tmp_path}')
+  done = launch(script, *flags)
+  assert done.returncode != 0
+  assert 'error: resamples: got 0' in done.stderr
+  assert 'Traceback' not in done.stderr
+  assert not list(tmp_path.iterdir())
+
+
+def test_plot_checks_its_settings_first(launch):
+  done = launch('plot', '--records=nowhere.jsonl', '--level=2')
+  assert 'error: level: got 2.0' in done.stderr
+
+
+def test_the_environment_s_cache_settings_are_kept(tmp_path):
+  code = """
+import jax
+from collab_jax import experiment
+with experiment.launched():
+  print(jax.config.jax_compilation_cache_dir)
+  print(jax.config.jax_persistent_cache_min_compile_time_secs)
+  print(jax.config.jax_persistent_cache_min_entry_size_bytes)
+"""
+
+  def shown(**environment):
+    kept = {n: v for n, v in os.environ.items() if not n.startswith('JAX_')}
+    done = subprocess.run(
+      [sys.executable, '-c', code],
+      cwd=ROOT,
+      env=kept | {'XDG_CACHE_HOME': str(tmp_path)} | environment,
+      capture_output=True,
+      text=True,
+      check=True,
+    )
+    return done.stdout.split()
+
+  assert shown() == [str(tmp_path / 'collab_jax'), '0.05', '-1']
+  prefix = 'JAX_PERSISTENT_CACHE_MIN'
+  assert shown(
+    JAX_COMPILATION_CACHE_DIR='/elsewhere',
+    **{f'{prefix}_COMPILE_TIME_SECS': '7', f'{prefix}_ENTRY_SIZE_BYTES': '9'},
+  ) == ['/elsewhere', '7.0', '9']
+
+
+@pytest.mark.parametrize(
+  ('contents', 'said'),
+  [
+    (
+      photos.bomb(10_000),
+      'is refused, it could fill the memory (10000 x 10000',
+    ),
+    (photos.jpeg()[:-100], 'is damaged or truncated'),
+  ],
+)
+def test_bad_pictures_are_told_in_a_line(launch, contents, said, tmp_path):
+  path = tmp_path / 'picture.png'
+  path.write_bytes(contents)
+  model = f'--model={standin.folder()}'
+  done = launch('caption', f'--image={path}', model)
+  assert done.returncode == 1
+  assert done.stderr.startswith('error: ')
+  assert done.stderr.count('\n') == 1
+  assert said in done.stderr
+  assert str(path) in done.stderr
+
+
+@pytest.mark.parametrize(
+  ('dataset', 'said'),
+  [
+    ('coco_captions', r"need the extra 'tfds'|needs TensorFlow|be reached"),
+    ('coco', r"got 'coco' \(known: coco_captions, scen"),
+  ],
+)
+def test_prepare_fails_fast(launch, monkeypatch, tmp_path, dataset, said):
+  for name in ('http_proxy', 'https_proxy'):
+    monkeypatch.setenv(name, 'http://127.0.0.1:9')
+  done = launch('prepare', f'--dataset={dataset}', f'--folder={tmp_path}')
+  assert done.returncode == 1
+  assert re.search(said, done.stderr)
+  assert done.stderr.startswith('error: ')
+  assert done.stderr.count('\n') == 1
+  assert not [*tmp_path.iterdir()]
