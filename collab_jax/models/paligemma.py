@@ -24,6 +24,13 @@ from collab_jax.models import tokenizer as tokenizer_lib
 
 Params = dict[str, Any]
 
+# Fields of the decoder that big_vision calls otherwise.
+_LLM_NAMES = {
+  'attn_softcap': 'attn_logits_softcap',
+  'final_softcap': 'final_logits_softcap',
+  'window': 'sliding_window',
+}
+
 
 @dataclasses.dataclass(frozen=True)
 class Config:
@@ -86,6 +93,7 @@ class Config:
         final_softcap=llm.get('final_logits_softcap') or None,
         post_norms=llm.get('post_norms', False),
         query_scale=llm.get('query_scale'),
+        window=llm.get('sliding_window') or None,
         unroll=unroll,
       )
     except KeyError as e:
@@ -95,6 +103,22 @@ class Config:
         ' mlp_dim num_heads num_kv_heads head_dim vocab_size}'
       ) from e
     return cls(vision, text, d.get('name', 'paligemma'))
+
+  def to_dict(self) -> dict[str, Any]:
+    """What `from_dict` reads, as plain values."""
+    vision, text = (
+      dataclasses.asdict(tower) for tower in (self.vision, self.text)
+    )
+    del vision['out_dim'], vision['unroll']
+    llm = {_LLM_NAMES.get(k, k): v for k, v in text.items()}
+    return {
+      'name': self.name,
+      'image_size': vision.pop('image_size'),
+      'patch_size': vision.pop('patch_size'),
+      'unroll': llm.pop('unroll'),
+      'vit': vision,
+      'llm': llm,
+    }
 
 
 def init(config: Config, key: jax.Array) -> Params:
@@ -197,7 +221,12 @@ class Model:
     every = jnp.ones(tokens.shape, bool)
     x, positions, valid = sequence(llm, prefix, tokens, every)
     image_ar = jnp.zeros(prefix.valid.shape, jnp.int32)
-    mask = prefix_lm_mask(jnp.concatenate([image_ar, mask_ar], 1), valid)
+    mask_ar = jnp.concatenate([image_ar, mask_ar], 1)
+    mask = prefix_lm_mask(mask_ar, valid)
+    if config.window:
+      near = positions[:, :, None] - positions[:, None] < config.window
+      first = jnp.cumsum(mask_ar, 1) == 0
+      mask = mask & (near | first[:, :, None]), mask
     x = gemma.forward(config, llm, x, positions, mask)
     return gemma.unembed(config, llm, x[:, prefix.x.shape[1] :], softcap)
 
@@ -246,16 +275,19 @@ class Model:
       visible=jnp.pad(valid, ((0, 0), (0, max_tokens))),
       position=prefix.end + length,
     )
-    layers = gemma.unstack(config, llm)
+    layers, method = gemma.unstack(config, llm), method or decoding.Greedy()
+    new = start.position[:, None] + jnp.arange(max_tokens, dtype=jnp.int32)
+    at = jnp.concatenate([positions, new], axis=1)
 
-    def step(token, position, cache, slot, visible):
+    def step(token, position, cache, slot, mask):
+      if config.window:
+        keys = jnp.repeat(at, method.beams, axis=0)
+        mask = mask & (position[:, None] - keys < config.window), mask
       x = gemma.embed(llm, token)
-      x, cache = gemma.step(config, layers, x, position, cache, slot, visible)
+      x, cache = gemma.step(config, layers, x, position, cache, slot, mask)
       return gemma.unembed(config, llm, x), cache
 
-    return decoding.generate(
-      step, start, max_tokens, eos, method or decoding.Greedy(), key
-    )
+    return decoding.generate(step, start, max_tokens, eos, method, key)
 
 
 def sequence(
