@@ -42,6 +42,8 @@ _EXTRAS = {
   'bench': ['faiss-cpu>=1.11', 'ott-jax>=0.5', 'scikit-learn>=1.7'],
   # The COCO caption evaluation itself; its tokenizer and METEOR need Java.
   'coco': ['pycocoevalcap>=1.2'],
+  # Fetching released models by name.
+  'hub': ['huggingface_hub>=0.34'],
   'onnx': ['jax2onnx>=0.17', 'onnxruntime>=1.20'],
   'cluster': ['submitit>=1.5'],
   'cuda': ['jax[cuda12]'],

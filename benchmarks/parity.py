@@ -70,7 +70,7 @@ def load_model(name: str, weights: str, unroll: bool) -> paligemma.Model:
   """One of the recorded models."""
   folder = GOLDEN / name
   config = json.loads((folder / 'config_bv.json').read_text())
-  return checkpoints.load(folder / weights, config | {'unroll': unroll})
+  return checkpoints.load(folder / weights, config=config | {'unroll': unroll})
 
 
 def computed(golden: Arrays) -> list[str]:

@@ -22,7 +22,7 @@ Params = dict[str, Any]
 # Per layer a pair: keys after RoPE [B K E S], values [B K S E].
 Cache = tuple[tuple[jax.Array, jax.Array], ...]
 # What may be seen: the same in all layers, or (even layers, odd layers).
-Mask = jax.Array | tuple[jax.Array, jax.Array]
+Mask = Bool[Array, '...'] | tuple[Bool[Array, '...'], Bool[Array, '...']]
 
 
 @dataclasses.dataclass(frozen=True)
