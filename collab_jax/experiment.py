@@ -14,10 +14,7 @@ import textwrap
 from typing import Any, cast
 
 import jax
-from jaxtyping import UInt8
 import ml_collections
-import numpy as np
-from PIL import Image, ImageOps
 
 from collab_jax import captioner as captioning
 from collab_jax import (
@@ -213,25 +210,6 @@ def samples(
     )
   title = f'What is left of a caption as fewer vectors are sent ({method}):'
   return '\n\n'.join([title, *blocks])
-
-
-def read_image(
-  path: str | os.PathLike[str], size: int
-) -> UInt8[np.ndarray, 'H W 3']:
-  """Reads a picture file and resizes it to a square, as PaliGemma does.
-
-  Args:
-    path: Any format that Pillow reads.
-    size: Side in pixels.
-
-  Returns:
-    u8[size size 3], sRGB.
-  """
-  with Image.open(path) as picture:
-    picture = ImageOps.exif_transpose(picture).convert('RGB')
-    return np.asarray(
-      picture.resize((size, size), Image.Resampling.BICUBIC), np.uint8
-    )
 
 
 def work_units(

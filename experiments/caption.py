@@ -9,7 +9,7 @@ from absl import app, flags
 import jax
 
 from collab_jax import captioner as captioning
-from collab_jax import checkpoints, codecs, experiment, plots, quantizers
+from collab_jax import checkpoints, codecs, data, experiment, plots, quantizers
 
 _IMAGE = flags.DEFINE_string('image', None, 'A picture file.')
 _K = flags.DEFINE_integer('k', 8, 'Number of vectors sent.', lower_bound=1)
@@ -32,7 +32,7 @@ def main(argv):
   assert _IMAGE.value is not None  # absl requires the flag.
   with experiment.launched():
     model = checkpoints.load(_MODEL.value)
-    image = experiment.read_image(_IMAGE.value, model.config.vision.image_size)
+    image = data.read_image(_IMAGE.value, model.config.vision.image_size)
     name, settings = experiment.parse_method(_METHOD.value)
     chosen = quantizers.make(name, k=_K.value, **settings)
     captioner = captioning.Captioner(model, _TOKENS.value, _PROMPT.value)
