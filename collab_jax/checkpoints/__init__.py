@@ -108,15 +108,27 @@ def load(
       'path) with the name of a released model'
     )
   words = None if part == 'edge' else tokenizer or source.vocabulary()
-  if words is not None and not isinstance(words, tokenizer_lib.Tokenizer):
-    words = tokenizer_lib.Tokenizer(words)
-  if words and words.vocab_size > own.text.vocab_size:
-    raise ValueError(
-      f'the tokenizer has {words.vocab_size} ids, the model '
-      f'{own.text.vocab_size}: they do not belong together'
-    )
+  if words is not None:
+    words = _vocabulary(words, own)
   params = formats.read(source, own, part, dtype, _on_device)
   return paligemma.Model(params=params, config=own, tokenizer=words)
+
+
+def _vocabulary(
+  words: tokenizer_lib.Tokenizer | str | os.PathLike[str] | bytes,
+  config: paligemma.Config,
+) -> tokenizer_lib.Tokenizer:
+  """Reads a vocabulary, which must not be larger than the model's."""
+  named = isinstance(words, str | os.PathLike)
+  source = os.fspath(words) if named else 'the tokenizer'
+  if not isinstance(words, tokenizer_lib.Tokenizer):
+    words = tokenizer_lib.Tokenizer(words)
+  if words.vocab_size > config.text.vocab_size:
+    raise ValueError(
+      f'{source} has {words.vocab_size} ids, the model '
+      f'{config.text.vocab_size}: they do not belong together'
+    )
+  return words
 
 
 def _on_device(array):

@@ -67,10 +67,12 @@ def entries(
 
 
 def _damaged(path: pathlib.Path, error: Exception) -> CheckpointError:
-  first = (str(error).splitlines() or [''])[0]
+  # What a library stumbles over when it trusts a file says nothing of the file.
+  stumbled = isinstance(error, TypeError | AttributeError | KeyError)
+  first = '' if stumbled else (str(error).splitlines() or [''])[0]
   return CheckpointError(
-    f'{path} is damaged, cut short or not an Orbax checkpoint ({first}): write '
-    'it again'
+    f'{path} is damaged, cut short or not an Orbax checkpoint'
+    f'{f" ({first})" if first else ""}: write it again'
   )
 
 

@@ -270,6 +270,8 @@ def check(want: Mapping[str, Any], got: Mapping[str, Any], source: str) -> None:
   ]
   if not problems:
     return
+  if len(problems) == 1:
+    raise CheckpointError(f'{source} does not fit the config: {problems[0]}')
   shown = problems[:_SHOWN]
   if len(problems) > _SHOWN:
     shown.append(f'and {len(problems) - _SHOWN} more')
