@@ -29,7 +29,7 @@ def files(tmp_path, monkeypatch):
   """What the lines read: small models under the names of the released."""
   monkeypatch.chdir(tmp_path)
   words = vocabulary.train_tokenizer(['a red ball on the grass'] * 3, 300)
-  shutil.copy(GOLDEN / 'pg1_56/model.npz', f'{NAME}.npz')
+  shutil.copy(GOLDEN / 'pg1_56/model.npz', 'mix_224.npz')
   pathlib.Path('paligemma_tokenizer.model').write_bytes(words)
   folder = pathlib.Path('google') / NAME
   shutil.copytree(GOLDEN / 'pg1_56/hf_old_sharded', folder)

@@ -134,14 +134,14 @@ class _Piece(NamedTuple):
   Attributes:
     name: The tensor's name.
     ours: The array's path.
-    index: Where in the array.
+    place: Where in the array.
     turn: The order of that place's axes in the tensor.
     shape: The tensor's shape.
   """
 
   name: str
   ours: str
-  index: tuple[int, ...]
+  place: tuple[int, ...]
   turn: tuple[int, ...]
   shape: tuple[int, ...]
 
@@ -258,7 +258,7 @@ def _entry(
 
   def fill(out: np.ndarray) -> None:
     for piece in pieces:
-      place = out[piece.index].transpose(piece.turn)
+      place = out[piece.place].transpose(piece.turn)
       tensors[piece.name].fill(place)
 
   if pieces[0].name == _TABLE:
@@ -314,7 +314,7 @@ def save(
 
 def _tensor(piece: _Piece, flat: Mapping[str, Any]) -> np.ndarray:
   """One tensor of theirs, cut out of ours."""
-  array = np.asarray(flat[piece.ours])[piece.index].transpose(piece.turn)
+  array = np.asarray(flat[piece.ours])[piece.place].transpose(piece.turn)
   tensor = np.ascontiguousarray(array.reshape(piece.shape))
   if piece.name != _TABLE:
     return tensor

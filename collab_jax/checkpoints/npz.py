@@ -227,7 +227,7 @@ def _entry(
   return trees.Entry(shape, dtype, fill)
 
 
-def _header(file: zipfile.ZipExtFile) -> tuple[tuple[int, ...], bool, np.dtype]:
+def _header(file: Any) -> tuple[tuple[int, ...], bool, np.dtype]:
   """Shape, order and dtype of the array that follows."""
   version = np.lib.format.read_magic(file)
   read = (
@@ -238,7 +238,7 @@ def _header(file: zipfile.ZipExtFile) -> tuple[tuple[int, ...], bool, np.dtype]:
   return read(file)
 
 
-def _stream(file: zipfile.ZipExtFile, out: np.ndarray, dtype: np.dtype) -> None:
+def _stream(file: Any, out: np.ndarray, dtype: np.dtype) -> None:
   """Reads numbers block by block, converting them on the way."""
   flat = out.reshape(-1)
   for start in range(0, flat.size, _BLOCK):

@@ -208,10 +208,10 @@ def check_tied(head: trees.Entry, table: trees.Entry, source: str) -> None:
     CheckpointError: They differ, so that the model is not a PaliGemma.
   """
   rows = min(64, head.shape[0], table.shape[0])
-  both = [np.empty((rows, *x.shape[1:]), np.float32) for x in (head, table)]
-  for entry, out in zip((head, table), both, strict=True):
-    entry.fill(out)
-  if not np.array_equal(*both):
+  a, b = (np.empty((rows, *x.shape[1:]), np.float32) for x in (head, table))
+  head.fill(a)
+  table.fill(b)
+  if not np.array_equal(a, b):
     raise CheckpointError(
       f'{source}: lm_head.weight is not embed_tokens.weight; PaliGemma ties '
       'them, and an output layer of its own is not supported'

@@ -56,7 +56,7 @@ def written(window, unroll=False):
     model = model.replace(config=dataclasses.replace(model.config, text=text))
   with jax.default_matmul_precision('highest'):
     zimg = model.project(model.encode_image(golden['inputs/images']))
-  return parity._generate(model, golden, zimg, 'float32')
+  return parity.decode(model, golden, zimg, 'float32')
 
 
 def test_whole_sequences():
