@@ -53,6 +53,8 @@ _EXTRAS = {
   'tfds': _TFDS,
   # To prepare coco_captions, whose builder needs it.
   'tensorflow': [*_TFDS, 'tensorflow>=2.20'],
+  # Fetching released models by name.
+  'hub': ['huggingface_hub>=0.34'],
   'onnx': ['jax2onnx>=0.17', 'onnxruntime>=1.20'],
   'cluster': ['submitit>=1.5'],
   'cuda': ['jax[cuda12]'],

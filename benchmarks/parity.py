@@ -70,7 +70,7 @@ def load_model(name: str, weights: str, unroll: bool) -> paligemma.Model:
   """One of the recorded models."""
   folder = GOLDEN / name
   config = json.loads((folder / 'config_bv.json').read_text())
-  return checkpoints.load(folder / weights, config | {'unroll': unroll})
+  return checkpoints.load(folder / weights, config=config | {'unroll': unroll})
 
 
 def computed(golden: Arrays) -> list[str]:
@@ -151,7 +151,7 @@ def greedy(model: paligemma.Model, golden: Arrays) -> Arrays:
   features = _prefixes(model, golden)
   # Rows do not know each other: the three kinds of features in one batch.
   zimg = jnp.concatenate(list(features.values()))
-  tokens, capped = _generate(model, golden, zimg, 'float32')
+  tokens, capped = decode(model, golden, zimg, 'float32')
   first, out = _prefill(model, golden, zimg)
   for i, group in enumerate(features):
     rows = slice(3 * i, 3 * i + 3)
@@ -167,7 +167,7 @@ def greedy_bfloat16(model: paligemma.Model, golden: Arrays) -> Arrays:
   near = given * (1 + 1e-6 * noise)
   zimg = np.stack([_prefixes(model, golden)['dec/'], *near])
   zimg = jnp.asarray(zimg.reshape(-1, *given.shape[1:]), jnp.float32)
-  tokens, capped = _generate(model, golden, zimg, 'bfloat16')
+  tokens, capped = decode(model, golden, zimg, 'bfloat16')
   first, _ = _prefill(model, golden, zimg[:3], 'bfloat16')
   out = _steps('dec_bf16cache/', first, tokens[:3], capped[:3])
   near = capped[3:].reshape(21, *golden[NEAREST].shape)
@@ -234,7 +234,7 @@ class Recorder(decoding.Greedy):
     return super().choose(logits, score, done, keys)
 
 
-def _generate(model, golden, zimg, cache_dtype) -> tuple[np.ndarray, ...]:
+def decode(model, golden, zimg, cache_dtype) -> tuple[np.ndarray, ...]:
   """Tokens and capped logits; no row stops, as when it was recorded."""
   recorder = Recorder([])
 

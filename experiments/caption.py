@@ -34,7 +34,7 @@ def main(argv):
   assert _IMAGE.value is not None  # absl requires the flag.
   with experiment.launched():
     chosen = experiment.make_method(_METHOD.value, _K.value)
-    vision = checkpoints.read_config(_MODEL.value).vision
+    vision = checkpoints.config_of(_MODEL.value).vision
     chosen.sent(vision.num_tokens)  # Refuses a k larger than that.
     image = data.read_image(_IMAGE.value, vision.image_size)
     model = checkpoints.load(_MODEL.value)

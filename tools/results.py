@@ -2,7 +2,7 @@
 
 python tools/results.py
 
-About fifteen minutes on two cores. Writes docs/results.md: each command with
+About twenty minutes on two cores. Writes docs/results.md: each command with
 what it printed; and the figures into docs/images.
 """
 
@@ -47,6 +47,12 @@ SECTIONS = (
     'Parity with big_vision',
     'Largest absolute difference to the numbers recorded in tests/golden.',
     'benchmarks/parity.py',
+  ),
+  (
+    'Every format of checkpoints',
+    'Largest absolute difference in each group of recorded arrays, by what the'
+    ' model was loaded from; and conversion there and back.',
+    '-m benchmarks.formats',
   ),
   (
     'The generated scenes',

@@ -1,8 +1,12 @@
-"""Loads a model by name or from files."""
+"""Loads a model by name or from files.
 
+Three formats are read and written: big_vision's npz, Hugging Face's folders of
+safetensors, and our own folders with an Orbax checkpoint for each tower.
+"""
+
+import dataclasses
 import difflib
 from importlib import resources
-import json
 import os
 import pathlib
 from typing import Any
@@ -10,14 +14,28 @@ from typing import Any
 import jax
 from jax import numpy as jnp
 
-from collab_jax.checkpoints import npz
-from collab_jax.checkpoints.npz import CheckpointError, load_npz, save_npz
-from collab_jax.models import paligemma
+from collab_jax.checkpoints import (
+  formats,
+  huggingface_config,
+  npz,
+  shards,
+  trees,
+)
+from collab_jax.checkpoints.conversion import FORMATS, convert
+from collab_jax.checkpoints.hub import fetch
+from collab_jax.checkpoints.npz import load_npz, save_npz
+from collab_jax.checkpoints.trees import PARTS, CheckpointError
+from collab_jax.models import paligemma, zoo
 from collab_jax.models import tokenizer as tokenizer_lib
 
 __all__ = [
+  'FORMATS',
   'NAMES',
+  'PARTS',
   'CheckpointError',
+  'config_of',
+  'convert',
+  'fetch',
   'folder',
   'load',
   'load_npz',
@@ -29,12 +47,15 @@ __all__ = [
 # The models that ship with the package, each a folder in collab_jax/assets.
 NAMES = ('tiny',)
 
-# What a model's folder holds.
-WEIGHTS, VOCABULARY, CONFIG = 'model.npz', 'tokenizer.model', 'config.json'
+# Fields of a config in which a folder may differ from the model's card: they
+# change what is computed, not which weights there are.
+_FREE = ('name', 'unroll', 'llm/sliding_window', 'llm/final_logits_softcap')
 
 
 def load(
   name_or_path: str | os.PathLike[str],
+  path: str | os.PathLike[str] | None = None,
+  *,
   config: paligemma.Config | dict[str, Any] | str | os.PathLike[str] | None = (
     None
   ),
@@ -44,57 +65,79 @@ def load(
   | bytes
   | None = None,
   dtype: Any = None,
+  part: str | None = None,
 ) -> paligemma.Model:
   """Loads a model.
 
   Args:
-    name_or_path: A name out of `NAMES`; a folder with model.npz, config.json
-      and tokenizer.model; or a big_vision npz, which needs `config`.
+    name_or_path: A name out of `NAMES`; the path of a folder, which says its
+      dimensions in config.json, or of an npz, which needs `config`; or, with
+      `path`, a released model's name, 'paligemma-3b-mix-224', which stands for
+      its dimensions (see `collab_jax.models.zoo`).
+    path: The folder or npz of a released model.
     config: The dimensions: a `paligemma.Config`, the dict that
-      `paligemma.Config.from_dict` reads, or the path of a JSON file with it.
-    tokenizer: A `Tokenizer`, a SentencePiece model's path, or its bytes. An
-      npz without one gives a model that reads and writes token ids only.
+      `paligemma.Config.from_dict` reads, or the path of a JSON file with it or
+      with Hugging Face's fields. Default: what name or folder say.
+    tokenizer: A `Tokenizer`, a SentencePiece model's path, or its bytes.
+      Default: tokenizer.model in the folder; without one the model reads and
+      writes token ids only.
     dtype: Converts the parameters; None keeps the stored dtype, but float32
       for the models that ship, which a CPU multiplies faster than bfloat16.
+    part: 'edge' reads the image tower only, 'server' the decoder and the
+      projection to its width; None reads all.
 
   Returns:
     The model, its parameters on JAX's default device.
 
   Raises:
-    ValueError: An unknown name, a missing config, or a vocabulary that does
-      not fit the model.
-    CheckpointError: The weights are not those of the config; see `load_npz`.
+    ValueError: An unknown name or part, a missing config, or a vocabulary that
+      does not fit the model.
+    CheckpointError: A file is damaged, or the weights are not those of the
+      config; lists the first five arrays that differ.
     FileNotFoundError: A file is missing.
   """
-  if dtype is None and name_or_path in NAMES:
+  if dtype is None and path is None and name_or_path in NAMES:
     dtype = 'float32'
-  weights = _resolve(name_or_path)
-  if weights.is_dir():
-    folder, weights = weights, weights / WEIGHTS
-    config = folder / CONFIG if config is None else config
-    tokenizer = folder / VOCABULARY if tokenizer is None else tokenizer
-  if config is None:
+  source = formats.find(_resolve(name_or_path) if path is None else path)
+  own = source.config() if config is None else read_config(config)
+  if path is not None:
+    own = _named(zoo.card(str(name_or_path)).config, own, source)
+  if own is None:
     raise ValueError(
-      f'{weights} says nothing of its dimensions: load(path, config=...) '
-      "with a paligemma.Config, a dict or a JSON file's path"
+      f'{source.weights} says nothing of its dimensions: load(path, config=...)'
+      " with a paligemma.Config, a dict or a JSON file's path, or load(name, "
+      'path) with the name of a released model'
     )
-  config = _config(config)
-  if tokenizer is not None and not isinstance(
-    tokenizer, tokenizer_lib.Tokenizer
-  ):
-    tokenizer = tokenizer_lib.Tokenizer(tokenizer)
-  if tokenizer and tokenizer.vocab_size > config.text.vocab_size:
+  words = None if part == 'edge' else tokenizer or source.vocabulary()
+  if words is not None:
+    words = _vocabulary(words, own)
+  params = formats.read(source, own, part, dtype, _on_device)
+  return paligemma.Model(params=params, config=own, tokenizer=words)
+
+
+def _vocabulary(
+  words: tokenizer_lib.Tokenizer | str | os.PathLike[str] | bytes,
+  config: paligemma.Config,
+) -> tokenizer_lib.Tokenizer:
+  """Reads a vocabulary, which must not be larger than the model's."""
+  named = isinstance(words, str | os.PathLike)
+  source = os.fspath(words) if named else 'the tokenizer'
+  if not isinstance(words, tokenizer_lib.Tokenizer):
+    words = tokenizer_lib.Tokenizer(words)
+  if words.vocab_size > config.text.vocab_size:
     raise ValueError(
-      f'the tokenizer has {tokenizer.vocab_size} ids, the model '
+      f'{source} has {words.vocab_size} ids, the model '
       f'{config.text.vocab_size}: they do not belong together'
     )
-  params = load_npz(weights, paligemma.shapes(config), dtype)
-  return paligemma.Model(
-    params=jax.tree.map(jnp.asarray, params), config=config, tokenizer=tokenizer
-  )
+  return words
 
 
-def read_config(name_or_path: str | os.PathLike[str]) -> paligemma.Config:
+def _on_device(array):
+  """Waits for the copy, so that the next array does not add to its memory."""
+  return jax.block_until_ready(jnp.asarray(array))
+
+
+def config_of(name_or_path: str | os.PathLike[str]) -> paligemma.Config:
   """Reads a model's dimensions, not its weights.
 
   Args:
@@ -104,22 +147,23 @@ def read_config(name_or_path: str | os.PathLike[str]) -> paligemma.Config:
     The dimensions.
 
   Raises:
-    ValueError: An unknown name, or a config that is damaged.
+    ValueError: An unknown name, or files that do not say the dimensions.
     FileNotFoundError: A file is missing.
   """
-  path = _resolve(name_or_path)
-  if not path.is_dir():
-    raise ValueError(f'{path}: expected the folder of a model, with {CONFIG}')
-  return _config(path / CONFIG)
+  source = formats.find(_resolve(name_or_path))
+  config = source.config()
+  if config is None:
+    raise ValueError(f'{source.weights} says nothing of its dimensions')
+  return config
 
 
 def save(
   folder: str | os.PathLike[str],
-  params: npz.Tree,
+  params: trees.Tree,
   config: dict[str, Any],
   tokenizer: tokenizer_lib.Tokenizer,
 ) -> None:
-  """Writes a folder that `load` reads.
+  """Writes a folder with an npz, that `load` reads.
 
   Args:
     folder: Made if missing.
@@ -131,17 +175,32 @@ def save(
     CheckpointError: The parameters are not those of the config.
   """
   folder = pathlib.Path(folder)
-  shapes = paligemma.shapes(_config(config))
-  npz.check_shapes(shapes, params, str(folder / WEIGHTS))
+  shapes = paligemma.shapes(read_config(config))
+  trees.check_shapes(shapes, params, str(folder / formats.WEIGHTS))
   folder.mkdir(parents=True, exist_ok=True)
-  save_npz(folder / WEIGHTS, params)
-  (folder / CONFIG).write_text(json.dumps(config, indent=1) + '\n')
-  (folder / VOCABULARY).write_bytes(tokenizer.model_bytes)
+  npz.save_npz(folder / formats.WEIGHTS, params)
+  formats.write_config(folder, config)
+  (folder / formats.VOCABULARIES[0]).write_bytes(tokenizer.model_bytes)
 
 
 def folder(name: str) -> pathlib.Path:
   """The folder of a model that ships with the package."""
   return pathlib.Path(str(resources.files('collab_jax'))) / 'assets' / name
+
+
+def read_config(
+  config: paligemma.Config | dict[str, Any] | str | os.PathLike[str],
+) -> paligemma.Config:
+  """Reads a config, whatever it comes as; see `load`."""
+  if isinstance(config, paligemma.Config):
+    return config
+  name = 'paligemma'
+  if not isinstance(config, dict):
+    path = pathlib.Path(config)
+    config, name = shards.read_json(path), path.absolute().parent.name
+  if 'text_config' in config:
+    return huggingface_config.read(config, name)
+  return paligemma.Config.from_dict(config)
 
 
 def _resolve(name_or_path: str | os.PathLike[str]) -> pathlib.Path:
@@ -151,28 +210,40 @@ def _resolve(name_or_path: str | os.PathLike[str]) -> pathlib.Path:
   path = pathlib.Path(name_or_path)
   if path.exists():
     return path
+  if name_or_path in zoo.NAMES:
+    raise ValueError(
+      f'{name_or_path} does not ship with the package: load({name_or_path!r}, '
+      f'path). To get it:\n{zoo.describe(str(name_or_path))}'
+    )
   if path.suffix or len(path.parts) > 1 or not isinstance(name_or_path, str):
     raise FileNotFoundError(f'no such checkpoint: {path}')
-  near = difflib.get_close_matches(name_or_path, NAMES, n=1, cutoff=0.5)
+  near = difflib.get_close_matches(
+    name_or_path, [*NAMES, *zoo.NAMES], n=1, cutoff=0.5
+  )
   hint = f'; did you mean {near[0]!r}?' if near else ''
   raise ValueError(
     f'unknown model {name_or_path!r}, expected one of {", ".join(NAMES)} or '
-    f'the path of an npz or a folder{hint}'
+    'the path of an npz or a folder, or a name out of collab_jax.models.zoo '
+    f'and its path{hint}'
   )
 
 
-def _config(
-  config: paligemma.Config | dict[str, Any] | str | os.PathLike[str],
+def _named(
+  card: paligemma.Config,
+  config: paligemma.Config | None,
+  source: formats.Source,
 ) -> paligemma.Config:
-  """Reads a config, whatever it comes as."""
-  if isinstance(config, paligemma.Config):
-    return config
-  if not isinstance(config, dict):
-    path = pathlib.Path(config)
-    try:
-      config = json.loads(path.read_text())
-    except ValueError as error:
-      raise ValueError(f'{path} is not a JSON file: {error}') from error
-    if not isinstance(config, dict):
-      raise ValueError(f'{path} holds {type(config).__name__}, expected a dict')
-  return paligemma.Config.from_dict(config)
+  """The config of a released model, which a folder must agree with."""
+  if config is None:
+    return card
+  got, want = (trees.flatten(c.to_dict()) for c in (config, card))
+  wrong = [
+    f'{name}: got {got[name]}, expected {want[name]}'
+    for name in want
+    if name not in _FREE and got[name] != want[name]
+  ]
+  if wrong:
+    raise CheckpointError(
+      f'{source.weights} is not {card.name}:\n  ' + '\n  '.join(wrong[:5])
+    )
+  return dataclasses.replace(config, name=card.name)

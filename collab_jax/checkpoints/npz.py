@@ -1,28 +1,33 @@
 """Reads and writes big_vision's npz checkpoints.
 
 A checkpoint is a flat npz whose names are paths, 'params/img/head/kernel', with
-layers stacked on axis 0. bfloat16, which NumPy does not know, is stored as
-two-byte void.
+layers stacked on axis 0; the encoder's may be stored one by one as well.
+bfloat16, which NumPy does not know, is stored as two-byte void.
 """
 
-from collections.abc import Iterator, Mapping
+import collections
+from collections.abc import Iterator
+import contextlib
 import lzma
 import os
+import re
 import struct
-from typing import Any, TypeAlias
+from typing import Any
 import zipfile
 import zlib
 
 import jax
-import ml_dtypes
 import numpy as np
+
+from collab_jax.checkpoints import trees
+from collab_jax.checkpoints.trees import CheckpointError
 
 # Where big_vision keeps parameters: alone, in a training state, or bare.
 PREFIXES = ('params/', 'opt/target/', '')
 
-Tree: TypeAlias = Mapping[str, Any]
 _VOID = np.dtype('V2')
-_SHOWN = 5  # names in an error message
+_LAYER = re.compile(r'(img/.*encoderblock)_(\d{1,4})(/.*)')
+_BLOCK = 1 << 20  # numbers read at a time
 # What zipfile, its decompressors and NumPy raise on broken bytes.
 _DAMAGE = (
   zipfile.BadZipFile,
@@ -37,64 +42,24 @@ _DAMAGE = (
 )
 
 
-class CheckpointError(ValueError):
-  """A file is not the checkpoint that was asked for."""
-
-
-def flatten(tree: Tree, prefix: str = '') -> dict[str, Any]:
-  """Nested dicts to {'a/b/c': leaf}, names sorted."""
-  flat = {}
-  for name in sorted(tree):
-    leaf, path = tree[name], f'{prefix}{name}'
-    if isinstance(leaf, Mapping):
-      flat |= flatten(leaf, f'{path}/')
-    else:
-      flat[path] = leaf
-  return flat
-
-
-def unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:
-  """{'a/b/c': leaf} to nested dicts.
-
-  Args:
-    flat: Leaves by path.
-
-  Returns:
-    The tree.
-
-  Raises:
-    CheckpointError: A name is both a leaf and a folder.
-  """
-  tree: dict[str, Any] = {}
-  for path, leaf in flat.items():
-    *folders, name = path.split('/')
-    node = tree
-    for folder in folders:
-      node = node.setdefault(folder, {})
-      if not isinstance(node, dict):
-        raise CheckpointError(f'{path}: {folder} is an array and a folder')
-    if name in node:
-      raise CheckpointError(f'{path} is an array and a folder, or there twice')
-    node[name] = leaf
-  return tree
-
-
 def load_npz(
   path: str | os.PathLike[str],
-  shapes: Tree | None = None,
+  shapes: trees.Tree | None = None,
   dtype: Any = None,
+  part: str | None = None,
 ) -> dict[str, Any]:
   """Reads the parameters of a big_vision npz.
 
   Names and shapes are checked before any array is read; arrays are then read
-  and converted one by one, so that the peak is the result and one array.
+  and converted block by block, so that the peak is the result.
 
   Args:
     path: The file. Its names may begin with 'params/', with 'opt/target/' (a
       training state, whose other entries are left out) or with neither.
-    shapes: The tree expected, of anything with a `.shape`; None takes whatever
-      the file holds.
+    shapes: The tree expected, of anything with `.shape` and `.dtype`; None
+      takes whatever the file holds.
     dtype: Converts floating-point arrays; None keeps the stored dtype.
+    part: A key of `trees.PARTS`; nothing of the rest is read.
 
   Returns:
     Nested dicts of NumPy arrays, bfloat16 as ml_dtypes.bfloat16.
@@ -104,39 +69,38 @@ def load_npz(
     CheckpointError: It is not an npz, is damaged, holds pickled objects, or
       its names or shapes are not the ones expected.
   """
+  with open_npz(path, part) as entries:
+    return trees.read(entries, shapes, os.fspath(path), dtype)
+
+
+@contextlib.contextmanager
+def open_npz(
+  path: str | os.PathLike[str], part: str | None = None
+) -> Iterator[dict[str, trees.Entry]]:
+  """Opens a big_vision npz; reads its headers only.
+
+  Args:
+    path: The file.
+    part: A key of `trees.PARTS`; not even headers are read of the rest.
+
+  Yields:
+    The arrays by their path without prefix, to be read while it is open.
+
+  Raises:
+    FileNotFoundError: There is no such file.
+    CheckpointError: It is not an npz, is damaged or holds no plain numbers.
+  """
   path = os.fspath(path)
-  try:
-    with _open(path) as archive:
-      members = dict(_members(archive, path))
-      prefix = next(
-        p for p in PREFIXES if any(k.startswith(p) for k in members)
-      )
-      members = {
-        name.removeprefix(prefix): member
-        for name, member in members.items()
-        if name.startswith(prefix)
-      }
-      if shapes is not None:
-        want = {name: tuple(x.shape) for name, x in flatten(shapes).items()}
-        _check(
-          want, {name: shape for name, (_, shape) in members.items()}, path
-        )
-      return unflatten(
-        {
-          name: _cast(_read(archive, info, path), dtype)
-          for name, (info, _) in members.items()
-        }
-      )
-  except (CheckpointError, FileNotFoundError, PermissionError):
-    raise
-  except _DAMAGE as error:
-    raise CheckpointError(
-      f'{path} is damaged ({error}): fetch or write it again'
-    ) from error
+  with _guard(path):
+    archive = _open(path)
+  with archive:
+    with _guard(path):
+      entries = _entries(archive, path, part)
+    yield entries
 
 
 def save_npz(
-  path: str | os.PathLike[str], params: Tree, prefix: str = 'params/'
+  path: str | os.PathLike[str], params: trees.Tree, prefix: str = 'params/'
 ) -> None:
   """Writes parameters as big_vision does; the same tree gives the same bytes.
 
@@ -149,15 +113,28 @@ def save_npz(
   """
   path = os.fspath(path)
   arrays = {}
-  for name, leaf in flatten(params, prefix).items():
+  for name, leaf in trees.flatten(params, prefix).items():
     array = np.asarray(jax.device_get(leaf))
-    if array.dtype == ml_dtypes.bfloat16:
+    if array.dtype == trees.BFLOAT16:
       array = array.view(_VOID)
     arrays[name] = array
   partial = f'{path}.partial'
   with open(partial, 'wb') as file:
     np.savez(file, allow_pickle=False, **arrays)
   os.replace(partial, path)
+
+
+@contextlib.contextmanager
+def _guard(path: str) -> Iterator[None]:
+  """Says of whatever broken bytes raise that the file is damaged."""
+  try:
+    yield
+  except (CheckpointError, FileNotFoundError, PermissionError):
+    raise
+  except _DAMAGE as error:
+    raise CheckpointError(
+      f'{path} is damaged ({error}): fetch or write it again'
+    ) from error
 
 
 def _open(path: str) -> zipfile.ZipFile:
@@ -178,100 +155,95 @@ def _open(path: str) -> zipfile.ZipFile:
     ) from error
 
 
-def _members(
-  archive: zipfile.ZipFile, path: str
-) -> Iterator[tuple[str, tuple[zipfile.ZipInfo, tuple[int, ...]]]]:
-  """Yields name, place and shape of every array, reading headers only."""
-  if not archive.infolist():
+def _entries(
+  archive: zipfile.ZipFile, path: str, part: str | None
+) -> dict[str, trees.Entry]:
+  """The arrays of a part by path, the encoder's layers stacked."""
+  members = {i.filename.removesuffix('.npy'): i for i in archive.infolist()}
+  if not members:
     raise CheckpointError(f'{path} holds no arrays')
-  for info in archive.infolist():
-    name = info.filename.removesuffix('.npy')
-    try:
-      with archive.open(info) as file:
-        version = np.lib.format.read_magic(file)
-        read = (
-          np.lib.format.read_array_header_1_0
-          if version == (1, 0)
-          else np.lib.format.read_array_header_2_0
-        )
-        shape, _, dtype = read(file)
-    except (ValueError, SyntaxError, TypeError) as error:
-      raise CheckpointError(
-        f'{path}: {name} is not a NumPy array ({error})'
-      ) from error
-    if dtype.hasobject:
-      raise CheckpointError(
-        f'{path}: {name} is pickled objects, which are never read; expected '
-        'an array of numbers'
-      )
-    if dtype != _VOID and dtype.kind not in 'fiub':
-      raise CheckpointError(
-        f'{path}: {name} is {dtype}, expected numbers or V2 (bfloat16)'
-      )
-    size = int(np.prod(shape, dtype=object)) * dtype.itemsize
-    if not 0 <= size < info.file_size:
-      raise CheckpointError(
-        f'{path}: {name} says {shape} {dtype}, {size:,} bytes, but '
-        f'{info.file_size:,} are stored'
-      )
-    yield name, (info, shape)
+  prefix = next(p for p in PREFIXES if any(k.startswith(p) for k in members))
+  entries: dict[str, trees.Entry] = {}
+  layers = collections.defaultdict(dict)
+  for member, info in members.items():
+    name = member.removeprefix(prefix)
+    if not member.startswith(prefix) or not trees.wanted(name, part):
+      continue
+    entry = _entry(archive, info, path)
+    if match := _LAYER.fullmatch(name):
+      layers[match[1] + match[3]][int(match[2])] = entry
+    else:
+      entries[name] = entry
+  for name, rows in layers.items():
+    if name in entries:
+      raise CheckpointError(f'{path}: {name} is stacked and layer by layer')
+    entries[name] = trees.stack(name, rows, path)
+  return entries
 
 
-def _read(
+def _entry(
   archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: str
-) -> np.ndarray:
-  """Reads one array to the end of its member, where zipfile checks the CRC."""
-  with archive.open(info) as file:
-    array = np.lib.format.read_array(file, allow_pickle=False)
-    if file.read(1):
-      raise CheckpointError(f'{path}: {info.filename} goes on after its array')
-  return array
+) -> trees.Entry:
+  """Reads the header of an array."""
+  name = info.filename.removesuffix('.npy')
+  try:
+    with archive.open(info) as file:
+      shape, fortran, dtype = _header(file)
+  except (ValueError, SyntaxError, TypeError) as error:
+    raise CheckpointError(
+      f'{path}: {name} is not a NumPy array ({error})'
+    ) from error
+  if dtype.hasobject:
+    raise CheckpointError(
+      f'{path}: {name} is pickled objects, which are never read; expected '
+      'an array of numbers'
+    )
+  if dtype != _VOID and dtype.kind not in 'fiub':
+    raise CheckpointError(
+      f'{path}: {name} is {dtype}, expected numbers or V2 (bfloat16)'
+    )
+  size = int(np.prod(shape, dtype=object)) * dtype.itemsize
+  if not 0 <= size < info.file_size:
+    raise CheckpointError(
+      f'{path}: {name} says {shape} {dtype}, {size:,} bytes, but '
+      f'{info.file_size:,} are stored'
+    )
+  if dtype == _VOID:
+    dtype = trees.BFLOAT16
+
+  def fill(out: np.ndarray) -> None:
+    with _guard(path), archive.open(info) as file:
+      _header(file)
+      if fortran:
+        turned = np.empty(shape[::-1], dtype)
+        _stream(file, turned, dtype)
+        out[...] = turned.T
+      else:
+        _stream(file, out, dtype)
+      # At the end of a member zipfile checks its CRC.
+      if file.read(1):
+        raise CheckpointError(f'{path}: {name} goes on after its array')
+
+  return trees.Entry(shape, dtype, fill)
 
 
-def check_shapes(shapes: Tree, params: Tree, source: str) -> None:
-  """Compares a tree with the one expected.
-
-  Args:
-    shapes: The tree expected, of anything with a `.shape`.
-    params: The tree at hand.
-    source: What to call it in the error.
-
-  Raises:
-    CheckpointError: Names or shapes differ; lists the first of them.
-  """
-  _check(_shapes(shapes), _shapes(params), source)
-
-
-def _shapes(tree: Tree) -> dict[str, tuple[int, ...]]:
-  return {name: tuple(leaf.shape) for name, leaf in flatten(tree).items()}
-
-
-def _check(
-  want: dict[str, tuple[int, ...]], got: dict[str, tuple[int, ...]], path: str
-) -> None:
-  """Compares names and shapes with the ones expected."""
-  problems = [
-    f'{name}: got {got.get(name, "nothing")}, expected '
-    f'{want.get(name, "nothing")}'
-    for name in sorted(want | got)
-    if want.get(name) != got.get(name)
-  ]
-  if not problems:
-    return
-  shown = problems[:_SHOWN]
-  if len(problems) > _SHOWN:
-    shown.append(f'and {len(problems) - _SHOWN} more')
-  raise CheckpointError(
-    f'{path} does not fit the config: {len(problems)} of {len(want)} arrays '
-    'differ\n  ' + '\n  '.join(shown)
+def _header(file: Any) -> tuple[tuple[int, ...], bool, np.dtype]:
+  """Shape, order and dtype of the array that follows."""
+  version = np.lib.format.read_magic(file)
+  read = (
+    np.lib.format.read_array_header_1_0
+    if version == (1, 0)
+    else np.lib.format.read_array_header_2_0
   )
+  return read(file)
 
 
-def _cast(array: np.ndarray, dtype: Any) -> np.ndarray:
-  """Names bfloat16 and converts floating-point arrays."""
-  if array.dtype == _VOID:
-    array = array.view(ml_dtypes.bfloat16)
-  bfloat16 = array.dtype == ml_dtypes.bfloat16
-  if dtype is None or not (bfloat16 or array.dtype.kind == 'f'):
-    return array
-  return array.astype(np.dtype(dtype))
+def _stream(file: Any, out: np.ndarray, dtype: np.dtype) -> None:
+  """Reads numbers block by block, converting them on the way."""
+  flat = out.reshape(-1)
+  for start in range(0, flat.size, _BLOCK):
+    block = flat[start : start + _BLOCK]
+    data = file.read(block.size * dtype.itemsize)
+    if len(data) < block.size * dtype.itemsize:
+      raise EOFError('the array ends early')
+    block[...] = np.frombuffer(data, dtype)

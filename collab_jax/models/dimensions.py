@@ -28,6 +28,7 @@ _LLM = {
   'final_logits_softcap': _CAP,
   'post_norms': ('true or false', False),
   'query_scale': _CAP,
+  'sliding_window': ('a whole number or null', None),
 }
 # The decoder's name in big_vision, which says no more than the dimensions do.
 _UNREAD = {'llm.variant'}

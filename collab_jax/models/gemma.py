@@ -21,6 +21,8 @@ from collab_jax.models import attention, linen
 Params = dict[str, Any]
 # Per layer a pair: keys after RoPE [B K E S], values [B K S E].
 Cache = tuple[tuple[jax.Array, jax.Array], ...]
+# What may be seen: the same in all layers, or (even layers, odd layers).
+Mask = Bool[Array, '...'] | tuple[Bool[Array, '...'], Bool[Array, '...']]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,6 +42,8 @@ class Config:
     final_softcap: Gemma 2's cap on the logits, or None.
     post_norms: Gemma 2's norms after attention and MLP.
     query_scale: Factor on the queries; None means head_dim ** -0.5.
+    window: Keys that text sees in layers 0, 2, ..., as Hugging Face runs Gemma
+      2; None for all, as big_vision trained PaliGemma 2.
     unroll: Trace each layer on its own: faster for small models, slower to
       compile for deep ones.
   """
@@ -56,6 +60,7 @@ class Config:
   final_softcap: float | None = None
   post_norms: bool = False
   query_scale: float | None = None
+  window: int | None = None
   unroll: bool = False
 
   def __post_init__(self):
@@ -79,19 +84,6 @@ class RMSNorm(nn.Module):
     return x * jax.lax.rsqrt(mean + self.eps) * (1 + scale)
 
 
-class Einsum(nn.Module):
-  """A weight of a given shape under the name `w`."""
-
-  shape: tuple[int, ...]
-  fan_in: int
-
-  @nn.compact
-  def __call__(self) -> jax.Array:
-    """Returns the weight."""
-    init = nn.initializers.normal(self.fan_in**-0.5)
-    return self.param('w', init, self.shape)
-
-
 class Attention(nn.Module):
   """Projections around `attention.grouped`."""
 
@@ -101,9 +93,9 @@ class Attention(nn.Module):
     """Names the weights."""
     c = self.config
     q, e = c.num_heads, c.head_dim
-    self.q_einsum = Einsum((q, c.width, e), c.width)
-    self.kv_einsum = Einsum((2, c.num_kv_heads, c.width, e), c.width)
-    self.attn_vec_einsum = Einsum((q, e, c.width), q * e)
+    self.q_einsum = linen.Einsum((q, c.width, e), c.width)
+    self.kv_einsum = linen.Einsum((2, c.num_kv_heads, c.width, e), c.width)
+    self.attn_vec_einsum = linen.Einsum((q, e, c.width), q * e)
 
   def keys_values(
     self, x: Float[Array, 'B T D'], positions: Int[Array, 'B T']
@@ -212,7 +204,7 @@ def forward(
   params: Params,
   x: Float[Array, 'B T D'],
   positions: Int[Array, 'B T'],
-  mask: Bool[Array, 'B T T'],
+  mask: Mask,
 ) -> Float[Array, 'B T D']:
   """Runs all layers on whole sequences; the final norm is not applied.
 
@@ -221,22 +213,25 @@ def forward(
     params: The `llm` tree.
     x: Embedded sequence.
     positions: Position of each element.
-    mask: mask[b, i, j]: may i see j?
+    mask: bool[B T T], mask[b, i, j]: may i see j?
 
   Returns:
     The last residual stream.
   """
+  even, odd = mask if isinstance(mask, tuple) else (mask, mask)
 
-  def body(x, layer):
+  def body(x, at):
+    layer, i = at
+    seen = even if even is odd else jnp.where(i % 2, odd, even)
+
     def run(block, x):
-      return block(x, positions, *block.keys_values(x, positions), mask)
+      return block(x, positions, *block.keys_values(x, positions), seen)
 
     return linen.apply(Block(config), layer, x, method=run), None
 
-  x, _ = jax.lax.scan(
-    body, x, params['layers'], unroll=config.depth if config.unroll else 1
-  )
-  return x
+  layers = params['layers'], jnp.arange(config.depth)
+  unroll = config.depth if config.unroll else 1
+  return jax.lax.scan(body, x, layers, unroll=unroll)[0]
 
 
 def prefill(
@@ -310,7 +305,7 @@ def step(
   positions: Int[Array, ' B'],
   cache: Cache,
   slot: Int[Array, ''],
-  mask: Bool[Array, 'B S'],
+  mask: Mask,
 ) -> tuple[Float[Array, 'B D'], Cache]:
   """Runs one token per row against the cache.
 
@@ -321,14 +316,15 @@ def step(
     positions: Their positions.
     cache: Keys and values of what came before.
     slot: Where the new keys and values are written, the same in all rows.
-    mask: The slots that may be seen, the new one among them.
+    mask: bool[B S], the slots that may be seen, the new one among them.
 
   Returns:
     The last residual stream, and the cache with the new slot filled.
   """
-  x, positions, mask = x[:, None], positions[:, None], mask[:, None]
+  x, positions = x[:, None], positions[:, None]
+  masks = mask if isinstance(mask, tuple) else (mask, mask)
   new = []
-  for layer, old in zip(layers, cache, strict=True):
+  for i, (layer, old) in enumerate(zip(layers, cache, strict=True)):
     block = Block(config)
     kv = linen.apply(block, layer, x, positions, method='keys_values')
     kv = tuple(
@@ -337,7 +333,8 @@ def step(
     )
     new.append(kv)
     k, v = (t.astype(x.dtype) for t in kv)
-    x = linen.apply(block, layer, x, positions, k, v, mask)
+    seen = masks[i % 2][:, None]
+    x = linen.apply(block, layer, x, positions, k, v, seen)
   return x[:, 0], tuple(new)
 
 

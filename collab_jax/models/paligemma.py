@@ -24,6 +24,13 @@ from collab_jax.models import tokenizer as tokenizer_lib
 
 Params = dict[str, Any]
 
+# Fields of the decoder that big_vision calls otherwise.
+_LLM_NAMES = {
+  'attn_softcap': 'attn_logits_softcap',
+  'final_softcap': 'final_logits_softcap',
+  'window': 'sliding_window',
+}
+
 
 @dataclasses.dataclass(frozen=True)
 class Config:
@@ -63,16 +70,34 @@ class Config:
     top, vit, llm = dimensions.read(d)
     name, unroll = top.pop('name'), top.pop('unroll')
     caps = llm.pop('attn_logits_softcap'), llm.pop('final_logits_softcap')
+    window = llm.pop('sliding_window')
     return cls(
       siglip.Config(**top, **vit, out_dim=llm['width'], unroll=unroll),
       gemma.Config(
         **llm,
         attn_softcap=caps[0] or None,
         final_softcap=caps[1] or None,
+        window=window or None,
         unroll=unroll,
       ),
       name,
     )
+
+  def to_dict(self) -> dict[str, Any]:
+    """What `from_dict` reads, as plain values."""
+    vision, text = (
+      dataclasses.asdict(tower) for tower in (self.vision, self.text)
+    )
+    del vision['out_dim'], vision['unroll']
+    llm = {_LLM_NAMES.get(k, k): v for k, v in text.items()}
+    return {
+      'name': self.name,
+      'image_size': vision.pop('image_size'),
+      'patch_size': vision.pop('patch_size'),
+      'unroll': llm.pop('unroll'),
+      'vit': vision,
+      'llm': llm,
+    }
 
 
 def init(config: Config, key: jax.Array) -> Params:
@@ -175,7 +200,12 @@ class Model:
     every = jnp.ones(tokens.shape, bool)
     x, positions, valid = sequence(llm, prefix, tokens, every)
     image_ar = jnp.zeros(prefix.valid.shape, jnp.int32)
-    mask = prefix_lm_mask(jnp.concatenate([image_ar, mask_ar], 1), valid)
+    mask_ar = jnp.concatenate([image_ar, mask_ar], 1)
+    mask = prefix_lm_mask(mask_ar, valid)
+    if config.window:
+      near = positions[:, :, None] - positions[:, None] < config.window
+      first = jnp.cumsum(mask_ar, 1) == 0
+      mask = mask & (near | first[:, :, None]), mask
     x = gemma.forward(config, llm, x, positions, mask)
     return gemma.unembed(config, llm, x[:, prefix.x.shape[1] :], softcap)
 
@@ -227,15 +257,20 @@ class Model:
       visible=jnp.pad(valid, ((0, 0), (0, max_tokens))),
       position=prefix.end + length,
     )
-    layers = gemma.unstack(config, llm)
+    layers, method = gemma.unstack(config, llm), method or decoding.Greedy()
+    new = start.position[:, None] + jnp.arange(max_tokens, dtype=jnp.int32)
+    at = jnp.concatenate([positions, new], axis=1)
 
-    def step(token, position, cache, slot, visible):
+    def step(token, position, cache, slot, mask):
+      if config.window:
+        keys = jnp.repeat(at, method.beams, axis=0)
+        mask = mask & (position[:, None] - keys < config.window), mask
       x = gemma.embed(llm, token)
-      x, cache = gemma.step(config, layers, x, position, cache, slot, visible)
+      x, cache = gemma.step(config, layers, x, position, cache, slot, mask)
       return gemma.unembed(config, llm, x), cache
 
     return decoding.generate(
-      step, start, max_tokens, eos, method or decoding.Greedy(), key, halvings
+      step, start, max_tokens, eos, method, key, halvings
     )
 
 

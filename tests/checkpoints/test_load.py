@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from collab_jax import checkpoints
-from collab_jax.checkpoints import npz
+from collab_jax.checkpoints import trees
 from collab_jax.models import paligemma
 from collab_jax.models import tokenizer as tokenizer_lib
 from collab_jax.training import vocabulary
@@ -63,14 +63,14 @@ def test_folder_round_trip(tmp_path, words):
   again = checkpoints.load(tmp_path / 'mine')
   assert again.config == model.config
   assert again.tokenizer == words
-  got, want = npz.flatten(again.params), npz.flatten(model.params)
+  got, want = trees.flatten(again.params), trees.flatten(model.params)
   assert list(got) == list(want)
   assert all((got[k] == want[k]).all() for k in want)
 
 
 def test_saving_checks_the_tree(tmp_path, words):
   params = checkpoints.load(FOLDER / 'model.npz', config=CONFIG).params
-  with pytest.raises(npz.CheckpointError, match='norm/bias: got nothing'):
+  with pytest.raises(trees.CheckpointError, match='norm/bias: got nothing'):
     checkpoints.save(tmp_path, {'llm': params['llm']}, CONFIG, words)
   assert not list(tmp_path.iterdir())
 
@@ -97,7 +97,7 @@ def test_vocabulary_larger_than_the_model(words):
 
 def test_wrong_config_names_the_arrays():
   wrong = json.loads((FOLDER.parent / 'pg2_56/config_bv.json').read_text())
-  with pytest.raises(npz.CheckpointError) as error:
+  with pytest.raises(trees.CheckpointError) as error:
     checkpoints.load(FOLDER / 'model.npz', config=wrong)
   assert 'img/head/bias: got (48,), expected (40,)' in str(error.value)
 
@@ -133,14 +133,15 @@ def test_missing_file(path):
 
 
 def test_dimensions_without_weights(tmp_path):
-  got = checkpoints.read_config('tiny')
+  got = checkpoints.config_of('tiny')
   assert got == checkpoints.load('tiny').config
   (tmp_path / 'config.json').write_text(json.dumps(CONFIG))
-  assert checkpoints.read_config(tmp_path) == paligemma.Config.from_dict(CONFIG)
-  with pytest.raises(ValueError, match='expected the folder of a model'):
-    checkpoints.read_config(FOLDER / 'model.npz')
+  (tmp_path / 'model.npz').touch()  # Not a checkpoint, and not read.
+  assert checkpoints.config_of(tmp_path) == paligemma.Config.from_dict(CONFIG)
+  with pytest.raises(ValueError, match='says nothing of its dimensions'):
+    checkpoints.config_of(FOLDER / 'model.npz')
   with pytest.raises(ValueError, match="mean 'tiny'"):
-    checkpoints.read_config('tinny')
+    checkpoints.config_of('tinny')
 
 
 @pytest.mark.parametrize('name', checkpoints.NAMES)

@@ -10,7 +10,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from collab_jax.checkpoints import npz
+from collab_jax.checkpoints import npz, trees
 
 GOLDEN = pathlib.Path(__file__).parents[1] / 'golden'
 DTYPES = {
@@ -33,7 +33,7 @@ def tree(dtype=np.float32, seed=0):
 
 
 def assert_same(got, want):
-  got, want = npz.flatten(got), npz.flatten(want)
+  got, want = trees.flatten(got), trees.flatten(want)
   assert list(got) == list(want)
   for name in want:
     assert got[name].dtype == want[name].dtype, name
@@ -101,7 +101,7 @@ def test_dtype_converts_floats_only(tmp_path):
 
 def test_training_state_gives_its_target(tmp_path):
   path = tmp_path / 'state.npz'
-  state = {f'opt/target/{k}': v for k, v in npz.flatten(tree()).items()}
+  state = {f'opt/target/{k}': v for k, v in trees.flatten(tree()).items()}
   np.savez(path, **state, **{'opt/state/step': np.array(3)})
   assert_same(npz.load_npz(path, tree()), tree())
 
@@ -123,7 +123,7 @@ def test_missing_file(tmp_path):
 def test_not_a_zip(tmp_path, data):
   path = tmp_path / 'model.npz'
   path.write_bytes(data)
-  with pytest.raises(npz.CheckpointError, match='is not an npz file'):
+  with pytest.raises(trees.CheckpointError, match='is not an npz file'):
     npz.load_npz(path)
 
 
@@ -133,7 +133,7 @@ def test_truncated_at_any_length(tmp_path):
   data = path.read_bytes()
   for length in range(4, len(data), 37):
     path.write_bytes(data[:length])
-    with pytest.raises(npz.CheckpointError, match='truncated'):
+    with pytest.raises(trees.CheckpointError, match='truncated'):
       npz.load_npz(path)
 
 
@@ -144,7 +144,7 @@ def test_damaged_bytes_are_found(tmp_path):
   data = bytearray(path.read_bytes())
   data[len(data) // 2] ^= 0xFF
   path.write_bytes(data)
-  with pytest.raises(npz.CheckpointError, match='damaged'):
+  with pytest.raises(trees.CheckpointError, match='damaged'):
     npz.load_npz(path, params)
 
 
@@ -159,7 +159,7 @@ def test_flipped_bytes_never_crash(tmp_path):
     path.write_bytes(broken)
     try:
       got = npz.load_npz(path, tree())
-    except npz.CheckpointError:
+    except trees.CheckpointError:
       continue
     # A zip has bytes that mean nothing: dates, versions, attributes.
     assert_same(got, tree())
@@ -168,7 +168,7 @@ def test_flipped_bytes_never_crash(tmp_path):
 def test_missing_arrays_are_named(tmp_path):
   path = tmp_path / 'model.npz'
   npz.save_npz(path, {'img': tree()['img']})
-  with pytest.raises(npz.CheckpointError) as error:
+  with pytest.raises(trees.CheckpointError) as error:
     npz.load_npz(path, tree())
   assert '2 of 4 arrays differ' in str(error.value)
   assert 'llm/scale: got nothing, expected ()' in str(error.value)
@@ -178,7 +178,7 @@ def test_unexpected_arrays_are_named(tmp_path):
   path = tmp_path / 'model.npz'
   npz.save_npz(path, tree())
   with pytest.raises(
-    npz.CheckpointError, match=r'llm/scale: got .*, expected n'
+    trees.CheckpointError, match=r'llm/scale: got .*, expected n'
   ):
     npz.load_npz(path, {'img': tree()['img']})
 
@@ -187,7 +187,7 @@ def test_first_five_wrong_shapes_are_named(tmp_path):
   path = tmp_path / 'model.npz'
   npz.save_npz(path, {f'w{i}': np.zeros(2) for i in range(8)})
   want = {f'w{i}': jax.ShapeDtypeStruct((3, 1), np.float32) for i in range(8)}
-  with pytest.raises(npz.CheckpointError) as error:
+  with pytest.raises(trees.CheckpointError) as error:
     npz.load_npz(path, want)
   lines = str(error.value).splitlines()
   assert lines[1].strip() == 'w0: got (2,), expected (3, 1)'
@@ -204,7 +204,7 @@ def test_pickles_are_refused(tmp_path):
   bomb = np.array([Bomb()], dtype=object)
   assert pickle.dumps(bomb)
   np.savez(path, allow_pickle=True, w=bomb)
-  with pytest.raises(npz.CheckpointError, match='pickled'):
+  with pytest.raises(trees.CheckpointError, match='pickled'):
     npz.load_npz(path)
   assert not (tmp_path / 'exploded').exists()
 
@@ -212,7 +212,7 @@ def test_pickles_are_refused(tmp_path):
 def test_text_is_refused(tmp_path):
   path = tmp_path / 'model.npz'
   np.savez(path, w=np.array(['text']))
-  with pytest.raises(npz.CheckpointError, match='expected numbers'):
+  with pytest.raises(trees.CheckpointError, match='expected numbers'):
     npz.load_npz(path)
 
 
@@ -222,7 +222,7 @@ def test_claimed_size_is_checked_before_it_is_allocated(tmp_path):
     np.lib.format.write_array_header_1_0(
       f, {'descr': '<f4', 'fortran_order': False, 'shape': (1 << 40, 1 << 40)}
     )
-  with pytest.raises(npz.CheckpointError, match='are stored'):
+  with pytest.raises(trees.CheckpointError, match='are stored'):
     npz.load_npz(path)
 
 
@@ -230,22 +230,22 @@ def test_member_that_is_no_array(tmp_path):
   path = tmp_path / 'model.npz'
   with zipfile.ZipFile(path, 'w') as archive:
     archive.writestr('w.npy', b'hello')
-  with pytest.raises(npz.CheckpointError, match='w is not a NumPy array'):
+  with pytest.raises(trees.CheckpointError, match='w is not a NumPy array'):
     npz.load_npz(path)
 
 
 def test_empty_archive(tmp_path):
   path = tmp_path / 'model.npz'
   np.savez(path)
-  with pytest.raises(npz.CheckpointError):
+  with pytest.raises(trees.CheckpointError):
     npz.load_npz(path)
 
 
 def test_unflatten_inverts_flatten():
-  assert_same(npz.unflatten(npz.flatten(tree())), tree())
+  assert_same(trees.unflatten(trees.flatten(tree())), tree())
 
 
 @pytest.mark.parametrize('names', [('a', 'a/b'), ('a/b', 'a')])
 def test_array_and_folder_of_one_name(names):
-  with pytest.raises(npz.CheckpointError, match='folder'):
-    npz.unflatten(dict.fromkeys(names, 0))
+  with pytest.raises(trees.CheckpointError, match='folder'):
+    trees.unflatten(dict.fromkeys(names, 0))

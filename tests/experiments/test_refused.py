@@ -30,6 +30,7 @@ def test_caption_refuses_before_it_loads(launch, tmp_path, flags, said):
   # The dimensions only: whatever reads more of the model fails otherwise.
   text = (standin.folder() / 'config.json').read_text()
   (tmp_path / 'config.json').write_text(text)
+  (tmp_path / 'model.npz').touch()
   flags = ['--image=none.png', f'--model={tmp_path}', *flags]
   done = launch('caption', *flags)
   assert done.returncode != 0

@@ -96,6 +96,7 @@ def test_golden_files_are_the_recorded_ones():
     path.relative_to(parity.GOLDEN).as_posix(): hashlib.sha256(
       path.read_bytes()
     ).hexdigest()
-    for path in parity.GOLDEN.glob('*/*')
+    for path in parity.GOLDEN.rglob('*')
+    if path.is_file() and path.parent != parity.GOLDEN
   }
   assert got == want

@@ -1,0 +1,278 @@
+"""Hugging Face's config.json of a PaliGemma, to our dimensions and back.
+
+Released files leave out what transformers has defaults for, so the defaults of
+its classes are repeated here; what our models cannot do is refused.
+
+Source: the configs and the configuration classes of transformers 5.23.
+"""
+
+import dataclasses
+import math
+from typing import Any
+
+from collab_jax.models import gemma, paligemma, siglip
+
+# The table's rows are a multiple of this, with room for <image> and one more.
+_MULTIPLE, _EXTRA = 64, 2
+
+# Released configs say 'gelu' where the tanh approximation is meant.
+_GELU = ('gelu', 'gelu_fast', 'gelu_new', 'gelu_pytorch_tanh')
+
+_DEFAULTS = {
+  'gemma': {
+    'hidden_size': 2048,
+    'intermediate_size': 16384,
+    'num_hidden_layers': 18,
+    'num_attention_heads': 8,
+    'num_key_value_heads': 1,
+    'head_dim': 256,
+    'vocab_size': 257216,
+  },
+  'gemma2': {
+    'hidden_size': 2304,
+    'intermediate_size': 9216,
+    'num_hidden_layers': 26,
+    'num_attention_heads': 8,
+    'num_key_value_heads': 4,
+    'head_dim': 256,
+    'vocab_size': 257216,
+    'attn_logit_softcapping': 50.0,
+    'final_logit_softcapping': 30.0,
+    'query_pre_attn_scalar': 256,
+    'sliding_window': 4096,
+  },
+  'vision': {
+    'hidden_size': 1152,
+    'intermediate_size': 4304,
+    'num_hidden_layers': 27,
+    'num_attention_heads': 16,
+    'patch_size': 14,
+  },
+}
+
+
+def padded(vocab_size: int) -> int:
+  """Rows of the table that Hugging Face makes for a vocabulary."""
+  return math.ceil((vocab_size + _EXTRA) / _MULTIPLE) * _MULTIPLE
+
+
+def read(d: dict[str, Any], name: str) -> paligemma.Config:
+  """Reads a config.json.
+
+  Args:
+    d: Its contents.
+    name: What the model is to be called.
+
+  Returns:
+    The configuration. The vocabulary is without the rows that pad the table.
+
+  Raises:
+    ValueError: It is no PaliGemma's, or one with something that PaliGemma 1
+      and 2 do not have.
+  """
+  if d.get('model_type', 'paligemma') != 'paligemma' or 'text_config' not in d:
+    raise ValueError(
+      f'model_type: got {d.get("model_type")!r} with the fields {sorted(d)}, '
+      "expected 'paligemma' with text_config and vision_config"
+    )
+  text = _text(d['text_config'], d)
+  v = _filled(_DEFAULTS['vision'], d.get('vision_config', {}), 'vision_config')
+  _expect(v, 'vision_config', 'layer_norm_eps', (1e-6,))
+  _expect(v, 'vision_config', 'hidden_act', _GELU)
+  size = v.get('image_size')
+  if size is None:
+    size = v['patch_size'] * math.isqrt(v.get('num_image_tokens', 256))
+  vision = siglip.Config(
+    image_size=size,
+    patch_size=v['patch_size'],
+    width=v['hidden_size'],
+    depth=v['num_hidden_layers'],
+    num_heads=v['num_attention_heads'],
+    mlp_dim=v['intermediate_size'],
+    out_dim=text.width,
+  )
+  return paligemma.Config(vision, text, name)
+
+
+def _text(given: dict[str, Any], top: dict[str, Any]) -> gemma.Config:
+  """The decoder's dimensions."""
+  kind = given.get('model_type', 'gemma')
+  if kind not in ('gemma', 'gemma2'):
+    raise ValueError(
+      f"text_config: model_type: got {kind!r}, expected 'gemma' (PaliGemma 1) "
+      "or 'gemma2' (PaliGemma 2)"
+    )
+  t = _filled(_DEFAULTS[kind], given, 'text_config')
+  rope = {'rope_theta': 10_000.0, **(t.get('rope_parameters') or {}), **t}
+  _expect(rope, 'text_config', 'rope_theta', (10_000.0,))
+  _expect(rope, 'text_config', 'rope_type', ('default',))
+  _expect(t, 'text_config', 'attention_bias', (False,))
+  act = t.get('hidden_activation') or t.get('hidden_act')
+  _expect({'hidden_act': act}, 'text_config', 'hidden_act', (None, *_GELU))
+  shared = gemma.Config(
+    width=t['hidden_size'],
+    depth=t['num_hidden_layers'],
+    mlp_dim=t['intermediate_size'],
+    num_heads=t['num_attention_heads'],
+    num_kv_heads=t['num_key_value_heads'],
+    head_dim=t['head_dim'],
+    vocab_size=_vocabulary(t['vocab_size'], top),
+    norm_eps=t.get('rms_norm_eps', 1e-6),
+  )
+  if kind == 'gemma':
+    return shared
+  scalar = t['query_pre_attn_scalar']
+  return dataclasses.replace(
+    shared,
+    attn_softcap=t['attn_logit_softcapping'] or None,
+    final_softcap=t['final_logit_softcapping'] or None,
+    post_norms=True,
+    query_scale=None if scalar == t['head_dim'] else scalar**-0.5,
+    window=_window(t),
+  )
+
+
+def _filled(
+  defaults: dict[str, Any], given: dict[str, Any], where: str
+) -> dict[str, Any]:
+  """Adds what is missing or null, and checks the dimensions."""
+  known = {**defaults, 'image_size': 224}
+  filled = defaults | {
+    k: v for k, v in given.items() if v is not None or 'softcap' in k
+  }
+  for name, default in known.items():
+    value = filled.get(name, default)
+    if isinstance(default, int) and not (isinstance(value, int) and value > 0):
+      raise ValueError(
+        f'{where}: {name}: got {value!r}, expected a positive integer'
+      )
+  return filled
+
+
+def _vocabulary(rows: int, top: dict[str, Any]) -> int:
+  """The vocabulary's size, whose next ids pad the table."""
+  fields = ('vocab_size', '_vocab_size', 'image_token_index', 'image_token_id')
+  for name in fields:
+    size = top.get(name)
+    if size is not None and size < rows == padded(size):
+      return size
+  return rows
+
+
+def _window(t: dict[str, Any]) -> int | None:
+  """The sliding window, which must be that of the even layers."""
+  kinds = t.get('layer_types')
+  usual = layer_types(t['num_hidden_layers'], sliding=True)
+  if kinds is None or kinds == usual:
+    return t['sliding_window']
+  if kinds == layer_types(t['num_hidden_layers'], sliding=False):
+    return None
+  raise ValueError(
+    f'text_config: layer_types: got {kinds}, expected {usual[:2]} in turns or '
+    "'full_attention' only"
+  )
+
+
+def layer_types(depth: int, sliding: bool) -> list[str]:
+  """The kinds of attention by layer, in transformers' words."""
+  even = 'sliding_attention' if sliding else 'full_attention'
+  return ['full_attention' if i % 2 else even for i in range(depth)]
+
+
+def _expect(fields, where: str, name: str, known: tuple[Any, ...]) -> None:
+  """Refuses what our models do not compute."""
+  if name in fields and fields[name] not in known:
+    raise ValueError(
+      f'{where}: {name}: got {fields[name]!r}, expected {known[-1]!r}'
+    )
+
+
+def write(config: paligemma.Config, dtype: str) -> dict[str, Any]:
+  """The contents of a config.json.
+
+  Args:
+    config: The dimensions.
+    dtype: The parameters' dtype, for instance 'bfloat16'.
+
+  Returns:
+    What `read` reads, and every release of transformers since 4.41.
+
+  Raises:
+    ValueError: It is neither Gemma 1 nor Gemma 2.
+  """
+  t, v = config.text, config.vision
+  text = {
+    'model_type': 'gemma2' if t.post_norms else 'gemma',
+    'hidden_size': t.width,
+    'intermediate_size': t.mlp_dim,
+    'num_hidden_layers': t.depth,
+    'num_attention_heads': t.num_heads,
+    'num_key_value_heads': t.num_kv_heads,
+    'num_image_tokens': v.num_tokens,
+    'head_dim': t.head_dim,
+    'vocab_size': padded(t.vocab_size),
+    'rms_norm_eps': t.norm_eps,
+    'hidden_act': 'gelu_pytorch_tanh',
+    'hidden_activation': 'gelu_pytorch_tanh',
+  }
+  if t.post_norms:
+    scalar = t.query_scale**-2 if t.query_scale else t.head_dim
+    text |= {
+      'attn_logit_softcapping': t.attn_softcap,
+      'final_logit_softcapping': t.final_softcap,
+      'query_pre_attn_scalar': round(scalar),
+      'sliding_window': t.window or 4096,
+      'layer_types': layer_types(t.depth, sliding=t.window is not None),
+    }
+  elif t.attn_softcap or t.final_softcap or t.query_scale or t.window:
+    raise ValueError(
+      f'{config.name} has soft-caps, a query scale or a window but no post '
+      'norms, for which Hugging Face has no class'
+    )
+  return {
+    'model_type': 'paligemma',
+    'architectures': ['PaliGemmaForConditionalGeneration'],
+    'text_config': text,
+    'vision_config': {
+      'model_type': 'siglip_vision_model',
+      'hidden_size': v.width,
+      'intermediate_size': v.mlp_dim,
+      'num_hidden_layers': v.depth,
+      'num_attention_heads': v.num_heads,
+      'num_image_tokens': v.num_tokens,
+      'image_size': v.image_size,
+      'patch_size': v.patch_size,
+      'projection_dim': v.out_dim,
+      'hidden_act': 'gelu_pytorch_tanh',
+      'layer_norm_eps': 1e-6,
+      'vision_use_head': False,
+    },
+    'image_token_index': t.vocab_size,
+    'hidden_size': t.width,
+    'projection_dim': v.out_dim,
+    'vocab_size': t.vocab_size,
+    'pad_token_id': 0,
+    'bos_token_id': 2,
+    'eos_token_id': 1,
+    'tie_word_embeddings': True,
+    'torch_dtype': dtype,
+  }
+
+
+def preprocessor(config: paligemma.Config) -> dict[str, Any]:
+  """The contents of a preprocessor_config.json."""
+  size = config.vision.image_size
+  return {
+    'image_processor_type': 'SiglipImageProcessor',
+    'processor_class': 'PaliGemmaProcessor',
+    'image_seq_length': config.vision.num_tokens,
+    'do_resize': True,
+    'size': {'height': size, 'width': size},
+    'resample': 3,
+    'do_rescale': True,
+    'rescale_factor': 1 / 255,
+    'do_normalize': True,
+    'image_mean': [0.5, 0.5, 0.5],
+    'image_std': [0.5, 0.5, 0.5],
+    'do_convert_rgb': True,
+  }

@@ -1,0 +1,261 @@
+"""Hugging Face's safetensors files: which tensors are where.
+
+Names are canonical here: 'model.vision_tower.vision_model.post_layernorm.bias'
+is 'vision_tower.post_layernorm.bias'.
+"""
+
+from collections.abc import Mapping
+import json
+import pathlib
+import re
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import safetensors
+
+from collab_jax.checkpoints import trees
+from collab_jax.checkpoints.trees import CheckpointError
+
+SINGLE = 'model.safetensors'
+INDEX = 'model.safetensors.index.json'
+HEAD = 'lm_head.weight'
+
+_SPELLING = re.compile(
+  r'(?:model\.)?'
+  r'(?:(vision_tower\.)(?:vision_model\.)?|(language_model\.)(?:model\.)?)?'
+)
+# Which of them a part of the model needs; see `trees.PARTS`.
+_PARTS = {
+  None: ('',),
+  'edge': ('vision_tower.', 'multi_modal_projector.'),
+  'server': ('language_model.', 'multi_modal_projector.', HEAD),
+}
+# Buffers that old files hold beside the parameters.
+_BUFFERS = ('embeddings.position_ids', 'rotary_emb.inv_freq')
+_DTYPES = {
+  'F64': np.float64,
+  'F32': np.float32,
+  'F16': np.float16,
+  'BF16': ml_dtypes.bfloat16,
+  'I64': np.int64,
+  'I32': np.int32,
+  'I16': np.int16,
+  'I8': np.int8,
+  'U8': np.uint8,
+  'BOOL': np.bool_,
+}
+_BLOCK = 1 << 26  # bytes copied at a time
+
+
+def canonical(name: str) -> str:
+  """Reduces the four spellings to one."""
+  return _SPELLING.sub(lambda m: m[1] or m[2] or '', name, count=1)
+
+
+def released(name: str) -> str:
+  """The spelling of 2024 of a canonical name."""
+  name = re.sub(r'^vision_tower\.', 'vision_tower.vision_model.', name)
+  return re.sub(r'^language_model\.', 'language_model.model.', name)
+
+
+def read_json(path: pathlib.Path) -> dict[str, Any]:
+  """Reads a JSON file that holds a dict.
+
+  Raises:
+    FileNotFoundError: There is no such file.
+    CheckpointError: It is something else.
+  """
+  if not path.exists():
+    raise FileNotFoundError(f'{path} is missing')
+  try:
+    fields = json.loads(path.read_text('utf-8'))
+  except (ValueError, RecursionError) as error:
+    raise CheckpointError(f'{path} is not a JSON file: {error}') from error
+  if not isinstance(fields, dict):
+    raise CheckpointError(
+      f'{path} holds a {type(fields).__name__}, expected a dict'
+    )
+  return fields
+
+
+def find(folder: pathlib.Path, part: str | None) -> dict[str, trees.Entry]:
+  """Finds the tensors of a part of the model, in one file or many.
+
+  Args:
+    folder: The folder.
+    part: A key of `trees.PARTS`; files that hold nothing of it are not
+      opened, and need not be there.
+
+  Returns:
+    The tensors by canonical name, read when they are filled in.
+
+  Raises:
+    FileNotFoundError: There are no safetensors.
+    CheckpointError: A file is missing, damaged, or not what the index says.
+  """
+  index = folder / INDEX
+  if index.exists():
+    wanted: dict[pathlib.Path, list[str] | None] = {**_indexed(index, part)}
+  else:
+    paths = [folder / SINGLE]
+    if not paths[0].exists():
+      paths = sorted(folder.glob('*.safetensors'))
+    if not paths:
+      raise FileNotFoundError(f'{folder} holds no safetensors')
+    wanted = dict.fromkeys(paths)
+  found: dict[str, trees.Entry] = {}
+  for path, names in wanted.items():
+    with _Opened(path) as file:
+      known = set(file.keys())
+      for name in known if names is None else names:
+        if name not in known:
+          raise CheckpointError(
+            f'{index} says that {name} is in {path.name}, which does not hold '
+            'it: the files are not of one checkpoint'
+          )
+        if _wanted(name, part):
+          if canonical(name) in found:
+            raise CheckpointError(f'{path}: {canonical(name)} is there twice')
+          found[canonical(name)] = _entry(file, name, path)
+  return found
+
+
+def _wanted(name: str, part: str | None) -> bool:
+  name = canonical(name)
+  return name.startswith(_PARTS[part]) and not name.endswith(_BUFFERS)
+
+
+def _indexed(
+  index: pathlib.Path, part: str | None
+) -> dict[pathlib.Path, list[str]]:
+  """The files that an index names, and what it says is in them."""
+  weights = read_json(index).get('weight_map')
+  if not isinstance(weights, dict) or not weights:
+    raise CheckpointError(f'{index} has no weight_map: write it again')
+  files: dict[pathlib.Path, list[str]] = {}
+  for name, file in weights.items():
+    if not isinstance(file, str) or pathlib.PurePath(file).name != file:
+      raise CheckpointError(
+        f'{index} names the file {file!r}, expected one beside it'
+      )
+    if _wanted(name, part):
+      files.setdefault(index.parent / file, []).append(name)
+  missing = [path.name for path in files if not path.exists()]
+  if missing:
+    raise CheckpointError(
+      f'{index} names {", ".join(missing[:5])}, of which there '
+      f'{"is no file" if len(missing) == 1 else "are no files"} in the folder: '
+      'fetch what is missing'
+    )
+  return files
+
+
+class _Opened:
+  """A safetensors file, mapped into memory while it is open."""
+
+  def __init__(self, path: pathlib.Path):
+    self._path = path
+
+  def __enter__(self) -> Any:
+    try:
+      self._file = safetensors.safe_open(self._path, framework='numpy')
+      return self._file.__enter__()
+    except FileNotFoundError:
+      raise
+    except (safetensors.SafetensorError, OSError) as error:
+      raise CheckpointError(
+        f'{self._path} is truncated, damaged or not a safetensors file '
+        f'({error}): fetch or write it again'
+      ) from error
+
+  def __exit__(self, *error: Any) -> None:
+    self._file.__exit__(*error)
+
+
+def _entry(file: Any, name: str, path: pathlib.Path) -> trees.Entry:
+  """Describes a tensor, which is read from the file opened anew.
+
+  A mapped file counts as resident as far as it was read, so that it is mapped
+  for one tensor and no longer.
+  """
+  header = file.get_slice(name)
+  shape, kind = tuple(header.get_shape()), header.get_dtype()
+  if kind not in _DTYPES:
+    raise CheckpointError(
+      f'{path}: {name} is stored as {kind}, expected one of {list(_DTYPES)}'
+    )
+
+  def fill(out: np.ndarray) -> None:
+    with _Opened(path) as opened:
+      tensor = opened.get_slice(name)
+      if out.shape[1:] != shape[1:] or out.ndim != len(shape) or not shape:
+        out[...] = tensor[:].reshape(out.shape)
+        return
+      row = max(1, out[:1].nbytes)
+      step = max(1, _BLOCK // row)
+      for start in range(0, len(out), step):
+        stop = min(start + step, len(out))
+        out[start:stop] = tensor[start:stop]
+
+  return trees.Entry(shape, np.dtype(_DTYPES[kind]), fill)
+
+
+def check_tied(head: trees.Entry, table: trees.Entry, source: str) -> None:
+  """Compares the first rows of the output layer with the table's.
+
+  Raises:
+    CheckpointError: They differ, so that the model is not a PaliGemma.
+  """
+  rows = min(64, head.shape[0], table.shape[0])
+  a, b = (np.empty((rows, *x.shape[1:]), np.float32) for x in (head, table))
+  head.fill(a)
+  table.fill(b)
+  if not np.array_equal(a, b):
+    raise CheckpointError(
+      f'{source}: lm_head.weight is not embed_tokens.weight; PaliGemma ties '
+      'them, and an output layer of its own is not supported'
+    )
+
+
+def plan(sizes: Mapping[str, int], limit: int) -> dict[str, list[str]]:
+  """Distributes tensors over files.
+
+  Args:
+    sizes: Bytes by name.
+    limit: Most bytes in a file, unless one tensor has more.
+
+  Returns:
+    Names by file.
+  """
+  groups: list[list[str]] = [[]]
+  used = 0
+  for name, size in sizes.items():
+    if groups[-1] and used + size > limit:
+      groups.append([])
+      used = 0
+    groups[-1].append(name)
+    used += size
+  if len(groups) == 1:
+    return {SINGLE: groups[0]}
+  n = len(groups)
+  return {
+    f'model-{i + 1:05d}-of-{n:05d}.safetensors': group
+    for i, group in enumerate(groups)
+  }
+
+
+def write_index(
+  folder: pathlib.Path, sizes: Mapping[str, int], limit: int
+) -> None:
+  """Writes the index, if there is more than one file."""
+  files = plan(sizes, limit)
+  if SINGLE in files:
+    return
+  index = {
+    'metadata': {'total_size': sum(sizes.values())},
+    'weight_map': {
+      released(name): file for file, names in files.items() for name in names
+    },
+  }
+  (folder / INDEX).write_text(json.dumps(index, indent=1) + '\n')
