@@ -12,7 +12,6 @@ import pathlib
 from typing import Any
 
 import jax
-from jax import numpy as jnp
 
 from collab_jax.checkpoints import (
   formats,
@@ -25,7 +24,7 @@ from collab_jax.checkpoints.conversion import FORMATS, convert
 from collab_jax.checkpoints.hub import fetch
 from collab_jax.checkpoints.npz import load_npz, save_npz
 from collab_jax.checkpoints.trees import PARTS, CheckpointError
-from collab_jax.models import paligemma, zoo
+from collab_jax.models import gemma, paligemma, zoo
 from collab_jax.models import tokenizer as tokenizer_lib
 
 __all__ = [
@@ -52,6 +51,18 @@ NAMES = ('tiny',)
 _FREE = ('name', 'unroll', 'llm/sliding_window', 'llm/final_logits_softcap')
 
 
+# From this width on a decoder is transposed on a CPU, unless told otherwise.
+_BIG = 1024
+_LAYERS = 'llm/layers/'
+_ORDERS = {
+  'stacked': {},
+  'transposed': {
+    _LAYERS + name: (0, *(axis + 1 for axis in order))
+    for name, order in gemma.ORDERS.items()
+  },
+}
+
+
 def load(
   name_or_path: str | os.PathLike[str],
   path: str | os.PathLike[str] | None = None,
@@ -66,6 +77,7 @@ def load(
   | None = None,
   dtype: Any = None,
   part: str | None = None,
+  layout: str | None = None,
 ) -> paligemma.Model:
   """Loads a model.
 
@@ -85,6 +97,10 @@ def load(
       for the models that ship, which a CPU multiplies faster than bfloat16.
     part: 'edge' reads the image tower only, 'server' the decoder and the
       projection to its width; None reads all.
+    layout: 'stacked' keeps big_vision's tree; 'transposed' takes the decoder's
+      layers apart and transposes them while they are read, which is faster
+      where there are few rows (see `gemma.arrange`). None transposes a decoder
+      of a released model's size on a CPU.
 
   Returns:
     The model, its parameters on JAX's default device.
@@ -111,7 +127,19 @@ def load(
   words = None if part == 'edge' else tokenizer or source.vocabulary()
   if words is not None:
     words = _vocabulary(words, own)
-  params = formats.read(source, own, part, dtype, _on_device)
+  if layout is None:
+    big = own.text.width >= _BIG and jax.default_backend() == 'cpu'
+    layout = 'transposed' if big else 'stacked'
+  if layout not in _ORDERS:
+    raise ValueError(f'layout: got {layout!r}, expected one of {[*_ORDERS]}')
+  orders = _ORDERS[layout]
+  put = _layers_on_device if orders else _on_device
+  params = formats.read(source, own, part, dtype, put, orders)
+  if orders:
+    text = dataclasses.replace(own.text, transposed=True)
+    own = dataclasses.replace(own, text=text)
+    if 'llm' in params:
+      params['llm']['layers'] = _apart(params['llm']['layers'], text.depth)
   return paligemma.Model(params=params, config=own, tokenizer=words)
 
 
@@ -132,9 +160,29 @@ def _vocabulary(
   return words
 
 
-def _on_device(array):
-  """Waits for the copy, so that the next array does not add to its memory."""
-  return jax.block_until_ready(jnp.asarray(array))
+def _on_device(name, array):
+  """Waits for the copy, so that the next array does not add to its memory.
+
+  A CPU takes the memory over: `jnp.asarray` would copy it.
+  """
+  del name
+  return jax.block_until_ready(jax.device_put(array))
+
+
+def _layers_on_device(name, array):
+  """Like `_on_device`, the decoder's layers one by one."""
+  if not name.startswith(_LAYERS):
+    return _on_device(name, array)
+  return [_on_device(name, layer) for layer in array]
+
+
+def _apart(layers, depth: int) -> tuple[trees.Tree, ...]:
+  """A tree of lists as a tuple of trees."""
+  flat = trees.flatten(layers)
+  return tuple(
+    trees.unflatten({name: leaf[i] for name, leaf in flat.items()})
+    for i in range(depth)
+  )
 
 
 def config_of(name_or_path: str | os.PathLike[str]) -> paligemma.Config:

@@ -1,6 +1,6 @@
 """Tells the formats of checkpoints apart, and reads them all alike."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 import contextlib
 import json
 import os
@@ -117,7 +117,8 @@ def read(
   config: paligemma.Config,
   part: str | None = None,
   dtype: Any = None,
-  put: Callable[[np.ndarray], Any] | None = None,
+  put: Callable[[str, np.ndarray], Any] | None = None,
+  orders: Mapping[str, tuple[int, ...]] | None = None,
 ) -> dict[str, Any]:
   """Reads parameters in any format.
 
@@ -127,6 +128,7 @@ def read(
     part: A key of `trees.PARTS`; nothing of the rest is read.
     dtype: Converts floating-point arrays; None keeps the stored dtype.
     put: What becomes of each array; None keeps it in NumPy.
+    orders: Other orders of axes, see `trees.read`.
 
   Returns:
     big_vision's tree, or the part of it.
@@ -137,7 +139,7 @@ def read(
   """
   shapes = trees.select(paligemma.shapes(config), part)
   with source.open(config, part) as entries:
-    return trees.read(entries, shapes, str(source.weights), dtype, put)
+    return trees.read(entries, shapes, str(source.weights), dtype, put, orders)
 
 
 def write_config(

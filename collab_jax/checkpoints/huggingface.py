@@ -312,6 +312,13 @@ def save(
     (folder / name).write_text(json.dumps(fields, indent=1) + '\n')
 
 
+def tensors(config: paligemma.Config) -> dict[str, tuple[int, ...]]:
+  """The shapes of a model's tensors by canonical name, the table padded."""
+  shapes = {piece.name: piece.shape for piece in _pieces(config, None)}
+  rows, width = shapes[_TABLE]
+  return shapes | {_TABLE: (huggingface_config.padded(rows), width)}
+
+
 def _tensor(piece: _Piece, flat: Mapping[str, Any]) -> np.ndarray:
   """One tensor of theirs, cut out of ours."""
   array = np.asarray(flat[piece.ours])[piece.place].transpose(piece.turn)

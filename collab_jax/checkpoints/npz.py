@@ -9,6 +9,7 @@ import collections
 from collections.abc import Iterator
 import contextlib
 import lzma
+import math
 import os
 import re
 import struct
@@ -240,10 +241,15 @@ def _header(file: Any) -> tuple[tuple[int, ...], bool, np.dtype]:
 
 def _stream(file: Any, out: np.ndarray, dtype: np.dtype) -> None:
   """Reads numbers block by block, converting them on the way."""
-  flat = out.reshape(-1)
-  for start in range(0, flat.size, _BLOCK):
-    block = flat[start : start + _BLOCK]
+  if not out.flags.c_contiguous and out.ndim > 2:
+    for part in out:
+      _stream(file, part, dtype)
+    return
+  rows = out.reshape(-1) if out.flags.c_contiguous else out
+  step = max(1, _BLOCK // max(1, math.prod(rows.shape[1:])))
+  for start in range(0, len(rows), step):
+    block = rows[start : start + step]
     data = file.read(block.size * dtype.itemsize)
     if len(data) < block.size * dtype.itemsize:
       raise EOFError('the array ends early')
-    block[...] = np.frombuffer(data, dtype)
+    block[...] = np.frombuffer(data, dtype).reshape(block.shape)

@@ -171,7 +171,8 @@ def read(
   shapes: Tree | None,
   source: str,
   dtype: Any = None,
-  put: Callable[[np.ndarray], Any] | None = None,
+  put: Callable[[str, np.ndarray], Any] | None = None,
+  orders: Mapping[str, tuple[int, ...]] | None = None,
 ) -> dict[str, Any]:
   """Reads a tree.
 
@@ -185,7 +186,9 @@ def read(
       takes whatever there is.
     source: What to call the file in an error.
     dtype: Converts floating-point arrays; None keeps the stored dtype.
-    put: What becomes of each array, for instance a copy on a device.
+    put: What becomes of each array, put(name, array): a copy on a device.
+    orders: Arrays, by name, that are wanted with their axes in another order;
+      they are written into memory in that order, with no copy in between.
 
   Returns:
     Nested dicts.
@@ -203,9 +206,11 @@ def read(
   flat = dict.fromkeys(sorted(entries))
   for name, entry in sorted(entries.items(), key=lambda e: -_size(e[1])):
     convert = dtype is not None and floats(entry.dtype)
-    array = empty(entry.shape, dtype if convert else entry.dtype)
-    entry.fill(array)
-    flat[name] = array if put is None else put(array)
+    order = (orders or {}).get(name, tuple(range(len(entry.shape))))
+    shape = tuple(entry.shape[axis] for axis in order)
+    array = empty(shape, dtype if convert else entry.dtype)
+    entry.fill(array.transpose(np.argsort(order)))
+    flat[name] = array if put is None else put(name, array)
     del array
   return unflatten(flat)
 

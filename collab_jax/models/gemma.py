@@ -8,15 +8,16 @@ Source: Gemma Team, arXiv 2403.08295 and 2408.00118; checked array by array
 against numbers recorded from big_vision (tests/models/test_parity.py).
 """
 
+from collections.abc import Sequence
 import dataclasses
 from typing import Any
 
-from flax import linen as nn
 import jax
 from jax import numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from collab_jax.models import attention, linen
+from collab_jax.models.gemma_layers import ORDERS, Block, Config
 
 Params = dict[str, Any]
 # Per layer a pair: keys after RoPE [B K E S], values [B K S E].
@@ -25,143 +26,9 @@ Cache = tuple[tuple[jax.Array, jax.Array], ...]
 Mask = Bool[Array, '...'] | tuple[Bool[Array, '...'], Bool[Array, '...']]
 
 
-@dataclasses.dataclass(frozen=True)
-class Config:
-  """Dimensions of the decoder.
-
-  Attributes:
-    width: M, numbers per token.
-    depth: Number of layers.
-    mlp_dim: Hidden width of each of the two MLP branches.
-    num_heads: Query heads.
-    num_kv_heads: Key-value heads; divides num_heads.
-    head_dim: Numbers per head, even.
-    vocab_size: Rows of the embedding table.
-    norm_eps: Added to the mean square in RMSNorm.
-    attn_softcap: Gemma 2's cap on the attention scores, or None.
-    final_softcap: Gemma 2's cap on the logits, or None.
-    post_norms: Gemma 2's norms after attention and MLP.
-    query_scale: Factor on the queries; None means head_dim ** -0.5.
-    window: Keys that text sees in layers 0, 2, ..., as Hugging Face runs Gemma
-      2; None for all, as big_vision trained PaliGemma 2.
-    unroll: Trace each layer on its own: faster for small models, slower to
-      compile for deep ones.
-  """
-
-  width: int
-  depth: int
-  mlp_dim: int
-  num_heads: int
-  num_kv_heads: int
-  head_dim: int
-  vocab_size: int
-  norm_eps: float = 1e-6
-  attn_softcap: float | None = None
-  final_softcap: float | None = None
-  post_norms: bool = False
-  query_scale: float | None = None
-  window: int | None = None
-  unroll: bool = False
-
-  def __post_init__(self):
-    if self.num_heads % self.num_kv_heads:
-      raise ValueError(
-        f'num_heads {self.num_heads} is not a multiple of num_kv_heads'
-        f' {self.num_kv_heads}'
-      )
-
-
-class RMSNorm(nn.Module):
-  """Root-mean-square norm; the stored scale is the offset from one."""
-
-  eps: float
-
-  @nn.compact
-  def __call__(self, x: Float[Array, '*B D']) -> Float[Array, '*B D']:
-    """Returns the normalized x."""
-    scale = self.param('scale', nn.initializers.zeros, (x.shape[-1],))
-    mean = jnp.mean(jnp.square(x), -1, keepdims=True)
-    return x * jax.lax.rsqrt(mean + self.eps) * (1 + scale)
-
-
-class Attention(nn.Module):
-  """Projections around `attention.grouped`."""
-
-  config: Config
-
-  def setup(self):
-    """Names the weights."""
-    c = self.config
-    q, e = c.num_heads, c.head_dim
-    self.q_einsum = linen.Einsum((q, c.width, e), c.width)
-    self.kv_einsum = linen.Einsum((2, c.num_kv_heads, c.width, e), c.width)
-    self.attn_vec_einsum = linen.Einsum((q, e, c.width), q * e)
-
-  def keys_values(
-    self, x: Float[Array, 'B T D'], positions: Int[Array, 'B T']
-  ) -> tuple[Float[Array, 'B K E T'], Float[Array, 'B K T E']]:
-    """Returns the keys (after RoPE) and values of x."""
-    k, v = jnp.einsum('BTD,cKDE->cBTKE', x, self.kv_einsum())
-    k = attention.rope(k, positions)
-    return k.transpose(0, 2, 3, 1), jnp.swapaxes(v, 1, 2)
-
-  def __call__(self, x, positions, k, v, mask) -> Float[Array, 'B T D']:
-    """Attends from x to keys and values."""
-    c = self.config
-    q = attention.rope(
-      jnp.einsum('BTD,QDE->BTQE', x, self.q_einsum()), positions
-    )
-    scale = c.query_scale or c.head_dim**-0.5
-    out = attention.grouped(q * scale, k, v, mask, c.attn_softcap)
-    return jnp.einsum('BTQE,QED->BTD', out, self.attn_vec_einsum())
-
-
-class FeedForward(nn.Module):
-  """The gated MLP."""
-
-  config: Config
-
-  @nn.compact
-  def __call__(self, x: Float[Array, 'B T D']) -> Float[Array, 'B T D']:
-    """Returns gelu(x gate) * (x up), projected back."""
-    d, f = self.config.width, self.config.mlp_dim
-    init = nn.initializers.normal
-    gate, up = self.param('gating_einsum', init(d**-0.5), (2, d, f))
-    y = nn.gelu(x @ gate, approximate=True) * (x @ up)
-    return y @ self.param('linear', init(f**-0.5), (f, d))
-
-
-class Block(nn.Module):
-  """One decoder layer."""
-
-  config: Config
-
-  def setup(self):
-    """Names the parts."""
-    c = self.config
-    self.pre_attention_norm = RMSNorm(c.norm_eps)
-    self.attn = Attention(c)
-    self.pre_ffw_norm = RMSNorm(c.norm_eps)
-    self.mlp = FeedForward(c)
-    if c.post_norms:
-      self.post_attention_norm = RMSNorm(c.norm_eps)
-      self.post_ffw_norm = RMSNorm(c.norm_eps)
-
-  def keys_values(self, x, positions):
-    """Returns what this layer caches for the residual stream x."""
-    return self.attn.keys_values(self.pre_attention_norm(x), positions)
-
-  def __call__(self, x, positions, k, v, mask) -> Float[Array, 'B T D']:
-    """Returns the residual stream of x, which attends to k and v."""
-    y = self.attn(self.pre_attention_norm(x), positions, k, v, mask)
-    x = x + (self.post_attention_norm(y) if self.config.post_norms else y)
-    y = self.mlp(self.pre_ffw_norm(x))
-    return x + (self.post_ffw_norm(y) if self.config.post_norms else y)
-
-
 def init(config: Config, key: jax.Array) -> Params:
-  """Returns fresh float32 parameters."""
-  c = config
+  """Returns fresh float32 parameters, not transposed."""
+  c = dataclasses.replace(config, transposed=False)
   first, *rest = jax.random.split(key, c.depth + 1)
   x = jnp.zeros((1, 1, c.width))
 
@@ -178,14 +45,41 @@ def init(config: Config, key: jax.Array) -> Params:
   }
 
 
+def arrange(config: Config, params: Params) -> Params:
+  """Takes the layers apart and transposes their weights.
+
+  A token's step reads every weight once. From weights of this form a CPU reads
+  at its memory's rate; from stacked ones it copies them first, and converts
+  bfloat16 at each step.
+
+  Args:
+    config: The decoder's dimensions.
+    params: The `llm` tree as it is stored in checkpoints.
+
+  Returns:
+    The tree for `transposed=True`; the rest of it is shared.
+  """
+
+  def turn(path, w):
+    order = ORDERS.get('/'.join(key.key for key in path))
+    return w if order is None else w.transpose(order)
+
+  layers = unstack(dataclasses.replace(config, transposed=False), params)
+  return params | {
+    'layers': tuple(jax.tree.map_with_path(turn, one) for one in layers)
+  }
+
+
 def _whole(block: Block, x, positions, k, v, mask):
   """Touches every parameter of a layer, for `init`."""
   block.keys_values(x, positions)
   return block(x, positions, k, v, mask)
 
 
-def unstack(config: Config, params: Params) -> list[Params]:
+def unstack(config: Config, params: Params) -> Sequence[Params]:
   """Returns the parameters of each layer on its own."""
+  if config.transposed:
+    return params['layers']
   return [
     jax.tree.map(lambda p, i=i: p[i], params['layers'])
     for i in range(config.depth)
@@ -196,6 +90,7 @@ def embed(params: Params, tokens: Int[Array, '*B']) -> Float[Array, '*B D']:
   """Looks tokens up and scales them by sqrt(D), in the table's dtype."""
   table = params['embedder']['input_embedding']
   scale = jnp.sqrt(table.shape[-1]).astype(table.dtype)
+  table, tokens = linen.within_loop(table, tokens)
   return (table[tokens] * scale).astype(jnp.float32)
 
 
@@ -220,8 +115,7 @@ def forward(
   """
   even, odd = mask if isinstance(mask, tuple) else (mask, mask)
 
-  def body(x, at):
-    layer, i = at
+  def body(x, layer, i):
     seen = even if even is odd else jnp.where(i % 2, odd, even)
 
     def run(block, x):
@@ -229,9 +123,12 @@ def forward(
 
     return linen.apply(Block(config), layer, x, method=run), None
 
-  layers = params['layers'], jnp.arange(config.depth)
-  unroll = config.depth if config.unroll else 1
-  return jax.lax.scan(body, x, layers, unroll=unroll)[0]
+  if config.transposed:
+    for i, layer in enumerate(params['layers']):
+      x, _ = body(x, layer, i)
+    return x
+  layers = params['layers']
+  return linen.scan_layers(body, x, layers, config.depth, config.unroll)[0]
 
 
 def prefill(
@@ -273,14 +170,18 @@ def prefill(
       at = jnp.take_along_axis(at, last[:, None], axis=1)
     return linen.apply(block, layer, x, at, k, v, mask), kv
 
-  if config.unroll:
+  if config.unroll or config.transposed:
     layers, cache = unstack(config, params), []
     for i, layer in enumerate(layers):
       x, kv = layer_step(layer, x, top=i == config.depth - 1)
       cache.append(kv)
     return x[:, 0], tuple(cache)
-  x, (k, v) = jax.lax.scan(
-    lambda x, layer: layer_step(layer, x), x, params['layers']
+  x, (k, v) = linen.scan_layers(
+    lambda x, layer, _: layer_step(layer, x),
+    x,
+    params['layers'],
+    config.depth,
+    unroll=False,
   )
   last = jnp.take_along_axis(x, last[:, None, None], axis=1)[:, 0]
   return last, tuple(zip(k, v, strict=True))
@@ -300,7 +201,7 @@ def extend(cache: Cache, slots: int) -> Cache:
 
 def step(
   config: Config,
-  layers: list[Params],
+  layers: Sequence[Params],
   x: Float[Array, 'B D'],
   positions: Int[Array, ' B'],
   cache: Cache,
@@ -342,6 +243,11 @@ def unembed(
   config: Config, params: Params, x: Float[Array, '*B D'], cap: bool = True
 ) -> Float[Array, '*B V']:
   """Final norm and tied logits, soft-capped if configured and wanted."""
-  x = linen.apply(RMSNorm(config.norm_eps), params['final_norm'], x)
-  logits = x @ params['embedder']['input_embedding'].T.astype(x.dtype)
+  x = linen.apply(linen.RMSNorm(config.norm_eps), params['final_norm'], x)
+  table = params['embedder']['input_embedding']
+  if config.transposed:
+    rows = linen.linear(x.reshape(-1, x.shape[-1]), table)
+    logits = rows.reshape(*x.shape[:-1], -1)
+  else:
+    logits = x @ table.T.astype(x.dtype)
   return attention.softcap(logits, config.final_softcap if cap else None)

@@ -1,9 +1,12 @@
 """What the towers share of Flax."""
 
+import math
 from typing import Any
 
 from flax import linen as nn
 import jax
+from jax import numpy as jnp
+from jaxtyping import Array, Float
 
 
 def apply(
@@ -18,9 +21,110 @@ class Einsum(nn.Module):
 
   shape: tuple[int, ...]
   fan_in: int
+  order: tuple[int, ...] | None = None  # Of the axes, where w is transposed.
 
   @nn.compact
   def __call__(self) -> jax.Array:
     """Returns the weight."""
     init = nn.initializers.normal(self.fan_in**-0.5)
-    return self.param('w', init, self.shape)
+    return self.param('w', init, turned(self.shape, self.order))
+
+
+def turned(
+  shape: tuple[int, ...], order: tuple[int, ...] | None
+) -> tuple[int, ...]:
+  """A shape with its axes in another order; None leaves it alone."""
+  return shape if order is None else tuple(shape[axis] for axis in order)
+
+
+def scan_layers(body, x: jax.Array, layers: Any, depth: int, unroll: bool):
+  """Scans over stacked layers.
+
+  Args:
+    body: (x, layer, i) -> (x, y).
+    x: The first carry.
+    layers: Parameters stacked on axis 0.
+    depth: Number of layers.
+    unroll: Trace each layer on its own.
+
+  Returns:
+    The last carry, and the ys stacked.
+  """
+  numbers = jnp.arange(depth)
+  if unroll:
+    xs = layers, numbers
+    return jax.lax.scan(lambda x, at: body(x, *at), x, xs, unroll=depth)
+
+  def step(x, i):
+    every, i = within_loop(layers, i)
+    layer = jax.tree.map(
+      lambda p: jax.lax.dynamic_index_in_dim(p, i, keepdims=False), every
+    )
+    return body(x, layer, i)
+
+  return jax.lax.scan(step, x, numbers)
+
+
+def within_loop(weights: Any, varying: Any) -> Any:
+  """Ties weights to something that changes in a loop.
+
+  A CPU converts bfloat16 where it is used, and XLA moves what does not change
+  out of loops: a copy of all weights in float32, made at each call.
+  """
+  return jax.lax.optimization_barrier((weights, varying))
+
+
+class RMSNorm(nn.Module):
+  """Root-mean-square norm; the stored scale is the offset from one."""
+
+  eps: float
+
+  @nn.compact
+  def __call__(self, x: Float[Array, '*B D']) -> Float[Array, '*B D']:
+    """Returns the normalized x."""
+    scale = self.param('scale', nn.initializers.zeros, (x.shape[-1],))
+    mean = jnp.mean(jnp.square(x), -1, keepdims=True)
+    return x * jax.lax.rsqrt(mean + self.eps) * (1 + scale)
+
+
+def product(x: jax.Array, w: jax.Array, spec: str, transposed: bool = False):
+  """Multiplies by a weight, as stored or transposed.
+
+  Args:
+    x: Whose last axes are contracted.
+    w: The weight; transposed, its last axes are contracted and those in front
+      are the result's.
+    spec: The einsum for w as it is stored in a checkpoint, '...->xw': the axes
+      of x that stay, then those of w.
+    transposed: How w is stored.
+
+  Returns:
+    The product.
+  """
+  if not transposed:
+    return jnp.einsum(spec, x, w)
+  inputs, out = spec.split('->')
+  n = sum(axis not in out for axis in inputs.split(',')[0])
+  lead, rest = x.shape[: x.ndim - n], w.shape[: w.ndim - n]
+  y = linear(x.reshape(math.prod(lead), -1), w.reshape(math.prod(rest), -1))
+  return y.reshape(*lead, *rest)
+
+
+def linear(
+  x: Float[Array, 'R D'], w: Float[Array, 'F D']
+) -> Float[Array, 'R F']:
+  """Multiplies rows by a transposed weight.
+
+  By a weight in bfloat16, rows are rounded to bfloat16 and products added up
+  in float32. One row is multiplied twice: the kernel that a CPU has for one
+  row of bfloat16 is ten times as slow as that for two.
+  """
+  contract = (((1,), (1,)), ((), ()))
+  if w.dtype != jnp.bfloat16:
+    return jax.lax.dot_general(x, w.astype(x.dtype), contract)
+  rows, x = len(x), x.astype(w.dtype)
+  if rows == 1:
+    x = jnp.concatenate([x, x])
+  return jax.lax.dot_general(
+    x, w, contract, preferred_element_type=jnp.float32
+  )[:rows]

@@ -88,7 +88,7 @@ class Config:
     vision, text = (
       dataclasses.asdict(tower) for tower in (self.vision, self.text)
     )
-    del vision['out_dim'], vision['unroll']
+    del vision['out_dim'], vision['unroll'], text['transposed']
     llm = {_LLM_NAMES.get(k, k): v for k, v in text.items()}
     return {
       'name': self.name,
@@ -172,6 +172,19 @@ class Model:
     """
     return siglip.encode(self.config.vision, self.params['img'], images)
 
+  def arranged(self) -> 'Model':
+    """The same model with its decoder's weights as `gemma.arrange` puts them.
+
+    Loading with `layout='transposed'` makes it without holding both.
+    """
+    config = self.config
+    text = dataclasses.replace(config.text, transposed=True)
+    llm = gemma.arrange(config.text, self.params['llm'])
+    return self.replace(
+      params=self.params | {'llm': llm},
+      config=dataclasses.replace(config, text=text),
+    )
+
   def project(self, features: Float[Array, 'B N D']) -> Float[Array, 'B N M']:
     """Projects features to the decoder's width: the second cut point."""
     return siglip.project(self.params['img'], features)
@@ -251,23 +264,24 @@ class Model:
     x, cache = gemma.prefill(
       config, llm, x, positions, valid, last, cache_dtype
     )
+    new = jnp.arange(max_tokens, dtype=jnp.int32)
+    new = (prefix.end + length)[:, None] + new
+    at = jnp.concatenate([positions, new], axis=1)  # Of the slots.
     start = decoding.Start(
       logits=gemma.unembed(config, llm, x),
-      cache=gemma.extend(cache, max_tokens),
+      cache=(gemma.extend(cache, max_tokens), at),
       visible=jnp.pad(valid, ((0, 0), (0, max_tokens))),
       position=prefix.end + length,
     )
     layers, method = gemma.unstack(config, llm), method or decoding.Greedy()
-    new = start.position[:, None] + jnp.arange(max_tokens, dtype=jnp.int32)
-    at = jnp.concatenate([positions, new], axis=1)
 
     def step(token, position, cache, slot, mask):
+      cache, at = cache
       if config.window:
-        keys = jnp.repeat(at, method.beams, axis=0)
-        mask = mask & (position[:, None] - keys < config.window), mask
+        mask = mask & (position[:, None] - at < config.window), mask
       x = gemma.embed(llm, token)
       x, cache = gemma.step(config, layers, x, position, cache, slot, mask)
-      return gemma.unembed(config, llm, x), cache
+      return gemma.unembed(config, llm, x), (cache, at)
 
     return decoding.generate(
       step, start, max_tokens, eos, method, key, halvings

@@ -206,12 +206,10 @@ def encode(
   x = stem(config, params, images) + params['pos_embedding']
   blocks = params['Transformer']['encoderblock']
 
-  def body(x, layer):
+  def body(x, layer, _):
     return linen.apply(Block(config), layer, x), None
 
-  x, _ = jax.lax.scan(
-    body, x, blocks, unroll=config.depth if config.unroll else 1
-  )
+  x, _ = linen.scan_layers(body, x, blocks, config.depth, config.unroll)
   norm = nn.LayerNorm(epsilon=1e-6)
   return linen.apply(norm, params['Transformer']['encoder_norm'], x)
 

@@ -1,0 +1,167 @@
+"""The layers of Gemma 1 and Gemma 2: what `gemma` is made of.
+
+Axes as in `gemma`.
+"""
+
+import dataclasses
+
+from flax import linen as nn
+from jax import numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from collab_jax.models import attention, linen
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+  """Dimensions of the decoder.
+
+  Attributes:
+    width: M, numbers per token.
+    depth: Number of layers.
+    mlp_dim: Hidden width of each of the two MLP branches.
+    num_heads: Query heads.
+    num_kv_heads: Key-value heads; divides num_heads.
+    head_dim: Numbers per head, even.
+    vocab_size: Rows of the embedding table.
+    norm_eps: Added to the mean square in RMSNorm.
+    attn_softcap: Gemma 2's cap on the attention scores, or None.
+    final_softcap: Gemma 2's cap on the logits, or None.
+    post_norms: Gemma 2's norms after attention and MLP.
+    query_scale: Factor on the queries; None means head_dim ** -0.5.
+    window: Keys that text sees in layers 0, 2, ..., as Hugging Face runs Gemma
+      2; None for all, as big_vision trained PaliGemma 2.
+    unroll: Trace each layer on its own: faster for small models, slower to
+      compile for deep ones.
+    transposed: The layers are apart, in a tuple, and their weights' axes are in
+      `ORDERS`: see `arrange`.
+  """
+
+  width: int
+  depth: int
+  mlp_dim: int
+  num_heads: int
+  num_kv_heads: int
+  head_dim: int
+  vocab_size: int
+  norm_eps: float = 1e-6
+  attn_softcap: float | None = None
+  final_softcap: float | None = None
+  post_norms: bool = False
+  query_scale: float | None = None
+  window: int | None = None
+  unroll: bool = False
+  transposed: bool = False
+
+  def __post_init__(self):
+    if self.num_heads % self.num_kv_heads:
+      raise ValueError(
+        f'num_heads {self.num_heads} is not a multiple of num_kv_heads'
+        f' {self.num_kv_heads}'
+      )
+
+
+# The axes of a layer's weights with those last over which they are summed.
+ORDERS = {
+  'attn/q_einsum/w': (0, 2, 1),
+  'attn/kv_einsum/w': (0, 1, 3, 2),
+  'attn/attn_vec_einsum/w': (2, 0, 1),
+  'mlp/gating_einsum': (0, 2, 1),
+  'mlp/linear': (1, 0),
+}
+
+
+class Attention(nn.Module):
+  """Projections around `attention.grouped`."""
+
+  config: Config
+
+  def setup(self):
+    """Names the weights."""
+    c = self.config
+    q, e = c.num_heads, c.head_dim
+
+    def weight(name, shape, fan_in):
+      order = ORDERS[f'attn/{name}/w'] if c.transposed else None
+      return linen.Einsum(shape, fan_in, order)
+
+    self.q_einsum = weight('q_einsum', (q, c.width, e), c.width)
+    kv = (2, c.num_kv_heads, c.width, e)
+    self.kv_einsum = weight('kv_einsum', kv, c.width)
+    self.attn_vec_einsum = weight('attn_vec_einsum', (q, e, c.width), q * e)
+
+  def _product(self, spec, x, w):
+    return linen.product(x, w(), spec, self.config.transposed)
+
+  def keys_values(
+    self, x: Float[Array, 'B T D'], positions: Int[Array, 'B T']
+  ) -> tuple[Float[Array, 'B K E T'], Float[Array, 'B K T E']]:
+    """Returns the keys (after RoPE) and values of x."""
+    kv = self._product('BTD,cKDE->BTcKE', x, self.kv_einsum)
+    k, v = jnp.moveaxis(kv, 2, 0)
+    k = attention.rope(k, positions)
+    return k.transpose(0, 2, 3, 1), jnp.swapaxes(v, 1, 2)
+
+  def __call__(self, x, positions, k, v, mask) -> Float[Array, 'B T D']:
+    """Attends from x to keys and values."""
+    c = self.config
+    q = self._product('BTD,QDE->BTQE', x, self.q_einsum)
+    q = attention.rope(q, positions)
+    scale = c.query_scale or c.head_dim**-0.5
+    out = attention.grouped(q * scale, k, v, mask, c.attn_softcap)
+    return self._product('BTQE,QED->BTD', out, self.attn_vec_einsum)
+
+
+class FeedForward(nn.Module):
+  """The gated MLP."""
+
+  config: Config
+
+  @nn.compact
+  def __call__(self, x: Float[Array, 'B T D']) -> Float[Array, 'B T D']:
+    """Returns gelu(x gate) * (x up), projected back."""
+    d, f = self.config.width, self.config.mlp_dim
+    init, transposed = nn.initializers.normal, self.config.transposed
+
+    def weight(name, shape):
+      order = ORDERS[f'mlp/{name}'] if transposed else None
+      return self.param(
+        name, init(shape[-2] ** -0.5), linen.turned(shape, order)
+      )
+
+    w = weight('gating_einsum', (2, d, f))
+    if transposed:
+      both = linen.product(x, w, 'BTD,cDF->BTcF', transposed=True)
+      gate, up = both[..., 0, :], both[..., 1, :]
+    else:
+      gate, up = x @ w[0], x @ w[1]
+    y = nn.gelu(gate, approximate=True) * up
+    return linen.product(y, weight('linear', (f, d)), 'BTF,FD->BTD', transposed)
+
+
+class Block(nn.Module):
+  """One decoder layer."""
+
+  config: Config
+
+  def setup(self):
+    """Names the parts."""
+    c = self.config
+    self.pre_attention_norm = linen.RMSNorm(c.norm_eps)
+    self.attn = Attention(c)
+    self.pre_ffw_norm = linen.RMSNorm(c.norm_eps)
+    self.mlp = FeedForward(c)
+    if c.post_norms:
+      self.post_attention_norm = linen.RMSNorm(c.norm_eps)
+      self.post_ffw_norm = linen.RMSNorm(c.norm_eps)
+
+  def keys_values(self, x, positions):
+    """Returns what this layer caches for the residual stream x."""
+    return self.attn.keys_values(self.pre_attention_norm(x), positions)
+
+  def __call__(self, x, positions, k, v, mask) -> Float[Array, 'B T D']:
+    """Returns the residual stream of x, which attends to k and v."""
+    y = self.attn(self.pre_attention_norm(x), positions, k, v, mask)
+    x = x + (self.post_attention_norm(y) if self.config.post_norms else y)
+    y = self.mlp(self.pre_ffw_norm(x))
+    return x + (self.post_ffw_norm(y) if self.config.post_norms else y)
