@@ -180,7 +180,8 @@ class Model:
     config = self.config
     text = dataclasses.replace(config.text, transposed=True)
     llm = gemma.arrange(config.text, self.params['llm'])
-    return self.replace(
+    return dataclasses.replace(
+      self,
       params=self.params | {'llm': llm},
       config=dataclasses.replace(config, text=text),
     )

@@ -1,0 +1,122 @@
+"""A decoder whose weights lie transposed, layer by layer."""
+
+import dataclasses
+import functools
+
+import jax
+from jax import numpy as jnp
+import numpy as np
+import pytest
+
+from benchmarks import parity
+from collab_jax import checkpoints
+from collab_jax.models import decoding, linen, paligemma
+
+SOURCES = ('model.npz', 'model.f16.npz', 'model.bf16.npz')
+FOLDERS = ('hf_new', 'hf_old_sharded', 'hf_saved')
+
+
+@functools.cache
+def golden(name):
+  return parity.load_golden(name)
+
+
+@functools.cache
+def load(name, source, layout):
+  folder = parity.GOLDEN / name
+  config = None if source in FOLDERS else folder / 'config_bv.json'
+  return checkpoints.load(folder / source, config=config, layout=layout)
+
+
+@pytest.mark.parametrize('source', SOURCES + FOLDERS)
+@pytest.mark.parametrize('name', parity.MODELS)
+def test_every_format_is_read_transposed(name, source):
+  want = load(name, source, 'stacked').arranged()
+  got = load(name, source, 'transposed')
+  assert got.config == want.config
+  assert jax.tree.structure(got.params) == jax.tree.structure(want.params)
+  jax.tree.map(np.testing.assert_array_equal, got.params, want.params)
+  plain = dataclasses.replace(got.config.text, transposed=False)
+  assert got.config.to_dict() == (
+    dataclasses.replace(got.config, text=plain).to_dict()
+  )
+
+
+@pytest.mark.parametrize('part', [parity.whole_sequences, parity.greedy])
+@pytest.mark.parametrize('name', parity.MODELS)
+def test_recorded_arrays(name, part):
+  got = part(load(name, 'model.npz', 'transposed'), golden(name))
+  got.pop('bf16w/text_logits', None)  # Of other weights.
+  for array, value in got.items():
+    want, atol = golden(name)[array], parity.tolerance(array)
+    np.testing.assert_allclose(value, want, rtol=0, atol=atol, err_msg=array)
+
+
+@pytest.mark.parametrize('name', parity.MODELS)
+def test_bfloat16_rounds_what_it_multiplies(name):
+  """Rounding the activations adds no more than rounding the weights does."""
+  full = golden(name)['full/text_logits']
+  rounded = np.abs(golden(name)['bf16w/text_logits'] - full).max()
+  model = load(name, 'model.bf16.npz', 'transposed')
+  got = parity.whole_sequences(model, golden(name))['full/text_logits']
+  difference = np.abs(got - golden(name)['bf16w/text_logits']).max()
+  assert 1e-3 < difference < rounded
+
+
+def test_one_row_of_bfloat16():
+  key = jax.random.key(0)
+  w = jax.random.normal(key, (48, 32), jnp.bfloat16)
+  x = jax.random.normal(key, (3, 32))
+  want = np.asarray(x.astype(jnp.bfloat16), np.float64) @ np.asarray(
+    w.T, np.float64
+  )
+  # Products of bfloat16 are exact in float32, and 32 of them are added.
+  for rows in (1, 2, 3):
+    got = linen.linear(x[:rows], w)
+    assert got.dtype == jnp.float32
+    np.testing.assert_allclose(got, want[:rows], rtol=0, atol=2e-5)
+
+
+def test_windows_when_rows_are_halved():
+  model = load('pg2_56', 'hf_new', 'transposed')
+  text = dataclasses.replace(model.config.text, window=8)
+  model = model.replace(config=dataclasses.replace(model.config, text=text))
+  zimg = model.project(model.encode_image(golden('pg2_56')['inputs/images']))
+  zimg = jnp.concatenate([zimg, zimg[::-1] * 0.5])
+  tokens = jnp.tile(jnp.array([[2, 5, 6]]), (len(zimg), 1))
+
+  @functools.partial(jax.jit, static_argnums=(0, 1, 2))
+  def run(eos, method, halvings):
+    return model.generate(
+      zimg, tokens, tokens > 0, 12, eos, method, halvings=halvings
+    )
+
+  whole = np.asarray(run(-1, None, 0))
+  eos = int(np.bincount(whole[:, 2:6].ravel()).argmax())  # Ends some early.
+  for method in (decoding.Greedy(), decoding.Beam(2)):
+    want = run(eos, method, 0)
+    np.testing.assert_array_equal(run(eos, method, 2), want)
+
+
+def test_layouts(tmp_path):
+  folder = parity.GOLDEN / 'pg1_56' / 'hf_new'
+  with pytest.raises(ValueError, match="layout: got 'rows', expected one of"):
+    checkpoints.load(folder, layout='rows')
+  # Small ones are left alone, and an edge has no decoder to take apart.
+  assert not checkpoints.load(folder).config.text.transposed
+  edge = checkpoints.load(folder, part='edge', layout='transposed')
+  assert 'llm' not in edge.params
+  assert isinstance(edge.config, paligemma.Config)
+
+
+def test_embedding_has_a_gradient():
+  model = load('pg1_56', 'model.npz', 'stacked')
+  tokens = jnp.array([[2, 5, 6]])
+  zimg = jnp.zeros((1, 16, model.config.text.width))
+
+  def score(params):
+    changed = model.replace(params=params)
+    return changed.logits(zimg, tokens, jnp.zeros_like(tokens))[0, 0].max()
+
+  table = jax.grad(score)(model.params)['llm']['embedder']['input_embedding']
+  assert np.abs(table[5]).max() > 0
