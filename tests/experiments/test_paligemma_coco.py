@@ -8,6 +8,7 @@ import dataclasses
 import json
 import os
 from pathlib import Path
+import re
 import signal
 import subprocess
 import sys
@@ -273,3 +274,26 @@ def test_decodings_are_checked_before_work_begins(tmp_path):
   with pytest.raises(ValueError, match=r"got 'beem2'.*did you mean 'beam'"):
     experiment.evaluate(config, tmp_path / 'records.jsonl')
   assert not list(tmp_path.iterdir())
+
+
+def test_the_page_has_the_estimates():
+  done = subprocess.run(
+    [sys.executable, 'tools/estimate.py'],
+    cwd=ROOT,
+    env={**os.environ, 'PYTHONPATH': str(ROOT)},
+    capture_output=True,
+    text=True,
+    check=True,
+  )
+  page = (ROOT / 'docs/reproduce.md').read_text()
+  for block in done.stdout.strip().split('\n\n'):
+    assert block in page
+
+
+def test_the_page_s_commands_are_understood():
+  page = (ROOT / 'docs/reproduce.md').read_text().replace('\\\n', ' ')
+  found = re.findall(r'--config=configs/paligemma_coco.py:(\S+)(.*)', page)
+  assert len(found) == 4
+  for arg, rest in found:
+    config = paligemma_coco.get_config(arg)
+    config_lib.check_overrides(config, rest.split())
