@@ -10,6 +10,7 @@ from jaxtyping import Array, Bool, Float, Int
 import numpy as np
 
 from collab_jax import message as messages
+from collab_jax.models import decoding as decoding_lib
 from collab_jax.models import paligemma
 from collab_jax.models import tokenizer as tokenizer_lib
 
@@ -35,14 +36,30 @@ def bucket(prefix: messages.Prefix) -> messages.Prefix:
   )
 
 
-@functools.partial(jax.jit, static_argnames='max_tokens')
-def _generate(model, prefix, tokens, mask, max_tokens):
+@functools.partial(jax.jit, static_argnames=('max_tokens', 'method'))
+def _generate(model, prefix, tokens, mask, key, max_tokens, method):
   # On a CPU a step's time grows with the rows; elsewhere the weights' reading
   # is what it takes. Measured at 64 rows: a quarter less time for a caption.
   many = len(tokens) >= 32 and jax.default_backend() == 'cpu'
   return model.generate(
-    prefix, tokens, mask, max_tokens, halvings=2 if many else 0
+    prefix,
+    tokens,
+    mask,
+    max_tokens,
+    method=method,
+    key=key,
+    halvings=2 if many else 0,
   )
+
+
+# Folded into the keys of the captions, so that they are not the quantizers'.
+_DRAWS = 1
+
+
+@jax.jit
+def _row_keys(seed, ids):
+  key = jax.random.fold_in(jax.random.key(seed), _DRAWS)
+  return jax.vmap(functools.partial(jax.random.fold_in, key))(ids)
 
 
 class Captioner:
@@ -52,6 +69,8 @@ class Captioner:
     model: The model, of which only `llm` is used.
     max_tokens: Longest caption in tokens.
     prompt: The prompt where a call gives none.
+    method: How tokens are chosen.
+    uses_key: Whether another key may give other captions.
   """
 
   def __init__(
@@ -59,27 +78,34 @@ class Captioner:
     model: paligemma.Model,
     max_tokens: int = 32,
     prompt: str = 'caption en',
+    decoding: str | decoding_lib.Method = 'greedy',
   ):
-    """Binds a model and its decoding settings; decoding is greedy.
+    """Binds a model and its decoding settings.
 
     Args:
       model: From `collab_jax.load`.
       max_tokens: Longest caption in tokens, at least 1.
       prompt: Default prompt, without the newline that ends it.
+      decoding: 'greedy', 'beam2', 'sample(temperature=0.7,top_p=0.9)', as
+        `collab_jax.models.decoding.make` reads it, or such a method.
 
     Raises:
-      ValueError: max_tokens is below 1.
+      ValueError: max_tokens is below 1, or there is no such decoding.
     """
     if max_tokens < 1:
       raise ValueError(f'max_tokens: got {max_tokens}, expected at least 1')
     self.model = model
     self.max_tokens = max_tokens
     self.prompt = prompt
+    if isinstance(decoding, str):
+      decoding = decoding_lib.make(decoding)
+    self.method = decoding
+    self.uses_key = decoding.uses_key
 
   def describe(self) -> dict[str, Any]:
     """The settings as plain values."""
     return {
-      'decoding': 'greedy',
+      'decoding': decoding_lib.name(self.method),
       'max_tokens': self.max_tokens,
       'prompt': self.prompt,
     }
@@ -88,18 +114,21 @@ class Captioner:
     self,
     prefix: messages.Prefix | Float[Array, 'B N M'],
     prompt: str | Sequence[str] | None = None,
+    key: jax.Array | None = None,
   ) -> list[str]:
     """Captions a batch.
 
     Args:
       prefix: From a codec's `decode`, or projected features.
       prompt: One prompt for all, or one per row; None takes the default.
+      key: Random key, needed where the decoding draws: one, or one per row.
 
     Returns:
       One caption per row.
 
     Raises:
-      ValueError: There are not as many prompts as rows.
+      ValueError: There are not as many prompts as rows, or no key to draw
+        with.
     """
     padded: messages.Prefix = bucket(paligemma.as_prefix(prefix))
     rows = len(padded.x)
@@ -110,9 +139,27 @@ class Captioner:
     tokenizer = self._tokenizer()
     tokens, mask = self.tokenize(prompts)
     ids = jax.device_get(
-      _generate(self.model, padded, tokens, mask, self.max_tokens)
+      _generate(
+        self.model, padded, tokens, mask, key, self.max_tokens, self.method
+      )
     )
     return [tokenizer.decode(row) for row in ids.tolist()]
+
+  def keys(self, seed: int, image_ids: Sequence[int]) -> jax.Array | None:
+    """One key per picture, whatever batch it is in.
+
+    Args:
+      seed: Of the pass.
+      image_ids: Of the rows.
+
+    Returns:
+      What a call takes as `key`; None where nothing is drawn.
+    """
+    if not self.uses_key:
+      return None
+    # Folding an id in uses its low 32 bits.
+    ids = np.asarray([i & 0xFFFFFFFF for i in image_ids], np.uint32)
+    return _row_keys(seed, ids)
 
   def tokenize(
     self, prompts: Sequence[str]

@@ -1,4 +1,8 @@
-"""Arguments of config files: `configs/tradeoff.py:k=8,mode=tiny`."""
+"""What config files say in words.
+
+Their arguments, `configs/tradeoff.py:k=8,mode=tiny`, and fields such as
+'kmeans(init=++)'.
+"""
 
 from collections.abc import Iterable, Mapping
 import difflib
@@ -15,6 +19,11 @@ Value = bool | int | float | str
 Fields = Mapping[str, Any] | ml_collections.ConfigDict
 
 _BOOLEANS = {'true': True, 'false': False, '1': True, '0': False}
+
+
+_CALL = re.compile(r'(?P<name>[^()]+)(?:\((?P<settings>[^()]*)\))?')
+_INT = re.compile(r'-?\d+')
+_FLOAT = re.compile(r'-?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?')
 
 
 class ConfigError(flags.Error):
@@ -58,6 +67,45 @@ def parse(
     if isinstance(allowed, tuple) and values[name] not in allowed:
       raise ConfigError(f'got {name}={text}{suggest(text, map(str, allowed))}')
   return values
+
+
+def call(
+  text: str, what: str, example: str, reserved: Iterable[str] = ()
+) -> tuple[str, dict[str, Any]]:
+  """Reads a thing with settings, as fields of a config hold it.
+
+  Args:
+    text: For instance 'kmeans(init=++)' or 'pool'.
+    what: What to call it in errors.
+    example: What to show in errors.
+    reserved: Settings that it may not have.
+
+  Returns:
+    Its name and settings; numbers become int or float.
+
+  Raises:
+    ValueError: It is not of that form.
+  """
+  match = _CALL.fullmatch(text.strip())
+  settings: dict[str, Any] = {}
+  for part in filter(None, ((match and match['settings']) or '').split(',')):
+    name, equals, value = part.strip().partition('=')
+    if not equals or name in settings or name in reserved:
+      match = None
+      break
+    settings[name] = (
+      int(value)
+      if _INT.fullmatch(value)
+      else float(value)
+      if _FLOAT.fullmatch(value)
+      else value
+    )
+  if not match:
+    raise ValueError(
+      f"{what}: got {text!r}, expected 'name' or 'name(setting=value,...)',"
+      f' for instance {example!r}'
+    )
+  return match['name'], settings
 
 
 def define(

@@ -1,14 +1,12 @@
 """The paper's experiment, from a config to files: what the launchers call."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 import contextlib
 import ctypes
 import json
 import logging
 import os
 from pathlib import Path
-import re
-import runpy
 import sys
 import textwrap
 from typing import Any, cast
@@ -27,10 +25,9 @@ from collab_jax import (
   provenance,
   quantizers,
 )
+from collab_jax import config as config_lib
 from collab_jax import data as datasets
-from collab_jax.models import paligemma
-
-_METHOD = re.compile(r'(?P<name>[^()]+)(?:\((?P<settings>[^()]*)\))?')
+from collab_jax.models import decoding, paligemma, zoo
 
 
 def parse_method(text: str) -> tuple[str, dict[str, Any]]:
@@ -40,25 +37,12 @@ def parse_method(text: str) -> tuple[str, dict[str, Any]]:
     text: For instance 'kmeans(init=++)', 'pool' or 'pkg.mod:Class(bits=4)'.
 
   Returns:
-    Its name and settings; whole numbers become int.
+    Its name and settings; numbers become int or float.
 
   Raises:
     ValueError: It is not of that form.
   """
-  match = _METHOD.fullmatch(text.strip())
-  settings = {}
-  for part in filter(None, ((match and match['settings']) or '').split(',')):
-    name, equals, value = part.strip().partition('=')
-    if not equals or name in ('k', 'name', *settings):
-      match = None
-      break
-    settings[name] = int(value) if re.fullmatch(r'-?\d+', value) else value
-  if not match:
-    raise ValueError(
-      f"method: got {text!r}, expected 'name' or 'name(setting=value,...)',"
-      " for instance 'kmeans(init=++)'"
-    )
-  return match['name'], settings
+  return config_lib.call(text, 'method', 'kmeans(init=++)', ('k', 'name'))
 
 
 def make_method(text: str, k: int) -> quantizers.Quantizer:
@@ -107,17 +91,71 @@ def check(config: ml_collections.ConfigDict) -> None:
   """Checks what would otherwise be refused late; nothing is loaded.
 
   Args:
-    config: From configs/tradeoff.py.
+    config: From configs/tradeoff.py or configs/paligemma_coco.py.
 
   Raises:
     ValueError: A setting of the report is out of range, or there is no such
-      data set or quantizer.
+      data set, quantizer or decoding.
     ImportError: A quantizer's module cannot be imported.
   """
   fields = cast(Any, config)
   evaluation.check_draws(fields.resamples, fields.level, fields.seed)
   make_quantizers(config)
+  decoding.make(fields.decoding)
   make_data(config)
+
+
+def load_model(config: ml_collections.ConfigDict) -> paligemma.Model:
+  """The model that a config asks for, with what writes and reads its text.
+
+  Args:
+    config: Its fields `model`, `model_path`, `tokenizer` and `dtype` are the
+      arguments of `checkpoints.load`, '' for None; `res` is the side of its
+      pictures in pixels, 0 for whatever it is.
+
+  Returns:
+    The model.
+
+  Raises:
+    ValueError: It needs a path, has no tokenizer, or has pictures of another
+      size; else as `checkpoints.load`.
+    FileNotFoundError: A file is missing.
+  """
+  fields = cast(Any, config)
+  name, path = fields.model, fields.model_path or None
+  if path is None and name in zoo.NAMES and not Path(name).exists():
+    raise ValueError(
+      f'model_path: is empty, expected the npz or folder of {name}, as in'
+      f' --config.model_path=/path/to/{name}\n{zoo.describe(name)}'
+    )
+  own = checkpoints.config_of(name) if path is None else zoo.card(name).config
+  if fields.res not in (0, own.vision.image_size):
+    raise ValueError(
+      f'res: got {fields.res}, the pictures of {name} have'
+      f' {own.vision.image_size} px'
+    )
+  model = checkpoints.load(
+    name,
+    path,
+    tokenizer=fields.tokenizer or None,
+    dtype=fields.dtype or None,
+  )
+  if model.tokenizer is None:
+    raise ValueError(
+      f'tokenizer: is empty, and there is none beside {path or name}; expected'
+      ' as in --config.tokenizer=/path/to/paligemma_tokenizer.model'
+    )
+  return model
+
+
+def make_captioner(
+  config: ml_collections.ConfigDict, model: paligemma.Model
+) -> captioning.Captioner:
+  """The captioner that a config asks for."""
+  fields = cast(Any, config)
+  return captioning.Captioner(
+    model, fields.max_tokens, fields.prompt, fields.decoding
+  )
 
 
 def make_data(config: ml_collections.ConfigDict, size: int = 224):
@@ -141,7 +179,7 @@ def evaluate(
   """Makes the records of a config, or what is missing of them.
 
   Args:
-    config: From configs/tradeoff.py.
+    config: From configs/tradeoff.py or configs/paligemma_coco.py.
     path: JSONL file of the records.
     progress: Show a bar.
 
@@ -150,10 +188,10 @@ def evaluate(
   """
   check(config)
   fields = cast(Any, config)
-  model = checkpoints.load(fields.model)
+  model = load_model(config)
   return evaluation.evaluate(
     make_codecs(config, model),
-    captioner=captioning.Captioner(model, fields.max_tokens, fields.prompt),
+    captioner=make_captioner(config, model),
     data=make_data(config, model.config.vision.image_size),
     seeds=tuple(fields.seeds),
     path=path,
@@ -198,7 +236,8 @@ def report(
     'rows': rows,
   }
   write_json(workdir / 'summary.json', summary)
-  text = [evaluation.pivot(rows), '']
+  shown = evaluation.pivot if evaluation.curves(rows) else evaluation.scores
+  text = [shown(rows), '']
   for line in findings:
     text += textwrap.wrap(line, 78, subsequent_indent='  ')
   return '\n'.join(text)
@@ -211,60 +250,6 @@ def write_json(path: str | os.PathLike[str], value: Any):
   draft = path.with_name(path.name + '.draft')
   draft.write_text(json.dumps(value, indent=1) + '\n')
   draft.replace(path)
-
-
-def work_units(
-  config: ml_collections.ConfigDict, sweep: Callable[[Callable, Any], None]
-) -> list[ml_collections.ConfigDict]:
-  """The configs of a sweep.
-
-  Args:
-    config: What the units have in common.
-    sweep: Called as sweep(add, config); calls add(field=value), once a unit.
-
-  Returns:
-    One config per unit.
-
-  Raises:
-    AttributeError: A field that the config does not have.
-  """
-  units = []
-
-  def add(**fields):
-    unit = config.copy_and_resolve_references().lock()
-    for name, value in fields.items():
-      setattr(unit, name, value)
-    units.append(unit)
-
-  sweep(add, config)
-  return units
-
-
-def load_sweep(path: str | os.PathLike[str]) -> Callable[[Any, Any], None]:
-  """Reads the function `sweep` of a config file.
-
-  Args:
-    path: The file; arguments after a colon are left aside.
-
-  Returns:
-    The function.
-
-  Raises:
-    ValueError: The file has none.
-  """
-  file = os.fspath(path).partition(':')[0]
-  sweep = runpy.run_path(file).get('sweep')
-  if sweep is None:
-    raise ValueError(f'{path} has no function sweep(add)')
-  return sweep
-
-
-def parse_shard(text: str) -> tuple[int, int]:
-  """Reads 'i/n', 0 <= i < n."""
-  match = re.fullmatch(r'(\d+)/(\d+)', text)
-  if not match or int(match[1]) >= int(match[2]):
-    raise ValueError(f'shard: got {text!r}, expected i/n with 0 <= i < n')
-  return int(match[1]), int(match[2])
 
 
 def headline(config: ml_collections.ConfigDict) -> str:
@@ -285,8 +270,8 @@ def headline(config: ml_collections.ConfigDict) -> str:
 def draw_fig2(config: ml_collections.ConfigDict, stem: Path):
   """Saves Fig. 2 of a picture with many things in it."""
   fields = cast(Any, config)
-  model = checkpoints.load(fields.model)
-  captioner = captioning.Captioner(model, fields.max_tokens, fields.prompt)
+  model = load_model(config)
+  captioner = make_captioner(config, model)
   data = make_data(config, model.config.vision.image_size)
   examples = [data[i] for i in range(min(24, len(data)))]
   best = max(examples, key=lambda e: len(e.captions[0]))

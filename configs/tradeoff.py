@@ -16,9 +16,13 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   mode = config_lib.parse(arg, mode=MODES)['mode']
   config = ml_collections.ConfigDict()
 
-  # A name out of collab_jax.checkpoints.NAMES, or a folder with model.npz,
-  # config.json and tokenizer.model.
+  # A name out of collab_jax.checkpoints.NAMES; a folder that says its
+  # dimensions and has a tokenizer; or a released model's name, with its path.
   config.model = 'tiny'
+  config.model_path = ''
+  config.tokenizer = ''  # Where it is not beside the weights.
+  config.dtype = ''  # To hold the weights in; '' for the stored one.
+  config.res = 0  # Side of the pictures in pixels, 0 for the model's.
   # 'scenes', or a dataset on disk: 'coco', 'flickr30k', 'jsonl' or 'tfds'.
   config.data = 'scenes'
   config.data_dir = ''  # The dataset's folder.
@@ -45,6 +49,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
 
   config.prompt = 'caption en'
   config.max_tokens = 34
+  config.decoding = 'greedy'  # Or 'beam2', 'sample(temperature=0.7)'.
   config.batch_size = 64
   config.workers = 2  # Passes at a time.
 

@@ -28,11 +28,12 @@ def main(argv):
     evaluation.check_draws(_RESAMPLES.value, _LEVEL.value, seed=0)
     paths = [p for r in _RECORDS.value for p in sorted(glob.glob(r)) or [r]]
     records = evaluation.read_records(*paths)
-    sources = {(r.get('model'), r.get('data')) for r in records}
+    fields = ('model', 'data', 'decoding')
+    sources = {tuple(str(r.get(f, 'greedy')) for f in fields) for r in records}
     if len(sources) > 1:
       raise ValueError(
-        f'records of several models or data sets: {sorted(sources)}; draw'
-        ' them one by one'
+        'records of several models, data sets or decodings:'
+        f' {sorted(sources)}; draw them one by one'
       )
     workdir = Path(_WORKDIR.value or Path(paths[0]).parent)
     draws = {'resamples': _RESAMPLES.value, 'level': _LEVEL.value}

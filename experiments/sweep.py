@@ -13,7 +13,7 @@ from typing import Any, cast
 from absl import app, flags
 
 from collab_jax import config as config_lib
-from collab_jax import experiment
+from collab_jax import experiment, sweeps
 
 _CONFIG = config_lib.define('configs/tradeoff.py')
 _WORKDIR = flags.DEFINE_string('workdir', 'runs/sweep', 'Where to write.')
@@ -25,10 +25,10 @@ def main(argv):
   if argv[1:]:
     raise app.UsageError(f'unexpected arguments: {argv[1:]}')
   with experiment.launched():
-    first, count = experiment.parse_shard(_SHARD.value)
+    first, count = sweeps.parse_shard(_SHARD.value)
     flag = cast(Any, flags.FLAGS['config'])  # Of ml_collections.
-    sweep = experiment.load_sweep(flag.config_filename)
-    units = experiment.work_units(_CONFIG.value, sweep)
+    sweep = sweeps.load_sweep(flag.config_filename)
+    units = sweeps.work_units(_CONFIG.value, sweep)
     for unit in units:
       experiment.check(unit)
     folder = Path(_WORKDIR.value) / 'units'

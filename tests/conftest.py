@@ -28,6 +28,7 @@ jaxtyping.install_import_hook(
       'message',
       'config',
       'provenance',
+      'sweeps',
       'models',
       'quantizers',
       'wire',

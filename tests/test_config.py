@@ -118,3 +118,11 @@ def test_plain_mappings_can_be_checked():
   config.check_overrides(fields, ['--config.a[0]=1'])
   with pytest.raises(config.ConfigError, match=r'known: a, b, b\.c'):
     config.check_overrides({'a': 1, 'b': {'c': 2}}, ['--config.zzz=1'])
+
+
+def test_things_with_settings():
+  read = config.call(' a.b:C(n=-1, x=.5,y=1e-3,z=++) ', 'thing', 'pool')
+  assert read == ('a.b:C', {'n': -1, 'x': 0.5, 'y': 1e-3, 'z': '++'})
+  assert config.call('pool', 'thing', 'pool') == ('pool', {})
+  with pytest.raises(ValueError, match=r"thing: got 'a\(k=1\)'.*'pool'"):
+    config.call('a(k=1)', 'thing', 'pool', ('k',))

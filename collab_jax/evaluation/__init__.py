@@ -5,7 +5,7 @@ from collab_jax.evaluation.loop import evaluate
 from collab_jax.evaluation.records import SettingsError, read_records
 from collab_jax.evaluation.series import crossing, curves, full, label
 from collab_jax.evaluation.summary import check_draws, summarize
-from collab_jax.evaluation.tables import findings, pivot, samples, table
+from collab_jax.evaluation.tables import findings, pivot, samples, scores, table
 
 __all__ = [
   'BLIND',
@@ -20,6 +20,7 @@ __all__ = [
   'pivot',
   'read_records',
   'samples',
+  'scores',
   'summarize',
   'table',
 ]

@@ -34,6 +34,7 @@ class Blind:
     captioner: captioning.Captioner,
     kinds: Sequence[str],
     images: int,
+    seed: int = 0,
   ):
     """Prepares the wanted baselines.
 
@@ -41,6 +42,7 @@ class Blind:
       captioner: Whose model is used.
       kinds: Out of 'zeroed', 'mean' and 'shuffled'.
       images: Number of evaluated images.
+      seed: Of the captions, where the decoding draws.
 
     Raises:
       ValueError: An unknown kind, or a single image to shuffle.
@@ -53,6 +55,7 @@ class Blind:
     self.kinds = tuple(kinds)
     self._captioner = captioner
     self._images = images
+    self._seed = seed
     self._vectors = captioner.model.config.vision.num_tokens
     self._sum: Any = 0.0
     self._full: list[str] = []
@@ -70,11 +73,14 @@ class Blind:
       for kind in self.kinds
     }
 
-  def add(self, features: Float[Array, 'B N D'], count: int):
+  def add(
+    self, features: Float[Array, 'B N D'], image_ids: Sequence[int], count: int
+  ):
     """Takes in a batch; the batches come in the images' order.
 
     Args:
       features: Before the projection; the rows after `count` are padding.
+      image_ids: Of all rows.
       count: Number of images in the batch.
     """
     if 'mean' in self.kinds:
@@ -83,7 +89,7 @@ class Blind:
       for row in batch:
         self._sum = self._sum + row
     if 'shuffled' in self.kinds:
-      self._full += self._captions(features)[:count]
+      self._full += self._captions(features, image_ids)[:count]
 
   def captions(self) -> dict[str, list[str]]:
     """The captions of all images by name, after the last batch."""
@@ -101,7 +107,10 @@ class Blind:
     features = jnp.zeros((1, self._vectors, width))
     if kind == 'mean':
       features = jnp.asarray(self._sum / n, jnp.float32)[None]
-    return self._captions(features) * n
+    return self._captions(features, (0,)) * n
 
-  def _captions(self, features: Float[Array, 'B N D']) -> list[str]:
-    return self._captioner(_project(self._captioner.model, features))
+  def _captions(
+    self, features: Float[Array, 'B N D'], image_ids: Sequence[int]
+  ) -> list[str]:
+    key = self._captioner.keys(self._seed, image_ids)
+    return self._captioner(_project(self._captioner.model, features), key=key)

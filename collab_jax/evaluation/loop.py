@@ -1,56 +1,22 @@
 """Codecs in, one record per image, codec and seed out."""
 
 import collections
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent import futures
 import contextlib
 import dataclasses
 import os
-import time
 from typing import Any
 
 import jax
-from jax import numpy as jnp
-import numpy as np
 import tqdm
 
 from collab_jax import captioner as captioning
 from collab_jax import codecs as codecs_lib
 from collab_jax import data as datasets
+from collab_jax.evaluation import batches, sound
 from collab_jax.evaluation import blind as blinds
 from collab_jax.evaluation import records as files
-from collab_jax.evaluation import sound
-
-
-@jax.jit
-def _distortion(rebuilt, features):
-  """Mean squared error per number, one per image."""
-  return jnp.mean(jnp.square(rebuilt - features), axis=(1, 2))
-
-
-class _Batch:
-  """Some images, padded to the batch size with the last one."""
-
-  def __init__(self, examples: Sequence[datasets.Example], size: int):
-    self.examples = list(examples)
-    self.ids = [e.image_id for e in examples]
-    padding = [self.examples[-1]] * (size - len(self.examples))
-    self.images = np.stack([e.image for e in self.examples + padding])
-    self.padded_ids = self.ids + [e.image_id for e in padding]
-
-
-class _Clock:
-  """Seconds per image of each stage."""
-
-  def __init__(self, size: int, **seconds: float):
-    self.seconds = seconds
-    self._size = size
-
-  @contextlib.contextmanager
-  def __call__(self, stage: str) -> Iterator[None]:
-    start = time.perf_counter()
-    yield
-    self.seconds[stage] = round((time.perf_counter() - start) / self._size, 6)
 
 
 def evaluate(
@@ -71,7 +37,7 @@ def evaluate(
   bytes that were really packed and decoded. No record depends on the batch
   size, except for rounding (the order of additions): captions could differ in
   a tie, distortions in their last digits. Codecs that ignore the random key
-  run for the first seed only.
+  run for the first seed only, unless the captions are drawn with it.
 
   Args:
     codecs: What to compare; names must differ.
@@ -81,7 +47,7 @@ def evaluate(
     seeds: Each makes the random key of one more pass.
     path: JSONL file to append to. Records in it are not made again, so a
       killed run goes on where it stopped; a file made with another model,
-      data or decoding is refused.
+      data, way to resize pictures or decoding is refused.
     batch_size: Images at a time.
     workers: Passes at a time. Two keep a CPU's cores busier; each then takes
       longer, and says so in its 'seconds'.
@@ -92,8 +58,8 @@ def evaluate(
     The records: {'image_id', 'codec', 'name', 'seed', 'caption', 'references',
     'sent', 'vectors', 'ratio', 'bytes', 'total_bytes', 'distortion' (mean
     squared error per number, None where the grid is not rebuilt), 'seconds'
-    per image and stage, 'model', 'data', 'slots' (generated scenes only)},
-    ordered by codec, seed and image.
+    per image and stage, 'model', 'data', 'decoding', 'slots' (generated scenes
+    only)}, ordered by codec, seed and image.
 
   Raises:
     ValueError: No readable images, names that are not unique, or pictures of
@@ -107,11 +73,12 @@ def evaluate(
     raise ValueError(f'codecs given twice: {", ".join(twice)}')
   if not seeds or len(set(seeds)) < len(seeds):
     raise ValueError(f'seeds: got {seeds}, expected one or more, all different')
+  resizing = getattr(data, 'method', None)
   data = sound.sound(data, path, progress)
   for name, value in (('batch_size', batch_size), ('workers', workers)):
     if value < 1:
       raise ValueError(f'{name}: got {value}, expected at least 1')
-  blindfold = blinds.Blind(captioner, blind, len(data))
+  blindfold = blinds.Blind(captioner, blind, len(data), seeds[0])
   described |= blindfold.describe()
   model = captioner.model
   settings = {
@@ -123,10 +90,12 @@ def evaluate(
     'data': data.name,
     'captioner': captioner.describe(),
   }
+  if resizing is not None:
+    settings['preprocess'] = resizing
   passes = [
     (codec, seed)
     for codec in codecs
-    for seed in (seeds if codec.uses_key else seeds[:1])
+    for seed in (seeds if codec.uses_key or captioner.uses_key else seeds[:1])
   ]
   with contextlib.ExitStack() as stack:
     store = None
@@ -149,6 +118,7 @@ class _Run:
 
   def __init__(self, captioner, data, passes, blindfold, seed, store, workers):
     self.captioner = captioner
+    self.decoding = captioner.describe()['decoding']
     self.data = data
     self.passes = passes
     self.blindfold = blindfold
@@ -177,7 +147,8 @@ class _Run:
       prefix = codec.warm_up(size)
       if prefix.x.shape[1] not in lengths:
         lengths.add(prefix.x.shape[1])
-        self.captioner(prefix)
+        key = self.captioner.keys(self.seed, range(size))
+        self.captioner(prefix, key=key)
 
     for codec, _ in self.passes:
       name = codec.name
@@ -199,7 +170,7 @@ class _Run:
       examples = datasets.prefetch(self.data, ahead=2 * size)
       for start in range(0, len(self.data), size):
         count = min(size, len(self.data) - start)
-        batch = _Batch([next(examples) for _ in range(count)], size)
+        batch = batches.Batch([next(examples) for _ in range(count)], size)
         # The pictures themselves are not needed any more afterwards.
         self.examples += [
           dataclasses.replace(e, image=e.image[:0]) for e in batch.examples
@@ -219,7 +190,7 @@ class _Run:
       for e in self.examples
     ]
 
-  def _batch(self, batch: _Batch, bar):
+  def _batch(self, batch: batches.Batch, bar):
     todo = [
       (codec, seed)
       for codec, seed in self.passes
@@ -230,7 +201,7 @@ class _Run:
 
     def shared(codec):
       if codec.split not in encoded:
-        clock = _Clock(len(batch.images))
+        clock = batches.Clock(len(batch.images))
         with clock('encode'):
           x = jax.block_until_ready(codec.features(batch.images))
         encoded[codec.split] = x, clock.seconds['encode']
@@ -252,12 +223,13 @@ class _Run:
       bar.update(len(batch.ids))
     if self.blind_missing:
       identity = codecs_lib.FeatureCodec(self.captioner.model, 'identity')
-      self.blindfold.add(shared(identity)[0], len(batch.ids))
+      features = shared(identity)[0]
+      self.blindfold.add(features, batch.padded_ids, len(batch.ids))
     if self.store:
       self.store.sync()
 
   def _features(self, codec, seed, batch, features, seconds):
-    clock = _Clock(len(batch.images), encode=seconds)
+    clock = batches.Clock(len(batch.images), encode=seconds)
     with clock('quantize'):
       key = jax.random.key(seed)
       message = codec.quantize(features, key, batch.padded_ids)
@@ -265,24 +237,28 @@ class _Run:
     with clock('decode'):
       tokens, prefix = jax.block_until_ready(codec.rebuild(packets))
     with clock('caption'):
-      captions = self.captioner(prefix)
+      captions = self._captions(prefix, seed, batch)
     distortion = None
     if tokens.x.shape == features.shape:
-      values = jax.device_get(_distortion(tokens.x, features)).tolist()
+      values = jax.device_get(batches.distortion(tokens.x, features)).tolist()
       # Further digits are rounding's.
       distortion = [float(f'{value:.6g}') for value in values]
     return self._sent(codec, seed, batch, packets, captions, clock, distortion)
 
   def _pictures(self, codec, seed, batch):
-    clock = _Clock(len(batch.images))
+    clock = batches.Clock(len(batch.images))
     with clock('encode'):
       key = jax.random.key(seed)
       packets = codec.encode(batch.images, key, batch.padded_ids)
     with clock('decode'):
       prefix = jax.block_until_ready(codec.decode(packets))
     with clock('caption'):
-      captions = self.captioner(prefix)
+      captions = self._captions(prefix, seed, batch)
     return self._sent(codec, seed, batch, packets, captions, clock)
+
+  def _captions(self, prefix, seed, batch: batches.Batch) -> list[str]:
+    key = self.captioner.keys(seed, batch.padded_ids)
+    return self.captioner(prefix, key=key)
 
   def _sent(
     self, codec, seed, batch, packets, captions, clock, distortion=None
@@ -338,6 +314,7 @@ class _Run:
       'distortion': distortion,
       'model': self.captioner.model.config.name,
       'data': self.data.name,
+      'decoding': self.decoding,
     }
     if isinstance(self.data, datasets.Scenes):
       record['slots'] = datasets.slots(caption, example.info)

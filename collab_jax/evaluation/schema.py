@@ -8,6 +8,8 @@ from typing import Any
 Record = dict[str, Any]
 # The first record of each name, model and data, and where it stands.
 Known = dict[tuple[str, Any, Any], tuple[Record, str]]
+# What records without the field were decoded with: there was nothing else.
+DECODING = 'greedy'
 
 
 def _is_int(value: Any) -> bool:
@@ -61,6 +63,7 @@ _FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
 _OPTIONAL = {
   'model': (_is_text, 'a text'),
   'data': (_is_text, 'a text'),
+  'decoding': (_is_text, 'a text'),
   'slots': (_are_numbers, 'an object of numbers'),
 }
 
@@ -106,11 +109,12 @@ def agree(record: Record, where: str, known: Known) -> None:
   """
   of = record['name'], record.get('model'), record.get('data')
   first, place = known.setdefault(of, (record, where))
-  for field in ('codec', 'sent', 'vectors'):
-    if record[field] != first[field]:
+  for field in ('codec', 'sent', 'vectors', 'decoding'):
+    got, expected = (r.get(field, DECODING) for r in (record, first))
+    if got != expected:
       raise ValueError(
-        f'{where}: {field} of {record["name"]!r}: got'
-        f' {json.dumps(record[field])}, expected {json.dumps(first[field])} as'
-        f' in {place}; records of one name are made by one codec: read the'
-        ' files apart, or remove one of them'
+        f'{where}: {field} of {record["name"]!r}: got {json.dumps(got)},'
+        f' expected {json.dumps(expected)} as in {place}; records of one name'
+        ' are made by one codec and decoding: read the files apart, or remove'
+        ' one of them'
       )

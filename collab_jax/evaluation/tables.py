@@ -123,6 +123,31 @@ def pivot(rows: Sequence[Row]) -> str:
   return '\n'.join([*lines[:2], rule, *lines[2:], rule, align(rest)])
 
 
+def scores(rows: Sequence[Row]) -> str:
+  """All scores of the rows without a curve, a line each.
+
+  Args:
+    rows: From `summarize`.
+
+  Returns:
+    The lines. CIDEr is in percent, as papers have it.
+  """
+  head = ['', 'pictures', 'BLEU-1', 'BLEU-2', 'BLEU-3', 'BLEU-4', '']
+  lines = [[*head, 'CIDEr', 'ROUGE-L']]
+  lines += [
+    [
+      series.label(row),
+      str(row['images']),
+      *(f'{row[f"bleu{n}"]:.1f}' for n in (1, 2, 3, 4)),
+      f'+-{half(row):.1f}',
+      f'{100 * row["cider"]:.1f}',
+      f'{100 * row["rouge_l"]:.1f}',
+    ]
+    for row in ends(rows)
+  ]
+  return align(lines)
+
+
 def half(row: Row) -> float:
   """Half the width of a row's interval."""
   return (row['bleu4_high'] - row['bleu4_low']) / 2

@@ -6,11 +6,14 @@ Shapes are static: R = B * beams rows, max_tokens columns.
 """
 
 import dataclasses
+import re
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 from jax import numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
+
+from collab_jax import config
 
 PAD = 0
 
@@ -41,9 +44,10 @@ class Choice(NamedTuple):
 
 @runtime_checkable
 class Method(Protocol):
-  """A way to choose tokens."""
+  """A way to choose tokens, by drawing them if it uses a key."""
 
   beams: int
+  uses_key: bool
 
   def choose(
     self,
@@ -72,6 +76,7 @@ class Greedy:
   """Takes the most likely token; the first of equals."""
 
   beams = 1
+  uses_key = False
 
   def choose(self, logits, score, done, keys) -> Choice:
     """Returns the first maximum of each row."""
@@ -99,6 +104,7 @@ class Sample:
   top_p: float = 1.0
 
   beams = 1
+  uses_key = True
 
   def __post_init__(self):
     if self.temperature <= 0:
@@ -145,6 +151,8 @@ class Beam:
   beams: int = 2
   alpha: float = 0.0
 
+  uses_key = False
+
   def __post_init__(self):
     if self.beams < 1:
       raise ValueError(f'beams: got {self.beams}, expected at least 1')
@@ -167,6 +175,50 @@ class Beam:
   def rank(self, score, length):
     """Returns the length-normalized score."""
     return score / length.astype(jnp.float32) ** self.alpha
+
+
+NAMES: dict[str, type] = {'greedy': Greedy, 'sample': Sample, 'beam': Beam}
+
+
+def make(text: str) -> Method:
+  """Makes a method from its name.
+
+  Args:
+    text: 'greedy', 'beam2' (short for 'beam(beams=2)'), 'beam(beams=4,
+      alpha=0.6)', 'sample', 'sample(temperature=0.7,top_p=0.9)'.
+
+  Returns:
+    The method.
+
+  Raises:
+    ValueError: There is no such method or setting, or it is out of range.
+  """
+  short = re.fullmatch(r'beam(\d+)', text.strip())
+  words = f'beam(beams={short[1]})' if short else text
+  kind, settings = config.call(words, 'decoding', 'sample(top_p=0.9)')
+  if kind not in NAMES:
+    raise ValueError(f'decoding: got {text!r}{config.suggest(kind, NAMES)}')
+  known = {f.name: type(f.default) for f in dataclasses.fields(NAMES[kind])}
+  for name, value in settings.items():
+    if name not in known:
+      raise ValueError(
+        f'decoding: {kind} has no setting {name!r}{config.suggest(name, known)}'
+      )
+    if isinstance(value, str) or not isinstance(value, int | known[name]):
+      expected = 'a number' if known[name] is float else 'a whole number'
+      raise ValueError(f'decoding: {name}: got {value!r}, expected {expected}')
+    settings[name] = known[name](value)
+  return NAMES[kind](**settings)
+
+
+def name(method: Any) -> str:
+  """What `make` makes an equal method from, with all its settings."""
+  kinds = {kind: short for short, kind in NAMES.items()}
+  kind = type(method)
+  called = kinds.get(kind, f'{kind.__module__}:{kind.__qualname__}')
+  settings = dataclasses.asdict(method)
+  inside = ','.join(f'{key}={value}' for key, value in settings.items())
+  return f'{called}({inside})' if inside else called
 
 
 class _State(NamedTuple):

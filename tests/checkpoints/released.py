@@ -2,12 +2,15 @@
 
 import json
 import pathlib
+import shutil
 
 import numpy as np
+from safetensors import numpy as safetensors
 
-from collab_jax import checkpoints
+from collab_jax import checkpoints, data
 from collab_jax.checkpoints import trees
 from collab_jax.models import paligemma
+from collab_jax.training import vocabulary
 
 GOLDEN = pathlib.Path(__file__).parents[1] / 'golden'
 MODELS = ('pg1_56', 'pg2_56')
@@ -37,3 +40,45 @@ def edit_config(folder, change):
   fields = json.loads(path.read_text())
   change(fields)
   path.write_text(json.dumps(fields))
+
+
+def at_224(layout, folder):
+  """The recorded PaliGemma 1 with a table for 224 px, as one is downloaded.
+
+  Args:
+    layout: 'npz', which lies there with its dimensions in config.json; or
+      'huggingface', in three files with an index.
+    folder: Made.
+
+  Returns:
+    The folder.
+  """
+  table = np.random.default_rng(0).normal(0, 0.5, (256, 32)).astype('f')
+  if layout == 'npz':
+    folder.mkdir()
+    params = npz_of('pg1_56')
+    params['img']['pos_embedding'] = table[None]
+    checkpoints.save_npz(folder / 'pt_224.npz', params)
+    shutil.copy(GOLDEN / 'pg1_56/config_bv.json', folder / 'config.json')
+    edit_config(folder, lambda c: c.update(image_size=224, name='tiny-224'))
+    words = folder / 'paligemma_tokenizer.model'
+  else:
+    shutil.copytree(GOLDEN / 'pg1_56/hf_old_sharded', folder)
+    path = folder / SHARD.format(2)
+    tensors = safetensors.load_file(path)
+    place = 'vision_tower.vision_model.embeddings.position_embedding.weight'
+    assert tensors[place].shape == (16, 32)
+    safetensors.save_file(tensors | {place: table}, path)
+
+    def larger(config):
+      config['vision_config'] |= {'image_size': 224, 'num_image_tokens': 256}
+      config['text_config'] |= {'num_image_tokens': 256}
+
+    edit_config(folder, larger)
+    words = folder / 'tokenizer.model'
+  scenes = [data.sample('train', i) for i in range(100)]
+  texts = [
+    t for s in scenes for t in data.captions(s, np.random.default_rng(0))
+  ]
+  words.write_bytes(vocabulary.train_tokenizer([*texts, 'caption en'], 512))
+  return folder

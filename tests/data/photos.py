@@ -63,10 +63,10 @@ def coco(folder: Path, ids=range(1, 6), split: str = 'val2014') -> Path:
   return listing
 
 
-def karpathy(folder: Path, dataset: str = 'coco') -> Path:
-  """Karpathy's layout: two pictures in each split."""
+def karpathy(folder: Path, dataset: str = 'coco', each: int = 2) -> Path:
+  """Karpathy's layout: `each` pictures in each split."""
   images = []
-  splits = ['test', 'val', 'train', 'restval'] * 2
+  splits = ['test', 'val', 'train', 'restval'] * each
   for i, split in enumerate(splits):
     item = {'split': split, 'imgid': i, 'filename': f'{i}.jpg'}
     if dataset == 'coco':

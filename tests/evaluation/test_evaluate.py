@@ -30,12 +30,21 @@ def make_codecs(model):
   return [codecs.FeatureCodec(model, q) for q in chosen]
 
 
-def run(path=None, *, limit=10, batch_size=7, max_tokens=5, split='test', **kw):
+def run(
+  path=None,
+  *,
+  limit=10,
+  batch_size=7,
+  max_tokens=5,
+  split='test',
+  decoding='greedy',
+  **kw,
+):
   model = standin.small()
   settings = {'seeds': (0, 1), 'blind': BLIND, 'progress': False} | kw
   return evaluation.evaluate(
     make_codecs(model),
-    captioner=captioning.Captioner(model, max_tokens),
+    captioner=captioning.Captioner(model, max_tokens, decoding=decoding),
     data=data.scenes(split, limit=limit),
     path=path,
     batch_size=batch_size,
@@ -190,6 +199,29 @@ def test_other_settings_are_refused(whole, change, said):
   with pytest.raises(evaluation.SettingsError, match=said):
     run(path, **change)
   assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize('decoding', ['beam2', 'sample(temperature=2)'])
+def test_other_decodings(whole, decoding, tmp_path):
+  settings = {'limit': 5, 'decoding': decoding}
+  path = tmp_path / 'records.jsonl'
+  records = run(path, **settings)
+  assert_same(run(batch_size=2, **settings), records)
+  greedy = {files.key_of(r): r['caption'] for r in whole[0]}
+  told = {files.key_of(r): r['caption'] for r in records}
+  assert any(told[key] != greedy[key] for key in told if key in greedy)
+  drawn = decoding != 'beam2'
+  # Captions that are drawn are drawn for each seed, of all vectors too.
+  assert len(records) == 5 * (3 * 2 if drawn else 2 * 2 + 1) + 5 * 3
+  if drawn:
+    full = [
+      [c for (_, name, s), c in told.items() if (name, s) == ('identity', seed)]
+      for seed in (0, 1)
+    ]
+    assert full[0] != full[1]
+  said = 'captioner.decoding: the file has .* this run .greedy'
+  with pytest.raises(evaluation.SettingsError, match=said):
+    run(path, limit=5)
 
 
 def test_another_model_is_refused(whole):

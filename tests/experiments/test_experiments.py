@@ -10,7 +10,7 @@ import sys
 from PIL import Image
 import pytest
 
-from collab_jax import data, evaluation, experiment
+from collab_jax import data, evaluation, experiment, sweeps
 from collab_jax.models import paligemma
 from configs import tradeoff
 from tests import standin
@@ -142,13 +142,13 @@ STUB = paligemma.Model(
 def test_sweep_covers_the_config(methods):
   config = tradeoff.get_config()
   config.methods = methods or config.methods
-  units = experiment.work_units(config, tradeoff.sweep)
+  units = sweeps.work_units(config, tradeoff.sweep)
   assert sum((unit.methods for unit in units), ()) == config.methods
   assert [unit.full for unit in units] == [True] + [False] * len(config.methods)
   assert config.full
 
   with pytest.raises(AttributeError, match='method'):
-    experiment.work_units(config, lambda add, _: add(metods=()))
+    sweeps.work_units(config, lambda add, _: add(metods=()))
 
 
 @pytest.mark.parametrize(

@@ -198,3 +198,41 @@ def test_wrong_settings():
     decoding.Beam(0)
   with pytest.raises(ValueError, match='key'):
     write(2, decoding.Sample())
+
+
+@pytest.mark.parametrize(
+  ('text', 'method', 'name'),
+  [
+    ('greedy', decoding.Greedy(), 'greedy'),
+    ('beam2', decoding.Beam(2), 'beam(beams=2,alpha=0.0)'),
+    ('beam(beams=4,alpha=1)', decoding.Beam(4, 1.0), 'beam(beams=4,alpha=1.0)'),
+    ('sample', decoding.Sample(), 'sample(temperature=1.0,top_p=1.0)'),
+    (
+      ' sample(temperature=.7, top_p=0.9) ',
+      decoding.Sample(0.7, 0.9),
+      'sample(temperature=0.7,top_p=0.9)',
+    ),
+  ],
+)
+def test_methods_by_name(text, method, name):
+  assert decoding.make(text) == method
+  assert decoding.name(method) == name
+  assert decoding.make(name) == method
+  assert method.uses_key == name.startswith('sample')
+
+
+@pytest.mark.parametrize(
+  ('text', 'said'),
+  [
+    ('gredy', "got 'gredy'; did you mean 'greedy'"),
+    ('beam0', 'beams: got 0, expected at least 1'),
+    ('beam(2)', r"expected 'name' or 'name\(setting=value,...\)'"),
+    ('beam(beam=2)', "beam has no setting 'beam'; did you mean 'beams'"),
+    ('beam(beams=2.5)', 'beams: got 2.5, expected a whole number'),
+    ('sample(top_p=all)', "top_p: got 'all', expected a number"),
+    ('sample(temperature=0)', 'temperature: got 0.0, expected a positive'),
+  ],
+)
+def test_other_names_are_refused(text, said):
+  with pytest.raises(ValueError, match=said):
+    decoding.make(text)

@@ -1,0 +1,299 @@
+"""The config for released models, from a folder of COCO to the figure.
+
+The models are small and random, in the layouts in which the released ones are
+downloaded; the pictures have 224 px. Settings are the config's own.
+"""
+
+import dataclasses
+import json
+import os
+from pathlib import Path
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from collab_jax import config as config_lib
+from collab_jax import evaluation, experiment, sweeps
+from collab_jax.evaluation import records as files
+from collab_jax.models import zoo
+from configs import paligemma_coco, tradeoff
+from tests.checkpoints import released
+from tests.data import photos
+
+ROOT = Path(__file__).parents[2]
+CONFIG = 'configs/paligemma_coco.py'
+PUBLISHED = 'paligemma-3b-ft-cococap-224'
+METHODS = 6
+KS = 8
+SEEDS = 3
+BLIND = 3
+PICTURES = 10
+
+
+@pytest.fixture(scope='module')
+def folders(tmp_path_factory):
+  """Both layouts of a model, and COCO with its own list and Karpathy's."""
+  root = tmp_path_factory.mktemp('downloads')
+  for layout in ('npz', 'huggingface'):
+    released.at_224(layout, root / layout)
+  photos.coco(root / 'coco', range(1, PICTURES + 1))
+  photos.karpathy(root / 'karpathy', each=PICTURES)
+  return root
+
+
+def flags_of(folders, layout, coco, workdir, protocol='fig3'):
+  return (
+    f'--config={CONFIG}:protocol={protocol},model={folders / layout},res=224',
+    f'--config.data_dir={folders / coco}',
+    f'--workdir={workdir}',
+  )
+
+
+@pytest.fixture(scope='module')
+def swept(launch, folders, tmp_path_factory):
+  """Fig. 3, killed on the way and resumed."""
+  workdir = tmp_path_factory.mktemp('fig3')
+  flags = flags_of(folders, 'huggingface', 'karpathy', workdir)
+  path = workdir / 'records.jsonl'
+  process = subprocess.Popen(
+    [sys.executable, 'experiments/evaluate.py', *flags],
+    cwd=ROOT,
+    env={**os.environ, 'PYTHONPATH': str(ROOT)},
+    stderr=subprocess.DEVNULL,
+  )
+  try:
+    while not path.exists() or path.read_bytes().count(b'\n') < 2 * PICTURES:
+      assert process.poll() is None
+      time.sleep(0.02)
+  finally:
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+  kept = path.read_bytes()
+  return launch('evaluate', *flags), workdir, kept
+
+
+def test_the_sweep_goes_on_after_a_kill(swept):
+  done, workdir, kept = swept
+  assert done.returncode == 0, done.stderr
+  path = workdir / 'records.jsonl'
+  whole = kept[: kept.rindex(b'\n') + 1]
+  assert path.read_bytes().startswith(whole)
+  records = evaluation.read_records(path)
+  total = PICTURES * (METHODS * KS * SEEDS + 1 + BLIND)
+  assert 2 * PICTURES <= whole.count(b'\n') < total
+  assert len({files.key_of(r) for r in records}) == len(records) == total
+  assert {r['data'] for r in records} == {'coco/val'}
+  assert {r['decoding'] for r in records} == {'greedy'}
+  assert {r['vectors'] for r in records} == {256}
+  assert {r['sent'] for r in records} == {0, 1, 2, 4, 8, 16, 32, 64, 128, 256}
+  assert all(r['references'] == ['A dog.', 'A wet dog runs.'] for r in records)
+  settings = json.loads((workdir / 'records.settings.json').read_text())
+  assert settings['captioner'] == {
+    'decoding': 'greedy',
+    'max_tokens': 32,
+    'prompt': 'caption en',
+  }
+  assert settings['preprocess'] == 'bv_bilinear'
+
+
+def test_the_sweep_is_drawn(swept, launch, tmp_path):
+  _, workdir, _ = swept
+  names = {path.name for path in workdir.iterdir()}
+  figures = {'fig3.png', 'fig3.svg', 'fig3_bytes.png', 'fig3_bytes.svg'}
+  assert names >= figures | {'table.txt', 'summary.json', 'config.json'}
+  rows = json.loads((workdir / 'summary.json').read_text())['rows']
+  assert len(rows) == METHODS * KS + 1 + BLIND
+  assert {row['images'] for row in rows} == {PICTURES}
+  done = launch(
+    'plot',
+    f'--records={workdir}/records.jsonl',
+    f'--workdir={tmp_path}',
+    '--resamples=5',
+  )
+  assert done.returncode == 0, done.stderr
+  assert {path.name for path in tmp_path.iterdir()} >= figures
+
+
+def test_shards_make_the_same_records(swept, launch, folders, tmp_path):
+  _, workdir, _ = swept
+  flags = flags_of(folders, 'huggingface', 'karpathy', tmp_path)
+  units = 1 + METHODS * KS
+  for shard in (0, KS):  # The lines without k, and a method at its largest.
+    done = launch('sweep', *flags, f'--shard={shard}/{units}')
+    assert done.returncode == 0, done.stderr
+  got = evaluation.read_records(*sorted(tmp_path.glob('units/*.jsonl')))
+  assert len(got) == PICTURES * (1 + BLIND + SEEDS)
+  assert max(r['sent'] for r in got if r['name'].startswith('kmeans')) == 128
+  whole = evaluation.read_records(workdir / 'records.jsonl')
+  captions = {files.key_of(r): r['caption'] for r in whole}
+  assert all(captions[files.key_of(r)] == r['caption'] for r in got)
+
+
+@pytest.mark.parametrize(
+  ('layout', 'coco', 'name'),
+  [
+    ('npz', 'coco', 'coco/val2014'),
+    ('npz', 'karpathy', 'coco/val'),
+    ('huggingface', 'coco', 'coco/val2014'),
+  ],
+)
+def test_big_vision_s_protocol(launch, folders, tmp_path, layout, coco, name):
+  flags = flags_of(folders, layout, coco, tmp_path, 'cococap')
+  done = launch('evaluate', *flags)
+  assert done.returncode == 0, done.stderr
+  records = evaluation.read_records(tmp_path / 'records.jsonl')
+  assert len(records) == PICTURES
+  assert {r['name'] for r in records} == {'identity'}
+  assert {r['data'] for r in records} == {name}
+  assert {r['decoding'] for r in records} == {'beam(beams=2,alpha=0.0)'}
+  head, line, *_ = done.stdout.splitlines()
+  assert head.split()[-2:] == ['CIDEr', 'ROUGE-L']
+  assert line.startswith('all vectors        10  ')
+  assert 'fig3' not in done.stdout
+
+  before = (tmp_path / 'records.jsonl').read_bytes()
+  done = launch('evaluate', *flags, '--config.decoding=greedy')
+  assert done.returncode == 1
+  assert (
+    "captioner.decoding: the file has 'beam(beams=2,alpha=0.0)', this run"
+    " 'greedy'"
+  ) in done.stderr
+  done = launch('evaluate', *flags, '--config.preprocess=hf_bicubic')
+  assert "the file has 'bv_bilinear', this run 'hf_bicubic'" in done.stderr
+  assert (tmp_path / 'records.jsonl').read_bytes() == before
+
+
+def test_layouts_make_the_same_captions(launch, folders, tmp_path):
+  said = []
+  for layout in ('npz', 'huggingface'):
+    flags = flags_of(folders, layout, 'coco', tmp_path / layout, 'cococap')
+    done = launch('evaluate', *flags, '--config.limit=3')
+    assert done.returncode == 0, done.stderr
+    records = evaluation.read_records(tmp_path / layout / 'records.jsonl')
+    said.append([r['caption'] for r in records])
+  assert said[0] == said[1]
+  assert len(said[0]) == 3
+
+
+def test_plots_refuse_to_mix_decodings(swept, launch, tmp_path):
+  _, workdir, _ = swept
+  lines = (workdir / 'records.jsonl').read_text().splitlines()
+  drawn = [json.loads(line) | {'decoding': 'beam2'} for line in lines[-30:]]
+  other = tmp_path / 'other.jsonl'
+  other.write_text(''.join(json.dumps(r) + '\n' for r in drawn))
+  done = launch('plot', f'--records={workdir}/records.jsonl,{other}')
+  assert done.returncode == 1
+  assert 'decoding of ' in done.stderr
+  first = tmp_path / 'first.jsonl'
+  names = {r['name'] for r in drawn}
+  kept = [line for line in lines if json.loads(line)['name'] not in names]
+  first.write_text(''.join(line + '\n' for line in kept))
+  done = launch('plot', f'--records={first},{other}')
+  assert 'several models, data sets or decodings' in done.stderr
+
+
+def test_a_released_name_with_its_path(folders, monkeypatch, tmp_path):
+  config = paligemma_coco.get_config(f'protocol=cococap,model={PUBLISHED}')
+  with pytest.raises(
+    ValueError, match=f'as in --config.model_path=.*{PUBLISHED}'
+  ):
+    experiment.load_model(config)
+  config.model_path = str(folders / 'npz' / 'pt_224.npz')
+  small = experiment.checkpoints.config_of(folders / 'npz')
+  card = dataclasses.replace(zoo.card(PUBLISHED), config=small)
+  monkeypatch.setattr(zoo, 'card', lambda name: {PUBLISHED: card}[name])
+  with pytest.raises(
+    ValueError, match='tokenizer: is empty, and there is none'
+  ):
+    experiment.load_model(config)
+  config.tokenizer = str(folders / 'npz' / 'paligemma_tokenizer.model')
+  config.data_dir = str(folders / 'coco')
+  config.limit = 2
+  model = experiment.load_model(config)
+  leaf = model.params['img']['pos_embedding']
+  assert (leaf.shape, leaf.dtype) == ((1, 256, 32), 'bfloat16')
+  records = experiment.evaluate(config, tmp_path / 'r.jsonl', progress=False)
+  assert [r['image_id'] for r in records] == [1, 2]
+  config.res = 448
+  with pytest.raises(ValueError, match=r'res: got 448, the pictures of .* 224'):
+    experiment.load_model(config)
+
+
+@pytest.mark.parametrize(
+  ('arg', 'model', 'decoding'),
+  [
+    ('', 'paligemma-3b-mix-224', 'greedy'),
+    ('protocol=cococap', PUBLISHED, 'beam2'),
+    ('protocol=cococap,res=448', 'paligemma-3b-ft-cococap-448', 'beam2'),
+    (f'model={PUBLISHED},res=224,decode=beam2', PUBLISHED, 'beam2'),
+    ('model=paligemma2-3b-pt,res=896', 'paligemma2-3b-pt-896', 'greedy'),
+    ('model=weights/mine,res=448', 'weights/mine', 'greedy'),
+    (
+      'model=paligemma-3b-mix-448,decode=sample(top_p=0.9)',
+      'paligemma-3b-mix-448',
+      'sample(top_p=0.9)',
+    ),
+  ],
+)
+def test_arguments(arg, model, decoding):
+  config = paligemma_coco.get_config(arg)
+  assert (config.model, config.decoding) == (model, decoding)
+  if 'weights' not in model:
+    assert model in zoo.NAMES
+  assert set(config) == set(tradeoff.get_config())
+
+
+def test_arguments_that_contradict_each_other():
+  with pytest.raises(
+    config_lib.ConfigError, match=r'res=448.*which has 224 px'
+  ):
+    paligemma_coco.get_config(f'model={PUBLISHED},res=448')
+  with pytest.raises(config_lib.ConfigError, match="mean 'cococap'"):
+    paligemma_coco.get_config('protocol=cococaps')
+
+
+def test_the_sweep_is_the_paper_s():
+  config, paper = paligemma_coco.get_config(), tradeoff.get_config()
+  for field in ('methods', 'ks', 'seeds', 'full', 'blind', 'split', 'prompt'):
+    assert config[field] == paper[field]
+  units = sweeps.work_units(config, paligemma_coco.sweep)
+  assert [unit.full for unit in units] == [True] + [False] * METHODS * KS
+  assert [bool(unit.blind) for unit in units] == [unit.full for unit in units]
+  made = [q for unit in units for q in experiment.make_quantizers(unit)]
+  assert set(made) == set(experiment.make_quantizers(config))
+  assert len(made) == METHODS * KS + 1
+
+
+def test_decodings_are_checked_before_work_begins(tmp_path):
+  config = paligemma_coco.get_config('decode=beam')
+  config.decoding = 'beem2'
+  with pytest.raises(ValueError, match=r"got 'beem2'.*did you mean 'beam'"):
+    experiment.evaluate(config, tmp_path / 'records.jsonl')
+  assert not list(tmp_path.iterdir())
+
+
+def test_the_page_has_the_estimates():
+  done = subprocess.run(
+    [sys.executable, 'tools/estimate.py'],
+    cwd=ROOT,
+    env={**os.environ, 'PYTHONPATH': str(ROOT)},
+    capture_output=True,
+    text=True,
+    check=True,
+  )
+  page = (ROOT / 'docs/reproduce.md').read_text()
+  for block in done.stdout.strip().split('\n\n'):
+    assert block in page
+
+
+def test_the_page_s_commands_are_understood():
+  page = (ROOT / 'docs/reproduce.md').read_text().replace('\\\n', ' ')
+  found = re.findall(r'--config=configs/paligemma_coco.py:(\S+)(.*)', page)
+  assert len(found) == 4
+  for arg, rest in found:
+    config = paligemma_coco.get_config(arg)
+    config_lib.check_overrides(config, rest.split())

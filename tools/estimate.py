@@ -1,0 +1,187 @@
+"""Estimates what configs/paligemma_coco.py takes on some accelerators.
+
+python tools/estimate.py
+
+Operations and bytes of the model over published rates: no measurement. It
+prints the tables of docs/reproduce.md, which says the formulas.
+"""
+
+import math
+import pathlib
+import runpy
+import sys
+from typing import Any, NamedTuple
+
+import jax
+
+from collab_jax import experiment
+from collab_jax.models import paligemma, zoo
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+MODEL = 'paligemma-3b-ft-cococap-224'
+PROMPT = 4  # <bos> caption en \n
+STEPS = 20  # Tokens until the last caption of a batch ends.
+BATCHES = (16, 64)
+# What part of the published rates is reached.
+PRODUCTS = 0.4
+BANDWIDTH = 0.7
+
+
+class Device(NamedTuple):
+  """Published rates: GB, GB/s, and 1e12 operations/s by what is multiplied."""
+
+  memory: float
+  bandwidth: float
+  float32: float
+  bfloat16: float
+
+
+# NVIDIA's data sheets without sparsity, Google's page of TPU v5e. float32 is
+# what JAX multiplies by default: TF32 on L4 and H100, bfloat16 on a TPU. The T4
+# has neither: its second rate is float16's.
+DEVICES = {
+  'T4': Device(16, 320, 8.1, 65),
+  'L4': Device(24, 300, 60, 121),
+  'H100 SXM': Device(80, 3350, 495, 989),
+  'TPU v5e': Device(16, 819, 197, 197),
+}
+
+
+class Costs:
+  """Operations and bytes of a model."""
+
+  def __init__(self, config: paligemma.Config):
+    """Counts the parameters."""
+    shapes: Any = paligemma.shapes(config)
+
+    def count(tree) -> int:
+      return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
+
+    self.vision, self.text = config.vision, config.text
+    self.parameters = count(shapes)
+    self.image = count(shapes['img']) - count(shapes['img']['pos_embedding'])
+    self.layers = count(shapes['llm']['layers'])
+    self.table = count(shapes['llm']['embedder'])
+
+  def encode(self) -> float:
+    """Operations of the image encoder, per picture."""
+    v, n = self.vision, self.vision.num_tokens
+    return 2 * self.image * n + 4 * n**2 * v.width * v.depth
+
+  def prefill(self, length: int) -> float:
+    """Operations of the decoder on a prefix, per picture."""
+    t = self.text
+    heads = t.num_heads * t.head_dim * t.depth
+    return 2 * self.layers * length + 4 * length**2 * heads
+
+  def step(self) -> float:
+    """Operations of one token of one row."""
+    return 2 * (self.layers + self.table)
+
+  def cache(self, rows: int, slots: int) -> float:
+    """Bytes of keys and values, float32."""
+    t = self.text
+    return 4 * 2 * t.depth * t.num_kv_heads * t.head_dim * rows * slots
+
+  def work(self, rows: int, length: int) -> float:
+    """Bytes between the products of a prefill, float32."""
+    t = self.text
+    hidden = 3 * t.mlp_dim * length
+    return 4 * rows * (hidden + t.num_heads * length**2)
+
+
+def prefixes(config) -> list[int]:
+  """Lengths of the decoder's prefix, one per pass over the pictures."""
+  n = 256
+  lengths = []
+  for q in experiment.make_quantizers(config):
+    closed = getattr(q, 'rebuild', None) in ('close', 'keep')
+    m = q.sent(n) if closed else n
+    padded = max(64, 1 << (m - 1).bit_length())  # As in captioner.bucket.
+    passes = len(config.seeds) if q.uses_key else 1
+    lengths += [padded + PROMPT] * passes
+  return lengths + [n + PROMPT] * ('shuffled' in config.blind)
+
+
+def seconds(costs, device, lengths, beams, kind: str, batch: int) -> float:
+  """Per picture, all passes."""
+  rate = PRODUCTS * 1e12 * getattr(device, kind)
+  wide = 4 if kind == 'float32' else 2
+  total = costs.encode() / rate
+  for length in lengths:
+    rows = batch * beams
+    read = wide * (costs.layers + costs.table)
+    read += costs.cache(rows, length + STEPS)
+    step = max(
+      rows * costs.step() / rate, read / (BANDWIDTH * 1e9 * device.bandwidth)
+    )
+    total += costs.prefill(length) / rate + STEPS * step / batch
+  return total
+
+
+def memory(costs, beams: int, batch: int) -> tuple[float, float]:
+  """Bytes without and with float32 copies of the decoder's weights."""
+  length = 256 + PROMPT
+  rows = batch * beams
+  logits = 2 * 4 * rows * costs.text.vocab_size
+  least = 2 * costs.parameters + costs.cache(rows, length + 32)
+  least += max(costs.work(batch, length), logits)
+  return least, least + 4 * (costs.layers + costs.table)
+
+
+def hours(count: float) -> str:
+  """Seconds as people read them."""
+  if count < 90 * 60:
+    return f'{max(count / 60, 1):.0f} min'
+  return (
+    f'{count / 3600:.0f} h' if count < 72 * 3600 else f'{count / 86400:.0f} d'
+  )
+
+
+def markdown(rows: list[list[str]]) -> str:
+  """A table; the first row is its head."""
+  rows = [rows[0], ['---'] + ['---:'] * (len(rows[0]) - 1), *rows[1:]]
+  return '\n'.join('| ' + ' | '.join(row) + ' |' for row in rows)
+
+
+def main():
+  """Prints both tables."""
+  sys.path.insert(0, str(ROOT))
+  get = runpy.run_path(str(ROOT / 'configs/paligemma_coco.py'))['get_config']
+  configs = {name: get(f'protocol={name}') for name in ('cococap', 'fig3')}
+  beams = {'cococap': 2, 'fig3': 1}
+  costs = Costs(zoo.card(MODEL).config)
+  lengths = {name: prefixes(config) for name, config in configs.items()}
+  pictures = configs['fig3'].limit
+  batch = BATCHES[-1]
+  table = [['device', 'products of', *configs, 'one caption, batch 1']]
+  for name, device in DEVICES.items():
+    for kind in ('float32', 'bfloat16'):
+      cells = [
+        hours(
+          pictures * seconds(costs, device, lengths[p], beams[p], kind, batch)
+        )
+        for p in configs
+      ]
+      one = seconds(costs, device, [260], 1, kind, 1)
+      shown = 'float16' if name == 'T4' and kind == 'bfloat16' else kind
+      table.append([name, shown, *cells, f'{one:.2f} s'])
+  print(markdown(table))
+  table = [['protocol', 'batch', 'least', 'most']]
+  for name in configs:
+    for size in BATCHES:
+      cells = [f'{b / 1e9:.0f} GB' for b in memory(costs, beams[name], size)]
+      table.append([name, str(size), *cells])
+  print()
+  print(markdown(table))
+  print()
+  print(
+    f'encoder {costs.encode() / 1e12:.2f}e12 operations a picture, decoder'
+    f' {costs.prefill(260) / 1e12:.2f}e12 for a prefix of 260,'
+    f' {costs.step() / 1e9:.1f}e9 a token;\npasses over the pictures:'
+    f' {len(lengths["cococap"])} and {len(lengths["fig3"])}'
+  )
+
+
+if __name__ == '__main__':
+  main()
