@@ -26,6 +26,7 @@ from collab_jax import (
   plots,
   provenance,
   quantizers,
+  sharding,
 )
 from collab_jax import data as datasets
 from collab_jax.models import paligemma
@@ -117,7 +118,15 @@ def check(config: ml_collections.ConfigDict) -> None:
   fields = cast(Any, config)
   evaluation.check_draws(fields.resamples, fields.level, fields.seed)
   make_quantizers(config)
+  make_mesh(config)
   make_data(config)
+
+
+def make_mesh(config: ml_collections.ConfigDict) -> jax.sharding.Mesh | None:
+  """The mesh that a config asks for; None for one device."""
+  sizes = cast(Any, config).mesh
+  mesh = sharding.make_mesh(sizes.data, sizes.model)
+  return mesh if mesh.size > 1 else None
 
 
 def make_data(config: ml_collections.ConfigDict, size: int = 224):
@@ -150,7 +159,7 @@ def evaluate(
   """
   check(config)
   fields = cast(Any, config)
-  model = checkpoints.load(fields.model)
+  model = checkpoints.load(fields.model, mesh=make_mesh(config))
   return evaluation.evaluate(
     make_codecs(config, model),
     captioner=captioning.Captioner(model, fields.max_tokens, fields.prompt),
@@ -285,7 +294,7 @@ def headline(config: ml_collections.ConfigDict) -> str:
 def draw_fig2(config: ml_collections.ConfigDict, stem: Path):
   """Saves Fig. 2 of a picture with many things in it."""
   fields = cast(Any, config)
-  model = checkpoints.load(fields.model)
+  model = checkpoints.load(fields.model, mesh=make_mesh(config))
   captioner = captioning.Captioner(model, fields.max_tokens, fields.prompt)
   data = make_data(config, model.config.vision.image_size)
   examples = [data[i] for i in range(min(24, len(data)))]

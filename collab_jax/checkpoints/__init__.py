@@ -6,14 +6,15 @@ safetensors, and our own folders with an Orbax checkpoint for each tower.
 
 import dataclasses
 import difflib
+import functools
 from importlib import resources
 import os
 import pathlib
 from typing import Any
 
 import jax
-from jax import numpy as jnp
 
+from collab_jax import sharding
 from collab_jax.checkpoints import (
   formats,
   huggingface_config,
@@ -66,6 +67,7 @@ def load(
   | None = None,
   dtype: Any = None,
   part: str | None = None,
+  mesh: jax.sharding.Mesh | None = None,
 ) -> paligemma.Model:
   """Loads a model.
 
@@ -85,9 +87,11 @@ def load(
       for the models that ship, which a CPU multiplies faster than bfloat16.
     part: 'edge' reads the image tower only, 'server' the decoder and the
       projection to its width; None reads all.
+    mesh: The devices to spread the parameters over, see
+      `collab_jax.sharding`; each array goes there as soon as it is read.
 
   Returns:
-    The model, its parameters on JAX's default device.
+    The model, its parameters on the mesh, or on JAX's default device.
 
   Raises:
     ValueError: An unknown name or part, a missing config, or a vocabulary that
@@ -111,7 +115,9 @@ def load(
   words = None if part == 'edge' else tokenizer or source.vocabulary()
   if words is not None:
     words = _vocabulary(words, own)
-  params = formats.read(source, own, part, dtype, _on_device)
+  # The copy is waited for, so that no two arrays are in memory twice.
+  put = functools.partial(sharding.put, mesh=mesh)
+  params = formats.read(source, own, part, dtype, put)
   return paligemma.Model(params=params, config=own, tokenizer=words)
 
 
@@ -130,11 +136,6 @@ def _vocabulary(
       f'{config.text.vocab_size}: they do not belong together'
     )
   return words
-
-
-def _on_device(array):
-  """Waits for the copy, so that the next array does not add to its memory."""
-  return jax.block_until_ready(jnp.asarray(array))
 
 
 def config_of(name_or_path: str | os.PathLike[str]) -> paligemma.Config:

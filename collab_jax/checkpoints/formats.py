@@ -117,7 +117,7 @@ def read(
   config: paligemma.Config,
   part: str | None = None,
   dtype: Any = None,
-  put: Callable[[np.ndarray], Any] | None = None,
+  put: Callable[[str, np.ndarray], Any] | None = None,
 ) -> dict[str, Any]:
   """Reads parameters in any format.
 
@@ -126,7 +126,7 @@ def read(
     config: The dimensions expected.
     part: A key of `trees.PARTS`; nothing of the rest is read.
     dtype: Converts floating-point arrays; None keeps the stored dtype.
-    put: What becomes of each array; None keeps it in NumPy.
+    put: (path, array) -> what becomes of it; None keeps it in NumPy.
 
   Returns:
     big_vision's tree, or the part of it.

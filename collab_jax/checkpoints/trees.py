@@ -171,7 +171,7 @@ def read(
   shapes: Tree | None,
   source: str,
   dtype: Any = None,
-  put: Callable[[np.ndarray], Any] | None = None,
+  put: Callable[[str, np.ndarray], Any] | None = None,
 ) -> dict[str, Any]:
   """Reads a tree.
 
@@ -185,7 +185,8 @@ def read(
       takes whatever there is.
     source: What to call the file in an error.
     dtype: Converts floating-point arrays; None keeps the stored dtype.
-    put: What becomes of each array, for instance a copy on a device.
+    put: (path, array) -> what becomes of the array, for instance a copy on a
+      device.
 
   Returns:
     Nested dicts.
@@ -205,7 +206,7 @@ def read(
     convert = dtype is not None and floats(entry.dtype)
     array = empty(entry.shape, dtype if convert else entry.dtype)
     entry.fill(array)
-    flat[name] = array if put is None else put(array)
+    flat[name] = array if put is None else put(name, array)
     del array
   return unflatten(flat)
 

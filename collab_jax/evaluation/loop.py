@@ -1,12 +1,11 @@
 """Codecs in, one record per image, codec and seed out."""
 
 import collections
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent import futures
 import contextlib
 import dataclasses
 import os
-import time
 from typing import Any
 
 import jax
@@ -17,9 +16,10 @@ import tqdm
 from collab_jax import captioner as captioning
 from collab_jax import codecs as codecs_lib
 from collab_jax import data as datasets
+from collab_jax import sharding
 from collab_jax.evaluation import blind as blinds
 from collab_jax.evaluation import records as files
-from collab_jax.evaluation import sound
+from collab_jax.evaluation import sound, timing
 
 
 @jax.jit
@@ -37,20 +37,6 @@ class _Batch:
     padding = [self.examples[-1]] * (size - len(self.examples))
     self.images = np.stack([e.image for e in self.examples + padding])
     self.padded_ids = self.ids + [e.image_id for e in padding]
-
-
-class _Clock:
-  """Seconds per image of each stage."""
-
-  def __init__(self, size: int, **seconds: float):
-    self.seconds = seconds
-    self._size = size
-
-  @contextlib.contextmanager
-  def __call__(self, stage: str) -> Iterator[None]:
-    start = time.perf_counter()
-    yield
-    self.seconds[stage] = round((time.perf_counter() - start) / self._size, 6)
 
 
 def evaluate(
@@ -82,9 +68,10 @@ def evaluate(
     path: JSONL file to append to. Records in it are not made again, so a
       killed run goes on where it stopped; a file made with another model,
       data or decoding is refused.
-    batch_size: Images at a time.
+    batch_size: Images at a time; on a mesh what its axis 'data' divides, too.
     workers: Passes at a time. Two keep a CPU's cores busier; each then takes
-      longer, and says so in its 'seconds'.
+      longer, and says so in its 'seconds'. On a mesh always one: devices that
+      wait for each other must run their programs in one order.
     progress: Show a bar.
     blind: Baselines to add: 'zeroed', 'mean', 'shuffled' (see `Blind`).
 
@@ -114,6 +101,7 @@ def evaluate(
   blindfold = blinds.Blind(captioner, blind, len(data))
   described |= blindfold.describe()
   model = captioner.model
+  alone = sharding.mesh_of(model.params) is None
   settings = {
     'format': 1,
     'model': {
@@ -133,13 +121,15 @@ def evaluate(
     if path is not None:
       store = stack.enter_context(files.Store(path, settings, described))
     compiler, pool = (
-      stack.enter_context(futures.ThreadPoolExecutor(n)) for n in (1, workers)
+      stack.enter_context(futures.ThreadPoolExecutor(n if alone else 1))
+      for n in (1, workers)
     )
     for threads in (compiler, pool):
       stack.callback(threads.shutdown, wait=False, cancel_futures=True)
     run = _Run(captioner, data, passes, blindfold, seeds[0], store, pool)
-    size = min(batch_size, len(data))
-    run.compile(compiler, size)
+    size = sharding.padded(min(batch_size, len(data)), model.params)
+    if alone:
+      run.compile(compiler, size)
     run.go(size, progress)
     return run.result()
 
@@ -230,7 +220,7 @@ class _Run:
 
     def shared(codec):
       if codec.split not in encoded:
-        clock = _Clock(len(batch.images))
+        clock = timing.Clock(len(batch.images))
         with clock('encode'):
           x = jax.block_until_ready(codec.features(batch.images))
         encoded[codec.split] = x, clock.seconds['encode']
@@ -257,7 +247,7 @@ class _Run:
       self.store.sync()
 
   def _features(self, codec, seed, batch, features, seconds):
-    clock = _Clock(len(batch.images), encode=seconds)
+    clock = timing.Clock(len(batch.images), encode=seconds)
     with clock('quantize'):
       key = jax.random.key(seed)
       message = codec.quantize(features, key, batch.padded_ids)
@@ -274,7 +264,7 @@ class _Run:
     return self._sent(codec, seed, batch, packets, captions, clock, distortion)
 
   def _pictures(self, codec, seed, batch):
-    clock = _Clock(len(batch.images))
+    clock = timing.Clock(len(batch.images))
     with clock('encode'):
       key = jax.random.key(seed)
       packets = codec.encode(batch.images, key, batch.padded_ids)
