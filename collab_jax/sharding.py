@@ -13,7 +13,13 @@ import re
 from typing import Any, TypeAlias, TypeVar
 
 import jax
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import (
+  AbstractMesh,
+  AxisType,
+  Mesh,
+  NamedSharding,
+  PartitionSpec,
+)
 from jaxtyping import Array, Float
 import numpy as np
 
@@ -80,7 +86,7 @@ def make_mesh(data: int = 1, model: int = 1) -> Mesh:
 def spec(
   path: str,
   shape: Sequence[int],
-  mesh: Mesh,
+  mesh: Mesh | AbstractMesh,
   rules: Sequence[Rule] = RULES,
 ) -> PartitionSpec:
   """How an array is split.
@@ -156,13 +162,16 @@ def place(tree: _T, mesh: Mesh, rules: Sequence[Rule] = RULES) -> _T:
 
 
 def abstract(
-  tree: Any, mesh: Mesh, dtype: Any = None, rules: Sequence[Rule] = RULES
+  tree: Any,
+  mesh: Mesh | AbstractMesh,
+  dtype: Any = None,
+  rules: Sequence[Rule] = RULES,
 ) -> Any:
   """Says where a tree would be, without any of its numbers.
 
   Args:
     tree: Of anything with `.shape` and `.dtype`, as `paligemma.shapes` makes.
-    mesh: The mesh.
+    mesh: The mesh, with devices or without.
     dtype: Instead of the tree's own.
     rules: See `spec`.
 

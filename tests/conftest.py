@@ -33,6 +33,7 @@ jaxtyping.install_import_hook(
       'wire',
       'data',
       'metrics',
+      'sharding',
       'checkpoints',
       'codecs',
       'captioner',
