@@ -170,7 +170,7 @@ def lowering(decoders: Sequence[str], compiled: bool) -> Iterator[str]:
         start = time.perf_counter()
 
 
-def settings(data: int, model: int, **fields: Any) -> Any:
+def settings(data: int, model: int, /, **fields: Any) -> Any:
   """The smoke config on a mesh."""
   config = tradeoff.get_config('mode=smoke')
   config.mesh.data, config.mesh.model = data, model
@@ -210,7 +210,7 @@ def records(**fields: Any) -> Iterator[str]:
   """Records of meshes beside those of one device, line by line."""
   whole = {'batch_size': 16, **fields}
 
-  def run(data, model, **more):
+  def run(data, model, /, **more):
     config = settings(data, model, **{**whole, **more})
     with tempfile.TemporaryDirectory() as folder:
       path = pathlib.Path(folder) / 'records.jsonl'

@@ -95,7 +95,7 @@ def test_records_go_on_where_another_mesh_stopped(meshes, whole, tmp_path):
 
 
 def test_loading_quantizing_and_odd_batches():
-  assert child('pieces', standin.folder()) == len(sharded.MESHES)
+  assert child('pieces', standin.folder()) == len(sharded.PIECES)
 
 
 def test_the_flags(tmp_path):
@@ -198,7 +198,8 @@ def test_devices_exchange_activations_not_parameters():
   decoder = sum(
     sharding.device_bytes(x) for x in jax.tree.leaves(params['llm'])
   )
-  assert got['arguments'] == pytest.approx(decoder, rel=0.02)
+  prefix = rows * 256 * width * 4
+  assert got['arguments'] == pytest.approx(decoder + prefix, rel=1e-3)
 
 
 def test_the_table_of_the_documentation():
@@ -247,7 +248,7 @@ def test_rules_that_do_not_fit(rules, said):
   [
     ({'data': 0}, 'mesh.data: got 0, expected at least 1'),
     ({'model': -1}, 'mesh.model: got -1, expected at least 1'),
-    ({'data': 999}, r'data=999, model=1, .* device_count=999 makes'),
+    ({'data': 999}, r'data=999, model=1, .*device_count=999 makes'),
   ],
 )
 def test_meshes_that_cannot_be(sizes, said):
