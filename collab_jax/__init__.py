@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     metrics,
     plots,
     quantizers,
+    sharding,
     testing,
     wire,
   )
@@ -36,6 +37,7 @@ __all__ = [
   'metrics',
   'plots',
   'quantizers',
+  'sharding',
   'testing',
   'wire',
 ]

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, UInt8, UInt32
 import numpy as np
 
 from collab_jax import message as messages
-from collab_jax import quantizers, wire
+from collab_jax import quantizers, sharding, wire
 from collab_jax.models import paligemma
 
 SPLITS = ('encoder', 'head')
@@ -56,16 +56,17 @@ def image_keys(key: jax.Array, image_ids: UInt32[Array, ' B']) -> jax.Array:
   return jax.vmap(functools.partial(jax.random.fold_in, key))(image_ids)
 
 
-@functools.partial(jax.jit, static_argnames='quantizer')
-def _quantize(quantizer, params, features, keys):
-  return jax.vmap(quantizer.quantize, in_axes=(None, 0, 0))(
-    params, features, keys
-  )
+@functools.partial(jax.jit, static_argnames=('quantizer', 'mesh'))
+def _quantize(quantizer, params, features, keys, mesh):
+  run = jax.vmap(quantizer.quantize, in_axes=(None, 0, 0))
+  return sharding.each(run, mesh, len(keys))(params, features, keys)
 
 
-@functools.partial(jax.jit, static_argnames=('quantizer', 'split'))
-def _rebuild(quantizer, split, params, model, message):
-  tokens = jax.vmap(quantizer.dequantize, in_axes=(None, 0))(params, message)
+@functools.partial(jax.jit, static_argnames=('quantizer', 'split', 'mesh'))
+def _rebuild(quantizer, split, params, model, message, mesh):
+  run = jax.vmap(quantizer.dequantize, in_axes=(None, 0))
+  count = len(jax.tree.leaves(message)[0])
+  tokens = sharding.each(run, mesh, count)(params, message)
   x = tokens.x if split == 'head' else model.project(tokens.x)
   return tokens, messages.Prefix(x, *tokens[1:])
 
@@ -149,7 +150,8 @@ class FeatureCodec:
       ValueError: They are no such pictures.
     """
     check_images(images, self.model.config.vision.image_size)
-    return _features(self.model, self.split, images)
+    images = self._spread(images)
+    return self._spread(_features(self.model, self.split, images))
 
   def encode(
     self,
@@ -192,8 +194,11 @@ class FeatureCodec:
       image_ids = range(len(features))
     # Folding an id in uses its low 32 bits.
     ids = np.asarray([i & 0xFFFFFFFF for i in image_ids], np.uint32)
+    mesh = sharding.mesh_of(self.model.params)
+    features, ids = self._spread((features, ids))
+    keys = image_keys(key, ids)
     return jax.device_get(
-      _quantize(self.quantizer, self.params, features, image_keys(key, ids))
+      _quantize(self.quantizer, self.params, features, keys, mesh)
     )
 
   def pack(self, message: dict[str, np.ndarray]) -> list[bytes]:
@@ -221,10 +226,17 @@ class FeatureCodec:
 
     They are what the features are compared with to measure the distortion.
     """
-    message = wire.unpack_batch(data, self.fields)
-    return _rebuild(
-      self.quantizer, self.split, self.params, self.model, message
+    message = self._spread(wire.unpack_batch(data, self.fields))
+    mesh = sharding.mesh_of(self.model.params)
+    return self._spread(
+      _rebuild(
+        self.quantizer, self.split, self.params, self.model, message, mesh
+      )
     )
+
+  def _spread(self, batch: Any) -> Any:
+    """Puts a batch where the model is; see `sharding.rows`."""
+    return sharding.rows(batch, self.model.params)
 
   def warm_up(self, batch_size: int) -> messages.Prefix:
     """Compiles what a batch needs by running it on zeros.

@@ -24,6 +24,7 @@ from collab_jax import (
   plots,
   provenance,
   quantizers,
+  sharding,
 )
 from collab_jax import config as config_lib
 from collab_jax import data as datasets
@@ -94,15 +95,45 @@ def check(config: ml_collections.ConfigDict) -> None:
     config: From configs/tradeoff.py or configs/paligemma_coco.py.
 
   Raises:
-    ValueError: A setting of the report is out of range, or there is no such
-      data set, quantizer or decoding.
+    ValueError: A setting of the report is out of range, there is no such data
+      set, model, quantizer or decoding, or a quantizer is not for the model or
+      there twice.
     ImportError: A quantizer's module cannot be imported.
   """
   fields = cast(Any, config)
   evaluation.check_draws(fields.resamples, fields.level, fields.seed)
-  make_quantizers(config)
+  chosen = make_quantizers(config)
   decoding.make(fields.decoding)
+  make_mesh(config)
   make_data(config)
+  vectors = _dimensions(config).vision.num_tokens
+  names = []
+  for quantizer in chosen:
+    quantizer.sent(vectors)  # Refuses a k larger than that.
+    names.append(quantizers.name(quantizer))
+    if names.count(names[-1]) > 1:
+      raise ValueError(f'methods and ks: {names[-1]} is there twice')
+
+
+def _dimensions(config: ml_collections.ConfigDict) -> paligemma.Config:
+  """The dimensions of a config's model, which must be there."""
+  fields = cast(Any, config)
+  name = fields.model
+  if fields.model_path:
+    own = zoo.card(name).config
+  elif name in zoo.NAMES and not Path(name).exists():
+    raise ValueError(
+      f'model_path: is empty, expected the npz or folder of {name}, as in'
+      f' --config.model_path=/path/to/{name}\n{zoo.describe(name)}'
+    )
+  else:
+    own = checkpoints.config_of(name)
+  if fields.res not in (0, own.vision.image_size):
+    raise ValueError(
+      f'res: got {fields.res}, the pictures of {name} have'
+      f' {own.vision.image_size} px'
+    )
+  return own
 
 
 def load_model(config: ml_collections.ConfigDict) -> paligemma.Model:
@@ -123,22 +154,13 @@ def load_model(config: ml_collections.ConfigDict) -> paligemma.Model:
   """
   fields = cast(Any, config)
   name, path = fields.model, fields.model_path or None
-  if path is None and name in zoo.NAMES and not Path(name).exists():
-    raise ValueError(
-      f'model_path: is empty, expected the npz or folder of {name}, as in'
-      f' --config.model_path=/path/to/{name}\n{zoo.describe(name)}'
-    )
-  own = checkpoints.config_of(name) if path is None else zoo.card(name).config
-  if fields.res not in (0, own.vision.image_size):
-    raise ValueError(
-      f'res: got {fields.res}, the pictures of {name} have'
-      f' {own.vision.image_size} px'
-    )
+  _dimensions(config)
   model = checkpoints.load(
     name,
     path,
     tokenizer=fields.tokenizer or None,
     dtype=fields.dtype or None,
+    mesh=make_mesh(config),
   )
   if model.tokenizer is None:
     raise ValueError(
@@ -156,6 +178,13 @@ def make_captioner(
   return captioning.Captioner(
     model, fields.max_tokens, fields.prompt, fields.decoding
   )
+
+
+def make_mesh(config: ml_collections.ConfigDict) -> jax.sharding.Mesh | None:
+  """The mesh that a config asks for; None for one device."""
+  sizes = cast(Any, config).mesh
+  mesh = sharding.make_mesh(sizes.data, sizes.model)
+  return mesh if mesh.size > 1 else None
 
 
 def make_data(config: ml_collections.ConfigDict, size: int = 224):

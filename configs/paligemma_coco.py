@@ -78,6 +78,9 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   config.decoding = args['decode'] or _DECODINGS[protocol]
   config.batch_size = 64
   config.workers = 1  # Passes at a time; each takes memory.
+  # Devices along each axis: batches are spread over 'data', the model's
+  # parameters over 'model' (docs/sharding.md).
+  config.mesh = ml_collections.ConfigDict({'data': 1, 'model': 1})
 
   config.resamples = 1000
   config.level = 0.95  # Of the confidence intervals.

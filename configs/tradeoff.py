@@ -51,7 +51,9 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   config.max_tokens = 34
   config.decoding = 'greedy'  # Or 'beam2', 'sample(temperature=0.7)'.
   config.batch_size = 64
-  config.workers = 2  # Passes at a time.
+  config.workers = 2  # Passes at a time, on one device.
+  # Devices over which the pictures of a batch and the parameters are spread.
+  config.mesh = ml_collections.ConfigDict({'data': 1, 'model': 1})
 
   config.resamples = 1000
   config.level = 0.95  # Of the confidence intervals.

@@ -34,6 +34,7 @@ jaxtyping.install_import_hook(
       'wire',
       'data',
       'metrics',
+      'sharding',
       'checkpoints',
       'codecs',
       'captioner',

@@ -6,6 +6,7 @@ safetensors, and our own folders with an Orbax checkpoint for each tower.
 
 import dataclasses
 import difflib
+import functools
 from importlib import resources
 import os
 import pathlib
@@ -13,6 +14,7 @@ from typing import Any
 
 import jax
 
+from collab_jax import sharding
 from collab_jax.checkpoints import (
   formats,
   huggingface_config,
@@ -78,6 +80,7 @@ def load(
   dtype: Any = None,
   part: str | None = None,
   layout: str | None = None,
+  mesh: jax.sharding.Mesh | None = None,
 ) -> paligemma.Model:
   """Loads a model.
 
@@ -101,9 +104,11 @@ def load(
       layers apart and transposes them while they are read, which is faster
       where there are few rows (see `gemma.arrange`). None transposes a decoder
       of a released model's size on a CPU.
+    mesh: The devices to spread the parameters over, see
+      `collab_jax.sharding`; each array goes there as soon as it is read.
 
   Returns:
-    The model, its parameters on JAX's default device.
+    The model, its parameters on the mesh, or on JAX's default device.
 
   Raises:
     ValueError: An unknown name or part, a missing config, or a vocabulary that
@@ -129,11 +134,16 @@ def load(
     words = _vocabulary(words, own)
   if layout is None:
     big = own.text.width >= _BIG and jax.default_backend() == 'cpu'
-    layout = 'transposed' if big else 'stacked'
-  if layout not in _ORDERS:
-    raise ValueError(f'layout: got {layout!r}, expected one of {[*_ORDERS]}')
+    layout = 'transposed' if big and mesh is None else 'stacked'
+  if layout not in _ORDERS or (_ORDERS[layout] and mesh is not None):
+    names = [*_ORDERS] if mesh is None else ['stacked']
+    raise ValueError(
+      f'layout: got {layout!r}, expected one of {names}'
+      f'{"" if mesh is None else " on a mesh"}'
+    )
   orders = _ORDERS[layout]
-  put = _layers_on_device if orders else _on_device
+  # The copy is waited for, so that no two arrays are in memory twice.
+  put = _layers if orders else functools.partial(sharding.put, mesh=mesh)
   params = formats.read(source, own, part, dtype, put, orders)
   if orders:
     text = dataclasses.replace(own.text, transposed=True)
@@ -160,20 +170,11 @@ def _vocabulary(
   return words
 
 
-def _on_device(name, array):
-  """Waits for the copy, so that the next array does not add to its memory.
-
-  A CPU takes the memory over: `jnp.asarray` would copy it.
-  """
-  del name
-  return jax.block_until_ready(jax.device_put(array))
-
-
-def _layers_on_device(name, array):
-  """Like `_on_device`, the decoder's layers one by one."""
+def _layers(name, array):
+  """Puts an array on the device, the decoder's layers one by one."""
   if not name.startswith(_LAYERS):
-    return _on_device(name, array)
-  return [_on_device(name, layer) for layer in array]
+    return sharding.put(name, array, None)
+  return [sharding.put(name, layer, None) for layer in array]
 
 
 def _apart(layers, depth: int) -> tuple[trees.Tree, ...]:

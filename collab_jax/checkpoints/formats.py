@@ -127,7 +127,7 @@ def read(
     config: The dimensions expected.
     part: A key of `trees.PARTS`; nothing of the rest is read.
     dtype: Converts floating-point arrays; None keeps the stored dtype.
-    put: What becomes of each array; None keeps it in NumPy.
+    put: (path, array) -> what becomes of it; None keeps it in NumPy.
     orders: Other orders of axes, see `trees.read`.
 
   Returns:

@@ -14,6 +14,7 @@ import tqdm
 from collab_jax import captioner as captioning
 from collab_jax import codecs as codecs_lib
 from collab_jax import data as datasets
+from collab_jax import sharding
 from collab_jax.evaluation import batches, sound
 from collab_jax.evaluation import blind as blinds
 from collab_jax.evaluation import records as files
@@ -48,9 +49,10 @@ def evaluate(
     path: JSONL file to append to. Records in it are not made again, so a
       killed run goes on where it stopped; a file made with another model,
       data, way to resize pictures or decoding is refused.
-    batch_size: Images at a time.
+    batch_size: Images at a time; on a mesh what its axis 'data' divides, too.
     workers: Passes at a time. Two keep a CPU's cores busier; each then takes
-      longer, and says so in its 'seconds'.
+      longer, and says so in its 'seconds'. On a mesh always one: devices that
+      wait for each other must run their programs in one order.
     progress: Show a bar.
     blind: Baselines to add: 'zeroed', 'mean', 'shuffled' (see `Blind`).
 
@@ -81,6 +83,7 @@ def evaluate(
   blindfold = blinds.Blind(captioner, blind, len(data), seeds[0])
   described |= blindfold.describe()
   model = captioner.model
+  alone = sharding.mesh_of(model.params) is None
   settings = {
     'format': 1,
     'model': {
@@ -102,13 +105,15 @@ def evaluate(
     if path is not None:
       store = stack.enter_context(files.Store(path, settings, described))
     compiler, pool = (
-      stack.enter_context(futures.ThreadPoolExecutor(n)) for n in (1, workers)
+      stack.enter_context(futures.ThreadPoolExecutor(n if alone else 1))
+      for n in (1, workers)
     )
     for threads in (compiler, pool):
       stack.callback(threads.shutdown, wait=False, cancel_futures=True)
     run = _Run(captioner, data, passes, blindfold, seeds[0], store, pool)
-    size = min(batch_size, len(data))
-    run.compile(compiler, size)
+    size = sharding.padded(min(batch_size, len(data)), model.params)
+    if alone:
+      run.compile(compiler, size)
     run.go(size, progress)
     return run.result()
 

@@ -1,0 +1,307 @@
+"""One model on several devices: a mesh with the axes 'data' and 'model'.
+
+Parameters are split over 'model' by rules on their paths, batches over 'data'
+by rows. Within a layer each device computes its own heads and its own part of
+the MLP, and the devices add up what they have (Shoeybi et al., arXiv
+1909.08053); the embedding table is split by its rows. Nothing but the placement
+changes: whoever holds parameters that lie on a mesh puts batches there, too.
+"""
+
+from collections.abc import Callable, Sequence
+import math
+import re
+from typing import Any, TypeAlias, TypeVar
+
+import jax
+from jax.sharding import (
+  AbstractMesh,
+  AxisType,
+  Mesh,
+  NamedSharding,
+  PartitionSpec,
+)
+from jaxtyping import Array, Float
+import numpy as np
+
+AXES = ('data', 'model')
+
+# A pattern of paths, and the mesh axis that splits each dimension.
+Rule: TypeAlias = tuple[str, tuple[str | None, ...]]
+
+# The first pattern that is found in a path decides. Layers are stacked on axis
+# 0, which is never split: a step needs all of them, one after the other.
+RULES: tuple[Rule, ...] = (
+  # [V M], [L Q M E], [L 2 K M E], [L Q E M], [L 2 M F], [L F M]
+  (r'^llm/embedder/input_embedding$', ('model',)),
+  (r'^llm/layers/attn/q_einsum/w$', (None, 'model')),
+  (r'^llm/layers/attn/kv_einsum/w$', (None, None, 'model')),
+  (r'^llm/layers/attn/attn_vec_einsum/w$', (None, 'model')),
+  (r'^llm/layers/mlp/gating_einsum$', (None, None, None, 'model')),
+  (r'^llm/layers/mlp/linear$', (None, 'model')),
+  # [L D Q E] and [L Q E], [L Q E D], [L D F] and [L F], [L F D]
+  (r'^img/.*/(query|key|value)/kernel$', (None, None, 'model')),
+  (r'^img/.*/(query|key|value)/bias$', (None, 'model')),
+  (r'^img/.*/out/kernel$', (None, 'model')),
+  (r'^img/.*/Dense_0/kernel$', (None, None, 'model')),
+  (r'^img/.*/Dense_0/bias$', (None, 'model')),
+  (r'^img/.*/Dense_1/kernel$', (None, 'model')),
+  # Norms, biases, positions, the patches' kernel, the projection: small.
+  (r'', ()),
+)
+
+_T = TypeVar('_T')
+
+
+def make_mesh(data: int = 1, model: int = 1) -> Mesh:
+  """Arranges devices in a mesh.
+
+  Args:
+    data: Over how many devices the rows of a batch are spread.
+    model: Over how many the parameters are.
+
+  Returns:
+    The mesh, of the first data * model devices.
+
+  Raises:
+    ValueError: A size below 1, or more devices than there are.
+  """
+  for name, size in zip(AXES, (data, model), strict=True):
+    if size < 1:
+      raise ValueError(f'mesh.{name}: got {size}, expected at least 1')
+  devices = jax.devices()
+  if data * model > len(devices):
+    kind = devices[0].platform
+    hint = ''
+    if kind == 'cpu':
+      count = f'--xla_force_host_platform_device_count={data * model}'
+      hint = f'; XLA_FLAGS={count} makes as many of a CPU'
+    raise ValueError(
+      f'mesh: got data={data}, model={model}, expected a product of at most'
+      f' {len(devices)}, the number of devices ({kind}){hint}'
+    )
+  # By default the axes would be explicit, which is another way to program.
+  return jax.make_mesh((data, model), AXES, (AxisType.Auto,) * len(AXES))
+
+
+def spec(
+  path: str,
+  shape: Sequence[int],
+  mesh: Mesh | AbstractMesh,
+  rules: Sequence[Rule] = RULES,
+) -> PartitionSpec:
+  """How an array is split.
+
+  Args:
+    path: Its path, 'llm/layers/mlp/linear'.
+    shape: Its shape.
+    mesh: The mesh.
+    rules: The first whose pattern is found in the path decides.
+
+  Returns:
+    The axis of each dimension. A dimension that an axis does not divide, as a
+    single key-value head, is not split: every device then holds all of it.
+
+  Raises:
+    ValueError: No rule is for this path; or the rule has more dimensions than
+      the array, or an axis that the mesh does not have.
+  """
+  found = next((r for r in rules if re.search(r[0], path)), None)
+  if found is None:
+    raise ValueError(
+      f"{path}: no sharding rule is for it, expected one; ('', ()) at the end"
+      ' keeps whatever is left whole'
+    )
+  pattern, axes = found
+  if len(axes) > len(shape):
+    raise ValueError(
+      f'{path}: got shape {tuple(shape)}, expected at least {len(axes)}'
+      f' dimensions, as in the sharding rule {pattern!r}: {axes}'
+    )
+  for axis in axes:
+    if axis is not None and axis not in mesh.shape:
+      raise ValueError(
+        f'sharding rule {pattern!r}: got the axis {axis!r}, expected one of'
+        f' {tuple(mesh.shape)}'
+      )
+  return PartitionSpec(
+    *(
+      axis if axis is not None and size % mesh.shape[axis] == 0 else None
+      for axis, size in zip(axes, shape, strict=False)
+    )
+  )
+
+
+def put(
+  path: str,
+  array: Any,
+  mesh: Mesh | None,
+  rules: Sequence[Rule] = RULES,
+) -> jax.Array:
+  """Places an array, and waits for it: the caller may free its memory.
+
+  Args:
+    path: The path that the rules go by.
+    array: The array; each device gets its part of it and nothing else.
+    mesh: The mesh; None for JAX's default device.
+    rules: See `spec`.
+
+  Returns:
+    The array on its devices.
+  """
+  if mesh is None:
+    # A CPU takes the memory over, where `jnp.asarray` would copy it.
+    return jax.block_until_ready(jax.device_put(array))
+  where = NamedSharding(mesh, spec(path, array.shape, mesh, rules))
+  return jax.block_until_ready(jax.device_put(array, where))
+
+
+def place(tree: _T, mesh: Mesh, rules: Sequence[Rule] = RULES) -> _T:
+  """Spreads a parameter tree {'img': ..., 'llm': ...} over a mesh."""
+  return jax.tree_util.tree_map_with_path(
+    lambda path, x: put(_name(path), x, mesh, rules), tree
+  )
+
+
+def abstract(
+  tree: Any,
+  mesh: Mesh | AbstractMesh,
+  dtype: Any = None,
+  rules: Sequence[Rule] = RULES,
+) -> Any:
+  """Says where a tree would be, without any of its numbers.
+
+  Args:
+    tree: Of anything with `.shape` and `.dtype`, as `paligemma.shapes` makes.
+    mesh: The mesh, with devices or without.
+    dtype: Instead of the tree's own.
+    rules: See `spec`.
+
+  Returns:
+    A tree of `jax.ShapeDtypeStruct` with their shardings, from which programs
+    can be lowered and compiled.
+  """
+
+  def leaf(path, x):
+    where = NamedSharding(mesh, spec(_name(path), x.shape, mesh, rules))
+    return jax.ShapeDtypeStruct(x.shape, dtype or x.dtype, sharding=where)
+
+  return jax.tree_util.tree_map_with_path(leaf, tree)
+
+
+def device_bytes(array: Any) -> int:
+  """Bytes of an array, real or abstract, on each of its devices."""
+  shape = array.sharding.shard_shape(tuple(array.shape))
+  return math.prod(shape) * array.dtype.itemsize
+
+
+def mesh_of(params: Any) -> Mesh | None:
+  """The mesh on which parameters lie, or None for a single device."""
+  for leaf in jax.tree.leaves(params)[:1]:
+    where = getattr(leaf, 'sharding', None)
+    if isinstance(where, NamedSharding) and isinstance(where.mesh, Mesh):
+      return where.mesh
+  return None
+
+
+def divides(mesh: Mesh, rows: int) -> bool:
+  """Whether a batch of so many rows is spread over the mesh."""
+  return rows % mesh.shape.get('data', 1) == 0
+
+
+def padded(rows: int, params: Any) -> int:
+  """The least number of rows, from `rows` on, that is spread evenly."""
+  mesh = mesh_of(params)
+  size = mesh.shape.get('data', 1) if mesh else 1
+  return -(-rows // size) * size
+
+
+def rows(batch: _T, params: Any) -> _T:
+  """Puts a batch where the parameters are, its rows spread over 'data'.
+
+  Rows that 'data' does not divide are all computed on all devices: the same
+  numbers, and no faster than on one.
+
+  Args:
+    batch: A tree of arrays whose first axis are the rows.
+    params: The parameters; on a single device the batch stays as it is.
+
+  Returns:
+    The batch.
+  """
+  mesh = mesh_of(params)
+  if mesh is None:
+    return batch
+
+  def leaf(x):
+    even = 'data' in mesh.shape and divides(mesh, len(x))
+    axes = PartitionSpec('data') if even else PartitionSpec()
+    return jax.device_put(x, NamedSharding(mesh, axes))
+
+  return jax.tree.map(leaf, batch)
+
+
+def each(fn: Callable[..., Any], mesh: Mesh | None, count: int) -> Any:
+  """Lets each device run a function on its own rows, by itself.
+
+  For what has no parameters to share, such as k-means: left to the compiler, a
+  loop over rows would run on all devices for every row.
+
+  Args:
+    fn: (shared, *batched) -> batched; a row's result depends on that row and
+      what is shared only.
+    mesh: The mesh, or None.
+    count: Number of rows.
+
+  Returns:
+    A function like `fn`.
+  """
+  if mesh is None or 'data' not in mesh.shape or not divides(mesh, count):
+    return fn
+
+  def spread(shared, *batched):
+    data = PartitionSpec('data')
+    return jax.shard_map(
+      fn,
+      mesh=mesh,
+      in_specs=(PartitionSpec(), *(data for _ in batched)),
+      out_specs=data,
+      check_vma=False,
+    )(shared, *batched)
+
+  return spread
+
+
+def every(array: Float[Array, '...'], step: int) -> Float[np.ndarray, ' n']:
+  """Every so many numbers of an array, read where they lie.
+
+  Args:
+    array: The array, on one device or many.
+    step: From one number to the next in the array's flat order.
+
+  Returns:
+    f32, the numbers 0, step, 2 step, ...
+  """
+  if not isinstance(getattr(array, 'sharding', None), NamedSharding):
+    return np.asarray(array.reshape(-1)[::step], np.float32)
+  # Flattening it would bring all of it to each of the devices.
+  at = np.unravel_index(np.arange(0, array.size, step), array.shape)
+  out = np.empty(len(at[0]) if at else 1, np.float32)
+  seen = set()
+  for shard in array.addressable_shards:
+    if (key := str(shard.index)) in seen:
+      continue
+    seen.add(key)
+    ranges = [
+      s.indices(n) for s, n in zip(shard.index, array.shape, strict=True)
+    ]
+    inside = np.ones(len(out), bool)
+    for i, (first, end, _) in zip(at, ranges, strict=True):
+      inside &= (first <= i) & (i < end)
+    local = tuple(i[inside] - r[0] for i, r in zip(at, ranges, strict=True))
+    out[inside] = np.asarray(shard.data[local], np.float32)
+  return out
+
+
+def _name(path: Any) -> str:
+  """'llm/layers/mlp/linear' of JAX's key path."""
+  return jax.tree_util.keystr(path, simple=True, separator='/')

@@ -1,0 +1,131 @@
+"""What the tests of sharding run with eight devices, in a process of its own.
+
+python -m tests.sharded JOB [ARGUMENT ...]
+
+Prints a line of JSON.
+"""
+
+import json
+import sys
+
+import jax
+import numpy as np
+
+from benchmarks import sharding as bench
+from collab_jax import (
+  captioner,
+  checkpoints,
+  codecs,
+  data,
+  experiment,
+  quantizers,
+  sharding,
+)
+from collab_jax.checkpoints import trees
+from collab_jax.evaluation import records
+from collab_jax.models import zoo
+
+# Every model, and both ways to use eight devices.
+LOWERED = (
+  ('paligemma-3b', 1, 8),
+  ('paligemma2-3b', 2, 4),
+  ('paligemma2-10b', 1, 8),
+  ('paligemma2-28b', 1, 8),
+  ('paligemma2-28b', 2, 4),
+)
+MESHES = ((8, 1), (4, 2), (1, 8))
+PIECES = ((8, 1), (2, 4))
+QUANTIZERS = (
+  quantizers.KMeans(k=4),
+  quantizers.KMeans(k=4, init='++'),
+  quantizers.Random(k=4, rebuild='nearest'),
+  quantizers.Random(k=4, rebuild='close'),
+  quantizers.Identity(),
+)
+
+
+def lower():
+  """Lowers all models; returns what was lowered, and for how many devices."""
+  done = {}
+  for decoder, *sizes in LOWERED:
+    mesh = sharding.make_mesh(*sizes)
+    model = bench.abstract_model(zoo.config(decoder, 224), mesh)
+    for name, program in bench.lower(model, mesh, 8, 20):
+      text = program.as_text()
+      done[f'{decoder} {sizes} {name}'] = [
+        'mhlo.num_partitions = 8' in text,
+        text.count('"model"'),
+        program.out_info.shape,
+      ]
+  return done
+
+
+def compile():
+  """Compiles two layers of PaliGemma 2 28B; returns what they exchange."""
+  mesh = sharding.make_mesh(1, 8)
+  config = bench.shallow(zoo.config('paligemma2-28b', 224), 2)
+  model = bench.abstract_model(config, mesh)
+  done = {}
+  for name, program in bench.lower(model, mesh, 8, 20):
+    compiled = program.compile()
+    text = compiled.as_text()
+    done[name] = {
+      'collectives': bench.collectives(compiled),
+      'arguments': compiled.memory_analysis().argument_size_in_bytes,
+      # Keys of 2 of 16 heads.
+      'cache': 'f32[8,2,128,281]' in text and 'f32[8,16,128,281]' not in text,
+    }
+  return done
+
+
+def run(folder, model):
+  """Makes the smoke config's records on each mesh."""
+  for sizes in MESHES:
+    config = bench.settings(*sizes, model=model)
+    path = f'{folder}/{sizes[0]}x{sizes[1]}.jsonl'
+    experiment.evaluate(config, path, progress=False)
+
+
+def pieces(folder):
+  """Checks loading, checksums, quantizers and odd batches on each mesh."""
+  alone = checkpoints.load(folder)
+  reader = data.scenes('test', limit=8)
+  images = np.stack([reader[i].image for i in range(8)])
+  features = np.asarray(codecs.FeatureCodec(alone, 'identity').features(images))
+  wanted = captioner.Captioner(alone, 5)(alone.project(features))
+  key = jax.random.key(0)
+  for sizes in PIECES:
+    mesh = sharding.make_mesh(*sizes)
+    model = checkpoints.load(folder, mesh=mesh)
+    for name, array in trees.flatten(model.params).items():
+      spec = sharding.spec(name, array.shape, mesh)
+      assert array.sharding == jax.NamedSharding(mesh, spec), name
+      parts = {s.data.nbytes for s in array.addressable_shards}
+      assert parts == {sharding.device_bytes(array)}, name
+    assert records.checksum(model.params) == records.checksum(alone.params)
+    placed = sharding.place(alone.params, mesh)
+    assert records.checksum(placed) == records.checksum(alone.params)
+    # The same features: the same bytes, whoever quantizes them.
+    for quantizer in QUANTIZERS:
+      one, many = (codecs.FeatureCodec(m, quantizer) for m in (alone, model))
+      want = one.encode_features(features, key)
+      assert many.encode_features(features, key) == want, quantizer.name
+      x, prefix = one.rebuild(want)
+      got, spread = many.rebuild(want)
+      np.testing.assert_array_equal(got.x, x.x)
+      np.testing.assert_allclose(spread.x, prefix.x, atol=1e-5)
+      if 'data' in spread.x.sharding.spec:
+        rows = {s.data.shape[0] for s in spread.x.addressable_shards}
+        assert rows == {8 // sizes[0]}
+    # Rows that 'data' does not divide.
+    codec = codecs.FeatureCodec(model, 'identity')
+    write = captioner.Captioner(model, 5)
+    assert write(model.project(codec.features(images))) == wanted
+    assert write(model.project(codec.features(images[:3]))) == wanted[:3]
+    assert write(codec.decode(codec.encode(images[:1], key))) == wanted[:1]
+  return len(PIECES)
+
+
+if __name__ == '__main__':
+  job = {'lower': lower, 'compile': compile, 'run': run, 'pieces': pieces}
+  print(json.dumps(job[sys.argv[1]](*sys.argv[2:])))
