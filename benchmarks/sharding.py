@@ -172,7 +172,7 @@ def lowering(decoders: Sequence[str], compiled: bool) -> Iterator[str]:
 
 def settings(data: int, model: int, /, **fields: Any) -> Any:
   """The smoke config on a mesh."""
-  config = tradeoff.get_config('mode=smoke')
+  config: Any = tradeoff.get_config('mode=smoke')
   config.mesh.data, config.mesh.model = data, model
   config.workers = 1
   with config.unlocked():
