@@ -5,6 +5,7 @@ downloaded; the pictures have 224 px. Settings are the config's own.
 """
 
 import dataclasses
+import functools
 import json
 import os
 from pathlib import Path
@@ -34,6 +35,18 @@ BLIND = 3
 PICTURES = 10
 
 
+def start(script, *flags):
+  """Runs a launcher; what it compiles is kept, as the tests' own is."""
+  return subprocess.run(
+    [sys.executable, f'experiments/{script}.py', *map(str, flags)],
+    cwd=ROOT,
+    env={**os.environ, 'PYTHONPATH': str(ROOT)},
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+
+
 @pytest.fixture(scope='module')
 def folders(tmp_path_factory):
   """Both layouts of a model, and COCO with its own list and Karpathy's."""
@@ -54,7 +67,7 @@ def flags_of(folders, layout, coco, workdir, protocol='fig3'):
 
 
 @pytest.fixture(scope='module')
-def swept(launch, folders, tmp_path_factory):
+def swept(folders, tmp_path_factory):
   """Fig. 3, killed on the way and resumed."""
   workdir = tmp_path_factory.mktemp('fig3')
   flags = flags_of(folders, 'huggingface', 'karpathy', workdir)
@@ -73,7 +86,7 @@ def swept(launch, folders, tmp_path_factory):
     process.send_signal(signal.SIGKILL)
     process.wait()
   kept = path.read_bytes()
-  return launch('evaluate', *flags), workdir, kept
+  return start('evaluate', *flags), workdir, kept
 
 
 def test_the_sweep_goes_on_after_a_kill(swept):
@@ -100,7 +113,7 @@ def test_the_sweep_goes_on_after_a_kill(swept):
   assert settings['preprocess'] == 'bv_bilinear'
 
 
-def test_the_sweep_is_drawn(swept, launch, tmp_path):
+def test_the_sweep_is_drawn(swept, tmp_path):
   _, workdir, _ = swept
   names = {path.name for path in workdir.iterdir()}
   figures = {'fig3.png', 'fig3.svg', 'fig3_bytes.png', 'fig3_bytes.svg'}
@@ -108,7 +121,7 @@ def test_the_sweep_is_drawn(swept, launch, tmp_path):
   rows = json.loads((workdir / 'summary.json').read_text())['rows']
   assert len(rows) == METHODS * KS + 1 + BLIND
   assert {row['images'] for row in rows} == {PICTURES}
-  done = launch(
+  done = start(
     'plot',
     f'--records={workdir}/records.jsonl',
     f'--workdir={tmp_path}',
@@ -118,12 +131,12 @@ def test_the_sweep_is_drawn(swept, launch, tmp_path):
   assert {path.name for path in tmp_path.iterdir()} >= figures
 
 
-def test_shards_make_the_same_records(swept, launch, folders, tmp_path):
+def test_shards_make_the_same_records(swept, folders, tmp_path):
   _, workdir, _ = swept
   flags = flags_of(folders, 'huggingface', 'karpathy', tmp_path)
   units = 1 + METHODS * KS
   for shard in (0, KS):  # The lines without k, and a method at its largest.
-    done = launch('sweep', *flags, f'--shard={shard}/{units}')
+    done = start('sweep', *flags, f'--shard={shard}/{units}')
     assert done.returncode == 0, done.stderr
   got = evaluation.read_records(*sorted(tmp_path.glob('units/*.jsonl')))
   assert len(got) == PICTURES * (1 + BLIND + SEEDS)
@@ -131,6 +144,19 @@ def test_shards_make_the_same_records(swept, launch, folders, tmp_path):
   whole = evaluation.read_records(workdir / 'records.jsonl')
   captions = {files.key_of(r): r['caption'] for r in whole}
   assert all(captions[files.key_of(r)] == r['caption'] for r in got)
+
+
+@pytest.fixture(scope='module')
+def captioned(folders, tmp_path_factory):
+  """Runs big_vision's protocol, once for each pair of folders."""
+
+  @functools.cache
+  def run(layout, coco):
+    workdir = tmp_path_factory.mktemp('cococap')
+    flags = flags_of(folders, layout, coco, workdir, 'cococap')
+    return start('evaluate', *flags), workdir
+
+  return run
 
 
 @pytest.mark.parametrize(
@@ -141,11 +167,10 @@ def test_shards_make_the_same_records(swept, launch, folders, tmp_path):
     ('huggingface', 'coco', 'coco/val2014'),
   ],
 )
-def test_big_vision_s_protocol(launch, folders, tmp_path, layout, coco, name):
-  flags = flags_of(folders, layout, coco, tmp_path, 'cococap')
-  done = launch('evaluate', *flags)
+def test_big_vision_s_protocol(captioned, layout, coco, name):
+  done, workdir = captioned(layout, coco)
   assert done.returncode == 0, done.stderr
-  records = evaluation.read_records(tmp_path / 'records.jsonl')
+  records = evaluation.read_records(workdir / 'records.jsonl')
   assert len(records) == PICTURES
   assert {r['name'] for r in records} == {'identity'}
   assert {r['data'] for r in records} == {name}
@@ -155,44 +180,59 @@ def test_big_vision_s_protocol(launch, folders, tmp_path, layout, coco, name):
   assert line.startswith('all vectors        10  ')
   assert 'fig3' not in done.stdout
 
-  before = (tmp_path / 'records.jsonl').read_bytes()
-  done = launch('evaluate', *flags, '--config.decoding=greedy')
-  assert done.returncode == 1
-  assert (
-    "captioner.decoding: the file has 'beam(beams=2,alpha=0.0)', this run"
-    " 'greedy'"
-  ) in done.stderr
-  done = launch('evaluate', *flags, '--config.preprocess=hf_bicubic')
-  assert "the file has 'bv_bilinear', this run 'hf_bicubic'" in done.stderr
-  assert (tmp_path / 'records.jsonl').read_bytes() == before
+
+def test_layouts_make_the_same_captions(captioned):
+  first, second = (
+    [r['caption'] for r in evaluation.read_records(workdir / 'records.jsonl')]
+    for _, workdir in (captioned(c, 'coco') for c in ('npz', 'huggingface'))
+  )
+  assert first == second
+  assert len(set(first)) > 1
 
 
-def test_layouts_make_the_same_captions(launch, folders, tmp_path):
-  said = []
-  for layout in ('npz', 'huggingface'):
-    flags = flags_of(folders, layout, 'coco', tmp_path / layout, 'cococap')
-    done = launch('evaluate', *flags, '--config.limit=3')
-    assert done.returncode == 0, done.stderr
-    records = evaluation.read_records(tmp_path / layout / 'records.jsonl')
-    said.append([r['caption'] for r in records])
-  assert said[0] == said[1]
-  assert len(said[0]) == 3
+@pytest.mark.parametrize(
+  ('field', 'value', 'said'),
+  [
+    (
+      'decoding',
+      'greedy',
+      r"captioner\.decoding: the file has 'beam\(beams=2,alpha=0\.0\)', this"
+      " run 'greedy'",
+    ),
+    (
+      'preprocess',
+      'hf_bicubic',
+      "preprocess: the file has 'bv_bilinear', this run 'hf_bicubic'",
+    ),
+  ],
+)
+def test_other_settings_are_refused(captioned, folders, field, value, said):
+  _, workdir = captioned('npz', 'coco')
+  config = paligemma_coco.get_config('protocol=cococap')
+  config.model = str(folders / 'npz')
+  config.data_dir = str(folders / 'coco')
+  config[field] = value
+  path = workdir / 'records.jsonl'
+  before = path.read_bytes()
+  with pytest.raises(evaluation.SettingsError, match=said):
+    experiment.evaluate(config, path, progress=False)
+  assert path.read_bytes() == before
 
 
-def test_plots_refuse_to_mix_decodings(swept, launch, tmp_path):
+def test_plots_refuse_to_mix_decodings(swept, tmp_path):
   _, workdir, _ = swept
   lines = (workdir / 'records.jsonl').read_text().splitlines()
-  drawn = [json.loads(line) | {'decoding': 'beam2'} for line in lines[-30:]]
+  drawn = [json.loads(line) | {'decoding': 'sample'} for line in lines[-30:]]
   other = tmp_path / 'other.jsonl'
   other.write_text(''.join(json.dumps(r) + '\n' for r in drawn))
-  done = launch('plot', f'--records={workdir}/records.jsonl,{other}')
-  assert done.returncode == 1
-  assert 'decoding of ' in done.stderr
+  with pytest.raises(ValueError, match=r'decoding of .*"sample".*"greedy"'):
+    evaluation.read_records(workdir / 'records.jsonl', other)
   first = tmp_path / 'first.jsonl'
   names = {r['name'] for r in drawn}
   kept = [line for line in lines if json.loads(line)['name'] not in names]
   first.write_text(''.join(line + '\n' for line in kept))
-  done = launch('plot', f'--records={first},{other}')
+  done = start('plot', f'--records={first},{other}')
+  assert done.returncode == 1
   assert 'several models, data sets or decodings' in done.stderr
 
 
