@@ -86,7 +86,7 @@ def lower(
     (prefill, cache and the loop over tokens).
   """
 
-  def batch(*shape, dtype: Any = jnp.float32):
+  def batch(*shape, dtype: Any = jnp.float32) -> Any:
     where = NamedSharding(mesh, PartitionSpec('data'))
     return jax.ShapeDtypeStruct((rows, *shape), dtype, sharding=where)
 
