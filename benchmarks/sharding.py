@@ -26,7 +26,7 @@ from jax.sharding import AbstractMesh, AxisType, NamedSharding, PartitionSpec
 
 from collab_jax import captioner, codecs, experiment, message, sharding
 from collab_jax.checkpoints import trees
-from collab_jax.models import paligemma, zoo
+from collab_jax.models import decoding, paligemma, zoo
 from configs import tradeoff
 
 _LOWER = flags.DEFINE_bool('lower', False, 'Lower encoder and decoder.')
@@ -103,7 +103,9 @@ def lower(
   words = (batch(_PROMPT, dtype=d) for d in (jnp.int32, jnp.bool_))
   yield (
     'generate',
-    captioner._generate.lower(model, prefix, *words, tokens, 0),
+    captioner._generate.lower(
+      model, prefix, *words, None, tokens, decoding.Greedy(), 0
+    ),
   )
 
 
