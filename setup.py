@@ -78,6 +78,7 @@ setuptools.setup(
   package_data={'collab_jax': ['py.typed', 'assets/**/*']},
   install_requires=_REQUIRES,
   extras_require=_EXTRAS,
+  entry_points={'console_scripts': ['collab_jax = collab_jax.__main__:run']},
   classifiers=[
     'Intended Audience :: Science/Research',
     'Programming Language :: Python :: 3 :: Only',

@@ -53,7 +53,7 @@ NAMES = ('tiny',)
 _FREE = ('name', 'unroll', 'llm/sliding_window', 'llm/final_logits_softcap')
 
 
-# From this width on a decoder is transposed on a CPU, unless told otherwise.
+# From this width on a decoder is transposed, unless told otherwise.
 _BIG = 1024
 _LAYERS = 'llm/layers/'
 _ORDERS = {
@@ -103,7 +103,7 @@ def load(
     layout: 'stacked' keeps big_vision's tree; 'transposed' takes the decoder's
       layers apart and transposes them while they are read, which is faster
       where there are few rows (see `gemma.arrange`). None transposes a decoder
-      of a released model's size on a CPU.
+      of a released model's size, unless there is a mesh.
     mesh: The devices to spread the parameters over, see
       `collab_jax.sharding`; each array goes there as soon as it is read.
 
@@ -133,8 +133,8 @@ def load(
   if words is not None:
     words = _vocabulary(words, own)
   if layout is None:
-    big = own.text.width >= _BIG and jax.default_backend() == 'cpu'
-    layout = 'transposed' if big and mesh is None else 'stacked'
+    big = own.text.width >= _BIG and mesh is None
+    layout = 'transposed' if big else 'stacked'
   if layout not in _ORDERS or (_ORDERS[layout] and mesh is not None):
     names = [*_ORDERS] if mesh is None else ['stacked']
     raise ValueError(

@@ -14,7 +14,7 @@ GOLDEN = ROOT / 'tests/golden/pg1_56'
 
 def start(*flags):
   return subprocess.run(
-    [sys.executable, 'experiments/convert.py', *map(str, flags)],
+    [sys.executable, '-m', 'collab_jax', 'convert', *map(str, flags)],
     cwd=ROOT,
     env={**os.environ, 'PYTHONPATH': str(ROOT)},
     capture_output=True,

@@ -1,7 +1,9 @@
-r"""Writes a checkpoint in another format, bit by bit the same.
+r"""The command `collab_jax convert`: a checkpoint in another format.
 
-python experiments/convert.py --source=paligemma-3b-mix-224.npz \
+collab_jax convert --source=paligemma-3b-mix-224.npz \
     --model=paligemma-3b-mix-224 --target=edge --to=orbax --part=edge
+
+Every number arrives bit by bit as it was, unless --dtype converts it.
 """
 
 from absl import app, flags
@@ -24,8 +26,8 @@ _PART = flags.DEFINE_enum(
 
 def main(argv):
   """Converts, and says what was made."""
-  if argv[1:]:
-    raise app.UsageError(f'unexpected arguments: {argv[1:]}')
+  if argv[1:] != ['convert']:
+    raise app.UsageError(f"got {' '.join(argv[1:])!r}, expected 'convert'")
   if _MODEL.value and _CONFIG.value:
     raise app.UsageError('--model and --config say the same: give one')
   # absl requires them.
@@ -49,6 +51,11 @@ def main(argv):
     print(f'{_TARGET.value}: {made.name} as {_TO.value}')
 
 
-if __name__ == '__main__':
+def run():
+  """Starts the command."""
   flags.mark_flags_as_required(['source', 'target', 'to'])
   app.run(main)
+
+
+if __name__ == '__main__':
+  run()
