@@ -182,8 +182,8 @@ def make_captioner(
 
 def make_mesh(config: ml_collections.ConfigDict) -> jax.sharding.Mesh | None:
   """The mesh that a config asks for; None for one device."""
-  sizes = cast(Any, config).mesh
-  mesh = sharding.make_mesh(sizes.data, sizes.model)
+  fields = cast(Any, config)
+  mesh = sharding.make_mesh(fields.mesh.data, fields.mesh.model)
   return mesh if mesh.size > 1 else None
 
 
