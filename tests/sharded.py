@@ -33,7 +33,7 @@ LOWERED = (
   ('paligemma2-28b', 1, 8),
   ('paligemma2-28b', 2, 4),
 )
-MESHES = ((8, 1), (4, 2), (1, 8))
+MESHES = ((8, 1), (4, 2))
 PIECES = ((8, 1), (2, 4))
 QUANTIZERS = (
   quantizers.KMeans(k=4),

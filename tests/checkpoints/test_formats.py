@@ -54,11 +54,17 @@ def find(tmp_path_factory):
   return path
 
 
+# The same parameters give the same arrays: two are enough.
+COMPUTED = {'npz', 'hf_old_sharded'}
+
+
 @pytest.mark.parametrize('model', MODELS)
 @pytest.mark.parametrize('source', [*FOLDERS, *checkpoints.FORMATS])
 def test_every_recorded_array(find, model, source):
   loaded = checkpoints.load(find(model, source))
   assert_same(loaded.params, npz_of(model))
+  if source not in COMPUTED:
+    return  # `python -m benchmarks.formats` computes with each.
   got = parity.measure(loaded, golden(model))
   for array in parity.computed(golden(model)):
     if array.startswith('bf16w/'):

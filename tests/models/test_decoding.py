@@ -124,10 +124,10 @@ def test_top_p_of_zero_is_greedy():
   np.testing.assert_array_equal(got, write(5, decoding.Greedy()))
 
 
-@pytest.mark.parametrize('rows', [1, 2, 7, 16])
+@pytest.mark.parametrize('rows', [1, 7])
 @pytest.mark.parametrize(
   'method',
-  [decoding.Greedy(), decoding.Sample(1.5), decoding.Beam(2), decoding.Beam(3)],
+  [decoding.Greedy(), decoding.Sample(1.5), decoding.Beam(3)],
   ids=str,
 )
 def test_halving_the_rows_changes_nothing(method, rows):
@@ -158,7 +158,7 @@ def test_halving_the_rows_changes_nothing(method, rows):
   assert sizes == {rows}
   ends = (whole == EOS).argmax(1)
   assert rows < 7 or len(set(ends)) > 1  # Or there was nothing to halve.
-  for halvings in (1, 2, 3):
+  for halvings in (1, 3):
     got, sizes = run(halvings)
     np.testing.assert_array_equal(got, whole)
     assert sizes == {rows >> h for h in range(halvings + 1)} - {0}

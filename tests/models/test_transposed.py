@@ -93,9 +93,8 @@ def test_windows_when_rows_are_halved():
 
   whole = np.asarray(run(-1, None, 0))
   eos = int(np.bincount(whole[:, 2:6].ravel()).argmax())  # Ends some early.
-  for method in (decoding.Greedy(), decoding.Beam(2)):
-    want = run(eos, method, 0)
-    np.testing.assert_array_equal(run(eos, method, 2), want)
+  method = decoding.Beam(2)
+  np.testing.assert_array_equal(run(eos, method, 2), run(eos, method, 0))
 
 
 def test_layouts(tmp_path):
