@@ -88,11 +88,14 @@ def make_codecs(
   return [codecs.FeatureCodec(model, q, split) for q in chosen]
 
 
-def check(config: ml_collections.ConfigDict) -> None:
-  """Checks what would otherwise be refused late; nothing is loaded.
+def check(config: ml_collections.ConfigDict) -> Any:
+  """Checks what would otherwise be refused late; the model is not loaded.
 
   Args:
     config: From configs/tradeoff.py or configs/paligemma_coco.py.
+
+  Returns:
+    The reader of its pictures.
 
   Raises:
     ValueError: A setting of the report is out of range, there is no such data
@@ -105,14 +108,14 @@ def check(config: ml_collections.ConfigDict) -> None:
   chosen = make_quantizers(config)
   decoding.make(fields.decoding)
   make_mesh(config)
-  make_data(config)
-  vectors = _dimensions(config).vision.num_tokens
+  vision = _dimensions(config).vision
   names = []
   for quantizer in chosen:
-    quantizer.sent(vectors)  # Refuses a k larger than that.
+    quantizer.sent(vision.num_tokens)  # Refuses a k larger than that.
     names.append(quantizers.name(quantizer))
     if names.count(names[-1]) > 1:
       raise ValueError(f'methods and ks: {names[-1]} is there twice')
+  return make_data(config, vision.image_size)
 
 
 def _dimensions(config: ml_collections.ConfigDict) -> paligemma.Config:
@@ -215,13 +218,13 @@ def evaluate(
   Returns:
     The records.
   """
-  check(config)
+  data = check(config)
   fields = cast(Any, config)
   model = load_model(config)
   return evaluation.evaluate(
     make_codecs(config, model),
     captioner=make_captioner(config, model),
-    data=make_data(config, model.config.vision.image_size),
+    data=data,
     seeds=tuple(fields.seeds),
     path=path,
     batch_size=fields.batch_size,
@@ -251,8 +254,7 @@ def report(
   if config is not None:
     draws = {n: config[n] for n in ('resamples', 'level', 'seed')} | draws
   rows = evaluation.summarize(records, **draws)
-  workdir = Path(workdir)
-  workdir.mkdir(parents=True, exist_ok=True)
+  (workdir := Path(workdir)).mkdir(parents=True, exist_ok=True)
   findings = evaluation.findings(rows)
   (workdir / 'table.txt').write_text(evaluation.table(rows) + '\n')
   if evaluation.curves(rows):
@@ -283,15 +285,13 @@ def write_json(path: str | os.PathLike[str], value: Any):
 
 def headline(config: ml_collections.ConfigDict) -> str:
   """The settings of a run in a line or two."""
-  fields = cast(Any, config)
-  made = provenance.provenance()
-  jax_version = made['versions']['jax']
+  fields, made = cast(Any, config), provenance.provenance()
   return (
-    f'{fields.model} model, {fields.limit} of {fields.data}/'
-    f'{fields.data_split},'
+    f'{fields.model} model, up to {fields.limit} of'
+    f' {fields.data}/{fields.data_split},'
     f' {len(fields.methods)} methods x {len(fields.ks)} k x'
     f' {len(fields.seeds)} seeds, split after the {fields.split}\n'
-    f'jax {jax_version} on {made["device"]}, {made["cores"]} cores,'
+    f'jax {made["versions"]["jax"]} on {made["device"]}, {made["cores"]} cores,'
     f' commit {made["commit"] or "unknown"}'
   )
 

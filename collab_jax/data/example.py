@@ -1,7 +1,7 @@
-"""What every dataset of the package yields."""
+"""What every dataset of the package yields, by which index."""
 
 import dataclasses
-from typing import Any
+from typing import Any, SupportsIndex
 
 from jaxtyping import UInt8
 import numpy as np
@@ -24,3 +24,13 @@ class Example:
   image_id: int
   captions: tuple[str, ...]
   info: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+def position(reader: Any, index: SupportsIndex) -> int:
+  """Counts a negative index from the end; IndexError out of range."""
+  try:
+    return range(len(reader))[index]
+  except IndexError:
+    raise IndexError(
+      f'{reader.name} has {len(reader)} pictures, got {index}'
+    ) from None

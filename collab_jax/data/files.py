@@ -4,13 +4,11 @@ import collections
 from collections.abc import Iterable, Sequence
 import dataclasses
 import json
-import operator
 import os
 from pathlib import Path, PurePosixPath
 from typing import Any, SupportsIndex, TypeVar
 
-from collab_jax.data import pictures
-from collab_jax.data.example import Example
+from collab_jax.data import example, pictures
 
 _T = TypeVar('_T')
 
@@ -91,7 +89,7 @@ class Files:
     """Tells the number of pictures, not all of them."""
     return f'Files({self.name!r}, {len(self)} pictures, {self.size} px)'
 
-  def __getitem__(self, index: SupportsIndex) -> Example:
+  def __getitem__(self, index: SupportsIndex) -> example.Example:
     """Reads a picture.
 
     Raises:
@@ -101,7 +99,7 @@ class Files:
     """
     entry = self._entry(index)
     image = pictures.decode(self._data(entry), str(entry.path))
-    return Example(
+    return example.Example(
       image=pictures.resize(image, self.size, self.method),
       image_id=entry.image_id,
       captions=entry.captions,
@@ -113,10 +111,7 @@ class Files:
     pictures.check(self._data(entry), str(entry.path))
 
   def _entry(self, index: SupportsIndex) -> Entry:
-    index = operator.index(index)
-    if not -len(self) <= index < len(self):
-      raise IndexError(f'{self.name} has {len(self)} pictures, got {index}')
-    return self.entries[index]
+    return self.entries[example.position(self, index)]
 
   def _data(self, entry: Entry) -> bytes:
     try:

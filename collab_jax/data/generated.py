@@ -2,11 +2,9 @@
 
 import dataclasses
 import difflib
-import operator
 from typing import SupportsIndex
 
-from collab_jax.data import drawing, grammar, world
-from collab_jax.data.example import Example
+from collab_jax.data import drawing, example, grammar, world
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,14 +45,11 @@ class Scenes:
 
   def scene(self, index: SupportsIndex) -> world.Scene:
     """The description of a scene, not drawn. IndexError out of range."""
-    index = operator.index(index)
-    if not -len(self) <= index < len(self):
-      raise IndexError(f'{self.name} has {len(self)} scenes, got {index}')
-    return world.sample(self.split, index % len(self))
+    return world.sample(self.split, example.position(self, index))
 
-  def __getitem__(self, index: SupportsIndex) -> Example:
+  def __getitem__(self, index: SupportsIndex) -> example.Example:
     scene = self.scene(index)
-    return Example(
+    return example.Example(
       image=drawing.render(scene),
       image_id=scene.image_id,
       captions=grammar.captions(scene, world.generator(scene.seed, 2)),

@@ -2,14 +2,12 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 import dataclasses
-import operator
 import os
 from pathlib import Path
 from typing import Any, SupportsIndex
 
 from collab_jax import config
-from collab_jax.data import files, pictures
-from collab_jax.data.example import Example
+from collab_jax.data import example, files, pictures
 
 # Names of features, the first that a dataset has.
 _CAPTIONS = ('captions', 'caption', 'sentences', 'text')
@@ -48,7 +46,7 @@ class Prepared:
     """Tells the number of pictures, not all of them."""
     return f'Prepared({self.name!r}, {len(self)} pictures, {self.size} px)'
 
-  def __getitem__(self, index: SupportsIndex) -> Example:
+  def __getitem__(self, index: SupportsIndex) -> example.Example:
     """Reads a picture.
 
     Raises:
@@ -61,7 +59,7 @@ class Prepared:
     if not captions:
       raise ValueError(f'{where} has no caption, expected at least one')
     image = pictures.decode(item['image'], where)
-    return Example(
+    return example.Example(
       image=pictures.resize(image, self.size, self.method),
       image_id=int(item[self.image_id]) if self.image_id else index,
       captions=captions,
@@ -73,10 +71,7 @@ class Prepared:
     pictures.check(item['image'], where)
 
   def _item(self, index: SupportsIndex) -> tuple[int, Mapping[str, Any], str]:
-    index = operator.index(index)
-    if not -len(self) <= index < len(self):
-      raise IndexError(f'{self.name} has {len(self)} pictures, got {index}')
-    index %= len(self)
+    index = example.position(self, index)
     item = self.source[index]
     where = f'example {index} of {self.name}'
     if self.filename:

@@ -92,7 +92,7 @@ def test_reader():
   assert example.info == json.loads(json.dumps(example.info))
   assert reader[-1].image_id == reader[19].image_id
   assert sum(1 for _ in reader) == 20
-  with pytest.raises(IndexError, match='20 scenes, got 20'):
+  with pytest.raises(IndexError, match='20 pictures, got 20'):
     reader[20]
   with pytest.raises(IndexError):
     reader[-21]
