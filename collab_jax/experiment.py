@@ -88,14 +88,11 @@ def make_codecs(
   return [codecs.FeatureCodec(model, q, split) for q in chosen]
 
 
-def check(config: ml_collections.ConfigDict) -> Any:
-  """Checks what would otherwise be refused late; the model is not loaded.
+def check(config: ml_collections.ConfigDict) -> None:
+  """Checks what would otherwise be refused late; nothing is loaded.
 
   Args:
     config: From configs/tradeoff.py or configs/paligemma_coco.py.
-
-  Returns:
-    The reader of its pictures.
 
   Raises:
     ValueError: A setting of the report is out of range, there is no such data
@@ -108,14 +105,14 @@ def check(config: ml_collections.ConfigDict) -> Any:
   chosen = make_quantizers(config)
   decoding.make(fields.decoding)
   make_mesh(config)
-  vision = _dimensions(config).vision
+  make_data(config)
+  vectors = _dimensions(config).vision.num_tokens
   names = []
   for quantizer in chosen:
-    quantizer.sent(vision.num_tokens)  # Refuses a k larger than that.
+    quantizer.sent(vectors)  # Refuses a k larger than that.
     names.append(quantizers.name(quantizer))
     if names.count(names[-1]) > 1:
       raise ValueError(f'methods and ks: {names[-1]} is there twice')
-  return make_data(config, vision.image_size)
 
 
 def _dimensions(config: ml_collections.ConfigDict) -> paligemma.Config:
@@ -218,13 +215,13 @@ def evaluate(
   Returns:
     The records.
   """
-  data = check(config)
+  check(config)
   fields = cast(Any, config)
   model = load_model(config)
   return evaluation.evaluate(
     make_codecs(config, model),
     captioner=make_captioner(config, model),
-    data=data,
+    data=make_data(config, model.config.vision.image_size),
     seeds=tuple(fields.seeds),
     path=path,
     batch_size=fields.batch_size,
@@ -254,7 +251,8 @@ def report(
   if config is not None:
     draws = {n: config[n] for n in ('resamples', 'level', 'seed')} | draws
   rows = evaluation.summarize(records, **draws)
-  (workdir := Path(workdir)).mkdir(parents=True, exist_ok=True)
+  workdir = Path(workdir)
+  workdir.mkdir(parents=True, exist_ok=True)
   findings = evaluation.findings(rows)
   (workdir / 'table.txt').write_text(evaluation.table(rows) + '\n')
   if evaluation.curves(rows):
@@ -285,13 +283,15 @@ def write_json(path: str | os.PathLike[str], value: Any):
 
 def headline(config: ml_collections.ConfigDict) -> str:
   """The settings of a run in a line or two."""
-  fields, made = cast(Any, config), provenance.provenance()
+  fields = cast(Any, config)
+  made = provenance.provenance()
+  jax_version = made['versions']['jax']
   return (
     f'{fields.model} model, up to {fields.limit} of'
     f' {fields.data}/{fields.data_split},'
     f' {len(fields.methods)} methods x {len(fields.ks)} k x'
     f' {len(fields.seeds)} seeds, split after the {fields.split}\n'
-    f'jax {made["versions"]["jax"]} on {made["device"]}, {made["cores"]} cores,'
+    f'jax {jax_version} on {made["device"]}, {made["cores"]} cores,'
     f' commit {made["commit"] or "unknown"}'
   )
 
