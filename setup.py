@@ -8,6 +8,7 @@ _README = pathlib.Path(__file__).with_name('README.md')
 
 _REQUIRES = [
   'absl-py>=2',
+  'constriction>=0.5,<0.6',
   'flax>=0.12,<0.13',
   'grain>=0.2.18',
   'jax>=0.10,<0.13',
@@ -37,8 +38,10 @@ _EXTRAS = {
   'test': [
     'basedpyright>=1.30',
     'beartype>=0.22',
+    'bjontegaard>=1.3',
     'hypothesis>=6.100',
     'ipykernel>=7',
+    'komm>=0.37',
     'nbclient>=0.10',
     'nbformat>=5.10',
     'pytest>=9',

@@ -93,7 +93,7 @@ def lower(
   vision, text = model.config.vision, model.config.text
   n, side = vision.num_tokens, vision.image_size
   images = batch(side, side, 3, dtype=jnp.uint8)
-  yield 'encode', codecs._features.lower(model, 'encoder', images)
+  yield 'encode', codecs.feature._features.lower(model, 'encoder', images)
   prefix = message.Prefix(
     batch(n, text.width),
     batch(n, dtype=jnp.bool_),

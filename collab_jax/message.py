@@ -13,10 +13,13 @@ class Symbols:
   Attributes:
     alphabet: Number of distinct symbols, at least 1.
     shape: Static shape of the field.
+    layer: Messages are sent coarse to fine: the layers up to any one are a
+      message, too. Layer 0 is always there.
   """
 
   alphabet: int
   shape: tuple[int, ...]
+  layer: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,10 +29,12 @@ class Values:
   Attributes:
     dtype: 'float16', 'bfloat16' or 'float32'.
     shape: Static shape of the field.
+    layer: As of `Symbols`.
   """
 
   dtype: str
   shape: tuple[int, ...]
+  layer: int = 0
 
 
 Field: TypeAlias = Symbols | Values

@@ -118,7 +118,7 @@ def test_imports_point_one_way():
     ('wire/a.py', 'import numpy\nfrom jaxtyping import Int', None),
     ('wire/a.py', 'from jax import numpy', 'wire is NumPy only'),
     ('data/a.py', 'from jaxtyping import Array', 'data is NumPy only'),
-    ('codecs.py', 'from collab_jax import models, wire', None),
+    ('codecs/a.py', 'from collab_jax import models, wire', None),
     ('codecs.py', 'from collab_jax import captioner', 'not in a row above'),
     ('codecs.py', 'from configs import tradeoff', 'no part of the package'),
     ('message.py', 'from collab_jax import config', 'not in a row above'),

@@ -1,4 +1,4 @@
-"""A picture to bytes on the edge, and bytes to a prefix on the server."""
+"""Features of a picture to bytes on the edge, and to a prefix on the server."""
 
 from collections.abc import Sequence
 import functools
@@ -11,42 +11,17 @@ import numpy as np
 
 from collab_jax import message as messages
 from collab_jax import quantizers, sharding, wire
+from collab_jax.codecs import pictures
 from collab_jax.models import paligemma
 
 SPLITS = ('encoder', 'head')
-
-
-def to_float(
-  images: UInt8[Array | np.ndarray, 'B H W 3'],
-) -> Float[Array, 'B H W 3']:
-  """Maps 0..255 to [-1, 1], as the image encoder expects."""
-  return jnp.asarray(images).astype(jnp.float32) / 127.5 - 1.0
-
-
-def check_images(images: Any, size: int) -> None:
-  """Raises ValueError unless these are pictures u8[B size size 3]."""
-  dtype, shape = getattr(images, 'dtype', None), getattr(images, 'shape', ())
-  if dtype != np.uint8:
-    got = f'dtype {dtype}' if dtype else type(images).__name__
-    raise ValueError(
-      f'images: got {got}, expected an array of uint8, 0..255; of floats in'
-      " [0, 1] make it with np.round(255 * x).astype('uint8')"
-    )
-  if len(shape) != 4 or tuple(shape[1:]) != (size, size, 3):
-    hint = ''
-    if len(shape) == 3:
-      hint = '; one picture is a batch too: images[None]'
-    raise ValueError(
-      f'images: got shape {tuple(shape)}, expected [B, {size}, {size}, 3]:'
-      f' pictures of the size of the model{hint}'
-    )
 
 
 # Compiled once per process: the caches are keyed by what is static, so equal
 # quantizers of different codecs share their programs.
 @functools.partial(jax.jit, static_argnames='split')
 def _features(model, split, images):
-  x = model.encode_image(to_float(images))
+  x = model.encode_image(pictures.to_float(images))
   return x if split == 'encoder' else model.project(x)
 
 
@@ -149,7 +124,7 @@ class FeatureCodec:
     Raises:
       ValueError: They are no such pictures.
     """
-    check_images(images, self.model.config.vision.image_size)
+    pictures.check_images(images, self.model.config.vision.image_size)
     images = self._spread(images)
     return self._spread(_features(self.model, self.split, images))
 

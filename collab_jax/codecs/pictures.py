@@ -1,0 +1,33 @@
+"""Pictures as codecs take them."""
+
+from typing import Any
+
+from jax import numpy as jnp
+from jaxtyping import Array, Float, UInt8
+import numpy as np
+
+
+def to_float(
+  images: UInt8[Array | np.ndarray, 'B H W 3'],
+) -> Float[Array, 'B H W 3']:
+  """Maps 0..255 to [-1, 1], as the image encoder expects."""
+  return jnp.asarray(images).astype(jnp.float32) / 127.5 - 1.0
+
+
+def check_images(images: Any, size: int) -> None:
+  """Raises ValueError unless these are pictures u8[B size size 3]."""
+  dtype, shape = getattr(images, 'dtype', None), getattr(images, 'shape', ())
+  if dtype != np.uint8:
+    got = f'dtype {dtype}' if dtype else type(images).__name__
+    raise ValueError(
+      f'images: got {got}, expected an array of uint8, 0..255; of floats in'
+      " [0, 1] make it with np.round(255 * x).astype('uint8')"
+    )
+  if len(shape) != 4 or tuple(shape[1:]) != (size, size, 3):
+    hint = ''
+    if len(shape) == 3:
+      hint = '; one picture is a batch too: images[None]'
+    raise ValueError(
+      f'images: got shape {tuple(shape)}, expected [B, {size}, {size}, 3]:'
+      f' pictures of the size of the model{hint}'
+    )
