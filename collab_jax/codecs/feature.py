@@ -18,7 +18,8 @@ SPLITS = ('encoder', 'head')
 
 
 # Compiled once per process: the caches are keyed by what is static, so equal
-# quantizers of different codecs share their programs.
+# quantizers of different codecs share their programs, and so do those that
+# differ in what the other end does: `sender` and `receiver`.
 @functools.partial(jax.jit, static_argnames='split')
 def _features(model, split, images):
   x = model.encode_image(pictures.to_float(images))
@@ -99,6 +100,8 @@ class FeatureCodec:
     self.fields = quantizer.fields(self.vectors, self.width)
     self.sent = quantizer.sent(self.vectors)
     self.uses_key = quantizer.uses_key
+    self._sender = getattr(quantizer, 'sender', quantizer)
+    self._receiver = getattr(quantizer, 'receiver', quantizer)
     self.name = quantizers.name(quantizer)
     if split != 'encoder':
       self.name += f'@{split}'
@@ -173,7 +176,7 @@ class FeatureCodec:
     features, ids = self._spread((features, ids))
     keys = image_keys(key, ids)
     return jax.device_get(
-      _quantize(self.quantizer, self.params, features, keys, mesh)
+      _quantize(self._sender, self.params, features, keys, mesh)
     )
 
   def pack(self, message: dict[str, np.ndarray]) -> list[bytes]:
@@ -205,7 +208,7 @@ class FeatureCodec:
     mesh = sharding.mesh_of(self.model.params)
     return self._spread(
       _rebuild(
-        self.quantizer, self.split, self.params, self.model, message, mesh
+        self._receiver, self.split, self.params, self.model, message, mesh
       )
     )
 

@@ -19,6 +19,9 @@ from collab_jax.evaluation import batches, sound
 from collab_jax.evaluation import blind as blinds
 from collab_jax.evaluation import records as files
 
+# Threads that compile: one of them traces while another's program is built.
+_COMPILERS = 2
+
 
 def evaluate(
   codecs: Sequence[Any],
@@ -106,7 +109,7 @@ def evaluate(
       store = stack.enter_context(files.Store(path, settings, described))
     compiler, pool = (
       stack.enter_context(futures.ThreadPoolExecutor(n if alone else 1))
-      for n in (1, workers)
+      for n in (_COMPILERS, workers)
     )
     for threads in (compiler, pool):
       stack.callback(threads.shutdown, wait=False, cancel_futures=True)

@@ -20,6 +20,10 @@ class Quantizer(Protocol):
   static argument of a jitted function. It is written for one image; callers
   `vmap` it. Every shape follows from n, d and the dataclass.
 
+  A quantizer may have properties `sender` and `receiver`: a quantizer that
+  quantizes, or dequantizes, just as it does, and is the same one for many. What
+  it is the same for shares one compiled program.
+
   Attributes:
     uses_key: False if the message does not depend on the key, so that an
       evaluation need not repeat it for several seeds.

@@ -36,6 +36,11 @@ class KMeans:
       raise ValueError(f'iters must be an int of at least 0: {self.iters!r}.')
 
   @property
+  def receiver(self) -> 'KMeans':
+    """The same for all ways to cluster: one program on the server."""
+    return KMeans(self.k, centroids=self.centroids)
+
+  @property
   def uses_key(self) -> bool:
     """The initial centroids are drawn."""
     return True

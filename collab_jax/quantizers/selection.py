@@ -50,6 +50,11 @@ class Selection(abc.ABC):
     """Returns the indices of k different vectors, in any order."""
 
   @property
+  def sender(self) -> 'Selection':
+    """The same for all ways to rebuild: one program on the edge."""
+    return dataclasses.replace(self, rebuild=REBUILDS[0])
+
+  @property
   def uses_key(self) -> bool:
     """Whether the selection, or what quantizes the vectors, is drawn."""
     return self.draws or self.vectors.uses_key

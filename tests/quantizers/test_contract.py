@@ -39,6 +39,29 @@ def test_contract(name, kw):
   testing.check_quantizer(quantizers.make(name, **kw))
 
 
+@pytest.mark.parametrize(
+  'quantizer',
+  [
+    quantizers.Random(7, 'nearest'),
+    quantizers.TopNorm(3, 'keep'),
+    quantizers.KMeans(4, '++', 2, quantizers.Identity('float32')),
+  ],
+  ids=quantizers.name,
+)
+def test_one_program_for_several(quantizer):
+  x, key = jax.random.normal(jax.random.key(0), (16, 3)), jax.random.key(1)
+  message = quantizer.quantize({}, x, key)
+  tokens = quantizer.dequantize({}, message)
+  sender = getattr(quantizer, 'sender', quantizer)
+  receiver = getattr(quantizer, 'receiver', quantizer)
+  assert {sender, receiver} != {quantizer}
+  for expected, got in (
+    (message, sender.quantize({}, x, key)),
+    (tokens, receiver.dequantize({}, message)),
+  ):
+    jax.tree.map(np.testing.assert_array_equal, expected, got)
+
+
 @pytest.mark.parametrize('name', ['kmeans', 'farthest_point', 'pool'])
 def test_few_vectors(name):
   kw = {'k': 2, 'n': 4} if name == 'pool' else {'k': 2}
