@@ -102,8 +102,9 @@ def load(
       projection to its width; None reads all.
     layout: 'stacked' keeps big_vision's tree; 'transposed' takes the decoder's
       layers apart and transposes them while they are read, which is faster
-      where there are few rows (see `gemma.arrange`). None transposes a decoder
-      of a released model's size, unless there is a mesh.
+      where there are few rows (see `gemma.arrange`); both towers then multiply
+      by bfloat16 weights in bfloat16. None transposes a decoder of a released
+      model's size, unless there is a mesh.
     mesh: The devices to spread the parameters over, see
       `collab_jax.sharding`; each array goes there as soon as it is read.
 
@@ -146,10 +147,9 @@ def load(
   put = _layers if orders else functools.partial(sharding.put, mesh=mesh)
   params = formats.read(source, own, part, dtype, put, orders)
   if orders:
-    text = dataclasses.replace(own.text, transposed=True)
-    own = dataclasses.replace(own, text=text)
+    own = own.arranged()
     if 'llm' in params:
-      params['llm']['layers'] = _apart(params['llm']['layers'], text.depth)
+      params['llm']['layers'] = _apart(params['llm']['layers'], own.text.depth)
   return paligemma.Model(params=params, config=own, tokenizer=words)
 
 

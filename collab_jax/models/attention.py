@@ -19,9 +19,12 @@ def full(
   k: Float[Array, 'B S Q E'],
   v: Float[Array, 'B S Q E'],
 ) -> Float[Array, 'B T Q E']:
-  """Full attention; heads lead so that the products are plain matrices."""
+  """Full attention, multiplied in the dtype of k and v.
+
+  Heads lead so that the products are plain matrices.
+  """
   q, k, v = (jnp.swapaxes(t, 1, 2) for t in (q, k, v))
-  q = q * q.shape[-1] ** -0.5
+  q = (q * q.shape[-1] ** -0.5).astype(k.dtype)
   scores = _product(q, jnp.swapaxes(k, 2, 3))
   return jnp.swapaxes(_average(scores, v), 1, 2)
 

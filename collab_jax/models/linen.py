@@ -128,3 +128,15 @@ def linear(
   return jax.lax.dot_general(
     x, w, contract, preferred_element_type=jnp.float32
   )[:rows]
+
+
+def rounded_dot(x, w, dimensions, precision=None, preferred_element_type=None):
+  """A `dot_general` for Flax: factors in bfloat16, sums in float32.
+
+  Flax has converted the weight to float32; XLA leaves out both conversions.
+  """
+  del precision, preferred_element_type
+  x, w = x.astype(jnp.bfloat16), w.astype(jnp.bfloat16)
+  return jax.lax.dot_general(
+    x, w, dimensions, preferred_element_type=jnp.float32
+  )

@@ -83,12 +83,21 @@ class Config:
       name,
     )
 
+  def arranged(self) -> 'Config':
+    """The same dimensions, computed as `Model.arranged` says."""
+    return dataclasses.replace(
+      self,
+      vision=dataclasses.replace(self.vision, rounded=True),
+      text=dataclasses.replace(self.text, transposed=True),
+    )
+
   def to_dict(self) -> dict[str, Any]:
     """What `from_dict` reads, as plain values."""
     vision, text = (
       dataclasses.asdict(tower) for tower in (self.vision, self.text)
     )
-    del vision['out_dim'], vision['unroll'], text['transposed']
+    del vision['out_dim'], vision['unroll'], vision['rounded']
+    del text['transposed']
     llm = {_LLM_NAMES.get(k, k): v for k, v in text.items()}
     return {
       'name': self.name,
@@ -175,15 +184,14 @@ class Model:
   def arranged(self) -> 'Model':
     """The same model with its decoder's weights as `gemma.arrange` puts them.
 
+    Weights in bfloat16 are multiplied in bfloat16 in both towers.
+
     Loading with `layout='transposed'` makes it without holding both.
     """
     config = self.config
-    text = dataclasses.replace(config.text, transposed=True)
     llm = gemma.arrange(config.text, self.params['llm'])
     return dataclasses.replace(
-      self,
-      params=self.params | {'llm': llm},
-      config=dataclasses.replace(config, text=text),
+      self, params=self.params | {'llm': llm}, config=config.arranged()
     )
 
   def project(self, features: Float[Array, 'B N D']) -> Float[Array, 'B N M']:

@@ -9,6 +9,7 @@ recorded from big_vision (tests/models/test_parity.py).
 """
 
 import dataclasses
+import functools
 from typing import Any
 
 from flax import linen as nn
@@ -35,6 +36,7 @@ class Config:
     out_dim: M, the decoder's width, where `head` projects to.
     unroll: Trace each block on its own: faster for small models, slower to
       compile for deep ones.
+    rounded: By weights in bfloat16, multiply in bfloat16 and add up in float32.
   """
 
   image_size: int
@@ -45,6 +47,7 @@ class Config:
   mlp_dim: int
   out_dim: int
   unroll: bool = False
+  rounded: bool = False
 
   def __post_init__(self):
     if self.image_size % self.patch_size:
@@ -67,37 +70,40 @@ class MultiHeadDotProductAttention(nn.Module):
   """Self-attention with biases."""
 
   num_heads: int
+  rounded: bool = False
 
   @nn.compact
   def __call__(self, x: Float[Array, 'B N D']) -> Float[Array, 'B N D']:
     """Returns the attended tokens."""
     shape = (self.num_heads, x.shape[-1] // self.num_heads)
-    q, k, v = (
-      nn.DenseGeneral(
-        shape, name=name, kernel_init=nn.initializers.xavier_uniform()
-      )(x)
-      for name in ('query', 'key', 'value')
-    )
-    return nn.DenseGeneral(
-      x.shape[-1],
-      axis=(-2, -1),
-      name='out',
+    dense = functools.partial(
+      nn.DenseGeneral,
       kernel_init=nn.initializers.xavier_uniform(),
-    )(attention.full(q, k, v))
+      dot_general=linen.rounded_dot if self.rounded else None,
+    )
+    q, k, v = (dense(shape, name=name)(x) for name in ('query', 'key', 'value'))
+    if self.rounded:
+      k, v = k.astype(jnp.bfloat16), v.astype(jnp.bfloat16)
+    out = dense(x.shape[-1], axis=(-2, -1), name='out')
+    return out(attention.full(q, k, v).astype(x.dtype))
 
 
 class MlpBlock(nn.Module):
   """Two dense layers around a tanh-approximated GELU."""
 
   mlp_dim: int
+  rounded: bool = False
 
   @nn.compact
   def __call__(self, x: Float[Array, 'B N D']) -> Float[Array, 'B N D']:
     """Returns the transformed tokens."""
-    init = nn.initializers.xavier_uniform()
-    y = nn.Dense(self.mlp_dim, name='Dense_0', kernel_init=init)(x)
-    y = nn.gelu(y, approximate=True)
-    return nn.Dense(x.shape[-1], name='Dense_1', kernel_init=init)(y)
+    dense = functools.partial(
+      nn.Dense,
+      kernel_init=nn.initializers.xavier_uniform(),
+      dot_general=linen.rounded_dot if self.rounded else None,
+    )
+    y = nn.gelu(dense(self.mlp_dim, name='Dense_0')(x), approximate=True)
+    return dense(x.shape[-1], name='Dense_1')(y)
 
 
 class Block(nn.Module):
@@ -108,12 +114,13 @@ class Block(nn.Module):
   @nn.compact
   def __call__(self, x: Float[Array, 'B N D']) -> Float[Array, 'B N D']:
     """Returns the residual stream after this block."""
+    c = self.config
     y = nn.LayerNorm(epsilon=1e-6, name='LayerNorm_0')(x)
     x = x + MultiHeadDotProductAttention(
-      self.config.num_heads, name='MultiHeadDotProductAttention_0'
+      c.num_heads, c.rounded, name='MultiHeadDotProductAttention_0'
     )(y)
     y = nn.LayerNorm(epsilon=1e-6, name='LayerNorm_1')(x)
-    return x + MlpBlock(self.config.mlp_dim, name='MlpBlock_0')(y)
+    return x + MlpBlock(c.mlp_dim, c.rounded, name='MlpBlock_0')(y)
 
 
 def position_table(tokens: int, width: int) -> Float[Array, '1 N D']:
@@ -205,6 +212,9 @@ def encode(
   """
   x = stem(config, params, images) + params['pos_embedding']
   blocks = params['Transformer']['encoderblock']
+  weight = blocks['MlpBlock_0']['Dense_0']['kernel']
+  rounded = config.rounded and weight.dtype == jnp.bfloat16
+  config = dataclasses.replace(config, rounded=rounded)
 
   def body(x, layer, _):
     return linen.apply(Block(config), layer, x), None

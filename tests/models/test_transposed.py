@@ -63,6 +63,17 @@ def test_bfloat16_rounds_what_it_multiplies(name):
   assert 1e-3 < difference < rounded
 
 
+@pytest.mark.parametrize('name', parity.MODELS)
+def test_bfloat16_rounds_what_the_encoder_multiplies(name):
+  recorded = golden(name)
+  rounded = np.abs(recorded['bf16w/encoded'] - recorded['enc/encoded']).max()
+  model = load(name, 'model.bf16.npz', 'transposed')
+  got = model.encode_image(recorded['inputs/images'])
+  assert got.dtype == jnp.float32
+  difference = np.abs(got - recorded['bf16w/encoded']).max()
+  assert 1e-4 < difference < rounded
+
+
 def test_one_row_of_bfloat16():
   key = jax.random.key(0)
   w = jax.random.normal(key, (48, 32), jnp.bfloat16)
