@@ -21,7 +21,7 @@ Fields = Mapping[str, Any] | ml_collections.ConfigDict
 _BOOLEANS = {'true': True, 'false': False, '1': True, '0': False}
 
 
-_CALL = re.compile(r'(?P<name>[^()]+)(?:\((?P<settings>[^()]*)\))?')
+_CALL = re.compile(r'(?P<name>[^(),=]+)(?:\((?P<settings>.*)\))?', re.DOTALL)
 _INT = re.compile(r'-?\d+')
 _FLOAT = re.compile(r'-?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?')
 
@@ -75,37 +75,59 @@ def call(
   """Reads a thing with settings, as fields of a config hold it.
 
   Args:
-    text: For instance 'kmeans(init=++)' or 'pool'.
+    text: For instance 'kmeans(init=++)' or 'pool'. A setting may be such a
+      thing itself: 'kmeans(centroids=scalar(bits=4))'.
     what: What to call it in errors.
     example: What to show in errors.
     reserved: Settings that it may not have.
 
   Returns:
-    Its name and settings; numbers become int or float.
+    Its name and settings; numbers become int or float, things within stay
+    text.
 
   Raises:
     ValueError: It is not of that form.
   """
   match = _CALL.fullmatch(text.strip())
   settings: dict[str, Any] = {}
-  for part in filter(None, ((match and match['settings']) or '').split(',')):
-    name, equals, value = part.strip().partition('=')
-    if not equals or name in settings or name in reserved:
-      match = None
-      break
-    settings[name] = (
-      int(value)
-      if _INT.fullmatch(value)
-      else float(value)
-      if _FLOAT.fullmatch(value)
-      else value
-    )
-  if not match:
+  try:
+    if not match:
+      raise ValueError
+    for part in _parts(match['settings'] or ''):
+      name, equals, value = map(str.strip, part.partition('='))
+      if not equals or name in settings:
+        raise ValueError
+      if name in reserved:
+        raise ValueError(f'; {name!r} may not stand there')
+      settings[name] = _number(value)
+  except ValueError as error:
     raise ValueError(
       f"{what}: got {text!r}, expected 'name' or 'name(setting=value,...)',"
-      f' for instance {example!r}'
-    )
-  return match['name'], settings
+      f' for instance {example!r}{error}'
+    ) from None
+  return match['name'].strip(), settings
+
+
+def _parts(settings: str) -> list[str]:
+  """Splits at the commas that stand in no parentheses."""
+  parts, depth = [''], 0
+  for letter in settings:
+    depth += (letter == '(') - (letter == ')')
+    if depth < 0:
+      break
+    if letter == ',' and not depth:
+      parts.append('')
+    else:
+      parts[-1] += letter
+  if depth:
+    raise ValueError('; its parentheses do not match')
+  return [part for part in map(str.strip, parts) if part]
+
+
+def _number(text: str) -> Value:
+  if _INT.fullmatch(text):
+    return int(text)
+  return float(text) if _FLOAT.fullmatch(text) else text
 
 
 def define(

@@ -25,6 +25,7 @@ from collab_jax import (
   provenance,
   quantizers,
   sharding,
+  wire,
 )
 from collab_jax import config as config_lib
 from collab_jax import data as datasets
@@ -83,9 +84,9 @@ def make_codecs(
   config: ml_collections.ConfigDict, model: paligemma.Model
 ) -> list[codecs.FeatureCodec]:
   """All codecs that a config asks for."""
-  split = cast(Any, config).split
-  chosen = make_quantizers(config)
-  return [codecs.FeatureCodec(model, q, split) for q in chosen]
+  fields = cast(Any, config)
+  split, coding, chosen = fields.split, fields.coding, make_quantizers(config)
+  return [codecs.FeatureCodec(model, q, split, coding=coding) for q in chosen]
 
 
 def check(config: ml_collections.ConfigDict) -> None:
@@ -104,6 +105,7 @@ def check(config: ml_collections.ConfigDict) -> None:
   evaluation.check_draws(fields.resamples, fields.level, fields.seed)
   chosen = make_quantizers(config)
   decoding.make(fields.decoding)
+  wire.check_coding(fields.coding)
   make_mesh(config)
   make_data(config)
   vectors = _dimensions(config).vision.num_tokens
@@ -251,8 +253,7 @@ def report(
   if config is not None:
     draws = {n: config[n] for n in ('resamples', 'level', 'seed')} | draws
   rows = evaluation.summarize(records, **draws)
-  workdir = Path(workdir)
-  workdir.mkdir(parents=True, exist_ok=True)
+  (workdir := Path(workdir)).mkdir(parents=True, exist_ok=True)
   findings = evaluation.findings(rows)
   (workdir / 'table.txt').write_text(evaluation.table(rows) + '\n')
   if evaluation.curves(rows):
@@ -285,13 +286,12 @@ def headline(config: ml_collections.ConfigDict) -> str:
   """The settings of a run in a line or two."""
   fields = cast(Any, config)
   made = provenance.provenance()
-  jax_version = made['versions']['jax']
   return (
     f'{fields.model} model, up to {fields.limit} of'
     f' {fields.data}/{fields.data_split},'
     f' {len(fields.methods)} methods x {len(fields.ks)} k x'
     f' {len(fields.seeds)} seeds, split after the {fields.split}\n'
-    f'jax {jax_version} on {made["device"]}, {made["cores"]} cores,'
+    f'jax {made["versions"]["jax"]} on {made["device"]}, {made["cores"]} cores,'
     f' commit {made["commit"] or "unknown"}'
   )
 

@@ -51,11 +51,12 @@ def check_quantizer(
   )
   quantize = _guarded(jax.jit(quantizer.quantize), f'{name}: quantize()')
   dequantize = _guarded(jax.jit(quantizer.dequantize), f'{name}: dequantize()')
+  sessions = _sessions(quantizer, params, n, d)
   data = _data(keys[1], n, d)
   for case, x in data.items():
     message = quantize(params, x, keys[2])
     _check_message(quantizer, case, message, n, d)
-    _check_wire(quantizer, case, message, n, d)
+    _check_wire(quantizer, case, jax.device_get(message), sessions)
     tokens = dequantize(params, message)
     _check_tokens(quantizer, case, tokens, n, d)
   calls = quantize, dequantize
@@ -126,7 +127,6 @@ def _check_fields(quantizer, n, d):
     f'{name}: fields() must return a dict with a Symbols or Values for each'
     f' field, one at least, got {_short(fields)}.',
   )
-  _guarded(wire.sizes, f'{name}: the size of fields()')(fields)
   sent = _guarded(quantizer.sent, f'{name}: sent()')(n)
   _require(
     isinstance(sent, int) and 0 <= sent <= n,
@@ -192,21 +192,24 @@ def _check_message(quantizer, case, message, n, d):
       )
 
 
-def _check_wire(quantizer, case, message, n, d):
-  fields = quantizer.fields(n, d)
-  host = jax.device_get(message)
-  what = f'{quantizers.name(quantizer)} on {case} data: packing the message'
-  data = _guarded(wire.pack, what)(host, fields)
-  _require(
-    len(data) == sum(wire.sizes(fields).values()),
-    f'{quantizers.name(quantizer)}: {len(data)} bytes, not those declared.',
-  )
-  _same(
-    host,
-    wire.unpack(data, fields),
-    f'{quantizers.name(quantizer)} on {case} data, through bytes',
-    exact=True,
-  )
+def _sessions(quantizer, params, n, d):
+  name, priors = quantizers.name(quantizer), getattr(quantizer, 'priors', None)
+  if priors is not None:
+    priors = jax.device_get(_guarded(priors, f'{name}: priors()')(params))
+  make = _guarded(wire.Session, f'{name}: a wire.Session of its fields')
+  return [make(quantizer.fields(n, d), priors, None, c) for c in wire.CODINGS]
+
+
+def _check_wire(quantizer, case, host, sessions):
+  for session in sessions:
+    what = (
+      f'{quantizers.name(quantizer)} on {case} data, {session.coding} bytes'
+    )
+    data = _guarded(session.pack, what)(host)
+    sizes = session.sizes(data)
+    found = sum(sizes.values())
+    _require(len(data) == found, f'{what}: {len(data)}, but by field {sizes}.')
+    _same(host, session.unpack(data), what, exact=True)
 
 
 def _check_tokens(quantizer, case, tokens, n, d):

@@ -34,10 +34,10 @@ def test_bytes_are_the_wire_format_of_the_message(codec, images):
   features = codec.features(images)
   key = jax.random.fold_in(KEY, 9)
   one = codec.quantizer.quantize({}, features[2], key)
-  assert packets[2] == wire.pack(jax.device_get(one), codec.fields)
+  assert packets[2] == codec.session.pack(jax.device_get(one))
   sizes = codec.sizes(packets[2])
   assert sum(sizes.values()) == len(packets[2])
-  assert sizes == {'assignments': 16, 'centroids/x': 4 * 16 * 2}
+  assert sizes == {'header': 5, 'assignments': 16, 'centroids/x': 4 * 16 * 2}
 
 
 def test_an_image_gives_the_same_bytes_in_any_company(codec, images):
@@ -52,7 +52,7 @@ def test_an_image_gives_the_same_bytes_in_any_company(codec, images):
 def test_prefix_is_the_projection_of_what_was_rebuilt(codec, model, images):
   packets = codec.encode(images, KEY)
   prefix = codec.decode(packets)
-  received = wire.unpack(packets[1], codec.fields)
+  received = codec.session.unpack(packets[1])
   tokens = codec.quantizer.dequantize({}, received)
   np.testing.assert_allclose(
     prefix.x[1], model.project(tokens.x[None])[0], rtol=1e-4, atol=1e-4
@@ -84,8 +84,9 @@ def test_split_after_the_head(model, images):
 
 def test_names_differ_between_settings(model):
   made = [
-    codecs.FeatureCodec(model, quantizer, split).name
+    codecs.FeatureCodec(model, quantizer, split, coding=coding).name
     for split in codecs.SPLITS
+    for coding in wire.CODINGS
     for quantizer in (
       quantizers.KMeans(k=4),
       quantizers.KMeans(k=4, init='++'),
@@ -128,6 +129,45 @@ def test_damaged_bytes_are_refused(codec, images):
   packets = codec.encode(images, KEY)
   with pytest.raises(wire.FormatError):
     codec.decode([*packets[:-1], packets[-1][:-1]])
+
+
+def test_the_best_coding_loses_nothing(codec, model, images):
+  best = codecs.FeatureCodec(model, codec.quantizer, coding='best')
+  features = codec.features(images)
+  packets = best.encode_features(features, KEY)
+  fixed = codec.encode_features(features, KEY)
+  for one, two in zip(
+    jax.tree.leaves(best.rebuild(packets)),
+    jax.tree.leaves(codec.rebuild(fixed)),
+    strict=True,
+  ):
+    np.testing.assert_array_equal(one, two)
+  assert sum(map(len, packets)) < sum(map(len, fixed))
+  assert all(sum(best.sizes(p).values()) == len(p) for p in packets)
+  assert best.describe() == {**codec.describe(), 'coding': 'best'}
+  assert best.name == codec.name + '/best'
+  with pytest.raises(ValueError, match="coding: got 'zip'"):
+    codecs.FeatureCodec(model, 'identity', coding='zip')
+
+
+def test_messages_of_another_codec_are_told(codec, model, images):
+  packets = codec.encode(images, KEY)
+  # The same fields: only the clusters begin elsewhere.
+  other = codecs.FeatureCodec(model, quantizers.KMeans(k=4, init='++'))
+  with pytest.raises(wire.FormatError, match='another session'):
+    other.decode(packets)
+  assert other.session.differences(codec.session.to_json()) == [
+    'spec.quantizer: here "kmeans(k=4,init=++)", there "kmeans(k=4)"'
+  ]
+  # Another model.
+  params = jax.tree.map(lambda x: x * 1.5, model.params)
+  trained = codecs.FeatureCodec(model.replace(params=params), codec.quantizer)
+  with pytest.raises(wire.FormatError, match='another session'):
+    trained.decode(packets)
+  # The same one, held in fewer bits.
+  params = jax.tree.map(lambda x: jnp.asarray(x, jnp.bfloat16), model.params)
+  half = codecs.FeatureCodec(model.replace(params=params), codec.quantizer)
+  assert half.session.digest == codec.session.digest
 
 
 @pytest.mark.parametrize('m', [5, 40])

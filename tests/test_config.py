@@ -126,3 +126,31 @@ def test_things_with_settings():
   assert config.call('pool', 'thing', 'pool') == ('pool', {})
   with pytest.raises(ValueError, match=r"thing: got 'a\(k=1\)'.*'pool'"):
     config.call('a(k=1)', 'thing', 'pool', ('k',))
+
+
+def test_things_within_things():
+  text = 'kmeans( k=8, centroids=pca(dims=32,vectors=scalar(bits=4)) )'
+  read = config.call(text, 'thing', 'pool')
+  inner = 'pca(dims=32,vectors=scalar(bits=4))'
+  assert read == ('kmeans', {'k': 8, 'centroids': inner})
+  assert config.call(inner, 'thing', 'pool')[1] == {
+    'dims': 32,
+    'vectors': 'scalar(bits=4)',
+  }
+
+
+@pytest.mark.parametrize(
+  ('text', 'said'),
+  [
+    ('a(b=c(d=1)', 'parentheses do not match'),
+    ('a(b=c)d=1)', 'parentheses do not match'),
+    ('a(b)(c)', 'parentheses do not match'),
+    ('a(b', "got 'a.b', expected 'name'"),
+    ('a(k=1,k=2)', 'expected'),
+    ('a(k=1)', "'k' may not stand there"),
+    ('=a', 'expected'),
+  ],
+)
+def test_things_that_cannot_be_read(text, said):
+  with pytest.raises(ValueError, match=said):
+    config.call(text, 'thing', 'pool', ('k',) if text == 'a(k=1)' else ())

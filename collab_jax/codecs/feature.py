@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 import functools
+import hashlib
 from typing import Any
 
 import jax
@@ -15,6 +16,9 @@ from collab_jax.codecs import pictures
 from collab_jax.models import paligemma
 
 SPLITS = ('encoder', 'head')
+
+# Numbers of each weight that are looked at to know a model again.
+_SAMPLES = 64
 
 
 # Compiled once per process: the caches are keyed by what is static, so equal
@@ -47,6 +51,25 @@ def _rebuild(quantizer, split, params, model, message, mesh):
   return tokens, messages.Prefix(x, *tokens[1:])
 
 
+def features_of(
+  model: paligemma.Model, split: str
+) -> quantizers.books.Features:
+  """Returns what books say of the features that they are for.
+
+  Args:
+    model: The model; its image encoder must be there.
+    split: 'encoder' or 'head'.
+  """
+  digest = hashlib.sha256()
+  leaves = jax.tree_util.tree_leaves_with_path(model.params['img'])
+  for path, leaf in leaves:
+    # Equal whether the weights are held in bfloat16 or in float32.
+    values = sharding.every(leaf, max(1, leaf.size // _SAMPLES))
+    digest.update(f'{jax.tree_util.keystr(path)}{leaf.shape}'.encode())
+    digest.update(values.astype(jnp.bfloat16).tobytes())
+  return quantizers.books.Features(digest.hexdigest()[:16], split)
+
+
 class FeatureCodec:
   """The paper's codec: image features, quantized, as bytes.
 
@@ -59,6 +82,7 @@ class FeatureCodec:
     split: 'encoder' cuts before the projection, 'head' after it.
     params: The quantizer's parameters; an empty dict if it has none.
     fields: What a message holds, by name.
+    session: What both ends agree on; packs and unpacks.
     name: Canonical short name, unique among different settings.
     sent: Number of vectors sent per image.
     vectors: Number of vectors per image.
@@ -72,6 +96,7 @@ class FeatureCodec:
     quantizer: Any,
     split: str = 'encoder',
     key: jax.Array | None = None,
+    coding: str = 'fixed',
   ):
     """Binds a model and a quantizer.
 
@@ -80,10 +105,13 @@ class FeatureCodec:
       quantizer: A quantizer, or its name with default arguments.
       split: 'encoder' or 'head'.
       key: For quantizers that draw their parameters; default key(0).
+      coding: 'fixed' packs a batch at once, to messages of one length; 'best'
+        makes the smallest ones, in about a millisecond each.
 
     Raises:
-      ValueError: The split is neither 'encoder' nor 'head', or there is no
-        quantizer of that name.
+      ValueError: The split is neither 'encoder' nor 'head', there is no
+        quantizer of that name, no such coding, or a book of the quantizer is
+        of another model.
     """
     if split not in SPLITS:
       raise ValueError(f"split: got {split!r}, expected 'encoder' or 'head'")
@@ -95,6 +123,9 @@ class FeatureCodec:
     vision = model.config.vision
     self.vectors = vision.num_tokens
     self.width = vision.width if split == 'encoder' else vision.out_dim
+    # The server alone has no encoder to compare; the wire's session does it.
+    if quantizers.books.of(quantizer) and len(model.params.get('img', {})) > 1:
+      quantizers.books.check(quantizer, features_of(model, split))
     key = jax.random.key(0) if key is None else key
     self.params = quantizer.init_params(key, self.vectors, self.width)
     self.fields = quantizer.fields(self.vectors, self.width)
@@ -105,13 +136,45 @@ class FeatureCodec:
     self.name = quantizers.name(quantizer)
     if split != 'encoder':
       self.name += f'@{split}'
+    if coding != 'fixed':
+      self.name += f'/{coding}'
+    self.session = wire.Session(
+      self.fields,
+      jax.device_get(quantizers.priors(quantizer, self.params)),
+      self._spec(),
+      coding,
+    )
 
   def describe(self) -> dict[str, Any]:
     """The settings as plain values, for records and tables."""
+    coding = self.session.coding
     return {
       'codec': 'feature',
       'split': self.split,
+      **({} if coding == 'fixed' else {'coding': coding}),
       **quantizers.describe(self.quantizer),
+    }
+
+  def _spec(self) -> dict[str, Any]:
+    """What the edge and the server must have in common.
+
+    Of the model that is the projection, which both of them hold: one that was
+    trained on has another. Its fingerprint is that of bfloat16, so that a
+    number type chosen for the memory of one end makes no difference.
+    """
+    head = jax.tree.map(
+      lambda x: jnp.asarray(x).astype(jnp.bfloat16),
+      self.model.params.get('img', {}).get('head', {}),
+    )
+    return {
+      'codec': 'feature',
+      'quantizer': quantizers.name(self.quantizer),
+      'split': self.split,
+      'n': self.vectors,
+      'd': self.width,
+      'model': self.model.config.name,
+      'head': sharding.checksum(head),
+      'params': sharding.checksum(self.params, samples=None),
     }
 
   def features(self, images: UInt8[Array | np.ndarray, 'B H W 3']) -> Array:
@@ -181,7 +244,7 @@ class FeatureCodec:
 
   def pack(self, message: dict[str, np.ndarray]) -> list[bytes]:
     """Serializes a batch of messages."""
-    return wire.pack_batch(message, self.fields)
+    return self.session.pack_batch(message)
 
   def decode(self, data: Sequence[bytes]) -> messages.Prefix:
     """Turns messages into what the captioner reads: the server.
@@ -204,7 +267,7 @@ class FeatureCodec:
 
     They are what the features are compared with to measure the distortion.
     """
-    message = self._spread(wire.unpack_batch(data, self.fields))
+    message = self._spread(self.session.unpack_batch(data))
     mesh = sharding.mesh_of(self.model.params)
     return self._spread(
       _rebuild(
@@ -229,9 +292,8 @@ class FeatureCodec:
     return self.decode(self.encode_features(zeros, jax.random.key(0)))
 
   def sizes(self, data: bytes) -> dict[str, int]:
-    """Bytes of a message by field; they add up to its length."""
-    del data  # All messages of a codec are equally long, for now.
-    return wire.sizes(self.fields)
+    """Bytes of a message by field, and of its header; they add up."""
+    return self.session.sizes(data)
 
   def __repr__(self) -> str:
     """Shows the settings."""

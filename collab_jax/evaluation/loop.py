@@ -91,7 +91,7 @@ def evaluate(
     'format': 1,
     'model': {
       'name': model.config.name,
-      'checksum': files.checksum(model.params),
+      'checksum': sharding.checksum(model.params),
     },
     'data': data.name,
     'captioner': captioner.describe(),

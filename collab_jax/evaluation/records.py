@@ -1,23 +1,15 @@
 """Records on disk: JSON lines that survive a kill and refuse to be mixed."""
 
 from collections.abc import Iterable, Mapping
-import hashlib
 import json
 import os
 from pathlib import Path
 from typing import Any
 
-import jax
-
-from collab_jax import sharding
 from collab_jax.evaluation import schema
 
 Record = schema.Record
 Key = tuple[int, str, int]
-
-# Values read from each parameter array for the checksum: enough to tell
-# checkpoints apart, and cheap on billions of parameters.
-_SAMPLES = 4096
 
 
 def key_of(record: Record) -> Key:
@@ -82,19 +74,6 @@ def _is_json(line: bytes) -> bool:
   except (ValueError, RecursionError):
     return False
   return True
-
-
-def checksum(params: Any) -> str:
-  """A short fingerprint of a parameter tree."""
-  digest = hashlib.sha256()
-  leaves = jax.tree_util.tree_leaves_with_path(params)
-  for path, leaf in leaves:
-    step = max(1, leaf.size // _SAMPLES)
-    values = sharding.every(leaf, step)
-    digest.update(jax.tree_util.keystr(path).encode())
-    digest.update(f'{leaf.shape}'.encode())
-    digest.update(values.tobytes())
-  return digest.hexdigest()[:16]
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:

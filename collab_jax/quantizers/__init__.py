@@ -6,36 +6,67 @@ import difflib
 import importlib
 from typing import Any, cast
 
-from collab_jax.quantizers.base import Quantizer, straight_through
+from collab_jax import config
+from collab_jax.quantizers import books, codebook
+from collab_jax.quantizers.base import Quantizer, priors, straight_through
+from collab_jax.quantizers.books import BookError
+from collab_jax.quantizers.ecsq import ECSQ
 from collab_jax.quantizers.farthest_point import FarthestPoint
+from collab_jax.quantizers.fsq import FSQ
 from collab_jax.quantizers.identity import Identity
 from collab_jax.quantizers.kmeans import KMeans
+from collab_jax.quantizers.merge import Merge
+from collab_jax.quantizers.pca import PCA
 from collab_jax.quantizers.pool import Pool
+from collab_jax.quantizers.product_vq import ProductVQ
 from collab_jax.quantizers.random import Random
+from collab_jax.quantizers.residual_vq import ResidualVQ
+from collab_jax.quantizers.scalar import Scalar
+from collab_jax.quantizers.shared_vq import SharedVQ
 from collab_jax.quantizers.top_norm import TopNorm
 
 __all__ = [
+  'ECSQ',
+  'FSQ',
   'NAMES',
+  'PCA',
+  'BookError',
   'FarthestPoint',
   'Identity',
   'KMeans',
+  'Merge',
   'Pool',
+  'ProductVQ',
   'Quantizer',
   'Random',
+  'ResidualVQ',
+  'Scalar',
+  'SharedVQ',
   'TopNorm',
+  'books',
+  'codebook',
   'describe',
   'make',
   'name',
+  'priors',
   'straight_through',
 ]
 
 NAMES: dict[str, type] = {
   'identity': Identity,
   'kmeans': KMeans,
+  'merge': Merge,
   'random': Random,
   'pool': Pool,
   'top_norm': TopNorm,
   'farthest_point': FarthestPoint,
+  'pca': PCA,
+  'scalar': Scalar,
+  'ecsq': ECSQ,
+  'fsq': FSQ,
+  'residual_vq': ResidualVQ,
+  'product_vq': ProductVQ,
+  'shared_vq': SharedVQ,
 }
 
 
@@ -43,9 +74,11 @@ def make(name: str, **kw: Any) -> Quantizer:
   """Makes a quantizer from plain values, as a config holds them.
 
   Args:
-    name: A key of NAMES, or 'package.module:Class'.
-    **kw: The fields of the class. An inner quantizer is itself, a name, or a
-      mapping with a 'name' and its fields.
+    name: A key of NAMES, or 'package.module:Class'; with fields in
+      parentheses, too, as `quantizers.name` writes it:
+      'kmeans(k=8,centroids=pca(dims=32,vectors=scalar(bits=4)))'.
+    **kw: The fields of the class. An inner quantizer is itself, such a name,
+      or a mapping with a 'name' and its fields.
 
   Returns:
     The quantizer.
@@ -55,6 +88,9 @@ def make(name: str, **kw: Any) -> Quantizer:
       or if a value is out of range.
     ImportError: If the module cannot be imported.
   """
+  if '(' in name:
+    name, settings = config.call(name, 'quantizer', 'kmeans(k=8)', kw)
+    kw = {**settings, **kw}
   cls = _find(name)
   fields = [f.name for f in dataclasses.fields(cls) if f.init]
   for field in kw:

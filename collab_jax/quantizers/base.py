@@ -1,6 +1,6 @@
 """What a quantizer is, and what quantizers are made from."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol, runtime_checkable
 
 import jax
@@ -142,6 +142,73 @@ def nest(name: str, params: Params) -> Params:
 def unnest(name: str, params: Params) -> Params:
   """Returns the params that `nest` put under `name`."""
   return params.get(name, {})
+
+
+def priors(quantizer: Quantizer, params: Params) -> dict[str, Any]:
+  """Returns the frequencies of a quantizer's symbols that both ends know.
+
+  Args:
+    quantizer: Any; one without a method `priors` has none.
+    params: What its `init_params` returned.
+
+  Returns:
+    For some of the fields of `Symbols` positive int32[rows, alphabet], of sum
+    at most 2**16 a row, rows being 1 or the size of the field's last axis.
+  """
+  known = getattr(quantizer, 'priors', None)
+  return known(params) if known else {}
+
+
+def over_images(one: Callable[..., Any]) -> Callable[..., Any]:
+  """Returns a function of one image with its own rule for many.
+
+  Under `vmap` a CPU takes one image after the other, so that its matrices
+  stay in the cache and its loops end when they have; other devices take them
+  side by side.
+
+  Args:
+    one: Arrays of one image to a tree of arrays.
+  """
+  solve = jax.custom_batching.custom_vmap(one)
+
+  @solve.def_vmap
+  def many(axis_size, batched, *args):
+    args = [
+      a if b else jnp.broadcast_to(a, (axis_size, *a.shape))
+      for a, b in zip(args, batched, strict=True)
+    ]
+    out = jax.lax.platform_dependent(
+      *args,
+      cpu=lambda *a: jax.lax.map(lambda one: solve(*one), a),
+      default=jax.vmap(one),
+    )
+    return out, jax.tree.map(lambda _: True, out)
+
+  return solve
+
+
+def check_number(name: str, value: Any, low: float, high: float) -> None:
+  """Raises ValueError unless value is a number in [low, high]."""
+  number = isinstance(value, int | float) and not isinstance(value, bool)
+  if not number or not low <= value <= high:
+    raise ValueError(
+      f'{name} must be a number from {low:g} to {high:g}, got {value!r}.'
+    )
+
+
+def check_int(name: str, value: Any, low: int, high: int) -> None:
+  """Raises ValueError unless value is an int in [low, high]."""
+  if isinstance(value, bool) or not isinstance(value, int):
+    value = repr(value)
+  elif low <= value <= high:
+    return
+  raise ValueError(f'{name} must be an int from {low} to {high}, got {value}.')
+
+
+def check_iters(iters: int) -> None:
+  """Raises ValueError unless iters can be a number of iterations."""
+  if not isinstance(iters, int) or iters < 0:
+    raise ValueError(f'iters must be an int of at least 0: {iters!r}.')
 
 
 def check_k(k: int) -> None:

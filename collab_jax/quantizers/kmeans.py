@@ -2,15 +2,13 @@
 
 import dataclasses
 
-import jax.numpy as jnp
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float, Int, Key
 
-from collab_jax import message as messages
-from collab_jax.quantizers import base, identity, lloyd
+from collab_jax.quantizers import base, clustering, identity, lloyd
 
 
 @dataclasses.dataclass(frozen=True)
-class KMeans:
+class KMeans(clustering.Clustering):
   """Sends k centroids, and for every vector which of them replaces it.
 
   Exact Lloyd in float32; see `lloyd.lloyd` for ties and empty clusters.
@@ -32,8 +30,7 @@ class KMeans:
   def __post_init__(self):
     base.check_k(self.k)
     base.check_choice('init', self.init, ('random', '++'))
-    if not isinstance(self.iters, int) or self.iters < 0:
-      raise ValueError(f'iters must be an int of at least 0: {self.iters!r}.')
+    base.check_iters(self.iters)
 
   @property
   def receiver(self) -> 'KMeans':
@@ -45,50 +42,13 @@ class KMeans:
     """The initial centroids are drawn."""
     return True
 
-  def init_params(self, key: Key[Array, ''], n: int, d: int) -> base.Params:
-    """Returns the parameters of `centroids`."""
-    base.check_k_of_n(self.k, n)
-    return base.nest('centroids', self.centroids.init_params(key, self.k, d))
-
-  def quantize(
-    self, params: base.Params, x: Float[Array, 'n d'], key: Key[Array, '']
-  ) -> messages.Message:
-    """Returns the assignments, and the centroids' message."""
-    n = x.shape[0]
-    base.check_k_of_n(self.k, n)
-    draw_key, inner_key = base.split(key, self.centroids)
+  def cluster(
+    self, x: Float[Array, 'n d'], key: Key[Array, '']
+  ) -> tuple[Int[Array, ' n'], Float[Array, 'k d']]:
+    """Returns what Lloyd's algorithm finds from a drawn start."""
     if self.init == '++':
-      found = lloyd.plus_plus(x, draw_key, self.k, self.iters)
+      found = lloyd.plus_plus(x, key, self.k, self.iters)
     else:
-      start = base.shuffled(draw_key, n)[: self.k]
+      start = base.shuffled(key, x.shape[0])[: self.k]
       found = lloyd.lloyd(x, start, self.iters)
-    inner = self.centroids.quantize(
-      base.unnest('centroids', params), found.centroids, inner_key
-    )
-    return {
-      'assignments': found.assignments,
-      **base.prefix('centroids', inner),
-    }
-
-  def dequantize(
-    self, params: base.Params, message: messages.Message
-  ) -> messages.Tokens:
-    """Returns the whole grid, each vector replaced by its centroid."""
-    inner = self.centroids.dequantize(
-      base.unnest('centroids', params), base.unprefix('centroids', message)
-    )
-    return base.grid(inner.x[message['assignments'].astype(jnp.int32)])
-
-  def fields(self, n: int, d: int) -> dict[str, messages.Field]:
-    """Returns 'assignments' of n symbols, and the centroids' fields."""
-    base.check_k_of_n(self.k, n)
-    inner = self.centroids.fields(self.k, d)
-    return {
-      'assignments': messages.Symbols(self.k, (n,)),
-      **base.prefix('centroids', inner),
-    }
-
-  def sent(self, n: int) -> int:
-    """Returns k: the paper counts centroids, not assignments."""
-    base.check_k_of_n(self.k, n)
-    return self.k
+    return found.assignments, found.centroids

@@ -130,28 +130,8 @@ def draw(gram: Float[Array, 'n n'], noise: Float[Array, 'k n']):
 # Jitted here, so that calls outside of jit compile once, too.
 @functools.partial(jax.jit, static_argnames=('start', 'iters', 'stop'))
 def _cluster(x, initial, start, iters, stop=True):
-  return _over_images(start, iters, stop)(x, initial)
-
-
-def _over_images(start, iters, stop):
-  """Returns the solver of one image with its own rule for many."""
   one = functools.partial(_solve, start=start, iters=iters, stop=stop)
-  solve = jax.custom_batching.custom_vmap(one)
-
-  @solve.def_vmap
-  def many(axis_size, batched, *args):
-    args = [
-      a if b else jnp.broadcast_to(a, (axis_size, *a.shape))
-      for a, b in zip(args, batched, strict=True)
-    ]
-    out = jax.lax.platform_dependent(
-      *args,
-      cpu=lambda *a: jax.lax.map(lambda one: solve(*one), a),
-      default=jax.vmap(one),
-    )
-    return out, jax.tree.map(lambda _: True, out)
-
-  return solve
+  return base.over_images(one)(x, initial)
 
 
 def _from_vectors(data, gram, indices):
@@ -199,8 +179,27 @@ def _solve(x, initial, *, start, iters, stop=True):
   state = (jnp.int32(0), nobody, nobody, jnp.zeros(k))
   state = (*state, start(data, gram, initial), jnp.bool_(True))
   updates, _, members, counts, _, _ = jax.lax.while_loop(going, step, state)
+  return Clusters(members, _means(data, members, counts), updates - 1)
+
+
+def means(
+  x: Float[Array, 'n d'], assignments: Int[Array, ' n'], k: int
+) -> Float[Array, 'k d']:
+  """Returns the mean of each cluster; of one without vectors, some point.
+
+  Args:
+    x: Finite vectors.
+    assignments: The cluster of each, in [0, k).
+    k: Number of clusters.
+  """
+  counts = jnp.zeros(k).at[assignments].add(1)
+  return _means(geometry.centred(x.astype(jnp.float32)), assignments, counts)
+
+
+def _means(data, members, counts):
+  k = len(counts)
   means = _sums(members, data.points, k) / jnp.maximum(counts, 1)[:, None]
-  return Clusters(members, means * data.scale + data.offset, updates - 1)
+  return means * data.scale + data.offset
 
 
 def _reseed(assignments, distances, k):

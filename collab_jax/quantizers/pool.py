@@ -3,6 +3,7 @@
 import dataclasses
 import math
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 import numpy as np
@@ -92,6 +93,11 @@ class Pool:
     """Returns the fields of the means."""
     self._check(n)
     return base.prefix('cells', self.cells.fields(self.k, d))
+
+  def priors(self, params: base.Params) -> dict[str, jax.Array]:
+    """Returns the frequencies of the means' symbols."""
+    inner = base.priors(self.cells, base.unnest('cells', params))
+    return base.prefix('cells', inner)
 
   def sent(self, n: int) -> int:
     """Returns k."""

@@ -4,6 +4,7 @@ import abc
 import dataclasses
 from typing import ClassVar
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
@@ -112,6 +113,11 @@ class Selection(abc.ABC):
       'mask': messages.Symbols(2, (n,)),
       **base.prefix('vectors', inner),
     }
+
+  def priors(self, params: base.Params) -> dict[str, jax.Array]:
+    """Returns the frequencies of the vectors' symbols."""
+    inner = base.priors(self.vectors, base.unnest('vectors', params))
+    return base.prefix('vectors', inner)
 
   def sent(self, n: int) -> int:
     """Returns k."""

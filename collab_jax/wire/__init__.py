@@ -1,19 +1,19 @@
-"""Messages as bytes."""
+"""Messages as bytes; docs/wire.md specifies the format."""
 
-from collab_jax.wire.plain import (
-  FormatError,
-  pack,
-  pack_batch,
-  sizes,
-  unpack,
-  unpack_batch,
-)
+from collab_jax.wire.fields import DTYPES, FormatError
+from collab_jax.wire.files import Saved, dumps, load, loads, save
+from collab_jax.wire.handshake import CODINGS, check_coding
+from collab_jax.wire.session import Session
 
 __all__ = [
+  'CODINGS',
+  'DTYPES',
   'FormatError',
-  'pack',
-  'pack_batch',
-  'sizes',
-  'unpack',
-  'unpack_batch',
+  'Saved',
+  'Session',
+  'check_coding',
+  'dumps',
+  'load',
+  'loads',
+  'save',
 ]

@@ -87,7 +87,7 @@ def test_records_say_everything(whole):
   assert first['image_id'] == example.image_id
   assert first['references'] == list(example.captions)
   assert first['ratio'] == 4 / 64
-  assert sum(first['bytes'].values()) == first['total_bytes'] == 16 + 4 * 32
+  assert sum(first['bytes'].values()) == first['total_bytes'] == 5 + 16 + 4 * 32
   assert first['distortion'] > 0
   assert set(first['seconds']) == {'encode', 'quantize', 'decode', 'caption'}
   assert first['slots'] == data.slots(first['caption'], example.info)

@@ -89,7 +89,7 @@ def test_caption(launch, tmp_path):
   assert done.returncode == 0, done.stderr
   assert 'random(k=4,rebuild=keep)' in done.stdout
   # 64 bits of mask and 4 vectors of 16 numbers of two bytes.
-  assert '136 (mask 8, vectors/x 128)' in done.stdout
+  assert '141 (header 5, mask 8, vectors/x 128)' in done.stdout
   assert '4 of 64 (6.2%)' in done.stdout
 
 
@@ -98,6 +98,7 @@ def test_caption(launch, tmp_path):
   [
     ('demo', ['--config.limt=3'], "no field 'limt'; did you mean 'limit'?"),
     ('evaluate', ['--config=configs/tradeof.py'], 'configs/tradeoff.py'),
+    ('train_codebook', ['--config.stage=2'], "did you mean 'stages'?"),
     ('evaluate', [SMOKE[:-2] + 'ek'], "did you mean 'smoke'?"),
     ('sweep', ['--shard=2/2'], 'expected i/n with 0 <= i < n'),
     ('plot', ['--records=nowhere.jsonl'], 'nowhere.jsonl'),

@@ -26,6 +26,22 @@ SETTINGS = {
   'pool': [{'k': 1}, {'k': 8}, {'k': 9}, {'k': 256}],
   'top_norm': [{'k': 3}, {'k': 40, 'rebuild': 'nearest'}],
   'farthest_point': [{'k': 3}, {'k': 256, 'rebuild': 'keep'}],
+  'merge': [{'k': 5}, {'k': 3, 'iters': 2, 'smooth': 0.5}],
+  # These have books for the shipped model's vectors; here they draw theirs.
+  'pca': [
+    {'dims': 8, 'book': 'random'},
+    {'dims': 4, 'book': 'random', 'vectors': {'name': 'scalar', 'bits': 2}},
+  ],
+  'scalar': [
+    {'bits': 2},
+    {'scales': 'dimension'},
+    {'scales': 'book', 'book': 'random', 'bits': 3},
+  ],
+  'ecsq': [{'book': 'random', 'reach': 3}],
+  'fsq': [{'book': 'random'}, {'book': 'random', 'levels': 4}],
+  'residual_vq': [{'book': 'random', 'stages': 2, 'size': 5}],
+  'product_vq': [{'book': 'random', 'groups': 2, 'size': 5}],
+  'shared_vq': [{'book': 'random', 'size': 5}],
 }
 CASES = [(name, kw) for name, kws in SETTINGS.items() for kw in kws]
 
@@ -76,11 +92,11 @@ def test_composes(name, kw):
   if isinstance(inner, quantizers.Identity):
     outer.append(quantizers.KMeans(8, centroids=inner))
   for quantizer in outer:
-    fields = quantizer.fields(n, 4)
+    fields = quantizer.fields(n, 8)
     assert any('/' in field for field in fields)
-    message = jax.eval_shape(
-      quantizer.quantize, {}, jnp.zeros((n, 4)), jax.random.key(1)
-    )
+    key = jax.random.key(1)
+    params = quantizer.init_params(key, n, 8)
+    message = jax.eval_shape(quantizer.quantize, params, jnp.zeros((n, 8)), key)
     assert message.keys() == fields.keys()
     for name, field in fields.items():
       assert message[name].shape == field.shape
@@ -107,6 +123,23 @@ def test_names():
   assert got == 'kmeans(k=8,init=++)'
   made = {quantizers.name(quantizers.make(n, **kw)) for n, kw in CASES}
   assert len(made) == len(CASES)
+
+
+def test_names_are_read_back():
+  for name, kw in CASES:
+    quantizer = quantizers.make(name, **kw)
+    assert quantizers.make(quantizers.name(quantizer)) == quantizer
+  text = 'kmeans(init=++,centroids=pca(dims=8,vectors=scalar(bits=3)))'
+  want = quantizers.KMeans(
+    8,
+    init='++',
+    centroids=quantizers.PCA(8, vectors=quantizers.Scalar(bits=3)),
+  )
+  assert quantizers.make(text, k=8) == want
+  with pytest.raises(ValueError, match="'k' may not stand there"):
+    quantizers.make('kmeans(k=8)', k=8)
+  with pytest.raises(ValueError, match="Did you mean 'bits'"):
+    quantizers.make('kmeans', k=8, centroids='scalar(bit=3)')
 
 
 def test_describe_is_plain():

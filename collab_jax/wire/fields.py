@@ -1,0 +1,141 @@
+"""What the fields of a message may be, and the checks of their arrays."""
+
+from collections.abc import Mapping
+import math
+
+import ml_dtypes
+import numpy as np
+
+from collab_jax import message as messages
+from collab_jax.wire import bits
+
+Fields = Mapping[str, messages.Field]
+Message = dict[str, np.ndarray]
+
+DTYPES = {
+  'float16': np.dtype('<f2'),
+  'bfloat16': np.dtype(ml_dtypes.bfloat16),
+  'float32': np.dtype('<f4'),
+}
+# Sign left out, the bits of infinity: whatever is not less is not finite.
+_INFINITY = {'float16': 0x7C00, 'bfloat16': 0x7F80, 'float32': 0x7F800000}
+
+
+class FormatError(ValueError):
+  """Bytes that are no message of the expected kind."""
+
+
+def check(fields: Fields) -> None:
+  """Raises ValueError unless all of these can be sent.
+
+  Args:
+    fields: What `Quantizer.fields` returned.
+  """
+  if not fields:
+    raise ValueError('A message needs at least one field.')
+  for name, field in fields.items():
+    shape, layer = field.shape, field.layer
+    if not all(_is_size(n) for n in shape):
+      raise ValueError(f'Field {name!r}: expected a static shape, got {shape}.')
+    if not _is_size(layer):
+      raise ValueError(f'Field {name!r}: a layer is 0 or above, got {layer}.')
+    if isinstance(field, messages.Symbols):
+      alphabet = field.alphabet
+      if not (_is_size(alphabet) and 1 <= alphabet <= 1 << bits.MAX_WIDTH):
+        raise ValueError(
+          f'Field {name!r}: an alphabet has 1 to 2**{bits.MAX_WIDTH} symbols, '
+          f'got {alphabet}.'
+        )
+    elif field.dtype not in DTYPES:
+      raise ValueError(
+        f'Field {name!r}: dtype must be one of {sorted(DTYPES)}, got '
+        f'{field.dtype!r}.'
+      )
+  layers = {field.layer for field in fields.values()}
+  if layers != set(range(len(layers))):
+    raise ValueError(
+      f'The layers of a message are numbered from 0, got {sorted(layers)}.'
+    )
+
+
+def count(field: messages.Field) -> int:
+  """Returns how many symbols or numbers a field holds."""
+  return math.prod(field.shape)
+
+
+def flat(name: str, array: np.ndarray, field: messages.Field) -> np.ndarray:
+  """Checks one field of B images.
+
+  Args:
+    name: Of the field.
+    array: With an axis B in front.
+    field: How it was declared.
+
+  Returns:
+    [B count]: integers within the alphabet, or finite numbers of the type.
+
+  Raises:
+    ValueError: If it is not as declared.
+  """
+  if array.ndim == 0 or array.shape[1:] != field.shape:
+    raise ValueError(
+      f'Field {name!r}: expected shape {field.shape} per image, got '
+      f'{array.shape[1:]}.'
+    )
+  rows = array.reshape(len(array), count(field))
+  if isinstance(field, messages.Symbols):
+    if rows.dtype.kind not in 'iu':
+      raise ValueError(f'Field {name!r}: expected integers: {rows.dtype}.')
+    if rows.size and (rows.min() < 0 or rows.max() >= field.alphabet):
+      raise ValueError(
+        f'Field {name!r}: symbols must lie in [0, {field.alphabet}), got '
+        f'{rows.min()} to {rows.max()}.'
+      )
+    return rows
+  dtype = DTYPES[field.dtype]
+  if rows.dtype != dtype:
+    raise ValueError(f'Field {name!r}: expected {dtype}, got {rows.dtype}.')
+  rows = np.ascontiguousarray(rows)
+  infinite = _infinite(rows, field.dtype)
+  if infinite.size:
+    raise ValueError(
+      f'Field {name!r} of image {infinite[0]} holds numbers that are not '
+      'finite.'
+    )
+  return rows
+
+
+def numbers(name: str, data: np.ndarray, field: messages.Values) -> np.ndarray:
+  """Turns the bytes of one field of B images into its numbers.
+
+  Args:
+    name: Of the field.
+    data: uint8[B size], contiguous; the result shares its memory.
+    field: How it was declared.
+
+  Returns:
+    [B *shape] of the declared type.
+
+  Raises:
+    FormatError: If a number is not finite.
+  """
+  values = data.view(DTYPES[field.dtype])
+  infinite = _infinite(values, field.dtype)
+  if infinite.size:
+    raise FormatError(
+      f'Field {name!r} of message {infinite[0]} holds numbers that are not '
+      'finite.'
+    )
+  return values.reshape(len(data), *field.shape)
+
+
+def _is_size(value):
+  return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _infinite(values, dtype):
+  """Returns the rows of [B count] that hold an infinity or NaN."""
+  top = _INFINITY[dtype]
+  raw = values.view(f'<u{values.itemsize}')
+  magnitude = raw & ((1 << top.bit_length()) - 1)
+  return np.flatnonzero((magnitude >= top).any(axis=1))

@@ -1,0 +1,92 @@
+"""Where the layers of a message begin and end."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from collab_jax.wire import fields as declared
+from collab_jax.wire import layers
+
+CHECK = 4  # Bytes of a CRC-32C.
+_LENGTH = 5  # Bytes of a length, at most.
+
+
+class Frame(NamedTuple):
+  """The bytes of one layer.
+
+  Attributes:
+    length: How many bytes the rest has, where nothing else tells it.
+    head: Version and models.
+    check: The CRC.
+    body: The fields.
+  """
+
+  length: bytes
+  head: bytes
+  check: bytes
+  body: bytes
+
+
+def length(every: Sequence[layers.Layer], index: int, body: bytes) -> bytes:
+  """Returns the length that goes before a layer: seven bits a byte, low first.
+
+  A layer needs none if all its bodies are equally long, or if it is the last.
+  """
+  if every[index].body is not None or index == len(every) - 1:
+    return b''
+  value, out = every[index].head + CHECK + len(body), b''
+  while value > 127:
+    out += bytes([value & 127 | 128])
+    value >>= 7
+  return out + bytes([value])
+
+
+def split(
+  every: Sequence[layers.Layer], data: bytes, index: int = 0
+) -> list[Frame]:
+  """Cuts a message into its layers; nothing but lengths is checked.
+
+  Args:
+    every: The layers that a whole message has.
+    data: The bytes.
+    index: Which message of a batch it is, for errors.
+
+  Returns:
+    A `Frame` for each layer that is there, at least one.
+
+  Raises:
+    FormatError: It ends inside a layer, or goes on after the last.
+  """
+  frames: list[Frame] = []
+  at = 0
+  while at < len(data) or not frames:
+    if len(frames) == len(every):
+      raise declared.FormatError(
+        f'Message {index} has {len(data)} bytes, expected {at}.'
+      )
+    layer = every[len(frames)]
+    least = layer.head + CHECK
+    start, size = at, least + (layer.body or 0)
+    if layer.body is None and layer is every[-1]:
+      size = max(size, len(data) - at)
+    elif layer.body is None:
+      start, size = _read_length(data, at)
+    if size < least or start + size > len(data):
+      raise declared.FormatError(
+        f'Message {index} is cut or damaged: layer {len(frames)} has '
+        f'{len(data) - start} bytes, expected {max(size, least)}.'
+      )
+    head, check, end = start + layer.head, start + least, start + size
+    pieces = data[at:start], data[start:head], data[head:check], data[check:end]
+    frames.append(Frame(*pieces))
+    at = end
+  return frames
+
+
+def _read_length(data, at):
+  """Returns where a length at `at` ends, and the length."""
+  value = 0
+  for i, byte in enumerate(data[at : at + _LENGTH]):
+    value |= (byte & 127) << 7 * i
+    if byte < 128:
+      return at + i + 1, value
+  return len(data), 1  # Longer than any message: cut, or damaged.

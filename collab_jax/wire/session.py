@@ -1,0 +1,314 @@
+"""Messages of one agreed kind as bytes: docs/wire.md says how."""
+
+from collections.abc import Mapping, Sequence
+import json
+from typing import Any
+
+import numpy as np
+
+from collab_jax.wire import fields as declared
+from collab_jax.wire import framing, handshake, layers, static
+
+
+class Session:
+  """Turns messages into bytes and back, as both ends have agreed.
+
+  Both ends build it from the same fields, frequencies and spec, so that a
+  message carries neither shapes nor names: one byte of version and models, a
+  check that depends on all that was agreed, and the fields. Layers come one
+  after the other, coarse to fine, each with its own check.
+
+  Attributes:
+    fields: What a message holds, by name.
+    priors: Frequencies of symbols, by field.
+    spec: What else has been agreed: plain values, for instance the quantizer
+      and the fingerprints of model and codebooks.
+    coding: 'best' codes each field with the model that is smallest for it;
+      'fixed' gives all messages one length, and packs many at once.
+    digest: SHA-256 of all of this, in hexadecimal.
+    layers: How many layers a whole message has.
+  """
+
+  def __init__(
+    self,
+    fields: declared.Fields,
+    priors: Mapping[str, np.ndarray] | None = None,
+    spec: Mapping[str, Any] | None = None,
+    coding: str = 'best',
+  ):
+    """Agrees on a kind of messages.
+
+    Args:
+      fields: What `Quantizer.fields` returned.
+      priors: What `Quantizer.priors` returned, if there is such a method.
+      spec: Plain values that must be the same on both ends.
+      coding: 'best' or 'fixed'.
+
+    Raises:
+      ValueError: One of them is not as described.
+    """
+    handshake.check_coding(coding)
+    declared.check(fields)
+    self.fields = dict(fields)
+    self.priors = static.check(priors or {}, self.fields)
+    self.spec = dict(spec or {})
+    self.coding = coding
+    self._described = handshake.describe(
+      self.fields, self.priors, self.spec, coding
+    )
+    self._digest = handshake.digest(self._described)
+    self.digest = self._digest.hex()
+    self.layers = 1 + max(field.layer for field in fields.values())
+    self._layers: list[layers.Layer] = []
+    for i in range(self.layers):
+      of_layer = {n: f for n, f in self.fields.items() if f.layer == i}
+      if coding == 'fixed':
+        self._layers.append(layers.Fixed(of_layer, i == 0))
+      else:
+        self._layers.append(layers.Best(of_layer, self.priors, i == 0))
+
+  def pack(self, message: Mapping[str, np.ndarray]) -> bytes:
+    """Turns the message of one image into bytes.
+
+    Args:
+      message: One array per field, on the host.
+
+    Returns:
+      The bytes.
+
+    Raises:
+      ValueError: The message is not as declared: names, shapes, types,
+        symbols beyond the alphabet, numbers that are not finite.
+    """
+    return self.pack_batch(
+      {k: np.asarray(v)[None] for k, v in message.items()}
+    )[0]
+
+  def unpack(self, data: bytes) -> declared.Message:
+    """Turns bytes back into the message of one image.
+
+    Args:
+      data: What `pack` returned, its first whole layers, or anything.
+
+    Returns:
+      One array per field of the layers that are there: int32 for symbols, the
+      declared type for values. `present` tells the layers.
+
+    Raises:
+      FormatError: The bytes are damaged, cut inside a layer, or of another
+        session.
+    """
+    batch = self.unpack_batch([data])
+    return {n: v.reshape(v.shape[1:]) for n, v in batch.items()}
+
+  def pack_batch(self, message: Mapping[str, np.ndarray]) -> list[bytes]:
+    """Turns the messages of B images into bytes, as `pack` does for each.
+
+    Args:
+      message: One array per field, with an axis B in front.
+
+    Returns:
+      B messages.
+
+    Raises:
+      ValueError: As `pack`, or if the arrays differ in B.
+    """
+    if message.keys() != self.fields.keys():
+      raise ValueError(
+        f'A message must hold the fields {sorted(self.fields)}, got '
+        f'{sorted(message)}.'
+      )
+    rows = {
+      name: declared.flat(name, np.asarray(message[name]), field)
+      for name, field in self.fields.items()
+    }
+    counts = {len(column) for column in rows.values()}
+    if len(counts) > 1:
+      raise ValueError(
+        f'The fields hold different numbers of images: {counts}.'
+      )
+    count = counts.pop()
+    seen, out = [self._digest] * count, [b''] * count
+    for i, layer in enumerate(self._layers):
+      packed = layer.pack(rows, count)
+      lengths = [framing.length(self._layers, i, body) for _, body in packed]
+      seen = [
+        before + length + head + body
+        for before, length, (head, body) in zip(
+          seen, lengths, packed, strict=True
+        )
+      ]
+      out = [
+        before + length + head + check + body
+        for before, length, check, (head, body) in zip(
+          out, lengths, layers.checks(seen), packed, strict=True
+        )
+      ]
+    return out
+
+  def unpack_batch(self, data: Sequence[bytes]) -> declared.Message:
+    """Turns B messages back into arrays with an axis B in front.
+
+    Args:
+      data: Messages of this session, all with the same layers.
+
+    Returns:
+      One array per field, as `unpack`.
+
+    Raises:
+      FormatError: As `unpack`; the message tells which of the B is wrong.
+    """
+    frames = [
+      framing.split(self._layers, bytes(row), i) for i, row in enumerate(data)
+    ]
+    counts = {len(parts) for parts in frames} or {self.layers}
+    if len(counts) > 1:
+      raise declared.FormatError(
+        f'The messages of a batch need the same layers, got {sorted(counts)} '
+        f'of {self.layers}: unpack them one by one, or cut them alike.'
+      )
+    count = counts.pop()
+    seen, found = [self._digest] * len(frames), {}
+    for i in range(count):
+      parts = [row[i] for row in frames]
+      seen = self._checked(i, parts, seen)
+      found |= self._layers[i].unpack([(p.head, p.body) for p in parts])
+    return {name: found[name] for name in self.fields if name in found}
+
+  def present(self, message: Mapping[str, Any]) -> tuple[int, ...]:
+    """Returns the layers of a message that `unpack` returned."""
+    return tuple(sorted({self.fields[name].layer for name in message}))
+
+  def split(self, data: bytes) -> list[bytes]:
+    """Cuts a message into its layers; the first few, joined, are a message.
+
+    Args:
+      data: A message, or its first whole layers. Nothing but lengths is
+        checked.
+
+    Raises:
+      FormatError: The message ends inside a layer.
+    """
+    return [
+      part.length + part.head + part.check + part.body
+      for part in framing.split(self._layers, bytes(data))
+    ]
+
+  def sizes(self, data: bytes) -> dict[str, int]:
+    """Returns the bytes of a message by field; they add up to its length.
+
+    The coded fields of a layer share one stream of bytes. They are said to
+    take what their symbols' probabilities amount to, to the nearest byte.
+
+    Args:
+      data: A message.
+
+    Returns:
+      'header' (versions, models, lengths and checks) and each field.
+
+    Raises:
+      FormatError: It is none; of the coding 'fixed' only lengths are checked.
+    """
+    frames = framing.split(self._layers, data)
+    # What is always the same need not be decoded.
+    message = {} if self.coding == 'fixed' else self.unpack_batch([data])
+    sizes = {'header': 0}
+    for layer, part in zip(self._layers, frames, strict=False):
+      sizes['header'] += len(part.length + part.head + part.check)
+      sizes |= layer.sizes((part.head, part.body), message)
+    return sizes
+
+  def to_json(self, priors: bool = False) -> str:
+    """Returns the session for the other end to compare.
+
+    Args:
+      priors: Whether it holds the frequencies themselves, not their SHA-256
+        only, so that `from_json` needs nothing else.
+    """
+    plain_ = self._described
+    if priors:
+      plain_ = handshake.with_tables(plain_, self.priors)
+    return json.dumps({**plain_, 'digest': self.digest})
+
+  @classmethod
+  def from_json(
+    cls,
+    text: str | bytes,
+    priors: Mapping[str, np.ndarray] | None = None,
+    limit: int = 1 << 28,
+  ) -> 'Session':
+    """Builds the session that another end described.
+
+    Args:
+      text: What its `to_json` returned, or anything.
+      priors: The frequencies, unless the text holds them.
+      limit: The most bytes that a message's arrays, or a table, may take.
+
+    Returns:
+      A session with the same digest.
+
+    Raises:
+      FormatError: It describes none, one with other frequencies, or one of
+        larger messages.
+    """
+    read = handshake.parse(text, limit)
+    try:
+      made = cls(
+        read['fields'],
+        {**read['priors'], **(priors or {})},
+        read['spec'],
+        read['coding'],
+      )
+    except (TypeError, ValueError) as error:
+      raise declared.FormatError(
+        f'The JSON describes no session: {error}'
+      ) from error
+    differ = handshake.differences(made._described, read['described'])
+    if read['digest'] not in (None, made.digest):
+      differ.append(f'digest: here {made.digest}, there {read["digest"]}')
+    if differ:
+      raise declared.FormatError('Other sessions: ' + '; '.join(differ))
+    return made
+
+  def differences(self, other: 'Session | str | bytes') -> list[str]:
+    """Returns what differs between two sessions, a line each; none if nothing.
+
+    Args:
+      other: A session, or its JSON.
+
+    Raises:
+      FormatError: It is no JSON of a session.
+    """
+    if isinstance(other, Session):
+      described = other._described
+    else:
+      described = handshake.parse(other)['described']
+    return handshake.differences(self._described, described)
+
+  def __repr__(self) -> str:
+    """Shows the fields, the coding and the start of the digest."""
+    return (
+      f'Session({list(self.fields)}, coding={self.coding!r}, '
+      f'digest={self.digest[:8]}...)'
+    )
+
+  def _checked(self, layer, parts, seen):
+    """Checks version and CRC of one layer; returns what was seen so far."""
+    if layer == 0:
+      for i, part in enumerate(parts):
+        version = part.head[0] >> 8 - layers.VERSION_BITS
+        if version != layers.VERSION:
+          raise declared.FormatError(
+            f'Message {i} has the version {version}, expected {layers.VERSION}.'
+          )
+    seen = [
+      before + part.length + part.head + part.body
+      for before, part in zip(seen, parts, strict=True)
+    ]
+    for i, check in enumerate(layers.checks(seen)):
+      if check != parts[i].check:
+        raise declared.FormatError(
+          f'Message {i}: the check of layer {layer} fails. It is damaged, or '
+          f'of another session than {self!r}; compare them by `differences`.'
+        )
+    return seen

@@ -1,0 +1,76 @@
+"""Training of the books that ship with the package.
+
+Modes: `centroids` (a linear transform and quantiles of the centroids of
+merged clusters), `residual` and `product` (codebooks of those centroids),
+`shared` (one of all vectors) and `smoke` (seconds, for tests). Each writes
+book.safetensors, which is named in a quantizer's `book`.
+"""
+
+import ml_collections
+
+from collab_jax import config as config_lib
+
+MODES = ('centroids', 'residual', 'product', 'shared', 'smoke')
+
+
+def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
+  """Returns the settings of a mode, `centroids` by default."""
+  mode = config_lib.parse(arg, mode=MODES)['mode']
+  config = ml_collections.ConfigDict()
+  config.seed = 0
+
+  # As in configs/tradeoff.py.
+  config.model = 'tiny'
+  config.model_path = ''
+  config.tokenizer = ''
+  config.dtype = ''
+  config.res = 0
+  config.data = 'scenes'
+  config.data_dir = ''
+  config.preprocess = 'hf_bicubic'
+  config.data_split = 'train'
+  config.limit = 3000 if mode == 'centroids' else 1500
+  config.split = 'encoder'
+  config.batch_size = 50
+  config.mesh = ml_collections.ConfigDict({'data': 1, 'model': 1})
+
+  # 'linear', 'residual', 'product' or 'shared'.
+  config.kind = 'linear' if mode in ('centroids', 'smoke') else mode
+  # What is trained on: all that these quantizers send, in float32. For all
+  # vectors: 'identity(dtype=float32)'.
+  ks = (4, 6, 8, 12) if mode == 'centroids' else (5, 8)
+  config.sent = tuple(
+    f'merge(k={k},centroids=identity(dtype=float32))' for k in ks
+  )
+  # For codebooks: a transform of the vectors before, such as 'pca(dims=32)'.
+  config.transform = ''
+
+  # Of 'linear': in which metric errors count, 'plain', 'head' or 'gradient';
+  # and the share of the plain one in the last.
+  config.metric = 'gradient'
+  config.ridge = 0.3
+  config.prompt = 'caption en'
+  config.text_length = 40
+
+  # Of codebooks.
+  config.stages = 4
+  config.groups = 8
+  config.size = 256
+  config.steps = 100  # Mini-batches.
+  config.rows = 8192  # Vectors in each.
+  config.passes = 10  # Over all vectors.
+
+  if mode != 'centroids':
+    config.metric = 'plain'
+  if mode == 'shared':
+    config.sent = ('identity(dtype=float32)',)
+    config.size = 1024
+    config.limit = 400
+  if mode == 'smoke':
+    config.limit = 4
+    config.batch_size = 2
+    config.sent = ('random(k=16,vectors=identity(dtype=float32))',)
+    config.metric = 'gradient'
+    config.stages, config.groups, config.size = 2, 2, 4
+    config.steps, config.rows, config.passes = 2, 8, 2
+  return config

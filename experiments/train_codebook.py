@@ -1,0 +1,33 @@
+r"""Trains a book: what quantizers and their receivers hold in common.
+
+python experiments/train_codebook.py \
+    --config=configs/codebook.py:mode=centroids --workdir=runs/centroids
+
+Then 'pca(dims=64,vectors=ecsq(...),book=runs/centroids/book.safetensors)'
+names it, here and in what stands within.
+"""
+
+from absl import app, flags
+
+from collab_jax import config as config_lib
+from collab_jax import experiment
+from collab_jax.training import codebooks
+
+_CONFIG = config_lib.define('configs/codebook.py')
+_WORKDIR = flags.DEFINE_string('workdir', 'runs/codebook', 'Where to write.')
+
+
+def main(argv):
+  """Trains, and says where the book is."""
+  if argv[1:]:
+    raise app.UsageError(f'unexpected arguments: {argv[1:]}')
+  with experiment.launched():
+    config = _CONFIG.value
+    model = experiment.load_model(config)
+    reader = experiment.make_data(config, model.config.vision.image_size)
+    codebooks.train(config, model, reader, _WORKDIR.value)
+    print(f'{_WORKDIR.value}: {experiment.listing(_WORKDIR.value)}')
+
+
+if __name__ == '__main__':
+  app.run(main)

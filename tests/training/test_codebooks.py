@@ -1,0 +1,167 @@
+import pathlib
+import re
+import runpy
+
+import jax
+import numpy as np
+import pytest
+from sklearn import cluster, decomposition
+
+import collab_jax
+from collab_jax import data, quantizers
+from collab_jax.quantizers import books
+from collab_jax.training import clusters, codebooks
+
+_CONFIG = pathlib.Path(__file__).parents[2] / 'configs' / 'codebook.py'
+KEY = jax.random.key(0)
+
+
+def _config(mode='smoke'):
+  return runpy.run_path(str(_CONFIG))['get_config'](f'mode={mode}')
+
+
+def test_principal_axes_agree_with_scikit_learn():
+  rng = np.random.default_rng(0)
+  x = rng.normal(size=(300, 5)) @ rng.normal(size=(5, 5)) + 7
+  found = codebooks.principal(x)
+  want = decomposition.PCA().fit(x)
+  unit = np.sqrt(want.explained_variance_ @ np.ones(5) / 5 * 299 / 300)
+  np.testing.assert_allclose(found.mean, want.mean_)
+  same = np.abs(np.sum(found.forward * unit * want.components_.T, axis=0))
+  np.testing.assert_allclose(same, 1)
+  np.testing.assert_allclose(
+    found.variances * unit**2, want.explained_variance_ * 299 / 300
+  )
+
+
+def test_axes_of_a_metric_have_no_correlation_and_keep_its_errors():
+  rng = np.random.default_rng(1)
+  x = rng.normal(size=(500, 4)) @ rng.normal(size=(4, 4))
+  root = rng.normal(size=(4, 4))
+  metric = root @ root.T
+  found = codebooks.principal(x, metric)
+  z = (x - found.mean) @ found.forward
+  np.testing.assert_allclose(
+    np.cov(z.T, bias=True), np.diag(found.variances), atol=1e-9
+  )
+  assert found.variances.mean() == pytest.approx(1)
+  np.testing.assert_allclose(z @ found.inverse + found.mean, x)
+  # An error's length in z is its cost in the metric, up to one factor.
+  errors = rng.normal(size=(20, 4))
+  cost = np.einsum('ni,ij,nj->n', errors, metric, errors)
+  ratio = np.sum((errors @ found.forward) ** 2, axis=1) / cost
+  np.testing.assert_allclose(ratio, ratio[0])
+
+
+def test_kmeans_is_as_good_as_scikit_learns():
+  rng = np.random.default_rng(2)
+  centres = rng.normal(size=(12, 6)) * 4
+  x = centres[rng.integers(12, size=3000)] + rng.normal(size=(3000, 6))
+  x = x.astype(np.float32)
+  found = clusters.kmeans(
+    lambda rows: x[rows], len(x), 12, KEY, steps=10, batch=700, passes=8
+  )
+  want = cluster.KMeans(12, n_init=5, random_state=0).fit(x)
+  assert found.error <= 1.02 * want.inertia_ / len(x)
+  gaps = ((x[:, None] - found.codes) ** 2).sum(axis=2)
+  assert found.error == pytest.approx(gaps.min(axis=1).mean(), rel=1e-3)
+  np.testing.assert_array_equal(
+    found.counts, np.bincount(gaps.argmin(axis=1), minlength=12)
+  )
+  again = clusters.kmeans(
+    lambda rows: x[rows], len(x), 12, KEY, steps=10, batch=700, passes=8
+  )
+  np.testing.assert_array_equal(found.codes, again.codes)
+
+
+def test_dead_codes_come_alive():
+  # Two places drawn first: only the far vectors can give the others.
+  x = np.zeros((64, 2), np.float32)
+  x[:4] = [[9, 0], [0, 9], [-9, 0], [0, -9]]
+  found = clusters.kmeans(
+    lambda rows: x[rows], 64, 5, KEY, steps=0, batch=16, passes=6
+  )
+  assert sorted(found.counts) == [1, 1, 1, 1, 60]
+  assert found.error == 0
+
+
+def test_more_codes_than_vectors_are_refused():
+  with pytest.raises(ValueError, match='got 3 vectors for 5 codes'):
+    clusters.kmeans(lambda rows: np.zeros((3, 2)), 3, 5, KEY)
+
+
+@pytest.fixture(scope='module')
+def model():
+  return collab_jax.load('tiny')
+
+
+@pytest.mark.parametrize('kind', ['linear', 'residual', 'product', 'shared'])
+def test_trains_a_book_that_its_quantizer_reads(tmp_path, model, kind):
+  config = _config()
+  config.kind = kind
+  if kind != 'linear':
+    config.metric = 'plain'
+  reader = data.scenes(config.data_split, config.limit)
+  book = codebooks.train(config, model, reader, tmp_path)
+  name = str(tmp_path / 'book.safetensors')
+  inner = {
+    'linear': f'pca(dims=8,vectors=ecsq(book={name}),book={name})',
+    'residual': f'residual_vq(stages=2,size=4,book={name})',
+    'product': f'product_vq(groups=2,size=4,book={name})',
+    'shared': f'shared_vq(size=4,book={name})',
+  }[kind]
+  quantizer = quantizers.make(inner)
+  edge = collab_jax.FeatureCodec(model, quantizer)
+  images = np.stack([reader[i].image for i in range(2)])
+  tokens, _ = edge.rebuild(edge.encode(images, KEY))
+  error = np.mean((tokens.x - edge.features(images)) ** 2)
+  # Better than the mean of all vectors.
+  assert error < np.var(np.asarray(edge.features(images)), axis=(0, 1)).mean()
+  assert books.load(name).fingerprint == book.fingerprint
+  assert book.notes['data'] == 'scenes/train, 4 pictures'
+  with pytest.raises(books.BookError, match='split encoder'):
+    collab_jax.FeatureCodec(model, quantizer, split='head')
+
+
+def test_a_codebook_of_transformed_vectors(tmp_path, model):
+  config = _config()
+  config.kind, config.metric = 'shared', 'plain'
+  config.transform = 'pca(dims=5,book=random)'
+  reader = data.scenes(config.data_split, config.limit)
+  book = codebooks.train(config, model, reader, tmp_path)
+  assert (book.width, book.arrays['codes'].shape) == (5, (1, 4, 5))
+  config.transform = 'shared_vq'
+  with pytest.raises(ValueError, match='transform: got'):
+    codebooks.train(config, model, reader, tmp_path)
+
+
+def test_the_heads_metric_is_its_kernel(model):
+  config = _config()
+  config.metric = 'head'
+  found = codebooks.make_metric(model, config, None)
+  kernel = np.asarray(model.params['img']['head']['kernel'], np.float64)
+  np.testing.assert_allclose(found, kernel @ kernel.T, rtol=0.02, atol=0.02)
+
+
+def test_every_field_is_read():
+  root = _CONFIG.parents[1] / 'collab_jax'
+  paths = [root / 'experiment.py', *(root / 'training').glob('*.py')]
+  source = ''.join(path.read_text() for path in paths)
+  read = set(re.findall(r'(?:config|fields)\.(\w+)', source))
+  assert set(_config()) - read == set()
+
+
+@pytest.mark.parametrize(
+  ('field', 'value', 'match'),
+  [
+    ('kind', 'tree', 'kind: got'),
+    ('metric', 'l1', 'metric: got'),
+    ('sent', ('merge(k=4)',), 'float32'),
+    ('sent', ('shared_vq(book=random)',), 'float32'),
+  ],
+)
+def test_refuses(tmp_path, model, field, value, match):
+  config = _config()
+  config[field] = value
+  with pytest.raises(ValueError, match=match):
+    codebooks.train(config, model, data.scenes('train', 2), tmp_path)

@@ -1,0 +1,49 @@
+import numpy as np
+import pytest
+
+from collab_jax import wire
+from collab_jax.wire import framing, models
+from tests.golden import make_wire
+from tests.wire import independent
+
+NAMES = ('kmeans_best', 'kmeans_fixed', 'layers_best', 'layers_fixed')
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_recorded_messages_are_read(name):
+  session, packets = wire.load(make_wire.FOLDER / f'{name}.cjw')
+  text = session.to_json(priors=True)
+  with np.load(make_wire.FOLDER / f'{name}.npz') as file:
+    want = {n.replace('.', '/'): file[n] for n in file.files}
+  assert want.keys() == session.fields.keys()
+  for i, packet in enumerate(packets):
+    found = session.unpack(packet)
+    for field, array in found.items():
+      raw = array if array.dtype == np.int32 else array.view(want[field].dtype)
+      np.testing.assert_array_equal(raw, want[field][i])
+    told = independent.decode(text, packet)
+    assert told == {n: v[i].reshape(-1).tolist() for n, v in want.items()}
+    assert session.unpack(session.pack(found)).keys() == found.keys()
+
+
+def test_sessions_keep_their_digests():
+  """The digest is part of the format."""
+  rng = np.random.default_rng(2026)
+  for name, session in make_wire.sessions(rng):
+    read = wire.load(make_wire.FOLDER / f'{name}.cjw').session
+    assert read.digest == session.digest
+
+
+def test_all_models_are_recorded():
+  seen = set()
+  for name in ('kmeans_best', 'layers_best'):
+    session, packets = wire.load(make_wire.FOLDER / f'{name}.cjw')
+    for packet in packets:
+      frames = framing.split(session._layers, packet)
+      for layer, frame in zip(session._layers, frames, strict=True):
+        chosen, _ = layer._models(frame.head)
+        seen |= {(type(layer._coders[n]), m) for n, m in chosen.items()}
+  assert seen == {
+    *((models.SymbolCoder, i) for i in range(len(models.SYMBOL_MODELS))),
+    *((models.ValueCoder, i) for i in range(len(models.VALUE_MODELS))),
+  }
