@@ -115,7 +115,7 @@ class Files:
 
   def _data(self, entry: Entry) -> bytes:
     try:
-      return entry.path.read_bytes()
+      return pictures.contents(entry.path)
     except FileNotFoundError as error:
       raise FileNotFoundError(
         f'{entry.path} is missing; it is listed in {self.listing}'

@@ -24,7 +24,7 @@ import zlib
 
 from jaxtyping import Float32, UInt8
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image
 
 from collab_jax import config
 
@@ -40,6 +40,17 @@ FORMATS = (
   'PPM',
   'JPEG2000',
 )
+
+# How a picture is to be turned, by its EXIF orientation; 1 is not at all.
+_TURNS = {
+  2: Image.Transpose.FLIP_LEFT_RIGHT,
+  3: Image.Transpose.ROTATE_180,
+  4: Image.Transpose.FLIP_TOP_BOTTOM,
+  5: Image.Transpose.TRANSPOSE,
+  6: Image.Transpose.ROTATE_270,
+  7: Image.Transpose.TRANSVERSE,
+  8: Image.Transpose.ROTATE_90,
+}
 
 # What Pillow's decoders raise on damaged files.
 _DAMAGED = (
@@ -81,12 +92,27 @@ def read(
 
   Raises:
     FileNotFoundError: There is no such file.
-    PictureError: It is damaged, too large, or no picture.
+    PictureError: It is damaged, too large, or no picture, as a folder is.
     ValueError: An unknown method, or a size below 1.
   """
   check_method(size, method)
-  image = decode(Path(path).read_bytes(), os.fspath(path), matte)
+  image = decode(contents(path), os.fspath(path), matte)
   return resize(image, size, method)
+
+
+def contents(path: str | os.PathLike[str]) -> bytes:
+  """Reads a picture's file.
+
+  Raises:
+    FileNotFoundError: There is no such file.
+    PictureError: It is a folder.
+  """
+  try:
+    return Path(path).read_bytes()
+  except IsADirectoryError as error:
+    raise PictureError(
+      f'{os.fspath(path)} is a folder, expected a picture'
+    ) from error
 
 
 def decode(
@@ -131,6 +157,7 @@ def check(data: bytes, name: str = 'the picture') -> None:
     if picture.format in ('JPEG', 'MPO'):
       picture.draft(None, (1, 1))  # An eighth: all bits are still read.
       picture.load()
+      _turned(picture)
     else:
       _rgb(picture, name, None)
 
@@ -216,7 +243,7 @@ def _opened(data: bytes, name: str) -> Iterator[Image.Image]:
 def _rgb(picture: Image.Image, name: str, matte: Colour | None) -> Image.Image:
   """Whatever mode a picture has, as 8-bit RGB the right way up."""
   picture.load()
-  picture = ImageOps.exif_transpose(picture)
+  picture = _turned(picture)
   if picture.mode == 'F':
     raise PictureError(
       f'{name} holds floating-point numbers, whose range is not known: '
@@ -236,6 +263,16 @@ def _rgb(picture: Image.Image, name: str, matte: Colour | None) -> Image.Image:
       ground = Image.new('RGBA', picture.size, (*matte, 255))
       picture = Image.alpha_composite(ground, picture)
   return picture.convert('RGB')
+
+
+def _turned(picture: Image.Image) -> Image.Image:
+  """The right way up, by the one EXIF tag that says it.
+
+  `ImageOps.exif_transpose` writes all tags again as well, and fails on one of
+  an unusual type.
+  """
+  turn = _TURNS.get(picture.getexif().get(ExifTags.Base.Orientation, 1))
+  return picture if turn is None else picture.transpose(turn)
 
 
 def _hf_bicubic(image, size):

@@ -187,6 +187,21 @@ def test_turned_as_exif_says(orientation):
   np.testing.assert_array_equal(got, turned)
 
 
+def test_turned_whatever_else_exif_says():
+  """An XResolution that is a text, which Pillow reads but cannot write."""
+  tags = [
+    struct.pack('<HHII', 0x0112, 3, 1, 6),
+    struct.pack('<HHI4s', 0x011A, 2, 2, b'ab'),
+  ]
+  exif = b'Exif\0\0II*\0\x08\0\0\0\x02\0' + b''.join(tags) + bytes(4)
+  plain = photos.jpeg()
+  size = struct.pack('>H', len(exif) + 2)
+  data = plain[:2] + b'\xff\xe1' + size + exif + plain[2:]
+  pictures.check(data)
+  want = np.rot90(pictures.decode(plain), -1)
+  np.testing.assert_array_equal(pictures.decode(data), want)
+
+
 def test_the_first_frame_of_an_animation():
   frames = [RGB.quantize(8), GREY.quantize(8)]
   data = encoded(frames[0], 'GIF', save_all=True, append_images=frames[1:])
@@ -252,6 +267,11 @@ def test_truncated_files_name_themselves(kind, share, tmp_path):
 def test_missing_file(tmp_path):
   with pytest.raises(FileNotFoundError, match=r'none\.png'):
     pictures.read(tmp_path / 'none.png', 28)
+
+
+def test_folder_in_place_of_a_picture(tmp_path):
+  with pytest.raises(pictures.PictureError, match='is a folder, expected a p'):
+    pictures.read(tmp_path, 28)
 
 
 @pytest.mark.parametrize('kind', ['JPEG', 'PNG', 'WEBP', 'TIFF', 'GIF', 'BMP'])

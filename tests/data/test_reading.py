@@ -80,3 +80,13 @@ def test_it_reads_ahead_but_not_all():
   assert 10 <= len(reader.read) <= 12
   assert threading.get_ident() not in {thread for _, thread in reader.read}
   assert len({thread for _, thread in reader.read}) > 1
+
+
+def test_a_folder_is_a_damaged_picture(folder):
+  reader = data.coco(folder, size=14)
+  path = reader.entries[2].path
+  path.unlink()
+  path.mkdir()
+  sound, broken = data.readable(reader)
+  assert len(sound) == 7
+  assert broken == [f'{path} is a folder, expected a picture']
