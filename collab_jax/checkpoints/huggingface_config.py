@@ -8,12 +8,16 @@ Source: the configs and the configuration classes of transformers 5.23.
 
 import dataclasses
 import math
+import sys
 from typing import Any
 
 from collab_jax.models import gemma, paligemma, siglip
 
 # The table's rows are a multiple of this, with room for <image> and one more.
 _MULTIPLE, _EXTRA = 64, 2
+
+# Hundreds of times those of the largest that was released.
+_DEEPEST, _WIDEST = 1000, 2**24
 
 # Released configs say 'gelu' where the tanh approximation is meant.
 _GELU = ('gelu', 'gelu_fast', 'gelu_new', 'gelu_pytorch_tanh')
@@ -75,13 +79,18 @@ def read(d: dict[str, Any], name: str) -> paligemma.Config:
       f'model_type: got {d.get("model_type")!r} with the fields {sorted(d)}, '
       "expected 'paligemma' with text_config and vision_config"
     )
-  text = _text(d['text_config'], d)
-  v = _filled(_DEFAULTS['vision'], d.get('vision_config', {}), 'vision_config')
+  given = {'vision_config': {}, **d}
+  text = _text(_object(given, 'text_config'), d)
+  v = _object(given, 'vision_config')
+  v = _filled(
+    {**_DEFAULTS['vision'], 'num_image_tokens': 256}, v, 'vision_config'
+  )
   _expect(v, 'vision_config', 'layer_norm_eps', (1e-6,))
   _expect(v, 'vision_config', 'hidden_act', _GELU)
+  _expect(v, 'vision_config', 'num_channels', (3,))
   size = v.get('image_size')
   if size is None:
-    size = v['patch_size'] * math.isqrt(v.get('num_image_tokens', 256))
+    size = v['patch_size'] * math.isqrt(v['num_image_tokens'])
   vision = siglip.Config(
     image_size=size,
     patch_size=v['patch_size'],
@@ -103,10 +112,10 @@ def _text(given: dict[str, Any], top: dict[str, Any]) -> gemma.Config:
       "or 'gemma2' (PaliGemma 2)"
     )
   t = _filled(_DEFAULTS[kind], given, 'text_config')
-  rope = {'rope_theta': 10_000.0, **(t.get('rope_parameters') or {}), **t}
-  _expect(rope, 'text_config', 'rope_theta', (10_000.0,))
-  _expect(rope, 'text_config', 'rope_type', ('default',))
+  _expect_rope(t)
   _expect(t, 'text_config', 'attention_bias', (False,))
+  # A picture and its prompt see all of themselves, whatever else there is.
+  _expect(t, 'text_config', 'use_bidirectional_attention', (True,))
   act = t.get('hidden_activation') or t.get('hidden_act')
   _expect({'hidden_act': act}, 'text_config', 'hidden_act', (None, *_GELU))
   shared = gemma.Config(
@@ -117,36 +126,80 @@ def _text(given: dict[str, Any], top: dict[str, Any]) -> gemma.Config:
     num_kv_heads=t['num_key_value_heads'],
     head_dim=t['head_dim'],
     vocab_size=_vocabulary(t['vocab_size'], top),
-    norm_eps=t.get('rms_norm_eps', 1e-6),
+    norm_eps=_number(t, 'rms_norm_eps', 1e-6),
   )
   if kind == 'gemma':
     return shared
   scalar = t['query_pre_attn_scalar']
   return dataclasses.replace(
     shared,
-    attn_softcap=t['attn_logit_softcapping'] or None,
-    final_softcap=t['final_logit_softcapping'] or None,
+    attn_softcap=_number(t, 'attn_logit_softcapping'),
+    final_softcap=_number(t, 'final_logit_softcapping'),
     post_norms=True,
     query_scale=None if scalar == t['head_dim'] else scalar**-0.5,
     window=_window(t),
   )
 
 
+def _object(
+  fields: dict[str, Any], name: str, where: str = ''
+) -> dict[str, Any]:
+  """A field that must be an object."""
+  if not isinstance(fields[name], dict):
+    raise ValueError(
+      f'{where}{name}: got {fields[name]!r:.60}, expected an object'
+    )
+  return fields[name]
+
+
+def _number(t: Any, name: str, default: Any = None) -> Any:
+  """A number that must be above 0; null where a cap may be."""
+  value = t.get(name, default)
+  if value is None and 'softcap' in name:
+    return None
+  number = isinstance(value, int | float)
+  if number and value is not True and 0 < value <= sys.float_info.max:
+    return value
+  raise ValueError(
+    f'text_config: {name}: got {value!r:.60}, expected a number above 0'
+  )
+
+
+def _expect_rope(t: dict[str, Any]) -> None:
+  """Refuses other rotary positions, wherever a release writes them."""
+  _expect(t, 'text_config', 'rope_theta', (10_000.0,))
+  _expect(t, 'text_config', 'rope_scaling', (None,))
+  inner = _object(
+    {'rope_parameters': {}, **t}, 'rope_parameters', 'text_config: '
+  )
+  known = {'rope_theta': 10_000.0, 'rope_type': 'default'}
+  for name in inner:
+    where = 'text_config: rope_parameters'
+    _expect(inner, where, name, (known.get(name),))
+
+
 def _filled(
   defaults: dict[str, Any], given: dict[str, Any], where: str
 ) -> dict[str, Any]:
-  """Adds what is missing or null, and checks the dimensions."""
+  """Adds what is missing or null, and checks the whole numbers."""
   known = {**defaults, 'image_size': 224}
   filled = defaults | {
     k: v for k, v in given.items() if v is not None or 'softcap' in k
   }
   for name, default in known.items():
-    value = filled.get(name, default)
-    if isinstance(default, int) and not (isinstance(value, int) and value > 0):
-      raise ValueError(
-        f'{where}: {name}: got {value!r}, expected a positive integer'
-      )
+    if isinstance(default, int):
+      _whole(filled.get(name, default), f'{where}: {name}')
   return filled
+
+
+def _whole(value: Any, name: str) -> None:
+  """Refuses what is no dimension, or one that would fill the memory."""
+  most = _DEEPEST if name.endswith('layers') else _WIDEST
+  whole = isinstance(value, int) and not isinstance(value, bool)
+  if not whole or not 0 < value <= most:
+    raise ValueError(
+      f'{name}: got {value!r:.60}, expected a whole number from 1 to {most}'
+    )
 
 
 def _vocabulary(rows: int, top: dict[str, Any]) -> int:
@@ -154,7 +207,10 @@ def _vocabulary(rows: int, top: dict[str, Any]) -> int:
   fields = ('vocab_size', '_vocab_size', 'image_token_index', 'image_token_id')
   for name in fields:
     size = top.get(name)
-    if size is not None and size < rows == padded(size):
+    if size is None:
+      continue
+    _whole(size, name)
+    if size < rows == padded(size):
       return size
   return rows
 

@@ -10,6 +10,7 @@ from collab_jax import config
 # The fields of a config.json: their kind, and what stands for a missing one.
 _NEEDED = object()
 _SIZE = ('a whole number, at least 1', _NEEDED)
+_DEPTH = ('a whole number from 1 to 1000', _NEEDED)
 _CAP = ('a number or null', None)
 _TOP = {
   'name': ('a text', 'paligemma'),
@@ -17,7 +18,7 @@ _TOP = {
   'patch_size': _SIZE,
   'unroll': ('true or false', False),
 }
-_VIT = dict.fromkeys(('width', 'depth', 'num_heads', 'mlp_dim'), _SIZE)
+_VIT = {'width': _SIZE, 'depth': _DEPTH, 'num_heads': _SIZE, 'mlp_dim': _SIZE}
 _LLM = {
   **_VIT,
   'num_kv_heads': _SIZE,
@@ -30,6 +31,7 @@ _LLM = {
   'query_scale': _CAP,
   'sliding_window': ('a whole number or null', None),
 }
+_MOST = {_DEPTH[0]: 1000}
 # The decoder's name in big_vision, which says no more than the dimensions do.
 _UNREAD = {'llm.variant'}
 
@@ -62,7 +64,7 @@ def _fits(value: Any, kind: str) -> bool:
   if value is None:
     return kind.endswith('or null')
   if kind.startswith('a whole number'):
-    return isinstance(value, int) and value >= 1
+    return isinstance(value, int) and 1 <= value <= _MOST.get(kind, value)
   if kind.startswith('a number'):
     return isinstance(value, int | float) and math.isfinite(value)
   return kind == 'a text' and isinstance(value, str)

@@ -59,6 +59,11 @@ class Config:
         f'num_heads {self.num_heads} is not a multiple of num_kv_heads'
         f' {self.num_kv_heads}'
       )
+    if self.head_dim % 2:
+      raise ValueError(
+        f'head_dim {self.head_dim} is odd, expected an even number: rotary'
+        ' positions turn pairs'
+      )
 
 
 # The axes of a layer's weights with those last over which they are summed.

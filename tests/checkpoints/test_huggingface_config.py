@@ -100,6 +100,25 @@ def test_configs_round_trip(name):
     ('vision_config', 'layer_norm_eps', 1e-5),
     ('vision_config', 'hidden_act', 'quick_gelu'),
     ('vision_config', 'image_size', 224.0),
+    (None, 'text_config', None),
+    (None, 'text_config', 'x'),
+    (None, 'vision_config', None),
+    (None, 'vision_config', [1]),
+    (None, 'vocab_size', 'big'),
+    ('text_config', 'rope_parameters', [1]),
+    ('text_config', 'rope_parameters', {'rope_theta': 1e6}),
+    ('text_config', 'rope_parameters', {'full_attention': {}}),
+    ('text_config', 'rope_scaling', {'type': 'linear', 'factor': 2}),
+    ('text_config', 'rms_norm_eps', 'x'),
+    ('text_config', 'rms_norm_eps', -1),
+    ('text_config', 'rms_norm_eps', float('nan')),
+    ('text_config', 'head_dim', 7),
+    ('text_config', 'num_hidden_layers', True),
+    ('text_config', 'num_hidden_layers', 10**8),
+    ('text_config', 'use_bidirectional_attention', False),
+    ('vision_config', 'num_hidden_layers', 10**8),
+    ('vision_config', 'num_channels', 1),
+    ('vision_config', 'num_image_tokens', 'x'),
   ],
 )
 def test_what_our_models_cannot_do_is_refused(copy, where, field, value):
@@ -108,6 +127,15 @@ def test_what_our_models_cannot_do_is_refused(copy, where, field, value):
     folder, lambda d: (d[where] if where else d).update({field: value})
   )
   with pytest.raises(trees.CheckpointError, match=rf'config\.json: .*{field}'):
+    checkpoints.load(folder)
+
+
+@pytest.mark.parametrize('value', ['x', -3, 0, float('inf'), True])
+def test_caps_that_are_none(copy, value):
+  folder = copy('hf_new', 'pg2_56')
+  name = 'attn_logit_softcapping'
+  edit_config(folder, lambda d: d['text_config'].update({name: value}))
+  with pytest.raises(trees.CheckpointError, match=f'{name}: got'):
     checkpoints.load(folder)
 
 
