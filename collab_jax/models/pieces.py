@@ -29,27 +29,42 @@ _BPE = 2
 _NAMES = ('<pad>', '<eos>', '<bos>', '<unk>')
 
 
-def read(path: Path) -> bytes:
-  """Reads a SentencePiece model from a file or a tokenizer's folder.
+def find(path: Path) -> Path:
+  """Finds the file with a tokenizer's pieces.
 
   Args:
     path: A `.model` file, a `tokenizer.json`, or a folder with one of them.
 
   Returns:
+    The file: in a folder with both, the former.
+
+  Raises:
+    FileNotFoundError: Neither is in the folder.
+  """
+  if not path.is_dir():
+    return path
+  found = [name for name in (MODEL, TABLE) if (path / name).is_file()]
+  if not found:
+    there = ', '.join(sorted(p.name for p in path.iterdir())[:12])
+    raise FileNotFoundError(
+      f'{path} has neither {MODEL} nor {TABLE}, there is {there or "nothing"}'
+    )
+  return path / found[0]
+
+
+def read(path: Path) -> bytes:
+  """Reads a SentencePiece model from a file.
+
+  Args:
+    path: A `.model` file or a `tokenizer.json`.
+
+  Returns:
     The serialized model.
 
   Raises:
-    FileNotFoundError: There is no such file, or neither in the folder.
+    FileNotFoundError: There is no such file.
     ValueError: A tokenizer.json that is no such tokenizer.
   """
-  if path.is_dir():
-    found = [name for name in (MODEL, TABLE) if (path / name).is_file()]
-    if not found:
-      there = ', '.join(sorted(p.name for p in path.iterdir())[:12])
-      raise FileNotFoundError(
-        f'{path} has neither {MODEL} nor {TABLE}, there is {there or "nothing"}'
-      )
-    path = path / found[0]
   if path.suffix == '.json':
     return _convert(_load(path), str(path))
   return path.read_bytes()
@@ -66,17 +81,21 @@ def added(folder: Path, size: int) -> list[str]:
     The tokens from id `size` on, less the place holder of pictures.
 
   Raises:
-    ValueError: Their ids leave a gap.
+    ValueError: They are no tokens with ids, or their ids leave a gap.
   """
   if (folder / ADDED).is_file():
     path = folder / ADDED
     ids = _load(path)
   elif (folder / TABLE).is_file():
     path = folder / TABLE
-    ids = {
-      token.get('content'): token.get('id', -1)
-      for token in _load(path).get('added_tokens', ())
-    }
+    tokens = _load(path).get('added_tokens', [])
+    try:
+      ids = {token['content']: token['id'] for token in tokens}
+    except (KeyError, TypeError) as error:
+      raise ValueError(
+        f"{path}: expected objects with 'content' and 'id' in added_tokens, "
+        f'got {error!r}'
+      ) from error
   else:
     return []
   for token, i in ids.items():
@@ -114,7 +133,7 @@ def _in_order(pieces: Mapping[int, str], first: int, source: str) -> list[str]:
 
 def _convert(table: dict[str, Any], source: str) -> bytes:
   """The serialized SentencePiece model of a tokenizer.json."""
-  model = table.get('model') or {}
+  model = _object(table, 'model', source)
   _refuse_others(table, model, source)
   vocabulary, merges = model['vocab'], model['merges']
   try:
@@ -139,7 +158,12 @@ def _convert(table: dict[str, Any], source: str) -> bytes:
   rank: dict[str, int] = {}
   for merge in merges:
     pair = merge.split(' ') if isinstance(merge, str) else merge
-    rank.setdefault(''.join(pair), len(rank))
+    try:
+      rank.setdefault(''.join(pair), len(rank))
+    except TypeError as error:
+      raise ValueError(
+        f'{source}: expected pairs of pieces in model.merges, got {merge!r:.60}'
+      ) from error
   output = []
   for i, piece in enumerate(_in_order(pieces, 0, source)):
     if i == _NAMES.index('<unk>'):
@@ -172,10 +196,21 @@ def _convert(table: dict[str, Any], source: str) -> bytes:
   return b''.join(output)
 
 
+def _object(table, name, source):
+  """A field that must be an object or null, which is an empty one."""
+  value = table.get(name)
+  if not isinstance(value, dict | None):
+    raise ValueError(
+      f'{source}: {name}: got {value!r:.60}, expected an object: it is not a '
+      "tokenizer of Gemma's kind"
+    )
+  return value or {}
+
+
 def _refuse_others(table, model, source):
   """Raises ValueError where the rules are not Gemma's."""
-  normalizer = table.get('normalizer') or {}
-  before = table.get('pre_tokenizer') or {}
+  normalizer = _object(table, 'normalizer', source)
+  before = _object(table, 'pre_tokenizer', source)
   spaces = {'String': ' '}
   rules = {
     'model.type': (model.get('type'), 'BPE'),

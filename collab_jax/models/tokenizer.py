@@ -56,8 +56,9 @@ class Tokenizer:
     if isinstance(model, bytes):
       source, folder, data = f'{len(model)} bytes', None, model
     else:
-      source, folder = os.fspath(model), Path(model)
-      data = piecework.read(folder)
+      folder = Path(model)
+      source = os.fspath(path := piecework.find(folder))
+      data = piecework.read(path)
     processor = _processor(data, source)
     if folder is not None and folder.is_dir():
       new = piecework.added(folder, processor.GetPieceSize())

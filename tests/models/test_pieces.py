@@ -132,6 +132,10 @@ def test_nothing_to_read(tmp_path):
     (lambda t: t['added_tokens'][0].pop('content'), 'expected ids'),
     (lambda t: t.pop('added_tokens'), 'added_tokens is'),
     (lambda t: t.pop('model'), 'model.type is None'),
+    (lambda t: t.update(model=[1]), r'model: got \[1\], expected an object'),
+    (lambda t: t.update(normalizer=[1]), 'normalizer: got'),
+    (lambda t: t.update(pre_tokenizer='x'), 'pre_tokenizer: got'),
+    (lambda t: t['model'].update(merges=[5]), 'model.merges, got 5'),
   ],
 )
 def test_other_tokenizers_are_refused(tmp_path, change, said):
@@ -142,6 +146,15 @@ def test_other_tokenizers_are_refused(tmp_path, change, said):
   for source in (path, tmp_path):
     with pytest.raises(ValueError, match=said):
       tokenizer.Tokenizer(source)
+
+
+@pytest.mark.parametrize('tokens', [None, 5, [1], [{'id': 4}]])
+def test_added_tokens_that_are_none(gemma, tokens):
+  path, _ = gemma
+  text = json.dumps({'added_tokens': tokens})
+  (path / 'tokenizer.json').write_text(text)
+  with pytest.raises(ValueError, match=r'tokenizer\.json: expected objects'):
+    tokenizer.Tokenizer(path)
 
 
 @pytest.mark.parametrize('text', ['', '{"model"', '[]'])
