@@ -218,7 +218,7 @@ def same_npz(ours: pathlib.Path, theirs: pathlib.Path) -> bool:
 def same_folder(ours: pathlib.Path, theirs: pathlib.Path) -> bool:
   """Whether two folders hold the same tensors, spelling and padding apart."""
   a, b = (shards.find(path, None) for path in (ours, theirs))
-  b = {k: v for k, v in b.items() if not k.endswith(shards.HEAD)}
+  b = {k: v for k, v in b.items() if k not in shards.HEADS}
   config = formats.find(theirs).config()
   assert config is not None  # A folder of theirs has one.
   rows = config.text.vocab_size

@@ -96,9 +96,8 @@ def check(config: ml_collections.ConfigDict) -> None:
     config: From configs/tradeoff.py or configs/paligemma_coco.py.
 
   Raises:
-    ValueError: A setting of the report is out of range, there is no such data
-      set, model, quantizer or decoding, or a quantizer is not for the model or
-      there twice.
+    ValueError: A setting is out of range or names nothing that there is, or a
+      quantizer is not for the model or there twice.
     ImportError: A quantizer's module cannot be imported.
   """
   fields = cast(Any, config)
@@ -106,6 +105,7 @@ def check(config: ml_collections.ConfigDict) -> None:
   chosen = make_quantizers(config)
   decoding.make(fields.decoding)
   wire.check_coding(fields.coding)
+  checkpoints.as_dtype(fields.dtype or None)
   make_mesh(config)
   make_data(config)
   vectors = _dimensions(config).vision.num_tokens

@@ -25,7 +25,7 @@ from collab_jax.checkpoints import (
 from collab_jax.checkpoints.conversion import FORMATS, convert
 from collab_jax.checkpoints.hub import fetch
 from collab_jax.checkpoints.npz import load_npz, save_npz
-from collab_jax.checkpoints.trees import PARTS, CheckpointError
+from collab_jax.checkpoints.trees import PARTS, CheckpointError, as_dtype
 from collab_jax.models import gemma, paligemma, zoo
 from collab_jax.models import tokenizer as tokenizer_lib
 
@@ -34,6 +34,7 @@ __all__ = [
   'NAMES',
   'PARTS',
   'CheckpointError',
+  'as_dtype',
   'config_of',
   'convert',
   'fetch',
@@ -93,11 +94,12 @@ def load(
     config: The dimensions: a `paligemma.Config`, the dict that
       `paligemma.Config.from_dict` reads, or the path of a JSON file with it or
       with Hugging Face's fields. Default: what name or folder say.
-    tokenizer: A `Tokenizer`, a SentencePiece model's path, or its bytes.
-      Default: tokenizer.model in the folder; without one the model reads and
-      writes token ids only.
-    dtype: Converts the parameters; None keeps the stored dtype, but float32
-      for the models that ship, which a CPU multiplies faster than bfloat16.
+    tokenizer: A `Tokenizer`, or what it reads. Default: tokenizer.model with
+      the tokens added to it, or tokenizer.json, in the folder; without one the
+      model reads and writes token ids only.
+    dtype: Converts the parameters to 'float32', 'bfloat16' or 'float16'; None
+      keeps the stored dtype, but float32 for the models that ship, which a CPU
+      multiplies faster than bfloat16.
     part: 'edge' reads the image tower only, 'server' the decoder and the
       projection to its width; None reads all.
     layout: 'stacked' keeps big_vision's tree; 'transposed' takes the decoder's
@@ -112,14 +114,15 @@ def load(
     The model, its parameters on the mesh, or on JAX's default device.
 
   Raises:
-    ValueError: An unknown name or part, a missing config, or a vocabulary that
-      does not fit the model.
+    ValueError: An unknown name, dtype or part, a missing config, or a
+      vocabulary that does not fit the model.
     CheckpointError: A file is damaged, or the weights are not those of the
       config; lists the first five arrays that differ.
     FileNotFoundError: A file is missing.
   """
   if dtype is None and path is None and name_or_path in NAMES:
     dtype = 'float32'
+  dtype = as_dtype(dtype)
   source = formats.find(_resolve(name_or_path) if path is None else path)
   own = source.config() if config is None else read_config(config)
   if path is not None:
@@ -130,6 +133,7 @@ def load(
       " with a paligemma.Config, a dict or a JSON file's path, or load(name, "
       'path) with the name of a released model'
     )
+  own = own.arranged(False)  # What a loaded model's says is that model's.
   words = None if part == 'edge' else tokenizer or source.vocabulary()
   if words is not None:
     words = _vocabulary(words, own)
@@ -159,7 +163,7 @@ def _vocabulary(
 ) -> tokenizer_lib.Tokenizer:
   """Reads a vocabulary, which must not be larger than the model's."""
   named = isinstance(words, str | os.PathLike)
-  source = os.fspath(words) if named else 'the tokenizer'
+  source = f'the tokenizer in {os.fspath(words)}' if named else 'the tokenizer'
   if not isinstance(words, tokenizer_lib.Tokenizer):
     words = tokenizer_lib.Tokenizer(words)
   if words.vocab_size > config.text.vocab_size:

@@ -12,7 +12,6 @@ FORMATS = ('npz', 'huggingface', 'orbax')
 # The vocabulary in its various forms, copied as it is.
 _VOCABULARY = (
   *formats.VOCABULARIES,
-  'tokenizer.json',
   'tokenizer_config.json',
   'special_tokens_map.json',
   'added_tokens.json',
@@ -47,7 +46,8 @@ def convert(
 
   Raises:
     FileExistsError: The target is already there.
-    ValueError: An unknown format, no config, or a part for Hugging Face.
+    ValueError: An unknown format or dtype, no config, or a part for Hugging
+      Face.
     CheckpointError: The source is damaged, or not the config's.
   """
   if to not in FORMATS:
@@ -61,6 +61,7 @@ def convert(
   config = config or found.config()
   if config is None:
     raise ValueError(f'{source} says nothing of its dimensions: give a config')
+  config = config.arranged(False)
   params = formats.read(found, config, part, dtype)
   target.parent.mkdir(parents=True, exist_ok=True)
   if to == 'npz' and target.suffix == '.npz':

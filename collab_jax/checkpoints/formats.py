@@ -10,12 +10,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from collab_jax.checkpoints import huggingface, npz, orbax, shards, trees
-from collab_jax.models import paligemma
+from collab_jax.models import paligemma, pieces
 
 # What a folder of ours holds.
 WEIGHTS, CONFIG = 'model.npz', 'config.json'
-# Names under which the vocabulary lies beside the weights.
-VOCABULARIES = ('tokenizer.model', 'paligemma_tokenizer.model')
+# Names under which the vocabulary lies beside the weights: big_vision's last.
+VOCABULARIES = (pieces.MODEL, pieces.TABLE, 'paligemma_tokenizer.model')
 
 
 class Source(NamedTuple):
@@ -54,9 +54,18 @@ class Source(NamedTuple):
     return paligemma.Config.from_dict(fields)
 
   def vocabulary(self) -> pathlib.Path | None:
-    """The SentencePiece model in the folder, if there is one."""
-    paths = [self.folder / name for name in VOCABULARIES if self.folder]
-    return next((path for path in paths if path.exists()), None)
+    """What `Tokenizer` reads of the folder, if it has a vocabulary.
+
+    Returns:
+      The folder, whose tokens may be in more than one file; big_vision's file,
+      if that is all there is; or None.
+    """
+    if self.folder is None:
+      return None
+    *own, other = (self.folder / name for name in VOCABULARIES)
+    if any(path.is_file() for path in own):
+      return self.folder
+    return other if other.is_file() else None
 
   @contextlib.contextmanager
   def open(

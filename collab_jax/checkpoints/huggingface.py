@@ -10,6 +10,7 @@ Source: checked on files that transformers 5.23 wrote and read
 """
 
 from collections.abc import Iterator, Mapping
+import dataclasses
 import itertools
 import json
 import math
@@ -219,7 +220,7 @@ def entries(
   """
   folder = pathlib.Path(folder)
   found = shards.find(folder, part)
-  heads = {k: found.pop(k) for k in list(found) if k.endswith(shards.HEAD)}
+  heads = [found.pop(k) for k in shards.HEADS if k in found]
   pieces = list(_pieces(config, part))
   want = {p.name: jax.ShapeDtypeStruct(p.shape, np.float32) for p in pieces}
   table = found.get(_TABLE)
@@ -229,7 +230,7 @@ def entries(
     if trees.too_short(table.shape, shape):  # to be filled up later
       want[_TABLE] = jax.ShapeDtypeStruct(table.shape, np.float32)
   trees.check(want, found, str(folder))
-  for head in heads.values():
+  for head in heads:
     shards.check_tied(head, found[_TABLE], str(folder))
   grouped: dict[str, list[_Piece]] = {}
   for piece in pieces:
@@ -241,12 +242,14 @@ def entries(
   }
 
 
-def _without_padding(table: trees.Entry, shape: tuple[int, ...]) -> trees.Entry:
+def _without_padding(
+  table: shards.Tensor, shape: tuple[int, ...]
+) -> shards.Tensor:
   """The table without the rows that Hugging Face adds to a vocabulary."""
   rows = huggingface_config.padded(shape[0])
   if table.shape != (rows, *shape[1:]):
     return table
-  return trees.Entry(shape, table.dtype, table.fill)
+  return dataclasses.replace(table, shape=shape)
 
 
 def _entry(

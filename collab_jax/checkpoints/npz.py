@@ -27,7 +27,7 @@ from collab_jax.checkpoints.trees import CheckpointError
 PREFIXES = ('params/', 'opt/target/', '')
 
 _VOID = np.dtype('V2')
-_LAYER = re.compile(r'(img/.*encoderblock)_(\d{1,4})(/.*)')
+_LAYER = re.compile(r'(img/.*encoderblock)_(0|[1-9]\d{0,3})(/.*)')
 _BLOCK = 1 << 20  # numbers read at a time
 # What zipfile, its decompressors and NumPy raise on broken bytes.
 _DAMAGE = (
@@ -111,8 +111,12 @@ def save_npz(
     path: Where to; an existing file is replaced.
     params: Nested dicts of arrays, on any device; bfloat16 becomes V2.
     prefix: In front of every name.
+
+  Raises:
+    CheckpointError: The decoder's layers are apart.
   """
   path = os.fspath(path)
+  trees.check_stacked(params, path)
   arrays = {}
   for name, leaf in trees.flatten(params, prefix).items():
     array = np.asarray(jax.device_get(leaf))
@@ -160,7 +164,12 @@ def _entries(
   archive: zipfile.ZipFile, path: str, part: str | None
 ) -> dict[str, trees.Entry]:
   """The arrays of a part by path, the encoder's layers stacked."""
-  members = {i.filename.removesuffix('.npy'): i for i in archive.infolist()}
+  members: dict[str, zipfile.ZipInfo] = {}
+  for info in archive.infolist():
+    name = info.filename.removesuffix('.npy')
+    if name in members:
+      raise CheckpointError(f'{path} holds {name} twice: write it again')
+    members[name] = info
   if not members:
     raise CheckpointError(f'{path} holds no arrays')
   prefix = next(p for p in PREFIXES if any(k.startswith(p) for k in members))
@@ -211,6 +220,8 @@ def _entry(
     )
   if dtype == _VOID:
     dtype = trees.BFLOAT16
+  # What JAX has no numbers for, and other machines' byte order, is converted.
+  held = np.dtype(np.float64) if dtype.char == 'g' else dtype.newbyteorder('=')
 
   def fill(out: np.ndarray) -> None:
     with _guard(path), archive.open(info) as file:
@@ -225,7 +236,7 @@ def _entry(
       if file.read(1):
         raise CheckpointError(f'{path}: {name} goes on after its array')
 
-  return trees.Entry(shape, dtype, fill)
+  return trees.Entry(shape, held, fill)
 
 
 def _header(file: Any) -> tuple[tuple[int, ...], bool, np.dtype]:

@@ -107,7 +107,11 @@ def save(folder: str | os.PathLike[str], params: trees.Tree) -> None:
   Args:
     folder: Made if missing; a tower in it is replaced.
     params: {'img': ..., 'llm': ...} or one of them, written in their dtype.
+
+  Raises:
+    CheckpointError: The decoder's layers are apart.
   """
+  trees.check_stacked(params, os.fspath(folder))
   ocp = _library()
   folder = pathlib.Path(folder).absolute()
   folder.mkdir(parents=True, exist_ok=True)

@@ -4,8 +4,10 @@ Names are canonical here: 'model.vision_tower.vision_model.post_layernorm.bias'
 is 'vision_tower.post_layernorm.bias'.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+import dataclasses
 import json
+import math
 import pathlib
 import re
 from typing import Any
@@ -19,7 +21,8 @@ from collab_jax.checkpoints.trees import CheckpointError
 
 SINGLE = 'model.safetensors'
 INDEX = 'model.safetensors.index.json'
-HEAD = 'lm_head.weight'
+# The output layer's canonical names, of which there may be one.
+HEADS = ('lm_head.weight', 'language_model.lm_head.weight')
 
 _SPELLING = re.compile(
   r'(?:model\.)?'
@@ -29,7 +32,7 @@ _SPELLING = re.compile(
 _PARTS = {
   None: ('',),
   'edge': ('vision_tower.', 'multi_modal_projector.'),
-  'server': ('language_model.', 'multi_modal_projector.', HEAD),
+  'server': ('language_model.', 'multi_modal_projector.', *HEADS[:1]),
 }
 # Buffers that old files hold beside the parameters.
 _BUFFERS = ('embeddings.position_ids', 'rotary_emb.inv_freq')
@@ -46,6 +49,17 @@ _DTYPES = {
   'BOOL': np.bool_,
 }
 _BLOCK = 1 << 26  # bytes copied at a time
+
+
+@dataclasses.dataclass(frozen=True)
+class Tensor(trees.Entry):
+  """A tensor in a safetensors file, not read yet.
+
+  Attributes:
+    rows: (start, stop) -> those rows, of a tensor that has any.
+  """
+
+  rows: Callable[[int, int], np.ndarray]
 
 
 def canonical(name: str) -> str:
@@ -68,8 +82,10 @@ def read_json(path: pathlib.Path) -> dict[str, Any]:
   """
   if not path.exists():
     raise FileNotFoundError(f'{path} is missing')
+  if path.is_dir():
+    raise CheckpointError(f'{path} is a folder, expected a JSON file')
   try:
-    fields = json.loads(path.read_text('utf-8'))
+    fields = json.loads(path.read_text('utf-8-sig'))
   except (ValueError, RecursionError) as error:
     raise CheckpointError(f'{path} is not a JSON file: {error}') from error
   if not isinstance(fields, dict):
@@ -79,7 +95,7 @@ def read_json(path: pathlib.Path) -> dict[str, Any]:
   return fields
 
 
-def find(folder: pathlib.Path, part: str | None) -> dict[str, trees.Entry]:
+def find(folder: pathlib.Path, part: str | None) -> dict[str, Tensor]:
   """Finds the tensors of a part of the model, in one file or many.
 
   Args:
@@ -104,7 +120,7 @@ def find(folder: pathlib.Path, part: str | None) -> dict[str, trees.Entry]:
     if not paths:
       raise FileNotFoundError(f'{folder} holds no safetensors')
     wanted = dict.fromkeys(paths)
-  found: dict[str, trees.Entry] = {}
+  found: dict[str, Tensor] = {}
   for path, names in wanted.items():
     with _Opened(path) as file:
       known = set(file.keys())
@@ -135,7 +151,8 @@ def _indexed(
     raise CheckpointError(f'{index} has no weight_map: write it again')
   files: dict[pathlib.Path, list[str]] = {}
   for name, file in weights.items():
-    if not isinstance(file, str) or pathlib.PurePath(file).name != file:
+    inside = isinstance(file, str) and 0 < len(file) < 256 and file != '..'
+    if not inside or pathlib.PurePath(file).name != file:
       raise CheckpointError(
         f'{index} names the file {file!r}, expected one beside it'
       )
@@ -173,7 +190,7 @@ class _Opened:
     self._file.__exit__(*error)
 
 
-def _entry(file: Any, name: str, path: pathlib.Path) -> trees.Entry:
+def _entry(file: Any, name: str, path: pathlib.Path) -> Tensor:
   """Describes a tensor, which is read from the file opened anew.
 
   A mapped file counts as resident as far as it was read, so that it is mapped
@@ -198,24 +215,42 @@ def _entry(file: Any, name: str, path: pathlib.Path) -> trees.Entry:
         stop = min(start + step, len(out))
         out[start:stop] = tensor[start:stop]
 
-  return trees.Entry(shape, np.dtype(_DTYPES[kind]), fill)
+  def rows(start: int, stop: int) -> np.ndarray:
+    with _Opened(path) as opened:
+      return opened.get_slice(name)[start:stop]
+
+  return Tensor(shape, np.dtype(_DTYPES[kind]), fill, rows)
 
 
-def check_tied(head: trees.Entry, table: trees.Entry, source: str) -> None:
-  """Compares the first rows of the output layer with the table's.
+def check_tied(head: Tensor, table: Tensor, source: str) -> None:
+  """Compares the output layer with the table, block by block.
+
+  Args:
+    head: The output layer, which may have more rows.
+    table: The table, of which all rows are compared.
+    source: The folder, for the error.
 
   Raises:
     CheckpointError: They differ, so that the model is not a PaliGemma.
   """
-  rows = min(64, head.shape[0], table.shape[0])
-  a, b = (np.empty((rows, *x.shape[1:]), np.float32) for x in (head, table))
-  head.fill(a)
-  table.fill(b)
-  if not np.array_equal(a, b):
+  rows, *width = table.shape
+  step = max(1, _BLOCK // (table.dtype.itemsize * max(1, math.prod(width))))
+  tied = list(head.shape[1:]) == width and (*head.shape, 0)[0] >= rows
+  for start in range(0, rows, step):
+    stop = min(start + step, rows)
+    tied = tied and _equal(*(x.rows(start, stop) for x in (head, table)))
+  if not tied:
     raise CheckpointError(
-      f'{source}: lm_head.weight is not embed_tokens.weight; PaliGemma ties '
-      'them, and an output layer of its own is not supported'
+      f'{source}: lm_head.weight {head.shape} is not embed_tokens.weight '
+      f'{table.shape}; PaliGemma ties them, and an output layer of its own is '
+      'not supported'
     )
+
+
+def _equal(a: np.ndarray, b: np.ndarray) -> bool:
+  """Whether numbers are equal in float32, those that are none among them."""
+  a, b = a.astype(np.float32), b.astype(np.float32)
+  return np.array_equal(a, b, equal_nan=True)
 
 
 def plan(sizes: Mapping[str, int], limit: int) -> dict[str, list[str]]:

@@ -28,6 +28,8 @@ PARTS: dict[str | None, tuple[str, ...]] = {
 TABLE = 'llm/embedder/input_embedding'
 
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
+# What parameters may be converted to.
+DTYPES = ('float32', 'bfloat16', 'float16')
 _SHOWN = 5  # names in an error message
 _ALIGNED = 64  # bytes, from which XLA takes memory over without a copy
 
@@ -118,6 +120,50 @@ def floats(dtype: Any) -> bool:
   return np.dtype(dtype) == BFLOAT16 or np.dtype(dtype).kind == 'f'
 
 
+def as_dtype(dtype: Any) -> np.dtype | None:
+  """Reads the dtype that parameters are to be converted to.
+
+  Args:
+    dtype: One of `DTYPES`, what NumPy takes for one, or None.
+
+  Returns:
+    It, in the machine's byte order; or None, to convert nothing.
+
+  Raises:
+    ValueError: It is something else.
+  """
+  if dtype is None:
+    return None
+  try:
+    name = np.dtype(dtype).name
+  except (TypeError, ValueError, SyntaxError):
+    name = None
+  if name not in DTYPES:
+    raise ValueError(
+      f'dtype: got {dtype!r}, expected one of {", ".join(DTYPES)}'
+    )
+  return np.dtype(name)
+
+
+def check_stacked(params: Tree, source: str) -> None:
+  """Refuses to write a decoder whose layers are apart.
+
+  Args:
+    params: {'img': ..., 'llm': ...}, or any other tree.
+    source: What to call it in the error.
+
+  Raises:
+    CheckpointError: No format holds them so.
+  """
+  decoder = params.get('llm')
+  layers = decoder.get('layers') if isinstance(decoder, Mapping) else None
+  if isinstance(layers, tuple | list):
+    raise CheckpointError(
+      f'{source}: llm/layers are {len(layers)} transposed layers, expected '
+      "stacked ones: load the model with layout='stacked' to save it"
+    )
+
+
 def empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
   """Memory for an array, which JAX on a CPU takes over without a copy."""
   dtype = np.dtype(dtype)
@@ -185,7 +231,8 @@ def read(
     shapes: The tree expected, of anything with `.shape` and `.dtype`; None
       takes whatever there is.
     source: What to call the file in an error.
-    dtype: Converts floating-point arrays; None keeps the stored dtype.
+    dtype: One of `DTYPES`, converts floating-point arrays; None keeps the
+      stored dtype.
     put: What becomes of each array, put(name, array): a copy on a device.
     orders: Arrays, by name, that are wanted with their axes in another order;
       they are written into memory in that order, with no copy in between.
@@ -196,7 +243,9 @@ def read(
   Raises:
     CheckpointError: Names or shapes differ from those expected, or the file is
       damaged.
+    ValueError: An unknown dtype.
   """
+  dtype = as_dtype(dtype)
   if shapes is not None:
     want = flatten(shapes)
     entries = dict(entries)
@@ -261,8 +310,9 @@ def check_shapes(shapes: Tree, params: Tree, source: str) -> None:
 
   Raises:
     CheckpointError: Names, shapes or kinds of numbers differ; lists the first
-      of them.
+      of them. Or the decoder's layers are apart.
   """
+  check_stacked(params, source)
   check(flatten(shapes), flatten(params), source)
 
 

@@ -83,12 +83,12 @@ class Config:
       name,
     )
 
-  def arranged(self) -> 'Config':
-    """The same dimensions, computed as `Model.arranged` says."""
+  def arranged(self, yes: bool = True) -> 'Config':
+    """The same dimensions, computed as `Model.arranged` says, or plainly."""
     return dataclasses.replace(
       self,
-      vision=dataclasses.replace(self.vision, rounded=True),
-      text=dataclasses.replace(self.text, transposed=True),
+      vision=dataclasses.replace(self.vision, rounded=yes),
+      text=dataclasses.replace(self.text, transposed=yes),
     )
 
   def to_dict(self) -> dict[str, Any]:
@@ -186,12 +186,17 @@ class Model:
 
     Weights in bfloat16 are multiplied in bfloat16 in both towers.
 
-    Loading with `layout='transposed'` makes it without holding both.
+    Loading with `layout='transposed'` makes it without holding both. A model
+    that is arranged stays as it is, and one without a decoder, as the edge has
+    it, has none to arrange.
     """
-    config = self.config
-    llm = gemma.arrange(config.text, self.params['llm'])
+    params, text = self.params, self.config.text
+    if text.transposed:
+      return self
+    if 'llm' in params:
+      params = params | {'llm': gemma.arrange(text, params['llm'])}
     return dataclasses.replace(
-      self, params=self.params | {'llm': llm}, config=config.arranged()
+      self, params=params, config=self.config.arranged()
     )
 
   def project(self, features: Float[Array, 'B N D']) -> Float[Array, 'B N M']:

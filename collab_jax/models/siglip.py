@@ -36,7 +36,8 @@ class Config:
     out_dim: M, the decoder's width, where `head` projects to.
     unroll: Trace each block on its own: faster for small models, slower to
       compile for deep ones.
-    rounded: By weights in bfloat16, multiply in bfloat16 and add up in float32.
+    rounded: If all matrices of the blocks are in bfloat16, multiply in bfloat16
+      and add up in float32.
   """
 
   image_size: int
@@ -211,9 +212,10 @@ def encode(
     ValueError: The pictures have another size than the model's.
   """
   x = stem(config, params, images) + params['pos_embedding']
+  # By pictures and weights in bfloat16, it would not stay what a block adds.
+  x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
   blocks = params['Transformer']['encoderblock']
-  weight = blocks['MlpBlock_0']['Dense_0']['kernel']
-  rounded = config.rounded and weight.dtype == jnp.bfloat16
+  rounded = config.rounded and _all_bfloat16(blocks)
   config = dataclasses.replace(config, rounded=rounded)
 
   def body(x, layer, _):
@@ -222,6 +224,15 @@ def encode(
   x, _ = linen.scan_layers(body, x, blocks, config.depth, config.unroll)
   norm = nn.LayerNorm(epsilon=1e-6)
   return linen.apply(norm, params['Transformer']['encoder_norm'], x)
+
+
+def _all_bfloat16(blocks: Params) -> bool:
+  """Whether every matrix of the blocks is in bfloat16."""
+  return all(
+    leaf.dtype == jnp.bfloat16
+    for path, leaf in jax.tree_util.tree_leaves_with_path(blocks)
+    if path[-1].key == 'kernel'
+  )
 
 
 def project(

@@ -103,9 +103,28 @@ def test_old_head_and_buffers_are_ignored(copy):
   assert_same(checkpoints.load(folder).params, npz_of('pg1_56'))
 
 
-def test_head_of_its_own_is_refused(copy):
+@pytest.mark.parametrize(
+  'change',
+  [
+    np.ones_like,
+    lambda t: t[0, 0],
+    lambda t: t[0],
+    lambda t: t[:0],
+    lambda t: t[:500],
+    lambda t: t[:, :40],
+    lambda t: t + (np.arange(576) == 511)[:, None],
+  ],
+  ids=['other', 'scalar', 'row', 'empty', 'short', 'narrow', 'last'],
+)
+def test_head_of_its_own_is_refused(copy, monkeypatch, change):
+  monkeypatch.setattr(shards, '_BLOCK', 1 << 14)  # More than one.
   folder = copy()
-  respell(folder, lambda k: k, {'lm_head.weight': np.ones((576, 48), 'f4')})
+  table = st.load_file(folder / shards.SINGLE)[
+    'model.language_model.embed_tokens.weight'
+  ]
+  head = np.ascontiguousarray(change(table), 'f4')
+  head = head.reshape(np.shape(change(table)))
+  respell(folder, lambda k: k, {'lm_head.weight': head})
   with pytest.raises(trees.CheckpointError, match='lm_head'):
     checkpoints.load(folder)
   checkpoints.load(folder, part='edge')

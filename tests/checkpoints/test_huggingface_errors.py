@@ -31,7 +31,9 @@ def test_index_naming_a_file_that_never_was(copy):
     checkpoints.load(folder)
 
 
-@pytest.mark.parametrize('file', ['../other.safetensors', '/etc/passwd', 3])
+@pytest.mark.parametrize(
+  'file', ['../other.safetensors', '/etc/passwd', 3, '..', '', 'a' * 300]
+)
 def test_index_cannot_leave_the_folder(copy, file):
   folder = copy('hf_old_sharded')
   index = {'weight_map': {'model.vision_tower.x': file}}

@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import shutil
 
 import jax
 from jax import numpy as jnp
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 
 from collab_jax import checkpoints
-from collab_jax.checkpoints import trees
+from collab_jax.checkpoints import npz, trees
 from collab_jax.models import paligemma
 from collab_jax.models import tokenizer as tokenizer_lib
 from collab_jax.training import vocabulary
@@ -152,3 +153,58 @@ def test_models_that_ship_with_the_package(name):
   assert model.tokenizer.vocab_size <= model.config.text.vocab_size
   ids = model.tokenizer.encode('a red circle')
   assert model.tokenizer.decode(ids) == 'a red circle'
+
+
+@pytest.mark.parametrize('to', [None, *checkpoints.FORMATS])
+def test_tokenizer_json_alone(copy, tmp_path, to):
+  folder = copy()
+  shutil.copy(FOLDER.parent / 'tokenizer.json', folder)
+  if to is not None:
+    checkpoints.convert(folder, folder := tmp_path / 'converted', to)
+  want = tokenizer_lib.Tokenizer(FOLDER.parent / 'tokenizer.json')
+  assert checkpoints.load(folder).tokenizer == want
+
+
+def test_added_tokens_are_the_model_s_too(copy, words):
+  folder, size = copy(), words.vocab_size
+  (folder / 'tokenizer.model').write_bytes(words.model_bytes)
+  ids = {'<loc0000>': size, '<image>': size + 1}
+  (folder / 'added_tokens.json').write_text(json.dumps(ids))
+  got = checkpoints.load(folder).tokenizer
+  assert got == words.extended(['<loc0000>'])
+
+
+@pytest.mark.parametrize(
+  'dtype', ['int32', 'complex64', 'banana', 'bf16', 'float64', 5]
+)
+def test_unknown_dtype(tmp_path, dtype):
+  said = 'dtype: got .*, expected one of float32, bfloat16, float16'
+  with pytest.raises(ValueError, match=said):
+    checkpoints.load(FOLDER / 'model.npz', config=CONFIG, dtype=dtype)
+  with pytest.raises(ValueError, match=said):
+    npz.load_npz(FOLDER / 'model.npz', dtype=dtype)
+
+
+def test_config_with_a_byte_order_mark(copy):
+  path = copy() / 'config.json'
+  path.write_text(path.read_text(), 'utf-8-sig')
+  want = paligemma.Config.from_dict(CONFIG).vision
+  assert checkpoints.config_of(path.parent).vision == want
+
+
+def test_config_that_is_a_folder(copy):
+  path = copy() / 'config.json'
+  path.unlink()
+  path.mkdir()
+  with pytest.raises(trees.CheckpointError, match=r'config\.json is a folder'):
+    checkpoints.load(path.parent)
+
+
+@pytest.mark.parametrize(
+  ('part', 'name', 'value'),
+  [('vit', 'depth', 10**8), ('llm', 'depth', 10**8), ('llm', 'head_dim', 7)],
+)
+def test_dimensions_out_of_range(part, name, value):
+  fields = CONFIG | {part: CONFIG[part] | {name: value}}
+  with pytest.raises(ValueError, match=f'{name}.*{value}.*expected'):
+    checkpoints.read_config(fields)

@@ -249,3 +249,27 @@ def test_unflatten_inverts_flatten():
 def test_array_and_folder_of_one_name(names):
   with pytest.raises(trees.CheckpointError, match='folder'):
     trees.unflatten(dict.fromkeys(names, 0))
+
+
+@pytest.mark.parametrize('dtype', ['>f4', '>f2', np.longdouble])
+def test_any_byte_order_and_size(tmp_path, dtype):
+  path = tmp_path / 'model.npz'
+  want = {'w': np.arange(6, dtype=np.float16).reshape(2, 3)}
+  for order in 'CF':
+    np.savez(path, w=want['w'].astype(dtype, order=order))
+    got = npz.load_npz(path)['w']
+    assert got.dtype.isnative
+    assert got.itemsize <= 8
+    np.testing.assert_array_equal(jnp.asarray(got), want['w'])
+    assert_same(npz.load_npz(path, dtype='float16'), want)
+
+
+@pytest.mark.filterwarnings('ignore:Duplicate name')
+def test_array_that_is_there_twice(tmp_path):
+  path = tmp_path / 'model.npz'
+  npz.save_npz(path, tree())
+  with zipfile.ZipFile(path, 'a') as archive:
+    name = 'params/img/head/bias.npy'
+    archive.writestr(name, archive.read(name))
+  with pytest.raises(trees.CheckpointError, match='holds params/img/head/bias'):
+    npz.load_npz(path)

@@ -49,6 +49,7 @@ def test_caption_refuses_before_it_loads(launch, tmp_path, flags, said):
     ('methods', ('identity',), "'identity', which sends all vectors"),
     ('data', 'cocoa', "data: got 'cocoa'"),
     ('coding', 'zip', "coding: got 'zip', expected one of"),
+    ('dtype', 'banana', "dtype: got 'banana', expected one of float32"),
   ],
 )
 def test_settings_are_checked_before_work_begins(tmp_path, field, value, said):

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from benchmarks import parity
-from collab_jax import checkpoints
-from collab_jax.models import decoding, linen, paligemma
+from collab_jax import checkpoints, sharding
+from collab_jax.checkpoints import huggingface, orbax, trees
+from collab_jax.models import decoding, linen, paligemma, tokenizer
 
 SOURCES = ('model.npz', 'model.f16.npz', 'model.bf16.npz')
 FOLDERS = ('hf_new', 'hf_old_sharded', 'hf_saved')
@@ -130,3 +131,80 @@ def test_embedding_has_a_gradient():
 
   table = jax.grad(score)(model.params)['llm']['embedder']['input_embedding']
   assert np.abs(table[5]).max() > 0
+
+
+WORDS = tokenizer.Tokenizer(parity.GOLDEN / 'tokenizer.model')
+SAVES = {
+  'npz': lambda path, m: checkpoints.save_npz(path / 'x.npz', m.params),
+  'ours': lambda path, m: checkpoints.save(
+    path / 'x', m.params, m.config.to_dict(), WORDS
+  ),
+  'huggingface': lambda path, m: huggingface.save(path, m.params, m.config),
+  'orbax': lambda path, m: orbax.save(path / 'x', m.params),
+}
+
+
+@pytest.mark.parametrize('save', SAVES)
+def test_no_format_holds_layers_that_are_apart(tmp_path, save):
+  model = load('pg1_56', 'model.npz', 'transposed')
+  with pytest.raises(checkpoints.CheckpointError, match="layout='stacked' to"):
+    SAVES[save](tmp_path, model)
+  assert not list(tmp_path.iterdir())
+
+
+def test_what_need_not_be_arranged():
+  model = load('pg1_56', 'model.npz', 'transposed')
+  assert model.arranged() is model
+  folder = parity.GOLDEN / 'pg1_56' / 'hf_new'
+  got, want = (
+    checkpoints.load(folder, part='edge', layout=layout)
+    for layout in ('stacked', 'transposed')
+  )
+  got = got.arranged()
+  assert got.config == want.config
+  assert jax.tree.structure(got.params) == jax.tree.structure(want.params)
+
+
+@pytest.mark.parametrize('mesh', [False, True])
+def test_config_of_an_arranged_model(mesh):
+  model = load('pg1_56', 'model.npz', 'transposed')
+  got = checkpoints.load(
+    parity.GOLDEN / 'pg1_56' / 'model.npz',
+    config=model.config,
+    mesh=sharding.make_mesh() if mesh else None,
+  )
+  want = load('pg1_56', 'model.npz', 'stacked')
+  assert got.config == want.config
+  assert jax.tree.structure(got.params) == jax.tree.structure(want.params)
+
+
+ONE = 'MlpBlock_0/Dense_1', 'MultiHeadDotProductAttention_0/query'
+
+
+@pytest.mark.parametrize('name', ONE)
+def test_matrices_of_two_dtypes_are_not_rounded(name):
+  model = load('pg1_56', 'model.bf16.npz', 'transposed')
+  flat = trees.flatten(model.params['img'])
+  at = f'Transformer/encoderblock/{name}/kernel'
+  flat[at] = flat[at].astype(jnp.float32)
+  params = {'img': trees.unflatten(flat)}
+  images = golden('pg1_56')['inputs/images']
+  got, want, rounded = (
+    m.encode_image(images)
+    for m in (
+      model.replace(params=params),
+      model.replace(params=params, config=model.config.arranged(False)),
+      model,
+    )
+  )
+  np.testing.assert_array_equal(got, want)
+  assert np.abs(rounded - want).max() > 1e-4
+
+
+@pytest.mark.parametrize('layout', ['stacked', 'transposed'])
+def test_pictures_in_bfloat16(layout):
+  model = load('pg1_56', 'model.bf16.npz', layout)
+  images = jnp.asarray(golden('pg1_56')['inputs/images'])
+  got = model.encode_image(images.astype(jnp.bfloat16))
+  assert got.dtype == jnp.float32
+  assert np.abs(got - model.encode_image(images)).max() < 0.1
