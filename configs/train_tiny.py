@@ -64,6 +64,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     c.model.llm.update(
       {'width': 16, 'depth': 1, 'mlp_dim': 32, 'num_heads': 2, 'head_dim': 8}
     )
+    c.vocabulary_scenes = 400
     c.optimizer = 'adamw'  # Compiles in half the time.
     c.batch_size, c.label_steps, c.steps, c.warmup_steps = 4, 4, 8, 2
     c.log_every, c.save_every, c.eval_every, c.eval_scenes = 2, 2, 8, 4

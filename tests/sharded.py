@@ -17,29 +17,25 @@ from collab_jax import (
   checkpoints,
   codecs,
   data,
-  experiment,
   quantizers,
   sharding,
 )
 from collab_jax.checkpoints import trees
 from collab_jax.models import zoo
 
-# Every model, and both ways to use eight devices.
+# Every model, and both ways to use eight devices; `compile` has 28B's other.
 LOWERED = (
   ('paligemma-3b', 1, 8),
   ('paligemma2-3b', 2, 4),
   ('paligemma2-10b', 1, 8),
-  ('paligemma2-28b', 1, 8),
   ('paligemma2-28b', 2, 4),
 )
-MESHES = ((8, 1), (4, 2))
-PIECES = ((8, 1), (2, 4))
+# The records are made on others.
+PIECES = ((2, 4),)
 QUANTIZERS = (
-  quantizers.KMeans(k=4),
   quantizers.KMeans(k=4, init='++'),
   quantizers.Random(k=4, rebuild='nearest'),
   quantizers.Random(k=4, rebuild='close'),
-  quantizers.Identity(),
 )
 
 
@@ -75,14 +71,6 @@ def compile():
       'cache': 'f32[8,2,128,281]' in text and 'f32[8,16,128,281]' not in text,
     }
   return done
-
-
-def run(folder, model):
-  """Makes the smoke config's records on each mesh."""
-  for sizes in MESHES:
-    config = bench.settings(*sizes, model=model)
-    path = f'{folder}/{sizes[0]}x{sizes[1]}.jsonl'
-    experiment.evaluate(config, path, progress=False)
 
 
 def pieces(folder):
@@ -126,5 +114,5 @@ def pieces(folder):
 
 
 if __name__ == '__main__':
-  job = {'lower': lower, 'compile': compile, 'run': run, 'pieces': pieces}
+  job = {'lower': lower, 'compile': compile, 'pieces': pieces}
   print(json.dumps(job[sys.argv[1]](*sys.argv[2:])))

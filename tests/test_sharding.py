@@ -1,11 +1,8 @@
 """A mesh changes where numbers are, not which."""
 
 import json
-import os
 from pathlib import Path
 import re
-import subprocess
-import sys
 
 import jax
 from jax.sharding import PartitionSpec
@@ -16,43 +13,48 @@ from collab_jax import evaluation, experiment, sharding
 from collab_jax.checkpoints import trees
 from collab_jax.models import zoo
 from configs import tradeoff
-from tests import sharded, standin
+from tests import launching, sharded, standin
 from tests.evaluation.test_evaluate import assert_same, timeless
 
 ROOT = Path(__file__).parents[1]
-EIGHT = {
-  'XLA_FLAGS': '--xla_force_host_platform_device_count=8',
-  'PYTHONPATH': str(ROOT),
-}
+MESHES = ((8, 1), (4, 2))
 
 
 def child(*arguments):
   """Runs a job of tests/sharded.py with eight devices."""
-  done = subprocess.run(
-    [sys.executable, '-m', 'tests.sharded', *map(str, arguments)],
-    cwd=ROOT,
-    env={**os.environ, **EIGHT},
-    capture_output=True,
-    text=True,
-    check=False,
-  )
+  done = launching.run('-m', 'tests.sharded', *arguments, **launching.EIGHT)
   assert done.returncode == 0, done.stderr
   return json.loads(done.stdout.splitlines()[-1])
 
 
+def launch(script, workdir, *flags):
+  """Runs a launcher with the smoke config and eight devices."""
+  return launching.run(
+    f'experiments/{script}.py',
+    '--config=configs/tradeoff.py:mode=smoke',
+    f'--config.model={standin.folder()}',
+    f'--workdir={workdir}',
+    *flags,
+    **launching.EIGHT,
+  )
+
+
 @pytest.fixture(scope='module')
 def meshes(tmp_path_factory):
-  """Records of the smoke config on each mesh."""
+  """Folders with the smoke config's records on each mesh."""
   folder = tmp_path_factory.mktemp('meshes')
-  child('run', folder, standin.folder())
+  for script, (data, model) in zip(('evaluate', 'demo'), MESHES, strict=True):
+    mesh = f'--config.mesh.data={data}', f'--config.mesh.model={model}'
+    done = launch(script, folder / f'{data}x{model}', '--config.ks=(2,)', *mesh)
+    assert done.returncode == 0, done.stderr
   return folder
 
 
 def alone(folder, **fields):
   """Records of the smoke config on this process's one device."""
-  fields['model'] = str(standin.folder())
+  fields |= {'model': str(standin.folder()), 'ks': (2,)}
   config = bench.settings(1, 1, **fields)
-  return experiment.evaluate(config, folder / 'alone.jsonl', progress=False)
+  return experiment.evaluate(config, folder / 'records.jsonl', progress=False)
 
 
 @pytest.fixture(scope='module')
@@ -60,15 +62,16 @@ def whole(tmp_path_factory):
   return alone(tmp_path_factory.mktemp('whole'))
 
 
-@pytest.mark.parametrize('sizes', sharded.MESHES)
+@pytest.mark.parametrize('sizes', MESHES)
 def test_records_are_those_of_one_device(meshes, whole, sizes):
-  path = meshes / '{}x{}.jsonl'.format(*sizes)
+  folder = meshes / '{}x{}'.format(*sizes)
+  path = folder / 'records.jsonl'
   got = {evaluation.records.key_of(r): r for r in evaluation.read_records(path)}
   assert len(got) == len(whole)
   ordered = [got[evaluation.records.key_of(r)] for r in whole]
   assert_same(ordered, json.loads(json.dumps(whole)))
-  said = '{}x{}.settings.json'.format(*sizes)
-  assert json.loads((meshes / said).read_text())['model']['name'] == 'stand-in'
+  said = json.loads((folder / 'records.settings.json').read_text())
+  assert said['model']['name'] == 'stand-in'
 
 
 def test_a_device_computes_what_one_computes_with_as_many_rows(
@@ -76,7 +79,7 @@ def test_a_device_computes_what_one_computes_with_as_many_rows(
 ):
   # 8 pictures on 8 devices, and one at a time on one.
   want = timeless(alone(tmp_path, batch_size=1))
-  got = timeless(evaluation.read_records(meshes / '8x1.jsonl'))
+  got = timeless(evaluation.read_records(meshes / '8x1/records.jsonl'))
   blind = {'blind(mean)', 'blind(zeroed)'}
 
   def of(records):
@@ -87,10 +90,10 @@ def test_a_device_computes_what_one_computes_with_as_many_rows(
 
 
 def test_records_go_on_where_another_mesh_stopped(meshes, whole, tmp_path):
-  lines = (meshes / '4x2.jsonl').read_bytes().splitlines(keepends=True)
-  (tmp_path / 'alone.jsonl').write_bytes(b''.join(lines[:10]))
-  sidecar = (meshes / '4x2.settings.json').read_text()
-  (tmp_path / 'alone.settings.json').write_text(sidecar)
+  lines = (meshes / '4x2/records.jsonl').read_bytes().splitlines(keepends=True)
+  (tmp_path / 'records.jsonl').write_bytes(b''.join(lines[:10]))
+  sidecar = 'records.settings.json'
+  (tmp_path / sidecar).write_bytes((meshes / '4x2' / sidecar).read_bytes())
   assert_same(alone(tmp_path), json.loads(json.dumps(whole)))
 
 
@@ -98,31 +101,12 @@ def test_loading_quantizing_and_odd_batches():
   assert child('pieces', standin.folder()) == len(sharded.PIECES)
 
 
-def test_the_flags(tmp_path):
-  def launch(script, *flags):
-    return subprocess.run(
-      [
-        *(sys.executable, f'experiments/{script}.py'),
-        '--config=configs/tradeoff.py:mode=smoke',
-        f'--config.model={standin.folder()}',
-        '--config.mesh.data=4',
-        *flags,
-        f'--workdir={tmp_path}',
-      ],
-      cwd=ROOT,
-      env={**os.environ, **EIGHT},
-      capture_output=True,
-      text=True,
-      check=False,
-    )
-
-  small = '--config.limit=3', "--config.methods=('random(rebuild=zero)',)"
-  done = launch('demo', '--config.mesh.model=2', '--config.ks=(2,)', *small)
-  assert done.returncode == 0, done.stderr
-  saved = json.loads((tmp_path / 'config.json').read_text())
+def test_the_flags(meshes, tmp_path):
+  saved = json.loads((meshes / '4x2/config.json').read_text())
   assert saved['mesh'] == {'data': 4, 'model': 2}
-  assert (tmp_path / 'fig2.png').exists()
-  done = launch('sweep', '--config.mesh.model=3')
+  assert (meshes / '4x2/fig2.png').exists()
+  mesh = '--config.mesh.data=4', '--config.mesh.model=3'
+  done = launch('sweep', tmp_path, *mesh)
   assert done.returncode != 0
   assert 'error: mesh: got data=4, model=3' in done.stderr
   assert 'Traceback' not in done.stderr

@@ -1,11 +1,7 @@
 """Records: the same at any batch size, after a kill, and never mixed."""
 
 import json
-import os
-from pathlib import Path
 import signal
-import subprocess
-import sys
 import textwrap
 import time
 
@@ -15,9 +11,8 @@ import pytest
 from collab_jax import captioner as captioning
 from collab_jax import codecs, data, evaluation, quantizers
 from collab_jax.evaluation import records as files
-from tests import standin
+from tests import launching, standin
 
-ROOT = Path(__file__).parents[2]
 BLIND = ('zeroed', 'mean', 'shuffled')
 
 
@@ -162,24 +157,15 @@ _SCRIPT = """
 
 def test_killed_and_resumed(whole, tmp_path):
   path = tmp_path / 'records.jsonl'
-  process = subprocess.Popen(
-    [
-      *(sys.executable, '-c', textwrap.dedent(_SCRIPT)),
-      *(str(standin.folder()), str(path)),
-    ],
-    cwd=ROOT,
-    env={**os.environ, 'PYTHONPATH': str(ROOT)},
-  )
-  try:
-    while process.poll() is None:
-      if path.exists() and path.read_bytes().count(b'\n') > 12:
-        break
-      time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
-  finally:
-    process.kill()
-    code = process.wait()
-  assert code == -signal.SIGKILL
+  script = tmp_path / 'script.py'
+  script.write_text(textwrap.dedent(_SCRIPT))
+  first = launching.Launched(script, standin.folder(), path)
+  while first.runs():
+    if path.exists() and path.read_bytes().count(b'\n') > 12:
+      break
+    time.sleep(0.005)
+  done = first.kill()
+  assert done.returncode == -signal.SIGKILL, done.stderr
   assert 12 < len(evaluation.read_records(path)) < len(whole[0])
   assert_same(run(path, batch_size=1), whole[0])
   assert len(evaluation.read_records(path)) == len(whole[0])

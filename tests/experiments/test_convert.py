@@ -1,30 +1,20 @@
 """The launcher that converts checkpoints, as users start it."""
 
-import os
 import pathlib
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 
+from tests import launching
+
 ROOT = pathlib.Path(__file__).parents[2]
 GOLDEN = ROOT / 'tests/golden/pg1_56'
-
-
-def start(*flags):
-  return subprocess.run(
-    [sys.executable, '-m', 'collab_jax', 'convert', *map(str, flags)],
-    cwd=ROOT,
-    env={**os.environ, 'PYTHONPATH': str(ROOT)},
-    capture_output=True,
-    text=True,
-    check=False,
-  )
+CONVERT = '-m', 'collab_jax', 'convert'
 
 
 def test_there_and_back(tmp_path):
-  there = start(
+  there = launching.alone(
+    *CONVERT,
     f'--source={GOLDEN}/model.bf16.npz',
     f'--config={GOLDEN}/config_bv.json',
     f'--target={tmp_path}/hf',
@@ -32,8 +22,11 @@ def test_there_and_back(tmp_path):
   )
   assert there.returncode == 0, there.stderr
   assert 'pg1_56 as huggingface' in there.stdout
-  back = start(
-    f'--source={tmp_path}/hf', f'--target={tmp_path}/back.npz', '--to=npz'
+  back = launching.run(
+    *CONVERT,
+    f'--source={tmp_path}/hf',
+    f'--target={tmp_path}/back.npz',
+    '--to=npz',
   )
   assert back.returncode == 0, back.stderr
   with (
@@ -59,7 +52,7 @@ def test_there_and_back(tmp_path):
   ],
 )
 def test_errors_are_short(tmp_path, flags, said):
-  done = start(*flags, f'--target={tmp_path}/x')
+  done = launching.run(*CONVERT, *flags, f'--target={tmp_path}/x')
   assert done.returncode == 1
   assert said in done.stderr
   assert 'Traceback' not in done.stderr

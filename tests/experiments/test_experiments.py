@@ -13,7 +13,7 @@ import pytest
 from collab_jax import data, evaluation, experiment, sweeps
 from collab_jax.models import paligemma
 from configs import tradeoff
-from tests import standin
+from tests import launching, standin
 from tests.data import photos
 
 ROOT = Path(__file__).parents[2]
@@ -21,11 +21,11 @@ SMOKE = '--config=configs/tradeoff.py:mode=smoke'
 
 
 @pytest.fixture(scope='module')
-def demo(launch, tmp_path_factory):
+def demo(tmp_path_factory):
   workdir = tmp_path_factory.mktemp('demo')
   model = f'--config.model={standin.folder()}'
   flags = (SMOKE, model, '--config.ks=(2,)', f'--workdir={workdir}')
-  return launch('demo', *flags), workdir
+  return launching.alone('experiments/demo.py', *flags), workdir
 
 
 def test_demo(demo):
@@ -64,14 +64,14 @@ def test_sweep_runs_its_share(launch, tmp_path):
     'sweep',
     SMOKE,
     f'--config.model={standin.folder()}',
-    '--config.limit=3',
+    '--config.limit=4',  # A batch of as many as the demo's.
     f'--workdir={tmp_path}',
     '--shard=2/3',
   )
   assert done.returncode == 0, done.stderr
   records = evaluation.read_records(*tmp_path.glob('units/*.jsonl'))
   assert {r['codec']['rebuild'] for r in records} == {'close'}
-  assert len(records) == 3 * 2 * 2
+  assert len(records) == 4 * 2 * 2
 
 
 def test_caption(launch, tmp_path):

@@ -7,12 +7,9 @@ downloaded; the pictures have 224 px. Settings are the config's own.
 import dataclasses
 import functools
 import json
-import os
 from pathlib import Path
 import re
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
@@ -22,6 +19,7 @@ from collab_jax import evaluation, experiment, sweeps
 from collab_jax.evaluation import records as files
 from collab_jax.models import zoo
 from configs import paligemma_coco, tradeoff
+from tests import launching
 from tests.checkpoints import released
 from tests.data import photos
 
@@ -30,22 +28,9 @@ CONFIG = 'configs/paligemma_coco.py'
 PUBLISHED = 'paligemma-3b-ft-cococap-224'
 METHODS = 6
 # Of the config's eight k and three seeds, as each quantizer is compiled anew.
-KS, SEEDS = 2, 2
-FEWER = ('--config.ks=(8,128)', '--config.seeds=(0,1)')
+K, SEEDS = 128, (0, 1)
 BLIND = 3
-PICTURES = 10
-
-
-def start(script, *flags):
-  """Runs a launcher; what it compiles is kept, as the tests' own is."""
-  return subprocess.run(
-    [sys.executable, f'experiments/{script}.py', *map(str, flags)],
-    cwd=ROOT,
-    env={**os.environ, 'PYTHONPATH': str(ROOT)},
-    capture_output=True,
-    text=True,
-    check=False,
-  )
+PICTURES = 6
 
 
 @pytest.fixture(scope='module')
@@ -59,36 +44,32 @@ def folders(tmp_path_factory):
   return root
 
 
-def flags_of(folders, layout, coco, workdir, protocol='fig3'):
+def flags_of(folders, layout, coco, workdir, protocol='fig3', ks=(K,)):
   return (
     f'--config={CONFIG}:protocol={protocol},model={folders / layout},res=224',
     f'--config.data_dir={folders / coco}',
     f'--workdir={workdir}',
-    *(FEWER if protocol == 'fig3' else ()),
+    *(
+      (f'--config.ks={ks}', f'--config.seeds={SEEDS}')
+      if protocol == 'fig3'
+      else ()
+    ),
   )
 
 
 @pytest.fixture(scope='module')
-def swept(folders, tmp_path_factory):
+def swept(folders, launch, tmp_path_factory):
   """Fig. 3, killed on the way and resumed."""
   workdir = tmp_path_factory.mktemp('fig3')
   flags = flags_of(folders, 'huggingface', 'karpathy', workdir)
   path = workdir / 'records.jsonl'
-  process = subprocess.Popen(
-    [sys.executable, 'experiments/evaluate.py', *flags],
-    cwd=ROOT,
-    env={**os.environ, 'PYTHONPATH': str(ROOT)},
-    stderr=subprocess.DEVNULL,
-  )
-  try:
-    while not path.exists() or path.read_bytes().count(b'\n') < 2 * PICTURES:
-      assert process.poll() is None
-      time.sleep(0.02)
-  finally:
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+  first = launching.Launched('experiments/evaluate.py', *flags)
+  while not path.exists() or path.read_bytes().count(b'\n') < 2 * PICTURES:
+    assert first.runs(), first.wait().stderr
+    time.sleep(0.02)
+  assert first.kill().returncode == -signal.SIGKILL
   kept = path.read_bytes()
-  return start('evaluate', *flags), workdir, kept
+  return launch('evaluate', *flags), workdir, kept
 
 
 def test_the_sweep_goes_on_after_a_kill(swept):
@@ -98,13 +79,13 @@ def test_the_sweep_goes_on_after_a_kill(swept):
   whole = kept[: kept.rindex(b'\n') + 1]
   assert path.read_bytes().startswith(whole)
   records = evaluation.read_records(path)
-  total = PICTURES * (METHODS * KS * SEEDS + 1 + BLIND)
+  total = PICTURES * (METHODS * len(SEEDS) + 1 + BLIND)
   assert 2 * PICTURES <= whole.count(b'\n') < total
   assert len({files.key_of(r) for r in records}) == len(records) == total
   assert {r['data'] for r in records} == {'coco/val'}
   assert {r['decoding'] for r in records} == {'greedy'}
   assert {r['vectors'] for r in records} == {256}
-  assert {r['sent'] for r in records} == {0, 8, 128, 256}
+  assert {r['sent'] for r in records} == {0, K, 256}
   assert all(r['references'] == ['A dog.', 'A wet dog runs.'] for r in records)
   settings = json.loads((workdir / 'records.settings.json').read_text())
   assert settings['captioner'] == {
@@ -115,15 +96,15 @@ def test_the_sweep_goes_on_after_a_kill(swept):
   assert settings['preprocess'] == 'bv_bilinear'
 
 
-def test_the_sweep_is_drawn(swept, tmp_path):
+def test_the_sweep_is_drawn(swept, launch, tmp_path):
   _, workdir, _ = swept
   names = {path.name for path in workdir.iterdir()}
   figures = {'fig3.png', 'fig3.svg', 'fig3_bytes.png', 'fig3_bytes.svg'}
   assert names >= figures | {'table.txt', 'summary.json', 'config.json'}
   rows = json.loads((workdir / 'summary.json').read_text())['rows']
-  assert len(rows) == METHODS * KS + 1 + BLIND
+  assert len(rows) == METHODS + 1 + BLIND
   assert {row['images'] for row in rows} == {PICTURES}
-  done = start(
+  done = launch(
     'plot',
     f'--records={workdir}/records.jsonl',
     f'--workdir={tmp_path}',
@@ -133,30 +114,30 @@ def test_the_sweep_is_drawn(swept, tmp_path):
   assert {path.name for path in tmp_path.iterdir()} >= figures
 
 
-def test_shards_make_the_same_records(swept, folders, tmp_path):
+def test_shards_make_the_same_records(swept, folders, launch, tmp_path):
   _, workdir, _ = swept
-  flags = flags_of(folders, 'huggingface', 'karpathy', tmp_path)
-  units = 1 + METHODS * KS
-  for shard in (0, KS):  # The lines without k, and a method at its largest.
-    done = start('sweep', *flags, f'--shard={shard}/{units}')
+  flags = flags_of(folders, 'huggingface', 'karpathy', tmp_path, ks=(8, K))
+  units = 1 + METHODS * 2
+  for shard in (0, 2):  # The lines without k, and a method at its largest.
+    done = launch('sweep', *flags, f'--shard={shard}/{units}')
     assert done.returncode == 0, done.stderr
   got = evaluation.read_records(*sorted(tmp_path.glob('units/*.jsonl')))
-  assert len(got) == PICTURES * (1 + BLIND + SEEDS)
-  assert max(r['sent'] for r in got if r['name'].startswith('kmeans')) == 128
+  assert len(got) == PICTURES * (1 + BLIND + len(SEEDS))
+  assert max(r['sent'] for r in got if r['name'].startswith('kmeans')) == K
   whole = evaluation.read_records(workdir / 'records.jsonl')
   captions = {files.key_of(r): r['caption'] for r in whole}
   assert all(captions[files.key_of(r)] == r['caption'] for r in got)
 
 
 @pytest.fixture(scope='module')
-def captioned(folders, tmp_path_factory):
+def captioned(folders, launch, tmp_path_factory):
   """Runs big_vision's protocol, once for each pair of folders."""
 
   @functools.cache
   def run(layout, coco):
     workdir = tmp_path_factory.mktemp('cococap')
     flags = flags_of(folders, layout, coco, workdir, 'cococap')
-    return start('evaluate', *flags), workdir
+    return launch('evaluate', *flags), workdir
 
   return run
 
@@ -179,7 +160,7 @@ def test_big_vision_s_protocol(captioned, layout, coco, name):
   assert {r['decoding'] for r in records} == {'beam(beams=2,alpha=0.0)'}
   head, line, *_ = done.stdout.splitlines()
   assert head.split()[-2:] == ['CIDEr', 'ROUGE-L']
-  assert line.startswith('all vectors        10  ')
+  assert line.startswith(f'all vectors {PICTURES:9}  ')
   assert 'fig3' not in done.stdout
 
 
@@ -221,10 +202,12 @@ def test_other_settings_are_refused(captioned, folders, field, value, said):
   assert path.read_bytes() == before
 
 
-def test_plots_refuse_to_mix_decodings(swept, tmp_path):
+def test_plots_refuse_to_mix_decodings(swept, launch, tmp_path):
   _, workdir, _ = swept
   lines = (workdir / 'records.jsonl').read_text().splitlines()
-  drawn = [json.loads(line) | {'decoding': 'sample'} for line in lines[-30:]]
+  drawn = [
+    json.loads(line) | {'decoding': 'sample'} for line in lines[-3 * PICTURES :]
+  ]
   other = tmp_path / 'other.jsonl'
   other.write_text(''.join(json.dumps(r) + '\n' for r in drawn))
   with pytest.raises(ValueError, match=r'decoding of .*"sample".*"greedy"'):
@@ -233,7 +216,7 @@ def test_plots_refuse_to_mix_decodings(swept, tmp_path):
   names = {r['name'] for r in drawn}
   kept = [line for line in lines if json.loads(line)['name'] not in names]
   first.write_text(''.join(line + '\n' for line in kept))
-  done = start('plot', f'--records={first},{other}')
+  done = launch('plot', f'--records={first},{other}')
   assert done.returncode == 1
   assert 'several models, data sets or decodings' in done.stderr
 
@@ -319,14 +302,8 @@ def test_decodings_are_checked_before_work_begins(tmp_path):
 
 
 def test_the_page_has_the_estimates():
-  done = subprocess.run(
-    [sys.executable, 'tools/estimate.py'],
-    cwd=ROOT,
-    env={**os.environ, 'PYTHONPATH': str(ROOT)},
-    capture_output=True,
-    text=True,
-    check=True,
-  )
+  done = launching.run('tools/estimate.py')
+  assert done.returncode == 0, done.stderr
   page = (ROOT / 'docs/reproduce.md').read_text()
   for block in done.stdout.strip().split('\n\n'):
     assert block in page

@@ -1,19 +1,15 @@
 """What the launchers refuse, and that they say so in one line."""
 
 import os
-from pathlib import Path
 import re
-import subprocess
-import sys
 
 import pytest
 
 from collab_jax import experiment
 from configs import tradeoff
-from tests import standin
+from tests import launching, standin
 from tests.data import photos
 
-ROOT = Path(__file__).parents[2]
 SMOKE = '--config=configs/tradeoff.py:mode=smoke'
 
 
@@ -76,34 +72,45 @@ def test_plot_checks_its_settings_first(launch):
   assert 'error: level: got 2.0' in done.stderr
 
 
-def test_the_environment_s_cache_settings_are_kept(tmp_path):
-  code = """
+def test_the_environment_s_cache_settings_are_kept(tmp_path, monkeypatch):
+  for name in list(os.environ):
+    if name.startswith('JAX_'):
+      monkeypatch.delenv(name)
+  monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
+  names = (
+    'jax_compilation_cache_dir',
+    'jax_persistent_cache_min_compile_time_secs',
+    'jax_persistent_cache_min_entry_size_bytes',
+  )
+  script = tmp_path / 'shown.py'
+
+  def shown(start, before='', **environment):
+    code = f"""
 import jax
 from collab_jax import experiment
+{before}
 with experiment.launched():
-  print(jax.config.jax_compilation_cache_dir)
-  print(jax.config.jax_persistent_cache_min_compile_time_secs)
-  print(jax.config.jax_persistent_cache_min_entry_size_bytes)
+  for name in {names}:
+    print(getattr(jax.config, name))
 """
-
-  def shown(**environment):
-    kept = {n: v for n, v in os.environ.items() if not n.startswith('JAX_')}
-    done = subprocess.run(
-      [sys.executable, '-c', code],
-      cwd=ROOT,
-      env=kept | {'XDG_CACHE_HOME': str(tmp_path)} | environment,
-      capture_output=True,
-      text=True,
-      check=True,
-    )
+    script.write_text(code)
+    done = start(script, **environment)
+    assert done.returncode == 0, done.stderr
     return done.stdout.split()
 
-  assert shown() == [str(tmp_path / 'collab_jax'), '0.05', '-1']
-  prefix = 'JAX_PERSISTENT_CACHE_MIN'
-  assert shown(
-    JAX_COMPILATION_CACHE_DIR='/elsewhere',
-    **{f'{prefix}_COMPILE_TIME_SECS': '7', f'{prefix}_ENTRY_SIZE_BYTES': '9'},
-  ) == ['/elsewhere', '7.0', '9']
+  # What JAX has where the environment says nothing.
+  before = f"""
+for name, value in zip({names}, (None, 1.0, 0)):
+  jax.config.update(name, value)
+"""
+  assert shown(launching.run, before) == [
+    str(tmp_path / 'collab_jax'),
+    '0.05',
+    '-1',
+  ]
+  given = dict(zip(names, ('/elsewhere', '7.0', '9'), strict=True))
+  environment = {name.upper(): value for name, value in given.items()}
+  assert shown(launching.alone, **environment) == list(given.values())
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,7 @@
 """The training run: its examples, its steps, and what a kill does to it."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
 
 import jax
@@ -16,6 +13,7 @@ from collab_jax.data import world
 from collab_jax.models import paligemma
 from collab_jax.training import batches, loop, losses, step
 from configs import train_tiny
+from tests import launching
 
 CONFIG = train_tiny.get_config('mode=smoke')
 
@@ -120,21 +118,19 @@ def _metrics(folder):
 
 
 def test_killed_run_goes_on_as_if_nothing_had_happened(tmp_path):
-  command = [sys.executable, 'experiments/train.py']
-  command += ['--config=configs/train_tiny.py:mode=smoke']
   killed = tmp_path / 'killed'
-  process = subprocess.Popen(
-    [*command, f'--workdir={killed}'],
-    stdout=subprocess.DEVNULL,
-    stderr=subprocess.DEVNULL,
+  first = launching.Launched(
+    'experiments/train.py',
+    '--config=configs/train_tiny.py:mode=smoke',
+    f'--workdir={killed}',
   )
   deadline = time.monotonic() + 300
-  while not (killed / 'checkpoints' / '2').is_dir():
-    assert process.poll() is None, 'ended before its first checkpoint'
+  # After the labels, so that what is left compiles one kind of step.
+  while not (killed / 'checkpoints' / str(CONFIG.label_steps)).is_dir():
+    assert first.runs(), first.wait().stderr
     assert time.monotonic() < deadline
     time.sleep(0.02)
-  os.kill(process.pid, signal.SIGKILL)
-  process.wait()
+  assert first.kill().returncode == -signal.SIGKILL
   training.train(CONFIG, killed)
   training.train(CONFIG, tmp_path / 'whole')
   assert _metrics(killed) == _metrics(tmp_path / 'whole')
