@@ -62,7 +62,7 @@ def check_quantizer(
   calls = quantize, dequantize
   _check_transforms(quantizer, calls, params, data['normal'], *keys[2:])
   if gradient:
-    _check_gradient(quantizer, params, data['normal'], keys[2])
+    _check_gradient(quantizer, calls, params, data['normal'], keys[2])
 
 
 def _check_class(quantizer):
@@ -292,10 +292,10 @@ def _check_transforms(quantizer, calls, params, x, key, other):
     _same(one, row, f'{name}: dequantize, loop and vmap')
 
 
-def _check_gradient(quantizer, params, x, key):
+def _check_gradient(quantizer, calls, params, x, key):
   name = quantizers.name(quantizer)
-  message = jax.jit(quantizer.quantize)(params, x, key)
-  tokens = jax.jit(quantizer.dequantize)(params, message)
+  quantize, dequantize = calls
+  tokens = dequantize(params, quantize(params, x, key))
 
   # The sum of what is rebuilt: each rebuilt vector passes ones to one of x.
   @functools.partial(jax.grad, has_aux=True)

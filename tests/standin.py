@@ -29,6 +29,15 @@ CONFIG = {
 }
 
 
+def parameters(config: paligemma.Config) -> paligemma.Params:
+  """Random ones, without compiling what draws a model's first."""
+  generator = np.random.default_rng(0)
+  return jax.tree.map(
+    lambda p: generator.normal(0, 0.5, p.shape).astype(np.float32),
+    paligemma.shapes(config),
+  )
+
+
 @functools.cache
 def folder() -> Path:
   """A folder with a random model, as `checkpoints.load` reads it."""
@@ -40,12 +49,7 @@ def folder() -> Path:
   ]
   size = CONFIG['llm']['vocab_size']
   words = vocabulary.train_tokenizer([*texts, 'caption en'], size)
-  config = paligemma.Config.from_dict(CONFIG)
-  generator = np.random.default_rng(0)
-  params = jax.tree.map(
-    lambda p: generator.normal(0, 0.5, p.shape).astype(np.float32),
-    paligemma.shapes(config),
-  )
+  params = parameters(paligemma.Config.from_dict(CONFIG))
   path = Path(tempfile.mkdtemp(prefix='collab_jax_standin_'))
   checkpoints.save(path, params, CONFIG, tokenizer.Tokenizer(words))
   return path

@@ -49,7 +49,7 @@ def ended(tokens):
   return (*keep, *[0] * (len(tokens) - len(keep)))
 
 
-@pytest.mark.parametrize('steps', [1, 2, 4])
+@pytest.mark.parametrize('steps', [1, 4])
 def test_wide_beam_finds_the_most_likely_sequence(steps):
   got = write(steps, decoding.Beam(beams=V**steps))
   for row in range(2):
@@ -124,13 +124,18 @@ def test_top_p_of_zero_is_greedy():
   np.testing.assert_array_equal(got, write(5, decoding.Greedy()))
 
 
-@pytest.mark.parametrize('rows', [1, 7])
 @pytest.mark.parametrize(
-  'method',
-  [decoding.Greedy(), decoding.Sample(1.5), decoding.Beam(3)],
+  ('method', 'rows', 'halvings'),
+  [
+    (decoding.Greedy(), 1, 3),
+    (decoding.Greedy(), 7, 1),
+    (decoding.Greedy(), 7, 3),
+    (decoding.Sample(1.5), 7, 3),
+    (decoding.Beam(3), 7, 3),
+  ],
   ids=str,
 )
-def test_halving_the_rows_changes_nothing(method, rows):
+def test_halving_the_rows_changes_nothing(method, rows, halvings):
   steps = 9
   rare = np.where(np.arange(V) == EOS, 2, 0).astype('f')  # For longer texts.
   first = np.random.default_rng(5).standard_normal((rows, V)).astype('f') - rare
@@ -158,10 +163,9 @@ def test_halving_the_rows_changes_nothing(method, rows):
   assert sizes == {rows}
   ends = (whole == EOS).argmax(1)
   assert rows < 7 or len(set(ends)) > 1  # Or there was nothing to halve.
-  for halvings in (1, 3):
-    got, sizes = run(halvings)
-    np.testing.assert_array_equal(got, whole)
-    assert sizes == {rows >> h for h in range(halvings + 1)} - {0}
+  got, sizes = run(halvings)
+  np.testing.assert_array_equal(got, whole)
+  assert sizes == {rows >> h for h in range(halvings + 1)} - {0}
 
 
 def test_same_key_same_tokens():

@@ -124,7 +124,7 @@ def test_labels_are_spread():
 
 def test_maps_have_no_more_clusters_than_vectors():
   dims = paligemma.Config.from_dict({**standin.CONFIG, 'patch_size': 16})
-  model = paligemma.Model(paligemma.init(dims, jax.random.key(0)), dims)
+  model = paligemma.Model(standin.parameters(dims), dims)
   figure = plots.fig2(model, data.scenes('test')[0].image)
   titles = [a.get_title() for a in figure.axes if a.get_title()]
   assert titles == ['picture', 'features', 'k = 16', 'k = 8', 'k = 4']

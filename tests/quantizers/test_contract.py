@@ -14,9 +14,12 @@ SETTINGS = {
   'identity': [{}, {'dtype': 'bfloat16'}, {'dtype': 'float32'}],
   'kmeans': [
     {'k': 1},
-    {'k': 8, 'init': '++'},
     {'k': 256, 'iters': 2},
-    {'k': 5, 'centroids': {'name': 'identity', 'dtype': 'float32'}},
+    {
+      'k': 8,
+      'init': '++',
+      'centroids': {'name': 'identity', 'dtype': 'float32'},
+    },
   ],
   'random': [
     {'k': 7, 'rebuild': rebuild}
