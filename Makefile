@@ -2,7 +2,7 @@
 #
 #   PYTHON=python3.12   the interpreter, 3.11 or newer
 #   VENV=.venv          the environment, made anew for another Python version
-#   ARGS='--config.limit=50'   more flags for demo, train and bench
+#   ARGS='--config.limit=50'   more flags for demo, rate, channel, train and bench
 
 VENV ?= .venv
 ARGS ?=
@@ -11,12 +11,14 @@ export VENV PYTHON
 PY := $(VENV)/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test install install-test install-bench format train bench clean
+.PHONY: help demo rate channel test install install-test install-bench format train bench clean
 
 help:
 	@echo 'make demo     the paper on the tiny model, into runs/demo'
+	@echo 'make rate     captions against bytes, beside JPEG, WebP, AVIF, into runs/rate'
 	@echo 'make test     format, lint, types, tests, notebooks'
 	@echo 'make format   rewrite the sources in the house style'
+	@echo 'make channel  captions over lossy packets and radio, into runs/channel'
 	@echo 'make train    train the tiny model, into runs/train_tiny'
 	@echo 'make bench    k-means beside its peers'
 	@echo 'make clean    remove caches and builds; not .venv, not runs'
@@ -30,6 +32,9 @@ install-test install-bench: install-%:
 demo: install
 	$(PY) experiments/demo.py --workdir=runs/demo $(ARGS)
 
+rate: install
+	$(PY) experiments/rate.py --workdir=runs/rate $(ARGS)
+
 test: install-test
 	$(PY) -m ruff format --check .
 	$(PY) -m ruff check .
@@ -39,6 +44,9 @@ test: install-test
 format: install-test
 	$(PY) -m ruff check --fix --exit-zero --quiet .
 	$(PY) -m ruff format .
+
+channel: install
+	$(PY) experiments/channel.py --workdir=runs/channel $(ARGS)
 
 train: install
 	$(PY) experiments/train.py --config=configs/train_tiny.py \

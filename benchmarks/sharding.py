@@ -24,8 +24,9 @@ import jax
 from jax import numpy as jnp
 from jax.sharding import AbstractMesh, AxisType, NamedSharding, PartitionSpec
 
-from collab_jax import captioner, codecs, experiment, message, sharding
+from collab_jax import captioner, experiment, message, sharding
 from collab_jax.checkpoints import trees
+from collab_jax.codecs import pictures
 from collab_jax.models import decoding, paligemma, zoo
 from configs import tradeoff
 
@@ -93,7 +94,7 @@ def lower(
   vision, text = model.config.vision, model.config.text
   n, side = vision.num_tokens, vision.image_size
   images = batch(side, side, 3, dtype=jnp.uint8)
-  yield 'encode', codecs.feature._features.lower(model, 'encoder', images)
+  yield 'encode', pictures.features.lower(model, 'encoder', images)
   prefix = message.Prefix(
     batch(n, text.width),
     batch(n, dtype=jnp.bool_),

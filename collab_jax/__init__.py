@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
   from collab_jax import (
+    channels,
     checkpoints,
     data,
     evaluation,
@@ -22,12 +23,15 @@ if TYPE_CHECKING:
   )
   from collab_jax.captioner import Captioner
   from collab_jax.checkpoints import load
-  from collab_jax.codecs import FeatureCodec
+  from collab_jax.codecs import FeatureCodec, ImageCodec, Link
   from collab_jax.evaluation import evaluate
 
 __all__ = [
   'Captioner',
   'FeatureCodec',
+  'ImageCodec',
+  'Link',
+  'channels',
   'checkpoints',
   'data',
   'evaluate',
@@ -45,6 +49,8 @@ __all__ = [
 _HOMES = {
   'Captioner': 'captioner',
   'FeatureCodec': 'codecs',
+  'ImageCodec': 'codecs',
+  'Link': 'codecs',
   'evaluate': 'evaluation',
   'load': 'checkpoints',
 }

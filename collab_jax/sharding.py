@@ -21,7 +21,7 @@ from jax.sharding import (
   NamedSharding,
   PartitionSpec,
 )
-from jaxtyping import Array, Float
+from jaxtyping import Array, Num
 import numpy as np
 
 AXES = ('data', 'model')
@@ -272,7 +272,7 @@ def each(fn: Callable[..., Any], mesh: Mesh | None, count: int) -> Any:
   return spread
 
 
-def every(array: Float[Array, '...'], step: int) -> Float[np.ndarray, ' n']:
+def every(array: Num[Array, '...'], step: int) -> Num[np.ndarray, ' n']:
   """Every so many numbers of an array, read where they lie.
 
   Args:

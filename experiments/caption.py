@@ -1,6 +1,8 @@
 r"""Captions one picture through a codec, beside what all features say.
 
 python experiments/caption.py --image=cat.png --k=8 --method=kmeans --show
+python experiments/caption.py --image=cat.png --codec='webp(quality=30)'
+python experiments/caption.py --image=cat.png --split=head --coding=fixed
 """
 
 from pathlib import Path
@@ -9,12 +11,28 @@ from absl import app, flags
 import jax
 
 from collab_jax import captioner as captioning
-from collab_jax import checkpoints, codecs, data, experiment, plots, quantizers
+from collab_jax import (
+  checkpoints,
+  codecs,
+  data,
+  experiment,
+  plots,
+  quantizers,
+  wire,
+)
 
 _IMAGE = flags.DEFINE_string('image', None, 'A picture file.')
 _K = flags.DEFINE_integer('k', 8, 'Number of vectors sent.', lower_bound=1)
 _METHOD = flags.DEFINE_string(
   'method', 'kmeans', "Quantizer: 'kmeans', 'random(rebuild=zero)', ..."
+)
+_CODEC = flags.DEFINE_string(
+  'codec',
+  '',
+  "Instead of method and k: 'webp(quality=30,size=112,strip=true)', ...",
+)
+_CODING = flags.DEFINE_enum(
+  'coding', 'best', wire.CODINGS, 'How features are made bytes.'
 )
 _MODEL = flags.DEFINE_string('model', 'tiny', "Name, or a model's folder.")
 _SPLIT = flags.DEFINE_enum('split', 'encoder', codecs.SPLITS, 'Where to cut.')
@@ -33,14 +51,24 @@ def main(argv):
     raise app.UsageError(f'unexpected arguments: {argv[1:]}')
   assert _IMAGE.value is not None  # absl requires the flag.
   with experiment.launched():
-    chosen = experiment.make_method(_METHOD.value, _K.value)
+    if _CODEC.value:
+      for name in ('method', 'k'):
+        if flags.FLAGS[name].present:
+          raise ValueError(
+            f'{name}: is given beside codec, which says all; write it into'
+            " codec, as in --codec='kmeans(k=8)', or leave one of them out"
+          )
+      chosen = experiment.parse_codec(_CODEC.value)
+    else:
+      chosen = experiment.make_method(_METHOD.value, _K.value)
     vision = checkpoints.config_of(_MODEL.value).vision
-    chosen.sent(vision.num_tokens)  # Refuses a k larger than that.
+    experiment.check_codec(chosen, vision)
     image = data.read_image(_IMAGE.value, vision.image_size)
     model = checkpoints.load(_MODEL.value)
     captioner = captioning.Captioner(model, _TOKENS.value, _PROMPT.value)
-    for quantizer in (quantizers.Identity(), chosen):
-      codec = codecs.FeatureCodec(model, quantizer, _SPLIT.value)
+    settings = model, _SPLIT.value, _CODING.value
+    for made in (quantizers.Identity(), chosen):
+      codec = experiment.make_codec(made, *settings)
       packet = codec.encode(image[None], jax.random.key(_SEED.value))[0]
       fields = ', '.join(f'{f} {n:,}' for f, n in codec.sizes(packet).items())
       share = codec.sent / codec.vectors

@@ -4,13 +4,16 @@ python experiments/train_codebook.py \
     --config=configs/codebook.py:mode=centroids --workdir=runs/centroids
 
 Then 'pca(dims=64,vectors=ecsq(...),book=runs/centroids/book.safetensors)'
-names it, here and in what stands within.
+names it, here and in what stands within. Beside it lie config.json, and
+summary.json with what it was made with.
 """
+
+from pathlib import Path
 
 from absl import app, flags
 
 from collab_jax import config as config_lib
-from collab_jax import experiment
+from collab_jax import experiment, provenance
 from collab_jax.training import codebooks
 
 _CONFIG = config_lib.define('configs/codebook.py')
@@ -25,8 +28,17 @@ def main(argv):
     config = _CONFIG.value
     model = experiment.load_model(config)
     reader = experiment.make_data(config, model.config.vision.image_size)
-    codebooks.train(config, model, reader, _WORKDIR.value)
-    print(f'{_WORKDIR.value}: {experiment.listing(_WORKDIR.value)}')
+    workdir = Path(_WORKDIR.value)
+    book = codebooks.train(config, model, reader, workdir)
+    experiment.write_json(workdir / 'config.json', config.to_dict())
+    summary = {
+      'settings': config.to_dict(),
+      'made_with': provenance.provenance(),
+      'fingerprint': book.fingerprint,
+      'notes': dict(book.notes),
+    }
+    experiment.write_json(workdir / 'summary.json', summary)
+    print(f'{workdir}: {experiment.listing(workdir)}')
 
 
 if __name__ == '__main__':

@@ -1,9 +1,9 @@
 """Checks every jaxtyping signature of the package while the tests run.
 
 Compiled programs are kept in .cache, the smallest too: many tests, and the
-processes that they start, compile the same ones. They are
-small, so that compiling them takes longer than running them: XLA's costly
-optimizations are left out, as JAX leaves them out of its own tests.
+processes that they start, compile the same ones. They are small, so that
+compiling them takes longer than running them: XLA's costly optimizations are
+left out, as JAX leaves them out of its own tests.
 """
 
 import os
@@ -31,11 +31,13 @@ jaxtyping.install_import_hook(
     for name in (
       'message',
       'config',
+      'named',
       'provenance',
       'sweeps',
       'models',
       'quantizers',
       'wire',
+      'channels',
       'data',
       'metrics',
       'sharding',
@@ -50,3 +52,26 @@ jaxtyping.install_import_hook(
   ],
   'beartype.beartype',
 )
+
+# What takes longest, first: no process should end long after the other.
+_FIRST = (
+  'test_sharding.py',
+  'test_contract.py',
+  'test_training.py',
+  'test_paligemma_coco.py',
+  'test_notebooks.py',
+  'test_formats.py',
+  'test_evaluate.py',
+  'test_kmeans.py',
+  'test_transposed.py',
+  'test_experiments.py',
+  'test_model.py',
+  'test_parity.py',
+  'test_window.py',
+  'test_decoding.py',
+)
+
+
+def pytest_collection_modifyitems(items):
+  place = {name: i for i, name in enumerate(_FIRST)}
+  items.sort(key=lambda item: place.get(item.path.name, len(_FIRST)))

@@ -19,6 +19,11 @@ FIGURES = {
   'runs/demo/fig3.png': 'fig3.png',
   'runs/demo/fig3_bytes.png': 'fig3_bytes.png',
   'runs/dense/fig3.png': 'fig3_dense.png',
+  'runs/channel/channel.png': 'channel.png',
+  'runs/rate/rate.png': 'rate.png',
+  'runs/rate/rate_cider.png': 'rate_cider.png',
+  'runs/rate/rate_fields.png': 'rate_fields.png',
+  'runs/latency/rate_latency.png': 'rate_latency.png',
 }
 # Title, what the reader should know, command.
 SECTIONS = (
@@ -35,9 +40,27 @@ SECTIONS = (
     ' --workdir=runs/dense',
   ),
   (
+    'Captions against bytes',
+    'Features beside JPEG, WebP and AVIF; `docs/rate.md` says what is measured.'
+    ' Figures: `images/rate.png`, `images/rate_cider.png`,'
+    ' `images/rate_fields.png`.',
+    'experiments/rate.py --workdir=runs/rate',
+  ),
+  (
     'What the tiny model gets right',
     'All vectors, whole splits; slots in percent, with the blind baselines.',
     'benchmarks/slots.py',
+  ),
+  (
+    'Captions over channels',
+    'Packets lost at random, and a radio link; see channels.md. Figure:'
+    ' `images/channel.png`.',
+    'experiments/channel.py --config.limit=192 --workdir=runs/channel',
+  ),
+  (
+    'The physical layer against theory',
+    'Closed forms, the LDPC codes, and the speed of a link.',
+    'benchmarks/channels.py',
   ),
   (
     'Speed of the whole road',

@@ -6,11 +6,19 @@ from collab_jax.codecs.feature import (
   features_of,
   image_keys,
 )
+from collab_jax.codecs.image import KINDS, ImageCodec, ImageSettings
+from collab_jax.codecs.link import Link
 from collab_jax.codecs.pictures import check_images, to_float
+from collab_jax.codecs.plan import Plan
 
 __all__ = [
+  'KINDS',
   'SPLITS',
   'FeatureCodec',
+  'ImageCodec',
+  'ImageSettings',
+  'Link',
+  'Plan',
   'check_images',
   'features_of',
   'image_keys',

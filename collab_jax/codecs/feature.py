@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 from jax import numpy as jnp
-from jaxtyping import Array, Float, UInt8, UInt32
+from jaxtyping import Array, Bool, Float, UInt8, UInt32
 import numpy as np
 
 from collab_jax import message as messages
@@ -24,12 +24,6 @@ _SAMPLES = 64
 # Compiled once per process: the caches are keyed by what is static, so equal
 # quantizers of different codecs share their programs, and so do those that
 # differ in what the other end does: `sender` and `receiver`.
-@functools.partial(jax.jit, static_argnames='split')
-def _features(model, split, images):
-  x = model.encode_image(pictures.to_float(images))
-  return x if split == 'encoder' else model.project(x)
-
-
 @jax.jit
 def image_keys(key: jax.Array, image_ids: UInt32[Array, ' B']) -> jax.Array:
   """One key per image, which depends on nothing but the image's id."""
@@ -42,11 +36,22 @@ def _quantize(quantizer, params, features, keys, mesh):
   return sharding.each(run, mesh, len(keys))(params, features, keys)
 
 
-@functools.partial(jax.jit, static_argnames=('quantizer', 'split', 'mesh'))
-def _rebuild(quantizer, split, params, model, message, mesh):
-  run = jax.vmap(quantizer.dequantize, in_axes=(None, 0))
+@functools.partial(
+  jax.jit, static_argnames=('quantizer', 'split', 'names', 'coarse', 'mesh')
+)
+def _rebuild(
+  quantizer, split, params, model, message, rows, names, coarse, mesh
+):
+  def one(params, message, rows):
+    if coarse:
+      return quantizers.layered(quantizer, params, message, rows, coarse)
+    if rows is not None:
+      message = quantizers.conceal(quantizer, message, rows, names)
+    return quantizer.dequantize(params, message)
+
+  run = jax.vmap(one, in_axes=(None, 0, 0))
   count = len(jax.tree.leaves(message)[0])
-  tokens = sharding.each(run, mesh, count)(params, message)
+  tokens = sharding.each(run, mesh, count)(params, message, rows)
   x = tokens.x if split == 'head' else model.project(tokens.x)
   return tokens, messages.Prefix(x, *tokens[1:])
 
@@ -145,6 +150,11 @@ class FeatureCodec:
       coding,
     )
 
+  @functools.cached_property
+  def rows(self) -> tuple[str, ...]:
+    """Names of the fields with a row for every vector that is sent."""
+    return quantizers.row_fields(self.quantizer, self.vectors, self.width)
+
   def describe(self) -> dict[str, Any]:
     """The settings as plain values, for records and tables."""
     coding = self.session.coding
@@ -168,7 +178,8 @@ class FeatureCodec:
     )
     return {
       'codec': 'feature',
-      'quantizer': quantizers.name(self.quantizer),
+      # Where an end keeps its books is its own affair.
+      'quantizer': quantizers.name(quantizers.books.unnamed(self.quantizer)),
       'split': self.split,
       'n': self.vectors,
       'd': self.width,
@@ -192,7 +203,7 @@ class FeatureCodec:
     """
     pictures.check_images(images, self.model.config.vision.image_size)
     images = self._spread(images)
-    return self._spread(_features(self.model, self.split, images))
+    return self._spread(pictures.features(self.model, self.split, images))
 
   def encode(
     self,
@@ -267,13 +278,32 @@ class FeatureCodec:
 
     They are what the features are compared with to measure the distortion.
     """
-    message = self._spread(self.session.unpack_batch(data))
+    return self.rebuild_message(self.session.unpack_batch(data))
+
+  def rebuild_message(
+    self,
+    message: dict[str, np.ndarray],
+    rows: Bool[np.ndarray, 'B k'] | None = None,
+    layers: int = 0,
+  ) -> tuple[messages.Tokens, messages.Prefix]:
+    """Like `rebuild`, from unpacked messages of which rows may be missing.
+
+    Args:
+      message: One array per field, with an axis B in front.
+      rows: False for a vector that did not arrive and must be concealed; at
+        least one of each message is there. None: nothing is missing.
+      layers: If not 0, a vector that did not arrive still has these layers.
+    """
     mesh = sharding.mesh_of(self.model.params)
-    return self._spread(
-      _rebuild(
-        self._receiver, self.split, self.params, self.model, message, mesh
-      )
-    )
+    batch = self._spread((message, rows))
+    names = () if rows is None else self.rows
+    coarse = tuple(n for n, f in self.fields.items() if f.layer < layers)
+    settings = self._receiver, self.split, self.params, self.model
+    return self._spread(_rebuild(*settings, *batch, names, coarse, mesh))
+
+  def check(self, data: bytes) -> None:
+    """Raises FormatError unless this is a message of this codec."""
+    self.session.unpack(data)
 
   def _spread(self, batch: Any) -> Any:
     """Puts a batch where the model is; see `sharding.rows`."""

@@ -1,10 +1,14 @@
 """Pictures as codecs take them."""
 
+import functools
 from typing import Any
 
+import jax
 from jax import numpy as jnp
 from jaxtyping import Array, Float, UInt8
 import numpy as np
+
+from collab_jax.models import paligemma
 
 
 def to_float(
@@ -12,6 +16,18 @@ def to_float(
 ) -> Float[Array, 'B H W 3']:
   """Maps 0..255 to [-1, 1], as the image encoder expects."""
   return jnp.asarray(images).astype(jnp.float32) / 127.5 - 1.0
+
+
+# Compiled once per process, for all codecs that run it on pictures.
+@functools.partial(jax.jit, static_argnames='split')
+def features(
+  model: paligemma.Model,
+  split: str,
+  images: UInt8[Array | np.ndarray, 'B H W 3'],
+) -> Float[Array, 'B N D']:
+  """Runs the image encoder, and the projection if the split is 'head'."""
+  x = model.encode_image(to_float(images))
+  return x if split == 'encoder' else model.project(x)
 
 
 def check_images(images: Any, size: int) -> None:

@@ -61,6 +61,7 @@ _DAMAGED = (
   TypeError,
   EOFError,
   ArithmeticError,
+  RuntimeError,  # Of AVIF, what is truncated or corrupt.
   struct.error,
   zlib.error,
 )

@@ -12,10 +12,11 @@ import jax
 import tqdm
 
 from collab_jax import captioner as captioning
+from collab_jax import channels as channels_lib
 from collab_jax import codecs as codecs_lib
 from collab_jax import data as datasets
 from collab_jax import sharding
-from collab_jax.evaluation import batches, sound
+from collab_jax.evaluation import batches, links, recorder, sound
 from collab_jax.evaluation import blind as blinds
 from collab_jax.evaluation import records as files
 
@@ -34,6 +35,7 @@ def evaluate(
   workers: int = 1,
   progress: bool = True,
   blind: Sequence[str] = (),
+  channel: str | channels_lib.Channel | None = None,
 ) -> list[dict[str, Any]]:
   """Captions every image through every codec.
 
@@ -58,19 +60,24 @@ def evaluate(
       wait for each other must run their programs in one order.
     progress: Show a bar.
     blind: Baselines to add: 'zeroed', 'mean', 'shuffled' (see `Blind`).
+    channel: What the messages cross, such as 'erasure(p=0.4)'. What it does
+      to a message follows from seed and image. Codecs that are `Link`s keep
+      their own; messages of the others are sent whole.
 
   Returns:
     The records: {'image_id', 'codec', 'name', 'seed', 'caption', 'references',
     'sent', 'vectors', 'ratio', 'bytes', 'total_bytes', 'distortion' (mean
     squared error per number, None where the grid is not rebuilt), 'seconds'
     per image and stage, 'model', 'data', 'decoding', 'slots' (generated scenes
-    only)}, ordered by codec, seed and image.
+    only), 'link' (of links only, see `links.Outcome`)}, ordered by codec, seed
+    and image.
 
   Raises:
     ValueError: No readable images, names that are not unique, or pictures of
       another size than the model's.
     SettingsError: `path` was made with other settings.
   """
+  codecs = links.over(codecs, channel)
   described = {codec.name: codec.describe() for codec in codecs}
   if len(described) < len(codecs):
     names = [codec.name for codec in codecs]
@@ -126,7 +133,8 @@ class _Run:
 
   def __init__(self, captioner, data, passes, blindfold, seed, store, workers):
     self.captioner = captioner
-    self.decoding = captioner.describe()['decoding']
+    self.crossing = links.Crossing(captioner)
+    self.recorder = recorder.Recorder(captioner, data)
     self.data = data
     self.passes = passes
     self.blindfold = blindfold
@@ -136,6 +144,7 @@ class _Run:
     self.known = dict(store.records) if store else {}
     self.examples: list[datasets.Example] = []
     self.ready: dict[str, futures.Future] = {}
+    self.splits: set[str] = set()  # Whose image encoder is compiled.
     counts = collections.Counter(key[1:] for key in self.known)
     self.missing = {
       name
@@ -160,8 +169,8 @@ class _Run:
 
     for codec, _ in self.passes:
       name = codec.name
-      own = isinstance(codec, codecs_lib.FeatureCodec)
-      if own and name in self.missing and name not in self.ready:
+      known = links.takes_features(codec) or links.takes_pictures(codec)
+      if known and name in self.missing and name not in self.ready:
         self.ready[name] = pool.submit(warm, codec)
 
   def go(self, size: int, progress: bool):
@@ -209,6 +218,9 @@ class _Run:
 
     def shared(codec):
       if codec.split not in encoded:
+        if codec.split not in self.splits:  # Compiling is none of the stages.
+          jax.block_until_ready(codec.features(batch.images))
+          self.splits.add(codec.split)
         clock = batches.Clock(len(batch.images))
         with clock('encode'):
           x = jax.block_until_ready(codec.features(batch.images))
@@ -219,12 +231,14 @@ class _Run:
       codec, seed = item
       if codec.name in self.ready:
         self.ready[codec.name].result()
+      if isinstance(codec, codecs_lib.Link):
+        return self._linked(codec, seed, batch, encoded)
       if isinstance(codec, codecs_lib.FeatureCodec):
         return self._features(codec, seed, batch, *encoded[codec.split])
       return self._pictures(codec, seed, batch)
 
     for codec, _ in todo:
-      if isinstance(codec, codecs_lib.FeatureCodec):
+      if links.takes_features(codec):
         shared(codec)
     for made in self.workers.map(make, todo):
       self._add(made)
@@ -258,11 +272,22 @@ class _Run:
     with clock('encode'):
       key = jax.random.key(seed)
       packets = codec.encode(batch.images, key, batch.padded_ids)
-    with clock('decode'):
+    with clock('decode'):  # The image encoder included: it is the server's.
       prefix = jax.block_until_ready(codec.decode(packets))
     with clock('caption'):
       captions = self._captions(prefix, seed, batch)
     return self._sent(codec, seed, batch, packets, captions, clock)
+
+  def _linked(self, link, seed, batch, encoded):
+    features, clock = None, batches.Clock(len(batch.images))
+    if links.takes_features(link):
+      features, clock.seconds['encode'] = encoded[link.split]
+    outcomes = self.crossing(link, seed, batch, features, clock)
+    common = self.recorder.common(link, seed, clock)
+    return [
+      self.recorder.record(example, common, *got)
+      for example, got in zip(batch.examples, outcomes, strict=True)
+    ]
 
   def _captions(self, prefix, seed, batch: batches.Batch) -> list[str]:
     key = self.captioner.keys(seed, batch.padded_ids)
@@ -271,17 +296,9 @@ class _Run:
   def _sent(
     self, codec, seed, batch, packets, captions, clock, distortion=None
   ):
-    common = {
-      'codec': codec.describe(),
-      'name': codec.name,
-      'seed': seed,
-      'sent': codec.sent,
-      'vectors': codec.vectors,
-      'ratio': codec.sent / codec.vectors,
-      'seconds': clock.seconds,
-    }
+    common = self.recorder.common(codec, seed, clock)
     return [
-      self._record(
+      self.recorder.record(
         example,
         common,
         captions[i],
@@ -305,28 +322,9 @@ class _Run:
         'seconds': {},
       }
       self._add(
-        self._record(example, common, captions[name][i])
+        self.recorder.record(example, common, captions[name][i])
         for i, example in enumerate(self.examples)
       )
-
-  def _record(
-    self, example, common, caption, sizes=None, total=0, distortion=None
-  ):
-    record = {
-      'image_id': example.image_id,
-      **common,
-      'caption': caption,
-      'references': list(example.captions),
-      'bytes': sizes or {},
-      'total_bytes': total,
-      'distortion': distortion,
-      'model': self.captioner.model.config.name,
-      'data': self.data.name,
-      'decoding': self.decoding,
-    }
-    if isinstance(self.data, datasets.Scenes):
-      record['slots'] = datasets.slots(caption, example.info)
-    return record
 
   def _add(self, made):
     new = [r for r in made if files.key_of(r) not in self.known]

@@ -65,6 +65,7 @@ _OPTIONAL = {
   'data': (_is_text, 'a text'),
   'decoding': (_is_text, 'a text'),
   'slots': (_are_numbers, 'an object of numbers'),
+  'link': (_are_numbers, 'an object of numbers'),
 }
 
 

@@ -21,6 +21,8 @@ _LABELS = {
   ('identity', None): 'all vectors',
 }
 
+_KINDS = {'jpeg': 'JPEG', 'webp': 'WebP', 'avif': 'AVIF'}
+
 
 def kind(row: Row) -> tuple[str, str | None]:
   """(quantizer, what tells its variants apart) of a row or record."""
@@ -32,12 +34,17 @@ def kind(row: Row) -> tuple[str, str | None]:
 
 def is_full(row: Row) -> bool:
   """Whether a row is that of all vectors, sent as they are."""
-  return kind(row)[0] == 'identity'
+  return kind(row)[0] == 'identity' and 'channel' not in row['codec']
 
 
 def is_blind(row: Row) -> bool:
   """Whether a row is that of a caption which has not seen the picture."""
   return kind(row)[0] == 'blind'
+
+
+def is_picture(row: Row) -> bool:
+  """Whether the picture itself was sent, as a file."""
+  return row['codec']['codec'] == 'image'
 
 
 def is_plain(row: Row) -> bool:
@@ -50,9 +57,15 @@ def is_plain(row: Row) -> bool:
 
 def label(row: Row) -> str:
   """What a curve is called in tables and figures."""
+  if is_picture(row):
+    codec = row['codec']
+    name = _KINDS.get(codec['kind'], codec['kind'])
+    chroma = ' 4:4:4' if codec.get('chroma') == 444 else ''
+    stripped = ', stripped' if codec['strip'] else ''
+    return f'{name} {codec["size"]} px{chroma}{stripped}'
   known = _LABELS.get(kind(row))
   if known and is_plain(row):
-    return known
+    return known + (', coded' if row['codec'].get('coding') else '')
   codec = {
     name: value
     for name, value in row['codec'].items()
@@ -77,11 +90,12 @@ def curves(rows: Sequence[Row]) -> dict[str, list[Row]]:
     rows: From `summarize`.
 
   Returns:
-    Curves by label, the paper's first; full and blind rows are left out.
+    Curves by label, the paper's first; full and blind rows, and pictures, are
+    left out.
   """
   found: dict[str, list[Row]] = {}
   for row in sorted(rows, key=_order):
-    if is_full(row) or is_blind(row):
+    if is_full(row) or is_blind(row) or is_picture(row):
       continue
     codec = {n: v for n, v in row['codec'].items() if n != 'k'}
     found.setdefault(json.dumps(codec, sort_keys=True), []).append(row)
@@ -92,6 +106,21 @@ def curves(rows: Sequence[Row]) -> dict[str, list[Row]]:
       name = curve[0]['name']
     named[name] = sorted(curve, key=lambda row: row['sent'])
   return named
+
+
+def pictures(rows: Sequence[Row]) -> dict[str, list[Row]]:
+  """Groups the rows of image codecs that differ in quality only.
+
+  Args:
+    rows: From `summarize`.
+
+  Returns:
+    Curves by label; each is sorted by bytes.
+  """
+  found: dict[str, list[Row]] = {}
+  for row in sorted(filter(is_picture, rows), key=lambda row: row['bytes']):
+    found.setdefault(label(row), []).append(row)
+  return dict(sorted(found.items()))
 
 
 def full(rows: Sequence[Row]) -> Row | None:

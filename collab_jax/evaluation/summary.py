@@ -14,7 +14,7 @@ Row = dict[str, Any]
 _BLEU = 10  # Numbers per image in the statistics of BLEU.
 
 
-class _Scores:
+class Scores:
   """Scores of every distinct caption of every image.
 
   A sweep makes the same caption of an image again and again; each is scored
@@ -103,11 +103,11 @@ def summarize(
   Returns:
     Rows in the order of the records: {'name', 'codec', 'sent', 'vectors',
     'ratio', 'images', 'seeds', 'bleu1'..'bleu4', 'bleu4_low', 'bleu4_high',
-    'level' (of the intervals), 'cider' (0 to 10), 'rouge_l' (0 to 1), 'kept',
-    'kept_low', 'kept_high' (None without all vectors among the codecs),
-    'bytes' (mean of a message),
+    'level' (of the intervals), 'cider' (0 to 10), 'cider_low', 'cider_high',
+    'rouge_l' (0 to 1), 'kept', 'kept_low', 'kept_high' (None without all
+    vectors among the codecs), 'bytes' (mean of a message),
     'fields' (mean bytes by field), 'distortion', 'seconds' (medians per image
-    and stage), 'slots' (means), 'model', 'data'}.
+    and stage), 'slots' (means), 'link' (means), 'model', 'data'}.
 
   Raises:
     ValueError: There are no records, or a setting of the draws is out of
@@ -116,11 +116,11 @@ def summarize(
   check_draws(resamples, level, seed)
   if not records:
     raise ValueError('no records: run experiments/evaluate.py first')
-  scores = _Scores(records)
+  scores = Scores(records)
   groups: dict[str, list[Mapping[str, Any]]] = collections.defaultdict(list)
   for record in records:
     groups[record['name']].append(record)
-  grids = {name: _grid(group) for name, group in groups.items()}
+  grids = {name: grid_of(group) for name, group in groups.items()}
   full = series.full([g[0][0] for g in grids.values() if g])
   whole = {}
   if full:
@@ -131,7 +131,7 @@ def summarize(
   return [_row(grid, scores, whole, draws) for grid in grids.values() if grid]
 
 
-def _grid(group) -> list[list[Mapping[str, Any]]]:
+def grid_of(group) -> list[list[Mapping[str, Any]]]:
   """Records as [image][seed], only images with every seed."""
   seeds = sorted({record['seed'] for record in group})
   images: dict[int, dict[int, Any]] = collections.defaultdict(dict)
@@ -161,13 +161,17 @@ def _median(values) -> float | None:
   return float(np.median(known)) if known else None
 
 
-def _row(grid, scores: _Scores, whole, draws) -> Row:
+def _row(grid, scores: Scores, whole, draws) -> Row:
   flat = [record for image in grid for record in image]
   first, shape = flat[0], (len(grid), len(grid[0]))
   found = scores.of(flat)
   bleu = found['bleu'].reshape(*shape, _BLEU)
   totals = metrics.bleu_from_stats(bleu.sum(0))
   low, high = metrics.bootstrap(bleu, metrics.bleu4, **draws)
+  cider = found['cider'].reshape(shape)
+  cider_low, cider_high = metrics.bootstrap(
+    metrics.mean_stats(cider), metrics.mean, **draws
+  )
   row = {
     'name': first['name'],
     'codec': first['codec'],
@@ -180,7 +184,9 @@ def _row(grid, scores: _Scores, whole, draws) -> Row:
     'bleu4_low': low,
     'bleu4_high': high,
     'level': draws['level'],
-    'cider': float(found['cider'].mean()),
+    'cider': float(cider.mean()),
+    'cider_low': cider_low,
+    'cider_high': cider_high,
     'rouge_l': float(found['rouge_l'].mean()),
     'kept': None,
     'kept_low': None,
@@ -190,6 +196,7 @@ def _row(grid, scores: _Scores, whole, draws) -> Row:
     'distortion': _mean([r['distortion'] for r in flat]),
     'seconds': _means(flat, 'seconds', _median),
     'slots': _means(flat, 'slots'),
+    'link': _means(flat, 'link'),
     'model': first.get('model'),
     'data': first.get('data'),
   }

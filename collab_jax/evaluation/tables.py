@@ -57,13 +57,16 @@ def table(rows: Sequence[Row]) -> str:
   head += ['BLEU-1', 'CIDEr', 'ROUGE-L', *slots]
   lines = [head]
   named = [(name, row) for name, c in series.curves(rows).items() for row in c]
+  pictures = series.pictures(rows)
+  named += [(name, row) for name, c in pictures.items() for row in c]
   named += [(series.label(row), row) for row in ends(rows)]
   for name, row in named:
+    picture = series.is_picture(row)
     lines.append(
       [
         name,
-        str(row['sent']),
-        percent(row['ratio']),
+        f'q{row["codec"]["quality"]}' if picture else str(row['sent']),
+        '-' if picture else percent(row['ratio']),
         size(row['bytes']),
         f'{row["bleu4"]:.1f}',
         f'{row["bleu4_low"]:.1f} {row["bleu4_high"]:.1f}',
@@ -203,7 +206,9 @@ def samples(
   Returns:
     The text.
   """
-  curves = [r for r in records if not series.is_blind(r)]
+  curves = [
+    r for r in records if not (series.is_blind(r) or series.is_picture(r))
+  ]
   first = next((r for r in curves if not series.is_full(r)), None)
   if first is None:
     return ''

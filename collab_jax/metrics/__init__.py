@@ -1,5 +1,6 @@
 """Scores of captions, and what sending them cost."""
 
+from collab_jax.metrics.bd_rate import bd_rate, overlap, pareto_front
 from collab_jax.metrics.bleu import (
   bleu,
   bleu4,
@@ -10,6 +11,8 @@ from collab_jax.metrics.bleu import (
 from collab_jax.metrics.bootstrap import (
   Difference,
   bootstrap,
+  drawn_scores,
+  interval,
   mean,
   mean_stats,
   paired_bootstrap,
@@ -22,6 +25,7 @@ from collab_jax.metrics.rouge import rouge_l, rouge_l_scores
 __all__ = [
   'CiderD',
   'Difference',
+  'bd_rate',
   'bits',
   'bleu',
   'bleu4',
@@ -32,10 +36,14 @@ __all__ = [
   'cider',
   'cider_scores',
   'corpus_bleu_stats',
+  'drawn_scores',
+  'interval',
   'mean',
   'mean_stats',
   'mse',
+  'overlap',
   'paired_bootstrap',
+  'pareto_front',
   'rouge_l',
   'rouge_l_scores',
 ]

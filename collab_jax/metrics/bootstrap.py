@@ -66,11 +66,7 @@ def bootstrap(
   Raises:
     ValueError: There are no images, or no axis of statistics.
   """
-  stats = _checked(stats)
-  draws = np.concatenate(
-    [_score(fn, _sums(counts, stats)) for counts in _draws(len(stats), n, seed)]
-  )
-  return _interval(draws, level)
+  return interval(drawn_scores(stats, fn, n, seed), level)
 
 
 def paired_bootstrap(
@@ -116,7 +112,40 @@ def paired_bootstrap(
   value = _score(fn, _sums(everything, first)) - _score(
     fn, _sums(everything, second)
   )
-  return Difference(float(value[0]), *_interval(draws, level))
+  return Difference(float(value[0]), *interval(draws, level))
+
+
+def drawn_scores(
+  stats: Stats, fn: Function, n: int = 1000, seed: int = 0
+) -> Float[np.ndarray, ' {n}']:
+  """The score of every draw, to go on computing with.
+
+  Calls with one number of images, `n` and `seed` draw the same images.
+
+  Args:
+    stats: As for `bootstrap`.
+    fn: As for `bootstrap`.
+    n: Number of draws.
+    seed: Seed of the draws.
+
+  Returns:
+    Scores in the order of the draws.
+
+  Raises:
+    ValueError: There are no images, or no axis of statistics.
+  """
+  stats = _checked(stats)
+  return np.concatenate(
+    [_score(fn, _sums(counts, stats)) for counts in _draws(len(stats), n, seed)]
+  )
+
+
+def interval(
+  draws: Float[np.ndarray, ' n'], level: float
+) -> tuple[float, float]:
+  """The ends of what holds a part of the draws."""
+  low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
+  return float(low), float(high)
 
 
 def _checked(stats: np.ndarray) -> np.ndarray:
@@ -152,8 +181,3 @@ def _sums(counts: np.ndarray, stats: np.ndarray) -> np.ndarray:
 def _score(fn: Function, sums: np.ndarray) -> Float[np.ndarray, 'draws']:
   scores = np.asarray(fn(sums), np.float64)
   return scores.reshape(len(sums), -1).mean(axis=1)
-
-
-def _interval(draws: np.ndarray, level: float) -> tuple[float, float]:
-  low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
-  return float(low), float(high)

@@ -1,7 +1,10 @@
 """The paper's figures, drawn from records and from a model."""
 
+from collab_jax.plots.channels import channel
+from collab_jax.plots.costs import fields, latency
 from collab_jax.plots.curves import tradeoff
 from collab_jax.plots.maps import fig2
+from collab_jax.plots.rates import rate
 from collab_jax.plots.style import save
 
-__all__ = ['fig2', 'save', 'tradeoff']
+__all__ = ['channel', 'fields', 'fig2', 'latency', 'rate', 'save', 'tradeoff']

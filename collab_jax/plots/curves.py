@@ -6,12 +6,15 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib import axes as mpl_axes
 from matplotlib import figure as figures
+from matplotlib import lines as mpl_lines
 from matplotlib import ticker
 import numpy as np
 
 from collab_jax import evaluation
 from collab_jax.evaluation import series, tables
 from collab_jax.plots import style
+
+_FILLED = mpl_lines.Line2D.filled_markers
 
 # The paper's findings: (share of the vectors, share of the full score).
 CLAIMS = (
@@ -48,15 +51,17 @@ def tradeoff(
   if not rows:
     raise ValueError('no records: there is nothing to draw')
   curves = series.curves(rows)
+  if x == 'bytes':
+    curves |= series.pictures(rows)
   figure = style.new_figure(8.6, 5.0)
   with mpl.rc_context(style.RC):
     height = 0.685 if x == 'ratio' else 0.745
     axes = figure.add_axes((0.068, 0.115, 0.635, height))
-    labels = _horizontals(axes, rows) + _curves(axes, curves, x)
+    labels = horizontals(axes, rows) + _curves(axes, curves, x)
     _frame(axes, rows, curves, x)
     if claims and x == 'ratio':
       _claims(axes, rows, curves)
-    _labels(axes, labels)
+    draw_labels(axes, labels)
     _titles(figure, rows, x)
   return figure
 
@@ -91,7 +96,7 @@ def _curves(axes: mpl_axes.Axes, curves, x: str) -> list[tuple]:
     )
     labels.append((rows[-1]['bleu4'], xs[-1], name, looks))
     if x == 'bytes' and not order:
-      for n, row in enumerate(rows):
+      for n, row in enumerate(rows) if not series.is_picture(rows[0]) else ():
         axes.annotate(
           f'k={row["sent"]}',
           (row[x], row['bleu4']),
@@ -106,16 +111,19 @@ def _curves(axes: mpl_axes.Axes, curves, x: str) -> list[tuple]:
   return labels
 
 
-def _horizontals(axes: mpl_axes.Axes, rows) -> list[tuple]:
+def horizontals(
+  axes: mpl_axes.Axes, rows, y: str = 'bleu4', scale: float = 1.0
+) -> list[tuple]:
+  """Draws the rows that no bytes belong to, and returns their labels."""
   labels = []
   for row in tables.ends(rows):
-    name, value = series.label(row), row['bleu4']
+    name, value = series.label(row), scale * row[y]
     blind = series.is_blind(row)
     line = (0, (1, 2)) if blind else (0, (6, 2))
     colour = style.GREY if blind else style.INK
     axes.axhspan(
-      row['bleu4_low'],
-      row['bleu4_high'],
+      scale * row[f'{y}_low'],
+      scale * row[f'{y}_high'],
       color=colour,
       alpha=0.05 if blind else 0.08,
       linewidth=0,
@@ -130,7 +138,7 @@ def _horizontals(axes: mpl_axes.Axes, rows) -> list[tuple]:
   return labels
 
 
-def _labels(axes: mpl_axes.Axes, labels):
+def draw_labels(axes: mpl_axes.Axes, labels):
   """Names the curves at their ends, with a short line to each."""
   low, high = axes.get_ylim()
   gap = 0.056 * (high - low)
@@ -160,7 +168,10 @@ def _labels(axes: mpl_axes.Axes, labels):
       marker=marker,
       markevery=[1],
       markersize=6,
-      markeredgecolor='white',
+      # A marker of strokes is all edge.
+      markeredgecolor='white'
+      if marker in mpl_lines.Line2D.filled_markers
+      else None,
       markeredgewidth=0.7,
       transform=across,
       clip_on=False,

@@ -26,7 +26,8 @@ CURVES = {
   'random subset, closed up': (VERMILION, '^', '-.'),
   'random subset, rest zeroed': (PURPLE, 'X', ':'),
 }
-_OTHERS = [
+# For curves without a name above.
+OTHERS = [
   (INK, 'P', '-'),
   ('#7A5195', '*', '--'),
   ('#8C6D31', 'h', '-.'),
@@ -60,7 +61,7 @@ RC: dict[Any, Any] = {
 def curve_styles(names: Sequence[str]) -> dict[str, tuple[str, str, str]]:
   """Colour, marker and line style of each curve, by its name."""
   others = [name for name in names if name not in CURVES]
-  extra = {n: _OTHERS[i % len(_OTHERS)] for i, n in enumerate(others)}
+  extra = {n: OTHERS[i % len(OTHERS)] for i, n in enumerate(others)}
   return {name: (CURVES | extra)[name] for name in names}
 
 

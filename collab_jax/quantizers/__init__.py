@@ -2,14 +2,13 @@
 
 from collections.abc import Mapping
 import dataclasses
-import difflib
-import importlib
 from typing import Any, cast
 
-from collab_jax import config
+from collab_jax import config, named
 from collab_jax.quantizers import books, codebook
 from collab_jax.quantizers.base import Quantizer, priors, straight_through
 from collab_jax.quantizers.books import BookError
+from collab_jax.quantizers.concealment import conceal, layered, row_fields
 from collab_jax.quantizers.ecsq import ECSQ
 from collab_jax.quantizers.farthest_point import FarthestPoint
 from collab_jax.quantizers.fsq import FSQ
@@ -45,10 +44,13 @@ __all__ = [
   'TopNorm',
   'books',
   'codebook',
+  'conceal',
   'describe',
+  'layered',
   'make',
   'name',
   'priors',
+  'row_fields',
   'straight_through',
 ]
 
@@ -91,11 +93,7 @@ def make(name: str, **kw: Any) -> Quantizer:
   if '(' in name:
     name, settings = config.call(name, 'quantizer', 'kmeans(k=8)', kw)
     kw = {**settings, **kw}
-  cls = _find(name)
-  fields = [f.name for f in dataclasses.fields(cls) if f.init]
-  for field in kw:
-    if field not in fields:
-      raise ValueError(_unknown(f'field of {name}', field, fields))
+  cls = named.find(NAMES, 'quantizer', name)
   inner = {
     field.name
     for field in dataclasses.fields(cls)
@@ -107,10 +105,7 @@ def make(name: str, **kw: Any) -> Quantizer:
       kw[field] = make(value)
     elif isinstance(value, Mapping):
       kw[field] = make(**value)
-  try:
-    return cls(**kw)
-  except TypeError as error:
-    raise ValueError(f'{name}: {error}') from error
+  return named.make(NAMES, 'quantizer', name, **kw)
 
 
 def name(quantizer: Quantizer) -> str:
@@ -121,13 +116,7 @@ def name(quantizer: Quantizer) -> str:
   Args:
     quantizer: Any quantizer.
   """
-  parts = [
-    f'{field.name}={_plain(getattr(quantizer, field.name))}'
-    for field in dataclasses.fields(cast(Any, quantizer))
-    if getattr(quantizer, field.name) != field.default
-  ]
-  title = _title(type(quantizer))
-  return f'{title}({",".join(parts)})' if parts else title
+  return named.name(NAMES, quantizer)
 
 
 def describe(quantizer: Quantizer) -> dict[str, Any]:
@@ -141,36 +130,7 @@ def describe(quantizer: Quantizer) -> dict[str, Any]:
     inner quantizers as their `name`.
   """
   fields = {
-    field.name: _plain(getattr(quantizer, field.name))
+    field.name: named.plain(NAMES, getattr(quantizer, field.name))
     for field in dataclasses.fields(cast(Any, quantizer))
   }
-  return {'quantizer': _title(type(quantizer)), **fields}
-
-
-def _plain(value):
-  return name(value) if isinstance(value, Quantizer) else value
-
-
-def _title(cls):
-  for title, known in NAMES.items():
-    if cls is known:
-      return title
-  return f'{cls.__module__}:{cls.__qualname__}'
-
-
-def _find(name: str) -> type[Any]:
-  if name in NAMES:
-    return NAMES[name]
-  module, colon, attribute = name.partition(':')
-  if not colon:
-    raise ValueError(_unknown('quantizer', name, list(NAMES)))
-  cls = getattr(importlib.import_module(module), attribute, None)
-  if not (isinstance(cls, type) and dataclasses.is_dataclass(cls)):
-    raise ValueError(f'{name} is no dataclass, hence no quantizer.')
-  return cls
-
-
-def _unknown(what, got, known):
-  near = difflib.get_close_matches(got, known, n=1, cutoff=0.4)
-  hint = f' Did you mean {near[0]!r}?' if near else ''
-  return f'Unknown {what}: {got!r}.{hint} Known: {", ".join(known)}.'
+  return {'quantizer': named.title(NAMES, type(quantizer)), **fields}

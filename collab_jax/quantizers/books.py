@@ -181,16 +181,40 @@ def save(
 
 
 def of(quantizer: Any) -> list[str]:
-  """Returns the names of the books of a quantizer and of those within it."""
+  """Returns the names of the books of a quantizer and of those within it.
+
+  Args:
+    quantizer: Any quantizer; one that does not read the book in its field says
+      so by a property `uses_book`.
+  """
   if not dataclasses.is_dataclass(quantizer):
     return []
   found = []
   for field in dataclasses.fields(quantizer):
     value = getattr(quantizer, field.name)
     if field.name == 'book' and value not in ('', RANDOM):
-      found.append(value)
+      found += [value] if getattr(quantizer, 'uses_book', True) else []
     found += of(value)
   return found
+
+
+def unnamed(quantizer: Any) -> Any:
+  """Returns a quantizer with each `book`, its own and within, at the default.
+
+  It is equal on two ends that keep equal books in different places. What the
+  books hold is in the parameters.
+
+  Args:
+    quantizer: Any quantizer.
+  """
+  changes = {}
+  for field in dataclasses.fields(quantizer):
+    value = getattr(quantizer, field.name)
+    if field.name == 'book' and field.default is not dataclasses.MISSING:
+      changes[field.name] = field.default
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+      changes[field.name] = unnamed(value)
+  return dataclasses.replace(quantizer, **changes)
 
 
 def check(quantizer: Any, features: Features) -> dict[str, str]:

@@ -1,13 +1,14 @@
 """What the quantizers share that replace every vector by a centroid."""
 
 import abc
+from collections.abc import Collection
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from collab_jax import message as messages
-from collab_jax.quantizers import base, order
+from collab_jax.quantizers import base, concealment, order
 
 
 class Clustering(abc.ABC):
@@ -60,6 +61,26 @@ class Clustering(abc.ABC):
       base.unnest('centroids', params), base.unprefix('centroids', message)
     )
     return base.grid(inner.x[message['assignments'].astype(jnp.int32)])
+
+  def conceal(
+    self,
+    message: messages.Message,
+    received: Bool[Array, ' k'],
+    rows: Collection[str],
+  ) -> messages.Message:
+    """Gives the vectors of lost clusters to the nearest that arrived.
+
+    Each joins the cluster of the vector nearest to it on the grid whose
+    centroid is there: what is next to it looks like it.
+    """
+    del rows
+    assignments = message['assignments']
+    near = concealment.nearest(received[assignments])
+    return {**message, 'assignments': assignments[near]}
+
+  def row_of(self, message: messages.Message) -> Int[Array, ' n']:
+    """Returns which centroid makes each vector."""
+    return message['assignments'].astype(jnp.int32)
 
   def fields(self, n: int, d: int) -> dict[str, messages.Field]:
     """Returns 'assignments' of n symbols, and the centroids' fields."""

@@ -45,10 +45,15 @@ class Scalar:
     """Nothing is drawn."""
     return False
 
+  @property
+  def uses_book(self) -> bool:
+    """Whether `book` is read."""
+    return self.scales == 'book'
+
   def init_params(self, key: Key[Array, ''], n: int, d: int) -> base.Params:
     """Returns a book's levels and their frequencies; else nothing."""
     del key, n
-    if self.scales != 'book':
+    if not self.uses_book:
       return {}
     values = tables.points(self.book, d)
     low = values.min(axis=1, keepdims=True)

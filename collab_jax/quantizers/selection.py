@@ -1,15 +1,17 @@
 """What the quantizers share that send some of the vectors themselves."""
 
 import abc
+from collections.abc import Collection
 import dataclasses
+import math
 from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from collab_jax import message as messages
-from collab_jax.quantizers import base, geometry, identity
+from collab_jax.quantizers import base, concealment, geometry, identity
 
 REBUILDS = ('close', 'keep', 'zero', 'nearest')
 
@@ -104,6 +106,20 @@ class Selection(abc.ABC):
     """
     order = jnp.argsort(-message['mask'].astype(jnp.int32), stable=True)
     return jnp.sort(order[: self.k]).astype(jnp.int32)
+
+  def conceal(
+    self,
+    message: messages.Message,
+    received: Bool[Array, ' k'],
+    rows: Collection[str],
+  ) -> messages.Message:
+    """Puts in a lost vector's place the nearest on the grid that arrived."""
+    n = message['mask'].shape[0]
+    side = math.isqrt(n)
+    width = side if side * side == n else n
+    at = self.origins(message)
+    near = concealment.closest(at, at, received, width)
+    return concealment.copied(message, rows, near)
 
   def fields(self, n: int, d: int) -> dict[str, messages.Field]:
     """Returns 'mask' of n symbols 0 and 1, and the vectors' fields."""

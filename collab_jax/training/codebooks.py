@@ -18,6 +18,11 @@ from collab_jax.training import clusters, vectors
 KINDS = ('linear', 'residual', 'product', 'shared')
 METRICS = ('plain', 'head', 'gradient')
 
+# Settings that matter to some books only, and are in their notes.
+_OF_METRIC = ('ridge', 'prompt', 'text_length')
+_OF_CODES = ('size', 'steps', 'rows', 'passes')
+_ROUNDS = {'residual': ('stages',), 'product': ('groups',), 'shared': ()}
+
 # Quantiles are taken of at most so many vectors, evenly spread.
 _QUANTILE_ROWS = 2**17
 _CHUNK = 2**16
@@ -229,16 +234,26 @@ def train(
     width=x.shape[1],
     features=codecs.features_of(model, config.split),
     notes={
+      'model': model.config.name,
       'data': f'{reader.name}, {len(reader)} pictures',
       'sent': ' '.join(config.sent),
       'transform': config.transform,
       'metric': config.metric,
       'vectors': str(len(x)),
       'seed': str(config.seed),
+      **_settings(config),
     },
   )
   print(f'{time.perf_counter() - began:.0f} s, fingerprint {book.fingerprint}')
   return book
+
+
+def _settings(config):
+  """The notes of a book's kind."""
+  names = () if config.kind == 'linear' else _OF_CODES + _ROUNDS[config.kind]
+  if config.kind == 'linear' and config.metric == 'gradient':
+    names = _OF_METRIC
+  return {'kind': config.kind, **{name: str(config[name]) for name in names}}
 
 
 def _transformed(x, transform, path):

@@ -3,12 +3,15 @@
 from collab_jax.wire.fields import DTYPES, FormatError
 from collab_jax.wire.files import Saved, dumps, load, loads, save
 from collab_jax.wire.handshake import CODINGS, check_coding
+from collab_jax.wire.packets import PacketFormat, Received
 from collab_jax.wire.session import Session
 
 __all__ = [
   'CODINGS',
   'DTYPES',
   'FormatError',
+  'PacketFormat',
+  'Received',
   'Saved',
   'Session',
   'check_coding',

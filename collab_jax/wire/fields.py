@@ -20,6 +20,12 @@ DTYPES = {
 # Sign left out, the bits of infinity: whatever is not less is not finite.
 _INFINITY = {'float16': 0x7C00, 'bfloat16': 0x7F80, 'float32': 0x7F800000}
 
+# So that NumPy can hold any number of messages that memory can.
+_MAX_AXES = 32
+_MAX_AXIS = (1 << 31) - 1
+_MAX_SIZE = 1 << 40  # Of a field, axes of 0 left out.
+_MAX_LAYERS = 255
+
 
 class FormatError(ValueError):
   """Bytes that are no message of the expected kind."""
@@ -37,6 +43,12 @@ def check(fields: Fields) -> None:
     shape, layer = field.shape, field.layer
     if not all(_is_size(n) for n in shape):
       raise ValueError(f'Field {name!r}: expected a static shape, got {shape}.')
+    if not _is_small(shape):
+      raise ValueError(
+        f'Field {name!r}: a shape has at most {_MAX_AXES} axes of at most '
+        f'{_MAX_AXIS}, and at most {_MAX_SIZE} elements, axes of 0 left out; '
+        f'got {len(shape)} axes: {shape[:_MAX_AXES]}.'
+      )
     if not _is_size(layer):
       raise ValueError(f'Field {name!r}: a layer is 0 or above, got {layer}.')
     if isinstance(field, messages.Symbols):
@@ -52,6 +64,10 @@ def check(fields: Fields) -> None:
         f'{field.dtype!r}.'
       )
   layers = {field.layer for field in fields.values()}
+  if len(layers) > _MAX_LAYERS:
+    raise ValueError(
+      f'A message has at most {_MAX_LAYERS} layers, got {len(layers)}.'
+    )
   if layers != set(range(len(layers))):
     raise ValueError(
       f'The layers of a message are numbered from 0, got {sorted(layers)}.'
@@ -131,6 +147,14 @@ def numbers(name: str, data: np.ndarray, field: messages.Values) -> np.ndarray:
 
 def _is_size(value):
   return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _is_small(shape):
+  return (
+    len(shape) <= _MAX_AXES
+    and max(shape, default=0) <= _MAX_AXIS
+    and math.prod(n or 1 for n in shape) <= _MAX_SIZE
+  )
 
 
 def _infinite(values, dtype):

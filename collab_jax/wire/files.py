@@ -42,13 +42,15 @@ def loads(data: bytes, limit: int = 1 << 28) -> Saved:
 
   Args:
     data: The bytes, or anything.
-    limit: The most bytes that the arrays of a message may take.
+    limit: The most bytes that the arrays of a message may take, and the most
+      that all tables of frequencies may, at 8 bytes each.
 
   Returns:
     The session and the messages, which `session.unpack` reads and checks.
 
   Raises:
-    FormatError: It is no such file, a damaged one, or one of larger messages.
+    FormatError: It is no such file, a damaged one, or one of larger messages
+      or tables.
   """
   if not data.startswith(MAGIC):
     raise declared.FormatError(

@@ -55,7 +55,15 @@ def split(
 
   Raises:
     FormatError: It ends inside a layer, or goes on after the last.
+    TypeError: It is no bytes at all.
   """
+  try:
+    data = memoryview(data).tobytes()
+  except TypeError as error:
+    raise TypeError(
+      f'Message {index}: expected the bytes of a message, got '
+      f'{type(data).__name__}.'
+    ) from error
   frames: list[Frame] = []
   at = 0
   while at < len(data) or not frames:

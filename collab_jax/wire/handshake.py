@@ -82,7 +82,8 @@ def parse(text: str | bytes, limit: int = 1 << 28) -> dict[str, Any]:
 
   Args:
     text: What `Session.to_json` returned, or anything.
-    limit: The most bytes that a message's arrays, or a table, may take.
+    limit: The most bytes that a message's arrays may take, and the most that
+      all tables in the text may, at 8 bytes a frequency.
 
   Returns:
     'fields' as `Symbols` and `Values` by name, 'priors' (those tables that it
@@ -113,11 +114,11 @@ def parse(text: str | bytes, limit: int = 1 << 28) -> dict[str, Any]:
     size = 4 * sum(declared.count(field) for field in fields.values())
     if size > limit:
       raise ValueError(f'messages of {size} bytes, expected {limit} at most')
-    priors = {
-      name: _table(entry, fields[name], limit)
-      for name, entry in plain['priors'].items()
-      if 'table' in entry
-    }
+    tables = {n: e for n, e in plain['priors'].items() if 'table' in e}
+    size = 8 * sum(_entries(e, fields[n]) for n, e in tables.items())
+    if size > limit:
+      raise ValueError(f'tables of {size} bytes, expected {limit} at most')
+    priors = {n: _table(e, fields[n]) for n, e in tables.items()}
     known = {'format', 'version', 'coding', 'fields', 'priors', 'spec'}
     described = {key: plain[key] for key in known}
     described['priors'] = {
@@ -155,15 +156,26 @@ def differences(here: Mapping[str, Any], there: Mapping[str, Any]) -> list[str]:
 
 
 def _flat(value, prefix=''):
-  if isinstance(value, list) and value and isinstance(value[0], dict):
-    value = {str(v['name']): v for v in value}
-    return {f'{prefix}order': json.dumps(list(value))} | _flat(value, prefix)
+  named = _by_name(value)
+  if named:
+    return {f'{prefix}order': json.dumps(list(named))} | _flat(named, prefix)
   if not isinstance(value, Mapping):
-    return {prefix.removesuffix('.'): json.dumps(value)}
+    return {prefix.removesuffix('.'): json.dumps(value, sort_keys=True)}
   flat = {}
   for key, inner in value.items():
     flat |= _flat(inner, f'{prefix}{key}.')
   return flat
+
+
+def _by_name(value):
+  """Turns a list of objects into one, if all have names of their own."""
+  if not isinstance(value, list):
+    return {}
+  named = [v for v in value if isinstance(v, dict)]
+  names = [v['name'] for v in named if isinstance(v.get('name'), str)]
+  if not len(value) == len(names) == len(set(names)):
+    return {}
+  return dict(zip(names, named, strict=True))
 
 
 def _plain(name, field):
@@ -192,14 +204,17 @@ def _bytes(table):
   return (table - 1).astype('<u2').tobytes()
 
 
-def _table(entry, field, limit):
-  """Unpacks a table, of no more bytes than its shape says."""
+def _entries(entry, field):
+  """How many frequencies a table has."""
   rows = entry['rows']
   if rows not in (1, *field.shape[-1:]):
     raise ValueError(f'a table has {rows} rows')
-  size = 2 * rows * field.alphabet
-  if size > limit:
-    raise ValueError(f'a table of {size} bytes, expected {limit} at most')
+  return rows * field.alphabet
+
+
+def _table(entry, field):
+  """Unpacks a table, of no more bytes than its shape says."""
+  rows, size = entry['rows'], 2 * _entries(entry, field)
   packed = base64.b64decode(entry['table'], validate=True)
   # As much again is allowed, so that a table that is too long is told.
   data = zlib.decompressobj().decompress(packed, size + 1)

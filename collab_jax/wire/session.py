@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from collab_jax import message as messages
 from collab_jax.wire import fields as declared
 from collab_jax.wire import framing, handshake, layers, static
 
@@ -59,9 +60,11 @@ class Session:
     self._digest = handshake.digest(self._described)
     self.digest = self._digest.hex()
     self.layers = 1 + max(field.layer for field in fields.values())
+    every: list[dict[str, messages.Field]] = [{} for _ in range(self.layers)]
+    for name, field in self.fields.items():
+      every[field.layer][name] = field
     self._layers: list[layers.Layer] = []
-    for i in range(self.layers):
-      of_layer = {n: f for n, f in self.fields.items() if f.layer == i}
+    for i, of_layer in enumerate(every):
       if coding == 'fixed':
         self._layers.append(layers.Fixed(of_layer, i == 0))
       else:
@@ -97,6 +100,7 @@ class Session:
     Raises:
       FormatError: The bytes are damaged, cut inside a layer, or of another
         session.
+      TypeError: It is no bytes at all.
     """
     batch = self.unpack_batch([data])
     return {n: v.reshape(v.shape[1:]) for n, v in batch.items()}
@@ -158,9 +162,7 @@ class Session:
     Raises:
       FormatError: As `unpack`; the message tells which of the B is wrong.
     """
-    frames = [
-      framing.split(self._layers, bytes(row), i) for i, row in enumerate(data)
-    ]
+    frames = [framing.split(self._layers, row, i) for i, row in enumerate(data)]
     counts = {len(parts) for parts in frames} or {self.layers}
     if len(counts) > 1:
       raise declared.FormatError(
@@ -174,6 +176,15 @@ class Session:
       seen = self._checked(i, parts, seen)
       found |= self._layers[i].unpack([(p.head, p.body) for p in parts])
     return {name: found[name] for name in self.fields if name in found}
+
+  @property
+  def length(self) -> int | None:
+    """Bytes of every whole message; None if they differ."""
+    bodies = [layer.body for layer in self._layers]
+    if None in bodies:
+      return None
+    heads = sum(layer.head + framing.CHECK for layer in self._layers)
+    return heads + sum(body or 0 for body in bodies)
 
   def present(self, message: Mapping[str, Any]) -> tuple[int, ...]:
     """Returns the layers of a message that `unpack` returned."""
@@ -191,7 +202,7 @@ class Session:
     """
     return [
       part.length + part.head + part.check + part.body
-      for part in framing.split(self._layers, bytes(data))
+      for part in framing.split(self._layers, data)
     ]
 
   def sizes(self, data: bytes) -> dict[str, int]:
@@ -242,14 +253,15 @@ class Session:
     Args:
       text: What its `to_json` returned, or anything.
       priors: The frequencies, unless the text holds them.
-      limit: The most bytes that a message's arrays, or a table, may take.
+      limit: The most bytes that a message's arrays may take, and the most
+        that all tables in the text may, at 8 bytes a frequency.
 
     Returns:
       A session with the same digest.
 
     Raises:
       FormatError: It describes none, one with other frequencies, or one of
-        larger messages.
+        larger messages or tables.
     """
     read = handshake.parse(text, limit)
     try:

@@ -84,6 +84,7 @@ def encoded(image, kind, **options):
   return output.getvalue()
 
 
+ENCODED = ['JPEG', 'PNG', 'WEBP', 'AVIF', 'TIFF', 'GIF', 'BMP']
 RGB = Image.fromarray(photos.photo())
 GREY = RGB.convert('L')
 SIXTEEN = (np.asarray(GREY).astype(np.uint16) << 8) + 77
@@ -252,7 +253,7 @@ def test_no_pictures(data, said):
       act(data, 'a.jpg')
 
 
-@pytest.mark.parametrize('kind', ['JPEG', 'PNG', 'WEBP', 'TIFF', 'GIF', 'BMP'])
+@pytest.mark.parametrize('kind', ENCODED)
 @pytest.mark.parametrize('share', [0.1, 0.5, 0.9])
 def test_truncated_files_name_themselves(kind, share, tmp_path):
   data = encoded(RGB, kind)
@@ -274,7 +275,7 @@ def test_folder_in_place_of_a_picture(tmp_path):
     pictures.read(tmp_path, 28)
 
 
-@pytest.mark.parametrize('kind', ['JPEG', 'PNG', 'WEBP', 'TIFF', 'GIF', 'BMP'])
+@pytest.mark.parametrize('kind', ENCODED)
 @pytest.mark.filterwarnings('ignore')
 def test_damaged_bytes_give_a_picture_or_an_error(kind):
   data = encoded(RGB.quantize(9) if kind == 'GIF' else RGB, kind)

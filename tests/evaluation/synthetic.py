@@ -20,8 +20,23 @@ def _caption(truth, right, rng):
   return ' '.join(w if rng.random() < right else 'dog' for w in truth)
 
 
-def make(images=20, ks=(1, 2, 4, 8), seeds=(0, 1, 2), methods=None):
-  """Records whose captions get better with k."""
+# Kind, quality, size, strip -> bytes and skill.
+PICTURES = {
+  ('jpeg', 10, 64, False): (400, 0.5),
+  ('jpeg', 50, 64, False): (900, 0.9),
+  ('jpeg', 95, 64, False): (2500, 0.97),
+  ('jpeg', 50, 32, False): (350, 0.4),
+  ('avif', 8, 64, True): (100, 0.5),
+  ('avif', 30, 64, True): (260, 0.8),
+  ('avif', 60, 64, True): (700, 0.95),
+  ('avif', 60, 32, True): (300, 0.6),
+}
+
+
+def make(
+  images=20, ks=(1, 2, 4, 8), seeds=(0, 1, 2), methods=None, pictures=None
+):
+  """Records whose captions get better with k, and with more bytes."""
   rng = random.Random(0)
   truths = [rng.sample(_WORDS, 12) for _ in range(images)]
   references = [
@@ -62,6 +77,11 @@ def make(images=20, ks=(1, 2, 4, 8), seeds=(0, 1, 2), methods=None):
         add(codec, name, seed, k, 256 * k + 32, right)
   full = {**feature, 'quantizer': 'identity', 'dtype': 'float16'}
   add(full, 'identity', 0, 256, 65536, 0.99)
+  for (kind, quality, size, strip), (count, right) in (pictures or {}).items():
+    codec = {'codec': 'image', 'kind': kind, 'quality': quality}
+    codec |= {'size': size, 'strip': strip}
+    name = f'{kind}(quality={quality},size={size},strip={strip})'
+    add(codec, name, 0, 256, count, right)
   for kind in ('zeroed', 'mean', 'shuffled'):
     blind = {'codec': 'blind', 'split': 'encoder', 'kind': kind}
     add(blind, f'blind({kind})', 0, 0, 0, 0.3)

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 
+import jaxtyping
 from PIL import Image
 import pytest
 
@@ -78,19 +79,65 @@ def test_caption(launch, tmp_path):
   path = tmp_path / 'picture.png'
   image = Image.fromarray(data.scenes('test')[0].image)
   image.resize((300, 200)).save(path)
-  done = launch(
-    'caption',
+  flags = (
     f'--image={path}',
     f'--model={standin.folder()}',
     '--k=4',
     '--max_tokens=4',
     '--method=random(rebuild=keep)',
   )
+  done = launch('caption', *flags, '--coding=fixed')
   assert done.returncode == 0, done.stderr
-  assert 'random(k=4,rebuild=keep)' in done.stdout
+  assert 'random(k=4,rebuild=keep)\n' in done.stdout
   # 64 bits of mask and 4 vectors of 16 numbers of two bytes.
   assert '141 (header 5, mask 8, vectors/x 128)' in done.stdout
   assert '4 of 64 (6.2%)' in done.stdout
+  best = launch('caption', *flags)
+  assert best.returncode == 0, best.stderr
+  said = best.stdout[best.stdout.index('random(k=4,rebuild=keep)/best\n') :]
+  # Which 4 of 64 is 20 bits.
+  total, mask = re.search(r'(\d+) \(header \d, mask (\d+), ', said).groups()
+  assert int(total) < 141
+  assert 3 <= int(mask) <= 5
+  captions = [re.findall('caption .*', d.stdout) for d in (done, best)]
+  assert captions[0] == captions[1]
+
+
+def test_caption_of_a_file(launch, tmp_path):
+  path = tmp_path / 'picture.png'
+  Image.fromarray(data.scenes('test')[0].image).save(path)
+  done = launch(
+    'caption',
+    f'--image={path}',
+    f'--model={standin.folder()}',
+    '--codec=webp(quality=30,size=32,strip=true)',
+    '--max_tokens=4',
+  )
+  assert done.returncode == 0, done.stderr
+  said = done.stdout[done.stdout.index('webp(quality=30,size=32,strip=true)') :]
+  assert '64 of 64 (100.0%)' in said
+  assert re.search(r'bytes +\d+ \(header [12], pixels \d+\)', said)
+
+
+def test_a_book_says_how_it_was_made(launch, tmp_path):
+  done = launch(
+    'train_codebook',
+    '--config=configs/codebook.py:mode=smoke',
+    f'--config.model={standin.folder()}',
+    '--config.kind=shared',
+    '--config.metric=plain',
+    f'--workdir={tmp_path}',
+  )
+  assert done.returncode == 0, done.stderr
+  names = 'book.safetensors config.json summary.json vectors.npy'
+  assert names in done.stdout
+  config = json.loads((tmp_path / 'config.json').read_text())
+  assert config['kind'] == 'shared'
+  summary = json.loads((tmp_path / 'summary.json').read_text())
+  assert summary['settings'] == config
+  assert summary['made_with']['versions']['jax']
+  assert summary['fingerprint'] in done.stdout
+  assert summary['notes']['size'] == '4'
 
 
 @pytest.mark.parametrize(
@@ -115,7 +162,8 @@ def test_mistakes_are_told_in_a_line(launch, script, flags, said, tmp_path):
 
 
 def test_every_field_is_read():
-  source = (ROOT / 'collab_jax/experiment.py').read_text()
+  files = (ROOT / 'collab_jax/experiment').glob('*.py')
+  source = ''.join(path.read_text() for path in files)
   read = set(re.findall(r'(?:config|fields)\.(\w+)', source))
   read |= set(
     re.findall(r"'(\w+)'", re.search(r'for n in \((.*)\)', source)[1])
@@ -132,9 +180,56 @@ def test_modes_make_codecs(mode):
   assert len(experiment.make_data(config)) == config.limit
 
 
+def test_codecs_beside_methods():
+  config = tradeoff.get_config('mode=smoke')
+  config.codecs = (
+    'jpeg(quality=9,size=64)',
+    'avif(strip=true)',
+    'top_norm(k=3)',
+  )
+  made = experiment.make_codecs(config, STUB)
+  assert [codec.name for codec in made[-3:]] == [
+    'jpeg(quality=9)',
+    'avif(quality=75,strip=true)',
+    'top_norm(k=3)',
+  ]
+  config.model = str(standin.folder())
+  experiment.check(config)
+
+
+@pytest.mark.parametrize(
+  ('text', 'said'),
+  [
+    ('jpg(quality=3)', "codec: got 'jpg'; did you mean 'jpeg'"),
+    ('kmean(k=3)', "codec: got 'kmean'; did you mean 'kmeans'"),
+    ('webp(qualty=3)', "webp: it has no setting 'qualty'; did you mean 'qual"),
+    ('webp(quality=300)', 'quality: got 300, expected a whole number from 0'),
+    ('webp(quality=fine)', "quality: got 'fine'"),
+    ('webp(size=65)', 'size: got 65 px, expected at most the 64 px'),
+    ('webp(chroma=444)', 'chroma: got 444, expected 420 for webp'),
+    ('webp(strip=maybe)', "strip: got 'maybe', expected true or false"),
+    ('webp(kind=jpeg)', "webp: it has no setting 'kind'"),
+    ('webp(', "codec: got 'webp\\(', expected 'name'"),
+    ('kmeans(k=300)', 'k = 300 vectors cannot be sent'),
+    ('jpeg(quality=8,size=64)', r'jpeg\(quality=8\) is there twice'),
+  ],
+)
+def test_other_codecs_are_refused_before_work_begins(text, said):
+  config = tradeoff.get_config('mode=smoke')
+  config.model = str(standin.folder())
+  config.codecs = ('jpeg(quality=8)', text)
+  # As it is for a user, whose signatures are not checked.
+  jaxtyping.config.update('jaxtyping_disable', True)
+  try:
+    with pytest.raises(ValueError, match=said):
+      experiment.check(config)
+  finally:
+    jaxtyping.config.update('jaxtyping_disable', False)
+
+
 # As much of a model as a codec needs before it runs.
 STUB = paligemma.Model(
-  params={},
+  params={'img': {'head': {}}},
   config=paligemma.Config.from_dict({**standin.CONFIG, 'patch_size': 4}),
 )
 

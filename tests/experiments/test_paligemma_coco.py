@@ -14,8 +14,8 @@ import time
 
 import pytest
 
+from collab_jax import checkpoints, evaluation, experiment, sweeps
 from collab_jax import config as config_lib
-from collab_jax import evaluation, experiment, sweeps
 from collab_jax.evaluation import records as files
 from collab_jax.models import zoo
 from configs import paligemma_coco, tradeoff
@@ -228,7 +228,7 @@ def test_a_released_name_with_its_path(folders, monkeypatch, tmp_path):
   ):
     experiment.load_model(config)
   config.model_path = str(folders / 'npz' / 'pt_224.npz')
-  small = experiment.checkpoints.config_of(folders / 'npz')
+  small = checkpoints.config_of(folders / 'npz')
   card = dataclasses.replace(zoo.card(PUBLISHED), config=small)
   monkeypatch.setattr(zoo, 'card', lambda name: {PUBLISHED: card}[name])
   with pytest.raises(

@@ -20,6 +20,8 @@ SMOKE = '--config=configs/tradeoff.py:mode=smoke'
     (['--k=300'], 'k = 300 vectors cannot be sent of n = 64; choose k <= 64'),
     (['--method=kmean'], "Did you mean 'kmeans'?"),
     (['--k=8'], 'none.png'),
+    (['--codec=webp', '--k=300'], 'k: is given beside codec, which says all'),
+    (['--codec=pool(k=4)', '--method=pool'], 'method: is given beside codec'),
   ],
 )
 def test_caption_refuses_before_it_loads(launch, tmp_path, flags, said):

@@ -95,6 +95,26 @@ def test_a_book_is_for_one_models_features(tmp_path):
     books.check(quantizer, books.Features('abc', 'head'))
 
 
+def test_a_book_that_is_not_read_does_not_count():
+  for name in ('scalar', 'kmeans(k=4,centroids=scalar(bits=4))'):
+    assert books.of(quantizers.make(name)) == []
+    assert books.check(quantizers.make(name), books.Features('x', 'head')) == {}
+  read = quantizers.make('kmeans(k=4,centroids=scalar(scales=book))')
+  assert books.of(read) == ['tiny/centroids']
+
+
+def test_without_the_names_of_books():
+  made = quantizers.make(
+    'merge(k=3,centroids=pca(dims=2,vectors=ecsq(step=2.0,book=b),book=a))'
+  )
+  assert quantizers.name(books.unnamed(made)) == (
+    'merge(k=3,centroids=pca(dims=2,vectors=ecsq(step=2.0)))'
+  )
+  assert quantizers.name(made).count('book=') == 2
+  plain = quantizers.KMeans(4, centroids=quantizers.Scalar(3))
+  assert books.unnamed(plain) == plain
+
+
 def test_widths_that_do_not_fit_are_refused():
   for name in ('pca', 'residual_vq', 'shared_vq', 'product_vq'):
     with pytest.raises(books.BookError, match='width 128, these have 64'):

@@ -119,6 +119,14 @@ def test_trains_a_book_that_its_quantizer_reads(tmp_path, model, kind):
   assert error < np.var(np.asarray(edge.features(images)), axis=(0, 1)).mean()
   assert books.load(name).fingerprint == book.fingerprint
   assert book.notes['data'] == 'scenes/train, 4 pictures'
+  assert (book.notes['model'], book.notes['kind']) == ('tiny', kind)
+  told = {'ridge', 'prompt', 'text_length', 'size', 'stages', 'groups'}
+  assert {n: v for n, v in book.notes.items() if n in told} == {
+    'linear': {'ridge': '0.3', 'prompt': 'caption en', 'text_length': '40'},
+    'residual': {'size': '4', 'stages': '2'},
+    'product': {'size': '4', 'groups': '2'},
+    'shared': {'size': '4'},
+  }[kind]
   with pytest.raises(books.BookError, match='split encoder'):
     collab_jax.FeatureCodec(model, quantizer, split='head')
 
@@ -145,8 +153,11 @@ def test_the_heads_metric_is_its_kernel(model):
 
 def test_every_field_is_read():
   root = _CONFIG.parents[1] / 'collab_jax'
-  paths = [root / 'experiment.py', *(root / 'training').glob('*.py')]
-  source = ''.join(path.read_text() for path in paths)
+  source = ''.join(
+    path.read_text()
+    for folder in ('experiment', 'training')
+    for path in (root / folder).glob('*.py')
+  )
   read = set(re.findall(r'(?:config|fields)\.(\w+)', source))
   assert set(_config()) - read == set()
 

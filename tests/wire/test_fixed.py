@@ -36,7 +36,7 @@ def test_sizes_of_symbols(alphabet, count, size):
   top = {'a': np.full(count, alphabet - 1, np.int32)}
   data = session.pack(top)
   assert session.sizes(data) == {'header': HEADER, 'a': size}
-  assert len(data) == HEADER + size
+  assert len(data) == session.length == HEADER + size
   assert drawing.same(top, session.unpack(data))
 
 

@@ -170,6 +170,33 @@ def test_messages_of_another_codec_are_told(codec, model, images):
   assert half.session.digest == codec.session.digest
 
 
+def test_a_quantizer_that_reads_no_book_fits_any_model(model, images):
+  method = quantizers.KMeans(4, centroids=quantizers.Scalar(4))
+  codec = codecs.FeatureCodec(model, method, split='head')
+  assert codec.decode(codec.encode(images, KEY)).x.shape == (5, 64, 24)
+
+
+def test_equal_books_in_other_places_are_one_session(model, tmp_path):
+  shared = np.random.default_rng(0).normal(size=(2, 1, 8, 16))
+  ends = []
+  for place, values in (('a', 0), ('b', 0), ('c', 1)):
+    path = str(tmp_path / f'{place}.safetensors')
+    arrays = {
+      'codes': shared[values].astype(np.float16),
+      'counts': np.ones((1, 8), np.int32),
+    }
+    quantizers.books.save(path, arrays, kind='codebook', width=16)
+    inner = quantizers.SharedVQ(8, path)
+    method = quantizers.KMeans(4, centroids=inner)
+    ends.append(codecs.FeatureCodec(model, method))
+  edge, server, other = (end.session for end in ends)
+  assert edge.digest == server.digest
+  assert edge.differences(server.to_json()) == []
+  assert other.digest != edge.digest
+  assert 'spec.params' in other.differences(edge.to_json())[0]
+  assert ends[0].name != ends[1].name
+
+
 @pytest.mark.parametrize('m', [5, 40])
 def test_captions_do_not_depend_on_padding(model, m):
   captioner = captioning.Captioner(model, max_tokens=6)

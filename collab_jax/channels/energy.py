@@ -1,0 +1,64 @@
+"""What a caption costs in time, and the edge device in energy."""
+
+import dataclasses
+from typing import NamedTuple
+
+from collab_jax.channels import base
+
+
+class Cost(NamedTuple):
+  """Of one picture.
+
+  Attributes:
+    seconds: From the picture to the caption.
+    joules: That the edge device spends.
+  """
+
+  seconds: float
+  joules: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Budget:
+  """The edge device's powers, and how its speed and the server's are scaled.
+
+  seconds = edge * compute + link + server * serve
+  joules  = edge_watts * edge * compute + radio_watts * airtime
+            + idle_watts * (link + server * serve)
+
+  where compute (encoder and quantizer) and serve (rebuilding and caption) are
+  seconds measured on the machine of the evaluation, link is the time until the
+  message was there, and airtime how long the radio sent; both hold the
+  retransmissions.
+
+  Attributes:
+    edge: Seconds of the edge device per second measured.
+    server: The same of the server.
+    edge_watts: Power while the edge device computes.
+    radio_watts: Power while it sends.
+    idle_watts: Power while it waits.
+  """
+
+  edge: float | int = 1.0
+  server: float | int = 1.0
+  edge_watts: float | int = 5.0
+  radio_watts: float | int = 1.0
+  idle_watts: float | int = 0.0
+
+  def __post_init__(self):
+    for field in dataclasses.fields(self):
+      value = getattr(self, field.name)
+      base.check_range(field.name, value, 0.0, float('inf'))
+
+  def cost(
+    self,
+    compute: float | int,
+    link: float | int,
+    airtime: float | int,
+    serve: float | int,
+  ) -> Cost:
+    """Adds up, in seconds and joules; see the class for the formula."""
+    compute, serve = self.edge * compute, self.server * serve
+    joules = self.edge_watts * compute + self.radio_watts * airtime
+    joules += self.idle_watts * (link + serve)
+    return Cost(compute + link + serve, joules)

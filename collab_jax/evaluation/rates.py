@@ -1,0 +1,220 @@
+"""Bytes against scores: families of codecs, fronts, savings at equal score."""
+
+from collections.abc import Mapping, Sequence
+import re
+from typing import Any
+
+import numpy as np
+
+from collab_jax import metrics, quantizers
+from collab_jax.evaluation import series, summary
+
+Row = Mapping[str, Any]
+
+FEATURES, PICTURES = 'all features', 'all image codecs'
+
+# How quantizers are called in figures; others go by their own names.
+_NAMES = {
+  'ecsq': 'ECSQ',
+  'fsq': 'FSQ',
+  'identity': '16 bits',
+  'kmeans': 'k-means',
+  'merge': 'merging',
+  'pca': 'PCA',
+  'product_vq': 'product VQ',
+  'residual_vq': 'residual VQ',
+  'shared_vq': 'shared VQ',
+}
+_NUMBER = re.compile(r'\w+=-?\d[\d.e+-]*,?')
+# An interval needs this share of the draws: in others the curves may part.
+_ENOUGH = 0.95
+
+
+def family(row: Row) -> str:
+  """What kind of codec a row is, whatever its numbers: 'merging + PCA'."""
+  if series.is_picture(row):
+    return series.label(row).split()[0]
+  label = series.label(row)
+  if series.is_plain(row) and not label.endswith(')'):
+    return label
+  # Split and coding stand behind the quantizer, as in 'pool(k=8)@head/best'.
+  own = re.sub(r'(@\w+)?(/\w+)?$', '', row['name'])
+  parts = re.split('[(),]+', _NUMBER.sub('', own))
+  start = '++' if 'init=++' in parts else ''
+  names = []
+  for part in parts:
+    name = part.rpartition('=')[2]
+    if name in quantizers.NAMES or ':' in name:
+      short = name.rpartition(':')[2]
+      names.append(_NAMES.get(short, short.replace('_', ' ')))
+  return ' + '.join([names[0] + start, *names[1:]]) if names else row['name']
+
+
+def families(rows: Sequence[Row]) -> dict[str, list[Row]]:
+  """Groups codecs that differ in numbers only.
+
+  Args:
+    rows: From `summarize`.
+
+  Returns:
+    Rows by family, each sorted by bytes; blind rows are left out.
+  """
+  found: dict[str, list[Row]] = {}
+  for row in sorted(rows, key=lambda row: row['bytes']):
+    if not series.is_blind(row):
+      found.setdefault(family(row), []).append(row)
+  return found
+
+
+def front(rows: Sequence[Row], y: str = 'bleu4') -> list[Row]:
+  """The rows that no other one beats, by rising bytes.
+
+  Args:
+    rows: From `summarize`, at least one.
+    y: Column of the score.
+
+  Returns:
+    Those of the Pareto front.
+  """
+  chosen = metrics.pareto_front(
+    [row['bytes'] for row in rows], [row[y] for row in rows]
+  )
+  return [rows[i] for i in chosen]
+
+
+def split(rows: Sequence[Row]) -> tuple[list[Row], list[Row]]:
+  """Rows of features, and of pictures; blind ones are neither."""
+  seen = [row for row in rows if not series.is_blind(row)]
+  features = [row for row in seen if not series.is_picture(row)]
+  return features, [row for row in seen if series.is_picture(row)]
+
+
+def cheapest(rows: Sequence[Row], score: float) -> Row | None:
+  """The row of fewest bytes that reaches a BLEU-4."""
+  enough = [row for row in rows if row['bleu4'] >= score]
+  return min(enough, key=lambda row: row['bytes'], default=None)
+
+
+def savings(
+  records: Sequence[Mapping[str, Any]],
+  *,
+  method: str = 'pchip',
+  resamples: int = 1000,
+  level: float = 0.95,
+  seed: int = 0,
+) -> list[dict[str, Any]]:
+  """Bjontegaard delta rates of log bytes at equal BLEU-4.
+
+  Of every curve the Pareto front is taken first. The anchor is the front of
+  all image codecs: their best at every score. The interval draws the images
+  again: in every draw all codecs are scored on the same images, and fronts and
+  delta rates are made anew.
+
+  Args:
+    records: From `evaluate` or `read_records`.
+    method: Of `metrics.bd_rate`.
+    resamples: Draws of the bootstrap.
+    level: Part of the draws an interval holds.
+    seed: Seed of the draws.
+
+  Returns:
+    {'curve', 'anchor', 'bd_rate' (-0.75: a quarter of the bytes), 'low',
+    'high', 'scores' (the lowest and highest BLEU-4 that both have), 'points'
+    (of the curve's front)}: all features first, then each family of features,
+    then all features against each kind of image codec. What cannot be compared
+    has None, and 'why'.
+
+  Raises:
+    ValueError: There are no records, or a setting of the draws is out of range.
+  """
+  summary.check_draws(resamples, level, seed)
+  drawn = _drawn(records, resamples, seed)
+  features, pictures = split([point['row'] for point in drawn.values()])
+  if not (features and pictures):
+    return []
+  groups = families([*features, *pictures])
+  pairs = [(FEATURES, features, PICTURES, pictures)]
+  pairs += [
+    (name, rows, PICTURES, pictures)
+    for name, rows in groups.items()
+    if not (series.is_picture(rows[0]) or series.is_full(rows[0]))
+  ]
+  pairs += [
+    (FEATURES, features, name, rows)
+    for name, rows in groups.items()
+    if series.is_picture(rows[0])
+  ]
+  fronts: dict[tuple[str, int], tuple[np.ndarray, np.ndarray]] = {}
+
+  def curve(name, rows, draw):
+    if (name, draw) not in fronts:
+      points = [drawn[row['name']] for row in rows]
+      x = np.array([point['bytes'][draw] for point in points])
+      y = np.array([point['bleu4'][draw] for point in points])
+      chosen = metrics.pareto_front(x, y)
+      fronts[name, draw] = x[chosen], y[chosen]
+    return fronts[name, draw]
+
+  def saved(name, rows, anchor, others, draw):
+    return metrics.bd_rate(
+      *curve(anchor, others, draw), *curve(name, rows, draw), method
+    )
+
+  found = []
+  for pair in pairs:
+    name, rows, anchor, others = pair
+    made = {'curve': name, 'anchor': anchor, 'bd_rate': None}
+    try:
+      made['bd_rate'] = saved(*pair, 0)
+    except ValueError as error:
+      found.append(made | {'why': str(error)})
+      continue
+    draws = []
+    for draw in range(1, resamples + 1):
+      try:
+        draws.append(saved(*pair, draw))
+      except ValueError:  # The fronts of this draw share no score.
+        continue
+    low, high = None, None
+    if len(draws) >= _ENOUGH * resamples:
+      low, high = metrics.interval(np.array(draws), level)
+    scores = (curve(anchor, others, 0)[1], curve(name, rows, 0)[1])
+    made |= {'low': low, 'high': high, 'scores': metrics.overlap(*scores)}
+    found.append(made | {'points': len(scores[1])})
+  return found
+
+
+def _drawn(records, resamples: int, seed: int) -> dict[str, dict[str, Any]]:
+  """Bytes and BLEU-4 of each codec: of all images, then of every draw."""
+  groups: dict[str, list[Any]] = {}
+  for record in records:
+    if not series.is_blind(record):
+      groups.setdefault(record['name'], []).append(record)
+  grids = {name: summary.grid_of(group) for name, group in groups.items()}
+  shared = set.intersection(
+    *({image[0]['image_id'] for image in grid} for grid in grids.values())
+  )
+  if not shared:
+    raise ValueError(
+      'the codecs have no picture in common; finish the evaluation first'
+    )
+  scores = summary.Scores(records)
+  found = {}
+  for name, grid in grids.items():
+    grid = [image for image in grid if image[0]['image_id'] in shared]
+    flat = [record for image in grid for record in image]
+    shape = len(grid), len(grid[0])
+    bleu = scores.of(flat)['bleu'].reshape(*shape, -1)
+    sizes = [record['total_bytes'] for record in flat]
+    size = metrics.mean_stats(np.reshape(sizes, shape).astype(float))
+    made: dict[str, Any] = {}
+    for key, stats, fn in (
+      ('bleu4', bleu, metrics.bleu4),
+      ('bytes', size, metrics.mean),
+    ):
+      whole = np.mean(fn(stats.sum(0)))
+      draws = metrics.drawn_scores(stats, fn, resamples, seed)
+      made[key] = np.concatenate([[whole], draws])
+    row = {'name': name, 'codec': flat[0]['codec'], 'bytes': made['bytes'][0]}
+    found[name] = made | {'row': row}
+  return found

@@ -1,0 +1,61 @@
+"""The paper's experiment, from a config to files: what the launchers call."""
+
+from collab_jax.experiment.links import (
+  check_links,
+  evaluate_links,
+  make_links,
+  report_links,
+)
+from collab_jax.experiment.rate import check_rate, make_link, report_rate
+from collab_jax.experiment.runs import (
+  draw_fig2,
+  evaluate,
+  headline,
+  launched,
+  listing,
+  report,
+  write_json,
+)
+from collab_jax.experiment.settings import (
+  check,
+  check_codec,
+  load_model,
+  make_captioner,
+  make_codec,
+  make_codecs,
+  make_data,
+  make_mesh,
+  make_method,
+  make_quantizers,
+  parse_codec,
+  parse_method,
+)
+
+__all__ = [
+  'check',
+  'check_codec',
+  'check_links',
+  'check_rate',
+  'draw_fig2',
+  'evaluate',
+  'evaluate_links',
+  'headline',
+  'launched',
+  'listing',
+  'load_model',
+  'make_captioner',
+  'make_codec',
+  'make_codecs',
+  'make_data',
+  'make_link',
+  'make_links',
+  'make_mesh',
+  'make_method',
+  'make_quantizers',
+  'parse_codec',
+  'parse_method',
+  'report',
+  'report_links',
+  'report_rate',
+  'write_json',
+]

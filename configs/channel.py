@@ -1,0 +1,114 @@
+"""Captions over channels: packets that get lost, and radio links.
+
+Modes: `tiny` (500 generated scenes) and `smoke` (seconds, for tests).
+"""
+
+import ml_collections
+
+from collab_jax import config as config_lib
+
+MODES = ('tiny', 'smoke')
+
+_FEATURES = 'kmeans(k={},init=++,centroids=pca(dims=32,vectors=scalar(bits=4)))'
+_STUDIES = {
+  'tiny': {
+    'erasure': {
+      # About 1,100 bytes a picture; without parity or protection 490.
+      'sent': (
+        f'{_FEATURES.format(16)} | rows(parity=16)',
+        f'{_FEATURES.format(32)} | rows',
+        f'{_FEATURES.format(16)} | whole(mtu=64)',
+        'jpeg(quality=85,strip=true) | filled(mtu=64)',
+        'webp(quality=85,strip=true) | whole(mtu=64)',
+        'jpeg(quality=15,strip=true) | whole(mtu=64,loss=0.4)',
+        'webp(quality=12,strip=true) | whole(mtu=64,loss=0.4)',
+      ),
+      # A megabit per second and 20 ms: a weak mobile link; assumed.
+      'channel': 'erasure(p={},rate=1e6,delay=0.02)',
+      'values': (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7),
+    },
+    'radio': {
+      # About 450 bytes a picture; analog takes half of their time on the air.
+      'sent': (
+        f'{_FEATURES.format(16)} | whole',
+        'kmeans(k=16,init=++,centroids=pca(dims=32)) | analog',
+        'jpeg(quality=35,strip=true) | whole',
+        'webp(quality=40,strip=true) | whole',
+      ),
+      # A million symbols per second; assumed.
+      'channel': 'physical(snr={},modulation=qpsk,code=1/2,symbol_rate=1e6)',
+      'values': (-2.0, 0.0, 1.0, 2.0, 3.0, 4.0, 6.0, 10.0),
+    },
+  },
+  'smoke': {
+    'erasure': {
+      'sent': (
+        'kmeans(k=4) | rows(parity=4)',
+        'jpeg(quality=20,strip=true) | filled(mtu=100)',
+      ),
+      'channel': 'erasure(p={},rate=1e6,delay=0.02)',
+      'values': (0.0, 0.5),
+    },
+    'radio': {
+      'sent': ('kmeans(k=4) | analog', 'kmeans(k=4) | whole'),
+      'channel': 'physical(snr={},length=648)',
+      'values': (0.0, 10.0),
+    },
+  },
+}
+
+
+def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
+  """Returns the settings of a mode, `tiny` by default."""
+  mode = config_lib.parse(arg, mode=MODES)['mode']
+  config = ml_collections.ConfigDict()
+
+  # Model and data, as in configs/tradeoff.py.
+  config.model = 'tiny'
+  config.model_path = ''
+  config.tokenizer = ''
+  config.dtype = ''
+  config.res = 0
+  config.data = 'scenes'
+  config.data_dir = ''
+  config.preprocess = 'hf_bicubic'
+  config.data_split = 'test'
+  config.limit = 500
+  config.split = 'encoder'
+
+  # Studies by name. Each crosses all of `sent`, 'codec | transport', with
+  # `channel` at each of `values`, which take the place of the braces.
+  config.studies = ml_collections.ConfigDict(_STUDIES[mode])
+  config.seeds = (0,)
+  config.full = True  # All vectors, as they are: what 100% means.
+  config.blind = ('mean',)
+
+  config.prompt = 'caption en'
+  config.max_tokens = 34
+  config.decoding = 'greedy'
+  config.batch_size = 64
+  config.workers = 2
+  config.mesh = ml_collections.ConfigDict({'data': 1, 'model': 1})
+
+  # Powers and speeds behind latency and energy, see docs/channels.md; all
+  # assumed: seconds are those of this machine, a small edge computer takes
+  # about 5 W at work and 1 W idle, and a radio amplifier 1 W.
+  config.budget = ml_collections.ConfigDict(
+    {
+      'edge': 1.0,
+      'server': 1.0,
+      'edge_watts': 5.0,
+      'radio_watts': 1.0,
+      'idle_watts': 1.0,
+    }
+  )
+  config.resamples = 1000
+  config.level = 0.95
+  config.seed = 0
+
+  if mode == 'smoke':
+    config.limit = 6
+    config.max_tokens = 4
+    config.batch_size = 4
+    config.resamples = 20
+  return config

@@ -1,0 +1,153 @@
+"""Captions against bytes: features beside JPEG, WebP and AVIF.
+
+Modes: `tiny` (500 generated scenes), `dense` (the same with 6 to 10 objects a
+scene) and `smoke` (seconds, for tests). docs/rate.md says what is measured.
+"""
+
+import ml_collections
+
+from collab_jax import config as config_lib
+
+MODES = ('tiny', 'dense', 'smoke')
+
+# Qualities by kind, chroma and size in pixels, None for the model's own: files
+# without what both ends know, then files as they are.
+_STRIPPED = {
+  ('avif', 444, None): (1, 3, 5, 8, 12, 16, 20, 25, 30, 35, 42, 50, 60, 75, 90),
+  ('avif', 444, 48): (1, 8, 15, 25, 35),
+  ('avif', 444, 32): (1, 8, 15, 25),
+  ('avif', 444, 16): (1, 8),
+  ('avif', 420, None): (1, 8, 20, 35, 50, 70),
+  ('avif', 420, 32): (1, 8),
+  ('avif', 420, 16): (1, 8),
+  ('webp', 420, None): (0, 2, 10, 30, 60, 85, 95),
+  ('webp', 420, 48): (2, 10),
+  ('webp', 420, 32): (2, 10),
+  ('jpeg', 444, None): (2, 5, 10, 20, 30, 50, 75, 90),
+  ('jpeg', 444, 48): (10, 30),
+  ('jpeg', 444, 32): (10, 30),
+  ('jpeg', 420, None): (5, 20, 50, 75),
+  ('jpeg', 420, 32): (2, 5, 10),
+  ('jpeg', 420, 16): (2, 5, 10),
+}
+_WHOLE = {
+  ('avif', 444, None): (5, 16, 30, 60),
+  ('webp', 420, None): (0, 10, 30, 60, 85),
+  ('jpeg', 420, None): (10, 20, 30, 50, 75, 90),
+  ('jpeg', 444, None): (20, 50, 75),
+}
+# Trained on no test scene: docs/quantizers.md has the commands of the books.
+_MERGED = 'merge(k={},smooth={},centroids=pca(dims=128,vectors=ecsq({})))'
+_FEATURES = (
+  _MERGED.format(2, 2, 'step=2.0,weight=0'),
+  _MERGED.format(3, 2, 'step=1.4,weight=0'),
+  'merge(k=4,smooth=2,centroids=pca(dims=128,vectors=ecsq))',
+  _MERGED.format(5, 2, 'step=1.3,weight=0.05'),
+  'merge(k=5,smooth=2,centroids=pca(dims=128,vectors=ecsq))',
+  'merge(k=6,smooth=2,centroids=pca(dims=128,vectors=ecsq))',
+  _MERGED.format(6, 2, 'step=0.7'),
+  _MERGED.format(8, 1, 'step=0.6'),
+  _MERGED.format(12, 0, 'step=0.4'),
+  _MERGED.format(16, 0, 'step=0.25'),
+  'merge(k=4)',
+  'merge(k=6)',
+  'merge(k=8)',
+  'kmeans(k=12,init=++,centroids=pca(dims=128,vectors=ecsq))',
+  'kmeans(k=8,init=++,centroids=pca(dims=32,vectors=scalar(bits=4)))',
+  'merge(k=6,smooth=2,centroids=pca(dims=32,vectors=scalar(bits=4,scales=book)))',
+  'merge(k=6,smooth=2,centroids=pca(dims=16,vectors=fsq(levels=5)))',
+  'merge(k=6,smooth=2,centroids=product_vq)',
+  'merge(k=6,smooth=2,centroids=residual_vq)',
+  'shared_vq',
+)
+
+
+def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
+  """Returns the settings of a mode, `tiny` by default."""
+  mode = config_lib.parse(arg, mode=MODES)['mode']
+  config = ml_collections.ConfigDict()
+
+  # Model and data, as in configs/tradeoff.py.
+  config.model = 'tiny'
+  config.model_path = ''
+  config.tokenizer = ''
+  config.dtype = ''
+  config.res = 0
+  config.data = 'scenes'
+  config.data_dir = ''
+  config.preprocess = 'hf_bicubic'
+  config.data_split = 'dense' if mode == 'dense' else 'test'
+  config.limit = 500  # The first so many pictures.
+  config.split = 'encoder'
+  config.coding = 'best'  # The smallest messages, see docs/wire.md.
+
+  # As the paper sends them: k centroids in 16 bits, and indices.
+  config.methods = ('kmeans(init=++)', 'kmeans(init=random)')
+  config.ks = (1, 2, 4, 8, 16, 32)
+  # What else is sent of features; then of pictures.
+  config.codecs = (*_FEATURES, *_pictures())
+  config.seeds = (0, 1, 2)
+  config.full = True  # All vectors, as they are: what 100% means.
+  config.blind = ('zeroed', 'mean', 'shuffled')
+
+  config.prompt = 'caption en'
+  config.max_tokens = 34
+  config.decoding = 'greedy'
+  config.batch_size = 64
+  config.workers = 1  # More are faster, and make each caption's seconds longer.
+  config.mesh = ml_collections.ConfigDict({'data': 1, 'model': 1})
+
+  config.resamples = 1000
+  config.level = 0.95  # Of the confidence intervals.
+  config.seed = 0  # Of the resampling.
+
+  # Interpolation of the delta rates: 'pchip', 'cubic' or 'akima'.
+  config.bd = 'pchip'
+  # Shares of the BLEU-4 of all vectors, at which codecs are compared closely.
+  config.levels = (0.9, 0.95)
+  # Latency, docs/rate.md: factor * seconds + 8 * (bytes + overhead) / rate.
+  config.link = ml_collections.ConfigDict(
+    {
+      'rates_kbps': (50, 100, 250, 500, 1000, 2500, 5000, 10000),
+      'overhead_bytes': 0,  # Of other layers, per message.
+      'delay_ms': 0.0,
+      'edge_factor': 1.0,  # Slower than where it is measured by so much.
+      'server_factor': 1.0,
+    }
+  )
+
+  if mode == 'smoke':
+    config.limit = 6
+    config.methods = ('kmeans(init=random)',)
+    config.ks = (2, 8)
+    config.codecs = (
+      'avif(quality=8,strip=true)',
+      'avif(quality=60,strip=true)',
+      'jpeg(quality=10,size=32)',
+      'jpeg(quality=60)',
+    )
+    config.seeds = (0, 1)
+    config.max_tokens = 4
+    config.batch_size = 4
+    config.resamples = 20
+  return config
+
+
+def sweep(add, config):
+  """One work unit per method, one for codecs, one for the rest."""
+  add(methods=(), codecs=())
+  add(methods=(), full=False, blind=())
+  for method in config.methods:
+    add(methods=(method,), codecs=(), full=False, blind=())
+
+
+def _pictures() -> list[str]:
+  """All image codecs, as a config has them."""
+  found = []
+  for table, strip in ((_STRIPPED, True), (_WHOLE, False)):
+    for (kind, chroma, size), qualities in table.items():
+      rest = f',size={size}' if size else ''
+      rest += ',strip=true' if strip else ''
+      rest += f',chroma={chroma}' if chroma != 420 else ''
+      found += [f'{kind}(quality={q}{rest})' for q in qualities]
+  return found

@@ -1,0 +1,33 @@
+r"""Captions over channels that lose packets, and over radio links.
+
+python experiments/channel.py --config=configs/channel.py:mode=tiny \
+    --config.limit=100 --workdir=runs/channel
+
+Started again, it goes on where it was stopped.
+"""
+
+from pathlib import Path
+
+from absl import app, flags
+
+from collab_jax import config as config_lib
+from collab_jax import experiment
+
+_CONFIG = config_lib.define('configs/channel.py')
+_WORKDIR = flags.DEFINE_string('workdir', 'runs/channel', 'Where to write.')
+
+
+def main(argv):
+  """Evaluates, then prints the tables and where everything is."""
+  if argv[1:]:
+    raise app.UsageError(f'unexpected arguments: {argv[1:]}')
+  with experiment.launched():
+    workdir, config = Path(_WORKDIR.value), _CONFIG.value
+    records = experiment.evaluate_links(config, workdir / 'records.jsonl')
+    experiment.write_json(workdir / 'config.json', config.to_dict())
+    print(experiment.report_links(records, workdir, config))
+    print(f'\n{workdir}: {experiment.listing(workdir)}')
+
+
+if __name__ == '__main__':
+  app.run(main)

@@ -1,0 +1,38 @@
+r"""Captions against bytes, features beside image codecs: `make rate`.
+
+python experiments/rate.py --config=configs/rate.py:mode=tiny \
+    --config.limit=100 --workdir=runs/rate
+
+Started again, it goes on where it was stopped, and draws the figures anew.
+"""
+
+from pathlib import Path
+import time
+
+from absl import app, flags
+
+from collab_jax import config as config_lib
+from collab_jax import experiment
+
+_CONFIG = config_lib.define('configs/rate.py')
+_WORKDIR = flags.DEFINE_string('workdir', 'runs/rate', 'Where to write.')
+
+
+def main(argv):
+  """Evaluates, draws, and prints what came out."""
+  if argv[1:]:
+    raise app.UsageError(f'unexpected arguments: {argv[1:]}')
+  with experiment.launched():
+    start = time.perf_counter()
+    workdir, config = Path(_WORKDIR.value), _CONFIG.value
+    experiment.check_rate(config)
+    print(experiment.headline(config), flush=True)
+    records = experiment.evaluate(config, workdir / 'records.jsonl')
+    experiment.write_json(workdir / 'config.json', config.to_dict())
+    print('', experiment.report_rate(records, workdir, config), '', sep='\n')
+    print(f'{workdir}: {experiment.listing(workdir)}')
+    print(f'{len(records):,} captions, {time.perf_counter() - start:.0f} s')
+
+
+if __name__ == '__main__':
+  app.run(main)

@@ -1,0 +1,125 @@
+"""Captions over channels, from a config to figures."""
+
+from pathlib import Path
+import re
+
+import pytest
+
+from collab_jax import channels, evaluation, experiment, plots
+from collab_jax.experiment import links
+from configs import channel
+from tests import standin
+
+ROOT = Path(__file__).parents[2]
+SMOKE = '--config=configs/channel.py:mode=smoke'
+
+
+@pytest.fixture(scope='module')
+def run(launch, tmp_path_factory):
+  workdir = tmp_path_factory.mktemp('channel')
+  model = f'--config.model={standin.folder()}'
+  return launch('channel', SMOKE, model, f'--workdir={workdir}'), workdir
+
+
+def test_from_config_to_figures(run):
+  done, workdir = run
+  assert done.returncode == 0, done.stderr
+  names = {path.name for path in workdir.iterdir()}
+  assert names >= {'channel.png', 'channel.svg', 'summary.json', 'table.txt'}
+  assert 'erasure(rate=1000000.0,delay=0.02)' in done.stdout
+  assert 'kmeans(k=4) | analog' in done.stdout
+  records = evaluation.read_records(workdir / 'records.jsonl')
+  # 6 pictures: 4 codecs at 2 values, all vectors, blind.
+  assert len(records) == 6 * (4 * 2 + 2)
+
+
+def test_curves_are_the_rows(run):
+  records = evaluation.read_records(run[1] / 'records.jsonl')
+  rows = evaluation.summarize(records, resamples=5)
+  families = evaluation.link_curves(rows)
+  assert [f.setting for f in families] == ['p', 'snr']
+  figure = plots.channel(rows)
+  assert len(figure.axes) == 2
+  for family, axes in zip(families, figure.axes, strict=True):
+    assert len(family.curves) == 2
+    drawn = {line.get_label(): line for line in axes.lines}
+    for name, curve in family.curves.items():
+      line = next(drawn[n] for n in drawn if n.startswith(f'{name}, '))
+      assert line.get_xdata().tolist() == [x for x, _ in curve]
+      assert line.get_ydata().tolist() == [row['bleu4'] for _, row in curve]
+      # Bytes say nothing of analog symbols, so time is what curves share.
+      row = curve[-1][1]
+      size = f'{row["bytes"]:,.0f} B'
+      if family.setting == 'snr':
+        size = f'{1000 * row["link"]["airtime"]:.1f} ms on air'
+      assert line.get_label() == f'{name}, {size}'
+  with pytest.raises(ValueError, match='no records of links'):
+    plots.channel([r for r in rows if 'channel' not in r['codec']])
+
+
+def test_costs_follow_the_formula(run):
+  records = evaluation.read_records(run[1] / 'records.jsonl')
+  rows = evaluation.summarize(records, resamples=5)
+  row = next(r for r in rows if '| rows(' in r['name'])
+  budget = channels.Budget(edge=2, server=3, edge_watts=7, idle_watts=0)
+  text = evaluation.link_table(rows, budget)
+  spent = row['seconds']
+  edge = 2 * sum(spent[s] for s in ('encode', 'quantize', 'pack'))
+  server = 3 * sum(spent[s] for s in ('decode', 'caption'))
+  joules = 7 * edge + row['link']['airtime']
+  line = next(
+    line
+    for line in text.split('\n')
+    if line.startswith('kmeans(k=4) | rows') and line.count('.') >= 6
+  )
+  assert line.split()[-2:] == [
+    f'{1000 * (edge + row["link"]["seconds"] + server):.1f}',
+    f'{1000 * joules:.1f}',
+  ]
+
+
+def test_a_link_of_all_vectors_is_not_what_100_percent_means():
+  row = {'codec': {'codec': 'feature', 'quantizer': 'identity'}}
+  assert evaluation.full([row]) is row
+  row['codec']['channel'] = 'erasure(p=0.4)'
+  assert evaluation.full([row]) is None
+
+
+@pytest.mark.parametrize('mode', channel.MODES)
+def test_every_mode_can_be_made(mode):
+  config = channel.get_config(f'mode={mode}')
+  links.check_links(config)
+  for study in config.studies.values():
+    assert len(links.parse_channels(study)) == len(study['values'])
+
+
+def test_every_field_is_read():
+  source = ''.join(
+    path.read_text() for path in (ROOT / 'collab_jax/experiment').glob('*.py')
+  )
+  read = set(re.findall(r'(?:config|fields)\.(\w+)', source))
+  assert set(channel.get_config()) - read == set()
+
+
+@pytest.mark.parametrize(
+  ('change', 'said'),
+  [
+    ({'sent': ('kmeans(k=4)',)}, "expected 'codec | transport'"),
+    ({'sent': ('kmeans(k=400) | rows',)}, 'k = 400 vectors cannot be sent'),
+    ({'sent': ('jpg | whole',)}, "did you mean 'jpeg'"),
+    ({'channel': 'erasure(q={})'}, "Unknown field of erasure: 'q'"),
+    ({'values': (2,)}, 'p: got 2, expected a number, 0 to 1'),
+    ({'values': ()}, 'values: got none, expected one or more'),
+    ({'sent': ()}, "sent: got none in 'erasure'"),
+    ({'sent': ('jpeg | rows',)}, 'rows: jpeg(quality=75) has no vectors'),
+    ({'sent': ('kmeans(k=4) | analog',)}, 'analog: symbols need a radio link'),
+    ({'sent': ('kmeans(k=4) | rows',)}, 'add parity, or raise failure'),
+    ({'sent': ('identity | whole(mtu=5)',)}, 'choose a larger mtu'),
+  ],
+)
+def test_mistakes_are_told_before_anything_is_loaded(change, said):
+  config = channel.get_config('mode=smoke')
+  for name, value in change.items():
+    config.studies.erasure[name] = value
+  with pytest.raises(ValueError, match=re.escape(said)):
+    experiment.check_links(config)

@@ -1,0 +1,74 @@
+"""The launcher of bytes against scores, and its config."""
+
+import json
+import re
+
+import pytest
+
+from collab_jax import evaluation, experiment, sweeps
+from configs import rate
+from tests import standin
+from tests.launching import ROOT
+
+
+def test_from_nothing_to_figures(launch, tmp_path):
+  flags = (
+    '--config=configs/rate.py:mode=smoke',
+    f'--config.model={standin.folder()}',
+    '--config.limit=3',
+    '--config.seeds=(0,)',
+    f'--workdir={tmp_path}',
+  )
+  done = launch('rate', *flags)
+  assert done.returncode == 0, done.stderr
+  names = {path.name for path in tmp_path.iterdir()}
+  figures = {'rate', 'rate_cider', 'rate_fields', 'rate_latency'}
+  assert names >= {f'{n}.{s}' for n in figures for s in ('png', 'svg')}
+  summary = json.loads((tmp_path / 'summary.json').read_text())
+  assert summary['settings']['bd'] == 'pchip'
+  assert {s['anchor'] for s in summary['bd_rate']} >= {'all image codecs'}
+  assert {line['rate_kbps'] for line in summary['latency']} >= {50, 10000}
+  records = evaluation.read_records(tmp_path / 'records.jsonl')
+  # Three pictures; two k, four files, all vectors, blind.
+  assert len(records) == 3 * (2 + 4 + 1 + 3)
+  table = (tmp_path / 'table.txt').read_text()
+  for name in {record['name'] for record in records}:
+    assert name in table
+  assert 'BD-rate of all features' in done.stdout
+
+
+@pytest.mark.parametrize('mode', rate.MODES)
+def test_modes_are_sound(mode):
+  config = rate.get_config(f'mode={mode}')
+  experiment.check_rate(config)
+  units = sweeps.work_units(config, rate.sweep)
+  assert sum((unit.methods for unit in units), ()) == config.methods
+  assert sum((tuple(unit.codecs) for unit in units), ()) == config.codecs
+  assert [unit.full for unit in units].count(True) == 1
+
+
+def test_every_field_is_read():
+  files = (ROOT / 'collab_jax/experiment').glob('*.py')
+  source = ''.join(path.read_text() for path in files)
+  read = set(re.findall(r'(?:config|fields|link)\.(\w+)', source))
+  read |= {'resamples', 'level', 'seed'}
+  config = rate.get_config()
+  assert {*config, *config.link} - read == set()
+
+
+@pytest.mark.parametrize(
+  ('field', 'value', 'said'),
+  [
+    ('bd', 'spline', "method: got 'spline', expected one of pchip"),
+    ('levels', (0.9, 95.0), 'levels: got 95.0, expected shares'),
+    ('full', False, 'full: got False'),
+    ('codecs', ('jpg',), "codec: got 'jpg'; did you mean 'jpeg'"),
+    ('link.delay_ms', -1.0, 'delay_ms: got -1'),
+    ('resamples', 0, 'resamples: got 0'),
+  ],
+)
+def test_settings_are_checked_before_work_begins(field, value, said):
+  config = rate.get_config('mode=smoke')
+  config.update_from_flattened_dict({field: value})
+  with pytest.raises(ValueError, match=said):
+    experiment.check_rate(config)
