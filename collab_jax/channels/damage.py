@@ -9,14 +9,11 @@ from collab_jax.channels import base
 
 
 @dataclasses.dataclass(frozen=True)
-class BitErrors(base.RateLimited):
-  """Flips every bit with the same probability, independently.
-
-  A binary symmetric channel: nothing is lost, and nothing tells what is
-  wrong; that is left to checksums.
+class _Chance(base.RateLimited):
+  """What happens with one probability, independently each time.
 
   Attributes:
-    p: Probability that a bit is flipped.
+    p: The probability.
   """
 
   p: float | int = 0.0
@@ -27,8 +24,20 @@ class BitErrors(base.RateLimited):
 
   @property
   def random(self) -> bool:
-    """Whether there are errors, or jitter."""
+    """Whether it may happen, or jitter."""
     return self.p > 0 or super().random
+
+
+@dataclasses.dataclass(frozen=True)
+class BitErrors(_Chance):
+  """Flips every bit with the same probability, independently.
+
+  A binary symmetric channel: nothing is lost, and nothing tells what is
+  wrong; that is left to checksums.
+
+  Attributes:
+    p: Probability that a bit is flipped.
+  """
 
   def _pass(
     self, packets: Sequence[bytes], rng: np.random.Generator
@@ -41,23 +50,12 @@ class BitErrors(base.RateLimited):
 
 
 @dataclasses.dataclass(frozen=True)
-class Erasure(base.RateLimited):
+class Erasure(_Chance):
   """Loses every packet with the same probability, independently.
 
   Attributes:
     p: Probability that a packet is lost.
   """
-
-  p: float | int = 0.0
-
-  def __post_init__(self):
-    super().__post_init__()
-    base.check_range('p', self.p, 0.0, 1.0)
-
-  @property
-  def random(self) -> bool:
-    """Whether there are losses, or jitter."""
-    return self.p > 0 or super().random
 
   def _pass(
     self, packets: Sequence[bytes], rng: np.random.Generator

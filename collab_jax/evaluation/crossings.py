@@ -1,11 +1,11 @@
 """Rows of links, as curves over what their channels differ in."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 import dataclasses
 from typing import Any, NamedTuple, cast
 
 from collab_jax import channels
-from collab_jax.evaluation import series, tables
+from collab_jax.evaluation import latency, series, tables
 
 Row = dict[str, Any]
 Curves = dict[str, list[tuple[float, Row]]]
@@ -115,9 +115,9 @@ def _costs(family: Family, budget: channels.Budget) -> list[str]:
   lines = [[*head, 'server', 'total', 'mJ edge']]
   for name, curve in family.curves.items():
     for x, row in (curve[0], curve[-1]):
-      spent, link = row['seconds'], row['link']
-      compute = _sum(spent, ('encode', 'quantize', 'pack'))
-      serve = _sum(spent, ('decode', 'caption'))
+      link = row['link']
+      compute = latency.edge_seconds(row)
+      serve = latency.server_seconds(row)
       cost = budget.cost(compute, link['seconds'], link['airtime'], serve)
       times = (
         budget.edge * compute,
@@ -137,7 +137,3 @@ def _costs(family: Family, budget: channels.Budget) -> list[str]:
         ]
       )
   return ['time and energy of a picture', tables.align(lines)]
-
-
-def _sum(seconds: Mapping[str, float | None], stages: Sequence[str]) -> float:
-  return sum(seconds.get(stage) or 0.0 for stage in stages)

@@ -7,7 +7,7 @@ from typing import Any
 
 Row = Mapping[str, Any]
 
-_EDGE, _SERVER = ('encode', 'quantize'), ('decode', 'caption')
+_EDGE, _SERVER = ('encode', 'quantize', 'pack'), ('decode', 'caption')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,12 +62,11 @@ class Link:
     Returns:
       {'edge', 'link', 'server', 'total'} in seconds.
     """
-    seconds = row['seconds']
     parts: dict[str, float] = {
-      'edge': self.edge_factor * _sum(seconds, _EDGE),
+      'edge': self.edge_factor * edge_seconds(row),
       'link': 8 * (row['bytes'] + self.overhead_bytes) / (1000 * rate_kbps)
       + self.delay_ms / 1000,
-      'server': self.server_factor * _sum(seconds, _SERVER),
+      'server': self.server_factor * server_seconds(row),
     }
     return parts | {'total': sum(parts.values())}
 
@@ -92,6 +91,16 @@ class Link:
       for label, row in rows.items()
       for rate in self.rates_kbps
     ]
+
+
+def edge_seconds(row: Row) -> float:
+  """Measured seconds of the edge: encoder, quantizer and wire."""
+  return _sum(row['seconds'], _EDGE)
+
+
+def server_seconds(row: Row) -> float:
+  """Measured seconds of the server: what is rebuilt, and the caption."""
+  return _sum(row['seconds'], _SERVER)
 
 
 def _sum(seconds: Mapping[str, Any], stages: Sequence[str]) -> float:

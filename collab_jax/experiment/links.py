@@ -117,18 +117,9 @@ def evaluate_links(
   fields = cast(Any, config)
   model = settings.load_model(config)
   made = make_links(config, model)
-  full = [settings.make_codec('identity', model, fields.split)]
-  return evaluation.evaluate(
-    [*made, *full] if fields.full else made,
-    captioner=settings.make_captioner(config, model),
-    data=settings.make_data(config, model.config.vision.image_size),
-    seeds=tuple(fields.seeds),
-    path=path,
-    batch_size=fields.batch_size,
-    workers=fields.workers,
-    progress=progress,
-    blind=tuple(fields.blind),
-  )
+  if fields.full:
+    made = [*made, settings.make_codec('identity', model, fields.split)]
+  return runs.evaluate_codecs(made, config, model, path, progress)
 
 
 def report_links(

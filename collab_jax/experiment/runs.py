@@ -18,6 +18,7 @@ from PIL import Image
 
 from collab_jax import evaluation, plots, provenance
 from collab_jax.experiment import settings
+from collab_jax.models import paligemma
 
 
 def evaluate(
@@ -36,10 +37,30 @@ def evaluate(
     The records.
   """
   settings.check(config)
-  fields = cast(Any, config)
   model = settings.load_model(config)
+  made = settings.make_codecs(config, model)
+  return evaluate_codecs(made, config, model, path, progress)
+
+
+def evaluate_codecs(
+  made: Sequence[Any],
+  config: ml_collections.ConfigDict,
+  model: paligemma.Model,
+  path: str | os.PathLike[str],
+  progress: bool = True,
+) -> list[dict[str, Any]]:
+  """Makes the records of codecs as a config says; see `evaluate`.
+
+  Args:
+    made: Codecs and links of the model.
+    config: What was checked.
+    model: From `settings.load_model`.
+    path: JSONL file of the records.
+    progress: Show a bar.
+  """
+  fields = cast(Any, config)
   return evaluation.evaluate(
-    settings.make_codecs(config, model),
+    made,
     captioner=settings.make_captioner(config, model),
     data=settings.make_data(config, model.config.vision.image_size),
     seeds=tuple(fields.seeds),
