@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 from collab_jax.codecs import payload
+from collab_jax.wire import bits
 
 
 class Frame(NamedTuple):
@@ -80,7 +81,7 @@ def _item(frame: Frame, file: bytes) -> bytes:
 
 
 def _file(frame: Frame, contents: bytes) -> bytes:
-  item = frame.sequence + payload.leb128(len(contents)) + contents
+  item = frame.sequence + bits.leb128(len(contents)) + contents
   boxes = bytearray(frame.boxes)
   boxes[frame.extent : frame.extent + 4] = struct.pack('>I', len(item))
   boxes[frame.media : frame.media + 4] = struct.pack('>I', len(item) + 8)

@@ -27,17 +27,8 @@ def wrong(what: str) -> FormatError:
   )
 
 
-def leb128(value: int) -> bytes:
-  """A number, seven bits a byte, the low ones first."""
-  out = bytearray()
-  while value > 0x7F:
-    out.append(value & 0x7F | 0x80)
-    value >>= 7
-  return bytes([*out, value])
-
-
 def read_leb128(data: bytes) -> tuple[int, int]:
-  """A number of at most four bytes, and where it ends."""
+  """A `bits.leb128` of at most four bytes, and where it ends."""
   value = 0
   for at, byte in enumerate(data[:4]):
     value |= (byte & 0x7F) << 7 * at

@@ -8,6 +8,7 @@ Source: RFC 9649, 2.5; RFC 6386, 9.1.
 import struct
 
 from collab_jax.codecs import payload
+from collab_jax.wire import bits
 
 _SHOWN = 0x1F  # Of the first three bytes: the bits that are no length.
 
@@ -24,7 +25,7 @@ def split(frame: bytes, file: bytes) -> payload.Parts:
     raise payload.wrong('this is no WebP of one lossy frame')
   length = int.from_bytes(file[16:20], 'little')
   tag = int.from_bytes(file[20:23], 'little')
-  header = payload.leb128(tag >> 5)
+  header = bits.leb128(tag >> 5)
   pixels = file[30 : 20 + length]
   if join(frame, header + pixels) != file:
     raise payload.wrong('the WebP has another header')

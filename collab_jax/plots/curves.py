@@ -271,18 +271,8 @@ def _claims(axes: mpl_axes.Axes, rows, curves):
       verticalalignment='center',
       fontsize=7.5,
       zorder=41,
-      arrowprops={
-        'arrowstyle': '-',
-        'color': style.GREY,
-        'linewidth': 0.7,
-        'shrinkB': 7,
-      },
-      bbox={
-        'boxstyle': 'round,pad=0.25',
-        'facecolor': 'white',
-        'edgecolor': style.PALE,
-        'linewidth': 0.6,
-      },
+      arrowprops=style.ARROW | {'shrinkB': 7},
+      bbox=style.BOX,
     )
 
 

@@ -228,16 +228,6 @@ def _paper(axes: mpl_axes.Axes, rows):
         verticalalignment='center',
         fontsize=7.5,
         zorder=50,
-        arrowprops={
-          'arrowstyle': '-',
-          'color': style.GREY,
-          'linewidth': 0.7,
-          'shrinkB': 5,
-        },
-        bbox={
-          'boxstyle': 'round,pad=0.25',
-          'facecolor': 'white',
-          'edgecolor': style.PALE,
-          'linewidth': 0.6,
-        },
+        arrowprops=style.ARROW | {'shrinkB': 5},
+        bbox=style.BOX,
       )

@@ -35,6 +35,15 @@ OTHERS = [
   ('#00606B', '>', '-'),
 ]
 
+# Of a text that points at something, and of the line to it.
+BOX = {
+  'boxstyle': 'round,pad=0.25',
+  'facecolor': 'white',
+  'edgecolor': PALE,
+  'linewidth': 0.6,
+}
+ARROW = {'arrowstyle': '-', 'color': GREY, 'linewidth': 0.7}
+
 # Keeps small text readable on lines.
 HALO = patheffects.withStroke(linewidth=2.5, foreground='white')
 

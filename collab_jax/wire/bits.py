@@ -69,3 +69,12 @@ def unpack(data: np.ndarray, count: int, alphabet: int) -> np.ndarray:
   if whole == 8:
     return bytes_[..., 0].astype(np.int32)
   return bytes_.view('>u4')[..., 0].astype(np.int32)
+
+
+def leb128(value: int) -> bytes:
+  """Returns a number at least 0, seven bits a byte, the low ones first."""
+  out = bytearray()
+  while value > 0x7F:
+    out.append(value & 0x7F | 0x80)
+    value >>= 7
+  return bytes([*out, value])

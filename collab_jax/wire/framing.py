@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from collab_jax.wire import bits, layers
 from collab_jax.wire import fields as declared
-from collab_jax.wire import layers
 
 CHECK = 4  # Bytes of a CRC-32C.
 _LENGTH = 5  # Bytes of a length, at most.
@@ -33,11 +33,7 @@ def length(every: Sequence[layers.Layer], index: int, body: bytes) -> bytes:
   """
   if every[index].body is not None or index == len(every) - 1:
     return b''
-  value, out = every[index].head + CHECK + len(body), b''
-  while value > 127:
-    out += bytes([value & 127 | 128])
-    value >>= 7
-  return out + bytes([value])
+  return bits.leb128(every[index].head + CHECK + len(body))
 
 
 def split(
