@@ -105,14 +105,22 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   config.bd = 'pchip'
   # Shares of the BLEU-4 of all vectors, at which codecs are compared closely.
   config.levels = (0.9, 0.95)
-  # Latency, docs/rate.md: factor * seconds + 8 * (bytes + overhead) / rate.
+  # Links that lose nothing, over which latency and energy are told.
   config.link = ml_collections.ConfigDict(
     {
       'rates_kbps': (50, 100, 250, 500, 1000, 2500, 5000, 10000),
       'overhead_bytes': 0,  # Of other layers, per message.
       'delay_ms': 0.0,
-      'edge_factor': 1.0,  # Slower than where it is measured by so much.
-      'server_factor': 1.0,
+    }
+  )
+  # As in configs/channel.py.
+  config.budget = ml_collections.ConfigDict(
+    {
+      'edge': 1.0,
+      'server': 1.0,
+      'edge_watts': 5.0,
+      'radio_watts': 1.0,
+      'idle_watts': 1.0,
     }
   )
 

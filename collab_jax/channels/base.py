@@ -81,6 +81,10 @@ class RateLimited:
     """Only the jitter is drawn."""
     return self.jitter > 0
 
+  def airtime(self, size: float | int) -> float:
+    """Seconds that a packet of so many bytes takes to be sent."""
+    return 8 * size / self.rate if self.rate else 0.0
+
   def transmit(self, data: bytes, rng: np.random.Generator) -> Delivery:
     """Sends one packet."""
     return self.send([data], rng)[0]
@@ -93,7 +97,7 @@ class RateLimited:
     late = self.delay + self.jitter * rng.random(len(packets))
     clock, deliveries = 0.0, []
     for packet, data, extra in zip(packets, arrived, late, strict=True):
-      airtime = 8 * len(packet) / self.rate if self.rate else 0.0
+      airtime = self.airtime(len(packet))
       clock += airtime
       lost = int(data is None)
       deliveries.append(Delivery(data, lost, clock + float(extra), airtime))

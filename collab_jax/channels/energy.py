@@ -10,12 +10,21 @@ class Cost(NamedTuple):
   """Of one picture.
 
   Attributes:
-    seconds: From the picture to the caption.
+    edge: Seconds in which the edge device computes.
+    link: Seconds until the message is there.
+    server: Seconds in which the server computes.
     joules: That the edge device spends.
   """
 
-  seconds: float
+  edge: float
+  link: float
+  server: float
   joules: float
+
+  @property
+  def seconds(self) -> float:
+    """From the picture to the caption."""
+    return self.edge + self.link + self.server
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,9 +35,9 @@ class Budget:
   joules  = edge_watts * edge * compute + radio_watts * airtime
             + idle_watts * (link + server * serve)
 
-  where compute (encoder and quantizer) and serve (rebuilding and caption) are
-  seconds measured on the machine of the evaluation, link is the time until the
-  message was there, and airtime how long the radio sent; both hold the
+  where compute (encoder, quantizer and wire) and serve (rebuilding and caption)
+  are seconds measured on the machine of the evaluation, link is the time until
+  the message was there, and airtime how long the radio sent; both hold the
   retransmissions.
 
   Attributes:
@@ -43,7 +52,7 @@ class Budget:
   server: float | int = 1.0
   edge_watts: float | int = 5.0
   radio_watts: float | int = 1.0
-  idle_watts: float | int = 0.0
+  idle_watts: float | int = 1.0
 
   def __post_init__(self):
     for field in dataclasses.fields(self):
@@ -61,4 +70,4 @@ class Budget:
     compute, serve = self.edge * compute, self.server * serve
     joules = self.edge_watts * compute + self.radio_watts * airtime
     joules += self.idle_watts * (link + serve)
-    return Cost(compute + link + serve, joules)
+    return Cost(compute, link, serve, joules)

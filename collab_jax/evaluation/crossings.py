@@ -116,16 +116,8 @@ def _costs(family: Family, budget: channels.Budget) -> list[str]:
   for name, curve in family.curves.items():
     for x, row in (curve[0], curve[-1]):
       link = row['link']
-      compute = latency.edge_seconds(row)
-      serve = latency.server_seconds(row)
-      cost = budget.cost(compute, link['seconds'], link['airtime'], serve)
-      times = (
-        budget.edge * compute,
-        link['airtime'],
-        link['seconds'],
-        budget.server * serve,
-        cost.seconds,
-      )
+      cost = latency.cost(row, link['seconds'], link['airtime'], budget)
+      times = cost.edge, link['airtime'], cost.link, cost.server, cost.seconds
       lines.append(
         [
           name,

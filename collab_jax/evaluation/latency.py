@@ -1,9 +1,11 @@
-"""How long a caption takes over a link: edge, air, server."""
+"""What a caption takes of time and energy: edge, link, server."""
 
 from collections.abc import Mapping, Sequence
 import dataclasses
-import math
 from typing import Any
+
+from collab_jax import channels
+from collab_jax.channels import base
 
 Row = Mapping[str, Any]
 
@@ -12,14 +14,12 @@ _EDGE, _SERVER = ('encode', 'quantize', 'pack'), ('decode', 'caption')
 
 @dataclasses.dataclass(frozen=True)
 class Link:
-  """What lies between the measured seconds and those of a system.
+  """Links that lose nothing, at several rates.
 
   Attributes:
-    rates_kbps: Rates of the link to look at, in thousands of bits a second.
+    rates_kbps: Rates to look at, in thousands of bits a second.
     overhead_bytes: Added to every message, for the headers of other layers.
     delay_ms: From the last bit sent to the last bit received.
-    edge_factor: How much slower the edge is than where it was measured.
-    server_factor: The same of the server.
   """
 
   rates_kbps: tuple[float | int, ...] = (
@@ -34,8 +34,6 @@ class Link:
   )
   overhead_bytes: int = 0
   delay_ms: float | int = 0.0
-  edge_factor: float | int = 1.0
-  server_factor: float | int = 1.0
 
   def __post_init__(self):
     """Raises ValueError for numbers out of range."""
@@ -43,64 +41,60 @@ class Link:
       raise ValueError(
         f'rates_kbps: got {self.rates_kbps}, expected one or more, all > 0'
       )
-    for field in dataclasses.fields(self)[1:]:
-      value = getattr(self, field.name)
-      if not (math.isfinite(value) and value >= 0):
-        raise ValueError(f'{field.name}: got {value}, expected at least 0')
+    for name in ('overhead_bytes', 'delay_ms'):
+      base.check_range(name, getattr(self, name), 0.0, float('inf'))
 
-  def latency(self, row: Row, rate_kbps: float | int) -> dict[str, float]:
-    """Seconds from picture to caption.
-
-    edge_factor * (encode + quantize)
-      + 8 * (bytes + overhead_bytes) / rate + delay
-      + server_factor * (decode + caption)
+  def cost(
+    self, row: Row, rate_kbps: float | int, budget: channels.Budget
+  ) -> channels.Cost:
+    """What a picture costs with a link of a rate.
 
     Args:
-      row: From `summarize`, with measured seconds per picture.
+      row: From `summarize`, with bytes and measured seconds per picture.
       rate_kbps: Of the link.
-
-    Returns:
-      {'edge', 'link', 'server', 'total'} in seconds.
+      budget: Powers and speeds.
     """
-    parts: dict[str, float] = {
-      'edge': self.edge_factor * edge_seconds(row),
-      'link': 8 * (row['bytes'] + self.overhead_bytes) / (1000 * rate_kbps)
-      + self.delay_ms / 1000,
-      'server': self.server_factor * server_seconds(row),
-    }
-    return parts | {'total': sum(parts.values())}
+    link = channels.RateLimited(1000 * rate_kbps, self.delay_ms / 1000)
+    airtime = link.airtime(row['bytes'] + self.overhead_bytes)
+    return cost(row, airtime + link.delay, airtime, budget)
 
-  def table(self, rows: Mapping[str, Row]) -> list[dict[str, Any]]:
-    """Latencies of some rows at all rates.
+  def table(
+    self, rows: Mapping[str, Row], budget: channels.Budget | None = None
+  ) -> list[dict[str, Any]]:
+    """Costs of some rows at all rates.
 
     Args:
       rows: By what to call them.
+      budget: Powers and speeds; default those of `Budget`.
 
     Returns:
       {'codec', 'name', 'bytes', 'rate_kbps', 'edge', 'link', 'server',
-      'total'}, a line per codec and rate.
+      'total', 'joules'}, a line per codec and rate.
     """
-    return [
-      {
-        'codec': label,
-        'name': row['name'],
-        'bytes': row['bytes'],
-        'rate_kbps': rate,
-        **self.latency(row, rate),
-      }
-      for label, row in rows.items()
-      for rate in self.rates_kbps
-    ]
+    budget = budget or channels.Budget()
+    lines = []
+    for label, row in rows.items():
+      told = {'codec': label, 'name': row['name'], 'bytes': row['bytes']}
+      for rate in self.rates_kbps:
+        found = self.cost(row, rate, budget)
+        parts = found._asdict() | {'total': found.seconds}
+        lines.append({**told, 'rate_kbps': rate, **parts})
+    return lines
 
 
-def edge_seconds(row: Row) -> float:
-  """Measured seconds of the edge: encoder, quantizer and wire."""
-  return _sum(row['seconds'], _EDGE)
+def cost(
+  row: Row, link: float | int, airtime: float | int, budget: channels.Budget
+) -> channels.Cost:
+  """What a picture costs with the seconds that were measured.
 
-
-def server_seconds(row: Row) -> float:
-  """Measured seconds of the server: what is rebuilt, and the caption."""
-  return _sum(row['seconds'], _SERVER)
+  Args:
+    row: From `summarize`.
+    link: Seconds until the message was there.
+    airtime: How long the sender was sending.
+    budget: Powers and speeds, and the formula.
+  """
+  spent = row['seconds']
+  return budget.cost(_sum(spent, _EDGE), link, airtime, _sum(spent, _SERVER))
 
 
 def _sum(seconds: Mapping[str, Any], stages: Sequence[str]) -> float:

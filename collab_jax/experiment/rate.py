@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import ml_collections
 
-from collab_jax import evaluation, plots, provenance
+from collab_jax import channels, evaluation, plots, provenance
 from collab_jax.evaluation import series
 from collab_jax.experiment import runs, settings
 from collab_jax.metrics import bd_rate
@@ -27,6 +27,7 @@ def check_rate(config: ml_collections.ConfigDict) -> None:
   fields = cast(Any, config)
   settings.check(config)
   make_link(config)
+  channels.Budget(**fields.budget)
   bd_rate([1, 2, 3, 4], [1, 2, 3, 4], [1, 2, 3, 4], [1, 2, 3, 4], fields.bd)
   if not fields.full:
     raise ValueError('full: got False, but levels are shares of all vectors')
@@ -36,15 +37,13 @@ def check_rate(config: ml_collections.ConfigDict) -> None:
 
 
 def make_link(config: ml_collections.ConfigDict) -> evaluation.Link:
-  """The link that a config asks for."""
+  """The links of several rates that a config asks for."""
   fields = cast(Any, config)
   link = fields.link
   return evaluation.Link(
     rates_kbps=tuple(link.rates_kbps),
     overhead_bytes=link.overhead_bytes,
     delay_ms=link.delay_ms,
-    edge_factor=link.edge_factor,
-    server_factor=link.server_factor,
   )
 
 
@@ -71,7 +70,8 @@ def report_rate(
   rows = evaluation.summarize(records, **draws)
   saved = evaluation.savings(records, method=fields.bd, **draws)
   chosen = evaluation.chosen(rows, fields.levels)
-  latency = make_link(config).table(chosen)
+  budget = channels.Budget(**fields.budget)
+  latency = make_link(config).table(chosen, budget)
   findings = evaluation.rate_findings(rows, saved, fields.levels)
   made = provenance.provenance()
   for y, name in (('bleu4', 'rate'), ('cider', 'rate_cider')):

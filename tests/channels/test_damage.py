@@ -165,7 +165,8 @@ def test_cost():
     edge=10, server=0.5, edge_watts=4, radio_watts=2, idle_watts=1
   )
   cost = budget.cost(compute=0.1, link=0.7, airtime=0.3, serve=0.4)
-  assert cost.seconds == pytest.approx(10 * 0.1 + 0.7 + 0.5 * 0.4)
+  assert cost[:3] == pytest.approx((10 * 0.1, 0.7, 0.5 * 0.4))
+  assert cost.seconds == pytest.approx(sum(cost[:3]))
   assert cost.joules == pytest.approx(4 * 1.0 + 2 * 0.3 + 1 * (0.7 + 0.2))
   with pytest.raises(ValueError, match='edge_watts: got -1'):
     channels.Budget(edge_watts=-1)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from collab_jax import evaluation, metrics
+from collab_jax import channels, evaluation, metrics
 from collab_jax.evaluation import rates
 from tests.evaluation import synthetic
 
@@ -221,18 +221,42 @@ def test_chosen_are_the_cheapest_that_reach_a_level(rows):
 def test_latency_is_the_sum_of_its_parts():
   seconds = {'encode': 0.1, 'quantize': 0.02, 'decode': 0.03, 'caption': 0.05}
   row = {'name': 'x', 'bytes': 1000.0, 'seconds': seconds}
-  link = evaluation.Link((50, 1000), 24, 30, 4, 0.5)
-  found = link.latency(row, 1000)
+  link = evaluation.Link((50, 1000), 24, 30)
+  budget = channels.Budget(4, 0.5, edge_watts=3, radio_watts=2, idle_watts=1)
+  table = link.table({'this': row}, budget)
+  assert [line['rate_kbps'] for line in table] == [50, 1000]
+  found = table[1]
   assert found['edge'] == pytest.approx(4 * 0.12)
   assert found['link'] == pytest.approx(8 * 1024 / 1e6 + 0.03)
   assert found['server'] == pytest.approx(0.5 * 0.08)
   assert found['total'] == pytest.approx(0.48 + 0.008192 + 0.03 + 0.04)
-  table = link.table({'this': row})
-  assert [line['rate_kbps'] for line in table] == [50, 1000]
-  assert table[1]['total'] == found['total']
+  # The radio is on while bits leave, not while they are on their way.
+  joules = 3 * 0.48 + 2 * 0.008192 + 1 * (0.008192 + 0.03 + 0.04)
+  assert found['joules'] == pytest.approx(joules)
   # A codec of pictures has no stage 'quantize'.
   bare = {**row, 'seconds': {'encode': 0.1, 'decode': None}}
-  assert evaluation.Link().latency(bare, 50)['total'] == pytest.approx(0.26)
+  line = evaluation.Link((50,)).table({'bare': bare})[0]
+  assert line['total'] == pytest.approx(0.26)
+
+
+def test_one_formula_for_links_that_lose_and_those_that_do_not():
+  codec = {'codec': 'image', 'channel': 'erasure(rate=1e6,delay=0.02)'}
+  link = {'packets': 1, 'airtime': 0.008, 'seconds': 0.028}
+  row = {
+    'name': 'jpeg | whole | x',
+    'codec': codec,
+    'bytes': 1000.0,
+    'bleu4': 50.0,
+    'seconds': {'encode': 0.1, 'pack': 0.01, 'decode': 0.02, 'caption': 0.03},
+    'link': link,
+  }
+  budget = channels.Budget(2, 3, edge_watts=7, radio_watts=5, idle_watts=0.5)
+  lines = evaluation.link_table([row], budget).split('\n')
+  want = evaluation.Link((1000,), delay_ms=20).table({'x': row}, budget)[0]
+  assert lines[-1].split()[-2:] == [
+    f'{1000 * want["total"]:.1f}',
+    f'{1000 * want["joules"]:.1f}',
+  ]
 
 
 @pytest.mark.parametrize(
@@ -240,8 +264,9 @@ def test_latency_is_the_sum_of_its_parts():
   [
     ({'rates_kbps': ()}, 'rates_kbps: got .*expected one or more, all > 0'),
     ({'rates_kbps': (50, 0)}, 'all > 0'),
-    ({'delay_ms': -1}, 'delay_ms: got -1, expected at least 0'),
-    ({'edge_factor': float('nan')}, 'edge_factor: got nan'),
+    ({'delay_ms': -1}, 'delay_ms: got -1, expected a number, at least 0'),
+    ({'delay_ms': float('nan')}, 'delay_ms: got nan'),
+    ({'overhead_bytes': -8}, 'overhead_bytes: got -8'),
   ],
 )
 def test_no_such_link(settings, said):

@@ -28,6 +28,7 @@ def test_from_nothing_to_figures(launch, tmp_path):
   assert summary['settings']['bd'] == 'pchip'
   assert {s['anchor'] for s in summary['bd_rate']} >= {'all image codecs'}
   assert {line['rate_kbps'] for line in summary['latency']} >= {50, 10000}
+  assert all(line['joules'] > 0 for line in summary['latency'])
   records = evaluation.read_records(tmp_path / 'records.jsonl')
   # Three pictures; two k, four files, all vectors, blind.
   assert len(records) == 3 * (2 + 4 + 1 + 3)
@@ -64,6 +65,7 @@ def test_every_field_is_read():
     ('full', False, 'full: got False'),
     ('codecs', ('jpg',), "codec: got 'jpg'; did you mean 'jpeg'"),
     ('link.delay_ms', -1.0, 'delay_ms: got -1'),
+    ('budget.edge_watts', -1.0, 'edge_watts: got -1'),
     ('resamples', 0, 'resamples: got 0'),
   ],
 )
