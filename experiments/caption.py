@@ -62,7 +62,7 @@ def main(argv):
     else:
       chosen = experiment.make_method(_METHOD.value, _K.value)
     vision = checkpoints.config_of(_MODEL.value).vision
-    experiment.check_codec(chosen, vision)
+    experiment.check_codec(chosen, vision, _SPLIT.value)
     image = data.read_image(_IMAGE.value, vision.image_size)
     model = checkpoints.load(_MODEL.value)
     captioner = captioning.Captioner(model, _TOKENS.value, _PROMPT.value)

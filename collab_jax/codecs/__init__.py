@@ -9,7 +9,7 @@ from collab_jax.codecs.feature import (
 from collab_jax.codecs.image import KINDS, ImageCodec, ImageSettings
 from collab_jax.codecs.link import Link
 from collab_jax.codecs.pictures import check_images, to_float
-from collab_jax.codecs.plan import Plan
+from collab_jax.codecs.plan import PicturePlan, Plan
 
 __all__ = [
   'KINDS',
@@ -18,6 +18,7 @@ __all__ = [
   'ImageCodec',
   'ImageSettings',
   'Link',
+  'PicturePlan',
   'Plan',
   'check_images',
   'features_of',

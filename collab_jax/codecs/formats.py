@@ -33,7 +33,7 @@ class Format:
       ValueError: Pillow was built without the kind.
     """
     check_available(kind)
-    self._kind, self._name = KINDS[kind], kind.upper()
+    self._kind, self._name, self._size = KINDS[kind], kind.upper(), size
     self._options = {'quality': quality, **self._kind.options(chroma)}
     black = np.zeros((size, size, 3), np.uint8)
     self._frame = self._kind.frame(self.save, black)
@@ -58,6 +58,12 @@ class Format:
     if strip:
       files = [b''.join(self._kind.split(self._frame, f)) for f in files]
     return min(files, key=len)
+
+  def largest(self, strip: bool) -> int:
+    """Bytes of a message of noise; no picture takes many more."""
+    shape = (self._size, self._size, 3)
+    noise = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    return len(self.encode(noise, strip))
 
   def file(self, message: bytes, strip: bool) -> bytes:
     """The whole file, as Pillow wrote it.

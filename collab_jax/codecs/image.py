@@ -191,6 +191,11 @@ class ImageCodec:
     own = self.settings
     return formats.known(own.kind, own.quality, self._size, own.chroma)
 
+  @property
+  def largest(self) -> int:
+    """Bytes of a message of noise; no picture takes many more."""
+    return self._format.largest(self.settings.strip)
+
   def describe(self) -> dict[str, Any]:
     """The settings as plain values, for records and tables."""
     settings = dataclasses.asdict(self.settings) | {'size': self._size}

@@ -48,11 +48,14 @@ class Whole:
     """Returns a carrier; every codec and channel will do.
 
     Raises:
-      ValueError: The codec's messages have one length, of too many packets.
+      ValueError: The codec's messages have one length, or a picture of noise
+        has one, that makes too many packets.
     """
     session = getattr(codec, 'session', None)
     if self.mtu and session is not None and session.length:
       _count(self, session.length)
+    if self.mtu and session is None and hasattr(codec, 'largest'):
+      _count(self, codec.largest, f' of {codec.name} (a picture of noise)')
     return _WholeCarrier(self, codec, channel)
 
 
@@ -105,7 +108,7 @@ class _WholeCarrier(carriers.Carrier):
     return [packing.seal(n, head + b.tobytes()) for n, b in enumerate(blocks)]
 
 
-def _count(settings: Whole, length: int) -> tuple[int, int]:
+def _count(settings: Whole, length: int, of: str = '') -> tuple[int, int]:
   """Packets that are needed, and sent, of a message of so many bytes."""
   pieces = math.ceil((_LENGTH + length) / (settings.mtu - _WHOLE_HEADER))
   count, (loss, failure) = pieces, (settings.loss, settings.failure)
@@ -113,9 +116,9 @@ def _count(settings: Whole, length: int) -> tuple[int, int]:
     count += 1
   if count >= packing.MOST:
     raise ValueError(
-      f'mtu: {length} bytes in packets of {settings.mtu}, loss={loss:g} make'
-      f' {count} or more, expected at most {packing.MOST - 1}; choose a larger'
-      ' mtu, or less loss'
+      f'mtu: {length} bytes{of} in packets of {settings.mtu}, loss={loss:g}'
+      f' make {count} or more, expected at most {packing.MOST - 1}; choose a'
+      ' larger mtu, or less loss'
     )
   return pieces, count
 

@@ -5,7 +5,7 @@ import functools
 
 from collab_jax import channels, quantizers, wire
 from collab_jax import message as messages
-from collab_jax.codecs import carriers, image, transport
+from collab_jax.codecs import carriers, formats, image, transport
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,8 +48,34 @@ class Plan:
     return quantizers.row_fields(self.quantizer, self.vectors, self.width)
 
 
+@dataclasses.dataclass(frozen=True)
+class PicturePlan:
+  """An `ImageCodec` that has no model yet.
+
+  Attributes:
+    settings: How the picture is coded.
+    side: Of the model's pictures, in pixels.
+  """
+
+  settings: image.ImageSettings
+  side: int
+
+  @property
+  def name(self) -> str:
+    """The codec's."""
+    return self.settings.at(self.side).name
+
+  @property
+  def largest(self) -> int:
+    """Bytes of a message of noise, as of the codec."""
+    own = self.settings
+    size = own.size or self.side
+    made = formats.known(own.kind, own.quality, size, own.chroma)
+    return made.largest(own.strip)
+
+
 def check(
-  codec: Plan | image.ImageSettings,
+  codec: Plan | PicturePlan,
   channel: channels.Channel,
   by: carriers.Transport,
 ) -> None:

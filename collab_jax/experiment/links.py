@@ -69,19 +69,21 @@ def make_links(
 
 
 def check_links(config: ml_collections.ConfigDict) -> None:
-  """Checks what would otherwise be refused late; nothing is loaded.
+  """Checks what would otherwise be refused late.
 
   Args:
     config: From configs/channel.py.
 
   Raises:
     ValueError: As `settings.check`, there is nothing to send or no such
-      channel or transport, or the transport is not for the codec or channel.
+      channel or transport, or the transport is not for the codec or channel:
+      messages, or a picture of noise, make too many packets.
     ImportError: A module cannot be imported.
   """
   fields = cast(Any, config)
   channels.Budget(**fields.budget)
   vision = settings.check_model(config).vision
+  encoder = settings.find_encoder(config)
   if not fields.studies:
     raise ValueError('studies: got none, expected one or more')
   width = vision.width if fields.split == 'encoder' else vision.out_dim
@@ -91,8 +93,10 @@ def check_links(config: ml_collections.ConfigDict) -> None:
       raise ValueError(f'sent: got none in {name!r}, expected one or more')
     for text in study['sent']:
       made, by = parse_sent(text)
-      settings.check_codec(made, vision)
-      if not isinstance(made, codecs.ImageSettings):
+      settings.check_codec(made, vision, fields.split, encoder)
+      if isinstance(made, codecs.ImageSettings):
+        made = codecs.PicturePlan(made, vision.image_size)
+      else:
         made = codecs.Plan(made, vision.num_tokens, width)
       for channel in over:
         plan.check(made, channel, by)

@@ -1,6 +1,8 @@
 """From the fields of a config to the objects that they name."""
 
+from collections.abc import Callable
 import dataclasses
+import functools
 from pathlib import Path
 from typing import Any, cast
 
@@ -135,24 +137,27 @@ def make_codecs(
 
 
 def check(config: ml_collections.ConfigDict) -> None:
-  """Checks what would otherwise be refused late; nothing is loaded.
+  """Checks what would otherwise be refused late.
+
+  Nothing is loaded but the image encoder, where books say whose features they
+  are for.
 
   Args:
     config: From a file in configs/ that evaluates.
 
   Raises:
     ValueError: A setting of the report is out of range, there is no such data
-      set, model, codec or decoding, or a codec is not for the model or there
-      twice.
+      set, model, codec, book or decoding, or a codec is not for the model or
+      there twice.
     ImportError: A quantizer's module cannot be imported.
   """
   fields = cast(Any, config)
   chosen = [*make_quantizers(config), *map(parse_codec, fields.codecs)]
   wire.check_coding(fields.coding)
-  vision = check_model(config).vision
+  vision, encoder = check_model(config).vision, find_encoder(config)
   names = []
   for made in chosen:
-    names.append(check_codec(made, vision))
+    names.append(check_codec(made, vision, fields.split, encoder))
     if names.count(names[-1]) > 1:
       raise ValueError(f'methods, ks and codecs: {names[-1]} is there twice')
 
@@ -176,24 +181,45 @@ def check_model(config: ml_collections.ConfigDict) -> paligemma.Config:
 
 
 def check_codec(
-  made: codecs.ImageSettings | quantizers.Quantizer, vision: siglip.Config
+  made: codecs.ImageSettings | quantizers.Quantizer,
+  vision: siglip.Config,
+  split: str = 'encoder',
+  encoder: Callable[[], paligemma.Model] | None = None,
 ) -> str:
-  """Checks that a codec fits a model's pictures.
+  """Checks that a codec fits a model's pictures, and its books the features.
 
   Args:
     made: From `parse_codec` or `make_method`.
     vision: The dimensions of the model's encoder.
+    split: Where a quantizer cuts the model.
+    encoder: Returns the model, of which only the image encoder is looked at;
+      called for books that say whose features they are for. None leaves that
+      to the codec.
 
   Returns:
     The codec's name, without the split.
 
   Raises:
-    ValueError: It sends more vectors or pixels than there are.
+    ValueError: It sends more vectors or pixels than there are, or a book is
+      missing, damaged, or for something else.
   """
   if isinstance(made, codecs.ImageSettings):
     return made.at(vision.image_size).name
   made.sent(vision.num_tokens)
+  books = quantizers.books.of(made)
+  if books:
+    width = vision.width if split == 'encoder' else vision.out_dim
+    made.init_params(jax.random.key(0), vision.num_tokens, width)
+  if encoder and any(quantizers.books.load(b).model for b in books):
+    quantizers.books.check(made, codecs.features_of(encoder(), split))
   return quantizers.name(made)
+
+
+def find_encoder(
+  config: ml_collections.ConfigDict,
+) -> Callable[[], paligemma.Model]:
+  """Returns what loads a config's image encoder, once."""
+  return functools.cache(lambda: _load(config, 'edge'))
 
 
 def _dimensions(config: ml_collections.ConfigDict) -> paligemma.Config:
@@ -236,19 +262,25 @@ def load_model(config: ml_collections.ConfigDict) -> paligemma.Model:
   fields = cast(Any, config)
   name, path = fields.model, fields.model_path or None
   _dimensions(config)
-  model = checkpoints.load(
-    name,
-    path,
-    tokenizer=fields.tokenizer or None,
-    dtype=fields.dtype or None,
-    mesh=make_mesh(config),
-  )
+  model = _load(config)
   if model.tokenizer is None:
     raise ValueError(
       f'tokenizer: is empty, and there is none beside {path or name}; expected'
       ' as in --config.tokenizer=/path/to/paligemma_tokenizer.model'
     )
   return model
+
+
+def _load(config, part: str | None = None) -> paligemma.Model:
+  """The weights of a config's model."""
+  return checkpoints.load(
+    config.model,
+    config.model_path or None,
+    tokenizer=config.tokenizer or None,
+    dtype=config.dtype or None,
+    part=part,
+    mesh=make_mesh(config),
+  )
 
 
 def make_captioner(

@@ -300,3 +300,14 @@ def test_too_many_packets_are_refused(codec, features):
   link = codecs.Link(full, 'ideal', 'whole(mtu=5)')
   with pytest.raises(ValueError, match='choose a larger mtu'):
     link.pack(full.quantize(features, KEY, IDS))
+  # Of pictures that of noise is about the longest; mtu=12 is enough for black.
+  picture = codecs.ImageCodec(codec.model, 'jpeg', quality=90, strip=True)
+  black = np.zeros((1, 64, 64, 3), np.uint8)
+  noise = np.random.default_rng(1).integers(0, 256, black.shape, np.uint8)
+  assert len(picture.encode(black)[0]) < 254 * 8
+  assert abs(len(picture.encode(noise)[0]) / picture.largest - 1) < 0.05
+  with pytest.raises(
+    ValueError, match=r'a picture of noise\) in packets of 12'
+  ):
+    codecs.Link(picture, 'ideal', 'whole(mtu=12)')
+  codecs.Link(picture, 'ideal', 'whole(mtu=64)')

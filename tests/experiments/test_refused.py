@@ -3,9 +3,11 @@
 import os
 import re
 
+import numpy as np
 import pytest
 
-from collab_jax import experiment
+from collab_jax import codecs, experiment
+from collab_jax.quantizers import books
 from configs import tradeoff
 from tests import launching, standin
 from tests.data import photos
@@ -57,6 +59,63 @@ def test_settings_are_checked_before_work_begins(tmp_path, field, value, said):
   with pytest.raises(ValueError, match=said):
     experiment.evaluate(config, tmp_path / 'records.jsonl')
   assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture(scope='module')
+def codebook(tmp_path_factory):
+  """Writes a codebook for the stand-in's width; says where."""
+
+  def write(model):
+    path = tmp_path_factory.mktemp('books') / 'book.safetensors'
+    width = standin.small().config.vision.width
+    arrays = {
+      'codes': np.zeros((1, 4, width), np.float16),
+      'counts': np.ones((1, 4), np.int32),
+    }
+    features = books.Features(model, 'encoder')
+    books.save(path, arrays, kind='codebook', width=width, features=features)
+    return path
+
+  return write
+
+
+@pytest.mark.parametrize(
+  ('model', 'text', 'said'),
+  [
+    ('', 'shared_vq(size=4,book={}.none)', "no book '"),
+    (
+      '',
+      'shared_vq(size=5,book={})',
+      'expected 1 x 5 x 16|expected . x 5 x 16',
+    ),
+    ('', 'pca(dims=4,book={})', 'is for codebook, expected linear'),
+    ('', 'shared_vq', 'for vectors of width 128, these have 16'),
+    ('abc', 'shared_vq(size=4,book={})', 'trained on features of model abc'),
+  ],
+)
+def test_books_are_read_before_work_begins(
+  tmp_path, codebook, model, text, said
+):
+  config = tradeoff.get_config('mode=smoke')
+  config.model = str(standin.folder())
+  text = text.format(codebook(model))
+  config.codecs = (f'kmeans(k=2,centroids={text})',)
+  with pytest.raises(books.BookError, match=said):
+    experiment.evaluate(config, tmp_path / 'records.jsonl')
+  assert not list(tmp_path.iterdir())
+
+
+def test_a_book_of_the_model_is_taken(codebook):
+  own = codecs.features_of(standin.small(), 'encoder').model
+  config = tradeoff.get_config('mode=smoke')
+  config.model = str(standin.folder())
+  config.codecs = tuple(
+    f'shared_vq(size=4,book={codebook(model)})' for model in ('', own)
+  )
+  experiment.check(config)
+  config.split = 'head'  # Of another width.
+  with pytest.raises(books.BookError, match='width 16, these have 24'):
+    experiment.check(config)
 
 
 @pytest.mark.parametrize('script', ['evaluate', 'demo', 'sweep'])
