@@ -1,16 +1,16 @@
 """Training of the books that ship with the package.
 
 Modes: `centroids` (a linear transform and quantiles of the centroids of
-merged clusters), `residual` and `product` (codebooks of those centroids),
-`shared` (one of all vectors) and `smoke` (seconds, for tests). Each writes
-book.safetensors, which is named in a quantizer's `book`.
+merged clusters), `residual`, `ecvq` and `product` (codebooks of those
+centroids), `shared` (one of all vectors) and `smoke` (seconds, for tests). Each
+writes book.safetensors, which is named in a quantizer's `book`.
 """
 
 import ml_collections
 
 from collab_jax import config as config_lib
 
-MODES = ('centroids', 'residual', 'product', 'shared', 'smoke')
+MODES = ('centroids', 'residual', 'ecvq', 'product', 'shared', 'smoke')
 
 
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
@@ -35,7 +35,8 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   config.mesh = ml_collections.ConfigDict({'data': 1, 'model': 1})
 
   # 'linear', 'residual', 'product' or 'shared'.
-  config.kind = 'linear' if mode in ('centroids', 'smoke') else mode
+  kinds = {'centroids': 'linear', 'smoke': 'linear', 'ecvq': 'residual'}
+  config.kind = kinds.get(mode, mode)
   # What is trained on: all that these quantizers send, in float32. For all
   # vectors: 'identity(dtype=float32)'.
   ks = (4, 6, 8, 12) if mode == 'centroids' else (5, 8)
@@ -56,6 +57,11 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   config.stages = 4
   config.groups = 8
   config.size = 256
+  # Residual stages can be trained together, so many times over all vectors, as
+  # `ecvq` uses them: what a bit costs, and the width of its search.
+  config.joint = 0
+  config.weight = 0.1
+  config.beam = 8
   config.steps = 100  # Mini-batches.
   config.rows = 8192  # Vectors in each.
   config.passes = 10  # Over all vectors.
@@ -66,11 +72,20 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     config.sent = ('identity(dtype=float32)',)
     config.size = 1024
     config.limit = 400
+  if mode == 'ecvq':
+    config.limit = 2000
+    config.sent = tuple(
+      f'merge(k={k},smooth=2,centroids=identity(dtype=float32))'
+      for k in (3, 5, 6)
+    )
+    config.transform = 'pca(dims=128)'
+    config.joint = 10
   if mode == 'smoke':
     config.limit = 4
     config.batch_size = 2
     config.sent = ('random(k=16,vectors=identity(dtype=float32))',)
     config.metric = 'gradient'
     config.stages, config.groups, config.size = 2, 2, 4
+    config.joint = 2
     config.steps, config.rows, config.passes = 2, 8, 2
   return config

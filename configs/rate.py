@@ -38,7 +38,18 @@ _WHOLE = {
 }
 # Trained on no test scene: docs/quantizers.md has the commands of the books.
 _MERGED = 'merge(k={},smooth={},centroids=pca(dims=128,vectors=ecsq({})))'
+_CODED = 'merge(k={},smooth={},centroids=pca(dims=128,vectors=ecvq(weight={})))'
 _FEATURES = (
+  _CODED.format(2, 4, '2.0'),
+  _CODED.format(2, 4, '0.6'),
+  _CODED.format(3, 4, '1.5'),
+  _CODED.format(3, 4, '0.6'),
+  _CODED.format(4, 4, '0.6'),
+  _CODED.format(4, 4, '0.3'),
+  _CODED.format(5, 4, '0.6'),
+  _CODED.format(5, 4, '0.3'),
+  _CODED.format(6, 2, '0.3'),
+  _CODED.format(8, 1, '0.05'),
   _MERGED.format(2, 2, 'step=2.0,weight=0'),
   _MERGED.format(3, 2, 'step=1.4,weight=0'),
   'merge(k=4,smooth=2,centroids=pca(dims=128,vectors=ecsq))',

@@ -16,6 +16,7 @@ FEATURES, PICTURES = 'all features', 'all image codecs'
 # How quantizers are called in figures; others go by their own names.
 _NAMES = {
   'ecsq': 'ECSQ',
+  'ecvq': 'ECVQ',
   'fsq': 'FSQ',
   'identity': '16 bits',
   'kmeans': 'k-means',

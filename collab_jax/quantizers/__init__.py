@@ -10,6 +10,7 @@ from collab_jax.quantizers.base import Quantizer, priors, straight_through
 from collab_jax.quantizers.books import BookError
 from collab_jax.quantizers.concealment import conceal, layered, row_fields
 from collab_jax.quantizers.ecsq import ECSQ
+from collab_jax.quantizers.ecvq import ECVQ
 from collab_jax.quantizers.farthest_point import FarthestPoint
 from collab_jax.quantizers.fsq import FSQ
 from collab_jax.quantizers.identity import Identity
@@ -26,6 +27,7 @@ from collab_jax.quantizers.top_norm import TopNorm
 
 __all__ = [
   'ECSQ',
+  'ECVQ',
   'FSQ',
   'NAMES',
   'PCA',
@@ -65,6 +67,7 @@ NAMES: dict[str, type] = {
   'pca': PCA,
   'scalar': Scalar,
   'ecsq': ECSQ,
+  'ecvq': ECVQ,
   'fsq': FSQ,
   'residual_vq': ResidualVQ,
   'product_vq': ProductVQ,

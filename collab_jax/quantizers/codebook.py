@@ -50,15 +50,17 @@ def load(
   }
 
 
+def shortened(x: Float[Array, 'n width']) -> Float[Array, 'n width']:
+  """Returns vectors whose squares stay within float32, mostly x itself."""
+  top = jnp.maximum(jnp.max(jnp.abs(x), axis=1, keepdims=True), 1e-30)
+  return jnp.where(top > 1e15, x * (1e15 / top), x)
+
+
 def nearest(
   x: Float[Array, 'n width'], codes: Float[Array, 'size width']
 ) -> Int[Array, ' n']:
-  """Returns the code nearest to each vector; ties go to the first.
-
-  Vectors so long that their squares would leave float32 are shortened.
-  """
-  top = jnp.maximum(jnp.max(jnp.abs(x), axis=1, keepdims=True), 1e-30)
-  x = jnp.where(top > 1e15, x * (1e15 / top), x)
+  """Returns the code nearest to each vector; ties go to the first."""
+  x = shortened(x)
   cross = jnp.einsum('kw,nw->kn', codes, x, precision='highest')
   squares = jnp.sum(codes * codes, axis=1, keepdims=True)
   return geometry.first_min(squares - 2 * cross)[0]

@@ -13,7 +13,7 @@ import numpy as np
 from collab_jax import codecs, quantizers
 from collab_jax.models import paligemma
 from collab_jax.quantizers import books, tables
-from collab_jax.training import clusters, vectors
+from collab_jax.training import clusters, joint, vectors
 
 KINDS = ('linear', 'residual', 'product', 'shared')
 METRICS = ('plain', 'head', 'gradient')
@@ -21,7 +21,11 @@ METRICS = ('plain', 'head', 'gradient')
 # Settings that matter to some books only, and are in their notes.
 _OF_METRIC = ('ridge', 'prompt', 'text_length')
 _OF_CODES = ('size', 'steps', 'rows', 'passes')
-_ROUNDS = {'residual': ('stages',), 'product': ('groups',), 'shared': ()}
+_ROUNDS = {
+  'residual': ('stages', 'joint', 'weight', 'beam'),
+  'product': ('groups',),
+  'shared': (),
+}
 
 # Quantiles are taken of at most so many vectors, evenly spread.
 _QUANTILE_ROWS = 2**17
@@ -144,7 +148,7 @@ def codebook(
   """Returns the arrays of a book of kind 'codebook': codes and counts.
 
   Residual stages are trained one after the other, each on what those before
-  it leave; the pieces of a product each by itself.
+  it leave, then `joint` times together; the pieces of a product each by itself.
   """
   key = jax.random.key(config.seed)
   chosen: list[clusters.Codes] = []
@@ -182,9 +186,26 @@ def codebook(
     codes = found.codes.astype(np.float16).astype(np.float32)
     print(f'codebook {i + 1} of {rounds}: mean squared error {found.error:.4g}')
     chosen.append(found._replace(codes=codes))
+  codes = np.stack([c.codes for c in chosen])
+  counts = np.stack([c.counts for c in chosen])
+  if config.kind == 'residual' and config.joint:
+    found = joint.refine(
+      lambda rows: x[rows],
+      len(x),
+      codes,
+      counts,
+      weight=config.weight,
+      beam=config.beam,
+      passes=config.joint,
+      batch=config.rows,
+    )
+    print(
+      f'together: mean squared error {found.error:.4g}, {found.bits:.1f} bits'
+    )
+    codes, counts = found.codes, found.counts
   return {
-    'codes': np.stack([c.codes for c in chosen]).astype(np.float16),
-    'counts': np.stack([c.counts for c in chosen]).astype(np.int32),
+    'codes': codes.astype(np.float16),
+    'counts': counts.astype(np.int32),
   }
 
 

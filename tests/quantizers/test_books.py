@@ -184,6 +184,7 @@ def test_each_stage_comes_closer(means):
     # Made to use all of their symbols alike.
     ('pca(dims=16,vectors=fsq(levels=5))', 1.0),
     ('residual_vq(stages=2)', 1.0),
+    ('pca(dims=128,vectors=ecvq)', 0.95),
     ('product_vq', 1.0),
     ('shared_vq', 1.0),
   ],

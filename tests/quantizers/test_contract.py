@@ -41,6 +41,7 @@ SETTINGS = {
     {'scales': 'book', 'book': 'random', 'bits': 3},
   ],
   'ecsq': [{'book': 'random', 'reach': 3}],
+  'ecvq': [{'book': 'random', 'stages': 2, 'size': 5, 'beam': 3}],
   'fsq': [{'book': 'random'}, {'book': 'random', 'levels': 4}],
   'residual_vq': [{'book': 'random', 'stages': 2, 'size': 5}],
   'product_vq': [{'book': 'random', 'groups': 2, 'size': 5}],

@@ -9,8 +9,8 @@ from sklearn import cluster, decomposition
 
 import collab_jax
 from collab_jax import data, quantizers
-from collab_jax.quantizers import books
-from collab_jax.training import clusters, codebooks
+from collab_jax.quantizers import books, ecvq
+from collab_jax.training import clusters, codebooks, joint
 
 _CONFIG = pathlib.Path(__file__).parents[2] / 'configs' / 'codebook.py'
 KEY = jax.random.key(0)
@@ -74,6 +74,41 @@ def test_kmeans_is_as_good_as_scikit_learns():
   np.testing.assert_array_equal(found.codes, again.codes)
 
 
+def test_stages_move_to_where_they_serve_together():
+  rng = np.random.default_rng(3)
+  grid = np.array([[a + 10 * b, a - b] for a in range(4) for b in range(4)])
+  x = grid[rng.integers(16, size=800)] + rng.normal(0, 0.1, (800, 2))
+  x = x.astype(np.float32)
+  codes = rng.normal(0, 3, (2, 4, 2))
+  counts = np.full((2, 4), 200)
+
+  def refine(passes, weight=0.0, beam=4):
+    return joint.refine(
+      lambda rows: x[rows],
+      len(x),
+      codes,
+      counts,
+      weight=weight,
+      beam=beam,
+      passes=passes,
+      batch=300,
+    )
+
+  one, many = refine(1), refine(12)
+  assert many.error < 0.5 * one.error
+  assert many.counts.sum(axis=1).tolist() == [800, 800]
+  # One pass is the least squares of what the codes before were chosen for.
+  start = codes.astype(np.float16).astype(np.float32)
+  chosen = np.asarray(ecvq.search(x, start, np.zeros((2, 4), 'float32'), 4))
+  hot = np.concatenate([np.eye(4)[chosen[:, s]] for s in range(2)], axis=1)
+  held = np.concatenate([hot, np.eye(8)]), np.concatenate([x, *start])
+  want = np.linalg.lstsq(*held, rcond=None)[0].reshape(2, 4, 2)
+  np.testing.assert_allclose(one.codes, want, rtol=2e-3, atol=2e-3)
+  cheap = refine(12, weight=4.0)
+  assert cheap.bits < many.bits
+  assert cheap.error > many.error
+
+
 def test_dead_codes_come_alive():
   # Two places drawn first: only the far vectors can give the others.
   x = np.zeros((64, 2), np.float32)
@@ -106,7 +141,7 @@ def test_trains_a_book_that_its_quantizer_reads(tmp_path, model, kind):
   name = str(tmp_path / 'book.safetensors')
   inner = {
     'linear': f'pca(dims=8,vectors=ecsq(book={name}),book={name})',
-    'residual': f'residual_vq(stages=2,size=4,book={name})',
+    'residual': f'ecvq(stages=2,size=4,book={name})',
     'product': f'product_vq(groups=2,size=4,book={name})',
     'shared': f'shared_vq(size=4,book={name})',
   }[kind]
@@ -120,10 +155,10 @@ def test_trains_a_book_that_its_quantizer_reads(tmp_path, model, kind):
   assert books.load(name).fingerprint == book.fingerprint
   assert book.notes['data'] == 'scenes/train, 4 pictures'
   assert (book.notes['model'], book.notes['kind']) == ('tiny', kind)
-  told = {'ridge', 'prompt', 'text_length', 'size', 'stages', 'groups'}
+  told = {'ridge', 'prompt', 'text_length', 'size', 'stages', 'groups', 'joint'}
   assert {n: v for n, v in book.notes.items() if n in told} == {
     'linear': {'ridge': '0.3', 'prompt': 'caption en', 'text_length': '40'},
-    'residual': {'size': '4', 'stages': '2'},
+    'residual': {'size': '4', 'stages': '2', 'joint': '2'},
     'product': {'size': '4', 'groups': '2'},
     'shared': {'size': '4'},
   }[kind]
