@@ -14,6 +14,7 @@ pip install torch transformers
 import importlib.util
 import json
 import multiprocessing
+import os
 from pathlib import Path
 import resource
 import statistics
@@ -184,6 +185,8 @@ def _run(*worker: str) -> dict[str, Any]:
       f'--worker={",".join(worker)}',
     ]
     + [f'--{f.name}={f.value}' for f in (_FOLDER, _REPEATS, _BATCH, _TOKENS)],
+    # One arena, as in our launchers: glibc's others keep what is freed.
+    env=os.environ | {'MALLOC_ARENA_MAX': '1'},
     stdout=subprocess.PIPE,
     text=True,
     check=True,

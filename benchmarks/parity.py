@@ -92,9 +92,7 @@ def image_tower(model: paligemma.Model, golden: Arrays) -> Arrays:
     x = siglip.stem(config, params, jnp.asarray(golden['inputs/images']))
     out['enc/stem'] = x.reshape(golden['enc/stem'].shape)
     x = out['enc/with_posemb'] = x + params['pos_embedding']
-    layers = params['Transformer']['encoderblock']
-    for i in range(config.depth):
-      layer = jax.tree.map(lambda p, i=i: p[i], layers)
+    for i, layer in enumerate(siglip.unstack(config, params)):
       x = out[f'enc/block{i:02d}'] = _block(config, layer, x)
   return jax.tree.map(np.asarray, out)
 

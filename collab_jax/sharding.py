@@ -272,20 +272,23 @@ def each(fn: Callable[..., Any], mesh: Mesh | None, count: int) -> Any:
   return spread
 
 
-def every(array: Num[Array, '...'], step: int) -> Num[np.ndarray, ' n']:
+def every(
+  array: Num[Array, '...'], step: int, first: int = 0
+) -> Num[np.ndarray, ' n']:
   """Every so many numbers of an array, read where they lie.
 
   Args:
     array: The array, on one device or many.
     step: From one number to the next in the array's flat order.
+    first: Where to begin in it.
 
   Returns:
-    f32, the numbers 0, step, 2 step, ...
+    f32, the numbers first, first + step, first + 2 step, ...
   """
   if not isinstance(getattr(array, 'sharding', None), NamedSharding):
-    return np.asarray(array.reshape(-1)[::step], np.float32)
+    return np.asarray(array.reshape(-1)[first::step], np.float32)
   # Flattening it would bring all of it to each of the devices.
-  at = np.unravel_index(np.arange(0, array.size, step), array.shape)
+  at = np.unravel_index(np.arange(first, array.size, step), array.shape)
   out = np.empty(len(at[0]) if at else 1, np.float32)
   seen = set()
   for shard in array.addressable_shards:

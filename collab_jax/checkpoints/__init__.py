@@ -56,11 +56,12 @@ _FREE = ('name', 'unroll', 'llm/sliding_window', 'llm/final_logits_softcap')
 
 # From this width on a decoder is transposed, unless told otherwise.
 _BIG = 1024
-_LAYERS = 'llm/layers/'
+_LAYERS = 'llm/layers'
+_STACKS = (_LAYERS, 'img/Transformer/encoderblock')
 _ORDERS = {
   'stacked': {},
   'transposed': {
-    _LAYERS + name: (0, *(axis + 1 for axis in order))
+    f'{_LAYERS}/{name}': (0, *(axis + 1 for axis in order))
     for name, order in gemma.ORDERS.items()
   },
 }
@@ -102,11 +103,11 @@ def load(
       multiplies faster than bfloat16.
     part: 'edge' reads the image tower only, 'server' the decoder and the
       projection to its width; None reads all.
-    layout: 'stacked' keeps big_vision's tree; 'transposed' takes the decoder's
-      layers apart and transposes them while they are read, which is faster
-      where there are few rows (see `gemma.arrange`); both towers then multiply
-      by bfloat16 weights in bfloat16. None transposes a decoder of a released
-      model's size, unless there is a mesh.
+    layout: 'stacked' keeps big_vision's tree; 'transposed' takes the layers of
+      both towers apart and transposes the decoder's while they are read, which
+      is faster where there are few rows (see `gemma.arrange`); both towers then
+      multiply by bfloat16 weights in bfloat16. None transposes a model of a
+      released one's size, unless there is a mesh.
     mesh: The devices to spread the parameters over, see
       `collab_jax.sharding`; each array goes there as soon as it is read.
 
@@ -151,9 +152,7 @@ def load(
   put = _layers if orders else functools.partial(sharding.put, mesh=mesh)
   params = formats.read(source, own, part, dtype, put, orders)
   if orders:
-    own = own.arranged()
-    if 'llm' in params:
-      params['llm']['layers'] = _apart(params['llm']['layers'], own.text.depth)
+    params, own = _apart(params), own.arranged()
   return paligemma.Model(params=params, config=own, tokenizer=words)
 
 
@@ -175,19 +174,24 @@ def _vocabulary(
 
 
 def _layers(name, array):
-  """Puts an array on the device, the decoder's layers one by one."""
-  if not name.startswith(_LAYERS):
+  """Puts an array on the device, one of stacked layers layer by layer."""
+  if not name.startswith(_STACKS):
     return sharding.put(name, array, None)
   return [sharding.put(name, layer, None) for layer in array]
 
 
-def _apart(layers, depth: int) -> tuple[trees.Tree, ...]:
-  """A tree of lists as a tuple of trees."""
-  flat = trees.flatten(layers)
-  return tuple(
-    trees.unflatten({name: leaf[i] for name, leaf in flat.items()})
-    for i in range(depth)
-  )
+def _apart(params: trees.Tree) -> dict[str, Any]:
+  """Puts a tuple of trees in the place of each tree of lists."""
+  flat = trees.flatten(params)
+  for stack in _STACKS:
+    names = [name for name in flat if name.startswith(stack)]
+    lists = {name[len(stack) + 1 :]: flat.pop(name) for name in names}
+    if lists:
+      flat[stack] = tuple(
+        trees.unflatten(dict(zip(lists, layer, strict=True)))
+        for layer in zip(*lists.values(), strict=True)
+      )
+  return trees.unflatten(flat)
 
 
 def config_of(name_or_path: str | os.PathLike[str]) -> paligemma.Config:

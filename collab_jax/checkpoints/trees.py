@@ -146,7 +146,7 @@ def as_dtype(dtype: Any) -> np.dtype | None:
 
 
 def check_stacked(params: Tree, source: str) -> None:
-  """Refuses to write a decoder whose layers are apart.
+  """Refuses to write a model whose layers are apart.
 
   Args:
     params: {'img': ..., 'llm': ...}, or any other tree.
@@ -155,13 +155,12 @@ def check_stacked(params: Tree, source: str) -> None:
   Raises:
     CheckpointError: No format holds them so.
   """
-  decoder = params.get('llm')
-  layers = decoder.get('layers') if isinstance(decoder, Mapping) else None
-  if isinstance(layers, tuple | list):
-    raise CheckpointError(
-      f'{source}: llm/layers are {len(layers)} transposed layers, expected '
-      "stacked ones: load the model with layout='stacked' to save it"
-    )
+  for name, leaf in flatten(params).items():
+    if isinstance(leaf, tuple | list):
+      raise CheckpointError(
+        f'{source}: {name} are {len(leaf)} layers apart, expected stacked '
+        "ones: load the model with layout='stacked' to save it"
+      )
 
 
 def empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:

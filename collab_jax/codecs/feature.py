@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 import functools
 import hashlib
+import math
 from typing import Any
 
 import jax
@@ -13,7 +14,7 @@ import numpy as np
 from collab_jax import message as messages
 from collab_jax import quantizers, sharding, wire
 from collab_jax.codecs import pictures
-from collab_jax.models import paligemma
+from collab_jax.models import paligemma, siglip
 
 SPLITS = ('encoder', 'head')
 
@@ -66,12 +67,20 @@ def features_of(
     split: 'encoder' or 'head'.
   """
   digest = hashlib.sha256()
-  leaves = jax.tree_util.tree_leaves_with_path(model.params['img'])
+  leaves = jax.tree_util.tree_leaves_with_path(
+    siglip.by_name(model.params['img']), is_leaf=lambda x: isinstance(x, tuple)
+  )
   for path, leaf in leaves:
-    # Equal whether the weights are held in bfloat16 or in float32.
-    values = sharding.every(leaf, max(1, leaf.size // _SAMPLES))
-    digest.update(f'{jax.tree_util.keystr(path)}{leaf.shape}'.encode())
-    digest.update(values.astype(jnp.bfloat16).tobytes())
+    # Equal whether layers are stacked or apart, in bfloat16 or in float32.
+    apart = isinstance(leaf, tuple)
+    shape = (len(leaf), *leaf[0].shape) if apart else leaf.shape
+    step = max(1, math.prod(shape) // _SAMPLES)
+    values = [
+      sharding.every(layer, step, -i * layer.size % step)
+      for i, layer in enumerate(leaf if apart else (leaf,))
+    ]
+    digest.update(f'{jax.tree_util.keystr(path)}{shape}'.encode())
+    digest.update(np.concatenate(values).astype(jnp.bfloat16).tobytes())
   return quantizers.books.Features(digest.hexdigest()[:16], split)
 
 

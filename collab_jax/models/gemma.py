@@ -76,14 +76,11 @@ def _whole(block: Block, x, positions, k, v, mask):
   return block(x, positions, k, v, mask)
 
 
-def unstack(config: Config, params: Params) -> Sequence[Params]:
+def unstack(config: Config, params: Params) -> tuple[Params, ...]:
   """Returns the parameters of each layer on its own."""
   if config.transposed:
     return params['layers']
-  return [
-    jax.tree.map(lambda p, i=i: p[i], params['layers'])
-    for i in range(config.depth)
-  ]
+  return linen.apart(params['layers'], config.depth)
 
 
 def embed(params: Params, tokens: Int[Array, '*B']) -> Float[Array, '*B D']:

@@ -65,6 +65,11 @@ def scan_layers(body, x: jax.Array, layers: Any, depth: int, unroll: bool):
   return jax.lax.scan(step, x, numbers)
 
 
+def apart(layers: Any, depth: int) -> tuple[Any, ...]:
+  """Returns the parameters of each of some stacked layers on its own."""
+  return tuple(jax.tree.map(lambda p, i=i: p[i], layers) for i in range(depth))
+
+
 def within_loop(weights: Any, varying: Any) -> Any:
   """Ties weights to something that changes in a loop.
 

@@ -87,7 +87,7 @@ class Config:
     """The same dimensions, computed as `Model.arranged` says, or plainly."""
     return dataclasses.replace(
       self,
-      vision=dataclasses.replace(self.vision, rounded=yes),
+      vision=dataclasses.replace(self.vision, arranged=yes),
       text=dataclasses.replace(self.text, transposed=yes),
     )
 
@@ -96,7 +96,7 @@ class Config:
     vision, text = (
       dataclasses.asdict(tower) for tower in (self.vision, self.text)
     )
-    del vision['out_dim'], vision['unroll'], vision['rounded']
+    del vision['out_dim'], vision['unroll'], vision['arranged']
     del text['transposed']
     llm = {_LLM_NAMES.get(k, k): v for k, v in text.items()}
     return {
@@ -182,22 +182,22 @@ class Model:
     return siglip.encode(self.config.vision, self.params['img'], images)
 
   def arranged(self) -> 'Model':
-    """The same model with its decoder's weights as `gemma.arrange` puts them.
+    """The same model, as `siglip.arrange` and `gemma.arrange` put its weights.
 
     Weights in bfloat16 are multiplied in bfloat16 in both towers.
 
     Loading with `layout='transposed'` makes it without holding both. A model
-    that is arranged stays as it is, and one without a decoder, as the edge has
-    it, has none to arrange.
+    that is arranged stays as it is, and what is not there, as the edge has no
+    decoder, need not be arranged.
     """
-    params, text = self.params, self.config.text
-    if text.transposed:
+    params, config = self.params, self.config
+    if config.text.transposed:
       return self
+    if 'img' in params:
+      params = params | {'img': siglip.arrange(config.vision, params['img'])}
     if 'llm' in params:
-      params = params | {'llm': gemma.arrange(text, params['llm'])}
-    return dataclasses.replace(
-      self, params=params, config=self.config.arranged()
-    )
+      params = params | {'llm': gemma.arrange(config.text, params['llm'])}
+    return dataclasses.replace(self, params=params, config=config.arranged())
 
   def project(self, features: Float[Array, 'B N D']) -> Float[Array, 'B N M']:
     """Projects features to the decoder's width: the second cut point."""

@@ -36,8 +36,8 @@ class Config:
     out_dim: M, the decoder's width, where `head` projects to.
     unroll: Trace each block on its own: faster for small models, slower to
       compile for deep ones.
-    rounded: If all matrices of the blocks are in bfloat16, multiply in bfloat16
-      and add up in float32.
+    arranged: The blocks are apart, as `arrange` puts them; and if all their
+      matrices are in bfloat16, they multiply in bfloat16 and add up in float32.
   """
 
   image_size: int
@@ -48,7 +48,7 @@ class Config:
   mlp_dim: int
   out_dim: int
   unroll: bool = False
-  rounded: bool = False
+  arranged: bool = False
 
   def __post_init__(self):
     if self.image_size % self.patch_size:
@@ -111,17 +111,18 @@ class Block(nn.Module):
   """A pre-norm transformer block."""
 
   config: Config
+  rounded: bool = False
 
   @nn.compact
   def __call__(self, x: Float[Array, 'B N D']) -> Float[Array, 'B N D']:
     """Returns the residual stream after this block."""
-    c = self.config
+    c, rounded = self.config, self.rounded
     y = nn.LayerNorm(epsilon=1e-6, name='LayerNorm_0')(x)
     x = x + MultiHeadDotProductAttention(
-      c.num_heads, c.rounded, name='MultiHeadDotProductAttention_0'
+      c.num_heads, rounded, name='MultiHeadDotProductAttention_0'
     )(y)
     y = nn.LayerNorm(epsilon=1e-6, name='LayerNorm_1')(x)
-    return x + MlpBlock(c.mlp_dim, c.rounded, name='MlpBlock_0')(y)
+    return x + MlpBlock(c.mlp_dim, rounded, name='MlpBlock_0')(y)
 
 
 def position_table(tokens: int, width: int) -> Float[Array, '1 N D']:
@@ -215,18 +216,61 @@ def encode(
   # By pictures and weights in bfloat16, it would not stay what a block adds.
   x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
   blocks = params['Transformer']['encoderblock']
-  rounded = config.rounded and _all_bfloat16(blocks)
-  config = dataclasses.replace(config, rounded=rounded)
+  rounded = config.arranged and _all_bfloat16(blocks)
 
   def body(x, layer, _):
-    return linen.apply(Block(config), layer, x), None
+    return linen.apply(Block(config, rounded), layer, x), None
 
-  x, _ = linen.scan_layers(body, x, blocks, config.depth, config.unroll)
+  if config.arranged:
+    for layer in blocks:
+      x, _ = body(x, layer, None)
+  else:
+    x, _ = linen.scan_layers(body, x, blocks, config.depth, config.unroll)
   norm = nn.LayerNorm(epsilon=1e-6)
   return linen.apply(norm, params['Transformer']['encoder_norm'], x)
 
 
-def _all_bfloat16(blocks: Params) -> bool:
+def arrange(config: Config, params: Params) -> Params:
+  """Takes the blocks apart: a CPU copies what it needs of stacked weights.
+
+  Args:
+    config: The tower's dimensions.
+    params: The `img` tree as it is stored in checkpoints, or without its
+      blocks, as a server has it.
+
+  Returns:
+    The tree for `arranged=True`; the rest of it is shared.
+  """
+  if 'Transformer' not in params:
+    return params
+  tower, blocks = params['Transformer'], unstack(config, params)
+  return params | {'Transformer': tower | {'encoderblock': blocks}}
+
+
+def unstack(config: Config, params: Params) -> tuple[Params, ...]:
+  """Returns the parameters of each block on its own."""
+  blocks = params['Transformer']['encoderblock']
+  return blocks if config.arranged else linen.apart(blocks, config.depth)
+
+
+def by_name(params: Params) -> Params:
+  """The `img` tree with a tuple of each number of the blocks, if apart.
+
+  Args:
+    params: The tree, arranged or not.
+
+  Returns:
+    The tree with the names of one that is not arranged.
+  """
+  tower = params.get('Transformer', {})
+  blocks = tower.get('encoderblock')
+  if not isinstance(blocks, tuple):
+    return params
+  blocks = jax.tree.map(lambda *layers: layers, *blocks)
+  return params | {'Transformer': tower | {'encoderblock': blocks}}
+
+
+def _all_bfloat16(blocks: Any) -> bool:
   """Whether every matrix of the blocks is in bfloat16."""
   return all(
     leaf.dtype == jnp.bfloat16

@@ -1,4 +1,4 @@
-"""A decoder whose weights lie transposed, layer by layer."""
+"""A model whose layers are apart, the decoder's weights transposed."""
 
 import dataclasses
 import functools
@@ -11,6 +11,7 @@ import pytest
 from benchmarks import parity
 from collab_jax import checkpoints, sharding
 from collab_jax.checkpoints import huggingface, orbax, trees
+from collab_jax.codecs import feature
 from collab_jax.models import decoding, linen, paligemma, tokenizer
 
 SOURCES = ('model.npz', 'model.f16.npz', 'model.bf16.npz')
@@ -37,17 +38,18 @@ def test_every_format_is_read_transposed(name, source):
   assert got.config == want.config
   assert jax.tree.structure(got.params) == jax.tree.structure(want.params)
   jax.tree.map(np.testing.assert_array_equal, got.params, want.params)
-  plain = dataclasses.replace(got.config.text, transposed=False)
-  assert got.config.to_dict() == (
-    dataclasses.replace(got.config, text=plain).to_dict()
-  )
+  assert got.config.to_dict() == got.config.arranged(False).to_dict()
 
 
-@pytest.mark.parametrize('part', [parity.whole_sequences, parity.greedy])
+PARTS = parity.image_tower, parity.whole_sequences, parity.greedy
+
+
+@pytest.mark.parametrize('part', PARTS)
 @pytest.mark.parametrize('name', parity.MODELS)
 def test_recorded_arrays(name, part):
   got = part(load(name, 'model.npz', 'transposed'), golden(name))
-  got.pop('bf16w/text_logits', None)  # Of other weights.
+  for array in [a for a in got if a.startswith('bf16w/')]:
+    del got[array]  # Of other weights.
   for array, value in got.items():
     want, atol = golden(name)[array], parity.tolerance(array)
     np.testing.assert_allclose(value, want, rtol=0, atol=atol, err_msg=array)
@@ -113,7 +115,7 @@ def test_layouts(tmp_path):
   folder = parity.GOLDEN / 'pg1_56' / 'hf_new'
   with pytest.raises(ValueError, match="layout: got 'rows', expected one of"):
     checkpoints.load(folder, layout='rows')
-  # Small ones are left alone, and an edge has no decoder to take apart.
+  # Small ones are left alone, and an edge has an encoder only.
   assert not checkpoints.load(folder).config.text.transposed
   edge = checkpoints.load(folder, part='edge', layout='transposed')
   assert 'llm' not in edge.params
@@ -147,8 +149,12 @@ SAVES = {
 
 
 @pytest.mark.parametrize('save', SAVES)
-def test_no_format_holds_layers_that_are_apart(tmp_path, save):
-  model = load('pg1_56', 'model.npz', 'transposed')
+@pytest.mark.parametrize('tower', ['img', 'llm'])
+def test_no_format_holds_layers_that_are_apart(tmp_path, save, tower):
+  models = [load('pg1_56', 'model.npz', x) for x in ('stacked', 'transposed')]
+  model = models[0].replace(
+    params=models[0].params | {tower: models[1].params[tower]}
+  )
   with pytest.raises(checkpoints.CheckpointError, match="layout='stacked' to"):
     SAVES[save](tmp_path, model)
   assert not list(tmp_path.iterdir())
@@ -165,6 +171,18 @@ def test_what_need_not_be_arranged():
   got = got.arranged()
   assert got.config == want.config
   assert jax.tree.structure(got.params) == jax.tree.structure(want.params)
+
+
+@pytest.mark.parametrize('name', parity.MODELS)
+def test_books_know_a_model_in_both_layouts(name):
+  stacked, apart = (
+    load(name, 'model.npz', layout) for layout in ('stacked', 'transposed')
+  )
+  want = feature.features_of(stacked, 'encoder')
+  assert feature.features_of(apart, 'encoder') == want
+  other = jax.tree.map(lambda x: 1.1 * x, apart.params)
+  got = feature.features_of(apart.replace(params=other), 'encoder')
+  assert got.model != want.model
 
 
 @pytest.mark.parametrize('mesh', [False, True])
@@ -186,16 +204,21 @@ ONE = 'MlpBlock_0/Dense_1', 'MultiHeadDotProductAttention_0/query'
 @pytest.mark.parametrize('name', ONE)
 def test_matrices_of_two_dtypes_are_not_rounded(name):
   model = load('pg1_56', 'model.bf16.npz', 'transposed')
-  flat = trees.flatten(model.params['img'])
-  at = f'Transformer/encoderblock/{name}/kernel'
-  flat[at] = flat[at].astype(jnp.float32)
-  params = {'img': trees.unflatten(flat)}
+  tower = model.params['img']['Transformer']
+  flat = [trees.flatten(block) for block in tower['encoderblock']]
+  for block in flat:
+    at = f'{name}/kernel'
+    block[at] = block[at].astype(jnp.float32)
+  tower = tower | {'encoderblock': tuple(map(trees.unflatten, flat))}
+  params = {'img': model.params['img'] | {'Transformer': tower}}
+  # The same in float32, which rounds nothing.
+  plain = jax.tree.map(lambda x: x.astype(jnp.float32), params)
   images = golden('pg1_56')['inputs/images']
   got, want, rounded = (
     m.encode_image(images)
     for m in (
       model.replace(params=params),
-      model.replace(params=params, config=model.config.arranged(False)),
+      model.replace(params=plain),
       model,
     )
   )
