@@ -34,11 +34,27 @@ _TFDS = [
   'importlib_resources>=6',
 ]
 
+# The edge and the server over a network. The generated code asks for a
+# protobuf at least as new as the one that it was made with, and for the same
+# major version or the next; the last one is for the edge's page.
+_SERVING = [
+  'grpcio>=1.85.1,<2',
+  'grpcio-health-checking>=1.85.1,<2',
+  'grpcio-reflection>=1.85.1,<2',
+  'protobuf>=7.35.1,<8',
+  'prometheus_client>=0.22',
+  'aiohttp>=3.12',
+]
+
 _EXTRAS = {
+  'serving': _SERVING,
   'test': [
+    *_SERVING,
     'basedpyright>=1.30',
     'beartype>=0.22',
     'bjontegaard>=1.3',
+    'cryptography>=45',
+    'grpcio-tools>=1.85.1,<2',
     'hypothesis>=6.100',
     'ipykernel>=7',
     'komm>=0.37',
@@ -78,10 +94,17 @@ setuptools.setup(
     include=['collab_jax', 'collab_jax.*'],
     exclude=['*.assets*', '*__pycache__'],
   ),
-  package_data={'collab_jax': ['py.typed', 'assets/**/*']},
+  package_data={
+    'collab_jax': ['py.typed', 'assets/**/*', 'serving/*.proto', '**/*.pyi']
+  },
   install_requires=_REQUIRES,
   extras_require=_EXTRAS,
-  entry_points={'console_scripts': ['collab_jax = collab_jax.__main__:run']},
+  entry_points={
+    'console_scripts': [
+      f'{name} = collab_jax.__main__:run'
+      for name in ('collab-jax', 'collab_jax')
+    ]
+  },
   classifiers=[
     'Intended Audience :: Science/Research',
     'Programming Language :: Python :: 3 :: Only',

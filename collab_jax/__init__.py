@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     metrics,
     plots,
     quantizers,
+    serving,
     sharding,
     testing,
     wire,
@@ -25,9 +26,11 @@ if TYPE_CHECKING:
   from collab_jax.checkpoints import load
   from collab_jax.codecs import FeatureCodec, ImageCodec, Link
   from collab_jax.evaluation import evaluate
+  from collab_jax.serving import EdgeClient
 
 __all__ = [
   'Captioner',
+  'EdgeClient',
   'FeatureCodec',
   'ImageCodec',
   'Link',
@@ -41,6 +44,7 @@ __all__ = [
   'metrics',
   'plots',
   'quantizers',
+  'serving',
   'sharding',
   'testing',
   'wire',
@@ -48,6 +52,7 @@ __all__ = [
 
 _HOMES = {
   'Captioner': 'captioner',
+  'EdgeClient': 'serving',
   'FeatureCodec': 'codecs',
   'ImageCodec': 'codecs',
   'Link': 'codecs',

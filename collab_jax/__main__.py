@@ -1,60 +1,107 @@
-r"""The command `collab_jax convert`: a checkpoint in another format.
+"""The command `collab-jax`: its subcommands, each with flags of its own.
 
-collab_jax convert --source=paligemma-3b-mix-224.npz \
-    --model=paligemma-3b-mix-224 --target=edge --to=orbax --part=edge
-
-Every number arrives bit by bit as it was, unless --dtype converts it.
+A subcommand is a module with `main(argv)`, whose flags are defined when it is
+imported, and which is imported only when it is asked for.
 """
+
+import ast
+import importlib
+import importlib.util
+from pathlib import Path
+import sys
+from types import ModuleType
 
 from absl import app, flags
 
-from collab_jax import checkpoints, experiment
-from collab_jax.models import zoo
+from collab_jax import config
 
-_SOURCE = flags.DEFINE_string('source', None, 'npz or folder to read.')
-_TARGET = flags.DEFINE_string('target', None, 'Folder, or FILE.npz, to make.')
-_TO = flags.DEFINE_enum('to', None, checkpoints.FORMATS, 'Format to write.')
-_MODEL = flags.DEFINE_string('model', None, 'Released model, for an npz.')
-_CONFIG = flags.DEFINE_string('config', None, 'JSON file, for an npz.')
-_DTYPE = flags.DEFINE_enum(
-  'dtype', None, ('float32', 'bfloat16', 'float16'), 'Converts the parameters.'
-)
-_PART = flags.DEFINE_enum(
-  'part', None, ('edge', 'server'), 'Writes what that side needs.'
-)
+_COMMANDS = {
+  'caption': 'collab_jax.commands.caption',
+  'convert': 'collab_jax.commands.convert',
+  'page': 'collab_jax.commands.page',
+  'serve': 'collab_jax.commands.serve',
+}
 
+# What the extra 'serving' installs.
+_SERVING = ('aiohttp', 'google', 'grpc', 'prometheus_client')
 
-def main(argv):
-  """Converts, and says what was made."""
-  if argv[1:] != ['convert']:
-    raise app.UsageError(f"got {' '.join(argv[1:])!r}, expected 'convert'")
-  if _MODEL.value and _CONFIG.value:
-    raise app.UsageError('--model and --config say the same: give one')
-  # absl requires them.
-  assert _SOURCE.value is not None
-  assert _TARGET.value is not None
-  assert _TO.value is not None
-  with experiment.launched():
-    config = None
-    if _CONFIG.value:
-      config = checkpoints.read_config(_CONFIG.value)
-    elif _MODEL.value:
-      config = zoo.card(_MODEL.value).config
-    made = checkpoints.convert(
-      _SOURCE.value,
-      _TARGET.value,
-      _TO.value,
-      config=config,
-      dtype=_DTYPE.value,
-      part=_PART.value,
-    )
-    print(f'{_TARGET.value}: {made.name} as {_TO.value}')
+_HELP = ('-h', '-help', '--help', '--helpshort')
 
 
-def run():
-  """Starts the command."""
-  flags.mark_flags_as_required(['source', 'target', 'to'])
-  app.run(main)
+def _summary(module: str) -> str:
+  """The first line of a module's docstring; the module is not imported."""
+  spec = importlib.util.find_spec(module)
+  assert spec is not None
+  assert spec.origin is not None
+  tree = ast.parse(Path(spec.origin).read_text('utf-8'))
+  return (ast.get_docstring(tree) or '').partition('\n')[0]
+
+
+def _overview() -> str:
+  width = max(map(len, _COMMANDS))
+  lines = [
+    f'  {name:{width}}  {_summary(module)}'
+    for name, module in _COMMANDS.items()
+  ]
+  return '\n'.join(
+    [
+      'usage: collab-jax COMMAND [--flag=value ...]',
+      '',
+      *lines,
+      '',
+      'collab-jax COMMAND --help shows the flags of a command.',
+    ]
+  )
+
+
+def _described(module: ModuleType) -> str:
+  """A subcommand's docstring and flags."""
+  own = flags.FLAGS.module_help(module)
+  return f'{(module.__doc__ or "").strip()}\n\nflags:\n{own}'
+
+
+def run(argv: list[str] | None = None) -> None:
+  """Starts a subcommand.
+
+  Args:
+    argv: Program, subcommand and flags; default `sys.argv`.
+
+  Raises:
+    SystemExit: There is no such subcommand, or it has ended.
+  """
+  argv = sys.argv if argv is None else argv
+  name, rest = (argv[1], argv[2:]) if argv[1:] else ('--help', [])
+  if name in (*_HELP, 'help'):
+    print(_overview())
+    raise SystemExit(0 if argv[1:] else 1)
+  if name not in _COMMANDS:
+    near = config.suggest(name, _COMMANDS)
+    raise SystemExit(f'error: no command {name!r}{near}')
+  try:
+    module = importlib.import_module(_COMMANDS[name])
+  except ModuleNotFoundError as error:
+    if (error.name or '').partition('.')[0] not in _SERVING:
+      raise
+    raise SystemExit(
+      f"error: {name} needs the extra 'serving': pip install"
+      " 'collab_jax[serving]'"
+    ) from error
+  except ImportError as error:  # Of an extra.
+    raise SystemExit(f'error: {error}') from error
+  if any(argument in _HELP for argument in rest):
+    print(_described(module))
+    raise SystemExit(0)
+  # A path may stand before flags, and flags be spelled with dashes.
+  flags.FLAGS.set_gnu_getopt(True)
+  app.run(module.main, [f'{argv[0]} {name}', *map(_flag, rest)])
+
+
+def _flag(argument: str) -> str:
+  """'--max-bytes=9' as absl has it, '--max_bytes=9'."""
+  if not argument.startswith('--'):
+    return argument
+  name, equals, value = argument[2:].partition('=')
+  return f'--{name.replace("-", "_")}{equals}{value}'
 
 
 if __name__ == '__main__':

@@ -1,14 +1,15 @@
 """Captions against bytes: features beside JPEG, WebP and AVIF.
 
 Modes: `tiny` (500 generated scenes), `dense` (the same with 6 to 10 objects a
-scene) and `smoke` (seconds, for tests). docs/rate.md says what is measured.
+scene), `curve` (what an edge chooses from, on `val`: docs/edge.md) and `smoke`
+(seconds, for tests). docs/rate.md says what is measured.
 """
 
 import ml_collections
 
 from collab_jax import config as config_lib
 
-MODES = ('tiny', 'dense', 'smoke')
+MODES = ('tiny', 'dense', 'curve', 'smoke')
 
 # Qualities by kind, chroma and size in pixels, None for the model's own: files
 # without what both ends know, then files as they are.
@@ -70,6 +71,15 @@ _FEATURES = (
   'merge(k=6,smooth=2,centroids=product_vq)',
   'merge(k=6,smooth=2,centroids=residual_vq)',
   'shared_vq',
+)
+
+_FEW_PICTURES = (
+  'avif(quality=8,strip=true,chroma=444)',
+  'avif(quality=25,strip=true,chroma=444)',
+  'avif(quality=50,strip=true,chroma=444)',
+  'avif(quality=90,strip=true,chroma=444)',
+  'webp(quality=60)',
+  'jpeg(quality=75)',
 )
 
 
@@ -134,6 +144,15 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
       'idle_watts': 1.0,
     }
   )
+
+  if mode == 'curve':
+    config.data_split = 'val'
+    config.methods = ('kmeans(init=++)',)
+    config.ks = (2, 4, 8, 16)
+    config.codecs = (*_FEATURES[:23], *_FEW_PICTURES)
+    config.seeds = (0,)
+    config.blind = ()
+    config.resamples = 1  # Of no use for the curve.
 
   if mode == 'smoke':
     config.limit = 6

@@ -51,16 +51,10 @@ def main(argv):
     raise app.UsageError(f'unexpected arguments: {argv[1:]}')
   assert _IMAGE.value is not None  # absl requires the flag.
   with experiment.launched():
-    if _CODEC.value:
-      for name in ('method', 'k'):
-        if flags.FLAGS[name].present:
-          raise ValueError(
-            f'{name}: is given beside codec, which says all; write it into'
-            " codec, as in --codec='kmeans(k=8)', or leave one of them out"
-          )
-      chosen = experiment.parse_codec(_CODEC.value)
-    else:
-      chosen = experiment.make_method(_METHOD.value, _K.value)
+    given = [n for n in ('method', 'k') if flags.FLAGS[n].present]
+    chosen = experiment.choose_codec(
+      _CODEC.value, _METHOD.value, _K.value, given
+    )
     vision = checkpoints.config_of(_MODEL.value).vision
     experiment.check_codec(chosen, vision, _SPLIT.value)
     image = data.read_image(_IMAGE.value, vision.image_size)

@@ -48,6 +48,7 @@ jaxtyping.install_import_hook(
       'evaluation',
       'training',
       'experiment',
+      'serving',
     )
   ],
   'beartype.beartype',

@@ -17,6 +17,7 @@ _ROWS = (
   {'evaluation', 'training', 'serving'},
   {'plots'},
   {'experiment'},
+  {'commands'},
   {'__main__'},
 )
 _ROW_OF = {room: row for row, rooms in enumerate(_ROWS) for room in rooms}

@@ -1,9 +1,11 @@
 """A picture to bytes on the edge, and bytes to a prefix on the server."""
 
+from collab_jax.codecs.colours import by_axes as colours_by_axes
 from collab_jax.codecs.feature import (
   SPLITS,
   FeatureCodec,
   features_of,
+  forget_programs,
   image_keys,
 )
 from collab_jax.codecs.image import KINDS, ImageCodec, ImageSettings
@@ -21,7 +23,9 @@ __all__ = [
   'PicturePlan',
   'Plan',
   'check_images',
+  'colours_by_axes',
   'features_of',
+  'forget_programs',
   'image_keys',
   'to_float',
 ]

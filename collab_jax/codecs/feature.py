@@ -4,7 +4,7 @@ from collections.abc import Sequence
 import functools
 import hashlib
 import math
-from typing import Any
+from typing import Any, cast
 
 import jax
 from jax import numpy as jnp
@@ -55,6 +55,16 @@ def _rebuild(
   tokens = sharding.each(run, mesh, count)(params, message, rows)
   x = tokens.x if split == 'head' else model.project(tokens.x)
   return tokens, messages.Prefix(x, *tokens[1:])
+
+
+def forget_programs() -> None:
+  """Frees the programs of all quantizers that were used in this process.
+
+  Those that are used again are compiled again. For a process that meets ever
+  new quantizers, each of which leaves megabytes.
+  """
+  for program in cast(Any, (_quantize, _rebuild)):
+    program.clear_cache()
 
 
 def features_of(

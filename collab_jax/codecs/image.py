@@ -261,9 +261,11 @@ class ImageCodec:
     Raises:
       collab_jax.wire.FormatError: As `pictures`.
     """
-    return self._prefix(self.pictures(data))
+    return self.prefix(self.pictures(data))
 
-  def _prefix(self, images: UInt8[np.ndarray, 'B H W 3']) -> messages.Prefix:
+  def prefix(self, images: UInt8[np.ndarray, 'B H W 3']) -> messages.Prefix:
+    """The second half of `decode`: what it makes of `pictures`."""
+
     def spread(batch):  # Puts it where the model is.
       return sharding.rows(batch, self.model.params)
 
@@ -304,7 +306,7 @@ class ImageCodec:
       A prefix, for the captioner to compile too.
     """
     black = np.zeros((batch_size, self._side, self._side, 3), np.uint8)
-    return self._prefix(black)
+    return self.prefix(black)
 
   def sizes(self, data: bytes) -> dict[str, int]:
     """Bytes of a message by field; they add up to its length."""

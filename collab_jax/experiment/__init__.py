@@ -1,5 +1,6 @@
 """The paper's experiment, from a config to files: what the launchers call."""
 
+from collab_jax.experiment.edges import Edge
 from collab_jax.experiment.links import (
   check_links,
   evaluate_links,
@@ -19,6 +20,7 @@ from collab_jax.experiment.runs import (
 from collab_jax.experiment.settings import (
   check,
   check_codec,
+  choose_codec,
   load_model,
   make_captioner,
   make_codec,
@@ -32,10 +34,12 @@ from collab_jax.experiment.settings import (
 )
 
 __all__ = [
+  'Edge',
   'check',
   'check_codec',
   'check_links',
   'check_rate',
+  'choose_codec',
   'draw_fig2',
   'evaluate',
   'evaluate_links',

@@ -1,6 +1,6 @@
 """From the fields of a config to the objects that they name."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 import dataclasses
 import functools
 from pathlib import Path
@@ -122,6 +122,34 @@ def parse_codec(text: str) -> codecs.ImageSettings | quantizers.Quantizer:
   if name not in known and ':' not in name:
     raise ValueError(f'codec: got {name!r}{config_lib.suggest(name, known)}')
   return quantizers.make(name, **settings)
+
+
+def choose_codec(
+  codec: str, method: str, k: int, given: Collection[str] = ()
+) -> codecs.ImageSettings | quantizers.Quantizer:
+  """What is to be sent, where `codec` stands beside `method` and `k`.
+
+  Args:
+    codec: A whole codec, as `parse_codec` reads it; '' for none.
+    method: A quantizer without its k, as `make_method` reads it.
+    k: Number of vectors sent.
+    given: Which of the two were named by the user, not left at a default.
+
+  Returns:
+    Settings of an image codec, or a quantizer.
+
+  Raises:
+    ValueError: Both ways are used, or as `parse_codec` and `make_method`.
+    ImportError: Its module cannot be imported.
+  """
+  if not codec:
+    return make_method(method, k)
+  for name in given:
+    raise ValueError(
+      f'{name}: is given beside codec, which says all; write it into codec, as'
+      " in --codec='kmeans(k=8)', or leave one of them out"
+    )
+  return parse_codec(codec)
 
 
 def make_codecs(

@@ -6,7 +6,7 @@ import textwrap
 from typing import Any
 
 import jax
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Int, UInt8
 import matplotlib as mpl
 from matplotlib import axes as mpl_axes
 from matplotlib import collections
@@ -65,7 +65,7 @@ def fig2(
   full = codecs.FeatureCodec(model, quantizers.Identity())
   features = full.features(np.stack([image] * batch_size))
   original = np.asarray(features[0], np.float32)
-  colours = _axes_colours(original)
+  colours = codecs.colours_by_axes(original)
   columns: list[dict[str, Any]] = [
     {
       'title': 'features',
@@ -95,22 +95,6 @@ def fig2(
       prefix = column['codec'].decode(column['packets'])
       column['caption'] = captioner(prefix)[0]
   return _draw(image, columns, side, model.config.name)
-
-
-def _axes_colours(features: Float[np.ndarray, 'n d']):
-  """Maps vectors to colours by the three main axes of some features."""
-  mean = features.mean(0)
-  axes = np.linalg.svd(features - mean, full_matrices=False)[2][:3]
-  # The sign of an axis is arbitrary; fixed, so that figures can be compared.
-  axes *= np.sign(axes[np.arange(len(axes)), np.abs(axes).argmax(1)])[:, None]
-  places = (features - mean) @ axes.T
-  low, high = np.percentile(places, [2, 98], axis=0)
-
-  def colours(x):
-    place = ((x - mean) @ axes.T - low) / np.maximum(high - low, 1e-12)
-    return 0.12 + 0.82 * np.clip(place, 0, 1)
-
-  return colours
 
 
 def _draw(image, columns, side: int, name: str) -> figures.Figure:

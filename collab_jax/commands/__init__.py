@@ -1,0 +1,1 @@
+"""The subcommands of `collab-jax`, a file each with its flags and `main`."""

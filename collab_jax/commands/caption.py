@@ -1,0 +1,197 @@
+r"""Captions pictures by a server; this machine encodes them.
+
+collab-jax caption --server=localhost:50051 cat.png --k=8 --stream
+collab-jax caption --server=localhost:50051 photos --out=captions.jsonl \
+    --codec='merge(k=5,smooth=2,centroids=pca(dims=128,vectors=ecsq))'
+collab-jax caption --server=edge.example.org:443 --ca=system \
+    --token-file=token photos --out=captions.jsonl --max-bytes=60
+
+A folder is captioned picture by picture into a JSONL file; started again, it
+goes on where it was. docs/edge.md explains it all.
+"""
+
+from pathlib import Path
+import sys
+from typing import Any
+
+from absl import app, flags
+
+from collab_jax import checkpoints, codecs, data, experiment, wire
+from collab_jax.commands import connecting
+from collab_jax.serving import adaptive, folder, rates
+from collab_jax.serving import client as clients
+
+_CONNECTION = connecting.define()
+_K = flags.DEFINE_integer('k', 8, 'Number of vectors sent.', lower_bound=1)
+_METHOD = flags.DEFINE_string(
+  'method', 'kmeans', "Quantizer: 'kmeans', 'merge(smooth=2)', ..."
+)
+_CODEC = flags.DEFINE_string(
+  'codec', '', "Instead of method and k: 'webp(quality=30,strip=true)', ..."
+)
+_CODING = flags.DEFINE_enum(
+  'coding', 'best', wire.CODINGS, 'How features are made bytes.'
+)
+_MODEL = flags.DEFINE_string('model', 'tiny', "Name, or a model's folder.")
+_SPLIT = flags.DEFINE_enum('split', 'encoder', codecs.SPLITS, 'Where to cut.')
+_PROMPT = flags.DEFINE_string('prompt', '', "Instead of the server's.")
+_TOKENS = flags.DEFINE_integer(
+  'max_tokens', 0, "Longest caption; 0 for the server's.", lower_bound=0
+)
+_SEED = flags.DEFINE_integer('seed', 0, 'Of the quantizer.')
+_STREAM = flags.DEFINE_bool('stream', False, 'Print the caption word by word.')
+_OUT = flags.DEFINE_string(
+  'out', '', 'JSONL file to write; for a folder by default captions.jsonl.'
+)
+_WINDOW = flags.DEFINE_integer(
+  'window', 16, 'Requests in flight at a time.', lower_bound=1
+)
+_MAX_BYTES = flags.DEFINE_integer(
+  'max_bytes', 0, 'Instead of a codec: the longest message.', lower_bound=0
+)
+_GOAL = flags.DEFINE_float(
+  'goal_ms',
+  0.0,
+  'Instead of a codec: milliseconds from a picture to its caption; the uplink'
+  ' is measured.',
+  lower_bound=0.0,
+)
+_CURVE = flags.DEFINE_string(
+  'curve', '', "Rate curve to choose by, instead of the model's own."
+)
+_PROGRESSIVE = flags.DEFINE_bool(
+  'progressive',
+  False,
+  'Send the first layers of a message, the others if the server is unsure.',
+)
+_COARSE = flags.DEFINE_integer(
+  'coarse', adaptive.COARSE, 'How many layers go first.', lower_bound=1
+)
+_THRESHOLD = flags.DEFINE_float(
+  'threshold',
+  adaptive.THRESHOLD,
+  'Bits of min-entropy from which it is unsure.',
+  lower_bound=0.0,
+)
+
+
+def main(argv):
+  """Captions a picture or a folder; returns 1 if some pictures were bad."""
+  if len(argv) != 2:
+    raise app.UsageError(
+      f'got {len(argv) - 1} paths {argv[1:]}, expected one picture or folder'
+    )
+  with experiment.launched():
+    path = Path(argv[1])
+    if not path.exists():
+      raise FileNotFoundError(f'no such picture or folder: {path}')
+    many = path.is_dir()
+    if _STREAM.value and (many or _PROGRESSIVE.value or _OUT.value):
+      raise ValueError(
+        'stream: prints the caption of one picture, all of whose layers are'
+        ' sent; leave it out, or folder, out and progressive'
+      )
+    files = folder.pictures(path) if many else [path]
+    with _client() as client:
+      size = client.codecs[0].model.config.vision.image_size
+      if many or _OUT.value:
+        root = path if many else path.parent
+        return _caption_all(client, files, root, size)
+      return _caption_one(client, path, size)
+
+
+def _client() -> clients.EdgeClient:
+  """The client that the flags ask for."""
+  given = [n for n in ('method', 'k') if flags.FLAGS[n].present]
+  limits = [n for n in ('max_bytes', 'goal_ms') if flags.FLAGS[n].value]
+  if len(limits) > 1 or (limits and (given or _CODEC.value)):
+    raise ValueError(
+      f'{limits[0]}: chooses the codec; leave it out, or method, k, codec and'
+      ' the other limit'
+    )
+  settings: dict[str, Any] = {'window': _WINDOW.value, 'seed': _SEED.value}
+  if _PROGRESSIVE.value:
+    settings |= {'threshold': _THRESHOLD.value, 'coarse': _COARSE.value}
+  if not limits:
+    text = _CODEC.value
+    if _PROGRESSIVE.value and not given:
+      text = text or adaptive.PROGRESSIVE
+    chosen = experiment.choose_codec(text, _METHOD.value, _K.value, given)
+    edge = experiment.Edge(_MODEL.value, _SPLIT.value, _CODING.value)
+    return clients.EdgeClient(
+      _CONNECTION.connect(), edge.make(chosen), **settings
+    )
+  curve = _curve()
+  edge = experiment.Edge(_MODEL.value, curve.split, curve.coding)
+  link, max_bytes = _CONNECTION.connect(), _MAX_BYTES.value
+  if _GOAL.value:
+    plan = adaptive.plan(link, curve, edge.make, _GOAL.value)
+    max_bytes = plan.max_bytes
+    print(_told(plan), file=sys.stderr)
+  return adaptive.for_bytes(link, curve, edge.make, max_bytes, **settings)
+
+
+def _curve() -> rates.Curve:
+  if _CURVE.value:
+    return rates.read(_CURVE.value)
+  return rates.shipped(checkpoints.config_of(_MODEL.value).name)
+
+
+def _told(plan: adaptive.Plan) -> str:
+  """What was measured, and what follows."""
+  missed = '' if plan.met else ', which is too much: the goal is missed'
+  return (
+    f'uplink {plan.link.kbps:,.0f} kbps; {plan.link.delay_ms:.1f} ms of the'
+    f' link and {plan.compute_ms:.1f} ms of computing whatever is'
+    f' sent{missed}; messages of at most {plan.max_bytes:,} bytes'
+  )
+
+
+def _caption_one(client: clients.EdgeClient, path: Path, size: int) -> int:
+  image = data.read_image(path, size)
+  identity = folder.picture_id(path.name)
+  asked = _PROMPT.value, _TOKENS.value
+  client.warm_up()
+  if _STREAM.value:
+    answer = None
+    for piece in client.stream(image, asked[0], identity, asked[1]):
+      if isinstance(piece, str):
+        print(piece, end='', flush=True)
+      else:
+        answer = piece
+    print()
+    assert answer is not None  # A stream ends with it.
+  else:
+    answer = client.caption(image[None], asked[0], [identity], asked[1])[0]
+    print(answer.caption)
+  fields = ', '.join(f'{f} {n:,}' for f, n in answer.sizes.items())
+  spent = answer.milliseconds
+  stages = ', '.join(f'{s} {ms:.1f}' for s, ms in spent.items())
+  print(
+    f'  codec  {answer.codec}\n'
+    f'  bytes  {answer.bytes:,} ({fields})\n'
+    f'  ms     {sum(spent.values()):.1f} ({stages})',
+    file=sys.stderr,
+  )
+  return 0
+
+
+def _caption_all(client, files, root: Path, size: int) -> int:
+  out = _OUT.value or 'captions.jsonl'
+  tally = folder.caption(
+    client,
+    files,
+    root,
+    out,
+    size,
+    prompt=_PROMPT.value,
+    max_tokens=_TOKENS.value,
+  )
+  rate = tally.captioned / max(tally.seconds, 1e-9)
+  mean = tally.bytes / max(tally.captioned, 1)
+  print(
+    f'{out}: {tally.captioned:,} captions, {tally.before:,} were there,'
+    f' {len(tally.bad):,} bad pictures;'
+    f' {mean:,.1f} bytes a picture, {rate:,.1f} pictures a second'
+  )
+  return 1 if tally.bad else 0

@@ -1,0 +1,52 @@
+r"""Writes a checkpoint in another format.
+
+collab-jax convert --source=paligemma-3b-mix-224.npz \
+    --model=paligemma-3b-mix-224 --target=edge --to=orbax --part=edge
+
+Every number arrives bit by bit as it was, unless --dtype converts it.
+"""
+
+from absl import app, flags
+
+from collab_jax import checkpoints, experiment
+from collab_jax.models import zoo
+
+_SOURCE = flags.DEFINE_string('source', None, 'npz or folder to read.')
+_TARGET = flags.DEFINE_string('target', None, 'Folder, or FILE.npz, to make.')
+_TO = flags.DEFINE_enum('to', None, checkpoints.FORMATS, 'Format to write.')
+_MODEL = flags.DEFINE_string('model', None, 'Released model, for an npz.')
+_CONFIG = flags.DEFINE_string('config', None, 'JSON file, for an npz.')
+_DTYPE = flags.DEFINE_enum(
+  'dtype', None, ('float32', 'bfloat16', 'float16'), 'Converts the parameters.'
+)
+_PART = flags.DEFINE_enum(
+  'part', None, ('edge', 'server'), 'Writes what that side needs.'
+)
+flags.mark_flags_as_required(['source', 'target', 'to'])
+
+
+def main(argv):
+  """Converts, and says what was made."""
+  if argv[1:]:
+    raise app.UsageError(f'unexpected arguments: {argv[1:]}')
+  if _MODEL.value and _CONFIG.value:
+    raise app.UsageError('--model and --config say the same: give one')
+  # absl requires them.
+  assert _SOURCE.value is not None
+  assert _TARGET.value is not None
+  assert _TO.value is not None
+  with experiment.launched():
+    config = None
+    if _CONFIG.value:
+      config = checkpoints.read_config(_CONFIG.value)
+    elif _MODEL.value:
+      config = zoo.card(_MODEL.value).config
+    made = checkpoints.convert(
+      _SOURCE.value,
+      _TARGET.value,
+      _TO.value,
+      config=config,
+      dtype=_DTYPE.value,
+      part=_PART.value,
+    )
+    print(f'{_TARGET.value}: {made.name} as {_TO.value}')

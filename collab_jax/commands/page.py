@@ -1,0 +1,57 @@
+r"""Serves a web page on which to try pictures, methods and k.
+
+collab-jax page --server=localhost:50051 --port=8080
+
+Then open http://localhost:8080. The server must admit what the page offers:
+collab-jax serve --quantizers=any --images=any. docs/edge.md shows the page.
+"""
+
+from absl import app, flags
+from aiohttp import web
+
+from collab_jax import codecs, experiment, wire
+from collab_jax.commands import connecting
+from collab_jax.serving import client as clients
+from collab_jax.serving import page
+
+_CONNECTION = connecting.define()
+_MODEL = flags.DEFINE_string('model', 'tiny', "Name, or a model's folder.")
+_SPLIT = flags.DEFINE_enum('split', 'encoder', codecs.SPLITS, 'Where to cut.')
+_CODING = flags.DEFINE_enum(
+  'coding', 'best', wire.CODINGS, 'How features are made bytes.'
+)
+_HOST = flags.DEFINE_string(
+  'host', '127.0.0.1', 'Address to listen at; the page has no password.'
+)
+_PORT = flags.DEFINE_integer('port', 8080, 'Port.', lower_bound=0)
+_NAMES = flags.DEFINE_list(
+  'names', [], 'Names of this machine, by which others open the page.'
+)
+_UPLOAD = flags.DEFINE_float(
+  'max_upload', 16.0, "Megabytes of a picture's file.", lower_bound=0.001
+)
+
+
+def main(argv):
+  """Serves until it is stopped."""
+  if argv[1:]:
+    raise app.UsageError(f'unexpected arguments: {argv[1:]}')
+  with experiment.launched():
+    edge = experiment.Edge(_MODEL.value, _SPLIT.value, _CODING.value)
+    made = edge.make('kmeans(k=8,init=++)')
+    with clients.EdgeClient(_CONNECTION.connect(), made) as client:
+      shown = page.Page(
+        client,
+        edge.make,
+        edge.size,
+        edge.vectors,
+        max_upload=int(_UPLOAD.value * (1 << 20)),
+        names=(*page.SAME, _HOST.value, *_NAMES.value),
+      )
+      web.run_app(
+        shown.app(),
+        host=_HOST.value,
+        port=_PORT.value,
+        access_log=None,
+        handler_cancellation=True,
+      )

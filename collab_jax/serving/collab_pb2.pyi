@@ -1,0 +1,82 @@
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class HandshakeRequest(_message.Message):
+    __slots__ = ("session",)
+    SESSION_FIELD_NUMBER: _ClassVar[int]
+    session: str
+    def __init__(self, session: _Optional[str] = ...) -> None: ...
+
+class HandshakeReply(_message.Message):
+    __slots__ = ("session", "model", "max_message_bytes", "max_tokens", "prompt")
+    SESSION_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    MAX_MESSAGE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    MAX_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    PROMPT_FIELD_NUMBER: _ClassVar[int]
+    session: bytes
+    model: str
+    max_message_bytes: int
+    max_tokens: int
+    prompt: str
+    def __init__(self, session: _Optional[bytes] = ..., model: _Optional[str] = ..., max_message_bytes: _Optional[int] = ..., max_tokens: _Optional[int] = ..., prompt: _Optional[str] = ...) -> None: ...
+
+class CaptionRequest(_message.Message):
+    __slots__ = ("session", "message", "prompt", "request_id", "max_tokens", "continues")
+    SESSION_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    PROMPT_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    MAX_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    CONTINUES_FIELD_NUMBER: _ClassVar[int]
+    session: bytes
+    message: bytes
+    prompt: str
+    request_id: bytes
+    max_tokens: int
+    continues: bytes
+    def __init__(self, session: _Optional[bytes] = ..., message: _Optional[bytes] = ..., prompt: _Optional[str] = ..., request_id: _Optional[bytes] = ..., max_tokens: _Optional[int] = ..., continues: _Optional[bytes] = ...) -> None: ...
+
+class CaptionReply(_message.Message):
+    __slots__ = ("caption", "tokens", "min_entropy", "stages", "repeated")
+    CAPTION_FIELD_NUMBER: _ClassVar[int]
+    TOKENS_FIELD_NUMBER: _ClassVar[int]
+    MIN_ENTROPY_FIELD_NUMBER: _ClassVar[int]
+    STAGES_FIELD_NUMBER: _ClassVar[int]
+    REPEATED_FIELD_NUMBER: _ClassVar[int]
+    caption: str
+    tokens: int
+    min_entropy: float
+    stages: Stages
+    repeated: bool
+    def __init__(self, caption: _Optional[str] = ..., tokens: _Optional[int] = ..., min_entropy: _Optional[float] = ..., stages: _Optional[_Union[Stages, _Mapping]] = ..., repeated: _Optional[bool] = ...) -> None: ...
+
+class Stages(_message.Message):
+    __slots__ = ("queue", "unpack", "rebuild", "prefill", "decode", "first_token", "batch")
+    QUEUE_FIELD_NUMBER: _ClassVar[int]
+    UNPACK_FIELD_NUMBER: _ClassVar[int]
+    REBUILD_FIELD_NUMBER: _ClassVar[int]
+    PREFILL_FIELD_NUMBER: _ClassVar[int]
+    DECODE_FIELD_NUMBER: _ClassVar[int]
+    FIRST_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    BATCH_FIELD_NUMBER: _ClassVar[int]
+    queue: float
+    unpack: float
+    rebuild: float
+    prefill: float
+    decode: float
+    first_token: float
+    batch: int
+    def __init__(self, queue: _Optional[float] = ..., unpack: _Optional[float] = ..., rebuild: _Optional[float] = ..., prefill: _Optional[float] = ..., decode: _Optional[float] = ..., first_token: _Optional[float] = ..., batch: _Optional[int] = ...) -> None: ...
+
+class CaptionChunk(_message.Message):
+    __slots__ = ("text", "reply")
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    REPLY_FIELD_NUMBER: _ClassVar[int]
+    text: str
+    reply: CaptionReply
+    def __init__(self, text: _Optional[str] = ..., reply: _Optional[_Union[CaptionReply, _Mapping]] = ...) -> None: ...

@@ -1,0 +1,43 @@
+"""What the edge's page lets one choose."""
+
+import dataclasses
+
+# Numbers of vectors that the slider offers; each is a program to compile.
+KS = (1, 2, 3, 4, 5, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)
+QUALITIES = (1, 5, 10, 20, 30, 40, 50, 60, 75, 90)
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+  """A line of the page's menu.
+
+  Attributes:
+    title: What a person reads.
+    text: The codec, as a config has it, with {} for the slider's number.
+    numbers: What the slider offers.
+    unit: What the number is.
+  """
+
+  title: str
+  text: str
+  numbers: tuple[int, ...] = KS
+  unit: str = 'vectors (k)'
+
+  def __post_init__(self):
+    if '{}' not in self.text:
+      raise ValueError(f'text: got {self.text!r}, expected {{}} for the number')
+
+
+METHODS = (
+  Method('k-means, as in the paper', 'kmeans(k={},init=++)'),
+  Method(
+    'merging, the fewest bytes',
+    'merge(k={},smooth=4,centroids=pca(dims=128,vectors=ecvq(weight=0.3)))',
+  ),
+  Method('merging, 16 bits a number', 'merge(k={})'),
+  Method('random vectors, the nearest instead', 'random(k={},rebuild=nearest)'),
+  Method('random vectors, the others dropped', 'random(k={})'),
+  Method('means of blocks', 'pool(k={})', (1, 4, 16, 64)),
+  Method('the picture as WebP', 'webp(quality={})', QUALITIES, 'quality'),
+  Method('the picture as JPEG', 'jpeg(quality={})', QUALITIES, 'quality'),
+)

@@ -1,0 +1,101 @@
+"""What the server counts, in Prometheus' format: docs/serving.md lists it."""
+
+from collections.abc import Callable, Mapping
+
+import prometheus_client as prometheus
+
+_SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
+_COUNTS = (1, 2, 4, 8, 16, 32, 64)
+_PREFIX = 'collab_jax'
+
+
+class Metrics:
+  """The counters of one server.
+
+  Attributes:
+    registry: Where Prometheus' client finds them.
+  """
+
+  def __init__(self):
+    """Makes them, all zero."""
+    self.registry = prometheus.CollectorRegistry()
+    settings = {'namespace': _PREFIX, 'registry': self.registry}
+    self._requests = prometheus.Counter(
+      'requests',
+      'Answers, by method and status.',
+      ['method', 'code'],
+      **settings,
+    )
+    self._bytes = prometheus.Counter(
+      'received_bytes', 'Bytes of messages.', **settings
+    )
+    self._tokens = prometheus.Counter(
+      'tokens', 'Tokens of captions that were sent.', **settings
+    )
+    self._compilations = prometheus.Counter(
+      'compilations',
+      'Programs compiled, ahead (warm-up) or while captions wait (serving).',
+      ['when'],
+      **settings,
+    )
+    for when in ('warm-up', 'serving'):
+      self._compilations.labels(when)
+    self._stages = prometheus.Histogram(
+      'stage_seconds',
+      'Time of a request in each stage.',
+      ['stage'],
+      buckets=_SECONDS,
+      **settings,
+    )
+    self._batch = prometheus.Histogram(
+      'batch', 'Captions that were begun together.', buckets=_COUNTS, **settings
+    )
+    self._rows = prometheus.Gauge('rows', 'Captions in the making.', **settings)
+    self._queue = prometheus.Gauge('queue', 'Requests that wait.', **settings)
+    self._sessions = prometheus.Gauge(
+      'sessions', 'Codecs that the server has agreed on.', **settings
+    )
+    self._serving = prometheus.Gauge(
+      'serving', 'Whether requests are taken: 1 or 0.', **settings
+    )
+
+  def answered(self, method: str, code: str) -> None:
+    """Counts an answer, an error being one."""
+    self._requests.labels(method, code).inc()
+
+  def received(self, count: int) -> None:
+    """Counts bytes of a message."""
+    self._bytes.inc(count)
+
+  def captioned(self, milliseconds: Mapping[str, float], tokens: int) -> None:
+    """Counts a caption and what its stages took."""
+    self._tokens.inc(tokens)
+    for stage, spent in milliseconds.items():
+      self._stages.labels(stage).observe(spent / 1000)
+
+  def compiled(self, warming: bool) -> None:
+    """Counts a program."""
+    self._compilations.labels('warm-up' if warming else 'serving').inc()
+
+  def batch(self, count: int) -> None:
+    """Counts captions that were begun together."""
+    self._batch.observe(count)
+
+  def rows(self, count: int) -> None:
+    """Says how many captions are in the making."""
+    self._rows.set(count)
+
+  def serving(self, yes: bool) -> None:
+    """Says whether requests are taken."""
+    self._serving.set(yes)
+
+  def watch(
+    self, queue: Callable[[], int], sessions: Callable[[], int]
+  ) -> None:
+    """Says where the lengths are asked for."""
+    self._queue.set_function(queue)
+    self._sessions.set_function(sessions)
+
+  def value(self, name: str, **labels: str) -> float:
+    """Returns a value by its full name; 0 if nothing was counted yet."""
+    return self.registry.get_sample_value(f'{_PREFIX}_{name}', labels) or 0.0

@@ -1,0 +1,55 @@
+"""A server as a program: signals, and what it prints."""
+
+import asyncio
+import logging
+import signal
+
+from collab_jax.serving.server import Server
+
+_LOG = logging.getLogger(__name__)
+_SIGNALS = signal.SIGTERM, signal.SIGINT
+
+
+def run(server: Server) -> None:
+  """Serves until SIGTERM or SIGINT; the second one ends the process at once.
+
+  Args:
+    server: One that has not started.
+
+  Raises:
+    OSError: A port is in use.
+    Exception: Whatever kept it from getting ready.
+  """
+  asyncio.run(_run(server))
+
+
+async def _run(server: Server) -> None:
+  asked = asyncio.Event()
+  loop = asyncio.get_running_loop()
+
+  def stop(number):
+    _LOG.warning('%s: stopping; a second one ends it at once', number.name)
+    for each in _SIGNALS:
+      loop.remove_signal_handler(each)
+    asked.set()
+
+  for number in _SIGNALS:
+    loop.add_signal_handler(number, stop, number)
+  await server.start(warm=False)
+  print(f'listening on {server.address}', flush=True)
+  if server.metrics_address:
+    print(f'metrics on http://{server.metrics_address}/metrics', flush=True)
+  waiting = asyncio.create_task(asked.wait())
+  await asyncio.wait(
+    [waiting, server.warming], return_when=asyncio.FIRST_COMPLETED
+  )
+  ready = server.warming.done()
+  failed = server.warming.exception() if ready else None
+  if ready and not failed:
+    print('serving', flush=True)
+    await waiting
+  waiting.cancel()
+  await server.stop()
+  if failed:
+    raise failed
+  print('stopped', flush=True)

@@ -1,0 +1,166 @@
+"""Who may talk to the server: TLS, certificates of clients, tokens."""
+
+from collections.abc import Sequence
+import dataclasses
+import hmac
+import ipaddress
+import os
+from pathlib import Path
+
+import grpc
+from grpc import aio
+
+from collab_jax.serving import metrics
+
+# A token that is shorter can be guessed.
+_SHORTEST = 16
+# The standard health service, which probes ask without a token.
+_OPEN = '/grpc.health.v1.Health/'
+
+
+@dataclasses.dataclass(frozen=True)
+class Security:
+  """How the server tells whom it talks to.
+
+  Attributes:
+    cert: The server's certificate and those above it, PEM; '' without TLS.
+    key: Its private key, PEM.
+    client_ca: Certificates, PEM, of which each client needs one below; '' for
+      none.
+    token_file: Tokens, a line each, of which every call needs one; '' for none.
+    insecure: Whether to serve the network without all that.
+  """
+
+  cert: str = ''
+  key: str = ''
+  client_ca: str = ''
+  token_file: str = ''
+  insecure: bool = False
+
+  def __post_init__(self):
+    """Raises ValueError where something is missing."""
+    if bool(self.cert) != bool(self.key):
+      raise ValueError(
+        f'tls_cert, tls_key: got {self.cert!r} and {self.key!r}, expected both'
+        ' or neither'
+      )
+    if self.client_ca and not self.cert:
+      raise ValueError('client_ca: needs tls_cert and tls_key')
+
+  def check(self, host: str) -> None:
+    """Checks that a server may listen there.
+
+    Args:
+      host: Name or address.
+
+    Raises:
+      ValueError: Others than this machine could use it, and it does not tell
+        who they are.
+    """
+    safe = self.cert and (self.token_file or self.client_ca)
+    if is_loopback(host) or safe or self.insecure:
+      return
+    raise ValueError(
+      f'host: {host} is open to the network; give --tls_cert and --tls_key, and'
+      ' --token_file or --client_ca. To serve anybody who can reach it, in'
+      ' clear text or without a token, say --insecure'
+    )
+
+  def credentials(self) -> grpc.ServerCredentials | None:
+    """Returns what a port needs for TLS, or None.
+
+    Raises:
+      OSError: A file cannot be read.
+    """
+    if not self.cert:
+      return None
+    pair = Path(self.key).read_bytes(), Path(self.cert).read_bytes()
+    ca = Path(self.client_ca).read_bytes() if self.client_ca else None
+    return grpc.ssl_server_credentials([pair], ca, ca is not None)
+
+  def tokens(self) -> list[bytes]:
+    """Reads the tokens.
+
+    Raises:
+      ValueError: There is none, or one that can be guessed.
+      OSError: The file cannot be read.
+    """
+    if not self.token_file:
+      return []
+    lines = Path(self.token_file).read_text('ascii').split()
+    if not lines or min(map(len, lines)) < _SHORTEST:
+      raise ValueError(
+        f'token_file: {self.token_file} must hold tokens of at least'
+        f' {_SHORTEST} letters, a line each; make one by `openssl rand -hex 32`'
+      )
+    return [line.encode() for line in lines]
+
+
+def is_loopback(host: str) -> bool:
+  """Whether only this machine can reach an address."""
+  if host == 'localhost' or host.startswith(('unix:', 'unix-abstract:')):
+    return True
+  try:
+    return ipaddress.ip_address(host.strip('[]')).is_loopback
+  except ValueError:
+    return False
+
+
+def address(host: str, port: int) -> str:
+  """What gRPC listens to, or connects to."""
+  if host.startswith(('unix:', 'unix-abstract:')):
+    return host
+  bare = host.strip('[]')
+  return f'[{bare}]:{port}' if ':' in bare else f'{bare}:{port}'
+
+
+class Tokens(aio.ServerInterceptor):
+  """Refuses calls without one of the tokens, but for the health service."""
+
+  def __init__(self, tokens: Sequence[bytes], counts: metrics.Metrics):
+    """Binds tokens.
+
+    Args:
+      tokens: From `Security.tokens`.
+      counts: Where refusals are counted.
+    """
+    self._tokens = tokens
+    self._metrics = counts
+
+  async def intercept_service(self, continuation, handler_call_details):
+    """Passes a call on, or answers UNAUTHENTICATED."""
+    handler = await continuation(handler_call_details)
+    method = handler_call_details.method
+    if handler is None or method.startswith(_OPEN):
+      return handler
+    given = dict(handler_call_details.invocation_metadata or ()).get(
+      'authorization', ''
+    )
+    given = given.encode() if isinstance(given, str) else given
+    # All are compared, in a time that does not depend on what is in them.
+    known = [hmac.compare_digest(given, b'Bearer ' + t) for t in self._tokens]
+    if any(known):
+      return handler
+    return self._refusal(handler, method)
+
+  def _refusal(self, handler, method: str) -> grpc.RpcMethodHandler:
+    async def refuse(_, context):
+      self._metrics.answered(os.path.basename(method), 'UNAUTHENTICATED')
+      await context.abort(
+        grpc.StatusCode.UNAUTHENTICATED,
+        "expected metadata 'authorization: Bearer TOKEN', with a token of the"
+        " server's",
+      )
+
+    kinds = {
+      (False, False): grpc.unary_unary_rpc_method_handler,
+      (False, True): grpc.unary_stream_rpc_method_handler,
+      (True, False): grpc.stream_unary_rpc_method_handler,
+      (True, True): grpc.stream_stream_rpc_method_handler,
+    }
+    make = kinds[handler.request_streaming, handler.response_streaming]
+    return make(
+      refuse,
+      request_deserializer=handler.request_deserializer,
+      response_serializer=handler.response_serializer,
+    )

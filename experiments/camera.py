@@ -1,0 +1,83 @@
+r"""Captions what a camera sees, by a server; a loop to start one's own from.
+
+python experiments/camera.py --server=localhost:50051 --source=0
+python experiments/camera.py --server=localhost:50051 --source=photos --every=1
+python experiments/camera.py --server=localhost:50051 --source=scenes --count=20
+
+A camera, by its number, needs OpenCV: pip install opencv-python-headless.
+"""
+
+import itertools
+import time
+
+from absl import app, flags
+
+from collab_jax import data, experiment
+from collab_jax.commands import connecting
+from collab_jax.data import pictures
+from collab_jax.serving import client as clients
+from collab_jax.serving import connection, folder
+
+_CONNECTION = connecting.define()
+_SOURCE = flags.DEFINE_string(
+  'source', '0', "A camera's number, a folder of pictures, or 'scenes'."
+)
+_CODEC = flags.DEFINE_string('codec', 'kmeans(k=8)', 'What is sent.')
+_MODEL = flags.DEFINE_string('model', 'tiny', "Name, or a model's folder.")
+_EVERY = flags.DEFINE_float(
+  'every', 0.0, 'Seconds from a frame to the next, at least.', lower_bound=0.0
+)
+_COUNT = flags.DEFINE_integer('count', 0, 'Frames; 0 for no end.')
+
+
+def frames(source: str, size: int):
+  """Yields frames u8[size size 3] without end; of a camera the newest."""
+  if source.isdecimal():
+    try:
+      import cv2  # pyright: ignore[reportMissingImports]
+    except ImportError as error:
+      raise ImportError(
+        'a camera needs OpenCV: pip install opencv-python-headless'
+      ) from error
+    camera = cv2.VideoCapture(int(source))
+    camera.set(cv2.CAP_PROP_BUFFERSIZE, 1)  # Frames in between are dropped.
+    try:
+      while True:
+        there, frame = camera.read()
+        if not there:
+          raise OSError(f'source: camera {source} gives no picture')
+        frame = cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
+        yield pictures.resize(frame, size)
+    finally:
+      camera.release()
+  elif source == 'scenes':
+    scenes = data.scenes('test')
+    for i in itertools.cycle(range(len(scenes))):
+      yield pictures.resize(scenes[i].image, size)
+  else:
+    for path in itertools.cycle(folder.pictures(source)):
+      yield data.read_image(path, size)
+
+
+def main(argv):
+  """Captions frames, and goes on when the server was away."""
+  if argv[1:]:
+    raise app.UsageError(f'unexpected arguments: {argv[1:]}')
+  with experiment.launched():
+    edge = experiment.Edge(_MODEL.value)
+    codec = edge.make(_CODEC.value)
+    with clients.EdgeClient(_CONNECTION.connect(), codec, window=1) as client:
+      seen = frames(_SOURCE.value, edge.size)
+      for i in itertools.count() if not _COUNT.value else range(_COUNT.value):
+        start = time.perf_counter()
+        try:
+          answer = client.caption(next(seen)[None], image_ids=[i])[0]
+          spent = sum(answer.milliseconds.values())
+          print(f'{spent:5.0f} ms {answer.bytes:6,} B  {answer.caption}')
+        except connection.RemoteError as error:
+          print(error)
+        time.sleep(max(0.0, start + _EVERY.value - time.perf_counter()))
+
+
+if __name__ == '__main__':
+  app.run(main)

@@ -1,0 +1,13 @@
+r"""Serves a model to edges: `collab-jax serve`, from a clone.
+
+python experiments/serve.py --model=tiny --quantizers='kmeans(k=8)'
+"""
+
+from absl import app, flags
+
+from collab_jax.commands import serve
+
+flags.adopt_module_key_flags(serve)
+
+if __name__ == '__main__':
+  app.run(serve.main)

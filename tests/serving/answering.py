@@ -1,0 +1,103 @@
+"""A server for tests of the edge that says whatever it is told to."""
+
+from concurrent import futures
+import contextlib
+import threading
+
+import grpc
+
+from collab_jax.serving import collab_pb2, collab_pb2_grpc
+
+OK = grpc.StatusCode.OK
+
+
+def reply(caption, **fields):
+  """A reply with a caption."""
+  stages = collab_pb2.Stages(queue=0.125, decode=0.25, first_token=0.2, batch=3)
+  return collab_pb2.CaptionReply(
+    caption=caption, tokens=len(caption.split()), stages=stages, **fields
+  )
+
+
+class Answering(collab_pb2_grpc.CaptionerServicer):
+  """Fails as `failures` say, one a request, then captions.
+
+  Attributes:
+    failures: Codes and texts that are left.
+    requests: What came.
+    handshakes: How many.
+    flying: How many requests were answered at a time, at most.
+    between: Called with the context after each piece of a stream.
+  """
+
+  def __init__(self, caption=None):
+    self.failures = []
+    self.requests = []
+    self.handshakes = []
+    self.metadata = []
+    self.flying = 0
+    self.between = None
+    self._now = 0
+    self._lock = threading.Lock()
+    self._caption = caption or (lambda request: reply('a red ball'))
+
+  def Handshake(self, request, context):
+    self.handshakes.append(request.session)
+    self.metadata.append(dict(context.invocation_metadata()))
+    self._fail(context, 'handshake ')
+    return collab_pb2.HandshakeReply(
+      session=b'12345678', model='m', max_message_bytes=1 << 20, max_tokens=8
+    )
+
+  def Caption(self, request, context):
+    with self._lock:
+      self.requests.append(request)
+      self._now += 1
+      self.flying = max(self.flying, self._now)
+    try:
+      self._fail(context)
+      return self._caption(request)
+    finally:
+      with self._lock:
+        self._now -= 1
+
+  def CaptionStream(self, request, context):
+    self.requests.append(request)
+    words = 'a red ball'
+    pieces = ['a', ' red', ' ball']
+    if self.failures and self.failures[0][0] == OK:
+      self.failures.pop(0)
+      pieces = pieces[:2]
+      for piece in pieces:
+        yield collab_pb2.CaptionChunk(text=piece)
+      context.abort(grpc.StatusCode.UNAVAILABLE, 'broken off')
+    self._fail(context)
+    for piece in pieces:
+      yield collab_pb2.CaptionChunk(text=piece)
+      if self.between:
+        self.between(context)
+    yield collab_pb2.CaptionChunk(reply=reply(words))
+
+  def _fail(self, context, prefix=''):
+    with self._lock:
+      failure = None
+      if self.failures and self.failures[0][1].startswith(prefix):
+        failure = self.failures.pop(0)
+    if failure:
+      context.abort(*failure)
+
+
+@contextlib.contextmanager
+def serving(servicer, credentials=None):
+  """Serves on a free port, and yields where."""
+  server = grpc.server(futures.ThreadPoolExecutor(16))
+  collab_pb2_grpc.add_CaptionerServicer_to_server(servicer, server)
+  if credentials is None:
+    port = server.add_insecure_port('127.0.0.1:0')
+  else:
+    port = server.add_secure_port('127.0.0.1:0', credentials)
+  server.start()
+  try:
+    yield f'127.0.0.1:{port}'
+  finally:
+    server.stop(0).wait()

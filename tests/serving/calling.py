@@ -1,0 +1,118 @@
+"""A plain client of the service, and a server to call."""
+
+import asyncio
+import contextlib
+import os
+import threading
+import time
+from typing import Any
+
+import grpc
+import pytest
+
+from collab_jax import serving
+from collab_jax.serving import collab_pb2, collab_pb2_grpc, sessions
+
+QUANTIZERS = (
+  'kmeans(k=4)',
+  'random(k=9)',
+  'residual_vq(book=random,stages=2,size=16)',
+)
+# The same in all tests: equal programs are compiled once.
+SIZES = serving.Sizes(rows=4, batch=2, steps=2, max_tokens=12, max_prompt=24)
+
+
+def settings(**changes):
+  """Of a server on any free port, for two quantizers."""
+  defaults = {
+    'port': 0,
+    'metrics_port': -1,
+    'quantizers': ';'.join(QUANTIZERS),
+    'sizes': SIZES,
+    'drain_seconds': 10.0,
+  }
+  return serving.Settings(**{**defaults, **changes})
+
+
+class Caller:
+  """Calls a server as an edge does, without trying again."""
+
+  def __init__(self, address, credentials=None, token=''):
+    self.channel = (
+      grpc.secure_channel(address, credentials)
+      if credentials
+      else grpc.insecure_channel(address)
+    )
+    self.stub = collab_pb2_grpc.CaptionerStub(self.channel)
+    self.metadata = [('authorization', f'Bearer {token}')] if token else []
+
+  def handshake(self, codec, **options):
+    """Agrees on a codec."""
+    text = codec if isinstance(codec, str) else sessions.to_json(codec)
+    request = collab_pb2.HandshakeRequest(session=text)
+    return self.stub.Handshake(request, metadata=self.metadata, **options)
+
+  def caption(self, codec, message, timeout=30.0, **fields):
+    """Sends a message, and waits for its caption."""
+    request = self.request(codec, message, **fields)
+    return self.stub.Caption(request, metadata=self.metadata, timeout=timeout)
+
+  def future(self, codec, message, timeout=30.0, **fields):
+    """Sends a message, and does not wait."""
+    request = self.request(codec, message, **fields)
+    return self.stub.Caption.future(
+      request, metadata=self.metadata, timeout=timeout
+    )
+
+  def stream(self, codec, message, timeout=30.0, **fields):
+    """Sends a message; yields what comes."""
+    request = self.request(codec, message, **fields)
+    return self.stub.CaptionStream(
+      request, metadata=self.metadata, timeout=timeout
+    )
+
+  @staticmethod
+  def request(codec, message, **fields):
+    """A request with an id of its own, unless one is given."""
+    fields = {'request_id': os.urandom(16), **fields}
+    name = codec if isinstance(codec, bytes) else sessions.id_of(codec)
+    return collab_pb2.CaptionRequest(session=name, message=message, **fields)
+
+
+@contextlib.contextmanager
+def refused(code):
+  """Expects a status; yields a list that will hold its text."""
+  text = []
+  with pytest.raises(grpc.RpcError) as raised:
+    yield text
+  error: Any = raised.value
+  text.append(error.details())
+  assert error.code() is code, text
+
+
+@contextlib.contextmanager
+def held(server):
+  """Keeps the worker busy."""
+  busy, release = threading.Event(), threading.Event()
+
+  def hold():
+    busy.set()
+    assert release.wait(20)
+
+  holding = asyncio.run_coroutine_threadsafe(
+    server._worker.call(hold), server._loop
+  )
+  assert busy.wait(20)
+  try:
+    yield
+  finally:
+    release.set()
+  holding.result(20)
+
+
+def until(holds, seconds=20.0):
+  """Waits for what others do."""
+  end = time.monotonic() + seconds
+  while not holds():
+    assert time.monotonic() < end
+    time.sleep(0.005)

@@ -1,0 +1,62 @@
+"""What the tests of the server share."""
+
+import jax
+import numpy as np
+import pytest
+
+from collab_jax import codecs, data
+from tests import standin
+
+
+@pytest.fixture(scope='session')
+def model():
+  """A small random model."""
+  return standin.small()
+
+
+@pytest.fixture(scope='session')
+def images():
+  """Six scenes."""
+  reader = data.scenes('test', limit=6)
+  return np.stack([reader[i].image for i in range(6)])
+
+
+class Made(dict):
+  """Codecs by name, each with its messages of the scenes; made when wanted."""
+
+  def __init__(self, model, images):
+    super().__init__()
+    self._model = model
+    self._images = images
+
+  def __missing__(self, name):
+    codec = self._codec(name)
+    self[name] = codec, codec.encode(self._images, jax.random.key(1))
+    return self[name]
+
+  def _codec(self, name):
+    if name == 'webp':
+      return codecs.ImageCodec(self._model, 'webp', quality=40)
+    coding = 'best' if name == 'best' else 'fixed'
+    return codecs.FeatureCodec(self._model, KINDS[name], coding=coding)
+
+
+KINDS = {
+  'kmeans': 'kmeans(k=4)',
+  'best': 'kmeans(k=4)',
+  'close': 'random(k=9)',
+  'residual': 'residual_vq(book=random,stages=2,size=16)',
+  'webp': '',
+}
+
+
+@pytest.fixture(scope='session')
+def made(model, images):
+  """Codecs of all kinds: 'kmeans', 'best', 'close', 'residual', 'webp'."""
+  return Made(model, images)
+
+
+@pytest.fixture(scope='session')
+def everything(made):
+  """All of them."""
+  return {name: made[name] for name in KINDS}

@@ -1,0 +1,200 @@
+"""Choosing what to send: rate curves, the link, and goals."""
+
+import json
+
+import grpc
+import numpy as np
+import pytest
+
+from collab_jax import checkpoints, codecs, quantizers
+from collab_jax.models import paligemma
+from collab_jax.serving import adaptive, connection, rates, uplink
+from collab_jax.serving import client as clients
+from tests import standin
+from tests.serving import answering, shaper
+from tools import rate_curve
+
+CODES = grpc.StatusCode
+IMAGES = np.zeros((1, 64, 64, 3), np.uint8)
+
+
+def _make(text):
+  config = paligemma.Config.from_dict(standin.CONFIG)
+  model = paligemma.Model(params={}, config=config, tokenizer=None)
+  quality = int(text.partition('=')[2].rstrip(')'))
+  return codecs.ImageCodec(model, 'jpeg', quality)
+
+
+def _point(quality, size, largest, bleu4):
+  return rates.Point(f'jpeg(quality={quality})', float(size), largest, bleu4)
+
+
+CURVE = rates.Curve(
+  model='m',
+  split='encoder',
+  coding='best',
+  data='scenes/val',
+  full=90.0,
+  captions=10,
+  points=(
+    _point(1, 500.0, 700, 50.0),
+    _point(10, 800.0, 900, 60.0),
+    _point(50, 1000.0, 2000, 80.0),
+    _point(90, 1500.0, 1800, 85.0),
+  ),
+)
+
+
+def test_the_best_within_a_limit_comes_first():
+  found = [p.codec for p in CURVE.within(1900)]
+  assert found == [f'jpeg(quality={q})' for q in (90, 10, 1)]
+  assert [p.bleu4 for p in CURVE.within(10**6)] == [85.0, 80.0, 60.0, 50.0]
+  assert CURVE.within(700)[0].bleu4 == 50.0
+  with pytest.raises(ValueError, match=r'at least 700: .*jpeg\(quality=1\)'):
+    CURVE.within(699)
+
+
+def test_a_curve_is_read_as_it_was_written(tmp_path):
+  path = tmp_path / 'curve.json'
+  path.write_text(CURVE.to_json())
+  assert rates.read(path) == CURVE
+  assert len(path.read_text().splitlines()) < 20
+
+
+@pytest.mark.parametrize(
+  'change',
+  [
+    {'format': 2},
+    {'points': []},
+    {'points': [{'codec': 'x'}]},
+    {'points': [{'codec': 'x', 'bytes': 'a', 'largest': 1, 'bleu4': 2.0}]},
+    {'points': 7},
+    {'more': 1},
+  ],
+)
+def test_a_damaged_curve_is_told(tmp_path, change):
+  path = tmp_path / 'curve.json'
+  path.write_text(json.dumps(json.loads(CURVE.to_json()) | change))
+  with pytest.raises(ValueError, match='is no rate curve'):
+    rates.read(path)
+
+
+def test_points_that_others_beat_are_left_out():
+  best = _point(1, 10.0, 20, 50.0)
+  same = _point(2, 10.0, 20, 50.0)
+  shorter = _point(3, 12.0, 15, 50.0)
+  beaten = [_point(4, 10.0, 21, 50.0), _point(5, 11.0, 30, 49.0)]
+  dear = _point(6, 99.0, 99, 51.0)
+  points = [*beaten, dear, shorter, same, best]
+  assert set(rates.front(points)) == {best, same, shorter, dear}
+  assert [p.bytes for p in rates.front(points)] == [10.0, 10.0, 12.0, 99.0]
+
+
+def test_the_shipped_curve_is_of_the_shipped_model():
+  curve = rates.shipped('tiny')
+  assert curve.data == 'scenes/val'
+  assert rates.front(curve.points) == curve.points
+  assert len(curve.points) > 8
+  vectors = checkpoints.config_of('tiny').vision.num_tokens
+  for point in curve.points:
+    if not point.codec.startswith(codecs.KINDS):
+      assert quantizers.make(point.codec).sent(vectors) <= vectors
+  # The whole range: a tenth of the score, to nearly all.
+  assert curve.points[0].largest < 40
+  assert curve.points[-1].bleu4 > 0.98 * curve.full
+  with pytest.raises(ValueError, match=r'tools/rate_curve\.py'):
+    rates.shipped('other')
+
+
+def _record(name, image, size, caption, **codec):
+  codec = {'codec': 'feature', 'split': 'encoder', 'coding': 'best'} | codec
+  return {
+    'image_id': image,
+    'name': name,
+    'seed': 0,
+    'codec': codec,
+    'caption': caption,
+    'references': ['a red ball on the green grass'],
+    'sent': 1,
+    'vectors': 4,
+    'ratio': 0.25,
+    'bytes': {'x': size},
+    'total_bytes': size,
+    'distortion': None,
+    'seconds': {},
+    'model': 'm',
+    'data': 'd',
+    'decoding': 'greedy',
+  }
+
+
+def test_records_make_a_curve():
+  good, bad = 'a red ball on the green grass', 'a blue cube on the green grass'
+  made = {'quantizer': 'kmeans', 'k': 2}
+  records = [
+    _record('identity/best', 1, 999, good, quantizer='identity'),
+    _record('identity/best', 2, 999, good, quantizer='identity'),
+    _record('kmeans(k=2)/best', 1, 10, good, **made),
+    _record('kmeans(k=2)/best', 2, 30, bad, **made),
+    _record('kmeans(k=3)/best', 1, 40, bad, **made),
+    _record('kmeans(k=3)/best', 2, 40, bad, **made),
+  ]
+  curve = rate_curve.make(records)
+  assert (curve.model, curve.data, curve.coding) == ('m', 'd', 'best')
+  assert curve.captions == 2
+  assert curve.full == pytest.approx(100)
+  assert [p.codec for p in curve.points] == ['kmeans(k=2)', 'identity']
+  assert curve.points[0][1:3] == (20.0, 30)
+  records[0]['model'] = 'other'
+  with pytest.raises(ValueError, match='expected one'):
+    rate_curve.make(records)
+
+
+@pytest.mark.parametrize(('kbps', 'delay_ms'), [(500, 20.0), (2000, 5.0)])
+def test_a_link_is_measured(kbps, delay_ms):
+  with (
+    answering.serving(answering.Answering()) as target,
+    shaper.Shaper(target, kbps, delay_ms) as link,
+    clients.EdgeClient(link.address, _make('jpeg(quality=50)')) as client,
+  ):
+    found = uplink.measure(client)
+  assert found.kbps == pytest.approx(kbps, rel=0.3)
+  assert 2 * delay_ms < found.delay_ms < 2 * delay_ms + 20
+
+
+def test_a_budget_is_what_is_left_of_the_goal():
+  link = uplink.Uplink(kbps=80.0, delay_ms=20.0)
+  assert uplink.budget(link, 130.0, 10.0) == 1000
+  assert uplink.budget(link, 25.0, 10.0) < 0
+
+
+def test_a_client_for_so_many_bytes():
+  servicer = answering.Answering()
+  with answering.serving(servicer) as target:
+    link = connection.Connection(target)
+    with adaptive.for_bytes(link, CURVE, _make, 1900) as client:
+      assert [c.name for c in client.codecs] == [
+        f'jpeg(quality={q})' for q in (90, 10, 1)
+      ]
+      assert client.caption(IMAGES)[0].codec == 'jpeg(quality=90)'
+    # What the server does not take is left out.
+    servicer.failures = [(CODES.FAILED_PRECONDITION, 'handshake unknown')]
+    with adaptive.for_bytes(link, CURVE, _make, 1900) as client:
+      assert client.codecs[0].name == 'jpeg(quality=10)'
+    servicer.failures = [(CODES.FAILED_PRECONDITION, 'handshake unknown')] * 3
+    with pytest.raises(connection.RemoteError, match='unknown'):
+      adaptive.for_bytes(link, CURVE, _make, 1900)
+    link.close()
+
+
+def test_a_plan_for_a_goal():
+  with (
+    answering.serving(answering.Answering()) as target,
+    shaper.Shaper(target, 500, 5.0) as shaped,
+  ):
+    link = connection.Connection(shaped.address)
+    plan = adaptive.plan(link, CURVE, _make, 60.0)
+    assert plan.met
+    assert 1000 < plan.max_bytes < 4000
+    assert not adaptive.plan(link, CURVE, _make, 1.0).met
+    link.close()

@@ -1,0 +1,94 @@
+"""`collab-jax serve` as operators start and stop it."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import urllib.request
+
+import pytest
+
+from tests import launching, standin
+from tests.serving import calling
+
+SERVE = '-m', 'collab_jax', 'serve'
+
+
+@pytest.fixture
+def process():
+  """A server of its own process."""
+  flags = {
+    'model': standin.folder(),
+    'port': 0,
+    'metrics_port': 0,
+    'quantizers': 'kmeans(k=4)',
+    'rows': 1,
+    'batch': 1,
+    'max_tokens': 8,
+    'max_prompt': 16,
+  }
+  started = subprocess.Popen(
+    [sys.executable, *SERVE, *(f'--{n}={v}' for n, v in flags.items())],
+    cwd=launching.ROOT,
+    env={**os.environ, 'PYTHONPATH': str(launching.ROOT)},
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
+    text=True,
+  )
+  yield started
+  started.kill()
+  started.communicate()
+
+
+def test_it_serves_until_it_is_told_to_stop(process, made):
+  listening = re.fullmatch(r'listening on (.*)\n', process.stdout.readline())
+  metrics = re.fullmatch(r'metrics on (.*)\n', process.stdout.readline())
+  assert listening
+  assert metrics
+  assert process.stdout.readline() == 'serving\n'
+  codec, packets = made['kmeans']
+  caller = calling.Caller(listening[1])
+  caller.handshake(codec)
+  assert caller.caption(codec, packets[0]).tokens > 0
+  with urllib.request.urlopen(metrics[1]) as page:
+    text = page.read().decode()
+  ok = 'collab_jax_requests_total{code="OK",method="Caption"} 1.0'
+  assert ok in text
+  counted = dict(re.findall(r'compilations_total{when="(.*)"} (.*)', text))
+  assert float(counted['serving']) == 0
+  assert float(counted['warm-up']) > 5
+  process.send_signal(signal.SIGTERM)
+  out, err = process.communicate(timeout=20)
+  assert process.returncode == 0, err
+  assert out == 'stopped\n'
+  assert 'SIGTERM: stopping' in err
+  assert 'Traceback' not in err
+
+
+@pytest.mark.parametrize(
+  ('flags', 'said'),
+  [
+    (('--host=0.0.0.0',), 'host: 0.0.0.0 is open to the network'),
+    (('--quantizers=kmeens(k=4)',), "Did you mean 'kmeans'?"),
+    (('--images=jpg',), "did you mean 'jpeg'?"),
+    (('--images=webp(quality=400)',), 'quality: got 400'),
+    (('--port=70000',), 'port: got 70000, expected 0 to 65535'),
+    (('--queue=0',), 'queue: got 0, expected at least 1'),
+    (('--prompt=' + 'a ' * 80,), 'expected at most 64; raise max_prompt'),
+    (('--tls_cert=a.pem',), 'tls_cert, tls_key: got'),
+    (('--model=nothing',), "unknown model 'nothing'"),
+  ],
+)
+def test_errors_are_short(flags, said):
+  model = () if '--model' in flags[0] else (f'--model={standin.folder()}',)
+  done = launching.run(*SERVE, *model, *flags)
+  assert done.returncode == 1
+  assert said in done.stderr
+  assert done.stderr.startswith('error: ')
+  assert len(done.stderr.splitlines()) < 5
+
+
+def test_the_launcher_has_the_same_flags():
+  done = launching.run('experiments/serve.py', '--help')
+  assert '--quantizers' in done.stdout

@@ -1,0 +1,117 @@
+"""The edge's commands, as users start them."""
+
+import json
+import socket
+import time
+import urllib.request
+
+import numpy as np
+from PIL import Image
+import pytest
+
+from tests import launching, standin
+from tests.serving import answering
+
+CAPTION = '-m', 'collab_jax', 'caption'
+JPEG = '--codec=jpeg(quality=50)'
+
+
+@pytest.fixture(scope='module')
+def target():
+  with answering.serving(answering.Answering()) as target:
+    yield target
+
+
+@pytest.fixture
+def picture(tmp_path):
+  path = tmp_path / 'photos' / 'red.png'
+  path.parent.mkdir()
+  Image.fromarray(np.full((20, 30, 3), 99, np.uint8)).save(path)
+  return path
+
+
+def _caption(*arguments):
+  return launching.run(
+    *CAPTION, f'--model={standin.folder()}', *map(str, arguments)
+  )
+
+
+@pytest.mark.parametrize('more', [(), ('--stream',)])
+def test_a_picture_is_captioned(target, picture, more):
+  done = _caption(f'--server={target}', picture, JPEG, *more)
+  assert done.returncode == 0, done.stderr
+  assert done.stdout == 'a red ball\n'
+  assert 'jpeg(quality=50)' in done.stderr
+  assert 'network' in done.stderr
+
+
+def test_a_folder_is_captioned(target, picture, tmp_path):
+  (picture.parent / 'bad.png').write_text('no picture')
+  out = tmp_path / 'captions.jsonl'
+  # Flags after the path, and with dashes.
+  done = _caption(
+    picture.parent, f'--server={target}', JPEG, f'--out={out}', '--max-tokens=5'
+  )
+  assert done.returncode == 1
+  assert 'bad.png is no picture' in done.stderr
+  assert '1 captions, 0 were there, 1 bad' in done.stdout
+  (line,) = out.read_text().splitlines()
+  assert json.loads(line)['file'] == 'red.png'
+
+
+@pytest.mark.parametrize(
+  ('flags', 'said'),
+  [
+    (('--server=x',), "server: got 'x', expected HOST:PORT"),
+    ((), 'expected one picture or folder'),
+    (('--codec=jpeg(quality=5)', '--k=3'), 'k: is given beside codec'),
+    (('--max-bytes=9', '--method=merge'), 'max_bytes: chooses the codec'),
+    (('--max-bytes=9',), "curve: none ships for 'stand-in'"),
+    (('--progressive', JPEG), 'have one layer, expected a quantizer'),
+    (('--stream', '--out=x', JPEG), 'stream: prints the caption of one'),
+    (('--server=example.org:1', JPEG), 'give ca for TLS'),
+    (('--token-file=nowhere', JPEG), 'No such file'),
+    (('--codec=jpg',), "did you mean 'jpeg'"),
+  ],
+)
+def test_what_is_wrong_is_one_line(target, picture, flags, said):
+  path = [] if not flags else [picture]
+  done = _caption(f'--server={target}', *flags, *path)
+  assert done.returncode == 1
+  assert said in done.stderr
+  assert 'Traceback' not in done.stderr
+
+
+def test_the_camera_s_loop(target):
+  camera = 'experiments/camera.py', f'--model={standin.folder()}', JPEG
+  done = launching.run(
+    *camera, f'--server={target}', '--source=scenes', '--count=2'
+  )
+  assert done.returncode == 0, done.stderr
+  first, second = done.stdout.splitlines()
+  assert first.endswith(' B  a red ball')
+  assert second.endswith(' B  a red ball')
+
+
+def test_the_page_is_served(target):
+  with socket.socket() as free:
+    free.bind(('127.0.0.1', 0))
+    port = free.getsockname()[1]
+  running = launching.Launched(
+    *('-m', 'collab_jax', 'page'),
+    *(f'--model={standin.folder()}', f'--server={target}', f'--port={port}'),
+  )
+  try:
+    url = f'http://127.0.0.1:{port}/api/about'
+    until = time.monotonic() + 20
+    about = None
+    while about is None and time.monotonic() < until and running.runs():
+      try:
+        with urllib.request.urlopen(url, timeout=1) as reply:
+          about = json.load(reply)
+      except OSError:
+        time.sleep(0.05)
+    assert about is not None
+    assert (about['server'], about['size']) == (target, 64)
+  finally:
+    running.kill()

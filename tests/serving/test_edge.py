@@ -1,0 +1,172 @@
+"""The edge and the real server: the same bytes and captions as without them."""
+
+import jax
+import numpy as np
+import pytest
+
+import collab_jax as cj
+from collab_jax import checkpoints, codecs, serving
+from collab_jax.serving import connection, showing
+from tests import standin
+from tests.serving import calling
+
+KMEANS = 'kmeans(k=4,init=++)'
+LAYERED = 'merge(k=3,centroids=residual_vq(stages=2,size=16,book=random))'
+TOKENS = calling.SIZES.max_tokens
+
+
+@pytest.fixture(scope='module')
+def edge():
+  """The part of the model that an edge has."""
+  return checkpoints.load(standin.folder(), part='edge')
+
+
+@pytest.fixture(scope='module')
+def server():
+  settings = calling.settings(
+    quantizers=f'{KMEANS};{LAYERED}', images='webp(quality=30)'
+  )
+  with serving.Server(standin.small(), settings) as server:
+    yield server
+
+
+def _codec(model, text, coding='best'):
+  return codecs.FeatureCodec(model, text, coding=coding)
+
+
+@pytest.fixture(scope='module')
+def coder(edge):
+  return _codec(edge, KMEANS)
+
+
+@pytest.fixture(scope='module')
+def layered(edge):
+  return _codec(edge, LAYERED)
+
+
+@pytest.fixture(scope='module')
+def client(server, coder):
+  with cj.EdgeClient(server.address, coder, window=3) as client:
+    yield client
+
+
+@pytest.fixture(scope='module')
+def caption():
+  """What would be said without a network."""
+  return cj.Captioner(standin.small(), TOKENS)
+
+
+def test_bytes_and_captions_are_those_without_a_network(
+  client, coder, images, caption, edge
+):
+  assert set(edge.params) == {'img'}
+  answers = client.caption(images, image_ids=range(7, 13))
+  packets = coder.encode(images, jax.random.key(0), range(7, 13))
+  assert [a.bytes for a in answers] == [len(p) for p in packets]
+  packed = [
+    client.pack(i, n) for i, n in zip(images, range(7, 13), strict=True)
+  ]
+  assert [p.message for p in packed] == packets
+  whole = _codec(standin.small(), KMEANS)
+  assert [a.caption for a in answers] == caption(whole.decode(packets))
+  for answer in answers:
+    assert answer.sizes.keys() == {'header', 'assignments', 'centroids/x'}
+    assert sum(answer.sizes.values()) == answer.bytes
+    assert answer.min_entropy > 0
+    assert all(ms >= 0 for ms in answer.milliseconds.values())
+
+
+def test_a_stream_says_the_same(client, images):
+  whole = client.caption(images[:1])[0]
+  *pieces, answer = client.stream(images[0])
+  assert ''.join(pieces) == answer.caption == whole.caption
+  assert (answer.bytes, answer.tokens) == (whole.bytes, whole.tokens)
+  assert answer.first_token > 0
+
+
+def test_a_picture_file_goes_through_the_same_door(
+  client, edge, images, caption
+):
+  # Of the model an image codec needs nothing.
+  bare = type(edge)(params={}, config=edge.config, tokenizer=None)
+  codec = codecs.ImageCodec(bare, 'webp', 30)
+  answers = client.using(codec).caption(images[:2])
+  whole = codecs.ImageCodec(standin.small(), 'webp', 30)
+  packets = whole.encode(images[:2])
+  assert [a.bytes for a in answers] == [len(p) for p in packets]
+  assert [a.caption for a in answers] == caption(whole.decode(packets))
+
+
+def test_what_the_server_does_not_take_is_told(client, edge, images):
+  other = client.using(_codec(edge, 'kmeans(k=5)'))
+  with pytest.raises(connection.RemoteError, match=r'takes kmeans\(k=4'):
+    other.caption(images[:1])
+
+
+def test_another_model_is_told(client, images):
+  model = standin.small()
+  params = jax.tree.map(np.array, model.params)
+  params['img']['head']['bias'][0] += 1
+  other = type(model)(params, model.config, model.tokenizer)
+  with pytest.raises(connection.RemoteError, match=r'differ: .*spec\.head'):
+    client.using(_codec(other, KMEANS)).caption(images[:1])
+
+
+def test_fine_layers_are_sent_where_the_server_is_unsure(
+  server, client, layered, images
+):
+  whole = client.using(layered).caption(images)
+  coarse = client.using(layered, threshold=float('inf')).caption(images)
+  for a, b in zip(coarse, whole, strict=True):
+    assert (a.layers, b.layers) == (1, 2)
+    assert a.bytes < b.bytes == sum(b.sizes.values())
+    assert sum(a.sizes.values()) == a.bytes
+  bits = sorted(a.min_entropy for a in coarse)
+  assert bits[0] < bits[-1]
+  middle = (bits[1] + bits[2]) / 2
+  received = server.metrics.registry.get_sample_value
+  before = received('collab_jax_received_bytes_total')
+  some = client.using(layered, threshold=middle).caption(images)
+  for a, b, c in zip(some, coarse, whole, strict=True):
+    expected = c if b.min_entropy > middle else b
+    assert a.layers == expected.layers
+    assert a.caption == expected.caption
+    assert a.bytes == expected.bytes
+  # What was sent already is not sent again.
+  sent = received('collab_jax_received_bytes_total') - before
+  assert sent == sum(a.bytes for a in some)
+
+
+def test_a_beginning_that_the_server_forgot_is_sent_again(
+  server, client, layered, images
+):
+  whole = client.using(layered).caption(images[:1])[0]
+  progressive = client.using(layered, threshold=-1.0)
+  ask = progressive._asker.caption
+
+  def forget(*args):
+    server._service._beginnings._entries.clear()
+    return ask(*args)
+
+  progressive._asker.caption = forget
+  answer = progressive.caption(images[:1])[0]
+  assert (answer.caption, answer.layers) == (whole.caption, 2)
+
+
+def test_the_page_s_work(client, edge, images):
+  shower = showing.Shower(client, lambda text: _codec(edge, text), 64)
+  image, _ = shower.read(images[0])
+  own = shower.prepared(KMEANS, image)
+  assert shower.prepared(KMEANS, image) is own
+  packed, shown = shower.packed(own, image)
+  assert shown['bytes'] == len(packed.message)
+  groups, colours = shown['map']['group'], shown['map']['colour']
+  assignments = own.codecs[0].session.unpack(packed.message)['assignments']
+  same = np.equal.outer(assignments, assignments)
+  np.testing.assert_array_equal(np.equal.outer(groups, groups), same)
+  assert len(set(zip(groups, colours, strict=True))) == len(set(groups)) == 4
+  events = list(showing.told(own, packed, ''))
+  kinds = [event['kind'] for event in events]
+  assert kinds == ['text'] * (len(events) - 1) + ['answer']
+  text = ''.join(event['text'] for event in events[:-1])
+  assert text == events[-1]['caption']

@@ -1,0 +1,201 @@
+"""Captions in a pool of rows are those of the captioner."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from collab_jax import captioner as captioning
+from collab_jax import message
+from collab_jax.serving import compilations, engine
+from tests.serving import calling
+
+SIZES = calling.SIZES
+PROMPTS = ('caption en', '', 'what is on the left of the red ball?')
+
+
+@pytest.fixture(scope='module')
+def prefix():
+  """Six prefixes, on the host."""
+  x = np.random.default_rng(0).normal(size=(6, 64, 24)).astype(np.float32)
+  # Not all of a prefix is visible, and positions have gaps.
+  valid = np.arange(64) % np.arange(5, 11)[:, None] != 0
+  positions = np.tile(np.arange(64, dtype=np.int32) * 2, (6, 1))
+  return message.Prefix(x, valid, positions, np.full(6, 130, np.int32))
+
+
+@pytest.fixture(scope='module')
+def made(model):
+  ready = engine.Engine(model, SIZES)
+  for job in ready.warm_up():
+    job()
+  return ready
+
+
+@pytest.fixture
+def ready(made):
+  made.reset()
+  return made
+
+
+def _works(model, prefix, prompts=PROMPTS, max_tokens=SIZES.max_tokens):
+  return [
+    engine.Work(
+      engine.Vectors(
+        prefix.x[i], prefix.valid[i], prefix.positions[i], int(prefix.end[i])
+      ),
+      model.tokenizer.prompt(prompts[i % len(prompts)]),
+      max_tokens,
+    )
+    for i in range(len(prefix.x))
+  ]
+
+
+def _expected(model, prefix, max_tokens=SIZES.max_tokens):
+  captioner = captioning.Captioner(model, max_tokens)
+  prompts = [PROMPTS[i % len(PROMPTS)] for i in range(len(prefix.x))]
+  return captioner(prefix, prompts)
+
+
+def _run(ready, works, pause=0):
+  """Begins as many as there is room for, and goes on; a list of tokens each."""
+  waiting = list(enumerate(works))
+  rows, tokens, bits = {}, [[] for _ in works], [[] for _ in works]
+  rounds = 0
+  while waiting or rows:
+    rounds += 1
+    news = []
+    room = (
+      ready.split(min(len(waiting), ready.free))
+      if (waiting and ready.free)
+      else 0
+    )
+    if room and rounds > pause:
+      some, waiting = waiting[:room], waiting[room:]
+      begun = ready.begin([work for _, work in some])
+      for (number, _), one in zip(some, begun, strict=True):
+        rows[one.row] = number
+      news += [(rows[one.row], one) for one in begun]
+      for one in begun:
+        if one.ended:
+          del rows[one.row]
+    gone_on = ready.advance()
+    news += [(rows[one.row], one) for one in gone_on]
+    for one in gone_on:
+      if one.ended:
+        del rows[one.row]
+    for number, one in news:
+      tokens[number] += one.tokens
+      bits[number] += one.bits
+  return tokens, bits
+
+
+def test_captions_of_many_lengths_are_the_captioner_s(model, ready, prefix):
+  works = _works(model, prefix)
+  tokens, _ = _run(ready, works)
+  got = [model.tokenizer.decode(row) for row in tokens]
+  assert got == _expected(model, prefix)
+  assert len({len(row) for row in tokens} | {0}) > 1
+  assert ready.free == SIZES.rows
+
+
+@pytest.mark.parametrize('before', [1, 7, 2 * SIZES.max_tokens + 1])
+def test_a_caption_may_begin_at_any_step(model, ready, prefix, before):
+  works = _works(model, prefix)
+  # Others are in the making; the ring has gone round.
+  ready.begin([works[5]])
+  for _ in range(before):
+    if not ready.advance():
+      ready.begin([works[5]])
+  for row in range(SIZES.rows):
+    ready.release(row)
+  tokens, _ = _run(ready, works[:3])
+  got = [model.tokenizer.decode(row) for row in tokens]
+  assert got == _expected(model, message.Prefix(*(a[:3] for a in prefix)))
+
+
+def test_each_has_its_own_limit(model, ready, prefix):
+  works = _works(model, prefix)
+  limits = [1, 2, 3, 5, 12, 50]
+  whole, _ = _run(ready, works)
+  some = [w._replace(max_tokens=n) for w, n in zip(works, limits, strict=True)]
+  tokens, _ = _run(ready, some)
+  assert tokens == [row[:n] for row, n in zip(whole, limits, strict=True)]
+  assert max(map(len, whole)) == SIZES.max_tokens
+
+
+def test_bits_are_those_of_the_likeliest_token(model, ready, prefix):
+  works = _works(model, prefix)[:1]
+  tokens, bits = _run(ready, works)
+  prompt = works[0].prompt
+  text = np.array([[*prompt, *tokens[0]]], np.int32)
+  one = message.Prefix(*(a[:1] for a in prefix))
+  mask_ar = np.r_[np.zeros(len(prompt), int), np.ones(len(tokens[0]), int)]
+  score = jax.jit(lambda model, *args: model.logits(*args))
+  logits = score(model, one, text, mask_ar[None])[0, len(prompt) - 1 :]
+  logits = np.asarray(logits)
+  odds = np.exp(logits - logits.max(-1, keepdims=True)).sum(-1)
+  want = np.log2(odds)[: len(bits[0])]
+  np.testing.assert_allclose(bits[0], want, rtol=1e-4, atol=1e-5)
+
+
+def test_what_a_row_held_before_does_not_matter(model, ready, prefix):
+  works = _works(model, prefix)
+  bad = works[0].vectors._replace(x=np.full_like(works[0].vectors.x, np.nan))
+  for _ in range(SIZES.rows):
+    ready.begin([works[0]._replace(vectors=bad)])
+  ready.advance()
+  for row in range(SIZES.rows):
+    ready.release(row)
+  tokens, _ = _run(ready, works[1:3])
+  got = [model.tokenizer.decode(row) for row in tokens]
+  assert got == _expected(model, prefix)[1:3]
+
+
+def test_nothing_is_compiled_after_the_warm_up(model, ready, prefix):
+  counted = []
+  compilations.listen(counted.append)
+  works = _works(model, prefix)
+  _run(ready, works)
+  _run(ready, works[:1], pause=2)
+  _run(ready, works[::-1])
+  assert counted == []
+  jax.jit(lambda x: x + len(counted))(np.zeros(3))
+  with compilations.warming():
+    jax.jit(lambda x: x - len(counted))(np.zeros(3))
+  assert counted == [False, True]
+
+
+def test_windows_caps_and_turned_weights_are_the_captioner_s(model, prefix):
+  text = dataclasses.replace(
+    model.config.text, window=5, attn_softcap=5.0, final_softcap=12.0
+  )
+  config = dataclasses.replace(model.config, text=text)
+  other = model.replace(config=config).arranged()
+  sizes = dataclasses.replace(SIZES, rows=1, batch=1, max_prompt=16)
+  ready = engine.Engine(other, sizes)
+  for job in ready.warm_up():
+    job()
+  two = message.Prefix(*(a[:2] for a in prefix))
+  tokens, _ = _run(ready, _works(other, two))
+  got = [model.tokenizer.decode(row) for row in tokens]
+  assert got == _expected(other, two)
+  # It makes a difference.
+  assert got != _expected(model, prefix)[:2]
+
+
+def test_batches_are_filled_up_only_if_nearly_full(model):
+  sizes = dataclasses.replace(SIZES, rows=64, batch=8)
+  made = engine.Engine(model, sizes)
+  assert made.batches == [1, 2, 4, 8]
+  taken = [made.split(count) for count in range(1, 11)]
+  assert taken == [1, 2, 2, 4, 4, 4, 7, 8, 8, 8]
+
+
+@pytest.mark.parametrize(
+  ('name', 'value'), [('rows', 0), ('steps', -1), ('max_prompt', 2)]
+)
+def test_sizes_out_of_range_are_refused(name, value):
+  with pytest.raises(ValueError, match=f'{name}: got {value}'):
+    dataclasses.replace(SIZES, **{name: value})

@@ -1,0 +1,164 @@
+"""Folders of pictures to a file of captions that goes on where it was."""
+
+import json
+
+import grpc
+import numpy as np
+from PIL import Image
+import pytest
+
+from collab_jax import codecs
+from collab_jax.models import paligemma
+from collab_jax.serving import client as clients
+from collab_jax.serving import connection, folder, lines
+from tests import standin
+from tests.serving import answering
+
+CODES = grpc.StatusCode
+
+
+def _codec(quality=50):
+  config = paligemma.Config.from_dict(standin.CONFIG)
+  model = paligemma.Model(params={}, config=config, tokenizer=None)
+  return codecs.ImageCodec(model, 'jpeg', quality)
+
+
+@pytest.fixture
+def photos(tmp_path):
+  """Four pictures, one of them in a folder, one broken, and another file."""
+  root = tmp_path / 'photos'
+  (root / 'more').mkdir(parents=True)
+  for i, name in enumerate(('a.png', 'c.JPG', 'more/d.webp')):
+    picture = np.full((20, 30, 3), 60 * i, np.uint8)
+    Image.fromarray(picture).save(root / name)
+  (root / 'b.png').write_bytes(b'\x89PNG\r\n\x1a\nbroken')
+  (root / 'notes.txt').write_text('no picture')
+  return root
+
+
+@pytest.fixture
+def servicer():
+  return answering.Answering()
+
+
+@pytest.fixture
+def client(servicer):
+  with (
+    answering.serving(servicer) as target,
+    clients.EdgeClient(target, _codec(), timeout=0.5, window=2) as client,
+  ):
+    yield client
+
+
+def _run(client, photos, out, said=None):
+  return folder.caption(
+    client,
+    folder.pictures(photos),
+    photos,
+    out,
+    64,
+    progress=False,
+    report=(said if said is not None else []).append,
+  )
+
+
+def _lines(out):
+  return [json.loads(line) for line in out.read_text().splitlines()]
+
+
+def test_each_picture_has_a_line(client, photos, tmp_path):
+  said, out = [], tmp_path / 'made' / 'captions.jsonl'
+  tally = _run(client, photos, out, said)
+  assert (tally.captioned, tally.before) == (3, 0)
+  assert list(tally.bad) == ['b.png']
+  assert said == [tally.bad['b.png']]
+  assert said[0].startswith(f'{photos / "b.png"} is no picture')
+  found = _lines(out)
+  assert [line['file'] for line in found] == ['a.png', 'c.JPG', 'more/d.webp']
+  line = found[0]
+  assert line['caption'] == 'a red ball'
+  assert line['codec'] == 'jpeg(quality=50)'
+  assert line['bytes'] == len(
+    _codec().encode(np.zeros((1, 64, 64, 3), np.uint8))[0]
+  )
+  assert tally.bytes == sum(line['bytes'] for line in found)
+  assert list(line['milliseconds']) == [
+    *('read', 'encode', 'network', 'queue', 'unpack', 'rebuild'),
+    *('prefill', 'decode'),
+  ]
+
+
+def test_a_run_that_was_killed_goes_on(client, servicer, photos, tmp_path):
+  out = tmp_path / 'captions.jsonl'
+  _run(client, photos, out)
+  whole = out.read_bytes()
+  # As a kill leaves it, at any byte of the second line.
+  first = whole.index(b'\n') + 1
+  second = whole.index(b'\n', first) + 1
+  for cut in (first + 1, second - 2):
+    out.write_bytes(whole[:cut])
+    servicer.requests.clear()
+    tally = _run(client, photos, out)
+    assert (tally.captioned, tally.before) == (2, 1)
+    assert len(servicer.requests) == 2
+    files = [line['file'] for line in _lines(out)]
+    assert files == ['a.png', 'c.JPG', 'more/d.webp']
+  servicer.requests.clear()
+  assert _run(client, photos, out).before == 3
+  assert servicer.requests == []
+
+
+def test_the_picture_that_the_server_refuses_is_counted(
+  client, servicer, photos, tmp_path
+):
+  servicer.failures = [(CODES.INVALID_ARGUMENT, 'a check fails')]
+  tally = _run(client, photos, tmp_path / 'captions.jsonl')
+  assert tally.captioned == 2
+  assert len(tally.bad) == 2
+
+
+def test_a_server_that_cannot_be_used_ends_the_run(
+  client, servicer, photos, tmp_path
+):
+  out = tmp_path / 'captions.jsonl'
+  servicer.failures = [(CODES.UNAUTHENTICATED, 'no token')] * 9
+  with pytest.raises(connection.RemoteError, match='no token'):
+    _run(client, photos, out)
+  servicer.failures = []
+  assert _run(client, photos, out).captioned == 3
+
+
+def test_captions_by_another_codec_are_not_mixed(client, photos, tmp_path):
+  out = tmp_path / 'captions.jsonl'
+  _run(client, photos, out)
+  other = client.using(_codec(quality=70))
+  with pytest.raises(ValueError, match='now it is jpeg') as raised:
+    _run(other, photos, out)
+  assert 'captions.jsonl:1' in str(raised.value)
+
+
+@pytest.mark.parametrize('text', ['{"a": 1}\n', 'a,b\n', '[1]\n'])
+def test_another_file_is_left_alone(client, photos, tmp_path, text):
+  out = tmp_path / 'table.csv'
+  out.write_text(text)
+  with pytest.raises(ValueError, match='file of captions'):
+    _run(client, photos, out)
+  assert out.read_text() == text
+
+
+def test_two_runs_do_not_write_to_one_file(tmp_path):
+  out = tmp_path / 'captions.jsonl'
+  with lines.Lines(out), pytest.raises(BlockingIOError, match='another run'):
+    lines.Lines(out)
+  lines.Lines(out).close()
+
+
+def test_a_folder_without_pictures_is_told(tmp_path):
+  with pytest.raises(FileNotFoundError, match=r'no pictures: expected .*\.png'):
+    folder.pictures(tmp_path)
+
+
+def test_the_id_is_that_of_the_name():
+  assert folder.picture_id('a.png') == folder.picture_id('a.png')
+  assert folder.picture_id('a.png') != folder.picture_id('b.png')
+  assert 0 <= folder.picture_id('ä/b.png') < 2**32

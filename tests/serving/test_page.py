@@ -1,0 +1,290 @@
+"""The edge's page: its HTTP API, and the page itself in a browser."""
+
+import asyncio
+import contextlib
+import io
+import json
+import os
+import time
+
+import aiohttp
+import grpc
+import numpy as np
+from PIL import Image
+import pytest
+
+from collab_jax import codecs
+from collab_jax.models import paligemma
+from collab_jax.serving import client as clients
+from collab_jax.serving import menu, page
+from tests import standin
+from tests.serving import answering
+from tools import browser
+
+METHODS = (
+  menu.Method('k-means', 'kmeans(k={})', (2, 4, 999)),
+  menu.Method('random', 'random(k={})', (2, 4)),
+  menu.Method('JPEG', 'jpeg(quality={})', (10, 90), 'quality'),
+)
+LIMIT = 20_000
+
+
+def _make(text):
+  if text.startswith('jpeg'):
+    config = paligemma.Config.from_dict(standin.CONFIG)
+    model = paligemma.Model(params={}, config=config, tokenizer=None)
+    return codecs.ImageCodec(model, 'jpeg', int(text[13:-1]))
+  return codecs.FeatureCodec(standin.small(), text, coding='best')
+
+
+@pytest.fixture(scope='module')
+def servicer():
+  return answering.Answering()
+
+
+@pytest.fixture(scope='module')
+def client(servicer):
+  with (
+    answering.serving(servicer) as target,
+    clients.EdgeClient(target, _make('jpeg(quality=10)')) as client,
+  ):
+    yield client
+
+
+def _page(client):
+  return page.Page(client, _make, 64, 64, methods=METHODS, max_upload=LIMIT)
+
+
+def _run(client, work):
+  """Runs a coroutine function with a session and the page's address."""
+
+  async def run():
+    async with (
+      browser.served(_page(client)) as url,
+      aiohttp.ClientSession(url) as session,
+    ):
+      return await work(session)
+
+  return asyncio.run(run())
+
+
+def _png(size=(30, 20)):
+  file = io.BytesIO()
+  Image.new('RGB', size, (200, 30, 30)).save(file, 'PNG')
+  return file.getvalue()
+
+
+def _events(client, query, body=b''):
+  async def work(session):
+    async with session.post('/api/caption?' + query, data=body) as reply:
+      assert reply.status == 200, await reply.text()
+      assert reply.content_type == 'application/x-ndjson'
+      text = await reply.text()
+    return [json.loads(line) for line in text.splitlines()]
+
+  return _run(client, work)
+
+
+def test_a_picture_is_told_step_by_step(client):
+  events = _events(client, 'method=0&number=4', _png())
+  kinds = [event['kind'] for event in events]
+  assert kinds == ['picture', 'message', 'text', 'text', 'text', 'answer']
+  assert events[0]['picture'].startswith('data:image/png;base64,')
+  message = events[1]
+  assert message['codec'] == 'kmeans(k=4)/best'
+  assert message['bytes'] == sum(message['sizes'].values())
+  assert (message['sent'], message['vectors']) == (4, 64)
+  seen = message['map']
+  assert seen['side'] == 8
+  assert len(seen['group']) == len(seen['colour']) == 64
+  assert len(set(seen['group'])) <= 4
+  assert list(message['milliseconds']) == ['read', 'encode', 'quantize', 'pack']
+  assert ''.join(e['text'] for e in events[2:5]) == events[5]['caption']
+  assert list(events[5]['milliseconds'])[:4] == list(message['milliseconds'])
+  assert events[5]['bytes'] == message['bytes']
+
+
+def test_vectors_that_were_not_sent_are_left_empty(client):
+  message = _events(client, 'method=1&number=4&scene=3')[1]
+  there = [c for c in message['map']['colour'] if c]
+  assert len(there) == 4
+  assert sum(g is not None for g in message['map']['group']) == 4
+
+
+def test_a_picture_file_shows_what_is_left_of_it(client):
+  message = _events(client, 'method=2&number=10&scene=0')[1]
+  assert message['codec'] == 'jpeg(quality=10)'
+  assert message['picture'].startswith('data:image/png')
+  assert 'map' not in message
+
+
+@pytest.mark.parametrize(
+  ('query', 'body', 'status', 'said'),
+  [
+    ('method=0&number=4', b'', 400, 'The file is empty'),
+    ('method=0&number=4', b'no picture', 400, 'The file is no picture'),
+    ('method=0&number=4', _png()[:60], 400, 'The file is damaged'),
+    ('method=0&number=4', os.urandom(LIMIT + 1), 413, 'larger than'),
+    ('method=7&number=4', _png(), 400, "method: got '7'"),
+    ('method=0&number=5', _png(), 400, "number: got '5', expected one of 2"),
+    ('method=0', _png(), 400, 'number: got'),
+    ('method=0&number=4&scene=99', b'', 400, "no test scene '99'"),
+    ('method=0&number=4&scene=-1', b'', 400, "no test scene '-1'"),
+  ],
+)
+def test_what_is_wrong_is_told(client, query, body, status, said):
+  async def work(session):
+    async with session.post('/api/caption?' + query, data=body) as reply:
+      return reply.status, (await reply.json())['error']
+
+  got, text = _run(client, work)
+  assert got == status
+  assert said in text
+
+
+def test_what_the_server_says_is_shown(client, servicer):
+  code = grpc.StatusCode.FAILED_PRECONDITION
+  servicer.failures = [(code, 'handshake not for you')]
+  events = _events(client, 'method=2&number=90', _png())
+  assert [event['kind'] for event in events] == ['picture', 'error']
+  assert 'not for you' in events[1]['error']
+  servicer.failures = [(grpc.StatusCode.INTERNAL, 'it broke')]
+  events = _events(client, 'method=2&number=90', _png())
+  assert events[-1]['kind'] == 'error'
+  assert 'it broke' in events[-1]['error']
+
+
+def test_the_page_is_its_own_only(client):
+  async def work(session):
+    found = {}
+    for name, headers in {
+      'own': {},
+      'origin': {'Origin': 'http://evil.example'},
+      'host': {'Host': 'evil.example'},
+    }.items():
+      async with session.get('/api/about', headers=headers) as reply:
+        found[name] = reply.status
+    async with session.get('/') as reply:
+      found['policy'] = reply.headers['Content-Security-Policy']
+      found['type'] = reply.headers['X-Content-Type-Options']
+      found['html'] = await reply.text()
+    async with session.get('/nowhere') as reply:
+      found['nowhere'] = reply.status, await reply.json()
+    async with session.get('/api/scenes/2.png') as reply:
+      found['scene'] = np.asarray(Image.open(io.BytesIO(await reply.read())))
+    async with session.get('/api/about') as reply:
+      found['about'] = await reply.json()
+    return found
+
+  found = _run(client, work)
+  assert (found['own'], found['origin'], found['host']) == (200, 403, 403)
+  assert found['nowhere'] == (404, {'error': 'Not Found'})
+  assert "default-src 'none'" in found['policy']
+  assert found['policy'].count('sha256-') == 2
+  assert 'unsafe' not in found['policy']
+  assert found['type'] == 'nosniff'
+  # Nothing of it comes from elsewhere.
+  assert 'http' not in found['html'].replace('http-equiv', '')
+  assert found['scene'].shape == (64, 64, 3)
+  about = found['about']
+  assert about['methods'][0]['numbers'] == [2, 4]  # There are 64 vectors.
+  assert about['methods'][2]['unit'] == 'quality'
+  assert (about['size'], about['max_upload']) == (64, LIMIT)
+
+
+def test_a_menu_needs_a_place_for_its_number():
+  with pytest.raises(ValueError, match='for the number'):
+    menu.Method('x', 'kmeans(k=4)')
+
+
+@pytest.mark.skipif(browser.chromium() is None, reason='no Chromium here')
+def test_the_page_in_a_browser(client, servicer, tmp_path):
+  servicer.failures = []
+  picture, bad = tmp_path / 'red.png', tmp_path / 'bad.png'
+  picture.write_bytes(_png())
+  bad.write_bytes(b'no picture')
+  done = "document.getElementById('caption').ariaBusy === 'false'"
+  text = "document.getElementById('{}').textContent"
+
+  async def work():
+    async with contextlib.AsyncExitStack() as stack:
+      url = await stack.enter_async_context(browser.served(_page(client)))
+      path = browser.chromium()
+      tab = await stack.enter_async_context(browser.browser(path))
+      seen = {}
+      await tab.open(url)
+      scenes = "document.querySelectorAll('#scenes button')"
+      await tab.until(f'{scenes}.length === 12')
+      await tab.run(f'{scenes}[3].click()')
+      await tab.until(done)
+      seen['scene'] = await tab.run(text.format('caption'))
+      seen['bytes'] = await tab.run(text.format('bytes'))
+      seen['times'] = await tab.run(text.format('times'))
+      # The map is drawn, in as many colours as there are clusters, and white.
+      seen['colours'] = await tab.run(
+        """
+        new Set(Array.from(new Uint32Array(document.getElementById('map')
+          .getContext('2d').getImageData(0, 0, 640, 640).data.buffer))).size
+        """
+      )
+      await tab.run("document.getElementById('caption').ariaBusy = 'true'")
+      await tab.choose_file('#file', picture)
+      await tab.until(done)
+      seen['file'] = await tab.run(text.format('caption'))
+      await tab.run(
+        """
+        document.getElementById('method').value = 2;
+        document.getElementById('method').dispatchEvent(new Event('change'));
+        """
+      )
+      await tab.until(
+        text.format('codec') + ".startsWith('jpeg')" + f' && {done}'
+      )
+      seen['unit'] = await tab.run(text.format('unit'))
+      await tab.choose_file('#file', bad)
+      await tab.until("!document.getElementById('error').hidden")
+      seen['error'] = await tab.run(text.format('error'))
+      seen['wide'] = await tab.run(
+        'document.documentElement.scrollWidth <= innerWidth'
+      )
+      return seen
+
+  seen = asyncio.run(work())
+  assert seen['scene'] == seen['file'] == 'a red ball'
+  assert seen['bytes'].startswith('header')
+  assert 'assignments' in seen['bytes']
+  assert 'network link' in seen['times']
+  assert 4 <= seen['colours'] <= 400
+  assert seen['unit'] == 'quality'
+  assert seen['error'].startswith('The file is no picture')
+  assert seen['wide']
+
+
+def test_a_browser_that_goes_away_ends_its_request(client, servicer):
+  servicer.failures = []
+  seen = []
+
+  def hold(request):
+    while request.is_active() and len(seen) < 200:
+      seen.append(1)
+      time.sleep(0.02)
+    seen.append('ended')
+
+  async def work(session):
+    query = '/api/caption?method=2&number=10&scene=1'
+    async with session.post(query) as reply:
+      await reply.content.readline()
+      await reply.content.readline()
+      await reply.content.readline()
+    # The browser has closed the connection in the middle of the caption.
+    until = time.monotonic() + 10
+    while 'ended' not in seen and time.monotonic() < until:
+      await asyncio.sleep(0.02)
+
+  servicer.between = hold
+  try:
+    _run(client, work)
+  finally:
+    servicer.between = None
+  assert seen[-1] == 'ended'
+  assert len(seen) < 200

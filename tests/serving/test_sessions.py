@@ -1,0 +1,90 @@
+"""What an edge says of its codec, and what is read of it."""
+
+import importlib.util
+import json
+
+import pytest
+
+from collab_jax import codecs, serving, wire
+from collab_jax.serving import sessions
+from tests import launching
+
+
+def test_features_are_described_by_the_session_of_the_wire(made):
+  codec, _ = made['kmeans']
+  text = sessions.to_json(codec)
+  assert text == codec.session.to_json()
+  read = sessions.parse(text)
+  assert read.digest.hex() == codec.session.digest
+  assert read.digest[:8] == sessions.id_of(codec)
+  assert read.spec['quantizer'] == 'kmeans(k=4)'
+  assert sessions.differences(codec, read) == []
+  assert sessions.id_of(made['best'][0]) != sessions.id_of(codec)
+
+
+def test_pictures_are_described_alike(model, made):
+  codec, _ = made['webp']
+  read = sessions.parse(sessions.to_json(codec))
+  assert read.digest[:8] == sessions.id_of(codec)
+  assert read.spec == {
+    'codec': 'image',
+    'name': 'webp(quality=40)',
+    'size': 64,
+    'model': 'stand-in',
+  }
+  assert json.loads(sessions.to_json(codec))['digest'] == read.digest.hex()
+  other = codecs.ImageCodec(model, 'webp', quality=41)
+  assert sessions.differences(other, read) == [
+    'spec.name: here "webp(quality=41)", there "webp(quality=40)"'
+  ]
+  assert len(sessions.differences(made['kmeans'][0], read)) > 5
+
+
+def test_bare_files_depend_on_who_writes_them(model):
+  bare = codecs.ImageCodec(model, 'webp', quality=40, strip=True)
+  read = sessions.parse(sessions.to_json(bare))
+  assert read.spec['encoder'].startswith('libwebp ')
+
+
+@pytest.mark.parametrize(
+  ('text', 'said'),
+  [
+    ('{', 'No JSON of a session'),
+    ('[' * 10_000, 'No JSON of a session'),
+    ('3', 'describes no session'),
+    (
+      '{"format": "collab_jax.image", "version": 2}',
+      'of version 2, expected 1',
+    ),
+    ('{"format": "collab_jax.image", "version": 1, "spec": 1}', 'no spec'),
+    (' ' * 100_000, 'expected at most 65536'),
+  ],
+)
+def test_other_texts_are_refused(text, said):
+  with pytest.raises(wire.FormatError, match=said):
+    sessions.parse(text)
+
+
+def test_tables_are_not_taken_from_others(model):
+  codec = codecs.FeatureCodec(
+    model, 'residual_vq(book=random,stages=2,size=16)'
+  )
+  with pytest.raises(wire.FormatError, match='without them'):
+    sessions.parse(codec.session.to_json(priors=True))
+
+
+def test_nothing_of_it_is_imported_until_it_is_used():
+  done = launching.alone(
+    '-c',
+    'import sys, collab_jax, collab_jax.serving\n'
+    'names = "grpc", "google.protobuf", "jax"\n'
+    'print([name for name in names if name in sys.modules])',
+  )
+  assert done.stdout == '[]\n', done.stderr
+
+
+def test_a_missing_extra_is_named(monkeypatch):
+  monkeypatch.delitem(vars(serving), 'Server', raising=False)
+  monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None)
+  with pytest.raises(ImportError, match=r"pip install 'collab_jax\[serving\]'"):
+    serving.Server  # noqa: B018

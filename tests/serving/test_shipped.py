@@ -1,0 +1,38 @@
+"""The shipped model through the server: scenes as in this process."""
+
+from concurrent import futures
+import dataclasses
+
+import jax
+import numpy as np
+
+from collab_jax import captioner as captioning
+from collab_jax import checkpoints, codecs, data, serving
+from tests import standin
+from tests.serving import calling
+
+SCENES = 30
+
+
+def test_thirty_scenes_are_captioned_the_same():
+  name = standin.shipped()
+  model = checkpoints.load(name)
+  reader = data.scenes('test', limit=SCENES)
+  images = np.stack([reader[i].image for i in range(SCENES)])
+  codec = codecs.FeatureCodec(model, 'kmeans(k=8)')
+  packets = codec.encode(images, jax.random.key(0))
+  sizes = dataclasses.replace(
+    calling.SIZES, batch=1, max_tokens=32, max_prompt=16
+  )
+  want = captioning.Captioner(model, 32)(codec.decode(packets))
+  # What the server's part holds is enough.
+  chosen = calling.settings(quantizers='kmeans(k=8)', sizes=sizes)
+  with serving.Server(checkpoints.load(name, part='server'), chosen) as server:
+    caller = calling.Caller(server.address)
+    caller.handshake(codec)
+    with futures.ThreadPoolExecutor(12) as edges:
+      replies = list(edges.map(lambda m: caller.caption(codec, m), packets))
+    caller.channel.close()
+    assert server.metrics.value('compilations_total', when='serving') == 0
+  assert [reply.caption for reply in replies] == want
+  assert len({reply.tokens for reply in replies}) > 3

@@ -1,0 +1,84 @@
+"""The edge's end of TLS and tokens."""
+
+import time
+
+import grpc
+import numpy as np
+import pytest
+
+from collab_jax.serving import client as clients
+from collab_jax.serving import connection
+from tests.serving import answering
+from tests.serving.test_client import _codec
+from tests.serving.test_security import Authority
+
+IMAGES = np.zeros((1, 64, 64, 3), np.uint8)
+
+
+@pytest.fixture(scope='module')
+def authority(tmp_path_factory):
+  return Authority(tmp_path_factory.mktemp('ca'), 'ca')
+
+
+@pytest.fixture(scope='module')
+def other(tmp_path_factory):
+  return Authority(tmp_path_factory.mktemp('other'), 'other')
+
+
+def _credentials(pair, ca=None):
+  cert, key = (path.read_bytes() for path in pair)
+  root = ca.path.read_bytes() if ca else None
+  return grpc.ssl_server_credentials([(key, cert)], root, ca is not None)
+
+
+def _caption(target, **settings):
+  with clients.EdgeClient(target, _codec(), **settings) as client:
+    return client.caption(IMAGES)[0].caption
+
+
+def test_tls_and_a_token(authority):
+  servicer = answering.Answering()
+  credentials = _credentials(authority.issue('server'))
+  with answering.serving(servicer, credentials) as target:
+    assert _caption(target, ca=authority.path, token='secret') == 'a red ball'
+  assert servicer.metadata[0]['authorization'] == 'Bearer secret'
+
+
+@pytest.mark.parametrize('wrong', ['authority', 'expired', 'name'])
+def test_a_server_that_is_not_trusted_is_told_at_once(authority, other, wrong):
+  days = -1 if wrong == 'expired' else 1
+  settings = {'ca': (other if wrong == 'authority' else authority).path}
+  if wrong == 'name':
+    settings['server_name'] = 'example.org'
+  credentials = _credentials(authority.issue('server', days))
+  start = time.monotonic()
+  with (
+    answering.serving(answering.Answering(), credentials) as target,
+    pytest.raises(connection.RemoteError) as raised,
+  ):
+    _caption(target, token='secret', **settings)
+  assert time.monotonic() - start < 10  # Of the 30 s that it may take.
+  assert 'verif' in str(raised.value).lower()
+
+
+def test_mtls(authority):
+  credentials = _credentials(authority.issue('server'), authority)
+  cert, key = authority.issue('edge')
+  servicer = answering.Answering()
+  with answering.serving(servicer, credentials) as target:
+    trusted = {'ca': authority.path, 'timeout': 1.0}
+    assert _caption(target, cert=cert, key=key, **trusted) == 'a red ball'
+    with pytest.raises(connection.RemoteError, match='UNAVAILABLE'):
+      _caption(target, **trusted)
+  assert len(servicer.requests) == 1
+
+
+@pytest.mark.parametrize('text', ['', ' \n', 'a b', 'ä' * 20])
+def test_a_token_file_holds_one_token(tmp_path, text):
+  path = tmp_path / 'token'
+  path.write_text(text)
+  with pytest.raises(ValueError, match='expected one of ASCII letters'):
+    connection.read_token(path)
+  path.write_text('abc\n')
+  assert connection.read_token(path) == 'abc'
+  assert connection.read_token(None) is None

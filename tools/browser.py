@@ -1,0 +1,149 @@
+"""A headless Chromium to look at the edge's page with.
+
+By the DevTools protocol itself: nothing but Chromium (apt-get install chromium)
+and aiohttp is needed.
+"""
+
+import asyncio
+import base64
+import contextlib
+import itertools
+import os
+from pathlib import Path
+import re
+import shutil
+import tempfile
+
+import aiohttp
+from aiohttp import web
+
+from collab_jax.serving import page
+
+NAMES = ('chromium', 'chromium-browser', 'google-chrome')
+
+
+def chromium() -> str | None:
+  """Path of a Chromium, or None."""
+  return next(filter(None, map(shutil.which, NAMES)), None)
+
+
+class Tab:
+  """A page in a headless browser, by the DevTools protocol."""
+
+  def __init__(self, socket: aiohttp.ClientWebSocketResponse):
+    """Binds a connection to the page."""
+    self._socket = socket
+    self._numbers = itertools.count(1)
+
+  async def call(self, method: str, **settings):
+    """Calls a method of the protocol; returns its result."""
+    number = next(self._numbers)
+    await self._socket.send_json(
+      {'id': number, 'method': method, 'params': settings}
+    )
+    async for message in self._socket:
+      said = message.json()
+      if said.get('id') == number:
+        if 'error' in said:
+          raise RuntimeError(f'{method}: {said["error"]}')
+        return said['result']
+    raise RuntimeError(f'{method}: the browser has gone')
+
+  async def run(self, script: str):
+    """Runs JavaScript, waits for its promise, and returns its value."""
+    done = await self.call(
+      'Runtime.evaluate',
+      expression=script,
+      awaitPromise=True,
+      returnByValue=True,
+    )
+    if 'exceptionDetails' in done:
+      raise RuntimeError(f'{script}: {done["exceptionDetails"]}')
+    return done['result'].get('value')
+
+  async def until(self, condition: str, seconds: float = 30):
+    """Waits until a JavaScript expression is true."""
+    async with asyncio.timeout(seconds):
+      while not await self.run(condition):
+        await asyncio.sleep(0.05)
+
+  async def open(self, url: str):
+    """Opens a page and waits until it is there."""
+    await self.call('Page.enable')
+    await self.call('Page.navigate', url=url)
+    await self.until(f'location.href === {url!r}')
+    await self.until("document.readyState === 'complete'")
+
+  async def choose_file(self, selector: str, path: Path):
+    """Gives an input a file, as a person would."""
+    root = (await self.call('DOM.getDocument'))['root']['nodeId']
+    node = await self.call('DOM.querySelector', nodeId=root, selector=selector)
+    await self.call(
+      'DOM.setFileInputFiles', nodeId=node['nodeId'], files=[str(path)]
+    )
+
+  async def png(self, width: int, height: int) -> bytes:
+    """A picture of the page."""
+    await self.call(
+      'Emulation.setDeviceMetricsOverride',
+      width=width,
+      height=height,
+      deviceScaleFactor=1.5,
+      mobile=False,
+    )
+    shot = await self.call('Page.captureScreenshot', format='png')
+    return base64.b64decode(shot['data'])
+
+
+@contextlib.asynccontextmanager
+async def browser(path: str):
+  """Starts a headless browser, and yields its one tab."""
+  folder = tempfile.mkdtemp(prefix='collab_jax_browser_')
+  process = await asyncio.create_subprocess_exec(
+    path,
+    '--headless=new',
+    '--no-sandbox',  # It opens our own page only; root needs it.
+    '--disable-gpu',
+    '--disable-dev-shm-usage',
+    '--no-first-run',
+    '--remote-debugging-port=0',
+    f'--user-data-dir={folder}',
+    'about:blank',
+    stderr=asyncio.subprocess.PIPE,
+    env={**os.environ, 'HOME': folder},
+  )
+  try:
+    port = await _port(process)
+    async with aiohttp.ClientSession() as session:
+      async with session.get(f'http://127.0.0.1:{port}/json') as reply:
+        tabs = [t for t in await reply.json() if t['type'] == 'page']
+      url = tabs[0]['webSocketDebuggerUrl']
+      async with session.ws_connect(url, max_msg_size=1 << 26) as socket:
+        yield Tab(socket)
+  finally:
+    process.terminate()
+    await process.wait()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+async def _port(process) -> str:
+  async with asyncio.timeout(30):
+    async for line in process.stderr:
+      found = re.search(rb'ws://127\.0\.0\.1:(\d+)/', line)
+      if found:
+        return found[1].decode()
+  raise RuntimeError('the browser did not start')
+
+
+@contextlib.asynccontextmanager
+async def served(shown: page.Page):
+  """Serves a page, and yields its address."""
+  runner = web.AppRunner(shown.app(), handler_cancellation=True)
+  await runner.setup()
+  site = web.TCPSite(runner, '127.0.0.1', 0)
+  await site.start()
+  try:
+    port = runner.addresses[0][1]
+    yield f'http://127.0.0.1:{port}/'
+  finally:
+    await runner.cleanup()

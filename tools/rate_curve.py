@@ -1,0 +1,111 @@
+r"""Makes the rate curve of a model, by which an edge chooses its quantizer.
+
+python experiments/rate.py --config=configs/rate.py:mode=curve \
+    --workdir=runs/curve
+python tools/rate_curve.py --records=runs/curve/records.jsonl \
+    --curve=collab_jax/assets/rates/tiny.json
+
+Of all codecs in the records it keeps those that none beats: in the BLEU-4 of
+the captions, and in the mean and the largest length of the messages.
+"""
+
+import collections
+from pathlib import Path
+import re
+
+from absl import app, flags
+
+from collab_jax import evaluation
+from collab_jax.evaluation import series, tables
+from collab_jax.serving import rates
+
+_RECORDS = flags.DEFINE_string('records', None, 'JSONL of experiments/rate.py.')
+_CURVE = flags.DEFINE_string('curve', None, 'JSON file to write.')
+
+# What a codec's name has behind its settings, when split and coding are not
+# the defaults.
+_SUFFIX = re.compile(r'(@\w+)?(/\w+)?$')
+
+
+def make(records) -> rates.Curve:
+  """Makes a curve from records.
+
+  Args:
+    records: From `evaluation.read_records`, of one model and data set.
+
+  Returns:
+    The curve.
+
+  Raises:
+    ValueError: They hold several models, data sets, splits or codings, or
+      lack the record of all vectors.
+  """
+  seen = [record for record in records if not series.is_blind(record)]
+  rows = evaluation.summarize(seen, resamples=1)
+  full = [row['bleu4'] for row in rows if series.is_full(row)]
+  if not full:
+    raise ValueError(
+      'records: got none of all vectors, expected them too: --config.full=true'
+    )
+  largest = collections.Counter()
+  for record in seen:
+    name = record['name']
+    largest[name] = max(largest[name], record['total_bytes'])
+  features = [r for r in seen if not series.is_picture(r)]
+  points = [
+    rates.Point(
+      _SUFFIX.sub('', row['name']),
+      round(row['bytes'], 1),
+      largest[row['name']],
+      round(row['bleu4'], 2),
+    )
+    for row in rows
+  ]
+  return rates.Curve(
+    model=_only('model', [r['model'] for r in seen]),
+    split=_only('split', [r['codec']['split'] for r in features]),
+    coding=_only('coding', [r['codec'].get('coding') for r in features])
+    or 'fixed',
+    data=_only('data', [r['data'] for r in seen]),
+    full=round(full[0], 2),
+    captions=len({r['image_id'] for r in seen}),
+    points=rates.front(points),
+  )
+
+
+def _only(what, values):
+  found = set(values)
+  if len(found) != 1:
+    raise ValueError(
+      f'records: got the {what}s {sorted(map(str, found))}, expected one'
+    )
+  return found.pop()
+
+
+def main(argv):
+  """Writes the curve, and prints it."""
+  if argv[1:]:
+    raise app.UsageError(f'unexpected arguments: {argv[1:]}')
+  # absl requires them.
+  assert _RECORDS.value is not None
+  assert _CURVE.value is not None
+  curve = make(evaluation.read_records(_RECORDS.value))
+  path = Path(_CURVE.value)
+  path.parent.mkdir(parents=True, exist_ok=True)
+  path.write_text(curve.to_json() + '\n', 'utf-8')
+  lines = [['codec', 'bytes', 'largest', 'BLEU-4']]
+  for point in curve.points:
+    lines.append(
+      [
+        point.codec,
+        f'{point.bytes:,.1f}',
+        f'{point.largest:,}',
+        f'{point.bleu4:.1f}',
+      ]
+    )
+  print(tables.align(lines, left=1))
+
+
+if __name__ == '__main__':
+  flags.mark_flags_as_required(['records', 'curve'])
+  app.run(main)
