@@ -46,10 +46,13 @@ _SERVING = [
   'aiohttp>=3.12',
 ]
 
+_STABLEHLO = ['flatbuffers>=25.2.10']
+
 _EXTRAS = {
   'serving': _SERVING,
   'test': [
     *_SERVING,
+    *_STABLEHLO,
     'basedpyright>=1.30',
     'beartype>=0.22',
     'bjontegaard>=1.3',
@@ -74,7 +77,10 @@ _EXTRAS = {
   'tensorflow': [*_TFDS, 'tensorflow>=2.20'],
   # Fetching released models by name.
   'hub': ['huggingface_hub>=0.34'],
+  # Edges' programs: the runtime's file format, and the converters.
+  'stablehlo': _STABLEHLO,
   'onnx': ['jax2onnx>=0.17', 'onnxruntime>=1.20'],
+  'litert': ['tensorflow-cpu>=2.20', 'ai-edge-litert>=2'],
   'cluster': ['submitit>=1.5'],
   'cuda': ['jax[cuda12]'],
   'tpu': ['jax[tpu]'],

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
   from collab_jax import (
+    artefacts,
     channels,
     checkpoints,
     data,
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     testing,
     wire,
   )
+  from collab_jax.artefacts import export
   from collab_jax.captioner import Captioner
   from collab_jax.checkpoints import load
   from collab_jax.codecs import FeatureCodec, ImageCodec, Link
@@ -34,11 +36,13 @@ __all__ = [
   'FeatureCodec',
   'ImageCodec',
   'Link',
+  'artefacts',
   'channels',
   'checkpoints',
   'data',
   'evaluate',
   'evaluation',
+  'export',
   'load',
   'message',
   'metrics',
@@ -57,6 +61,7 @@ _HOMES = {
   'ImageCodec': 'codecs',
   'Link': 'codecs',
   'evaluate': 'evaluation',
+  'export': 'artefacts',
   'load': 'checkpoints',
 }
 

@@ -18,6 +18,7 @@ from collab_jax import config
 _COMMANDS = {
   'caption': 'collab_jax.commands.caption',
   'convert': 'collab_jax.commands.convert',
+  'export': 'collab_jax.commands.export',
   'page': 'collab_jax.commands.page',
   'serve': 'collab_jax.commands.serve',
 }

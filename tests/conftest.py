@@ -49,6 +49,7 @@ jaxtyping.install_import_hook(
       'training',
       'experiment',
       'serving',
+      'artefacts',
     )
   ],
   'beartype.beartype',

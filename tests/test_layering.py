@@ -14,7 +14,7 @@ _ROWS = (
   {'message', 'config', 'named', 'provenance', 'sweeps'},
   {'models', 'quantizers', 'wire', 'channels', 'data', 'metrics', 'sharding'},
   {'checkpoints', 'codecs', 'captioner', 'testing'},
-  {'evaluation', 'training', 'serving'},
+  {'evaluation', 'training', 'serving', 'artefacts'},
   {'plots'},
   {'experiment'},
   {'commands'},

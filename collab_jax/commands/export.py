@@ -1,0 +1,54 @@
+r"""Writes encoder and quantizer as a program for an edge.
+
+collab-jax export --format=onnx --quantizer='kmeans(k=8,init=++)' out/
+
+The folder holds the program, run.py, which needs no collab_jax, and what both
+have to know: docs/export.md.
+"""
+
+from absl import app, flags
+
+from collab_jax import artefacts, checkpoints, codecs, experiment
+
+_FORMAT = flags.DEFINE_string(
+  'format', 'stablehlo', f'One of {", ".join(artefacts.FORMATS)}.'
+)
+_MODEL = flags.DEFINE_string('model', 'tiny', "Name, or a model's folder.")
+_MODEL_PATH = flags.DEFINE_string(
+  'model_path', None, "A released model's file or folder."
+)
+_QUANTIZER = flags.DEFINE_string(
+  'quantizer', 'kmeans(k=8,init=++)', 'With all of its settings.'
+)
+_SPLIT = flags.DEFINE_enum(
+  'split', 'encoder', codecs.SPLITS, 'Before or behind the projection.'
+)
+_DTYPE = flags.DEFINE_enum(
+  'dtype', None, ('float32', 'bfloat16', 'float16'), 'Converts the weights.'
+)
+_SEED = flags.DEFINE_integer('seed', 0, 'Of the keys of pictures.')
+_INSIDE = flags.DEFINE_integer(
+  'inside',
+  None,
+  'Most bytes of weights in the file of the program; more go beside it.',
+)
+
+
+def main(argv):
+  """Exports, and says what was written."""
+  if len(argv) != 2:
+    raise app.UsageError(f'expected one folder to write, got {argv[1:]}')
+  with experiment.launched():
+    model = checkpoints.load(
+      _MODEL.value, _MODEL_PATH.value, dtype=_DTYPE.value, part='edge'
+    )
+    codec = codecs.FeatureCodec(model, _QUANTIZER.value, _SPLIT.value)
+    limit = {} if _INSIDE.value is None else {'inside': _INSIDE.value}
+    made = artefacts.export(
+      codec, argv[1], _FORMAT.value, seed=_SEED.value, **limit
+    )
+    total = sum(file['bytes'] for file in made['files'].values())
+    print(
+      f'{argv[1]}: {codec.name} of {made["model"]} as {made["format"]},'
+      f' {total:,} bytes in {len(made["files"])} files and manifest.json'
+    )
