@@ -17,6 +17,7 @@ _STUDIES = {
       'sent': (
         f'{_FEATURES.format(16)} | rows(parity=16)',
         f'{_FEATURES.format(32)} | rows',
+        'kmeans(k=16,init=++,centroids=residual_vq) | rows(layers=1)',
         f'{_FEATURES.format(16)} | whole(mtu=64)',
         'jpeg(quality=85,strip=true) | filled(mtu=64)',
         'webp(quality=85,strip=true) | whole(mtu=64)',
@@ -38,6 +39,20 @@ _STUDIES = {
       # A million symbols per second; assumed.
       'channel': 'physical(snr={},modulation=qpsk,code=1/2,symbol_rate=1e6)',
       'values': (-2.0, 0.0, 1.0, 2.0, 3.0, 4.0, 6.0, 10.0),
+    },
+    'fading': {
+      # Each code word meets one fade, and may be sent three times.
+      'sent': (
+        f'{_FEATURES.format(16)} | whole',
+        'kmeans(k=16,init=++,centroids=pca(dims=32)) | analog',
+        'jpeg(quality=35,strip=true) | whole',
+        'webp(quality=40,strip=true) | whole',
+      ),
+      'channel': (
+        'physical(snr={},modulation=qpsk,code=1/2,fading=block,retries=2,'
+        'symbol_rate=1e6)'
+      ),
+      'values': (0.0, 3.0, 6.0, 9.0, 12.0, 16.0, 20.0),
     },
   },
   'smoke': {

@@ -55,7 +55,7 @@ SECTIONS = (
     'Captions over channels',
     'Packets lost at random, and a radio link; see channels.md. Figure:'
     ' `images/channel.png`.',
-    'experiments/channel.py --config.limit=192 --workdir=runs/channel',
+    'experiments/channel.py --workdir=runs/channel',
   ),
   (
     'The physical layer against theory',

@@ -25,7 +25,9 @@ _LOOKS = (
   (style.ORANGE, 'v', '--'),
   (style.PURPLE, 'X', '-.'),
   (style.INK, 'P', ':'),
+  (style.GREY, '*', '-'),
 )
+_COLUMNS = 2
 
 
 def channel(records: Sequence[Mapping[str, Any]]) -> figures.Figure:
@@ -47,16 +49,23 @@ def channel(records: Sequence[Mapping[str, Any]]) -> figures.Figure:
   families = crossings.link_curves(rows)
   if not families:
     raise ValueError('no records of links: there is nothing to draw')
-  most = max(len(family.curves) for family in families)
-  below = 0.19 * most + 0.7  # Inches of the names of the curves.
-  width, height = 5.4 * len(families), 3.6 + below
+  lines = [
+    families[n : n + _COLUMNS] for n in range(0, len(families), _COLUMNS)
+  ]
+  # Inches of the names of the curves, below each line of panels.
+  below = [
+    0.19 * max(len(family.curves) for family in line) + 0.7 for line in lines
+  ]
+  width = 5.4 * len(lines[0])
+  height = 3.6 * len(lines) + sum(below)
   figure = style.new_figure(width, height)
   with mpl.rc_context(style.RC):
-    for n, family in enumerate(families):
-      left = (0.62 + 5.4 * n) / width
-      bottom = below / height
-      axes = figure.add_axes((left, bottom, 4.55 / width, 3.0 / height))
-      _panel(axes, family, rows)
+    for n, line in enumerate(lines):
+      bottom = (height - 3.6 * (n + 1) - sum(below[:n])) / height
+      for column, family in enumerate(line):
+        left = (0.62 + 5.4 * column) / width
+        axes = figure.add_axes((left, bottom, 4.55 / width, 3.0 / height))
+        _panel(axes, family, rows)
     _title(figure, rows, height)
   return figure
 
