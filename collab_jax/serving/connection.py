@@ -35,7 +35,10 @@ _LASTING = (
 # gRPC's own waits before it connects again are 1 s to 2 minutes.
 _OPTIONS = (
   ('grpc.keepalive_time_ms', 10_000),
-  ('grpc.keepalive_timeout_ms', 5_000),
+  ('grpc.keepalive_timeout_ms', 15_000),
+  # gRPC keeps to this one; its own is a minute. A ping may have to wait for a
+  # message in front of it: 90 kB on a link of 50 kbps.
+  ('grpc.http2.ping_timeout_ms', 15_000),
   ('grpc.initial_reconnect_backoff_ms', 100),
   ('grpc.max_reconnect_backoff_ms', 2_000),
   ('grpc.min_reconnect_backoff_ms', 5_000),

@@ -15,8 +15,6 @@ import numpy as np
 from collab_jax.models import paligemma
 from collab_jax.serving import pool as pools
 
-# Places for the prompt behind a prefix, where that is enough.
-_PROMPT = 16
 # Prefixes shorter than this are padded to it, longer ones to a power of two.
 _SHORTEST = 64
 
@@ -104,17 +102,20 @@ class Engine:
       `reset` mends it.
   """
 
-  def __init__(self, model: paligemma.Model, sizes: Sizes):
+  def __init__(self, model: paligemma.Model, sizes: Sizes, prompt: int = 8):
     """Binds a model; nothing is computed yet.
 
     Args:
       model: The model, with a tokenizer, on one device.
       sizes: Of what is computed at a time.
+      prompt: Length of most prompts in tokens. Longer ones are padded to the
+        longest; what is padded takes time, too.
     """
     self.model = model
     self.sizes = sizes
     self.batches = _powers(min(sizes.batch, sizes.rows), 2)
     self._parts = _powers(sizes.rows, 4)
+    self._prompt = min(prompt, sizes.max_prompt)
     n = model.config.vision.num_tokens
     self._longest = n + sizes.max_prompt
     self._slots = self._longest + sizes.max_tokens
@@ -147,8 +148,8 @@ class Engine:
     """Yields what compiles a program each, for prefixes of m vectors."""
     n = self.model.config.vision.num_tokens
     bucket = min(max(_SHORTEST, 1 << (m - 1).bit_length()), n)
-    short = bucket + min(_PROMPT, self.sizes.max_prompt)
-    for length in sorted({short, bucket + self.sizes.max_prompt}):
+    lengths = {bucket + self._prompt, bucket + self.sizes.max_prompt}
+    for length in sorted(lengths):
       if length in self._lengths:
         continue
       for batch in self.batches:

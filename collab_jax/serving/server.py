@@ -84,10 +84,10 @@ class Server:
         'images: the model has no image encoder; load all of it, not the part'
         " 'server'"
       )
-    length = len(tokenizer.prompt(own.prompt))
-    if length > own.sizes.max_prompt:
+    self._prompt = len(tokenizer.prompt(own.prompt))
+    if self._prompt > own.sizes.max_prompt:
       raise ValueError(
-        f'prompt: got {length} tokens, expected at most'
+        f'prompt: got {self._prompt} tokens, expected at most'
         f' {own.sizes.max_prompt}; raise max_prompt'
       )
     self._model = model
@@ -117,7 +117,7 @@ class Server:
     """
     own, loop = self.settings, asyncio.get_running_loop()
     queue = batching.Queue(own.queue)
-    self._engine = engine.Engine(self._model, own.sizes)
+    self._engine = engine.Engine(self._model, own.sizes, self._prompt)
     self._worker = worker.Worker(
       self._engine, queue, loop, self.metrics, own.group_ms / 1000
     )
@@ -230,8 +230,9 @@ class Server:
         ('grpc.max_concurrent_streams', 1024),
         ('grpc.so_reuseport', 0),
         # A connection whose other end has gone is found out and closed.
-        ('grpc.keepalive_time_ms', 20_000),
-        ('grpc.keepalive_timeout_ms', 10_000),
+        ('grpc.keepalive_time_ms', 15_000),
+        ('grpc.keepalive_timeout_ms', 15_000),
+        ('grpc.http2.ping_timeout_ms', 15_000),
         ('grpc.keepalive_permit_without_calls', 1),
         ('grpc.http2.min_ping_interval_without_data_ms', 5_000),
       ],

@@ -4,14 +4,24 @@ import jax
 import numpy as np
 import pytest
 
-from collab_jax import codecs, data
+from collab_jax import codecs, data, serving
 from tests import standin
+from tests.serving import calling
 
 
 @pytest.fixture(scope='session')
 def model():
   """A small random model."""
   return standin.small()
+
+
+@pytest.fixture(scope='session')
+def shared(model):
+  """A server for tests that leave it as it was."""
+  with serving.Server(
+    model, calling.settings(images='webp(quality=40)')
+  ) as one:
+    yield one
 
 
 @pytest.fixture(scope='session')

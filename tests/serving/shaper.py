@@ -1,4 +1,4 @@
-"""A link between edge and server with a rate and a delay."""
+"""A link between edge and server with a rate and a delay, that may break."""
 
 import asyncio
 import contextlib
@@ -11,9 +11,11 @@ class Shaper:
 
   Attributes:
     address: Where it listens.
+    connections: How many there were.
+    up: Bytes that came from this end, with all that belongs to TCP's payload.
   """
 
-  def __init__(self, target: str, kbps: float, delay_ms: float):
+  def __init__(self, target: str, kbps: float = 1e6, delay_ms: float = 0.0):
     """Binds a target.
 
     Args:
@@ -25,9 +27,26 @@ class Shaper:
     self._target = host, int(port)
     self._rate = 1000 * kbps / 8
     self._delay = delay_ms / 1000
+    self._open: list[tuple[asyncio.Event, list]] = []
     self.address = ''
+    self.connections = self.up = 0
 
-  async def _pump(self, reader, writer):
+  def stall(self) -> None:
+    """Connections of now stay open, but pass nothing on any more."""
+    self._now(lambda going, _: going.clear())
+
+  def cut(self) -> None:
+    """Ends the connections of now, without a word at either end."""
+    self._now(lambda _, ends: [end.transport.abort() for end in ends])
+
+  def _now(self, do) -> None:
+    async def run():
+      for one in self._open:
+        do(*one)
+
+    asyncio.run_coroutine_threadsafe(run(), self._loop).result(5)
+
+  async def _pump(self, reader, writer, going, up):
     """Sends each piece when the link would have carried it."""
     free = 0.0
     queue = asyncio.Queue()
@@ -36,6 +55,7 @@ class Shaper:
       while (item := await queue.get()) is not None:
         due, piece = item
         await asyncio.sleep(due - time.monotonic())
+        await going.wait()
         writer.write(piece)
         await writer.drain()
       writer.close()
@@ -43,6 +63,7 @@ class Shaper:
     sending = asyncio.create_task(send())
     with contextlib.suppress(ConnectionError):
       while piece := await reader.read(1460):
+        self.up += len(piece) if up else 0
         free = max(free, time.monotonic()) + len(piece) / self._rate
         await queue.put((free + self._delay, piece))
     await queue.put(None)
@@ -50,8 +71,23 @@ class Shaper:
       await sending
 
   async def _connected(self, reader, writer):
-    there, back = await asyncio.open_connection(*self._target)
-    await asyncio.gather(self._pump(reader, back), self._pump(there, writer))
+    self.connections += 1
+    try:
+      there, back = await asyncio.open_connection(*self._target)
+    except OSError:
+      writer.transport.abort()
+      return
+    going = asyncio.Event()
+    going.set()
+    one = going, [writer, back]
+    self._open.append(one)
+    # Asyncio complains of connections that are cancelled.
+    with contextlib.suppress(asyncio.CancelledError):
+      await asyncio.gather(
+        self._pump(reader, back, going, True),
+        self._pump(there, writer, going, False),
+      )
+    self._open.remove(one)
 
   async def _listen(self):
     self._server = await asyncio.start_server(

@@ -1,11 +1,5 @@
 """Who may talk to the server."""
 
-import datetime
-import ipaddress
-
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
@@ -13,62 +7,16 @@ import pytest
 
 from collab_jax import serving
 from collab_jax.serving import engine, security
+from tests.serving import authority as authorities
 from tests.serving import calling
 
 CODES = grpc.StatusCode
 TOKEN = 'correct-horse-battery-staple'
 
 
-class Authority:
-  """Signs certificates."""
-
-  def __init__(self, folder, name):
-    self._folder = folder
-    self._key = ec.generate_private_key(ec.SECP256R1())
-    self._name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
-    self.path = folder / f'{name}.pem'
-    self.path.write_bytes(self._sign(self._name, self._key, True, 1))
-
-  def issue(self, name, days=1):
-    """Returns the paths of a certificate for this machine, and of its key."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
-    cert = self._folder / f'{name}.pem'
-    cert.write_bytes(self._sign(subject, key, False, days))
-    path = self._folder / f'{name}.key'
-    path.write_bytes(
-      key.private_bytes(
-        serialization.Encoding.PEM,
-        serialization.PrivateFormat.PKCS8,
-        serialization.NoEncryption(),
-      )
-    )
-    return cert, path
-
-  def _sign(self, subject, key, authority, days):
-    now = datetime.datetime.now(datetime.UTC)
-    machine = [
-      x509.DNSName('localhost'),
-      x509.IPAddress(ipaddress.ip_address('127.0.0.1')),
-    ]
-    made = (
-      x509.CertificateBuilder()
-      .subject_name(subject)
-      .issuer_name(self._name)
-      .public_key(key.public_key())
-      .serial_number(x509.random_serial_number())
-      .not_valid_before(now - datetime.timedelta(days=9))
-      .not_valid_after(now + datetime.timedelta(days=days))
-      .add_extension(x509.BasicConstraints(authority, None), critical=True)
-      .add_extension(x509.SubjectAlternativeName(machine), critical=False)
-      .sign(self._key, hashes.SHA256())
-    )
-    return made.public_bytes(serialization.Encoding.PEM)
-
-
 @pytest.fixture(scope='module')
 def authority(tmp_path_factory):
-  return Authority(tmp_path_factory.mktemp('ca'), 'ca')
+  return authorities.Authority(tmp_path_factory.mktemp('ca'), 'ca')
 
 
 @pytest.fixture(scope='module')
@@ -141,7 +89,7 @@ def test_tls(cold, authority):
   server = cold(cert=str(cert), key=str(key))
   assert _knocks(server, _credentials(authority)) is CODES.INVALID_ARGUMENT
   assert _knocks(server) is CODES.UNAVAILABLE
-  stranger = Authority(cert.parent, 'stranger')
+  stranger = authorities.Authority(cert.parent, 'stranger')
   assert _knocks(server, _credentials(stranger)) is CODES.UNAVAILABLE
 
 
@@ -160,7 +108,7 @@ def test_certificates_of_clients(cold, authority, token_file):
   assert _knocks(server, nobody, TOKEN) is CODES.UNAVAILABLE
   expired = _credentials(authority, authority.issue('late', days=-1))
   assert _knocks(server, expired, TOKEN) is CODES.UNAVAILABLE
-  stranger = Authority(cert.parent, 'stranger').issue('spy')
+  stranger = authorities.Authority(cert.parent, 'stranger').issue('spy')
   assert _knocks(server, _credentials(authority, stranger), TOKEN) is (
     CODES.UNAVAILABLE
   )

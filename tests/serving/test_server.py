@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from collab_jax import captioner as captioning
-from collab_jax import codecs, serving
+from collab_jax import codecs
 from collab_jax.serving import collab_pb2, sessions
 from tests.serving import calling
 
@@ -23,16 +23,14 @@ CODES = grpc.StatusCode
 SIZES = calling.SIZES
 
 
-@pytest.fixture(scope='module')
-def server(model):
-  chosen = calling.settings(images='webp(quality=40)')
-  with serving.Server(model, chosen) as running:
-    yield running
+@pytest.fixture
+def server(shared):
+  return shared
 
 
 @pytest.fixture(scope='module')
-def caller(server):
-  made = calling.Caller(server.address)
+def caller(shared):
+  made = calling.Caller(shared.address)
   yield made
   made.channel.close()
 

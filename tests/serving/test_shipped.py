@@ -11,10 +11,10 @@ from collab_jax import checkpoints, codecs, data, serving
 from tests import standin
 from tests.serving import calling
 
-SCENES = 30
+SCENES = 12
 
 
-def test_thirty_scenes_are_captioned_the_same():
+def test_scenes_are_captioned_the_same():
   name = standin.shipped()
   model = checkpoints.load(name)
   reader = data.scenes('test', limit=SCENES)

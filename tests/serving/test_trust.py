@@ -9,20 +9,20 @@ import pytest
 from collab_jax.serving import client as clients
 from collab_jax.serving import connection
 from tests.serving import answering
+from tests.serving import authority as authorities
 from tests.serving.test_client import _codec
-from tests.serving.test_security import Authority
 
 IMAGES = np.zeros((1, 64, 64, 3), np.uint8)
 
 
 @pytest.fixture(scope='module')
 def authority(tmp_path_factory):
-  return Authority(tmp_path_factory.mktemp('ca'), 'ca')
+  return authorities.Authority(tmp_path_factory.mktemp('ca'), 'ca')
 
 
 @pytest.fixture(scope='module')
 def other(tmp_path_factory):
-  return Authority(tmp_path_factory.mktemp('other'), 'other')
+  return authorities.Authority(tmp_path_factory.mktemp('other'), 'other')
 
 
 def _credentials(pair, ca=None):

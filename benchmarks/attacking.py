@@ -1,0 +1,255 @@
+"""Trials with what a server must refuse."""
+
+import collections
+import json
+from pathlib import Path
+import socket
+import tempfile
+import time
+from typing import Any
+
+import grpc
+import jax
+import numpy as np
+
+from benchmarks import processes, trials
+from collab_jax import codecs
+from collab_jax.models import paligemma
+from collab_jax.serving import client as clients
+from collab_jax.serving import collab_pb2, connection, sessions
+from tests.serving import authority
+
+_TOKEN = 'correct-horse-battery-staple'
+
+
+def _refused(world, messages, expected='INVALID_ARGUMENT'):
+  """Sends messages that all must be refused."""
+  with trials.Caller(world.server.address) as caller:
+    caller.handshake(world.codec)
+  asked = [trials.request(message, world.codec) for message in messages]
+  found = trials.flood(world.server.address, asked)
+  counts = collections.Counter(one.code for one in found)
+  text = max(collections.Counter(one.text for one in found).items(), key=_last)
+  said = f'{trials.told(counts)}: "{text[0][:52]}"'
+  lost = len(found) - counts[expected] + world.still_serves()
+  return trials.Outcome(len(found), said, lost)
+
+
+def _last(pair):
+  return pair[1]
+
+
+def corrupted(world: trials.World, count: int = 2000) -> trials.Outcome:
+  """One to eight bits of a message are turned."""
+  draws, messages = np.random.default_rng(0), []
+  for number in range(count):
+    data = bytearray(world.packets[number % len(world.packets)])
+    places = draws.choice(8 * len(data), draws.integers(1, 9), replace=False)
+    for place in places.tolist():
+      data[place // 8] ^= 1 << place % 8
+    messages.append(bytes(data))
+  return _refused(world, messages)
+
+
+def truncated(world: trials.World, count: int = 500) -> trials.Outcome:
+  """A message ends too early, or too late."""
+  draws, messages = np.random.default_rng(0), []
+  for number in range(count):
+    data = world.packets[number % len(world.packets)]
+    cut = int(draws.integers(0, len(data)))
+    messages.append(data + data[: cut + 1] if number % 5 == 0 else data[:cut])
+  return _refused(world, messages)
+
+
+def version(world: trials.World) -> trials.Outcome:
+  """A message or a session of another version than 1."""
+  messages = []
+  for other in (0, 2, 3, 4, 5, 6, 7):
+    for packet in world.packets[:20]:
+      first = packet[0] & 0x1F | other << 5
+      messages.append(bytes([first]) + packet[1:])
+  made = _refused(world, messages)
+  text = json.loads(sessions.to_json(world.codec))
+  with trials.Caller(world.server.address) as caller:
+    codes = [
+      trials.call(
+        lambda n=n: caller.handshake(json.dumps({**text, 'version': n}))
+      ).code
+      for n in (0, 2, '1')
+    ]
+  lost = made.lost + sum(code != 'INVALID_ARGUMENT' for code in codes)
+  said = f'{made.saw}; handshakes: {", ".join(sorted(set(codes)))}'
+  return trials.Outcome(made.tries + len(codes), said, lost)
+
+
+def codebook(world: trials.World, count: int = 10) -> trials.Outcome:
+  """Edges with another codebook, or another model's projection."""
+  other, lost, texts = [], 0, []
+  for seed in range(1, count + 1):
+    key = jax.random.key(seed)
+    other.append(codecs.FeatureCodec(world.model, trials.BOOK, key=key))
+  img = world.model.params['img']
+  head = jax.tree.map(lambda x: np.asarray(x) * 1.5, img['head'])
+  params = {**world.model.params, 'img': {**img, 'head': head}}
+  config, tokenizer = world.model.config, world.model.tokenizer
+  turned = paligemma.Model(params, config, tokenizer)
+  other.append(codecs.FeatureCodec(turned, trials.QUANTIZERS[0]))
+  with trials.Caller(world.server.address) as caller:
+    for one in other:
+      code, text, _ = trials.call(lambda one=one: caller.handshake(one))
+      lost += code != 'FAILED_PRECONDITION'
+      texts.append(text)
+    # Bytes of one session under the name of another.
+    own = codecs.FeatureCodec(world.model, trials.BOOK)
+    caller.handshake(own)
+    foreign = other[0].encode(world.images[:1], jax.random.key(0))[0]
+    code, *_ = trials.call(lambda: caller.ask(foreign, own))
+    lost += code != 'INVALID_ARGUMENT'
+  said = f'FAILED_PRECONDITION: "{texts[0][:60]}"; its message: {code}'
+  return trials.Outcome(len(other) + 1, said, lost + world.still_serves())
+
+
+def strangers(world: trials.World) -> trials.Outcome:
+  """Expired certificates of the server and of an edge, and wrong tokens."""
+  lost, said = 0, []
+  with tempfile.TemporaryDirectory() as name:
+    folder = Path(name)
+    ca = authority.Authority(folder, 'ca')
+    cert, key = ca.issue('server')
+    old_cert, old_key = ca.issue('old', days=-1)
+    edge = ca.issue('edge')
+    (folder / 'tokens').write_text(_TOKEN)
+    flags = {'client_ca': ca.path, 'token_file': folder / 'tokens'}
+    flags |= {'quantizers': trials.QUANTIZERS[0], 'rows': 1, 'batch': 1}
+    calls = {
+      'right': (edge, _TOKEN),
+      'no token': (edge, None),
+      'wrong token': (edge, _TOKEN[:-1] + 'f'),
+      'expired certificate of the edge': ((old_cert, old_key), _TOKEN),
+      'no certificate of the edge': ((None, None), _TOKEN),
+    }
+    good = processes.Serving(tls_cert=cert, tls_key=key, **flags)
+    bad = processes.Serving(tls_cert=old_cert, tls_key=old_key, **flags)
+    with good:
+      found = {
+        name: _knock(world, good.address, ca.path, *call)
+        for name, call in calls.items()
+      }
+    bad.start(wait=False)
+    found['expired certificate of the server'] = _knock(
+      world, bad.address, ca.path, edge, _TOKEN
+    )
+    bad.kill()
+  for name, (code, seconds) in found.items():
+    lost += (code == 'OK') != (name == 'right')
+    said.append(f'{name}: {code} after {seconds:.2f} s')
+  return trials.Outcome(len(found), '; '.join(said), lost)
+
+
+def _knock(world, to, ca, pair, token):
+  cert, key = pair
+  start = time.monotonic()
+  client = clients.EdgeClient(
+    to, world.codec, ca=ca, cert=cert, key=key, token=token, timeout=5.0
+  )
+  with client:
+    try:
+      client.handshake()
+      code = 'OK'
+    except connection.RemoteError as error:
+      code = error.code
+  return code, time.monotonic() - start
+
+
+def oversized(world: trials.World) -> trials.Outcome:
+  """Messages longer than any codec makes, and what unpacks to that."""
+  with trials.Caller(world.server.address) as caller:
+    limit = caller.handshake(world.codec).max_message_bytes
+  sizes = [limit + 1, limit + 10_000, limit + 1_000_000, 64_000_000]
+  asked = [trials.request(bytes(size), world.codec) for size in sizes]
+  before = world.server.megabytes()
+  to = world.server.address
+  found = trials.flood(to, asked, 1)
+  gzip: dict[str, Any] = {'compression': grpc.Compression.Gzip}
+  found += trials.flood(to, asked[-1:], 1, **gzip)
+  grown = world.server.megabytes() - before
+  counts = collections.Counter(one.code for one in found)
+  lost = len(found) - counts['RESOURCE_EXHAUSTED'] + world.still_serves()
+  said = (
+    f'{trials.told(counts)}: {limit + 1:,} to 64,000,000 bytes, the last also'
+    f' gzipped; memory {grown:+.0f} MB'
+  )
+  return trials.Outcome(len(found), said, lost)
+
+
+def fuzzed(world: trials.World, count: int = 10_000) -> trials.Outcome:
+  """Random requests, damaged ones, and noise on the port."""
+  draws = np.random.default_rng(0)
+  to, before = world.server.address, world.server.megabytes()
+  with trials.Caller(to) as caller:
+    caller.handshake(world.codec)
+  share = count // 5
+  noise: list[Any] = [
+    draws.bytes(int(draws.integers(0, 300))) for _ in range(2 * share)
+  ]
+  text = sessions.to_json(world.codec).encode()
+  whole = [
+    trials.request(world.packets[i % len(world.packets)], world.codec)
+    for i in range(share)
+  ]
+  captions = noise[:share]
+  captions += [_drawn(draws) for _ in range(share)]
+  captions += [_damaged(draws, one.SerializeToString()) for one in whole]
+  hands = noise[share:]
+  for _ in range(share):
+    broken = _damaged(draws, text).decode('utf-8', 'replace')
+    hands.append(collab_pb2.HandshakeRequest(session=broken))
+  start = time.monotonic()
+  found = trials.flood(to, captions, 32)
+  found += trials.flood(to, hands, 32, 'Handshake')
+  spent = time.monotonic() - start
+  for number in range(100):
+    _poke(to, draws.bytes(int(draws.integers(1, 2000))) if number else b'')
+  counts = collections.Counter(one.code for one in found)
+  # What hit nothing that counts is captioned as if it were whole.
+  odd = [one for one in found if one.code == 'OK' and one.text]
+  wrong = sum(one.text not in world.want for one in odd)
+  lost = wrong + sum(counts[name] for name in ('UNAVAILABLE', 'CANCELLED'))
+  grown = world.server.megabytes() - before
+  said = (
+    f'{trials.told(counts)}; {spent:.0f} s, memory {grown:+.0f} MB; 100'
+    ' connections of noise'
+  )
+  return trials.Outcome(len(found) + 100, said, lost + world.still_serves())
+
+
+def _drawn(draws):
+  size = lambda most: int(draws.integers(0, most))  # noqa: E731
+  return collab_pb2.CaptionRequest(
+    session=draws.bytes(size(12)),
+    message=draws.bytes(size(3000)),
+    prompt=draws.bytes(size(40)).decode('latin-1'),
+    request_id=draws.bytes(int(draws.choice([0, 7, 16]))),
+    max_tokens=size(100),
+  )
+
+
+def _damaged(draws, data):
+  data = bytearray(data)
+  for _ in range(int(draws.integers(1, 9))):
+    at = int(draws.integers(0, len(data)))
+    match draws.integers(3):
+      case 0:
+        data[at] = int(draws.integers(256))
+      case 1:
+        del data[at : at + int(draws.integers(1, 9))]
+        data = data or bytearray(1)
+      case _:
+        data[at:at] = draws.bytes(3)
+  return bytes(data)
+
+
+def _poke(to, data):
+  host, _, port = to.rpartition(':')
+  with socket.create_connection((host, int(port)), 5) as end:
+    end.sendall(data)

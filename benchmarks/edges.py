@@ -1,0 +1,188 @@
+r"""Edges in a process of their own, which does nothing but send and wait.
+
+`run` starts it; it reads an order from its standard input:
+
+{"to": "localhost:50051", "edges": 32, "sessions": [JSON], "seconds": 0,
+ "messages": [[session, message], ...]}
+
+with bytes in base64, and writes what came of it, times in seconds.
+"""
+
+import asyncio
+import base64
+from collections.abc import Sequence
+import json
+import os
+import subprocess
+import sys
+import time
+from typing import Any
+
+import grpc
+from grpc import aio
+
+from collab_jax.serving import collab_pb2, collab_pb2_grpc, sessions
+
+
+def run(
+  to: str,
+  codecs: Sequence[sessions.Codec],
+  messages: Sequence[tuple[bytes, bytes]],
+  edges: int,
+  seconds: float = 0.0,
+) -> dict[str, Any]:
+  """Has edges send messages, each the next one that is left.
+
+  Args:
+    to: The server's host and port.
+    codecs: What to shake hands on.
+    messages: The session's name and the bytes of each.
+    edges: How many, each with a channel of its own and one message in flight.
+    seconds: Begin again from the first message until so long has passed; 0 to
+      send each once.
+
+  Returns:
+    'captions', None of what was not sent; of each request 'seconds' and
+    'first', the milliseconds to the first token; 'stages', their means in
+    milliseconds; 'total', the seconds of all together; 'refused', the seconds
+    after which each request was that found the queue full.
+  """
+  order = {
+    'to': to,
+    'edges': edges,
+    'seconds': seconds,
+    'sessions': [sessions.to_json(codec) for codec in codecs],
+    'messages': [[_text(name), _text(data)] for name, data in messages],
+  }
+  done = subprocess.run(
+    [sys.executable, '-m', 'benchmarks.edges'],
+    input=json.dumps(order),
+    stdout=subprocess.PIPE,
+    text=True,
+    check=True,
+  )
+  return json.loads(done.stdout)
+
+
+def hang(
+  to: str, codec: sessions.Codec, messages: Sequence[bytes]
+) -> subprocess.Popen:
+  """Starts edges that read the first piece of their captions, and no more.
+
+  Returns:
+    Their process, once one of them has got that far.
+  """
+  order = {
+    'to': to,
+    'hang': True,
+    'session': sessions.to_json(codec),
+    'name': _text(sessions.id_of(codec)),
+    'messages': [_text(data) for data in messages],
+  }
+  started = subprocess.Popen(
+    [sys.executable, '-m', 'benchmarks.edges'],
+    stdin=subprocess.PIPE,
+    stdout=subprocess.PIPE,
+    text=True,
+  )
+  assert started.stdin is not None
+  assert started.stdout is not None
+  started.stdin.write(json.dumps(order))
+  started.stdin.close()
+  started.stdout.readline()
+  return started
+
+
+async def _hang(order: dict[str, Any]) -> None:
+  channel = aio.insecure_channel(order['to'])
+  stub = collab_pb2_grpc.CaptionerStub(channel)
+  await stub.Handshake(collab_pb2.HandshakeRequest(session=order['session']))
+
+  async def edge(message):
+    asked = collab_pb2.CaptionRequest(
+      session=base64.b64decode(order['name']),
+      message=base64.b64decode(message),
+      request_id=os.urandom(16),
+    )
+    call = stub.CaptionStream(asked)
+    await call.read()
+    print('reading', flush=True)
+    await asyncio.sleep(3600)
+
+  await asyncio.gather(*map(edge, order['messages']))
+
+
+async def _send(order: dict[str, Any]) -> dict[str, Any]:
+  channels = [aio.insecure_channel(order['to']) for _ in range(order['edges'])]
+  stubs = [collab_pb2_grpc.CaptionerStub(channel) for channel in channels]
+  for text in order['sessions']:
+    await stubs[0].Handshake(collab_pb2.HandshakeRequest(session=text))
+  messages = [
+    (base64.b64decode(name), base64.b64decode(data))
+    for name, data in order['messages']
+  ]
+  start = time.perf_counter()
+  found: dict[str, Any] = {
+    'captions': {},
+    'seconds': [],
+    'first': [],
+    'refused': [],
+  }
+  stages = dict.fromkeys(_STAGES, 0.0)
+  number = -1
+
+  async def edge(stub):
+    nonlocal number
+    while True:
+      number += 1
+      own = number
+      long = order['seconds']
+      if own >= len(messages) and not long:
+        return
+      if long and time.perf_counter() - start > long:
+        return
+      name, message = messages[own % len(messages)]
+      request = collab_pb2.CaptionRequest(
+        session=name, message=message, request_id=os.urandom(16)
+      )
+      sent = time.perf_counter()
+      try:
+        reply = await stub.Caption(request)
+      except aio.AioRpcError as error:
+        if error.code() is not grpc.StatusCode.RESOURCE_EXHAUSTED:
+          raise
+        found['refused'].append(time.perf_counter() - sent)
+        await asyncio.sleep(_PAUSE)
+        continue
+      found['seconds'].append(time.perf_counter() - sent)
+      found['first'].append(reply.stages.first_token)
+      found['captions'].setdefault(own % len(messages), reply.caption)
+      for stage in stages:
+        stages[stage] += getattr(reply.stages, stage)
+
+  await asyncio.gather(*map(edge, stubs))
+  found['total'] = time.perf_counter() - start
+  for channel in channels:
+    await channel.close()
+  found['captions'] = [found['captions'].get(i) for i in range(len(messages))]
+  found['stages'] = {k: v / len(found['first']) for k, v in stages.items()}
+  return found
+
+
+_PAUSE = 0.2  # Seconds after the queue was full.
+_STAGES = 'queue', 'unpack', 'rebuild', 'prefill', 'decode', 'batch'
+
+
+def _text(data: bytes) -> str:
+  return base64.b64encode(data).decode()
+
+
+def _main(order: dict[str, Any]) -> None:
+  if order.get('hang'):
+    asyncio.run(_hang(order))
+  else:
+    print(json.dumps(asyncio.run(_send(order))))
+
+
+if __name__ == '__main__':
+  _main(json.load(sys.stdin))

@@ -1,0 +1,104 @@
+"""`collab-jax serve` in a process that may be killed."""
+
+import contextlib
+import os
+from pathlib import Path
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+
+from prometheus_client import parser
+
+_ROOT = Path(__file__).resolve().parents[1]
+
+
+class Serving:
+  """A server's process, on the same ports each time that it is started.
+
+  Attributes:
+    address: Where it listens.
+    lines: What its standard error said.
+  """
+
+  def __init__(self, **flags: object):
+    """Chooses ports; nothing is started yet.
+
+    Args:
+      **flags: Of `collab-jax serve`.
+    """
+    with contextlib.ExitStack() as held:
+      ports = [held.enter_context(_bound()) for _ in range(2)]
+      port, self._metrics = (s.getsockname()[1] for s in ports)
+    self.address = f'127.0.0.1:{port}'
+    flags = {'port': port, 'metrics_port': self._metrics, **flags}
+    self._flags = [f'--{name}={value}' for name, value in flags.items()]
+    self._process: subprocess.Popen | None = None
+
+  def start(self, wait: bool = True) -> float:
+    """Starts it; returns the seconds until it served."""
+    start = time.monotonic()
+    self._process = subprocess.Popen(
+      [sys.executable, '-m', 'collab_jax', 'serve', *self._flags],
+      cwd=_ROOT,
+      stdout=subprocess.PIPE,
+      stderr=subprocess.DEVNULL,
+      text=True,
+    )
+    assert self._process.stdout is not None
+    for line in self._process.stdout:
+      if line == 'serving\n' or not wait:
+        return time.monotonic() - start
+    raise RuntimeError(f'the server did not start: {" ".join(self._flags)}')
+
+  def kill(self) -> None:
+    """As `kill -9` does."""
+    if self._process is not None:
+      self._process.kill()
+      self._process.wait()
+
+  def stop(self) -> None:
+    """As SIGTERM does."""
+    if self._process is not None:
+      self._process.terminate()
+      self._process.communicate(timeout=60)
+
+  @property
+  def alive(self) -> bool:
+    """Whether it runs."""
+    return self._process is not None and self._process.poll() is None
+
+  def megabytes(self) -> float:
+    """What of its memory is there (RSS)."""
+    assert self._process is not None
+    pages = Path(f'/proc/{self._process.pid}/statm').read_text().split()[1]
+    return int(pages) * os.sysconf('SC_PAGE_SIZE') / 1e6
+
+  def value(self, name: str, **labels: str) -> float:
+    """A metric, without its prefix; the sum over the labels not given."""
+    url = f'http://127.0.0.1:{self._metrics}/metrics'
+    with urllib.request.urlopen(url, timeout=10) as page:
+      families = parser.text_string_to_metric_families(page.read().decode())
+    return sum(
+      sample.value
+      for family in families
+      for sample in family.samples
+      if sample.name == f'collab_jax_{name}'
+      and labels.items() <= sample.labels.items()
+    )
+
+  def __enter__(self) -> 'Serving':
+    """Starts it."""
+    self.start()
+    return self
+
+  def __exit__(self, *_: object) -> None:
+    """Kills it."""
+    self.kill()
+
+
+def _bound() -> socket.socket:
+  bound = socket.socket()
+  bound.bind(('127.0.0.1', 0))
+  return bound

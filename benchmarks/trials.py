@@ -1,0 +1,214 @@
+"""What the trials of `benchmarks.faults` share."""
+
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
+import os
+import time
+from typing import Any, NamedTuple
+
+import grpc
+from grpc import aio
+import jax
+import numpy as np
+
+from benchmarks import processes
+from collab_jax import captioner as captioning
+from collab_jax import checkpoints, codecs, data
+from collab_jax.serving import collab_pb2, collab_pb2_grpc, sessions
+
+BOOK = 'residual_vq(book=random,stages=2,size=16)'
+QUANTIZERS = 'kmeans(k=8)', 'merge(k=16)', 'random(k=60)', 'identity', BOOK
+QUEUE = 32
+_ANY_SIZE = [('grpc.max_send_message_length', -1)]
+
+
+class Outcome(NamedTuple):
+  """What came of a trial.
+
+  Attributes:
+    tries: How many times it was tried.
+    saw: What the client saw.
+    lost: Pictures without their caption, and whatever else must not be.
+  """
+
+  tries: int
+  saw: str
+  lost: int
+
+
+class World:
+  """A server to break, and what it should say.
+
+  Attributes:
+    model: The model that the edges have.
+    images: Scenes.
+    codec: What most trials use.
+    packets: Its messages.
+    want: The captions of this process.
+    server: The server's process.
+  """
+
+  def __init__(self, name: str, scenes: int):
+    """Captions scenes here, and starts a server."""
+    self.model = checkpoints.load(name)
+    reader = data.scenes('test', limit=scenes)
+    self.images = np.stack([reader[i].image for i in range(scenes)])
+    self.codec = codecs.FeatureCodec(self.model, QUANTIZERS[0])
+    self.packets = self.codec.encode(self.images, jax.random.key(0))
+    caption = captioning.Captioner(self.model)
+    self.want = caption(self.codec.decode(self.packets))
+    self.server = processes.Serving(
+      model=name, quantizers=';'.join(QUANTIZERS), queue=QUEUE
+    )
+    self.server.start()
+
+  def wrong(self, captions: Iterable[str]) -> int:
+    """How many captions, in the order of the scenes, are not as they should.
+
+    Those that are missing count.
+    """
+    captions = list(captions)
+    same = sum(a == b for a, b in zip(captions, self.want, strict=False))
+    return len(self.want) - same
+
+  def still_serves(self) -> int:
+    """0 if the server runs and captions a picture as before, else 1."""
+    if not self.server.alive:
+      return 1
+    with Caller(self.server.address) as caller:
+      caller.handshake(self.codec)
+      return int(caller.ask(self.packets[0], self.codec) != self.want[0])
+
+
+class Caller:
+  """Calls a server without trying again.
+
+  Attributes:
+    stub: The service.
+  """
+
+  def __init__(self, to: str, credentials: Any = None, token: str = ''):
+    """Opens a channel."""
+    options = _ANY_SIZE
+    self._channel = (
+      grpc.secure_channel(to, credentials, options)
+      if credentials
+      else grpc.insecure_channel(to, options)
+    )
+    self.stub = collab_pb2_grpc.CaptionerStub(self._channel)
+    self.metadata = [('authorization', f'Bearer {token}')] if token else []
+
+  def handshake(self, codec: sessions.Codec | str) -> Any:
+    """Agrees on a codec, or on what a text says."""
+    text = codec if isinstance(codec, str) else sessions.to_json(codec)
+    request = collab_pb2.HandshakeRequest(session=text)
+    return self.stub.Handshake(request, metadata=self.metadata, timeout=60)
+
+  def ask(self, message: bytes, codec: sessions.Codec, **fields: Any) -> str:
+    """Sends a message; returns the caption."""
+    return self.stub.Caption(
+      request(message, codec, **fields), metadata=self.metadata, timeout=30
+    ).caption
+
+  def __enter__(self) -> 'Caller':
+    """Itself."""
+    return self
+
+  def __exit__(self, *_: object) -> None:
+    """Closes the channel."""
+    self._channel.close()
+
+
+def request(message: bytes, codec: sessions.Codec, **fields: Any) -> Any:
+  """A request with an id of its own."""
+  return collab_pb2.CaptionRequest(
+    session=sessions.id_of(codec),
+    message=message,
+    request_id=os.urandom(16),
+    **fields,
+  )
+
+
+class Ended(NamedTuple):
+  """How a call ended.
+
+  Attributes:
+    code: Its status.
+    text: What was said of it, or the caption.
+    seconds: After how long.
+  """
+
+  code: str
+  text: str
+  seconds: float
+
+
+def call(work: Callable[[], Any]) -> Ended:
+  """Calls, and says how it ended."""
+  start = time.perf_counter()
+  try:
+    code, text = 'OK', str(work())
+  except grpc.RpcError as error:
+    found: Any = error
+    code, text = found.code().name, found.details() or ''
+  return Ended(code, text, time.perf_counter() - start)
+
+
+def until(holds: Callable[[], Any], seconds: float = 30.0) -> float:
+  """Waits for something; returns the seconds that it took, or infinity."""
+  start = time.monotonic()
+  while not holds():
+    if time.monotonic() - start > seconds:
+      return float('inf')
+    time.sleep(0.01)
+  return time.monotonic() - start
+
+
+def told(counts: dict[str, int]) -> str:
+  """'3 OK, 2 CANCELLED'."""
+  return ', '.join(f'{n:,} {name}' for name, n in sorted(counts.items()))
+
+
+def flood(
+  to: str,
+  asked: Sequence[Any],
+  at_once: int = 16,
+  method: str = 'Caption',
+  **settings: Any,
+) -> list[Ended]:
+  """Sends requests, so many at a time, without trying again.
+
+  Args:
+    to: The server's host and port.
+    asked: Requests, or the bytes of what is none.
+    at_once: How many are in flight.
+    method: Of the service.
+    **settings: Of the calls.
+  """
+  return asyncio.run(_flood(to, asked, at_once, method, settings))
+
+
+async def _flood(to, asked, at_once, method, settings):
+  places = asyncio.Semaphore(at_once)
+  reply = {
+    'Caption': collab_pb2.CaptionReply,
+    'Handshake': collab_pb2.HandshakeReply,
+  }[method]
+
+  async def send(channel, body):
+    raw = body if isinstance(body, bytes) else body.SerializeToString()
+    call = channel.unary_unary(
+      f'/collab_jax.v1.Captioner/{method}',
+      response_deserializer=reply.FromString,
+    )
+    async with places:
+      start = time.perf_counter()
+      try:
+        got = await call(raw, timeout=60, **settings)
+        code, text = 'OK', getattr(got, 'caption', '')
+      except aio.AioRpcError as error:
+        code, text = error.code().name, error.details() or ''
+      return Ended(code, text, time.perf_counter() - start)
+
+  async with aio.insecure_channel(to, _ANY_SIZE) as channel:
+    return await asyncio.gather(*(send(channel, one) for one in asked))

@@ -1,0 +1,134 @@
+"""Links that break: nothing is lost, and nothing is done twice."""
+
+import collections
+import os
+import time
+
+import grpc
+import numpy as np
+import pytest
+
+from collab_jax import codecs
+from collab_jax.models import paligemma
+from collab_jax.serving import client as clients
+from collab_jax.serving import connection
+from tests import standin
+from tests.serving import answering, calling, shaper
+
+CODES = grpc.StatusCode
+QUICK = connection.Backoff(first=0.01, most=0.02)
+
+
+@pytest.fixture
+def server(shared):
+  return shared
+
+
+class Counting:
+  """Passes calls on, and remembers the ids of those that were answered."""
+
+  def __init__(self, stub):
+    self._stub = stub
+    self.sent, self.answered = [], []
+
+  def Caption(self, request, **settings):
+    self.sent.append(request.request_id)
+    reply = self._stub.Caption(request, **settings)
+    self.answered.append(request.request_id)
+    return reply
+
+  def __getattr__(self, name):
+    return getattr(self._stub, name)
+
+
+def _made(server):
+  return server.metrics.value('stage_seconds_count', stage='decode')
+
+
+def test_a_link_that_is_cut_costs_no_caption_and_makes_none_twice(
+  server, made, images
+):
+  codec, _ = made['kmeans']
+  count = 60
+  pictures = [(images[i % 6], i % 6) for i in range(count)]
+  with shaper.Shaper(server.address) as link:
+    target = connection.Connection(link.address, timeout=20.0, backoff=QUICK)
+    target.stub = stub = Counting(target.stub)
+    with clients.EdgeClient(target, codec, window=4) as client:
+      first = client.captions(pictures[:6], batch_size=2)
+      want = [answer.caption for answer in first]
+      before, got = _made(server), []
+      stub.sent, stub.answered = [], []
+      for answer in client.captions(pictures, batch_size=2):
+        got.append(answer)
+        if len(got) % 20 == 10:
+          link.cut()
+    target.close()
+    assert link.connections > 3
+  assert [answer.caption for answer in got] == want * (count // 6)
+  assert max(answer.tries for answer in got) > 1
+  assert set(collections.Counter(stub.answered).values()) == {1}
+  assert len(stub.answered) == len(set(stub.sent)) == count < len(stub.sent)
+  # Whose answer was lost on the way got the same one again.
+  assert _made(server) - before == count
+
+
+def test_a_link_that_has_gone_silent_is_found_out(monkeypatch):
+  name = 'grpc.http2.ping_timeout_ms'
+  options = dict(connection._OPTIONS)
+  assert options[name] < 20_000
+  monkeypatch.setattr(
+    connection, '_OPTIONS', tuple({**options, name: 300}.items())
+  )
+  config = paligemma.Config.from_dict(standin.CONFIG)
+  model = paligemma.Model(params={}, config=config, tokenizer=None)
+  codec = codecs.ImageCodec(model, 'jpeg', 50)
+  images = np.zeros((2, 64, 64, 3), np.uint8)
+  with (
+    answering.serving(answering.Answering()) as target,
+    shaper.Shaper(target) as link,
+    clients.EdgeClient(link.address, codec, timeout=30.0) as client,
+  ):
+    client.caption(images[:1])
+    link.stall()
+    start = time.monotonic()
+    answers = client.caption(images)
+    # gRPC sends its ping at once, or when nothing came for ten seconds.
+    assert time.monotonic() - start < 20
+    assert min(answer.tries for answer in answers) > 1
+    assert link.connections > 1
+
+
+def test_noise_is_refused_and_forgotten(server, made):
+  codec, packets = made['kmeans']
+  caller = calling.Caller(server.address)
+  caller.handshake(codec)
+  draws = np.random.default_rng(0)
+  send = caller.channel.unary_unary('/collab_jax.v1.Captioner/Caption')
+  whole = caller.request(codec, packets[0]).SerializeToString()
+  calls = []
+  for number in range(200):
+    body = bytearray(whole if number % 2 else os.urandom(40))
+    for place in draws.integers(0, len(body), 6).tolist():
+      body[place] = int(draws.integers(256))
+    calls.append(send.future(bytes(body), timeout=20))
+  for other in range(8):
+    first = packets[0][0] & 0x1F | other << 5
+    message = bytes([first]) + packets[0][1:]
+    if message != packets[0]:
+      with calling.refused(CODES.INVALID_ARGUMENT) as text:
+        caller.caption(codec, message)
+      assert f'has the version {other}, expected 1' in text[0]
+  found = collections.Counter(
+    call.exception() and call.code() for call in calls
+  )
+  assert set(found) <= {
+    CODES.INVALID_ARGUMENT,
+    CODES.FAILED_PRECONDITION,
+    CODES.UNKNOWN,  # Not even a request.
+    None,  # What was turned means nothing, such as the request's id.
+  }
+  assert found[CODES.INVALID_ARGUMENT] > 50 > found[None]
+  assert caller.caption(codec, packets[0]).tokens
+  assert server.metrics.value('queue') == 0
+  caller.channel.close()
