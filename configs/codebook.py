@@ -43,7 +43,8 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   config.sent = tuple(
     f'merge(k={k},centroids=identity(dtype=float32))' for k in ks
   )
-  # For codebooks: a transform of the vectors before, such as 'pca(dims=32)'.
+  # For codebooks: a transform of the vectors before, such as 'pca(dims=32)', of
+  # the same model's features.
   config.transform = ''
 
   # Of 'linear': in which metric errors count, 'plain', 'head' or 'gradient';
@@ -86,6 +87,5 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     config.sent = ('random(k=16,vectors=identity(dtype=float32))',)
     config.metric = 'gradient'
     config.stages, config.groups, config.size = 2, 2, 4
-    config.joint = 2
     config.steps, config.rows, config.passes = 2, 8, 2
   return config

@@ -21,6 +21,7 @@ for _name, _value in (
 import jax  # noqa: E402, reads the environment
 import jaxtyping  # noqa: E402
 import numpy as np  # noqa: E402
+import pytest  # noqa: E402
 
 # Both before anything imports collab_jax. A JAX function takes a NumPy array
 # wherever it takes its own, so that shapes and dtypes are checked of either.
@@ -72,6 +73,14 @@ _FIRST = (
   'test_window.py',
   'test_decoding.py',
 )
+
+
+@pytest.fixture
+def unchecked():
+  """Leaves the signatures unchecked, as they are for a user."""
+  jaxtyping.config.update('jaxtyping_disable', True)
+  yield
+  jaxtyping.config.update('jaxtyping_disable', False)
 
 
 def pytest_collection_modifyitems(items):

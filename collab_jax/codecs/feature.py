@@ -135,7 +135,7 @@ class FeatureCodec:
     Raises:
       ValueError: The split is neither 'encoder' nor 'head', there is no
         quantizer of that name, no such coding, or a book of the quantizer is
-        of another model.
+        of another model or of other coordinates.
     """
     if split not in SPLITS:
       raise ValueError(f"split: got {split!r}, expected 'encoder' or 'head'")
@@ -147,8 +147,9 @@ class FeatureCodec:
     vision = model.config.vision
     self.vectors = vision.num_tokens
     self.width = vision.width if split == 'encoder' else vision.out_dim
+    self._books = quantizers.books.check_coordinates(quantizer)
     # The server alone has no encoder to compare; the wire's session does it.
-    if quantizers.books.of(quantizer) and len(model.params.get('img', {})) > 1:
+    if self._books and len(model.params.get('img', {})) > 1:
       quantizers.books.check(quantizer, features_of(model, split))
     key = jax.random.key(0) if key is None else key
     self.params = quantizer.init_params(key, self.vectors, self.width)
@@ -182,6 +183,8 @@ class FeatureCodec:
       'split': self.split,
       **({} if coding == 'fixed' else {'coding': coding}),
       **quantizers.describe(self.quantizer),
+      # A book's name stays when its file is replaced.
+      **({'books': self._books} if self._books else {}),
     }
 
   def _spec(self) -> dict[str, Any]:
@@ -261,16 +264,14 @@ class FeatureCodec:
     image_ids: Sequence[int] | None = None,
   ) -> dict[str, np.ndarray]:
     """Quantizes a batch and fetches the message's arrays from the device."""
-    if image_ids is None:
-      image_ids = range(len(features))
+    ids = range(len(features)) if image_ids is None else image_ids
     # Folding an id in uses its low 32 bits.
-    ids = np.asarray([i & 0xFFFFFFFF for i in image_ids], np.uint32)
+    ids = np.asarray([i & 0xFFFFFFFF for i in ids], np.uint32)
     mesh = sharding.mesh_of(self.model.params)
     features, ids = self._spread((features, ids))
     keys = image_keys(key, ids)
-    return jax.device_get(
-      _quantize(self._sender, self.params, features, keys, mesh)
-    )
+    made = _quantize(self._sender, self.params, features, keys, mesh)
+    return jax.device_get(made)
 
   def pack(self, message: dict[str, np.ndarray]) -> list[bytes]:
     """Serializes a batch of messages."""

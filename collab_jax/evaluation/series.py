@@ -69,7 +69,7 @@ def label(row: Row) -> str:
   codec = {
     name: value
     for name, value in row['codec'].items()
-    if name not in ('codec', 'k', 'quantizer')
+    if name not in ('codec', 'k', 'quantizer', 'books')
     and (name, value) != ('split', 'encoder')
   }
   inside = ', '.join(f'{name}={value}' for name, value in codec.items())

@@ -22,7 +22,9 @@ class Quantizer(Protocol):
 
   A quantizer may have properties `sender` and `receiver`: a quantizer that
   quantizes, or dequantizes, just as it does, and is the same one for many. What
-  it is the same for shares one compiled program.
+  it is the same for shares one compiled program. One whose inner quantizer gets
+  other coordinates than it gets itself has a method `coordinates() -> str`
+  that names them; see `books.check_coordinates`.
 
   Attributes:
     uses_key: False if the message does not depend on the key, so that an
@@ -157,6 +159,11 @@ def priors(quantizer: Quantizer, params: Params) -> dict[str, Any]:
   """
   known = getattr(quantizer, 'priors', None)
   return known(params) if known else {}
+
+
+def receiver(quantizer: Quantizer) -> Any:
+  """Returns what rebuilds just as a quantizer does; see `Quantizer`."""
+  return getattr(quantizer, 'receiver', quantizer)
 
 
 def over_images(one: Callable[..., Any]) -> Callable[..., Any]:

@@ -7,52 +7,20 @@ which vectors, and a fingerprint. `training.codebooks` makes them.
 from collections.abc import Mapping
 import dataclasses
 import difflib
-import functools
-import hashlib
 import os
 import pathlib
 from typing import Any, NamedTuple
 
 import numpy as np
-import safetensors
-from safetensors import numpy as files
 
-FORMAT = 'collab_jax book 1'
+from collab_jax.quantizers import bookfiles
+from collab_jax.quantizers.bookfiles import Book, BookError
+
 # In place of a book: what is drawn from the key of `init_params`.
 RANDOM = 'random'
 SUFFIX = '.safetensors'
 
 _SHIPPED = pathlib.Path(__file__).parent.parent / 'assets' / 'books'
-# No book is larger; a header may claim anything.
-_LARGEST = 2**31
-
-
-class BookError(ValueError):
-  """A book that is missing, damaged, or for other vectors."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Book:
-  """What a file holds.
-
-  Attributes:
-    kind: What it is for: 'linear', 'codebook' or 'scales'.
-    width: Numbers of each vector that it is for.
-    model: Fingerprint of the image encoder whose features it was trained on;
-      '' for any.
-    split: Where the features were taken, 'encoder' or 'head'; '' for any.
-    fingerprint: Of the arrays and their names.
-    arrays: By name; not to be written to.
-    notes: How it was made, in words.
-  """
-
-  kind: str
-  width: int
-  model: str
-  split: str
-  fingerprint: str
-  arrays: Mapping[str, np.ndarray]
-  notes: Mapping[str, str]
 
 
 class Features(NamedTuple):
@@ -65,6 +33,14 @@ class Features(NamedTuple):
 
   model: str
   split: str
+
+
+def check_name(book: object) -> None:
+  """Raises BookError unless it can name a book."""
+  if not isinstance(book, str) or not book:
+    raise BookError(
+      f'book must be the name or path of a book, or {RANDOM!r}, got {book!r}.'
+    )
 
 
 def path_of(name: str) -> pathlib.Path:
@@ -105,7 +81,7 @@ def load(name: str, kind: str | None = None, width: int | None = None) -> Book:
       ' experiments/train_codebook.py wrote.'
     )
   status = path.stat()
-  book = _read(str(path), status.st_mtime_ns, status.st_size)
+  book = bookfiles.read(str(path), status.st_mtime_ns, status.st_size)
   if kind is not None and book.kind != kind:
     raise BookError(f'book {name!r} is for {book.kind}, expected {kind}.')
   if width is not None and book.width != width:
@@ -119,7 +95,11 @@ def load(name: str, kind: str | None = None, width: int | None = None) -> Book:
 def array(
   book: Book, name: str, shape: tuple[int | None, ...], why: str = ''
 ) -> np.ndarray:
-  """Returns an array of a book, which must have a shape; None fits all."""
+  """Returns an array of a book, which must have a shape; None fits all.
+
+  Raises:
+    BookError: It has another, or numbers that are none in float32.
+  """
   value = book.arrays.get(name)
   got = () if value is None else value.shape
   fits = len(got) == len(shape) and all(
@@ -131,6 +111,14 @@ def array(
       f'a book of {book.kind} (fingerprint {book.fingerprint}): got'
       f' {name!r} of shape {got}, expected {want}{why}.'
     )
+  with np.errstate(over='ignore'):
+    numbers = value.dtype.kind not in 'bc' and value.astype(np.float32)
+  if numbers is False or not np.isfinite(numbers).all():
+    raise BookError(
+      f'a book of {book.kind} (fingerprint {book.fingerprint}): got {name!r}'
+      f' of {value.dtype}, expected finite numbers of float32; train it anew'
+      ' with experiments/train_codebook.py.'
+    )
   return value
 
 
@@ -141,9 +129,10 @@ def save(
   kind: str,
   width: int,
   features: Features | None = None,
+  transform: str = '',
   notes: Mapping[str, str] | None = None,
 ) -> Book:
-  """Writes a book, at once.
+  """Writes a book, at once; equal ones are equal files.
 
   Args:
     path: Where; ends in .safetensors.
@@ -151,6 +140,7 @@ def save(
     kind: What it is for.
     width: Numbers of each vector.
     features: Whose vectors; None for any.
+    transform: In whose coordinates they are; see `Book`.
     notes: How it was made.
 
   Returns:
@@ -163,20 +153,15 @@ def save(
   if path.suffix != SUFFIX:
     raise BookError(f'got {str(path)!r}, expected a name that ends in {SUFFIX}')
   features = features or Features('', '')
-  arrays = {k: np.ascontiguousarray(v) for k, v in arrays.items()}
   metadata = {
     **{f'notes.{k}': str(v) for k, v in (notes or {}).items()},
-    'format': FORMAT,
     'kind': kind,
     'width': str(width),
     'model': features.model,
     'split': features.split,
-    'fingerprint': _fingerprint(kind, width, arrays),
+    'transform': transform,
   }
-  path.parent.mkdir(parents=True, exist_ok=True)
-  draft = path.with_name(path.name + '.draft')
-  draft.write_bytes(files.save(arrays, metadata))
-  draft.replace(path)
+  bookfiles.write(path, arrays, metadata)
   return load(str(path))
 
 
@@ -187,15 +172,7 @@ def of(quantizer: Any) -> list[str]:
     quantizer: Any quantizer; one that does not read the book in its field says
       so by a property `uses_book`.
   """
-  if not dataclasses.is_dataclass(quantizer):
-    return []
-  found = []
-  for field in dataclasses.fields(quantizer):
-    value = getattr(quantizer, field.name)
-    if field.name == 'book' and value not in ('', RANDOM):
-      found += [value] if getattr(quantizer, 'uses_book', True) else []
-    found += of(value)
-  return found
+  return [name for name, *_ in _readers(quantizer)]
 
 
 def unnamed(quantizer: Any) -> Any:
@@ -218,7 +195,7 @@ def unnamed(quantizer: Any) -> Any:
 
 
 def check(quantizer: Any, features: Features) -> dict[str, str]:
-  """Checks that the books of a quantizer are for these features.
+  """Checks what `check_coordinates` does, and that books are for features.
 
   Args:
     quantizer: Any quantizer.
@@ -228,10 +205,11 @@ def check(quantizer: Any, features: Features) -> dict[str, str]:
     The fingerprints of its books, by name.
 
   Raises:
-    BookError: One was trained on another model's features.
+    BookError: As `check_coordinates`, or one was trained on another model's
+      features.
   """
-  found = {}
-  for name in of(quantizer):
+  found = check_coordinates(quantizer)
+  for name in found:
     book = load(name)
     for what, own, other in zip(
       ('model', 'split'), (book.model, book.split), features, strict=True
@@ -242,56 +220,64 @@ def check(quantizer: Any, features: Features) -> dict[str, str]:
           f' of {what} {other}; train one for them with'
           ' experiments/train_codebook.py.'
         )
-    found[name] = book.fingerprint
   return found
 
 
-@functools.lru_cache(maxsize=32)
-def _read(path: str, changed: int, size: int) -> Book:
-  """Reads a file; another time or size means that it is another one."""
-  del changed
-  if size > _LARGEST:
-    raise BookError(f'{path}: {size} bytes, a book has less than {_LARGEST}')
-  try:
-    with safetensors.safe_open(path, framework='numpy') as file:
-      metadata = file.metadata() or {}
-      arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-  except (safetensors.SafetensorError, OSError, TypeError) as error:
-    raise BookError(f'{path} is damaged or no safetensors: {error}') from error
-  if metadata.get('format') != FORMAT:
-    raise BookError(
-      f'{path} is no book: its metadata say format'
-      f' {metadata.get("format")!r}, expected {FORMAT!r}'
-    )
-  kind, width = metadata.get('kind', ''), metadata.get('width', '')
-  number = int(width) if width.isdecimal() and len(width) < 8 else 0
-  fingerprint = _fingerprint(kind, number, arrays)
-  if fingerprint != metadata.get('fingerprint'):
-    raise BookError(
-      f'{path} is damaged: its fingerprint is {fingerprint}, expected'
-      f' {metadata.get("fingerprint")}; get it anew'
-    )
-  for value in arrays.values():
-    value.setflags(write=False)
-  return Book(
-    kind,
-    number,
-    metadata.get('model', ''),
-    metadata.get('split', ''),
-    fingerprint,
-    arrays,
-    {
-      k.removeprefix('notes.'): v
-      for k, v in metadata.items()
-      if k.startswith('notes.')
-    },
-  )
+def check_coordinates(quantizer: Any) -> dict[str, str]:
+  """Checks that books of a quantizer are for the coordinates they are read in.
+
+  Codes for a transform's coordinates have the right width outside of it too,
+  where they mean nothing. The quantiles of a linear book are those of the
+  coordinates that it makes itself.
+
+  Args:
+    quantizer: Any quantizer. One that quantizes other coordinates than it gets
+      has a method `coordinates` that returns their name; one that reads a
+      linear book's quantiles has `reads_quantiles`.
+
+  Returns:
+    The fingerprints of its books, by name.
+
+  Raises:
+    BookError: One was trained in other coordinates.
+  """
+  found = {}
+  for name, within, reader in _readers(quantizer):
+    book = load(name)
+    found[name] = book.fingerprint
+    own = book.transform
+    if getattr(reader, 'reads_quantiles', False) and 'forward' in book.arrays:
+      # However many of them there are.
+      own = f'{own} {book.fingerprint}'.strip()
+      within = within.rpartition('/')[0]
+      where = f'put it within pca(...,book={name})'
+    else:
+      told = book.notes.get('transform')
+      where = f'put it within {told}' if own else 'take it out of its pca(...)'
+    if own != within and not (own == bookfiles.SOME and within):
+      raise BookError(
+        f'book {name!r} is for {_coordinates(own)}, these are'
+        f' {_coordinates(within)}; {where}, or train one for them with'
+        ' experiments/train_codebook.py.'
+      )
+  return found
 
 
-def _fingerprint(kind, width, arrays):
-  digest = hashlib.sha256(f'{kind} {width}'.encode())
-  for name in sorted(arrays):
-    value = arrays[name]
-    digest.update(f'{name} {value.dtype} {value.shape}'.encode())
-    digest.update(value.tobytes())
-  return digest.hexdigest()[:16]
+def _readers(quantizer, within=''):
+  """Yields a book, the coordinates that it is read in, and what reads it."""
+  if not dataclasses.is_dataclass(quantizer) or isinstance(quantizer, type):
+    return
+  moved = getattr(quantizer, 'coordinates', None)
+  inside = f'{within} {moved()}'.strip() if moved else within
+  for field in dataclasses.fields(quantizer):
+    value = getattr(quantizer, field.name)
+    if field.name != 'book':
+      yield from _readers(value, inside)
+    elif value not in ('', RANDOM) and getattr(quantizer, 'uses_book', True):
+      yield value, within, quantizer
+
+
+def _coordinates(transform):
+  if not transform:
+    return 'vectors as they are'
+  return f'coordinates of the transform {transform}'

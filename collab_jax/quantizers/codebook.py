@@ -44,6 +44,11 @@ def load(
       f'book {book!r} holds {len(codes)} codebooks, expected {count}.'
     )
   counts = books.array(found, 'counts', (len(codes), size))
+  if np.min(counts) < 0:
+    raise books.BookError(
+      f'book {book!r}: got counts below 0, expected how often each code came;'
+      ' train it anew with experiments/train_codebook.py.'
+    )
   return {
     'codes': jnp.asarray(codes[:count], jnp.float32),
     'frequencies': jnp.asarray(tables.normalized(counts[:count])),

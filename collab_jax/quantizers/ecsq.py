@@ -8,7 +8,7 @@ from jaxtyping import Array, Float, Key
 import numpy as np
 
 from collab_jax import message as messages
-from collab_jax.quantizers import base, tables
+from collab_jax.quantizers import base, books, tables
 
 # How often symbols and their lengths are made anew in turn.
 _ROUNDS = 4
@@ -45,6 +45,12 @@ class ECSQ:
     base.check_number('step', self.step, 1e-6, 1e6)
     base.check_number('weight', self.weight, 0.0, 10.0)
     base.check_int('reach', self.reach, 1, 1000)
+    books.check_name(self.book)
+
+  @property
+  def reads_quantiles(self) -> bool:
+    """A book's quantiles are of the coordinates that the book makes."""
+    return True
 
   @property
   def uses_key(self) -> bool:

@@ -9,7 +9,10 @@ from jaxtyping import Array, Float, Int, Key
 import numpy as np
 
 from collab_jax import message as messages
-from collab_jax.quantizers import base, codebook, tables
+from collab_jax.quantizers import base, books, codebook, tables
+
+# Sums of a vector that the search goes on with; it compares size as many.
+_WIDEST = 64
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +30,7 @@ class ECVQ:
     size: Codes of each stage.
     weight: What a bit costs, in squared units of the vectors' numbers.
     beam: How many sums of the first stages the search goes on with; 1 takes
-      the best at each stage.
+      the best at each stage, 64 is the most.
     book: A book of kind 'codebook', or 'random'.
 
   Source: Chou, Lookabaugh and Gray 1989 (entropy-constrained vector
@@ -44,12 +47,18 @@ class ECVQ:
     base.check_int('stages', self.stages, 1, 64)
     base.check_int('size', self.size, 2, 2**16)
     base.check_number('weight', self.weight, 0.0, 1e6)
-    base.check_int('beam', self.beam, 1, 1024)
+    base.check_int('beam', self.beam, 1, _WIDEST)
+    books.check_name(self.book)
 
   @property
   def uses_key(self) -> bool:
     """Nothing is drawn."""
     return False
+
+  @property
+  def receiver(self) -> 'ECVQ':
+    """The same for all ways to search."""
+    return ECVQ(self.stages, self.size, book=self.book)
 
   def init_params(self, key: Key[Array, ''], n: int, d: int) -> base.Params:
     """Returns the codebooks, and frequencies and lengths of their codes."""
@@ -64,7 +73,8 @@ class ECVQ:
     """Returns {'x': the codes, a column for each stage}."""
     del key
     prices = self.weight * params['bits']
-    return {'x': search(x, params['codes'], prices, self.beam)}
+    one = functools.partial(search, beam=self.beam)
+    return {'x': base.over_images(one)(x, params['codes'], prices)}
 
   def dequantize(
     self, params: base.Params, message: messages.Message

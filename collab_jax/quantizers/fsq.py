@@ -8,7 +8,7 @@ from jaxtyping import Array, Float, Int, Key
 import numpy as np
 
 from collab_jax import message as messages
-from collab_jax.quantizers import base, tables
+from collab_jax.quantizers import base, books, tables
 
 _EPS = 1e-3
 
@@ -40,6 +40,12 @@ class FSQ:
         f"levels must be like 5 or '8x5x5x5', each from 2 to {2**15}, got"
         f' {self.levels!r}.'
       )
+    books.check_name(self.book)
+
+  @property
+  def reads_quantiles(self) -> bool:
+    """A book's quantiles are of the coordinates that the book makes."""
+    return True
 
   @property
   def uses_key(self) -> bool:

@@ -35,7 +35,7 @@ class KMeans(clustering.Clustering):
   @property
   def receiver(self) -> 'KMeans':
     """The same for all ways to cluster: one program on the server."""
-    return KMeans(self.k, centroids=self.centroids)
+    return KMeans(self.k, centroids=base.receiver(self.centroids))
 
   @property
   def uses_key(self) -> bool:

@@ -57,7 +57,7 @@ class Merge(clustering.Clustering):
   @property
   def receiver(self) -> kmeans.KMeans:
     """The same for all ways to cluster: one program on the server."""
-    return kmeans.KMeans(self.k, centroids=self.centroids)
+    return kmeans.KMeans(self.k, centroids=base.receiver(self.centroids))
 
   @property
   def uses_key(self) -> bool:

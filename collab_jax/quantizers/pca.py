@@ -33,11 +33,17 @@ class PCA:
 
   def __post_init__(self):
     base.check_int('dims', self.dims, 1, 2**16)
+    books.check_name(self.book)
 
   @property
   def uses_key(self) -> bool:
     """Whether what quantizes the coordinates is drawn."""
     return self.vectors.uses_key
+
+  @property
+  def receiver(self) -> 'PCA':
+    """That of what quantizes the coordinates, moved back."""
+    return dataclasses.replace(self, vectors=base.receiver(self.vectors))
 
   def init_params(self, key: Key[Array, ''], n: int, d: int) -> base.Params:
     """Returns the transform and its inverse, and the inner parameters."""
@@ -74,6 +80,13 @@ class PCA:
     )
     x = jnp.matmul(tokens.x, params['inverse'], precision='highest')
     return tokens._replace(x=x + params['mean'])
+
+  def coordinates(self) -> str:
+    """Returns what tells its coordinates from those of other transforms."""
+    axes = self.book
+    if axes != books.RANDOM:
+      axes = books.load(axes, 'linear').fingerprint
+    return f'{axes}/{self.dims}'
 
   def origins(self, message: messages.Message) -> Int[Array, ' m']:
     """Returns what `vectors` says of the vectors that it rebuilds."""

@@ -29,6 +29,7 @@ class ProductVQ:
   def __post_init__(self):
     base.check_int('groups', self.groups, 1, 2**16)
     base.check_int('size', self.size, 2, 2**16)
+    books.check_name(self.book)
 
   @property
   def uses_key(self) -> bool:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from collab_jax import message as messages
-from collab_jax.quantizers import base, codebook
+from collab_jax.quantizers import base, books, codebook
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,6 +33,7 @@ class ResidualVQ:
   def __post_init__(self):
     base.check_int('stages', self.stages, 1, 64)
     base.check_int('size', self.size, 2, 2**16)
+    books.check_name(self.book)
 
   @property
   def uses_key(self) -> bool:

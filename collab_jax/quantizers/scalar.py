@@ -8,7 +8,7 @@ from jaxtyping import Array, Float, Key
 import numpy as np
 
 from collab_jax import message as messages
-from collab_jax.quantizers import base, tables
+from collab_jax.quantizers import base, books, tables
 
 SCALES = ('vector', 'dimension', 'book')
 
@@ -39,6 +39,12 @@ class Scalar:
   def __post_init__(self):
     base.check_int('bits', self.bits, 2, 8)
     base.check_choice('scales', self.scales, SCALES)
+    books.check_name(self.book)
+
+  @property
+  def reads_quantiles(self) -> bool:
+    """A book's quantiles are of the coordinates that the book makes."""
+    return True
 
   @property
   def uses_key(self) -> bool:

@@ -123,16 +123,15 @@ class Offer:
   def _own(self, name: str) -> quantizers.Quantizer:
     """A quantizer of the package's own, with no book of anybody's."""
     vision = self._model.config.vision
-    if len(name) > _LONGEST_NAME or ':' in name or 'book' in name:
-      raise RefusedError(
-        f"quantizer: got {name[:64]!r}, expected one of the package's own, as"
-        ' sessions name them: without modules and books'
-      )
+    if len(name) > _LONGEST_NAME or ':' in name:
+      raise RefusedError(_not_own(name))
     try:
       made = quantizers.make(name)
       fields = made.fields(vision.num_tokens, vision.width)
     except (ValueError, TypeError, RecursionError) as error:
       raise wire.FormatError(f'No quantizer: {error}') from error
+    if made != quantizers.books.unnamed(made):
+      raise RefusedError(_not_own(name))
     size = sum(
       f.alphabet * (f.shape[-1] if f.shape else 1)
       for f in fields.values()
@@ -176,6 +175,13 @@ def _name(made: quantizers.Quantizer) -> str:
 def _image(text: str) -> codecs.ImageSettings:
   kind, settings = config.call(text, 'images', 'webp(quality=20)', ('kind',))
   return codecs.ImageSettings.make(kind, settings)
+
+
+def _not_own(name: str) -> str:
+  return (
+    f"quantizer: got {name[:64]!r}, expected one of the package's own, as"
+    ' sessions name them: without modules and books'
+  )
 
 
 def _unknown(what: str, name: str, offered) -> str:

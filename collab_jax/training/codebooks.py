@@ -13,10 +13,7 @@ import numpy as np
 from collab_jax import codecs, quantizers
 from collab_jax.models import paligemma
 from collab_jax.quantizers import books, tables
-from collab_jax.training import clusters, joint, vectors
-
-KINDS = ('linear', 'residual', 'product', 'shared')
-METRICS = ('plain', 'head', 'gradient')
+from collab_jax.training import clusters, joint, limits, vectors
 
 # Settings that matter to some books only, and are in their notes.
 _OF_METRIC = ('ridge', 'prompt', 'text_length')
@@ -157,10 +154,6 @@ def codebook(
     'product': config.groups,
     'shared': 1,
   }[config.kind]
-  if config.kind == 'product' and x.shape[1] % rounds:
-    raise ValueError(
-      f'groups: got {rounds}, expected a divisor of the width {x.shape[1]}'
-    )
   width = x.shape[1] // rounds if config.kind == 'product' else x.shape[1]
 
   def read(rows):
@@ -232,11 +225,9 @@ def train(
     The book.
 
   Raises:
-    ValueError: A setting is out of range.
+    ValueError: As `limits.check`, or there are too few vectors.
   """
-  for name, known in (('kind', KINDS), ('metric', METRICS)):
-    if config[name] not in known:
-      raise ValueError(f'{name}: got {config[name]!r}, expected one of {known}')
+  transform = limits.check(config, model)
   workdir, began = pathlib.Path(workdir), time.perf_counter()
   x, moments = vectors.collect(model, reader, config, workdir / 'vectors.npy')
   took = time.perf_counter() - began
@@ -245,8 +236,8 @@ def train(
     arrays = linear(x, make_metric(model, config, moments))
     kind = 'linear'
   else:
-    if config.transform:
-      x = _transformed(x, config.transform, workdir / 'transformed.npy')
+    if transform:
+      x = _transformed(x, transform, workdir / 'transformed.npy')
     arrays, kind = codebook(x, config), 'codebook'
   book = books.save(
     workdir / 'book.safetensors',
@@ -254,6 +245,7 @@ def train(
     kind=kind,
     width=x.shape[1],
     features=codecs.features_of(model, config.split),
+    transform=transform.coordinates() if transform else '',
     notes={
       'model': model.config.name,
       'data': f'{reader.name}, {len(reader)} pictures',
@@ -277,13 +269,8 @@ def _settings(config):
   return {'kind': config.kind, **{name: str(config[name]) for name in names}}
 
 
-def _transformed(x, transform, path):
+def _transformed(x, pca, path):
   """Writes the coordinates of vectors, as `quantizers.PCA` makes them."""
-  pca = quantizers.make(transform)
-  if not isinstance(pca, quantizers.PCA):
-    raise ValueError(
-      f"transform: got {transform!r}, expected like 'pca(dims=32)'"
-    )
   params = pca.init_params(jax.random.key(0), 1, x.shape[1])
   shape = (len(x), pca.dims)
   out = np.lib.format.open_memmap(path, 'w+', np.float32, shape)

@@ -6,6 +6,7 @@ import textwrap
 import time
 
 import jax
+import numpy as np
 import pytest
 
 from collab_jax import captioner as captioning
@@ -185,6 +186,36 @@ def test_other_settings_are_refused(whole, change, said):
   with pytest.raises(evaluation.SettingsError, match=said):
     run(path, **change)
   assert path.read_bytes() == before
+
+
+def test_another_book_in_the_place_of_one_is_refused(tmp_path):
+  book, path = tmp_path / 'book.safetensors', tmp_path / 'records.jsonl'
+  model = standin.small()
+
+  def go(seed):
+    codes = np.random.default_rng(seed).normal(size=(1, 4, 16))
+    arrays = {'codes': codes, 'counts': np.ones((1, 4))}
+    quantizers.books.save(book, arrays, kind='codebook', width=16)
+    inner = quantizers.SharedVQ(4, str(book))
+    return evaluation.evaluate(
+      [codecs.FeatureCodec(model, quantizers.Merge(2, centroids=inner))],
+      captioner=captioning.Captioner(model, 5),
+      data=data.scenes('test', limit=4),
+      path=path,
+      progress=False,
+    )
+
+  whole = go(0)
+  lines = path.read_text().splitlines(keepends=True)
+  path.write_text(''.join(lines[:2]))
+  with pytest.raises(
+    evaluation.SettingsError, match=r'books\..*: the file has'
+  ):
+    go(1)
+  assert path.read_text() == ''.join(lines[:2])
+  assert_same(go(0), whole)
+  rows = evaluation.summarize(whole, resamples=1)
+  assert 'books' not in evaluation.label(rows[0])
 
 
 @pytest.mark.parametrize('decoding', ['beam2', 'sample(temperature=2)'])

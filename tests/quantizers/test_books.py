@@ -1,5 +1,6 @@
 """Books: files of trained parameters, and the quantizers that read them."""
 
+import dataclasses
 import itertools
 
 import jax
@@ -93,6 +94,49 @@ def test_a_book_is_for_one_models_features(tmp_path):
     books.BookError, match='split encoder, these are of split'
   ):
     books.check(quantizer, books.Features('abc', 'head'))
+
+
+def test_equal_books_are_equal_files(tmp_path):
+  notes = {name: name for name in 'abcdefgh'}
+  arrays = {name: np.arange(3.0) for name in 'zyx'}
+  made = set()
+  for i in range(6):
+    path = tmp_path / f'{i}.safetensors'
+    books.save(path, arrays, kind='linear', width=3, notes=notes)
+    made.add(path.read_bytes())
+  assert len(made) == 1
+
+
+@pytest.mark.parametrize('field', ['codes', 'counts'])
+@pytest.mark.parametrize('value', [np.nan, np.inf, -np.inf, 1e300, True])
+def test_numbers_of_a_book_have_sense(tmp_path, field, value):
+  arrays = {'codes': np.zeros((1, 4, 4)), 'counts': np.ones((1, 4))}
+  arrays[field] = np.full_like(arrays[field], value, type(value))
+  path = str(tmp_path / 'b.safetensors')
+  books.save(path, arrays, kind='codebook', width=4)
+  with pytest.raises(books.BookError, match=f'{field!r} .*finite numbers'):
+    quantizers.SharedVQ(4, path).init_params(KEY, 8, 4)
+
+
+def test_counts_are_not_negative(tmp_path):
+  path = str(tmp_path / 'b.safetensors')
+  arrays = {'codes': np.zeros((1, 2, 4)), 'counts': np.array([[3, -1]])}
+  books.save(path, arrays, kind='codebook', width=4)
+  with pytest.raises(books.BookError, match='counts below 0'):
+    quantizers.SharedVQ(2, path).init_params(KEY, 8, 4)
+
+
+@pytest.mark.parametrize('book', [3, '', None, b'tiny/ecvq'])
+def test_a_book_is_named_by_a_text(unchecked, book):
+  reads = [
+    cls
+    for cls in quantizers.NAMES.values()
+    if any(field.name == 'book' for field in dataclasses.fields(cls))
+  ]
+  assert len(reads) == 8
+  for cls in reads:
+    with pytest.raises(books.BookError, match='book must be the name or path'):
+      cls(book=book)
 
 
 def test_a_book_that_is_not_read_does_not_count():

@@ -79,3 +79,35 @@ def test_weight_pays_error_for_bits(x, params):
   errors, bits = zip(*lines, strict=True)
   assert errors[0] < errors[1] < errors[2]
   assert bits[0] > bits[1] > bits[2]
+
+
+def test_many_pictures_take_the_memory_of_one():
+  quantizer = quantizers.ECVQ(2, 64, beam=16, book='random')
+  params = quantizer.init_params(KEY, N, D)
+  run = jax.jit(jax.vmap(quantizer.quantize, in_axes=(None, 0, None)))
+  taken = []
+  for images in (1, 16):
+    compiled = run.lower(params, np.zeros((images, N, D), 'float32'), KEY)
+    taken.append(compiled.compile().memory_analysis().temp_size_in_bytes)
+  # Those of all sums of all pictures would be sixteen times as much.
+  assert taken[1] < 3 * taken[0]
+  with pytest.raises(ValueError, match='beam must be an int from 1 to 64'):
+    quantizers.ECVQ(beam=65)
+
+
+def test_many_pictures_are_quantized_as_one_by_one(x, params):
+  quantizer = quantizers.ECVQ(3, SIZE, book='random')
+  images = jnp.asarray(x.reshape(4, N // 4, D))
+  many = jax.vmap(quantizer.quantize, in_axes=(None, 0, None))
+  found = many(params, images, KEY)['x']
+  for image, got in zip(images, found, strict=True):
+    want = quantizer.quantize(params, image, KEY)['x']
+    np.testing.assert_array_equal(got, want)
+
+
+def test_all_ways_to_search_share_a_receiver():
+  text = 'merge(k=4,smooth={},centroids=pca(dims=8,vectors=ecvq(weight={})))'
+  made = [quantizers.make(text.format(*w)) for w in ((0, 0.1), (2, 0.3))]
+  assert made[0].receiver == made[1].receiver
+  wide = quantizers.make('merge(k=4,centroids=pca(dims=9,vectors=ecvq))')
+  assert wide.receiver != made[0].receiver

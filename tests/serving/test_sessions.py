@@ -5,8 +5,8 @@ import json
 
 import pytest
 
-from collab_jax import codecs, serving, wire
-from collab_jax.serving import sessions
+from collab_jax import checkpoints, codecs, serving, wire
+from collab_jax.serving import offers, sessions
 from tests import launching
 
 
@@ -88,3 +88,20 @@ def test_a_missing_extra_is_named(monkeypatch):
   monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None)
   with pytest.raises(ImportError, match=r"pip install 'collab_jax\[serving\]'"):
     serving.Server  # noqa: B018
+
+
+def test_what_is_read_from_a_shipped_book_is_the_package_s_own():
+  tiny = checkpoints.load('tiny', part='server')
+  offer = offers.Offer(tiny, offers.ANY, '')
+
+  def agreement(vectors):
+    codec = codecs.FeatureCodec(tiny, f'pca(dims=4,vectors={vectors})')
+    return sessions.parse(sessions.to_json(codec))
+
+  for vectors in ('scalar(scales=book)', 'ecsq'):
+    offer.check(agreement(vectors))
+  other = agreement('scalar')
+  name = other.spec['quantizer'].replace('scalar', 'scalar(book=random)')
+  spec = {**other.spec, 'quantizer': name}
+  with pytest.raises(offers.RefusedError, match='without modules and books'):
+    offer.check(other._replace(described={**other.described, 'spec': spec}))

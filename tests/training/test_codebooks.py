@@ -134,6 +134,7 @@ def model():
 def test_trains_a_book_that_its_quantizer_reads(tmp_path, model, kind):
   config = _config()
   config.kind = kind
+  config.joint = 2 if kind == 'residual' else 0
   if kind != 'linear':
     config.metric = 'plain'
   reader = data.scenes(config.data_split, config.limit)
@@ -173,9 +174,13 @@ def test_a_codebook_of_transformed_vectors(tmp_path, model):
   reader = data.scenes(config.data_split, config.limit)
   book = codebooks.train(config, model, reader, tmp_path)
   assert (book.width, book.arrays['codes'].shape) == (5, (1, 4, 5))
-  config.transform = 'shared_vq'
-  with pytest.raises(ValueError, match='transform: got'):
-    codebooks.train(config, model, reader, tmp_path)
+  assert book.transform == 'random/5'
+  codes = f'shared_vq(size=4,book={tmp_path / "book.safetensors"})'
+  right = f'pca(dims=5,book=random,vectors={codes})'
+  assert collab_jax.FeatureCodec(model, right).sent == 256
+  wrong = f'pca(dims=5,vectors={codes})'
+  with pytest.raises(books.BookError, match=r'for coordinates of .* random/5'):
+    collab_jax.FeatureCodec(model, wrong)
 
 
 def test_the_heads_metric_is_its_kernel(model):
@@ -202,12 +207,52 @@ def test_every_field_is_read():
   [
     ('kind', 'tree', 'kind: got'),
     ('metric', 'l1', 'metric: got'),
+    ('split', 'middle', 'split: got'),
+    ('sent', (), 'sent: got none'),
+    ('batch_size', 0, 'batch_size must be'),
+    ('ridge', -1.0, 'ridge must be'),
+    ('stages', 0, 'stages must be'),
+    ('size', 1, 'size must be'),
+    ('rows', 0, 'rows must be'),
+    ('steps', -1, 'steps must be'),
+    ('passes', -1, 'passes must be'),
+    ('joint', -1, 'joint must be'),
+    ('beam', 0, 'beam must be an int from 1 to 64'),
+    ('weight', -5.0, 'weight must be a number from 0'),
+    ('size', 2**13, 'joint: got 2 stages of 8192 codes'),
+    ('kind', 'product', "joint: got 2 with kind 'product', expected 0"),
+    ('kind', 'linear', "joint: got 2 with kind 'linear', expected 0"),
+    ('transform', 'shared_vq', 'transform: got'),
+    ('transform', 'pca(dims=4,vectors=ecsq)', 'with nothing within'),
+    ('transform', 'pca(dims=999,book=random)', 'choose dims <= 128'),
     ('sent', ('merge(k=4)',), 'float32'),
     ('sent', ('shared_vq(book=random)',), 'float32'),
   ],
 )
 def test_refuses(tmp_path, model, field, value, match):
   config = _config()
+  config.kind, config.joint, config.metric = 'residual', 2, 'plain'
   config[field] = value
   with pytest.raises(ValueError, match=match):
     codebooks.train(config, model, data.scenes('train', 2), tmp_path)
+  # Before anything was collected.
+  assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+  ('changes', 'match'),
+  [
+    ({'split': 'head', 'kind': 'residual'}, 'encoder, these are of split head'),
+    ({'kind': 'linear'}, "kind 'linear', which is a transform itself"),
+    ({'kind': 'product', 'groups': 3}, 'groups = 3 does not divide'),
+  ],
+)
+def test_refuses_a_transform_for_something_else(
+  tmp_path, model, changes, match
+):
+  config = _config()
+  config.transform = 'pca(dims=4)'
+  config.update(changes)
+  with pytest.raises(ValueError, match=match):
+    codebooks.train(config, model, data.scenes('train', 2), tmp_path)
+  assert not list(tmp_path.iterdir())
