@@ -5,6 +5,7 @@ python experiments/caption.py --image=cat.png --codec='webp(quality=30)'
 python experiments/caption.py --image=cat.png --split=head --coding=fixed
 """
 
+import functools
 from pathlib import Path
 
 from absl import app, flags
@@ -56,9 +57,10 @@ def main(argv):
       _CODEC.value, _METHOD.value, _K.value, given
     )
     vision = checkpoints.config_of(_MODEL.value).vision
-    experiment.check_codec(chosen, vision, _SPLIT.value)
+    load = functools.cache(lambda: checkpoints.load(_MODEL.value))
+    experiment.check_codec(chosen, vision, _SPLIT.value, load)
     image = data.read_image(_IMAGE.value, vision.image_size)
-    model = checkpoints.load(_MODEL.value)
+    model = load()
     captioner = captioning.Captioner(model, _TOKENS.value, _PROMPT.value)
     settings = model, _SPLIT.value, _CODING.value
     for made in (quantizers.Identity(), chosen):

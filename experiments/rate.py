@@ -27,7 +27,8 @@ def main(argv):
     workdir, config = Path(_WORKDIR.value), _CONFIG.value
     experiment.check_rate(config)
     print(experiment.headline(config), flush=True)
-    records = experiment.evaluate(config, workdir / 'records.jsonl')
+    path = workdir / 'records.jsonl'
+    records = experiment.evaluate(config, path, checked=True)
     experiment.write_json(workdir / 'config.json', config.to_dict())
     print('', experiment.report_rate(records, workdir, config), '', sep='\n')
     print(f'{workdir}: {experiment.listing(workdir)}')

@@ -37,7 +37,8 @@ def main(argv):
         methods = list(cast(tuple[str, ...], unit.methods))
         print(f'unit {number} of {len(units)}: {methods or "lines"}')
         experiment.write_json(folder / f'{number:03}.json', unit.to_dict())
-        experiment.evaluate(unit, folder / f'{number:03}.jsonl')
+        path = folder / f'{number:03}.jsonl'
+        experiment.evaluate(unit, path, checked=True)
 
 
 if __name__ == '__main__':

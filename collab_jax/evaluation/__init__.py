@@ -3,6 +3,7 @@
 from collab_jax.evaluation.blind import KINDS as BLIND
 from collab_jax.evaluation.crossings import link_curves, link_table
 from collab_jax.evaluation.latency import Link
+from collab_jax.evaluation.limits import check_passes
 from collab_jax.evaluation.loop import evaluate
 from collab_jax.evaluation.rate_tables import chosen, rate_findings, rate_table
 from collab_jax.evaluation.rates import savings
@@ -22,6 +23,7 @@ __all__ = [
   'Link',
   'SettingsError',
   'check_draws',
+  'check_passes',
   'chosen',
   'crossing',
   'curves',

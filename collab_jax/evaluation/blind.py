@@ -18,6 +18,13 @@ def _project(model, features):
   return model.project(features)
 
 
+def check(kinds: Sequence[str]) -> None:
+  """Raises ValueError unless there are baselines of these kinds."""
+  for kind in kinds:
+    if kind not in KINDS:
+      raise ValueError(f'blind: got {kind!r}, expected one of {KINDS}')
+
+
 class Blind:
   """Captions written without the picture's own features; nothing is sent.
 
@@ -47,9 +54,7 @@ class Blind:
     Raises:
       ValueError: An unknown kind, or a single image to shuffle.
     """
-    for kind in kinds:
-      if kind not in KINDS:
-        raise ValueError(f'blind: got {kind!r}, expected one of {KINDS}')
+    check(kinds)
     if 'shuffled' in kinds and images < 2:
       raise ValueError('blind: shuffling needs at least 2 images')
     self.kinds = tuple(kinds)

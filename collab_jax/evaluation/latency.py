@@ -9,6 +9,9 @@ from collab_jax.channels import base
 
 Row = Mapping[str, Any]
 
+# From a bit an hour to more than any link has.
+_RATES = 1e-7, 1e12
+
 _EDGE, _SERVER = ('encode', 'quantize', 'pack'), ('decode', 'caption')
 
 
@@ -37,10 +40,10 @@ class Link:
 
   def __post_init__(self):
     """Raises ValueError for numbers out of range."""
-    if not self.rates_kbps or min(self.rates_kbps) <= 0:
-      raise ValueError(
-        f'rates_kbps: got {self.rates_kbps}, expected one or more, all > 0'
-      )
+    if not self.rates_kbps:
+      raise ValueError('rates_kbps: got none, expected one or more')
+    for rate in self.rates_kbps:
+      base.check_range('rates_kbps', rate, *_RATES)
     for name in ('overhead_bytes', 'delay_ms'):
       base.check_range(name, getattr(self, name), 0.0, float('inf'))
 

@@ -16,7 +16,7 @@ from collab_jax import channels as channels_lib
 from collab_jax import codecs as codecs_lib
 from collab_jax import data as datasets
 from collab_jax import sharding
-from collab_jax.evaluation import batches, links, recorder, sound
+from collab_jax.evaluation import batches, limits, links, recorder, sound
 from collab_jax.evaluation import blind as blinds
 from collab_jax.evaluation import records as files
 
@@ -83,13 +83,9 @@ def evaluate(
     names = [codec.name for codec in codecs]
     twice = sorted({name for name in names if names.count(name) > 1})
     raise ValueError(f'codecs given twice: {", ".join(twice)}')
-  if not seeds or len(set(seeds)) < len(seeds):
-    raise ValueError(f'seeds: got {seeds}, expected one or more, all different')
+  limits.check_passes(seeds, batch_size, workers, blind)
   resizing = getattr(data, 'method', None)
   data = sound.sound(data, path, progress)
-  for name, value in (('batch_size', batch_size), ('workers', workers)):
-    if value < 1:
-      raise ValueError(f'{name}: got {value}, expected at least 1')
   blindfold = blinds.Blind(captioner, blind, len(data), seeds[0])
   described |= blindfold.describe()
   model = captioner.model

@@ -32,8 +32,11 @@ def check_rate(config: ml_collections.ConfigDict) -> None:
   if not fields.full:
     raise ValueError('full: got False, but levels are shares of all vectors')
   for level in fields.levels:
-    if not 0 < level <= 1:
-      raise ValueError(f'levels: got {level}, expected shares above 0 up to 1')
+    number = isinstance(level, int | float) and not isinstance(level, bool)
+    if not number or not 0 < level <= 1:
+      raise ValueError(
+        f'levels: got {level!r}, expected shares above 0 up to 1'
+      )
 
 
 def make_link(config: ml_collections.ConfigDict) -> evaluation.Link:

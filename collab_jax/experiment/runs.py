@@ -25,6 +25,7 @@ def evaluate(
   config: ml_collections.ConfigDict,
   path: str | os.PathLike[str],
   progress: bool = True,
+  checked: bool = False,
 ) -> list[dict[str, Any]]:
   """Makes the records of a config, or what is missing of them.
 
@@ -32,11 +33,13 @@ def evaluate(
     config: From configs/tradeoff.py or configs/paligemma_coco.py.
     path: JSONL file of the records.
     progress: Show a bar.
+    checked: Whether `check` passed already: it may load an image encoder.
 
   Returns:
     The records.
   """
-  settings.check(config)
+  if not checked:
+    settings.check(config)
   model = settings.load_model(config)
   made = settings.make_codecs(config, model)
   return evaluate_codecs(made, config, model, path, progress)

@@ -201,6 +201,9 @@ def check_model(config: ml_collections.ConfigDict) -> paligemma.Config:
   """
   fields = cast(Any, config)
   evaluation.check_draws(fields.resamples, fields.level, fields.seed)
+  evaluation.check_passes(
+    fields.seeds, fields.batch_size, fields.workers, fields.blind
+  )
   decoding.make(fields.decoding)
   checkpoints.as_dtype(fields.dtype or None)
   make_mesh(config)
@@ -228,16 +231,16 @@ def check_codec(
     The codec's name, without the split.
 
   Raises:
-    ValueError: It sends more vectors or pixels than there are, or a book is
-      missing, damaged, or for something else.
+    ValueError: It sends more vectors, numbers or pixels than there are, or a
+      book is missing, damaged, or for something else.
   """
   if isinstance(made, codecs.ImageSettings):
     return made.at(vision.image_size).name
+  width = vision.width if split == 'encoder' else vision.out_dim
   made.sent(vision.num_tokens)
-  books = quantizers.books.of(made)
-  if books:
-    width = vision.width if split == 'encoder' else vision.out_dim
-    made.init_params(jax.random.key(0), vision.num_tokens, width)
+  made.init_params(jax.random.key(0), vision.num_tokens, width)
+  made.fields(vision.num_tokens, width)
+  books = quantizers.books.check_coordinates(made)
   if encoder and any(quantizers.books.load(b).model for b in books):
     quantizers.books.check(made, codecs.features_of(encoder(), split))
   return quantizers.name(made)

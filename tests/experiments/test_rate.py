@@ -6,6 +6,7 @@ import re
 import pytest
 
 from collab_jax import evaluation, experiment, sweeps
+from collab_jax.experiment import settings
 from configs import rate
 from tests import standin
 from tests.launching import ROOT
@@ -62,6 +63,13 @@ def test_every_field_is_read():
   [
     ('bd', 'spline', "method: got 'spline', expected one of pchip"),
     ('levels', (0.9, 95.0), 'levels: got 95.0, expected shares'),
+    ('levels', ('0.9',), "levels: got '0.9', expected shares"),
+    ('link.rates_kbps', ('50',), "rates_kbps: got '50', expected a number"),
+    ('seeds', (), r'seeds: got \(\), expected one or more'),
+    ('seeds', (1.5,), 'seeds: got .*whole numbers'),
+    ('blind', ('bogus',), "blind: got 'bogus', expected one of"),
+    ('batch_size', 0, 'batch_size: got 0, expected at least 1'),
+    ('workers', 0, 'workers: got 0, expected at least 1'),
     ('full', False, 'full: got False'),
     ('codecs', ('jpg',), "codec: got 'jpg'; did you mean 'jpeg'"),
     ('link.delay_ms', -1.0, 'delay_ms: got -1'),
@@ -69,8 +77,20 @@ def test_every_field_is_read():
     ('resamples', 0, 'resamples: got 0'),
   ],
 )
-def test_settings_are_checked_before_work_begins(field, value, said):
+def test_settings_are_checked_before_work_begins(unchecked, field, value, said):
   config = rate.get_config('mode=smoke')
   config.update_from_flattened_dict({field: value})
   with pytest.raises(ValueError, match=said):
     experiment.check_rate(config)
+
+
+def test_what_was_checked_is_not_checked_again(tmp_path, monkeypatch):
+  config = rate.get_config('mode=smoke')
+  config.model = str(standin.folder())
+  checks = []
+  monkeypatch.setattr(settings, 'check', checks.append)
+  for checked in (True, False):
+    config.seeds = (0, 0)  # Refused after it.
+    with pytest.raises(ValueError, match='seeds: got'):
+      experiment.evaluate(config, tmp_path / 'r.jsonl', checked=checked)
+    assert len(checks) == 1 - checked

@@ -6,7 +6,7 @@ import re
 import numpy as np
 import pytest
 
-from collab_jax import codecs, experiment
+from collab_jax import checkpoints, codecs, experiment
 from collab_jax.quantizers import books
 from configs import tradeoff
 from tests import launching, standin
@@ -116,6 +116,34 @@ def test_a_book_of_the_model_is_taken(codebook):
   config.split = 'head'  # Of another width.
   with pytest.raises(books.BookError, match='width 16, these have 24'):
     experiment.check(config)
+
+
+@pytest.mark.parametrize(
+  ('text', 'said'),
+  [
+    ('pca(dims=999,book=random)', 'choose dims <= 128'),
+    ('merge(k=5,centroids=pca(dims=200,book=random))', 'choose dims <= 128'),
+    ('product_vq(groups=7,book=random)', 'does not divide the width d = 128'),
+    ('ecvq(book=3)', "book must be the name or path .* or 'random', got 3"),
+    ('ecvq(book=)', "book must be the name or path .* or 'random', got ''"),
+    ('merge(k=5,centroids=ecvq)', r"'tiny/ecvq' .* put it within pca\(dims"),
+  ],
+)
+def test_codecs_that_do_not_fit_are_refused(unchecked, text, said):
+  vision = checkpoints.config_of('tiny').vision
+  with pytest.raises(ValueError, match=said):
+    experiment.check_codec(experiment.parse_codec(text), vision)
+
+
+def test_caption_checks_books_before_it_captions(launch, tmp_path):
+  codec = 'merge(k=5,centroids=pca(dims=128,vectors=ecvq))'
+  path = tmp_path / 'picture.jpg'
+  path.write_bytes(photos.jpeg())
+  flags = (f'--image={path}', '--split=head', f'--codec={codec}')
+  done = launch('caption', *flags)
+  assert done.returncode == 1
+  assert 'split encoder, these are of split head' in done.stderr
+  assert not done.stdout
 
 
 @pytest.mark.parametrize('script', ['evaluate', 'demo', 'sweep'])

@@ -1,0 +1,33 @@
+"""What the settings of an evaluation may be."""
+
+from collections.abc import Sequence
+
+from collab_jax.evaluation import blind as blinds
+
+
+def check_passes(
+  seeds: Sequence[int],
+  batch_size: int = 1,
+  workers: int = 1,
+  blind: Sequence[str] = (),
+) -> None:
+  """Checks what does not depend on model and data.
+
+  Args:
+    seeds: As of `evaluate`.
+    batch_size: As of `evaluate`.
+    workers: As of `evaluate`.
+    blind: As of `evaluate`.
+
+  Raises:
+    ValueError: One of them is out of range.
+  """
+  whole = all(type(seed) is int for seed in seeds)
+  if not seeds or not whole or len(set(seeds)) < len(seeds):
+    raise ValueError(
+      f'seeds: got {seeds}, expected one or more whole numbers, all different'
+    )
+  for name, value in (('batch_size', batch_size), ('workers', workers)):
+    if value < 1:
+      raise ValueError(f'{name}: got {value}, expected at least 1')
+  blinds.check(blind)
