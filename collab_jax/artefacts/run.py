@@ -261,6 +261,16 @@ def captions(server, edge, messages, ca=None, token=None):
       yield ask('Caption', request).decode()
 
 
+def _is_here(server):
+  """Whether a server is on this machine."""
+  host = server.removeprefix('dns:').lstrip('/').rpartition(':')[0]
+  return server.startswith('unix:') or host in (
+    'localhost',
+    '127.0.0.1',
+    '[::1]',
+  )
+
+
 def main():
   """Reads pictures, and writes or sends their messages."""
   parser = argparse.ArgumentParser(description='Pictures to messages.')
@@ -271,18 +281,24 @@ def main():
   parser.add_argument('--token-file', help='File with the token it asks for.')
   parser.add_argument('--id', type=int, default=0, help='Of the first picture.')
   flags = parser.parse_args()
+  names = [f'{pathlib.Path(path).name}.msg' for path in flags.pictures]
+  if flags.out and len(set(names)) < len(names):
+    parser.error('--out: two pictures have one name, and would have one file')
+  # As everybody on the way could read the token, and the messages.
+  if flags.server and not (flags.ca or _is_here(flags.server)):
+    parser.error('--server is another machine: give its authority with --ca')
   edge = Edge(pathlib.Path(__file__).parent)
   size = edge.manifest['preprocessing']['size']
   messages = [
     edge(read(path, size)[None], [flags.id + i])[0]
     for i, path in enumerate(flags.pictures)
   ]
-  for path, message in zip(flags.pictures, messages, strict=True):
+  for path, name, message in zip(flags.pictures, names, messages, strict=True):
     print(f'{path}: {len(message)} bytes')
     if flags.out:
       folder = pathlib.Path(flags.out)
       folder.mkdir(parents=True, exist_ok=True)
-      (folder / f'{pathlib.Path(path).name}.msg').write_bytes(message)
+      (folder / name).write_bytes(message)
   if flags.server:
     token = flags.token_file and pathlib.Path(flags.token_file).read_text()
     token = token.strip() if token else None

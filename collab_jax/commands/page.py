@@ -12,7 +12,7 @@ from aiohttp import web
 from collab_jax import codecs, experiment, wire
 from collab_jax.commands import connecting
 from collab_jax.serving import client as clients
-from collab_jax.serving import page
+from collab_jax.serving import page, security
 
 _CONNECTION = connecting.define()
 _MODEL = flags.DEFINE_string('model', 'tiny', "Name, or a model's folder.")
@@ -24,6 +24,9 @@ _HOST = flags.DEFINE_string(
   'host', '127.0.0.1', 'Address to listen at; the page has no password.'
 )
 _PORT = flags.DEFINE_integer('port', 8080, 'Port.', lower_bound=0)
+_OPEN = flags.DEFINE_bool(
+  'open', False, 'Shows the page to other machines, too, without a password.'
+)
 _NAMES = flags.DEFINE_list(
   'names', [], 'Names of this machine, by which others open the page.'
 )
@@ -37,6 +40,11 @@ def main(argv):
   if argv[1:]:
     raise app.UsageError(f'unexpected arguments: {argv[1:]}')
   with experiment.launched():
+    if not (_OPEN.value or security.is_loopback(_HOST.value)):
+      raise ValueError(
+        f'host: {_HOST.value} is open to other machines, and the page has no'
+        ' password: --open says that this is meant'
+      )
     edge = experiment.Edge(_MODEL.value, _SPLIT.value, _CODING.value)
     made = edge.make('kmeans(k=8,init=++)')
     with clients.EdgeClient(_CONNECTION.connect(), made) as client:

@@ -254,9 +254,15 @@ class Server:
       ) from error
     self.address = security.address(own.host, port)
     if own.metrics_port >= 0:
-      web, thread = prometheus.start_http_server(
-        own.metrics_port, own.metrics_host, self.metrics.registry
-      )
+      try:
+        web, thread = prometheus.start_http_server(
+          own.metrics_port, own.metrics_host, self.metrics.registry
+        )
+      except OSError as error:
+        where = security.address(own.metrics_host, own.metrics_port)
+        raise OSError(
+          f'metrics_port: cannot listen on {where}: {error}; -1 for none'
+        ) from error
       for end in (thread.join, web.server_close, web.shutdown):
         self._cleaning.push_async_callback(asyncio.to_thread, end)
       self.metrics_address = security.address(

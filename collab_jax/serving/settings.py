@@ -47,11 +47,15 @@ class Settings:
   def __post_init__(self):
     """Raises ValueError for settings out of range, or that are not safe."""
     least = {'queue': 1, 'max_sessions': 1, 'max_message_bytes': 0}
-    least |= {'group_ms': 0, 'drain_seconds': 0}
     for name, low in least.items():
       if getattr(self, name) < low:
         raise ValueError(
           f'{name}: got {getattr(self, name)}, expected at least {low}'
+        )
+    for name, high in (('group_ms', 10_000), ('drain_seconds', 86_400)):
+      if not 0 <= getattr(self, name) <= high:  # Neither is a NaN.
+        raise ValueError(
+          f'{name}: got {getattr(self, name)}, expected 0 to {high}'
         )
     for name, low in (('port', 0), ('metrics_port', -1)):
       if not low <= getattr(self, name) < 1 << 16:

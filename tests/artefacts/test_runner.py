@@ -134,3 +134,18 @@ def test_a_server_gets_what_the_proto_says(monkeypatch):
     assert request.message == message
   assert len({request.request_id for request in requests}) == 2
   assert all(len(request.request_id) == 16 for request in requests)
+
+
+@pytest.mark.parametrize(
+  ('flags', 'said'),
+  [
+    (('a/x.png', 'b/x.png', '--out=o'), 'two pictures have one name'),
+    (('x.png', '--server=example.org:1'), 'give its authority with --ca'),
+    (('x.png', '--server=localhost.org:1'), 'give its authority with --ca'),
+  ],
+)
+def test_what_the_runner_refuses(monkeypatch, capsys, flags, said):
+  monkeypatch.setattr('sys.argv', ['run.py', *flags])
+  with pytest.raises(SystemExit):
+    run.main()
+  assert said in capsys.readouterr().err

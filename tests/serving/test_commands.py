@@ -82,6 +82,14 @@ def test_what_is_wrong_is_one_line(target, picture, flags, said):
   assert 'Traceback' not in done.stderr
 
 
+def test_the_page_is_not_for_everybody(target):
+  done = launching.run(
+    *('-m', 'collab_jax', 'page', '--host=0.0.0.0', f'--server={target}')
+  )
+  assert done.returncode == 1
+  assert 'host: 0.0.0.0 is open to other machines' in done.stderr
+
+
 def test_the_camera_s_loop(target):
   camera = 'experiments/camera.py', f'--model={standin.folder()}', JPEG
   done = launching.run(
