@@ -2,7 +2,7 @@ r"""Makes the rate curve of a model, by which an edge chooses its quantizer.
 
 python experiments/rate.py --config=configs/rate.py:mode=curve \
     --workdir=runs/curve
-python tools/rate_curve.py --records=runs/curve/records.jsonl \
+python tools/rate_curve.py --rate_records=runs/curve/records.jsonl \
     --curve=collab_jax/assets/rates/tiny.json
 
 Of all codecs in the records it keeps those that none beats: in the BLEU-4 of
@@ -19,7 +19,9 @@ from collab_jax import evaluation
 from collab_jax.evaluation import series, tables
 from collab_jax.serving import rates
 
-_RECORDS = flags.DEFINE_string('records', None, 'JSONL of experiments/rate.py.')
+_RECORDS = flags.DEFINE_string(
+  'rate_records', None, 'JSONL of experiments/rate.py.'
+)
 _CURVE = flags.DEFINE_string('curve', None, 'JSON file to write.')
 
 # What a codec's name has behind its settings, when split and coding are not
@@ -107,5 +109,5 @@ def main(argv):
 
 
 if __name__ == '__main__':
-  flags.mark_flags_as_required(['records', 'curve'])
+  flags.mark_flags_as_required(['rate_records', 'curve'])
   app.run(main)
