@@ -11,7 +11,7 @@ _LINES = 350
 
 # A module imports from the rows above its own only. A new one is added here.
 _ROWS = (
-  {'message', 'config', 'named', 'provenance', 'sweeps'},
+  {'message', 'config', 'exclusive', 'named', 'provenance', 'sweeps'},
   {'models', 'quantizers', 'wire', 'channels', 'data', 'metrics', 'sharding'},
   {'checkpoints', 'codecs', 'captioner', 'testing'},
   {'evaluation', 'training', 'serving', 'artefacts'},

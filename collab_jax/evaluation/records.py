@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from collab_jax import exclusive
 from collab_jax.evaluation import schema
 
 Record = schema.Record
@@ -128,29 +129,13 @@ class Store:
       BlockingIOError: Another run is writing to it.
     """
     self.path = Path(path)
-    self.path.parent.mkdir(parents=True, exist_ok=True)
-    self._file = self.path.open('ab')
+    self._file = exclusive.append(self.path)
     self._unended = False  # Whether the last line lacks its end.
     try:
-      self._lock()
       self.records = self._recover(settings, codecs)
     except BaseException:
       self._file.close()
       raise
-
-  def _lock(self):
-    if os.name != 'posix':
-      return
-    import fcntl  # Absent elsewhere.
-
-    try:
-      fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-      raise BlockingIOError(
-        error.errno,
-        f'another run is writing to {self.path}; wait for it, or choose'
-        ' another file',
-      ) from error
 
   def _recover(self, settings, codecs) -> dict[Key, Record]:
     sidecar = self.path.with_suffix('.settings.json')

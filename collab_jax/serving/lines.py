@@ -5,6 +5,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from collab_jax import exclusive
+
 
 class Lines:
   """Appends objects to a file, a line each.
@@ -25,10 +27,8 @@ class Lines:
       BlockingIOError: Another run is writing to it.
     """
     self.path = Path(path)
-    self.path.parent.mkdir(parents=True, exist_ok=True)
-    self._file = self.path.open('ab')
+    self._file = exclusive.append(self.path)
     try:
-      self._lock()
       self.found = self._recover()
     except BaseException:
       self._file.close()
@@ -51,20 +51,6 @@ class Lines:
   def __exit__(self, *unused):
     """Closes it."""
     self.close()
-
-  def _lock(self):
-    if os.name != 'posix':
-      return
-    import fcntl  # Absent elsewhere.
-
-    try:
-      fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-      raise BlockingIOError(
-        error.errno,
-        f'another run is writing to {self.path}; wait for it, or choose'
-        ' another file',
-      ) from error
 
   def _recover(self) -> list[dict[str, Any]]:
     data = self.path.read_bytes()
