@@ -12,31 +12,11 @@ from absl import app, flags
 import jax
 
 from collab_jax import captioner as captioning
-from collab_jax import (
-  checkpoints,
-  codecs,
-  data,
-  experiment,
-  plots,
-  quantizers,
-  wire,
-)
+from collab_jax import checkpoints, data, experiment, plots, quantizers
+from collab_jax.commands import choosing
 
 _IMAGE = flags.DEFINE_string('image', None, 'A picture file.')
-_K = flags.DEFINE_integer('k', 8, 'Number of vectors sent.', lower_bound=1)
-_METHOD = flags.DEFINE_string(
-  'method', 'kmeans', "Quantizer: 'kmeans', 'random(rebuild=zero)', ..."
-)
-_CODEC = flags.DEFINE_string(
-  'codec',
-  '',
-  "Instead of method and k: 'webp(quality=30,size=112,strip=true)', ...",
-)
-_CODING = flags.DEFINE_enum(
-  'coding', 'best', wire.CODINGS, 'How features are made bytes.'
-)
-_MODEL = flags.DEFINE_string('model', 'tiny', "Name, or a model's folder.")
-_SPLIT = flags.DEFINE_enum('split', 'encoder', codecs.SPLITS, 'Where to cut.')
+_CHOICE = choosing.define()
 _PROMPT = flags.DEFINE_string('prompt', 'caption en', 'Text for the model.')
 _TOKENS = flags.DEFINE_integer(
   'max_tokens', 34, 'Longest caption.', lower_bound=1
@@ -52,19 +32,16 @@ def main(argv):
     raise app.UsageError(f'unexpected arguments: {argv[1:]}')
   assert _IMAGE.value is not None  # absl requires the flag.
   with experiment.launched():
-    given = [n for n in ('method', 'k') if flags.FLAGS[n].present]
-    chosen = experiment.choose_codec(
-      _CODEC.value, _METHOD.value, _K.value, given
-    )
-    vision = checkpoints.config_of(_MODEL.value).vision
-    load = functools.cache(lambda: checkpoints.load(_MODEL.value))
-    experiment.check_codec(chosen, vision, _SPLIT.value, load)
+    chosen = _CHOICE.choose()
+    name, split = _CHOICE.model.value, _CHOICE.split.value
+    vision = checkpoints.config_of(name).vision
+    load = functools.cache(lambda: checkpoints.load(name))
+    experiment.check_codec(chosen, vision, split, load)
     image = data.read_image(_IMAGE.value, vision.image_size)
     model = load()
     captioner = captioning.Captioner(model, _TOKENS.value, _PROMPT.value)
-    settings = model, _SPLIT.value, _CODING.value
     for made in (quantizers.Identity(), chosen):
-      codec = experiment.make_codec(made, *settings)
+      codec = experiment.make_codec(made, model, split, _CHOICE.coding.value)
       packet = codec.encode(image[None], jax.random.key(_SEED.value))[0]
       fields = ', '.join(f'{f} {n:,}' for f, n in codec.sizes(packet).items())
       share = codec.sent / codec.vectors

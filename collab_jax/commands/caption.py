@@ -16,24 +16,13 @@ from typing import Any
 
 from absl import app, flags
 
-from collab_jax import checkpoints, codecs, data, experiment, wire
-from collab_jax.commands import connecting
+from collab_jax import checkpoints, data, experiment
+from collab_jax.commands import choosing, connecting
 from collab_jax.serving import adaptive, folder, rates
 from collab_jax.serving import client as clients
 
 _CONNECTION = connecting.define()
-_K = flags.DEFINE_integer('k', 8, 'Number of vectors sent.', lower_bound=1)
-_METHOD = flags.DEFINE_string(
-  'method', 'kmeans', "Quantizer: 'kmeans', 'merge(smooth=2)', ..."
-)
-_CODEC = flags.DEFINE_string(
-  'codec', '', "Instead of method and k: 'webp(quality=30,strip=true)', ..."
-)
-_CODING = flags.DEFINE_enum(
-  'coding', 'best', wire.CODINGS, 'How features are made bytes.'
-)
-_MODEL = flags.DEFINE_string('model', 'tiny', "Name, or a model's folder.")
-_SPLIT = flags.DEFINE_enum('split', 'encoder', codecs.SPLITS, 'Where to cut.')
+_CHOICE = choosing.define()
 _PROMPT = flags.DEFINE_string('prompt', '', "Instead of the server's.")
 _TOKENS = flags.DEFINE_integer(
   'max_tokens', 0, "Longest caption; 0 for the server's.", lower_bound=0
@@ -102,9 +91,9 @@ def main(argv):
 
 def _client() -> clients.EdgeClient:
   """The client that the flags ask for."""
-  given = [n for n in ('method', 'k') if flags.FLAGS[n].present]
+  given = _CHOICE.given
   limits = [n for n in ('max_bytes', 'goal_ms') if flags.FLAGS[n].value]
-  if len(limits) > 1 or (limits and (given or _CODEC.value)):
+  if len(limits) > 1 or (limits and (given or _CHOICE.codec.value)):
     raise ValueError(
       f'{limits[0]}: chooses the codec; leave it out, or method, k, codec and'
       ' the other limit'
@@ -113,16 +102,15 @@ def _client() -> clients.EdgeClient:
   if _PROGRESSIVE.value:
     settings |= {'threshold': _THRESHOLD.value, 'coarse': _COARSE.value}
   if not limits:
-    text = _CODEC.value
-    if _PROGRESSIVE.value and not given:
-      text = text or adaptive.PROGRESSIVE
-    chosen = experiment.choose_codec(text, _METHOD.value, _K.value, given)
-    edge = experiment.Edge(_MODEL.value, _SPLIT.value, _CODING.value)
+    chosen = _CHOICE.choose(adaptive.PROGRESSIVE if _PROGRESSIVE.value else '')
+    edge = experiment.Edge(
+      _CHOICE.model.value, _CHOICE.split.value, _CHOICE.coding.value
+    )
     return clients.EdgeClient(
       _CONNECTION.connect(), edge.make(chosen), **settings
     )
   curve = _curve()
-  edge = experiment.Edge(_MODEL.value, curve.split, curve.coding)
+  edge = experiment.Edge(_CHOICE.model.value, curve.split, curve.coding)
   link, max_bytes = _CONNECTION.connect(), _MAX_BYTES.value
   if _GOAL.value:
     plan = adaptive.plan(link, curve, edge.make, _GOAL.value)
@@ -134,7 +122,7 @@ def _client() -> clients.EdgeClient:
 def _curve() -> rates.Curve:
   if _CURVE.value:
     return rates.read(_CURVE.value)
-  return rates.shipped(checkpoints.config_of(_MODEL.value).name)
+  return rates.shipped(checkpoints.config_of(_CHOICE.model.value).name)
 
 
 def _told(plan: adaptive.Plan) -> str:
