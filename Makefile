@@ -11,7 +11,7 @@ export VENV PYTHON
 PY := $(VENV)/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help demo rate channel test install install-test install-bench format train bench clean
+.PHONY: help demo rate channel test install install-test install-bench install-docs format train bench docs clean
 
 help:
 	@echo 'make demo     the paper on the tiny model, into runs/demo'
@@ -21,12 +21,13 @@ help:
 	@echo 'make channel  captions over lossy packets and radio, into runs/channel'
 	@echo 'make train    train the tiny model, into runs/train_tiny'
 	@echo 'make bench    k-means beside its peers'
+	@echo 'make docs     these pages as a site, into build/site'
 	@echo 'make clean    remove caches and builds; not .venv, not runs'
 
 install:
 	@tools/install.sh
 
-install-test install-bench: install-%:
+install-test install-bench install-docs: install-%:
 	@tools/install.sh $*
 
 demo: install
@@ -54,6 +55,10 @@ train: install
 
 bench: install-bench
 	$(PY) benchmarks/kmeans.py $(ARGS)
+
+docs: install-docs
+	$(PY) -m sphinx -W --keep-going -q -b html docs build/site
+	@echo 'build/site/index.html'
 
 clean:
 	rm -rf build dist *.egg-info .cache .pytest_cache .ruff_cache .hypothesis

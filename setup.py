@@ -46,11 +46,21 @@ _SERVING = [
   'aiohttp>=3.12',
 ]
 
+_DOCS = [
+  'furo>=2025.9',
+  'myst-parser>=5',
+  'sphinx>=9',
+  'sphinx-copybutton>=0.5.2',
+]
+
 _STABLEHLO = ['flatbuffers>=25.2.10']
 
 _EXTRAS = {
   'serving': _SERVING,
+  # The documentation's site.
+  'docs': _DOCS,
   'test': [
+    *_DOCS,
     *_SERVING,
     *_STABLEHLO,
     'basedpyright>=1.30',

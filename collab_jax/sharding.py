@@ -248,7 +248,7 @@ def each(fn: Callable[..., Any], mesh: Mesh | None, count: int) -> Any:
   loop over rows would run on all devices for every row.
 
   Args:
-    fn: (shared, *batched) -> batched; a row's result depends on that row and
+    fn: `(shared, *batched) -> batched`; a row's result depends on that row and
       what is shared only.
     mesh: The mesh, or None.
     count: Number of rows.

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Makes the virtual environment and installs the package into it, unless that is
-# done already: tools/install.sh [test|bench]
+# done already: tools/install.sh [test|bench|docs]
 #
 # PYTHON  the interpreter; by default the first one that is new enough
 # VENV    the environment, .venv by default; remade for another Python version

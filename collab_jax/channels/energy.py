@@ -31,9 +31,11 @@ class Cost(NamedTuple):
 class Budget:
   """The edge device's powers, and how its speed and the server's are scaled.
 
-  seconds = edge * compute + link + server * serve
-  joules  = edge_watts * edge * compute + radio_watts * airtime
-            + idle_watts * (link + server * serve)
+  ::
+
+    seconds = edge * compute + link + server * serve
+    joules  = edge_watts * edge * compute + radio_watts * airtime
+              + idle_watts * (link + server * serve)
 
   where compute (encoder, quantizer and wire) and serve (rebuilding and caption)
   are seconds measured on the machine of the evaluation, link is the time until

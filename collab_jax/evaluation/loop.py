@@ -61,8 +61,8 @@ def evaluate(
     progress: Show a bar.
     blind: Baselines to add: 'zeroed', 'mean', 'shuffled' (see `Blind`).
     channel: What the messages cross, such as 'erasure(p=0.4)'. What it does
-      to a message follows from seed and image. Codecs that are `Link`s keep
-      their own; messages of the others are sent whole.
+      to a message follows from seed and image. A codec that is a `Link`
+      keeps its own; messages of the others are sent whole.
 
   Returns:
     The records: {'image_id', 'codec', 'name', 'seed', 'caption', 'references',

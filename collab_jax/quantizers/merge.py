@@ -27,7 +27,7 @@ class Merge(clustering.Clustering):
   that differ from all else alone until the end, and needs no random start.
 
   The distance between clusters of c and e vectors with means a and b is
-  |a - b|^2 (c e / (c + e))^weight: at weight 0 the distance of the means, at
+  `|a - b|^2 (c e / (c + e))^weight`: at weight 0 the distance of the means, at
   1 what the squared error grows by (Ward's rule).
 
   Attributes:

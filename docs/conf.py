@@ -1,0 +1,66 @@
+"""The site: `make docs` builds it into build/site."""
+
+import posixpath
+import re
+
+project = 'collab_jax'
+author = 'the collab_jax authors'
+extensions = [
+  'myst_parser',
+  'sphinx.ext.autodoc',
+  'sphinx.ext.napoleon',
+  'sphinx_copybutton',
+]
+# Docstrings write code between single backticks.
+default_role = 'code'
+highlight_language = 'text'
+
+html_theme = 'furo'
+html_title = 'collab_jax'
+html_show_copyright = False
+html_theme_options = {
+  'source_repository': 'https://github.com/collab-jax/collab_jax/',
+  'source_branch': 'main',
+  'source_directory': 'docs/',
+}
+
+# Headings have anchors, as on GitHub.
+myst_heading_anchors = 3
+
+autodoc_default_options = {'members': True, 'member-order': 'bysource'}
+autodoc_typehints_format = 'short'
+autodoc_preserve_defaults = True
+napoleon_use_ivar = True
+napoleon_custom_sections = ['Source']
+python_maximum_signature_line_length = 80
+
+# Links of a page in docs/ to files beside it, as they are read on GitHub.
+_OUTSIDE = re.compile(r'\]\((\.\./[^)\s]*)\)')
+_FROM = re.compile(
+  r'~?\b(?:(?:jax|jaxlib|jaxtyping|typing|collections)\.)(?:\w+\.)*'
+)
+_BLOB = html_theme_options['source_repository'] + 'blob/main/'
+
+
+def _absolute(app, name, source):
+  """Points links that leave `docs` at the repository."""
+  del app
+  folder = posixpath.dirname(posixpath.join('docs', name))
+
+  def absolute(match):
+    path = posixpath.normpath(posixpath.join(folder, match[1]))
+    return match[0] if path.startswith('docs/') else f']({_BLOB}{path})'
+
+  source[0] = _OUTSIDE.sub(absolute, source[0])
+
+
+def _short(app, what, name, obj, options, signature, returns):
+  """Leaves out where the types of a signature are from."""
+  del app, what, name, obj, options
+  return tuple(s and _FROM.sub('', s) for s in (signature, returns))
+
+
+def setup(app):
+  """Called by Sphinx."""
+  app.connect('autodoc-process-signature', _short)
+  app.connect('source-read', _absolute)

@@ -1,0 +1,68 @@
+"""The documentation's site, and the lines of code in its page on extending."""
+
+import os
+import pathlib
+import re
+import subprocess
+import sys
+
+from collab_jax import testing
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+
+def test_it_is_built_without_warnings(tmp_path):
+  command = ['-m', 'sphinx', '-W', '--keep-going', '-q', '-b', 'html', 'docs']
+  done = subprocess.run(
+    [sys.executable, *command, str(tmp_path)],
+    cwd=ROOT,
+    env=os.environ | {'PYTHONPATH': str(ROOT)},
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+  assert done.returncode == 0, done.stderr
+  quantizers = (tmp_path / 'api' / 'quantizers.html').read_text()
+  assert 'collab_jax.quantizers.KMeans' in quantizers
+  # Nothing of the page is loaded from elsewhere.
+  start = (tmp_path / 'index.html').read_text()
+  assert not re.findall(r'<(?:script|img)[^>]+src="(?:https?:)?//', start)
+  assert not re.findall(r'<link[^>]+stylesheet[^>]+href="(?:https?:)?//', start)
+
+
+def test_every_page_is_in_a_list():
+  listed = {
+    line.strip()
+    for block in re.findall(
+      r'```\{toctree\}\n(.*?)```',
+      (ROOT / 'docs' / 'index.md').read_text(),
+      re.S,
+    )
+    for line in block.splitlines()
+  }
+  pages = (ROOT / 'docs').rglob('*.md')
+  names = {str(p.relative_to(ROOT / 'docs').with_suffix('')) for p in pages}
+  assert names - {'index'} <= listed
+
+
+def test_the_lines_on_extending_run(monkeypatch):
+  """As they stand, but for smaller data: the last block needs a trained model.
+
+  It is run by a notebook, with other quantizers.
+  """
+  text = (ROOT / 'docs' / 'extend.md').read_text()
+  blocks = re.findall(r'```python\n(.*?)```', text, re.S)
+  assert len(blocks) == 5
+  checked = []
+
+  def check(quantizer, n=16, d=8):
+    check_quantizer(quantizer, n, d)
+    checked.append(type(quantizer).__name__)
+
+  check_quantizer = testing.check_quantizer
+  monkeypatch.setattr(testing, 'check_quantizer', check)
+  module = type(sys)('mine')
+  monkeypatch.setitem(sys.modules, 'mine', module)
+  for block in blocks[:-1]:
+    exec(block, module.__dict__)
+  assert checked == ['Slices', 'Unlike', 'Slices']
