@@ -2,15 +2,24 @@
 
 Modes: `centroids` (a linear transform and quantiles of the centroids of
 merged clusters), `residual`, `ecvq` and `product` (codebooks of those
-centroids), `shared` (one of all vectors) and `smoke` (seconds, for tests). Each
-writes book.safetensors, which is named in a quantizer's `book`.
+centroids), `shared` (one of all vectors), `places` (the mean of every place of
+the grid) and `smoke` (seconds, for tests). Each writes book.safetensors, which
+is named in a quantizer's `book`.
 """
 
 import ml_collections
 
 from collab_jax import config as config_lib
 
-MODES = ('centroids', 'residual', 'ecvq', 'product', 'shared', 'smoke')
+MODES = (
+  'centroids',
+  'residual',
+  'ecvq',
+  'product',
+  'shared',
+  'places',
+  'smoke',
+)
 
 
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
@@ -34,7 +43,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   config.batch_size = 50
   config.mesh = ml_collections.ConfigDict({'data': 1, 'model': 1})
 
-  # 'linear', 'residual', 'product' or 'shared'.
+  # 'linear', 'residual', 'product', 'shared' or 'places'.
   kinds = {'centroids': 'linear', 'smoke': 'linear', 'ecvq': 'residual'}
   config.kind = kinds.get(mode, mode)
   # What is trained on: all that these quantizers send, in float32. For all
@@ -81,6 +90,9 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     )
     config.transform = 'pca(dims=128)'
     config.joint = 10
+  if mode == 'places':
+    config.sent = ('identity(dtype=float32)',)
+    config.limit = 1000
   if mode == 'smoke':
     config.limit = 4
     config.batch_size = 2

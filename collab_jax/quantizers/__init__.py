@@ -8,6 +8,7 @@ from collab_jax import config, named
 from collab_jax.quantizers import books, codebook
 from collab_jax.quantizers.base import Quantizer, priors, straight_through
 from collab_jax.quantizers.books import BookError
+from collab_jax.quantizers.centred import Centred
 from collab_jax.quantizers.concealment import conceal, layered, row_fields
 from collab_jax.quantizers.ecsq import ECSQ
 from collab_jax.quantizers.ecvq import ECVQ
@@ -15,6 +16,7 @@ from collab_jax.quantizers.farthest_point import FarthestPoint
 from collab_jax.quantizers.fsq import FSQ
 from collab_jax.quantizers.identity import Identity
 from collab_jax.quantizers.kmeans import KMeans
+from collab_jax.quantizers.low_rank import LowRank
 from collab_jax.quantizers.merge import Merge
 from collab_jax.quantizers.pca import PCA
 from collab_jax.quantizers.pool import Pool
@@ -32,9 +34,11 @@ __all__ = [
   'NAMES',
   'PCA',
   'BookError',
+  'Centred',
   'FarthestPoint',
   'Identity',
   'KMeans',
+  'LowRank',
   'Merge',
   'Pool',
   'ProductVQ',
@@ -60,6 +64,8 @@ NAMES: dict[str, type] = {
   'identity': Identity,
   'kmeans': KMeans,
   'merge': Merge,
+  'low_rank': LowRank,
+  'centred': Centred,
   'random': Random,
   'pool': Pool,
   'top_norm': TopNorm,

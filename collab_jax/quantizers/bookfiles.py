@@ -28,7 +28,7 @@ class Book:
   """What a file holds.
 
   Attributes:
-    kind: What it is for: 'linear', 'codebook' or 'scales'.
+    kind: What it is for: 'linear', 'codebook', 'places' or 'scales'.
     width: Numbers of each vector that it is for.
     model: Fingerprint of the image encoder whose features it was trained on;
       '' for any.

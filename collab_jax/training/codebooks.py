@@ -139,6 +139,22 @@ def linear(
   return {name: a.astype(np.float32) for name, a in arrays.items()}
 
 
+def places(
+  x: Float[np.ndarray, 'count d'], pictures: int
+) -> Float[np.ndarray, 'n d']:
+  """Returns the mean vector of each place of the grid, in float16.
+
+  Args:
+    x: All vectors of picture after picture; a file is read a part at a time.
+    pictures: How many there are, at least 1.
+  """
+  n = len(x) // pictures
+  total = np.zeros((n, x.shape[1]))
+  for start in range(0, len(x), n):
+    total += x[start : start + n]
+  return (total / pictures).astype(np.float16)
+
+
 def codebook(
   x: Float[np.ndarray, 'count d'], config: Any
 ) -> dict[str, np.ndarray]:
@@ -232,7 +248,9 @@ def train(
   x, moments = vectors.collect(model, reader, config, workdir / 'vectors.npy')
   took = time.perf_counter() - began
   print(f'{len(x):,} vectors of width {x.shape[1]}, {took:.0f} s')
-  if config.kind == 'linear':
+  if config.kind == 'places':
+    arrays, kind = {'mean': places(x, len(reader))}, 'places'
+  elif config.kind == 'linear':
     arrays = linear(x, make_metric(model, config, moments))
     kind = 'linear'
   else:
@@ -263,7 +281,8 @@ def train(
 
 def _settings(config):
   """The notes of a book's kind."""
-  names = () if config.kind == 'linear' else _OF_CODES + _ROUNDS[config.kind]
+  rounds = _ROUNDS.get(config.kind)
+  names = () if rounds is None else _OF_CODES + rounds
   if config.kind == 'linear' and config.metric == 'gradient':
     names = _OF_METRIC
   return {'kind': config.kind, **{name: str(config[name]) for name in names}}

@@ -6,7 +6,10 @@ from collab_jax import codecs, quantizers
 from collab_jax.models import paligemma
 from collab_jax.quantizers import base, books
 
-KINDS = ('linear', 'residual', 'product', 'shared')
+KINDS = ('linear', 'residual', 'product', 'shared', 'places')
+
+# What sends all vectors of a picture, for the kind 'places'.
+ALL = ('identity(dtype=float32)',)
 METRICS = ('plain', 'head', 'gradient')
 
 # Codes of all stages that are trained together: of each two it is counted how
@@ -40,6 +43,11 @@ def check(config: Any, model: paligemma.Model) -> quantizers.PCA | None:
       raise ValueError(f'{name}: got {config[name]!r}, expected one of {known}')
   if not config.sent:
     raise ValueError('sent: got none, expected one or more quantizers')
+  if config.kind == 'places' and tuple(config.sent) != ALL:
+    raise ValueError(
+      f"sent: got {config.sent} with kind 'places', expected {ALL}: a mean of"
+      ' every place needs all vectors'
+    )
   base.check_int('batch_size', config.batch_size, 1, 2**16)
   base.check_number('ridge', config.ridge, 0.0, 1e6)
   vision = model.config.vision
@@ -51,7 +59,7 @@ def check(config: Any, model: paligemma.Model) -> quantizers.PCA | None:
       f'joint: got {config.joint} with kind {config.kind!r}, expected 0: only'
       " the stages of 'residual' are trained together"
     )
-  if config.kind != 'linear':
+  if config.kind not in ('linear', 'places'):
     _check_codes(config, vision.num_tokens, pca.dims if pca else width)
   return pca
 
@@ -88,10 +96,10 @@ def _transform(config, model, width):
       f'transform: got {config.transform!r}, expected like'
       " 'pca(dims=32,book=...)', with nothing within"
     )
-  if config.kind == 'linear':
+  if config.kind in ('linear', 'places'):
     raise ValueError(
       f'transform: got {config.transform!r} for a book of kind'
-      " 'linear', which is a transform itself; leave it empty"
+      f' {config.kind!r}, which is a transform itself; leave it empty'
     )
   books.check(pca, codecs.features_of(model, config.split))
   pca.fields(model.config.vision.num_tokens, width)

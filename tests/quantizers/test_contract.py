@@ -30,6 +30,10 @@ SETTINGS = {
   'top_norm': [{'k': 3}, {'k': 40, 'rebuild': 'nearest'}],
   'farthest_point': [{'k': 3}, {'k': 256, 'rebuild': 'keep'}],
   'merge': [{'k': 5}, {'k': 3, 'iters': 2, 'smooth': 0.5}],
+  'low_rank': [{'k': 3, 'more': 2, 'reach': 7}],
+  'centred': [
+    {'book': 'random', 'vectors': {'name': 'random', 'k': 7}},
+  ],
   # These have books for the shipped model's vectors; here they draw theirs.
   'pca': [
     {'dims': 8, 'book': 'random'},

@@ -10,7 +10,7 @@ from sklearn import cluster, decomposition
 import collab_jax
 from collab_jax import data, quantizers
 from collab_jax.quantizers import books, ecvq
-from collab_jax.training import clusters, codebooks, joint
+from collab_jax.training import clusters, codebooks, joint, limits
 
 _CONFIG = pathlib.Path(__file__).parents[2] / 'configs' / 'codebook.py'
 KEY = jax.random.key(0)
@@ -130,13 +130,19 @@ def model():
   return collab_jax.load('tiny')
 
 
-@pytest.mark.parametrize('kind', ['linear', 'residual', 'product', 'shared'])
+@pytest.mark.parametrize(
+  'kind', ['linear', 'residual', 'product', 'shared', 'places']
+)
 def test_trains_a_book_that_its_quantizer_reads(tmp_path, model, kind):
   config = _config()
   config.kind = kind
   config.joint = 2 if kind == 'residual' else 0
   if kind != 'linear':
     config.metric = 'plain'
+  if kind == 'places':
+    with pytest.raises(ValueError, match='needs all vectors'):
+      limits.check(config, model)
+    config.sent = limits.ALL
   reader = data.scenes(config.data_split, config.limit)
   book = codebooks.train(config, model, reader, tmp_path)
   name = str(tmp_path / 'book.safetensors')
@@ -145,6 +151,7 @@ def test_trains_a_book_that_its_quantizer_reads(tmp_path, model, kind):
     'residual': f'ecvq(stages=2,size=4,book={name})',
     'product': f'product_vq(groups=2,size=4,book={name})',
     'shared': f'shared_vq(size=4,book={name})',
+    'places': f'centred(vectors=pool(k=4),book={name})',
   }[kind]
   quantizer = quantizers.make(inner)
   edge = collab_jax.FeatureCodec(model, quantizer)
@@ -162,9 +169,16 @@ def test_trains_a_book_that_its_quantizer_reads(tmp_path, model, kind):
     'residual': {'size': '4', 'stages': '2', 'joint': '2'},
     'product': {'size': '4', 'groups': '2'},
     'shared': {'size': '4'},
+    'places': {},
   }[kind]
   with pytest.raises(books.BookError, match='split encoder'):
     collab_jax.FeatureCodec(model, quantizer, split='head')
+
+
+def test_places_are_means_over_pictures():
+  x = np.random.default_rng(4).normal(size=(3, 4, 2)).astype(np.float32)
+  found = codebooks.places(x.reshape(12, 2), 3)
+  np.testing.assert_allclose(found, x.mean(axis=0), atol=1e-3)  # In 16 bits.
 
 
 def test_a_codebook_of_transformed_vectors(tmp_path, model):

@@ -1,0 +1,106 @@
+"""What a place of the grid looks like on average, taken out and put back."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, Key
+
+from collab_jax import message as messages
+from collab_jax.quantizers import base, books, identity
+
+
+@dataclasses.dataclass(frozen=True)
+class Centred:
+  """Subtracts each place's mean over training pictures, and adds it again.
+
+  An encoder's features know where they are: part of every vector is the same
+  in all pictures. Both ends hold that part in a book, so that it need not be
+  sent, clusters are not drawn apart by it, and every vector of a cluster gets
+  that of its own place back.
+
+  Attributes:
+    vectors: What quantizes the differences.
+    book: A book of kind 'places', or 'random' for means drawn at random.
+  """
+
+  vectors: base.Quantizer = identity.FLOAT16
+  book: str = 'tiny/places'
+
+  def __post_init__(self):
+    books.check_name(self.book)
+
+  @property
+  def uses_key(self) -> bool:
+    """Whether what quantizes the differences is drawn."""
+    return self.vectors.uses_key
+
+  @property
+  def sender(self) -> 'Centred':
+    """That of what quantizes the differences."""
+    inner = getattr(self.vectors, 'sender', self.vectors)
+    return dataclasses.replace(self, vectors=inner)
+
+  @property
+  def receiver(self) -> 'Centred':
+    """That of what quantizes the differences."""
+    return dataclasses.replace(self, vectors=base.receiver(self.vectors))
+
+  def init_params(self, key: Key[Array, ''], n: int, d: int) -> base.Params:
+    """Returns the means of n places, and the inner parameters."""
+    if self.book == books.RANDOM:
+      mean = jax.random.normal(key, (n, d))
+    else:
+      book = books.load(self.book, 'places', d)
+      why = ': one mean for each place of the grid'
+      mean = books.array(book, 'mean', (n, d), why)
+    inner = self.vectors.init_params(key, n, d)
+    return {
+      'mean': jnp.asarray(mean, jnp.float32),
+      **base.nest('vectors', inner),
+    }
+
+  def quantize(
+    self, params: base.Params, x: Float[Array, 'n d'], key: Key[Array, '']
+  ) -> messages.Message:
+    """Returns the message of the differences."""
+    inner = base.unnest('vectors', params)
+    return base.prefix(
+      'vectors', self.vectors.quantize(inner, x - params['mean'], key)
+    )
+
+  def dequantize(
+    self, params: base.Params, message: messages.Message
+  ) -> messages.Tokens:
+    """Returns what `vectors` rebuilds, with the means of the places."""
+    inner = base.unprefix('vectors', message)
+    tokens = self.vectors.dequantize(base.unnest('vectors', params), inner)
+    mean = params['mean']
+    if len(tokens.x) != len(mean):
+      mean = mean[self.origins(message)]
+    return tokens._replace(x=tokens.x + mean)
+
+  def coordinates(self) -> str:
+    """Returns what tells its differences from those of other means."""
+    if self.book == books.RANDOM:
+      return f'{self.book}/places'
+    return f'{books.load(self.book, "places").fingerprint}/places'
+
+  def origins(self, message: messages.Message) -> Int[Array, ' m']:
+    """Returns what `vectors` says of the vectors that it rebuilds."""
+    inner: Any = self.vectors
+    return inner.origins(base.unprefix('vectors', message))
+
+  def fields(self, n: int, d: int) -> dict[str, messages.Field]:
+    """Returns the fields of the differences."""
+    return base.prefix('vectors', self.vectors.fields(n, d))
+
+  def priors(self, params: base.Params) -> dict[str, jax.Array]:
+    """Returns the frequencies that `vectors` knows."""
+    inner = base.priors(self.vectors, base.unnest('vectors', params))
+    return base.prefix('vectors', inner)
+
+  def sent(self, n: int) -> int:
+    """Returns how many `vectors` sends."""
+    return self.vectors.sent(n)
