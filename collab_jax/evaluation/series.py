@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 import json
 import math
+import re
 from typing import Any
 
 Row = Mapping[str, Any]
@@ -20,6 +21,12 @@ _LABELS = {
   ('blind', 'shuffled'): "blind: another image's",
   ('identity', None): 'all vectors',
 }
+
+# What stands behind a quantizer's name, and the settings in it: no commas but
+# those within two pairs of parentheses.
+_SUFFIX = re.compile(r'(@\w+)?(/\w+)?$')
+_K = re.compile(r'\bk=\d+,?|\(k=\d+\)')
+_SETTINGS = re.compile(r'(?:[^,()]|\((?:[^()]|\([^()]*\))*\))+')
 
 _KINDS = {'jpeg': 'JPEG', 'webp': 'WebP', 'avif': 'AVIF'}
 
@@ -66,15 +73,18 @@ def label(row: Row) -> str:
   known = _LABELS.get(kind(row))
   if known and is_plain(row):
     return known + (', coded' if row['codec'].get('coding') else '')
-  codec = {
-    name: value
-    for name, value in row['codec'].items()
-    if name not in ('codec', 'k', 'quantizer', 'books')
-    and (name, value) != ('split', 'encoder')
-  }
-  inside = ', '.join(f'{name}={value}' for name, value in codec.items())
-  name = kind(row)[0].rpartition(':')[2]
-  return f'{name} ({inside})' if inside else name
+  # The name leaves out what is at its default: 'merge(k=8,smooth=1)@head/best'.
+  own, *link = row['name'].split(' | ')
+  title, _, settings = _K.sub('', _SUFFIX.sub('', own)).partition('(')
+  inside = _SETTINGS.findall(settings[:-1])
+  codec = row['codec']
+  if codec.get('split', 'encoder') != 'encoder':
+    inside.append(f'split={codec["split"]}')
+  if codec.get('coding'):
+    inside.append('coded')
+  words = ', '.join(inside + link)
+  title = title.rpartition(':')[2]
+  return f'{title} ({words})' if words else title
 
 
 def _order(row: Row) -> tuple[int, str]:
@@ -97,7 +107,11 @@ def curves(rows: Sequence[Row]) -> dict[str, list[Row]]:
   for row in sorted(rows, key=_order):
     if is_full(row) or is_blind(row) or is_picture(row):
       continue
-    codec = {n: v for n, v in row['codec'].items() if n != 'k'}
+    codec = {
+      name: _K.sub('', value) if isinstance(value, str) else value
+      for name, value in row['codec'].items()
+      if name != 'k'
+    }
     found.setdefault(json.dumps(codec, sort_keys=True), []).append(row)
   named: dict[str, list[Row]] = {}
   for curve in found.values():

@@ -1,5 +1,7 @@
 """Records to rows, and rows to text."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -80,15 +82,58 @@ def test_curves_are_the_paper_s_methods(rows):
     assert [row['sent'] for row in curve] == [1, 2, 4, 8]
 
 
-def test_other_settings_have_other_names():
-  feature = {'codec': 'feature', 'split': 'encoder'}
-  kmeans = {**feature, 'quantizer': 'kmeans', 'k': 8, 'init': '++'}
-  assert series.label({'codec': kmeans}) == 'k-means++'
-  coarse = {**kmeans, 'centroids': 'scalar(bits=4)'}
-  assert 'scalar(bits=4)' in series.label({'codec': coarse})
-  assert 'head' in series.label({'codec': {**kmeans, 'split': 'head'}})
-  own = {**feature, 'quantizer': '__main__:Mine', 'k': 4}
-  assert series.label({'codec': own}) == 'Mine'
+def _row(name, **codec):
+  text = name.partition('@')[0].partition('/')[0]
+  title, _, settings = text.partition('(')
+  known = dict(re.findall(r'(\w+)=([^,()]+(?:\(.*?\)+)?)', settings))
+  return {
+    'name': name,
+    'codec': {'codec': 'feature', 'quantizer': title, **known, **codec},
+  }
+
+
+@pytest.mark.parametrize(
+  ('name', 'codec', 'label'),
+  [
+    ('kmeans(k=8,init=++)', {}, 'k-means++'),
+    ('kmeans(k=8,init=++)/best', {'coding': 'best'}, 'k-means++, coded'),
+    (
+      'kmeans(k=8,init=++,centroids=scalar(bits=4))',
+      {},
+      'kmeans (init=++, centroids=scalar(bits=4))',
+    ),
+    (
+      'kmeans(k=8,init=++)@head',
+      {'split': 'head'},
+      'kmeans (init=++, split=head)',
+    ),
+    ('__main__:Mine(k=4)', {}, 'Mine'),
+    ('merge(k=4)/best', {'coding': 'best'}, 'merge (coded)'),
+    (
+      'merge(k=4,centroids=pca(dims=9,vectors=ecvq(beam=2)))',
+      {'centroids': 'pca(dims=9,vectors=ecvq(beam=2))'},
+      'merge (centroids=pca(dims=9,vectors=ecvq(beam=2)))',
+    ),
+    ('centred(vectors=merge(k=4))', {}, 'centred (vectors=merge)'),
+  ],
+)
+def test_other_settings_have_other_names(name, codec, label):
+  assert series.label(_row(name, **codec)) == label
+
+
+def test_a_curve_goes_over_the_k_of_what_is_within():
+  rows = [
+    {**_row(f'centred(vectors={inner}(k={k}))'), 'sent': k}
+    for k in (4, 2)
+    for inner in ('merge', 'low_rank')
+  ]
+  found = series.curves(rows)
+  assert {
+    name: [r['sent'] for r in curve] for name, curve in found.items()
+  } == {
+    'centred (vectors=low_rank)': [2, 4],
+    'centred (vectors=merge)': [2, 4],
+  }
 
 
 def test_crossing():
