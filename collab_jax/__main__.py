@@ -5,6 +5,7 @@ imported, and which is imported only when it is asked for.
 """
 
 import ast
+import functools
 import importlib
 import importlib.util
 from pathlib import Path
@@ -61,6 +62,17 @@ def _described(module: ModuleType) -> str:
   return f'{(module.__doc__ or "").strip()}\n\nflags:\n{own}'
 
 
+def _start(module: ModuleType, argv: list[str]) -> int | None:
+  """Runs a subcommand; one that was called in a wrong way is described."""
+  try:
+    return module.main(argv)
+  except app.UsageError as error:
+    about, name = (module.__doc__ or '').strip(), argv[0].split()[-1]
+    raise SystemExit(
+      f'{about}\n\ncollab-jax {name} --help shows its flags.\n\nerror: {error}'
+    ) from error
+
+
 def run(argv: list[str] | None = None) -> None:
   """Starts a subcommand.
 
@@ -94,7 +106,9 @@ def run(argv: list[str] | None = None) -> None:
     raise SystemExit(0)
   # A path may stand before flags, and flags be spelled with dashes.
   flags.FLAGS.set_gnu_getopt(True)
-  app.run(module.main, [f'{argv[0]} {name}', *map(_flag, rest)])
+  app.run(
+    functools.partial(_start, module), [f'{argv[0]} {name}', *map(_flag, rest)]
+  )
 
 
 def _flag(argument: str) -> str:

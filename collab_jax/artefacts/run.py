@@ -74,16 +74,20 @@ class Edge:
 
 def read(path, size):
   """A picture at the model's size: 8-bit RGB, upright, Pillow's bicubic."""
-  with Image.open(path) as picture:
-    if picture.mode[0] in 'IF':
-      raise ValueError(f'{path}: got mode {picture.mode}, expected 8 bits')
-    picture = ImageOps.exif_transpose(picture)
-    if picture.has_transparency_data:
-      picture = picture.convert('RGBA')
-    square = picture.convert('RGB').resize(
-      (size, size), Image.Resampling.BICUBIC
-    )
-    return np.asarray(square)
+  try:
+    with Image.open(path) as picture:
+      if picture.mode[0] in 'IF':
+        raise ValueError(f'got mode {picture.mode}, expected 8 bits')
+      picture = ImageOps.exif_transpose(picture)
+      if picture.has_transparency_data:
+        picture = picture.convert('RGBA')
+      square = picture.convert('RGB').resize(
+        (size, size), Image.Resampling.BICUBIC
+      )
+      return np.asarray(square)
+  # What Pillow raises of damaged files, and of those that are too large.
+  except (ValueError, OSError, SyntaxError, Image.DecompressionBombError) as e:
+    raise ValueError(f'{path}: {e}') from e
 
 
 def threefry(key, high, low):
@@ -229,12 +233,14 @@ def _first(data):
       return data[at + 1 : at + 1 + size]
 
 
-def captions(server, edge, messages, ca=None, token=None):
-  """What a server writes of messages, one after the other."""
+def captions(server, edge, messages, ca=None, token=None, cert=None, key=None):
+  """What a server writes of messages, one after the other; OSError if not."""
   import grpc
 
   if ca:
-    safe = grpc.ssl_channel_credentials(pathlib.Path(ca).read_bytes())
+    files = [path and pathlib.Path(path).read_bytes() for path in (key, cert)]
+    root = pathlib.Path(ca).read_bytes()
+    safe = grpc.ssl_channel_credentials(root, *files)
     channel = grpc.secure_channel(server, safe)
   else:
     channel = grpc.insecure_channel(server)
@@ -249,7 +255,8 @@ def captions(server, edge, messages, ca=None, token=None):
         except grpc.RpcError as error:
           code = error.code()  # pyright: ignore[reportAttributeAccessIssue]
           if code != grpc.StatusCode.UNAVAILABLE or not wait:
-            raise
+            text = error.details()  # pyright: ignore[reportAttributeAccessIssue]
+            raise OSError(f'{server}: {text} ({code.name})') from error
           time.sleep(wait)
       return b''
 
@@ -278,6 +285,8 @@ def main():
   parser.add_argument('--out', help='Folder for a .msg file a picture.')
   parser.add_argument('--server', help='host:port of a captioning server.')
   parser.add_argument('--ca', help="File with the server's authority, for TLS.")
+  parser.add_argument('--cert', help="This edge's certificate, for mTLS.")
+  parser.add_argument('--key', help='Its private key.')
   parser.add_argument('--token-file', help='File with the token it asks for.')
   parser.add_argument('--id', type=int, default=0, help='Of the first picture.')
   flags = parser.parse_args()
@@ -287,6 +296,15 @@ def main():
   # As everybody on the way could read the token, and the messages.
   if flags.server and not (flags.ca or _is_here(flags.server)):
     parser.error('--server is another machine: give its authority with --ca')
+  if bool(flags.cert) != bool(flags.key) or (flags.cert and not flags.ca):
+    parser.error('--cert, --key: give both, and --ca')
+  try:
+    _send(flags, names)
+  except (ValueError, OSError, ImportError) as error:
+    raise SystemExit(f'error: {error}') from error
+
+
+def _send(flags, names):
   edge = Edge(pathlib.Path(__file__).parent)
   size = edge.manifest['preprocessing']['size']
   messages = [
@@ -302,7 +320,8 @@ def main():
   if flags.server:
     token = flags.token_file and pathlib.Path(flags.token_file).read_text()
     token = token.strip() if token else None
-    for caption in captions(flags.server, edge, messages, flags.ca, token):
+    safe = flags.ca, token, flags.cert, flags.key
+    for caption in captions(flags.server, edge, messages, *safe):
       print(caption)
 
 

@@ -119,6 +119,15 @@ def _client() -> clients.EdgeClient:
   return adaptive.for_bytes(link, curve, edge.make, max_bytes, **settings)
 
 
+def _limit() -> str:
+  """What chooses the codec, where it is not named."""
+  chosen = [n for n in ('max_bytes', 'goal_ms') if flags.FLAGS[n].value]
+  if not chosen:
+    return ''
+  text = f'{chosen[0]}={flags.FLAGS[chosen[0]].value:g}'
+  return f'{text} curve={_CURVE.value}' if _CURVE.value else text
+
+
 def _curve() -> rates.Curve:
   if _CURVE.value:
     return rates.read(_CURVE.value)
@@ -174,6 +183,7 @@ def _caption_all(client, files, root: Path, size: int) -> int:
     size,
     prompt=_PROMPT.value,
     max_tokens=_TOKENS.value,
+    limit=_limit(),
   )
   rate = tally.captioned / max(tally.seconds, 1e-9)
   mean = tally.bytes / max(tally.captioned, 1)

@@ -1,6 +1,7 @@
 """Chooses what to send by what the link and the server allow."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+import itertools
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -58,8 +59,10 @@ def plan(
     RemoteError: The server cannot be reached, or does not agree.
   """
   points = sorted(curve.points, key=lambda point: point.largest)
-  least, client = _admitted(link, [[point] for point in points], make)
-  with client:
+  admitting = _Admitting(link, points, make)
+  smallest = admitting.first()
+  least = points[smallest]
+  with clients.EdgeClient(link, admitting.codec(smallest)) as client:
     size = client.codecs[0].model.config.vision.image_size
     black = np.zeros((1, size, size, 3), np.uint8)
     client.caption(black)  # Compiles.
@@ -91,40 +94,70 @@ def for_bytes(
     **settings: Of `EdgeClient`.
 
   Returns:
-    The client, which has shaken hands on the first of its codecs. What the
-    server does not admit is left out.
+    The client, whose codecs the server has all admitted. What it does not
+    admit is left out.
 
   Raises:
     ValueError: No codec of the curve makes so short messages.
     RemoteError: The server admits none of them, or cannot be reached.
   """
   points = curve.within(max_bytes)
-  choices = [
-    [point, *points[i + 1 :][:_NEXT], *points[i + 1 + _NEXT :][-1:]]
-    for i, point in enumerate(points)
-  ]
-  return _admitted(link, choices, make, max_bytes=max_bytes, **settings)[1]
+  admitting = _Admitting(link, points, make)
+  first = admitting.first()
+  rest = range(first + 1, len(points))
+  chosen = [first, *itertools.islice(admitting.those(rest), _NEXT)]
+  # The smallest that it admits, unless that is among them.
+  smallest = next(admitting.those(reversed(rest)), first)
+  chosen = sorted({*chosen, smallest})
+  made = [admitting.codec(i) for i in chosen]
+  return clients.EdgeClient(link, made, max_bytes=max_bytes, **settings)
 
 
-def _admitted(
-  link: connection.Connection,
-  choices: Sequence[Sequence[rates.Point]],
-  make: Make,
-  **settings: Any,
-) -> tuple[rates.Point, clients.EdgeClient]:
-  """The first choice whose first codec the server admits, and its client."""
-  error = None
-  for points in choices:
-    codecs = [make(point.codec) for point in points]
-    client = clients.EdgeClient(link, codecs, **settings)
-    try:
-      client.handshake()
-    except connection.RemoteError as raised:
-      client.close()
-      if raised.code != connection.REFUSED:
-        raise
-      error = raised
-    else:
-      return points[0], client
-  assert error is not None  # A curve has points.
-  raise error
+class _Admitting:
+  """Asks the server which codecs it admits, each at most once."""
+
+  def __init__(
+    self,
+    link: connection.Connection,
+    points: Sequence[rates.Point],
+    make: Make,
+  ):
+    self._link = link
+    self._points = points
+    self._make = make
+    self._refusals: dict[int, connection.RemoteError | None] = {}
+    self._made: dict[int, sending.Codec] = {}
+
+  def codec(self, i: int) -> sending.Codec:
+    """The codec of a point, made once."""
+    if i not in self._made:
+      self._made[i] = self._make(self._points[i].codec)
+    return self._made[i]
+
+  def first(self) -> int:
+    """Which is the first that it admits; RemoteError if there is none."""
+    for found in self.those(range(len(self._points))):
+      return found
+    last = self._refusals[len(self._points) - 1]
+    names = '; '.join(point.codec for point in self._points)
+    raise connection.RemoteError(
+      connection.REFUSED,
+      f'{self._link.target} admits none of {names}: start it with one of them'
+      f' in --quantizers or --images, or with any; the last time: {last}',
+    ) from last
+
+  def those(self, which: Iterable[int]) -> Iterator[int]:
+    """Yields which of some it admits; a handshake each, when it is wanted."""
+    return (i for i in which if self._refusal(i) is None)
+
+  def _refusal(self, i: int) -> connection.RemoteError | None:
+    if i not in self._refusals:
+      self._refusals[i] = None
+      with clients.EdgeClient(self._link, self.codec(i), window=1) as client:
+        try:
+          client.handshake()
+        except connection.RemoteError as error:
+          if error.code != connection.REFUSED:
+            raise
+          self._refusals[i] = error
+    return self._refusals[i]

@@ -62,6 +62,9 @@ class Wanted(NamedTuple):
   max_tokens: int = 0
 
 
+_ANYTHING = Wanted()
+
+
 class Asker:
   """Sends the messages of some codecs; shakes hands whenever it must.
 
@@ -78,12 +81,15 @@ class Asker:
     self._agreed: list[Agreed | None] = [None] * len(codecs)
     self._locks = [threading.Lock() for _ in codecs]
 
-  def handshake(self, codec: int = 0, padding: int = 0) -> Agreed:
+  def handshake(
+    self, codec: int = 0, padding: int = 0, wanted: Wanted = _ANYTHING
+  ) -> Agreed:
     """Agrees with the server on a codec, whether or not it has before.
 
     Args:
       codec: Which one.
       padding: Bytes to send besides, that mean nothing.
+      wanted: What will be asked for: refused now, if it could not be answered.
 
     Returns:
       What the server said.
@@ -94,7 +100,7 @@ class Asker:
     attempts = self.connection.attempts()
     while True:
       try:
-        return self._shake(codec, attempts.left(), padding)
+        return self._shake(codec, attempts.left(), padding, wanted)
       except grpc.RpcError as error:
         attempts.failed(error)
 
@@ -200,11 +206,19 @@ class Asker:
     request.session = agreed.session
     return agreed
 
-  def _shake(self, codec: int, left: float, padding: int = 0) -> Agreed:
+  def _shake(
+    self,
+    codec: int,
+    left: float,
+    padding: int = 0,
+    wanted: Wanted = _ANYTHING,
+  ) -> Agreed:
     # Blanks around it are no part of JSON.
     text = sessions.to_json(self._codecs[codec]) + ' ' * padding
     reply = self.connection.stub.Handshake(
-      collab_pb2.HandshakeRequest(session=text),
+      collab_pb2.HandshakeRequest(
+        session=text, prompt=wanted.prompt, max_tokens=wanted.max_tokens
+      ),
       timeout=left,
       metadata=self.connection.metadata,
     )

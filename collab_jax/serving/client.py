@@ -33,6 +33,7 @@ class EdgeClient:
     threshold: Bits of min-entropy above which the finer layers are sent; None
       to send all layers at once.
     coarse: How many layers are sent first.
+    seed: As of `__init__`.
   """
 
   def __init__(
@@ -74,6 +75,7 @@ class EdgeClient:
     self.codecs = self._packer.codecs
     self.window = window
     self.threshold = threshold
+    self.seed = seed
     self.coarse = coarse
     if threshold is not None:
       for one in self.codecs:
@@ -103,12 +105,20 @@ class EdgeClient:
     settings = {'window': self.window, **settings}
     return EdgeClient(self.connection, codec, **settings)
 
-  def handshake(self, codec: int = 0, padding: int = 0) -> asking.Agreed:
+  def handshake(
+    self,
+    codec: int = 0,
+    padding: int = 0,
+    prompt: str = '',
+    max_tokens: int = 0,
+  ) -> asking.Agreed:
     """Agrees with the server on a codec, whether or not it has before.
 
     Args:
       codec: Which of `codecs`.
       padding: Bytes to send besides, that mean nothing; see `uplink`.
+      prompt: As of `caption`; one that is too long is refused now.
+      max_tokens: Likewise.
 
     Returns:
       What the server said.
@@ -116,7 +126,8 @@ class EdgeClient:
     Raises:
       RemoteError: It does not agree, and says why; or nobody answers.
     """
-    return self._asker.handshake(codec, padding)
+    wanted = asking.Wanted(prompt, max_tokens)
+    return self._asker.handshake(codec, padding, wanted)
 
   def warm_up(self, batch_size: int = 1) -> None:
     """Compiles what the edge needs, so that no picture's time has it.

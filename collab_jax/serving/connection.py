@@ -9,7 +9,7 @@ import time
 
 import grpc
 
-from collab_jax.serving import collab_pb2_grpc, security
+from collab_jax.serving import collab_pb2_grpc, probing, security
 
 _LOG = logging.getLogger(__name__)
 _QUIET = 10.0  # Seconds between two lines about the same server.
@@ -31,6 +31,17 @@ _LASTING = (
   'certificate required',
   'DNS resolution failed',
 )
+# What to do about those, where gRPC's words are not enough.
+_HINTS = {
+  'WRONG_VERSION_NUMBER': 'the server speaks no TLS: leave ca out',
+  'CERTIFICATE_VERIFY_FAILED': (
+    "the server's certificate is not of the authority in ca, or has expired"
+  ),
+  'verification check failed': (
+    "the server's certificate has another name: give server_name"
+  ),
+}
+_PROBE = 2.0  # Seconds.
 # Captions are short; a peer that is gone must be noticed within a deadline.
 # gRPC's own waits before it connects again are 1 s to 2 minutes.
 _OPTIONS = (
@@ -137,7 +148,7 @@ class Connection:
         reached without TLS.
       FileNotFoundError: A file is missing.
     """
-    host = _host(target)
+    host, port = _place(target)
     if not timeout > 0:
       raise ValueError(f'timeout: got {timeout} s, expected more than 0')
     if (cert is None) != (key is None):
@@ -153,6 +164,8 @@ class Connection:
     self.timeout = timeout
     self.metadata = (('authorization', f'Bearer {token}'),) if token else ()
     self._backoff = backoff
+    self._where, self._cert, self._key = (host, port), cert, key
+    self._tls = ca is not None
     self._random = random.Random(os.urandom(8))
     self._complained = -_QUIET
     options: list[tuple[str, int | str]] = list(_OPTIONS)
@@ -161,6 +174,8 @@ class Connection:
     else:
       if server_name:
         options.append(('grpc.ssl_target_name_override', server_name))
+      if key is not None:
+        security.warn_if_open(key)
       credentials = grpc.ssl_channel_credentials(
         None if ca == 'system' else Path(ca).read_bytes(),
         Path(key).read_bytes() if key is not None else None,
@@ -183,6 +198,28 @@ class Connection:
     if now - self._complained > _QUIET:
       self._complained = now
       _LOG.warning('%s: %s; trying again', self.target, text)
+
+  def why(self, text: str, seconds: float) -> str:
+    """Finds out what will not pass by itself.
+
+    Args:
+      text: Of a status that may pass.
+      seconds: How long that may take.
+
+    Returns:
+      A sentence; '' if nothing is known, or the server is just away.
+    """
+    host, port = self._where
+    if not port or not all(words in text for words in probing.CLOSED):
+      return ''
+    return probing.reason(
+      host,
+      port,
+      min(seconds, _PROBE),
+      tls=self._tls,
+      cert=self._cert,
+      key=self._key,
+    )
 
   def close(self) -> None:
     """Closes the channel; what is in flight ends with an error."""
@@ -217,10 +254,16 @@ class Attempts:
       RemoteError: It will not pass, or time is up.
     """
     code, text = status(error)
-    if not passes(code, text):
+    if passes(code, text):
+      why = self._link.why(text, self.left())
+      if why:
+        raise RemoteError(code.name, f'{self._link.target}: {why}') from error
+    else:
       if code == grpc.StatusCode.DEADLINE_EXCEEDED:
         # Why it was tried again says more than that time ran out.
         text = self._late(self._why or text)
+      hints = [hint for words, hint in _HINTS.items() if words in text]
+      text = f'{hints[0]}: {text}' if hints else text
       raise RemoteError(code.name, f'{self._link.target}: {text}') from error
     self._again(code.name, text, error)
 
@@ -251,15 +294,15 @@ def read_token(path: str | os.PathLike[str] | None) -> str | None:
 
   Raises:
     FileNotFoundError: There is no such file.
-    ValueError: It holds no token, or one that no header can hold.
+    ValueError: It holds no token, several, or one that no header can hold.
   """
   if path is None:
     return None
-  lines = Path(path).read_text('utf-8').split()
-  if len(lines) != 1 or not lines[0].isascii() or not lines[0].isprintable():
+  lines = security.words(path)
+  if len(lines) != 1:
     raise ValueError(
-      f'token_file: {os.fspath(path)} has {len(lines)} words, expected one of'
-      ' ASCII letters: the token of this edge'
+      f'token_file: {os.fspath(path)} has {len(lines)} words, expected one:'
+      ' the token of this edge'
     )
   return lines[0]
 
@@ -276,13 +319,13 @@ def passes(code: grpc.StatusCode, text: str) -> bool:
   return code in _PASSING and not any(words in text for words in _LASTING)
 
 
-def _host(target: str) -> str:
-  """The host of a target."""
+def _place(target: str) -> tuple[str, int]:
+  """The host and the port of a target; 0 for a socket that has none."""
   if target.startswith(('unix:', 'unix-abstract:')):
-    return target
+    return target, 0
   host, colon, port = target.rpartition(':')
   if not (colon and host and port.isdecimal() and 0 < int(port) < 1 << 16):
     raise ValueError(
       f"server: got {target!r}, expected HOST:PORT, as in 'localhost:50051'"
     )
-  return host
+  return host, int(port)

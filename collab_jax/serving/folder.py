@@ -1,7 +1,7 @@
 """Captions many picture files, into a file that a killed run goes on with."""
 
 import collections
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 import os
 from pathlib import Path
 import sys
@@ -11,9 +11,9 @@ import zlib
 
 import tqdm
 
-from collab_jax import data
+from collab_jax import codecs, data
+from collab_jax.serving import asking, lines, sending
 from collab_jax.serving import client as clients
-from collab_jax.serving import lines, sending
 
 # Pictures that are encoded at a time.
 _BATCH = 8
@@ -73,16 +73,22 @@ def pictures(folder: str | os.PathLike[str]) -> list[Path]:
 
 def picture_id(name: str) -> int:
   """A picture's id by its file's name, whatever else lies beside it."""
-  return zlib.crc32(name.encode())
+  return zlib.crc32(os.fsencode(name))
 
 
-def line(name: str, answer: clients.Answer, read_ms: float) -> dict[str, Any]:
+def line(
+  name: str,
+  answer: clients.Answer,
+  read_ms: float,
+  settings: Mapping[str, Any],
+) -> dict[str, Any]:
   """What is written of a picture.
 
   Args:
     name: Of the file.
     answer: What came of it.
     read_ms: Milliseconds that reading took.
+    settings: Of the run, see `settled`.
   """
   spent = {'read': read_ms, **answer.milliseconds}
   return {
@@ -95,6 +101,39 @@ def line(name: str, answer: clients.Answer, read_ms: float) -> dict[str, Any]:
     'min_entropy': round(answer.min_entropy, 3),
     'milliseconds': {stage: round(value, 3) for stage, value in spent.items()},
     'tries': answer.tries,
+    'settings': dict(settings),
+  }
+
+
+def settled(
+  client: clients.EdgeClient,
+  agreed: asking.Agreed,
+  prompt: str = '',
+  max_tokens: int = 0,
+  limit: str = '',
+) -> dict[str, Any]:
+  """What the captions of a file have in common, besides the codec.
+
+  Args:
+    client: What makes them.
+    agreed: What the server said.
+    prompt: As of `caption`.
+    max_tokens: As of `caption`.
+    limit: As of `caption`.
+  """
+  layered = client.threshold is not None
+  splits = {
+    c.split for c in client.codecs if isinstance(c, codecs.FeatureCodec)
+  }
+  return {
+    'model': agreed.model,
+    'prompt': prompt or agreed.prompt,
+    'max_tokens': max_tokens or agreed.max_tokens,
+    'seed': client.seed,
+    'split': min(splits, default=None),
+    'limit': limit or None,
+    'threshold': client.threshold,
+    'coarse': client.coarse if layered else None,
   }
 
 
@@ -107,6 +146,7 @@ def caption(
   *,
   prompt: str = '',
   max_tokens: int = 0,
+  limit: str = '',
   progress: bool = True,
   report: Callable[[str], None] | None = None,
 ) -> Tally:
@@ -124,6 +164,8 @@ def caption(
     size: Side of the model's pictures in pixels.
     prompt: As of `EdgeClient.caption`.
     max_tokens: As of `EdgeClient.caption`.
+    limit: What the client's codecs were chosen by, if they were: captions in
+      `out` by other codecs may then stay, if the same limit chose them.
     progress: Show a bar.
     report: Called with a line about each bad picture; by default it goes to
       the standard error.
@@ -132,15 +174,18 @@ def caption(
     What became of them.
 
   Raises:
-    RemoteError: The server cannot be used.
-    ValueError: `out` holds something else, or captions by another codec.
+    RemoteError: The server cannot be used, or the prompt is too long for it.
+    ValueError: `out` holds something else, or captions by another codec, with
+      another prompt or other settings.
   """
   start = time.perf_counter()
   names = {path.relative_to(root).as_posix(): path for path in files}
   bad: dict[str, str] = {}
   captioned = total = 0
   with lines.Lines(out) as store:
-    done = _done(store, client)
+    agreed = client.handshake(prompt=prompt, max_tokens=max_tokens)
+    settings = settled(client, agreed, prompt, max_tokens, limit)
+    done = _done(store, client, settings)
     left = {n: path for n, path in names.items() if n not in done}
     if left:
       client.warm_up(min(_BATCH, client.window, len(left)))
@@ -155,7 +200,7 @@ def caption(
       for answer in client.captions(iter(reading), prompt, max_tokens, _BATCH):
         name, read_ms = reading.order.popleft()
         if isinstance(answer, clients.Answer):
-          store.append(line(name, answer, read_ms))
+          store.append(line(name, answer, read_ms, settings))
           captioned += 1
           total += answer.bytes
         elif _its_own(answer):
@@ -205,8 +250,10 @@ def _its_own(error: clients.Failure) -> bool:
   return isinstance(error, sending.TooLargeError) or error.code in _ITS_OWN
 
 
-def _done(store: lines.Lines, client: clients.EdgeClient) -> set[str]:
-  """The files that have a caption, which must be of the client's codecs."""
+def _done(
+  store: lines.Lines, client: clients.EdgeClient, settings: Mapping[str, Any]
+) -> set[str]:
+  """The files that have a caption, which must have been made as others will."""
   names = [codec.name for codec in client.codecs]
   for number, found in enumerate(store.found, 1):
     if not isinstance(found.get('file'), str) or 'caption' not in found:
@@ -214,9 +261,20 @@ def _done(store: lines.Lines, client: clients.EdgeClient) -> set[str]:
         f"{store.path}:{number}: expected the fields 'file' and 'caption';"
         ' is this a file of captions? choose another one'
       )
-    if found.get('codec') not in names:
+    there = found.get('settings')
+    there = there if isinstance(there, dict) else {}
+    apart = [
+      f'{name} {there.get(name)!r}, now it is {value!r}'
+      for name, value in settings.items()
+      if there.get(name) != value
+    ]
+    # A limit may choose another codec when the link or the server is another.
+    if settings['limit'] is None and found.get('codec') not in names:
+      by = f'codec {found.get("codec")}, now it is {" or ".join(names)}'
+      apart.insert(0, by)
+    if apart:
       raise ValueError(
-        f'{store.path}:{number}: was made by {found.get("codec")}, now it is'
-        f' {" or ".join(names)}; choose another file, or the same codec'
+        f'{store.path}:{number}: was made with {"; with ".join(apart)}; choose'
+        ' another file, or the same settings'
       )
   return {found['file'] for found in store.found}

@@ -37,7 +37,9 @@ class Lines:
   def append(self, value: dict[str, Any]) -> None:
     """Writes a line out to the operating system, in one piece."""
     line = json.dumps(value, ensure_ascii=False) + '\n'
-    self._file.write(line.encode())
+    # A file's name need not be UTF-8; what is not becomes '\\udc80', which is
+    # JSON's own form and is read back as it was.
+    self._file.write(line.encode('utf-8', 'backslashreplace'))
     self._file.flush()
 
   def close(self) -> None:

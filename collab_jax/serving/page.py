@@ -18,6 +18,7 @@ from collab_jax.serving import client as clients
 from collab_jax.serving import menu, sending, showing, views
 
 _SCENES = 12
+_PROMPT = 200  # Letters.
 SAME = ('127.0.0.1', 'localhost', '[::1]')
 
 
@@ -39,6 +40,7 @@ class Page:
     *,
     methods: tuple[menu.Method, ...] = menu.METHODS,
     max_upload: int = 16 << 20,
+    seconds: float = 60.0,
     names: tuple[str, ...] = SAME,
   ):
     """Binds a client.
@@ -50,6 +52,7 @@ class Page:
       vectors: Number of vectors of a picture, the most that can be sent.
       methods: The menu.
       max_upload: Bytes of a picture's file, at most.
+      seconds: How long a picture may take, from its file to its caption.
       names: By which hosts the page may be asked for.
     """
     self.client = client
@@ -57,14 +60,16 @@ class Page:
     self.size = size
     self._vectors = vectors
     self._max_upload = max_upload
-    self._names = names
+    self._seconds = seconds
+    self._names = tuple(dict.fromkeys(names))
     self._scenes = data.scenes('test', _SCENES)
     self._html = checkpoints.folder('page').joinpath('index.html').read_bytes()
     self._policy = _policy(self._html.decode())
     self._shower = showing.Shower(client, make, size)
-    # JAX's work in one thread, so that no stage's time has another's in it.
+    # JAX's work in one thread, so that no stage's time has another's in it; it
+    # never waits for the server, as the others do.
     self._edge = futures.ThreadPoolExecutor(1, 'page-edge')
-    self._streams = futures.ThreadPoolExecutor(8, 'page-stream')
+    self._waits = futures.ThreadPoolExecutor(32, 'page-wait')
 
   def app(self) -> web.Application:
     """The application, for aiohttp to run, with `handler_cancellation`."""
@@ -86,7 +91,7 @@ class Page:
     del app
     self._shower.close()
     self._edge.shutdown(wait=False, cancel_futures=True)
-    self._streams.shutdown(wait=False, cancel_futures=True)
+    self._waits.shutdown(wait=False, cancel_futures=True)
 
   @web.middleware
   async def _guard(self, request: web.Request, handler: Any):
@@ -170,20 +175,33 @@ class Page:
       body = await request.read()
       if not body:
         raise showing.Refused('The file is empty; choose a picture.')
-    events = self._events(text, body, request.query.get('prompt', '')[:200])
-    # Closed as soon as nobody listens any more.
-    async with contextlib.aclosing(events):
-      # What is wrong with the picture is told by the status.
-      first = await anext(events)
-      response = web.StreamResponse(
-        headers={'Content-Type': 'application/x-ndjson'}
+    prompt = request.query.get('prompt', '')
+    if len(prompt) > _PROMPT:
+      raise showing.Refused(
+        f'prompt: got {len(prompt)} letters, expected at most {_PROMPT}.'
       )
-      response.headers.update(_headers(self._policy))
-      await response.prepare(request)
-      await response.write(_line(first))
+    events = self._events(text, body, prompt)
+    response = web.StreamResponse(
+      headers={'Content-Type': 'application/x-ndjson'}
+    )
+    response.headers.update(_headers(self._policy))
+    try:
+      # Closed as soon as nobody listens any more.
+      async with asyncio.timeout(self._seconds), contextlib.aclosing(events):
+        # What is wrong with the picture is told by the status.
+        first = await anext(events)
+        await response.prepare(request)
+        await response.write(_line(first))
+        with contextlib.suppress(ConnectionResetError):
+          async for event in events:
+            await response.write(_line(event))
+          await response.write_eof()
+    except TimeoutError:
+      late = f'There was no caption within {self._seconds:g} s; try again.'
+      if not response.prepared:
+        return _error(504, late)
       with contextlib.suppress(ConnectionResetError):
-        async for event in events:
-          await response.write(_line(event))
+        await response.write(_line({'kind': 'error', 'error': late}))
         await response.write_eof()
     return response
 
@@ -215,10 +233,16 @@ class Page:
     def run(function, *args):
       return loop.run_in_executor(self._edge, function, *args)
 
+    def wait(function, *args):
+      return loop.run_in_executor(self._waits, function, *args)
+
     image, read_ms = await run(self._shower.read, body)
     yield {'kind': 'picture', 'picture': views.png_url(image)}
     try:
-      client = await run(self._shower.prepared, text, image)
+      client, ready = await run(self._shower.client, text)
+      if not ready:
+        await wait(client.handshake)
+        await run(self._shower.prepare, text, client, image)
       packed, shown = await run(self._shower.packed, client, image)
     except (ValueError, OSError) as error:
       yield {'kind': 'error', 'error': str(error)}
@@ -256,7 +280,7 @@ class Page:
         loop.call_soon_threadsafe(queue.put_nowait, event)
       loop.call_soon_threadsafe(queue.put_nowait, None)
 
-    done = loop.run_in_executor(self._streams, work)
+    done = loop.run_in_executor(self._waits, work)
     try:
       while (event := await queue.get()) is not None:
         yield event

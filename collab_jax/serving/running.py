@@ -17,7 +17,7 @@ def run(server: Server) -> None:
     server: One that has not started.
 
   Raises:
-    OSError: A port is in use.
+    OSError: A port is in use; or the server has failed while it served.
     Exception: Whatever kept it from getting ready.
   """
   asyncio.run(_run(server))
@@ -40,16 +40,23 @@ async def _run(server: Server) -> None:
   if server.metrics_address:
     print(f'metrics on http://{server.metrics_address}/metrics', flush=True)
   waiting = asyncio.create_task(asked.wait())
+  failing = asyncio.create_task(server.failed.wait())
+  ends = [waiting, failing]
   await asyncio.wait(
-    [waiting, server.warming], return_when=asyncio.FIRST_COMPLETED
+    [*ends, server.warming], return_when=asyncio.FIRST_COMPLETED
   )
   ready = server.warming.done()
   failed = server.warming.exception() if ready else None
   if ready and not failed:
     print('serving', flush=True)
-    await waiting
-  waiting.cancel()
+    await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+  for each in ends:
+    each.cancel()
   await server.stop()
+  if server.failed.is_set():
+    raise OSError(
+      'the server has failed: the log above says why; start it anew'
+    )
   if failed:
     raise failed
   print('stopped', flush=True)

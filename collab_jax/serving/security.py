@@ -4,13 +4,17 @@ from collections.abc import Sequence
 import dataclasses
 import hmac
 import ipaddress
+import logging
 import os
 from pathlib import Path
+import stat
 
 import grpc
 from grpc import aio
 
-from collab_jax.serving import metrics
+from collab_jax.serving import metrics, reading
+
+_LOG = logging.getLogger(__name__)
 
 # A token that is shorter can be guessed.
 _SHORTEST = 16
@@ -74,6 +78,7 @@ class Security:
     """
     if not self.cert:
       return None
+    warn_if_open(self.key)
     pair = Path(self.key).read_bytes(), Path(self.cert).read_bytes()
     ca = Path(self.client_ca).read_bytes() if self.client_ca else None
     return grpc.ssl_server_credentials([pair], ca, ca is not None)
@@ -82,18 +87,52 @@ class Security:
     """Reads the tokens.
 
     Raises:
-      ValueError: There is none, or one that can be guessed.
+      ValueError: There is none, one that can be guessed, or one that no header
+        can hold.
       OSError: The file cannot be read.
     """
     if not self.token_file:
       return []
-    lines = Path(self.token_file).read_text('ascii').split()
+    lines = words(self.token_file)
     if not lines or min(map(len, lines)) < _SHORTEST:
       raise ValueError(
         f'token_file: {self.token_file} must hold tokens of at least'
         f' {_SHORTEST} letters, a line each; make one by `openssl rand -hex 32`'
       )
     return [line.encode() for line in lines]
+
+
+def words(path: str | os.PathLike[str]) -> list[str]:
+  """Reads a token file.
+
+  Args:
+    path: The file.
+
+  Returns:
+    The tokens, which may be none.
+
+  Raises:
+    ValueError: One is not of ASCII letters.
+    OSError: The file cannot be read.
+  """
+  warn_if_open(path)
+  text = Path(path).read_bytes().decode('latin-1')
+  found = text.split()
+  if not all(word.isascii() and word.isprintable() for word in found):
+    raise ValueError(
+      f'token_file: {os.fspath(path)} has letters that are not ASCII, which no'
+      ' header can hold; make a token by `openssl rand -hex 32`'
+    )
+  return found
+
+
+def warn_if_open(path: str | os.PathLike[str]) -> None:
+  """Logs that everybody on this machine can read a secret."""
+  # Only POSIX says so in these bits.
+  if os.name == 'posix' and Path(path).stat().st_mode & stat.S_IROTH:
+    _LOG.warning(
+      'everybody on this machine can read %s: chmod o-r it', os.fspath(path)
+    )
 
 
 def is_loopback(host: str) -> bool:
@@ -152,15 +191,4 @@ class Tokens(aio.ServerInterceptor):
         " server's",
       )
 
-    kinds = {
-      (False, False): grpc.unary_unary_rpc_method_handler,
-      (False, True): grpc.unary_stream_rpc_method_handler,
-      (True, False): grpc.stream_unary_rpc_method_handler,
-      (True, True): grpc.stream_stream_rpc_method_handler,
-    }
-    make = kinds[handler.request_streaming, handler.response_streaming]
-    return make(
-      refuse,
-      request_deserializer=handler.request_deserializer,
-      response_serializer=handler.response_serializer,
-    )
+    return reading.remade(handler, refuse, handler.request_deserializer)

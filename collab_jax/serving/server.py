@@ -20,6 +20,7 @@ from collab_jax.serving import (
   engine,
   metrics,
   offers,
+  reading,
   repeats,
   security,
   service,
@@ -53,6 +54,8 @@ class Server:
     address: Where it listens, once it has started.
     metrics_address: Where the metrics are, or ''.
     warming: The task after which requests are taken.
+    failed: Set if the thread that computes has ended by itself: no request can
+      be answered any more.
   """
 
   def __init__(self, model: paligemma.Model, settings: Settings | None = None):
@@ -119,7 +122,7 @@ class Server:
     queue = batching.Queue(own.queue)
     self._engine = engine.Engine(self._model, own.sizes, self._prompt)
     self._worker = worker.Worker(
-      self._engine, queue, loop, self.metrics, own.group_ms / 1000
+      self._engine, queue, loop, self.metrics, own.group_ms / 1000, self._fail
     )
     self._known = admission.Admission(
       self._offer, own.max_sessions, self._worker.call, self._warm
@@ -138,6 +141,7 @@ class Server:
       repeats.Repeats(*_REMEMBERED),
       self.metrics,
     )
+    self.failed = asyncio.Event()
     self.metrics.watch(lambda: len(queue), lambda: len(self._known))
     self._health = health.aio.HealthServicer()  # pyright: ignore
     await self._say(False)
@@ -222,7 +226,10 @@ class Server:
     most = self.max_message_bytes + _MORE
     guards = [security.Tokens(self._tokens, self.metrics)]
     self._grpc = aio.server(
-      interceptors=guards if self._tokens else [],
+      interceptors=[
+        *(guards if self._tokens else []),
+        reading.Reading(_SERVICE),
+      ],
       maximum_concurrent_rpcs=own.queue + own.sizes.rows + _CALLS,
       options=[
         ('grpc.max_receive_message_length', most),
@@ -287,6 +294,12 @@ class Server:
     for length in sorted(lengths - {0}):
       for job in self._engine.warm_up_length(length):
         await self._worker.call(job)
+
+  def _fail(self) -> None:
+    """Takes no more requests, since nothing can be computed."""
+    self._service.closed = 'the server has failed; its log says why'
+    self.failed.set()
+    self._saying = asyncio.ensure_future(self._say(False))
 
   async def _say(self, yes: bool) -> None:
     self.metrics.serving(yes)

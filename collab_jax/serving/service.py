@@ -20,6 +20,7 @@ from collab_jax.serving import (
   collab_pb2_grpc,
   metrics,
   offers,
+  reading,
   repeats,
   sessions,
   worker,
@@ -124,7 +125,9 @@ class Service(collab_pb2_grpc.CaptionerServicer):
 
   async def Handshake(self, request, context) -> collab_pb2.HandshakeReply:
     """Agrees on a codec."""
-    async with self._answering('Handshake', context):
+    async with self._answering('Handshake', request, context):
+      self._tokens(request.max_tokens)
+      self._prompt(request.prompt)
       found = await self._known.agree(request.session)
       return collab_pb2.HandshakeReply(
         session=found.id,
@@ -137,7 +140,7 @@ class Service(collab_pb2_grpc.CaptionerServicer):
 
   async def Caption(self, request, context) -> collab_pb2.CaptionReply:
     """Captions a picture."""
-    async with self._answering('Caption', context):
+    async with self._answering('Caption', request, context):
       with self._ticket(request) as (ticket, repeated):
         # The ticket is others' too: it must not be cancelled with this one.
         await asyncio.shield(ticket.done)
@@ -146,7 +149,7 @@ class Service(collab_pb2_grpc.CaptionerServicer):
 
   async def CaptionStream(self, request, context) -> None:
     """Captions a picture, and sends the text while it is written."""
-    async with self._answering('CaptionStream', context):
+    async with self._answering('CaptionStream', request, context):
       with self._ticket(request) as (ticket, repeated):
         sent = ''
         while not ticket.done.done():
@@ -165,13 +168,17 @@ class Service(collab_pb2_grpc.CaptionerServicer):
         await context.write(collab_pb2.CaptionChunk(reply=reply))
 
   @contextlib.asynccontextmanager
-  async def _answering(self, method: str, context) -> AsyncIterator[None]:
+  async def _answering(
+    self, method: str, request, context
+  ) -> AsyncIterator[None]:
     """Turns what is raised within into a status, and counts it."""
     code, text = _CODES.OK, ''
     self.open += 1
     try:
       if self.closed:
         raise RefusalError(_CODES.UNAVAILABLE, self.closed)
+      if request is None:
+        raise RefusalError(_CODES.INVALID_ARGUMENT, reading.REFUSAL)
       async with asyncio.timeout(context.time_remaining()):
         yield
     except asyncio.CancelledError:
@@ -241,18 +248,13 @@ class Service(collab_pb2_grpc.CaptionerServicer):
         f'message: got {len(message)} bytes, expected at most'
         f' {terms.max_message_bytes}',
       )
-    if request.max_tokens > terms.max_tokens:
-      raise RefusalError(
-        _CODES.INVALID_ARGUMENT,
-        f'max_tokens: got {request.max_tokens}, expected at most'
-        f' {terms.max_tokens}',
-      )
-    prompt = self._prompt(request.prompt or terms.prompt)
+    wanted = self._tokens(request.max_tokens)
+    prompt = self._prompt(request.prompt)
     self._queue.reserve()
     ticket = Ticket(
       session,
       prompt,
-      request.max_tokens or terms.max_tokens,
+      wanted,
       time.perf_counter(),
     )
     self._repeats.add(request, ticket)
@@ -263,8 +265,19 @@ class Service(collab_pb2_grpc.CaptionerServicer):
     self._follow(future, ticket)
     return ticket, False
 
+  def _tokens(self, wanted: int) -> int:
+    """The longest caption of a request."""
+    most = self._terms.max_tokens
+    if wanted > most:
+      raise RefusalError(
+        _CODES.INVALID_ARGUMENT,
+        f'max_tokens: got {wanted}, expected at most {most}',
+      )
+    return wanted or most
+
   def _prompt(self, text: str) -> list[int]:
-    most = self._terms.max_prompt
+    """The ids of a request's prompt."""
+    text, most = text or self._terms.prompt, self._terms.max_prompt
     ids = self._tokenizer.prompt(text[: _LONGEST_PROMPT + 1])
     if len(text) > _LONGEST_PROMPT or len(ids) > most:
       raise RefusalError(

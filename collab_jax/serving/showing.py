@@ -25,7 +25,7 @@ class Refused(ValueError):
 class Shower:
   """Encodes pictures by whatever codec is asked for, and tells what came of it.
 
-  Its methods are called by one thread, but for `told`.
+  Its methods are called by one thread, and none of them waits for the server.
   """
 
   def __init__(
@@ -68,27 +68,37 @@ class Shower:
     image = pictures.resize(file, self._size)
     return image, 1000 * (time.perf_counter() - start)
 
-  def prepared(self, text: str, image: Image) -> clients.EdgeClient:
-    """A client for a codec; the first time, all is compiled and agreed on.
+  def client(self, text: str) -> tuple[clients.EdgeClient, bool]:
+    """A client for a codec, and whether it is prepared.
 
     Args:
       text: The codec.
-      image: Any picture.
 
     Raises:
       ValueError: There is no such codec.
-      RemoteError: The server does not agree.
     """
     client = self._clients.get(text)
     if client is None:
-      client = self._client.using(self._make(text))
-      client.handshake()
-      self.packed(client, image)
-      self._clients[text] = client
-      if len(self._clients) > _MOST:
-        self._clients.popitem(last=False)[1].close()
+      return self._client.using(self._make(text)), False
     self._clients.move_to_end(text)
-    return client
+    return client, True
+
+  def prepare(
+    self, text: str, client: clients.EdgeClient, image: Image
+  ) -> None:
+    """Compiles what a codec needs, and keeps its client.
+
+    Args:
+      text: The codec.
+      client: Its client, which has agreed on it with the server.
+      image: Any picture.
+    """
+    self.packed(client, image)
+    # Of two that came at a time, the first stays.
+    self._clients.setdefault(text, client)
+    self._clients.move_to_end(text)
+    if len(self._clients) > _MOST:
+      self._clients.popitem(last=False)[1].close()
 
   def packed(
     self, client: clients.EdgeClient, image: Image

@@ -24,6 +24,7 @@ _LOG = logging.getLogger(__name__)
 _FAILED = 'the server failed to make this caption; its log says why'
 
 _STOPPED = 'the server is being stopped'
+_DEAD = 'the server has failed; its log says why'
 
 
 class FailedError(Exception):
@@ -45,6 +46,7 @@ class Worker:
     loop: asyncio.AbstractEventLoop,
     counts: metrics.Metrics,
     wait: float,
+    died: Callable[[], None],
   ):
     """Binds what it works with; `start` starts the thread.
 
@@ -54,12 +56,14 @@ class Worker:
       loop: Where the requests are waited for.
       counts: What is counted.
       wait: Seconds to wait for further requests when there is nothing to do.
+      died: Called in the loop if the thread ends without `stop`.
     """
     self.engine = made
     self.queue = queue
     self._loop = loop
     self._metrics = counts
     self._wait = wait
+    self._died = died
     self._rows: dict[int, Ticket] = {}
     self._thread = threading.Thread(
       target=self._run, name='collab_jax-worker', daemon=True
@@ -113,6 +117,18 @@ class Worker:
     return done.result()
 
   def _run(self) -> None:
+    try:
+      self._serve()
+    except BaseException:
+      # Not of a request, but of the thread itself: nobody may wait for it.
+      _LOG.critical(
+        'the worker has ended; start the server anew', exc_info=True
+      )
+      gone = batching.GoneError(_DEAD)
+      self._fail([*self.queue.close(), *self._rows.values()], gone)
+      self._tell(self._died)
+
+  def _serve(self) -> None:
     compilations.listen(self._metrics.compiled)
     while not self.queue.closed:
       if not self._rows and not self.queue.wait(
@@ -148,7 +164,7 @@ class Worker:
     )
     try:
       self._begin_all(tickets)
-    except Exception:
+    except BaseException:
       # Those that were told already are not told again.
       self._fail(tickets, FailedError(_FAILED))
       raise
@@ -214,10 +230,12 @@ class Worker:
     for one in news:
       ticket = self._rows[one.row]
       if one.ended:
-        del self._rows[one.row]
         ticket.milliseconds['decode'] = 1000 * (now - ticket.began)
       told.append((ticket, one.tokens, one.bits, one.ended, None))
     self._tell(_tell_all, told)
+    for one in news:
+      if one.ended:
+        del self._rows[one.row]
 
   def _lose(self) -> None:
     """Ends all captions in the making."""

@@ -4,6 +4,7 @@ import ast
 from concurrent import futures
 import json
 from pathlib import Path
+import types
 
 import jax
 import numpy as np
@@ -13,6 +14,7 @@ import pytest
 from collab_jax import data, wire
 from collab_jax import message as messages
 from collab_jax.artefacts import run
+from tests.serving import authority
 from tests.wire import drawing
 
 grpc = pytest.importorskip('grpc')
@@ -141,6 +143,7 @@ def test_a_server_gets_what_the_proto_says(monkeypatch):
   [
     (('a/x.png', 'b/x.png', '--out=o'), 'two pictures have one name'),
     (('x.png', '--server=example.org:1'), 'give its authority with --ca'),
+    (('x.png', '--cert=c', '--ca=a'), 'give both, and --ca'),
     (('x.png', '--server=localhost.org:1'), 'give its authority with --ca'),
   ],
 )
@@ -149,3 +152,68 @@ def test_what_the_runner_refuses(monkeypatch, capsys, flags, said):
   with pytest.raises(SystemExit):
     run.main()
   assert said in capsys.readouterr().err
+
+
+def _main(monkeypatch, *flags):
+  """Runs the runner as if an edge for 32 pixels were beside it."""
+  edge = types.SimpleNamespace(manifest={'preprocessing': {'size': 32}})
+  monkeypatch.setattr(run, 'Edge', lambda folder: edge)
+  monkeypatch.setattr('sys.argv', ['run.py', *map(str, flags)])
+  run.main()
+
+
+def test_a_bad_picture_is_one_line(monkeypatch, tmp_path):
+  whole = next(_pictures(tmp_path)).read_bytes()
+  for name, content in (('text.png', b'no picture'), ('cut.png', whole[:99])):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(SystemExit, match=f'^error: .*{name}: '):
+      _main(monkeypatch, tmp_path / name)
+  with pytest.raises(SystemExit, match=r'^error: .*nowhere\.png'):
+    _main(monkeypatch, tmp_path / 'nowhere.png')
+
+
+def test_a_refusal_is_one_line():
+  from collab_jax.serving import collab_pb2_grpc
+
+  class Server(collab_pb2_grpc.CaptionerServicer):
+    def Handshake(self, request, context):
+      context.abort(grpc.StatusCode.FAILED_PRECONDITION, 'it differs')
+
+  edge = _edge(wire.Session({'x': messages.Symbols(4, (6,))}, coding='fixed'))
+  server = grpc.server(futures.ThreadPoolExecutor(1))
+  collab_pb2_grpc.add_CaptionerServicer_to_server(Server(), server)
+  port = server.add_insecure_port('localhost:0')
+  server.start()
+  try:
+    with pytest.raises(OSError, match=r'it differs \(FAILED_PRECONDITION\)'):
+      next(run.captions(f'localhost:{port}', edge, [b'']))
+  finally:
+    server.stop(None)
+
+
+def test_mtls_of_the_runner(tmp_path):
+  from collab_jax.serving import collab_pb2, collab_pb2_grpc
+
+  class Server(collab_pb2_grpc.CaptionerServicer):
+    def Handshake(self, request, context):
+      return collab_pb2.HandshakeReply()
+
+    def Caption(self, request, context):
+      return collab_pb2.CaptionReply(caption='a red ball')
+
+  ca = authority.Authority(tmp_path, 'ca')
+  cert, key = ca.issue('server')
+  root, both = ca.path.read_bytes(), (key.read_bytes(), cert.read_bytes())
+  edge = _edge(wire.Session({'x': messages.Symbols(4, (6,))}, coding='fixed'))
+  server = grpc.server(futures.ThreadPoolExecutor(1))
+  collab_pb2_grpc.add_CaptionerServicer_to_server(Server(), server)
+  safe = grpc.ssl_server_credentials([both], root, True)
+  port = server.add_secure_port('localhost:0', safe)
+  server.start()
+  pair = dict(zip(('cert', 'key'), ca.issue('edge'), strict=True))
+  try:
+    where = f'localhost:{port}'
+    said = list(run.captions(where, edge, [b''], ca.path, **pair))
+  finally:
+    server.stop(None)
+  assert said == ['a red ball']

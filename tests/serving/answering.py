@@ -27,6 +27,8 @@ class Answering(collab_pb2_grpc.CaptionerServicer):
     requests: What came.
     handshakes: How many.
     flying: How many requests were answered at a time, at most.
+    wanted: The prompt and the longest caption of each handshake.
+    agreeing: Called before each handshake is answered.
     between: Called with the context after each piece of a stream.
   """
 
@@ -34,6 +36,8 @@ class Answering(collab_pb2_grpc.CaptionerServicer):
     self.failures = []
     self.requests = []
     self.handshakes = []
+    self.wanted = []
+    self.agreeing = None
     self.metadata = []
     self.flying = 0
     self.between = None
@@ -43,6 +47,9 @@ class Answering(collab_pb2_grpc.CaptionerServicer):
 
   def Handshake(self, request, context):
     self.handshakes.append(request.session)
+    self.wanted.append((request.prompt, request.max_tokens))
+    if self.agreeing:
+      self.agreeing()
     self.metadata.append(dict(context.invocation_metadata()))
     self._fail(context, 'handshake ')
     return collab_pb2.HandshakeReply(

@@ -187,6 +187,47 @@ def test_a_client_for_so_many_bytes():
     link.close()
 
 
+class _Choosy(answering.Answering):
+  """Admits a few codecs only."""
+
+  def __init__(self, *admitted):
+    super().__init__()
+    self._admitted = admitted
+
+  def Handshake(self, request, context):
+    if not any(f'quality={q})' in request.session for q in self._admitted):
+      context.abort(CODES.FAILED_PRECONDITION, 'the server takes others')
+    return super().Handshake(request, context)
+
+
+def test_what_the_server_refuses_is_no_fallback_either():
+  noise = np.random.default_rng(0).integers(0, 256, (1, 64, 64, 3), np.uint8)
+  with (
+    answering.serving(_Choosy(90, 1)) as target,
+    adaptive.for_bytes(
+      connection.Connection(target), CURVE, _make, 1900
+    ) as client,
+  ):
+    assert [c.quality for c in map(_settings, client.codecs)] == [90, 1]
+    # Its message is too long for the first codec.
+    assert client.caption(noise)[0].codec == 'jpeg(quality=1)'
+    client.connection.close()
+
+
+def test_who_admits_nothing_is_told_what_there_was():
+  with answering.serving(_Choosy()) as target:
+    link = connection.Connection(target)
+    with pytest.raises(connection.RemoteError) as raised:
+      adaptive.for_bytes(link, CURVE, _make, 900)
+    link.close()
+  assert 'admits none of jpeg(quality=10); jpeg(quality=1)' in str(raised.value)
+  assert 'the server takes others' in str(raised.value)
+
+
+def _settings(codec):
+  return codec.settings
+
+
 def test_a_plan_for_a_goal():
   with (
     answering.serving(answering.Answering()) as target,

@@ -219,10 +219,6 @@ def test_a_picture_goes_by_the_first_codec_that_fits(target, servicer):
 
 
 def test_a_message_that_the_server_does_not_take_is_not_sent(client, servicer):
-  servicer.Handshake(
-    type('R', (), {'session': ''}),
-    type('C', (), {'invocation_metadata': staticmethod(tuple)}),
-  )
   agreed = client.handshake()
   client._asker._agreed[0] = agreed._replace(max_message_bytes=10)
   with pytest.raises(ValueError, match='the server takes 10'):

@@ -156,8 +156,11 @@ def test_a_beginning_that_the_server_forgot_is_sent_again(
 def test_the_page_s_work(client, edge, images):
   shower = showing.Shower(client, lambda text: _codec(edge, text), 64)
   image, _ = shower.read(images[0])
-  own = shower.prepared(KMEANS, image)
-  assert shower.prepared(KMEANS, image) is own
+  own, ready = shower.client(KMEANS)
+  assert not ready
+  own.handshake()
+  shower.prepare(KMEANS, own, image)
+  assert shower.client(KMEANS) == (own, True)
   packed, shown = shower.packed(own, image)
   assert shown['bytes'] == len(packed.message)
   groups, colours = shown['map']['group'], shown['map']['colour']

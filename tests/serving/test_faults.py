@@ -10,7 +10,7 @@ import jax
 import pytest
 
 from collab_jax import codecs, serving
-from collab_jax.serving import engine, pool, served
+from collab_jax.serving import engine, pool, running, served
 from tests.serving import calling
 
 CODES = grpc.StatusCode
@@ -139,6 +139,50 @@ def test_the_worker_outlives_its_own_errors(
     monkeypatch.setattr(served.Features, 'layers', fail)
   assert call.exception().code() is CODES.INTERNAL
   assert caller.caption(codec, packets[0]).tokens
+
+
+@pytest.mark.parametrize('what', ['waits', 'works'])
+def test_the_end_of_the_worker_is_the_end_of_serving(
+  model, made, monkeypatch, what
+):
+  codec, packets = made['kmeans']
+
+  def broken(*_):
+    raise RuntimeError('lost') if what == 'waits' else SystemExit
+
+  chosen = calling.settings(quantizers='kmeans(k=4)')
+  with serving.Server(model, chosen) as server:
+    caller = calling.Caller(server.address)
+    caller.handshake(codec)
+    worker = server._worker
+    with calling.held(server):
+      asked = caller.future(codec, packets[0])
+      calling.until(lambda: server.metrics.value('queue') == 1)
+      if what == 'waits':
+        monkeypatch.setattr(worker.queue, 'take', lambda choose: [])
+        monkeypatch.setattr(worker.queue, 'wait', broken)
+      else:
+        monkeypatch.setattr(worker, '_turn', broken)
+    # Who waits is told, and nobody is let in any more.
+    assert asked.exception(timeout=10).code() is CODES.UNAVAILABLE
+    assert 'its log says why' in asked.details()
+    with calling.refused(CODES.UNAVAILABLE):
+      caller.caption(codec, packets[0])
+    health = health_pb2_grpc.HealthStub(caller.channel)
+    found = health.Check(health_pb2.HealthCheckRequest()).status
+    assert found == health_pb2.HealthCheckResponse.NOT_SERVING
+    assert server.failed.is_set()
+    caller.channel.close()
+
+
+def test_a_program_whose_worker_has_ended_ends(model, monkeypatch, capsys):
+  async def warm_up(self):
+    self._fail()
+
+  monkeypatch.setattr(serving.Server, '_warm_up', warm_up)
+  with pytest.raises(OSError, match='the server has failed'):
+    running.run(serving.Server(model, calling.settings()))
+  assert 'listening on' in capsys.readouterr().out
 
 
 def test_any_quantizer_is_the_package_s_own(caller, model):

@@ -1,6 +1,7 @@
 """Folders of pictures to a file of captions that goes on where it was."""
 
 import json
+import os
 
 import grpc
 import numpy as np
@@ -50,7 +51,7 @@ def client(servicer):
     yield client
 
 
-def _run(client, photos, out, said=None):
+def _run(client, photos, out, said=None, **settings):
   return folder.caption(
     client,
     folder.pictures(photos),
@@ -59,6 +60,7 @@ def _run(client, photos, out, said=None):
     64,
     progress=False,
     report=(said if said is not None else []).append,
+    **settings,
   )
 
 
@@ -135,6 +137,72 @@ def test_captions_by_another_codec_are_not_mixed(client, photos, tmp_path):
   with pytest.raises(ValueError, match='now it is jpeg') as raised:
     _run(other, photos, out)
   assert 'captions.jsonl:1' in str(raised.value)
+
+
+@pytest.mark.parametrize(
+  ('client_has', 'asked', 'said'),
+  [
+    ({}, {'prompt': 'other'}, "prompt '', now it is 'other'"),
+    ({}, {'max_tokens': 3}, 'max_tokens 8, now it is 3'),
+    ({'seed': 7}, {}, 'seed 0, now it is 7'),
+    ({}, {'limit': 'goal_ms=9'}, "limit None, now it is 'goal_ms=9'"),
+  ],
+)
+def test_captions_made_otherwise_are_not_mixed(
+  client, photos, tmp_path, client_has, asked, said
+):
+  out = tmp_path / 'captions.jsonl'
+  _run(client, photos, out)
+  whole = out.read_bytes()
+  other = client.using(_codec(), **client_has)
+  with pytest.raises(ValueError, match=said) as raised:
+    _run(other, photos, out, **asked)
+  assert str(raised.value).count('now it is') == 1
+  assert out.read_bytes() == whole
+  settings = _lines(out)[0]['settings']
+  assert settings['model'] == 'm'
+  assert settings['threshold'] is None
+
+
+def test_a_limit_may_choose_another_codec_when_it_goes_on(
+  client, photos, tmp_path
+):
+  out = tmp_path / 'captions.jsonl'
+  _run(client, photos, out, limit='goal_ms=200')
+  (photos / 'later.png').write_bytes((photos / 'a.png').read_bytes())
+  other = client.using(_codec(quality=70))
+  tally = _run(other, photos, out, limit='goal_ms=200')
+  assert (tally.captioned, tally.before) == (1, 3)
+  assert _lines(out)[-1]['codec'] == 'jpeg(quality=70)'
+  with pytest.raises(ValueError, match=r'now it is .goal_ms=90'):
+    _run(other, photos, out, limit='goal_ms=90')
+
+
+def test_a_prompt_that_is_too_long_ends_the_run_at_once(
+  client, servicer, photos, tmp_path
+):
+  servicer.failures = [(CODES.INVALID_ARGUMENT, 'handshake prompt: too long')]
+  with pytest.raises(connection.RemoteError, match='prompt: too long'):
+    _run(client, photos, tmp_path / 'x.jsonl', prompt='a b c', max_tokens=7)
+  assert servicer.wanted == [('a b c', 7)]
+  assert servicer.requests == []
+
+
+@pytest.mark.skipif(os.name != 'posix', reason='names are text elsewhere')
+def test_a_name_need_not_be_utf8(client, servicer, photos, tmp_path):
+  odd = os.fsdecode(b'caf\xe9.png')
+  try:
+    (photos / odd).write_bytes((photos / 'a.png').read_bytes())
+    (photos / os.fsdecode(b'bad\xff.png')).write_bytes(b'no picture')
+  except OSError:
+    pytest.skip('this file system takes UTF-8 only')
+  said, out = [], tmp_path / 'captions.jsonl'
+  tally = _run(client, photos, out, said)
+  assert (tally.captioned, len(tally.bad)) == (4, 2)
+  assert odd in [line['file'] for line in _lines(out)]
+  servicer.requests.clear()
+  assert _run(client, photos, out).before == 4
+  assert servicer.requests == []
 
 
 @pytest.mark.parametrize('text', ['{"a": 1}\n', 'a,b\n', '[1]\n'])

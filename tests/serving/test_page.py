@@ -5,6 +5,7 @@ import contextlib
 import io
 import json
 import os
+import threading
 import time
 
 import aiohttp
@@ -51,16 +52,17 @@ def client(servicer):
     yield client
 
 
-def _page(client):
-  return page.Page(client, _make, 64, 64, methods=METHODS, max_upload=LIMIT)
+def _page(client, **settings):
+  settings = {'methods': METHODS, 'max_upload': LIMIT, **settings}
+  return page.Page(client, _make, 64, 64, **settings)
 
 
-def _run(client, work):
+def _run(client, work, **settings):
   """Runs a coroutine function with a session and the page's address."""
 
   async def run():
     async with (
-      browser.served(_page(client)) as url,
+      browser.served(_page(client, **settings)) as url,
       aiohttp.ClientSession(url) as session,
     ):
       return await work(session)
@@ -128,6 +130,7 @@ def test_a_picture_file_shows_what_is_left_of_it(client):
     ('method=7&number=4', _png(), 400, "method: got '7'"),
     ('method=0&number=5', _png(), 400, "number: got '5', expected one of 2"),
     ('method=0', _png(), 400, 'number: got'),
+    ('method=0&number=4&prompt=' + 'a' * 201, _png(), 400, 'prompt: got 201'),
     ('method=0&number=4&scene=99', b'', 400, "no test scene '99'"),
     ('method=0&number=4&scene=-1', b'', 400, "no test scene '-1'"),
   ],
@@ -164,6 +167,7 @@ def test_the_page_is_its_own_only(client):
     }.items():
       async with session.get('/api/about', headers=headers) as reply:
         found[name] = reply.status
+        found[name + ' text'] = await reply.text()
     async with session.get('/') as reply:
       found['policy'] = reply.headers['Content-Security-Policy']
       found['type'] = reply.headers['X-Content-Type-Options']
@@ -176,7 +180,10 @@ def test_the_page_is_its_own_only(client):
       found['about'] = await reply.json()
     return found
 
-  found = _run(client, work)
+  names = *page.SAME, '127.0.0.1', 'edge.example'
+  found = _run(client, work, names=names)
+  assert found['host text'].count('127.0.0.1') == 1
+  assert 'edge.example' in found['host text']
   assert (found['own'], found['origin'], found['host']) == (200, 403, 403)
   assert found['nowhere'] == (404, {'error': 'Not Found'})
   assert "default-src 'none'" in found['policy']
@@ -190,6 +197,53 @@ def test_the_page_is_its_own_only(client):
   assert about['methods'][0]['numbers'] == [2, 4]  # There are 64 vectors.
   assert about['methods'][2]['unit'] == 'quality'
   assert (about['size'], about['max_upload']) == (64, LIMIT)
+
+
+def test_who_waits_for_the_server_holds_nobody_up(client, servicer):
+  servicer.failures = []
+  release = threading.Event()
+
+  async def work(session):
+    async def caption(quality):
+      query = f'/api/caption?method=2&scene=1&number={quality}'
+      async with session.post(query) as reply:
+        return [json.loads(line) async for line in reply.content]
+
+    await caption(10)
+    count = len(servicer.handshakes)
+    servicer.agreeing = lambda: release.wait(20)
+    slow = asyncio.create_task(caption(90))
+    while len(servicer.handshakes) == count:
+      await asyncio.sleep(0.01)
+    quick = await asyncio.wait_for(caption(10), 10)
+    assert not slow.done()
+    release.set()
+    return quick, await slow
+
+  try:
+    quick, slow = _run(client, work)
+  finally:
+    release.set()
+    servicer.agreeing = None
+  assert quick[-1]['caption'] == slow[-1]['caption'] == 'a red ball'
+
+
+def test_a_picture_has_a_deadline(client, servicer):
+  release = threading.Event()
+  servicer.agreeing = lambda: release.wait(20)
+
+  async def work(session):
+    query = '/api/caption?method=2&scene=1&number=90'
+    async with session.post(query) as reply:
+      return [json.loads(line) async for line in reply.content]
+
+  try:
+    found = _run(client, work, seconds=0.3)
+  finally:
+    release.set()
+    servicer.agreeing = None
+  assert [event['kind'] for event in found] == ['picture', 'error']
+  assert 'no caption within 0.3 s' in found[1]['error']
 
 
 def test_a_menu_needs_a_place_for_its_number():

@@ -1,12 +1,14 @@
 """Who may talk to the server."""
 
+import os
+
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 import pytest
 
 from collab_jax import serving
-from collab_jax.serving import engine, security
+from collab_jax.serving import connection, engine, security
 from tests.serving import authority as authorities
 from tests.serving import calling
 
@@ -147,6 +149,11 @@ def test_halves_are_refused(tmp_path, model):
     chosen = security.Security(token_file=str(tmp_path / 'tokens'))
     with pytest.raises(ValueError, match='of at least 16 letters'):
       serving.Server(model, calling.settings(security=chosen))
+  (tmp_path / 'tokens').write_bytes(b'not-ascii-but-l\xf6ng\n')
+  with pytest.raises(ValueError, match='tokens has letters that are not ASCII'):
+    serving.Server(model, calling.settings(security=chosen))
+  with pytest.raises(ValueError, match='tokens has letters that are not ASCII'):
+    connection.read_token(tmp_path / 'tokens')
   (tmp_path / 'bad').write_text('no certificate')
   bad = security.Security(cert=str(tmp_path / 'bad'), key=str(tmp_path / 'bad'))
   with (
@@ -154,3 +161,16 @@ def test_halves_are_refused(tmp_path, model):
     serving.Server(model, calling.settings(security=bad)),
   ):
     pass
+
+
+@pytest.mark.skipif(os.name != 'posix', reason='no such bits elsewhere')
+def test_secrets_that_everybody_can_read_are_told(tmp_path, caplog):
+  path = tmp_path / 'token'
+  path.write_text(TOKEN)
+  for mode, count in ((0o600, 0), (0o640, 0), (0o644, 1)):
+    path.chmod(mode)
+    caplog.clear()
+    assert connection.read_token(path) == TOKEN
+    assert len(caplog.records) == count
+    assert security.Security(token_file=str(path)).tokens() == [TOKEN.encode()]
+    assert len(caplog.records) == 2 * count

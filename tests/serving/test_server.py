@@ -116,6 +116,17 @@ def test_captions_may_be_shorter_but_not_longer(caller, made):
   assert text == ['max_tokens: got 13, expected at most 12']
 
 
+def test_a_handshake_says_what_cannot_be_asked_for(caller, made):
+  text = sessions.to_json(made['kmeans'][0])
+  for wanted, said in (
+    ({'prompt': 'a ' * 40}, 'prompt: got 80 letters'),
+    ({'max_tokens': SIZES.max_tokens + 1}, 'max_tokens: got 13'),
+  ):
+    with calling.refused(CODES.INVALID_ARGUMENT) as got:
+      caller.stub.Handshake(collab_pb2.HandshakeRequest(session=text, **wanted))
+    assert said in got[0]
+
+
 def test_first_layers_alone_are_captioned(caller, captioner, made):
   codec, packets = made['residual']
   first = codec.session.split(packets[0])[0]

@@ -77,7 +77,7 @@ def test_mtls(authority):
 def test_a_token_file_holds_one_token(tmp_path, text):
   path = tmp_path / 'token'
   path.write_text(text)
-  with pytest.raises(ValueError, match='expected one of ASCII letters'):
+  with pytest.raises(ValueError, match=f'{path}.* ASCII|expected one: the'):
     connection.read_token(path)
   path.write_text('abc\n')
   assert connection.read_token(path) == 'abc'

@@ -1,0 +1,103 @@
+"""Connections that a server closes: why, and what is only away."""
+
+import contextlib
+import socket
+import ssl
+import threading
+import time
+
+import grpc
+import pytest
+
+from collab_jax.serving import asking, connection, probing
+from tests.serving import answering, authority
+from tests.serving.test_client import QUICK, _codec
+
+
+@pytest.fixture(scope='module')
+def ca(tmp_path_factory):
+  return authority.Authority(tmp_path_factory.mktemp('ca'), 'ca')
+
+
+@pytest.fixture(scope='module')
+def pair(ca):
+  return ca.issue('server')
+
+
+def _credentials(ca, pair, mutual):
+  cert, key = pair
+  root = ca.path.read_bytes() if mutual else None
+  both = key.read_bytes(), cert.read_bytes()
+  return grpc.ssl_server_credentials([both], root, mutual)
+
+
+@pytest.mark.parametrize(
+  ('server', 'edge', 'said'),
+  [
+    ('tls', 'plain', 'speaks TLS: give ca'),
+    ('mtls', 'plain', 'speaks TLS: give ca'),
+    ('plain', 'tls', 'speaks no TLS: leave ca out'),
+    ('mtls', 'tls', 'without a certificate of the edge: give cert and key'),
+    ('mtls', 'expired', 'does not accept the edge.s certificate .*late'),
+    ('tls', 'other', 'is not of the authority in ca'),
+  ],
+)
+def test_what_will_not_pass_is_told_at_once(
+  ca, pair, tmp_path, server, edge, said
+):
+  late = ca.issue('late', days=-1) if edge == 'expired' else (None, None)
+  trusted = authority.Authority(tmp_path, 'x') if edge == 'other' else ca
+  credentials = None
+  if server != 'plain':
+    credentials = _credentials(ca, pair, server == 'mtls')
+  with answering.serving(answering.Answering(), credentials) as target:
+    link = connection.Connection(
+      target,
+      ca=None if edge == 'plain' else trusted.path,
+      cert=late[0],
+      key=late[1],
+      timeout=20.0,
+    )
+    start = time.monotonic()
+    with pytest.raises(connection.RemoteError, match=said) as raised:
+      asking.Asker(link, [_codec()]).handshake()
+    assert time.monotonic() - start < 5
+    assert raised.value.code == 'UNAVAILABLE'
+    link.close()
+
+
+@contextlib.contextmanager
+def _closing(context=None):
+  """Closes connections as they come, after the handshake of a context."""
+  with socket.create_server(('127.0.0.1', 0)) as server:
+    count = []
+
+    def accept():
+      with contextlib.suppress(OSError):
+        while True:
+          taken, _ = server.accept()
+          count.append(1)
+          with contextlib.suppress(OSError), taken:
+            if context is not None:
+              context.wrap_socket(taken, server_side=True).close()
+
+    threading.Thread(target=accept, daemon=True).start()
+    yield server.getsockname()[1], count
+    server.shutdown(socket.SHUT_RDWR)
+
+
+def test_a_server_that_goes_away_is_waited_for(ca, pair):
+  context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+  context.load_cert_chain(*pair)
+  # As a proxy does whose own server is away: without and with TLS.
+  for made, tls in ((None, False), (None, True), (context, True)):
+    with _closing(made) as (port, _):
+      assert not probing.reason('127.0.0.1', port, 2.0, tls=tls)
+  with _closing() as (port, count):
+    link = connection.Connection(
+      f'127.0.0.1:{port}', timeout=0.5, backoff=QUICK
+    )
+    with pytest.raises(connection.RemoteError, match=r'within 0\.5 s'):
+      asking.Asker(link, [_codec()]).handshake()
+    link.close()
+  assert len(count) > 2
