@@ -11,14 +11,16 @@ export VENV PYTHON
 PY := $(VENV)/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help demo rate channel test install install-test install-bench install-docs format train bench docs clean
+.PHONY: help demo rate finetune channel test install install-test install-bench install-docs format baselines train bench docs clean
 
 help:
 	@echo 'make demo     the paper on the tiny model, into runs/demo'
 	@echo 'make rate     captions against bytes, beside JPEG, WebP, AVIF, into runs/rate'
+	@echo 'make finetune train through the bottleneck, into runs/finetune'
 	@echo 'make test     format, lint, types, tests, notebooks'
 	@echo 'make format   rewrite the sources in the house style'
 	@echo 'make channel  captions over lossy packets and radio, into runs/channel'
+	@echo 'make baselines  all ways to choose k vectors, into runs/baselines'
 	@echo 'make train    train the tiny model, into runs/train_tiny'
 	@echo 'make bench    k-means beside its peers'
 	@echo 'make docs     these pages as a site, into build/site'
@@ -36,6 +38,9 @@ demo: install
 rate: install
 	$(PY) experiments/rate.py --workdir=runs/rate $(ARGS)
 
+finetune: install
+	$(PY) experiments/finetune.py --workdir=runs/finetune $(ARGS)
+
 test: install-test
 	$(PY) -m ruff format --check .
 	$(PY) -m ruff check .
@@ -48,6 +53,9 @@ format: install-test
 
 channel: install
 	$(PY) experiments/channel.py --workdir=runs/channel $(ARGS)
+
+baselines: install
+	$(PY) experiments/baselines.py --workdir=runs/baselines $(ARGS)
 
 train: install
 	$(PY) experiments/train.py --config=configs/train_tiny.py \

@@ -15,6 +15,7 @@ PICTURES = {
   'edge_and_server': 1,
   'extend_a_quantizer': 3,
   'fig2_fig3': 4,
+  'finetune_through_the_bottleneck': 2,
   'quickstart': 5,
   'rate_and_channels': 3,
 }

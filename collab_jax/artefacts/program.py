@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int32, UInt8, UInt32
 
-from collab_jax import codecs
+from collab_jax import codecs, quantizers
 from collab_jax.artefacts import plain
 from collab_jax.codecs import feature, pictures
 from collab_jax.models import siglip
@@ -58,12 +58,14 @@ def batched(codec: codecs.FeatureCodec, seed: int) -> Callable[..., Message]:
   def run(
     weights: Params, images: UInt8[Array, 'B H W 3'], ids: UInt32[Array, ' B']
   ) -> Message:
-    x = _features(codec, weights, images)
+    found = _features(codec, weights, images)
     # Compiled as the codec does it, in two programs: to the bit the same.
-    x = jax.lax.optimization_barrier(x)
+    x, extra = jax.lax.optimization_barrier(found)
     keys = feature.image_keys(jax.random.key(seed), ids)
-    each = jax.vmap(quantizer.quantize, in_axes=(None, 0, 0))
-    return each(codec.params, x, keys)
+    each = jax.vmap(
+      lambda x, key, extra: quantizer.quantize(codec.params, x, key, **extra)
+    )
+    return each(x, keys, extra)
 
   return run
 
@@ -75,8 +77,11 @@ def single(codec: codecs.FeatureCodec) -> Single:
     codec: What the edge computes.
 
   Raises:
-    plain.Unplain: The quantizer uses its key in a way that is not known.
+    plain.Unplain: The quantizer uses its key in a way that is not known, or
+      needs more than features.
   """
+  if quantizers.needs(codec.quantizer):
+    raise plain.Unplain('it takes the attention beside the features')
   shape = jax.ShapeDtypeStruct((codec.vectors, codec.width), jnp.float32)
   quantize, draws = plain.plain(
     lambda x, key: codec.quantizer.quantize(codec.params, x, key), shape
@@ -85,7 +90,7 @@ def single(codec: codecs.FeatureCodec) -> Single:
   def run(
     images: UInt8[Array, '1 H W 3'], words: Int32[Array, '1 2 m'] | None = None
   ) -> tuple[jax.Array, ...]:
-    x = _features(codec, weights(codec), images)[0]
+    x = _features(codec, weights(codec), images)[0][0]
     words = jnp.zeros((1, 2, 0), jnp.int32) if words is None else words
     message = quantize(x, words[0])
     return tuple(_portable(message[name])[None] for name in codec.fields)
@@ -95,8 +100,10 @@ def single(codec: codecs.FeatureCodec) -> Single:
 
 def _features(codec, tower, images):
   vision = codec.model.config.vision
-  x = siglip.encode(vision, tower, pictures.to_float(images))
-  return x if codec.split == 'encoder' else siglip.project(tower, x)
+  asked = bool(quantizers.needs(codec.quantizer))
+  found = siglip.encode(vision, tower, pictures.to_float(images), asked)
+  x, extra = (found[0], {'attention': found[1]}) if asked else (found, {})
+  return (x if codec.split == 'encoder' else siglip.project(tower, x)), extra
 
 
 def _portable(array):

@@ -1,10 +1,10 @@
 """A picture to bytes on the edge, and bytes to a prefix on the server."""
 
 from collab_jax.codecs.colours import by_axes as colours_by_axes
+from collab_jax.codecs.encoders import features_of
 from collab_jax.codecs.feature import (
   SPLITS,
   FeatureCodec,
-  features_of,
   forget_programs,
   image_keys,
 )

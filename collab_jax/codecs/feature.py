@@ -1,9 +1,7 @@
 """Features of a picture to bytes on the edge, and to a prefix on the server."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 import functools
-import hashlib
-import math
 from typing import Any, cast
 
 import jax
@@ -13,13 +11,10 @@ import numpy as np
 
 from collab_jax import message as messages
 from collab_jax import quantizers, sharding, wire
-from collab_jax.codecs import pictures
-from collab_jax.models import paligemma, siglip
+from collab_jax.codecs import encoders, pictures
+from collab_jax.models import paligemma
 
 SPLITS = ('encoder', 'head')
-
-# Numbers of each weight that are looked at to know a model again.
-_SAMPLES = 64
 
 
 # Compiled once per process: the caches are keyed by what is static, so equal
@@ -32,9 +27,12 @@ def image_keys(key: jax.Array, image_ids: UInt32[Array, ' B']) -> jax.Array:
 
 
 @functools.partial(jax.jit, static_argnames=('quantizer', 'mesh'))
-def _quantize(quantizer, params, features, keys, mesh):
-  run = jax.vmap(quantizer.quantize, in_axes=(None, 0, 0))
-  return sharding.each(run, mesh, len(keys))(params, features, keys)
+def _quantize(quantizer, params, features, keys, extra, mesh):
+  def one(params, x, key, extra):
+    return quantizer.quantize(params, x, key, **extra)
+
+  run = jax.vmap(one, in_axes=(None, 0, 0, 0))
+  return sharding.each(run, mesh, len(keys))(params, features, keys, extra)
 
 
 @functools.partial(
@@ -65,33 +63,6 @@ def forget_programs() -> None:
   """
   for program in cast(Any, (_quantize, _rebuild)):
     program.clear_cache()
-
-
-def features_of(
-  model: paligemma.Model, split: str
-) -> quantizers.books.Features:
-  """Returns what books say of the features that they are for.
-
-  Args:
-    model: The model; its image encoder must be there.
-    split: 'encoder' or 'head'.
-  """
-  digest = hashlib.sha256()
-  leaves = jax.tree_util.tree_leaves_with_path(
-    siglip.by_name(model.params['img']), is_leaf=lambda x: isinstance(x, tuple)
-  )
-  for path, leaf in leaves:
-    # Equal whether layers are stacked or apart, in bfloat16 or in float32.
-    apart = isinstance(leaf, tuple)
-    shape = (len(leaf), *leaf[0].shape) if apart else leaf.shape
-    step = max(1, math.prod(shape) // _SAMPLES)
-    values = [
-      sharding.every(layer, step, -i * layer.size % step)
-      for i, layer in enumerate(leaf if apart else (leaf,))
-    ]
-    digest.update(f'{jax.tree_util.keystr(path)}{shape}'.encode())
-    digest.update(np.concatenate(values).astype(jnp.bfloat16).tobytes())
-  return quantizers.books.Features(digest.hexdigest()[:16], split)
 
 
 class FeatureCodec:
@@ -150,7 +121,7 @@ class FeatureCodec:
     self._books = quantizers.books.check_coordinates(quantizer)
     # The server alone has no encoder to compare; the wire's session does it.
     if self._books and len(model.params.get('img', {})) > 1:
-      quantizers.books.check(quantizer, features_of(model, split))
+      quantizers.books.check(quantizer, encoders.features_of(model, split))
     key = jax.random.key(0) if key is None else key
     self.params = quantizer.init_params(key, self.vectors, self.width)
     self.fields = quantizer.fields(self.vectors, self.width)
@@ -246,7 +217,10 @@ class FeatureCodec:
     Raises:
       ValueError: They are no such pictures.
     """
-    return self.encode_features(self.features(images), key, image_ids)
+    if not quantizers.needs(self.quantizer):
+      return self.encode_features(self.features(images), key, image_ids)
+    features, extra = self._attended(images)
+    return self.pack(self.quantize(features, key, image_ids, extra))
 
   def encode_features(
     self,
@@ -257,20 +231,46 @@ class FeatureCodec:
     """Turns features into messages; see `encode`."""
     return self.pack(self.quantize(features, key, image_ids))
 
+  def extra(
+    self, images: UInt8[Array | np.ndarray, 'B H W 3']
+  ) -> dict[str, Array]:
+    """What the quantizer takes beside features: see `quantizers.needs`.
+
+    Args:
+      images: Pictures of the model's size, 0..255.
+
+    Returns:
+      An axis B in front of each; empty for most quantizers, which costs
+      nothing.
+    """
+    needed = quantizers.needs(self.quantizer)
+    return self._attended(images)[1] if needed else {}
+
+  def _attended(self, images):
+    pictures.check_images(images, self.model.config.vision.image_size)
+    images = self._spread(images)
+    made = pictures.attended(self.model, self.split, images)
+    features, attention = self._spread(made)
+    return features, {'attention': attention}
+
   def quantize(
     self,
     features: Float[Array, 'B N D'],
     key: jax.Array,
     image_ids: Sequence[int] | None = None,
+    extra: Mapping[str, Array] | None = None,
   ) -> dict[str, np.ndarray]:
-    """Quantizes a batch and fetches the message's arrays from the device."""
+    """Quantizes a batch and fetches the message's arrays from the device.
+
+    As `encode_features`; without `extra` the features have to do.
+    """
     ids = range(len(features)) if image_ids is None else image_ids
     # Folding an id in uses its low 32 bits.
     ids = np.asarray([i & 0xFFFFFFFF for i in ids], np.uint32)
     mesh = sharding.mesh_of(self.model.params)
-    features, ids = self._spread((features, ids))
+    features, ids, extra = self._spread((features, ids, dict(extra or {})))
     keys = image_keys(key, ids)
-    made = _quantize(self._sender, self.params, features, keys, mesh)
+    made = _quantize(self._sender, self.params, features, keys, extra, mesh)
     return jax.device_get(made)
 
   def pack(self, message: dict[str, np.ndarray]) -> list[bytes]:

@@ -30,6 +30,17 @@ def features(
   return x if split == 'encoder' else model.project(x)
 
 
+@functools.partial(jax.jit, static_argnames='split')
+def attended(
+  model: paligemma.Model,
+  split: str,
+  images: UInt8[Array | np.ndarray, 'B H W 3'],
+) -> tuple[Float[Array, 'B N D'], Float[Array, 'B N']]:
+  """Like `features`, with the attention that each vector received."""
+  x, received = model.encode_image(to_float(images), attention=True)
+  return (x if split == 'encoder' else model.project(x)), received
+
+
 def check_images(images: Any, size: int) -> None:
   """Raises ValueError unless these are pictures u8[B size size 3]."""
   dtype, shape = getattr(images, 'dtype', None), getattr(images, 'shape', ())

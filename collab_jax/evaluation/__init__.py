@@ -6,8 +6,9 @@ from collab_jax.evaluation.latency import Link
 from collab_jax.evaluation.limits import check_passes
 from collab_jax.evaluation.loop import evaluate
 from collab_jax.evaluation.rate_tables import chosen, rate_findings, rate_table
-from collab_jax.evaluation.rates import savings
+from collab_jax.evaluation.rates import between, savings
 from collab_jax.evaluation.records import SettingsError, read_records
+from collab_jax.evaluation.selectors import leads, ranked, selector_table
 from collab_jax.evaluation.series import (
   crossing,
   curves,
@@ -22,6 +23,7 @@ __all__ = [
   'BLIND',
   'Link',
   'SettingsError',
+  'between',
   'check_draws',
   'check_passes',
   'chosen',
@@ -31,16 +33,19 @@ __all__ = [
   'findings',
   'full',
   'label',
+  'leads',
   'link_curves',
   'link_table',
   'pictures',
   'pivot',
+  'ranked',
   'rate_findings',
   'rate_table',
   'read_records',
   'samples',
   'savings',
   'scores',
+  'selector_table',
   'summarize',
   'table',
 ]

@@ -96,8 +96,14 @@ def cost(
     airtime: How long the sender was sending.
     budget: Powers and speeds, and the formula.
   """
+  edge, server = compute(row)
+  return budget.cost(edge, link, airtime, server)
+
+
+def compute(row: Row) -> tuple[float, float]:
+  """Returns the seconds that edge and server compute; see `summarize`."""
   spent = row['seconds']
-  return budget.cost(_sum(spent, _EDGE), link, airtime, _sum(spent, _SERVER))
+  return _sum(spent, _EDGE), _sum(spent, _SERVER)
 
 
 def _sum(seconds: Mapping[str, Any], stages: Sequence[str]) -> float:

@@ -108,7 +108,8 @@ class Crossing:
         made = link.codec.encode(batch.images, key, batch.padded_ids)
     else:
       with clock('quantize'):
-        made = link.codec.quantize(features, key, batch.padded_ids)
+        extra = link.codec.extra(batch.images)
+        made = link.codec.quantize(features, key, batch.padded_ids, extra)
     with clock('pack'):
       parcels = link.pack(made)[: len(batch.ids)]
     crossed = [

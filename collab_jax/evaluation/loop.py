@@ -250,7 +250,8 @@ class _Run:
     clock = batches.Clock(len(batch.images), encode=seconds)
     with clock('quantize'):
       key = jax.random.key(seed)
-      message = codec.quantize(features, key, batch.padded_ids)
+      extra = codec.extra(batch.images)
+      message = codec.quantize(features, key, batch.padded_ids, extra)
       packets = codec.pack(message)
     with clock('decode'):
       tokens, prefix = jax.block_until_ready(codec.rebuild(packets))

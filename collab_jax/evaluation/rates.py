@@ -145,44 +145,103 @@ def savings(
     for name, rows in groups.items()
     if series.is_picture(rows[0])
   ]
-  fronts: dict[tuple[str, int], tuple[np.ndarray, np.ndarray]] = {}
+  curves = {
+    name: _Curve([drawn[row['name']] for row in rows])
+    for pair in pairs
+    for name, rows in (pair[:2], pair[2:])
+  }
+  return [
+    {
+      'curve': name,
+      'anchor': anchor,
+      **_saved(curves[name], curves[anchor], method, resamples, level),
+    }
+    for name, _, anchor, _ in pairs
+  ]
 
-  def curve(name, rows, draw):
-    if (name, draw) not in fronts:
-      points = [drawn[row['name']] for row in rows]
-      x = np.array([point['bytes'][draw] for point in points])
-      y = np.array([point['bleu4'][draw] for point in points])
-      chosen = metrics.pareto_front(x, y)
-      fronts[name, draw] = x[chosen], y[chosen]
-    return fronts[name, draw]
 
-  def saved(name, rows, anchor, others, draw):
-    return metrics.bd_rate(
-      *curve(anchor, others, draw), *curve(name, rows, draw), method
+def between(
+  records: Sequence[Mapping[str, Any]],
+  anchors: Sequence[Mapping[str, Any]],
+  *,
+  method: str = 'pchip',
+  resamples: int = 1000,
+  level: float = 0.95,
+  seed: int = 0,
+) -> dict[str, Any]:
+  """Bjontegaard delta rate of one model's features against another's.
+
+  As `savings`, of the fronts of all features of each; a draw of images is the
+  same for both.
+
+  Args:
+    records: Of one model.
+    anchors: Of the other, on the same images.
+    method: As of `savings`.
+    resamples: As of `savings`.
+    level: As of `savings`.
+    seed: As of `savings`.
+
+  Returns:
+    'bd_rate', 'low', 'high', 'scores' and 'points', or 'why' there is none.
+
+  Raises:
+    ValueError: As `savings`, or the images are not the same.
+  """
+  summary.check_draws(resamples, level, seed)
+  pair = []
+  images = [{record['image_id'] for record in r} for r in (records, anchors)]
+  if images[0] != images[1]:
+    raise ValueError(
+      f'got records of {len(images[0])} and {len(images[1])} images, expected'
+      ' the same images of both models; finish both evaluations first'
     )
+  for own in (records, anchors):
+    drawn = _drawn(own, resamples, seed)
+    features, _ = split([point['row'] for point in drawn.values()])
+    pair.append(_Curve([drawn[row['name']] for row in features]))
+  curve, anchor = pair
+  return {**_saved(curve, anchor, method, resamples, level)}
 
-  found = []
-  for pair in pairs:
-    name, rows, anchor, others = pair
-    made = {'curve': name, 'anchor': anchor, 'bd_rate': None}
+
+class _Curve:
+  """The Pareto front of some codecs in each draw; draw 0 is all images."""
+
+  def __init__(self, points: Sequence[Mapping[str, Any]]):
+    self._points = points
+    self._fronts: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+
+  def front(self, draw: int) -> tuple[np.ndarray, np.ndarray]:
+    if draw not in self._fronts:
+      x = np.array([point['bytes'][draw] for point in self._points])
+      y = np.array([point['bleu4'][draw] for point in self._points])
+      chosen = metrics.pareto_front(x, y)
+      self._fronts[draw] = x[chosen], y[chosen]
+    return self._fronts[draw]
+
+
+def _saved(curve: _Curve, anchor: _Curve, method, resamples, level) -> Row:
+  """The delta rate of a curve with its interval, or why there is none."""
+
+  def saved(draw):
+    return metrics.bd_rate(*anchor.front(draw), *curve.front(draw), method)
+
+  try:
+    made: dict[str, Any] = {'bd_rate': saved(0)}
+  except ValueError as error:
+    return {'bd_rate': None, 'why': str(error)}
+  draws = []
+  for draw in range(1, resamples + 1):
     try:
-      made['bd_rate'] = saved(*pair, 0)
-    except ValueError as error:
-      found.append(made | {'why': str(error)})
+      draws.append(saved(draw))
+    except ValueError:  # The fronts of this draw share no score.
       continue
-    draws = []
-    for draw in range(1, resamples + 1):
-      try:
-        draws.append(saved(*pair, draw))
-      except ValueError:  # The fronts of this draw share no score.
-        continue
-    low, high = None, None
-    if len(draws) >= _ENOUGH * resamples:
-      low, high = metrics.interval(np.array(draws), level)
-    scores = (curve(anchor, others, 0)[1], curve(name, rows, 0)[1])
-    made |= {'low': low, 'high': high, 'scores': metrics.overlap(*scores)}
-    found.append(made | {'points': len(scores[1])})
-  return found
+  low, high = None, None
+  if len(draws) >= _ENOUGH * resamples:
+    low, high = metrics.interval(np.array(draws), level)
+  scores = anchor.front(0)[1], curve.front(0)[1]
+  made |= {'low': low, 'high': high, 'scores': metrics.overlap(*scores)}
+  return made | {'points': len(scores[1])}
 
 
 def _drawn(records, resamples: int, seed: int) -> dict[str, dict[str, Any]]:

@@ -1,5 +1,6 @@
 """The paper's experiment, from a config to files: what the launchers call."""
 
+from collab_jax.experiment.baselines import check_baselines, report_baselines
 from collab_jax.experiment.edges import Edge
 from collab_jax.experiment.links import (
   check_links,
@@ -32,10 +33,12 @@ from collab_jax.experiment.settings import (
   parse_codec,
   parse_method,
 )
+from collab_jax.experiment.tuned import evaluate_tuned, report_tuned, tune_both
 
 __all__ = [
   'Edge',
   'check',
+  'check_baselines',
   'check_codec',
   'check_links',
   'check_rate',
@@ -43,6 +46,7 @@ __all__ = [
   'draw_fig2',
   'evaluate',
   'evaluate_links',
+  'evaluate_tuned',
   'headline',
   'launched',
   'listing',
@@ -59,7 +63,10 @@ __all__ = [
   'parse_codec',
   'parse_method',
   'report',
+  'report_baselines',
   'report_links',
   'report_rate',
+  'report_tuned',
+  'tune_both',
   'write_json',
 ]

@@ -44,7 +44,8 @@ def make_method(text: str, k: int) -> quantizers.Quantizer:
   """Makes the quantizer that sends k vectors.
 
   Args:
-    text: As `parse_method` reads it.
+    text: As `parse_method` reads it; or a whole quantizer with {k} in the
+      place of its k: 'centred(vectors=merge(k={k}))'.
     k: Number of vectors sent.
 
   Returns:
@@ -54,6 +55,8 @@ def make_method(text: str, k: int) -> quantizers.Quantizer:
     ValueError: There is none of that name, or it has no such settings.
     ImportError: Its module cannot be imported.
   """
+  if '{k}' in text:
+    return quantizers.make(text.replace('{k}', str(k)))
   name, settings = parse_method(text)
   if name == 'identity':
     raise ValueError(

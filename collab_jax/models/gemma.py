@@ -16,7 +16,7 @@ import jax
 from jax import numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from collab_jax.models import attention, linen
+from collab_jax.models import attention, linen, lora
 from collab_jax.models.gemma_layers import ORDERS, Block, Config
 
 Params = dict[str, Any]
@@ -118,14 +118,16 @@ def forward(
     def run(block, x):
       return block(x, positions, *block.keys_values(x, positions), seen)
 
-    return linen.apply(Block(config), layer, x, method=run), None
+    return linen.apply(Block(config), lora.merged(layer), x, method=run), None
 
   if config.transposed:
     for i, layer in enumerate(params['layers']):
       x, _ = body(x, layer, i)
     return x
   layers = params['layers']
-  return linen.scan_layers(body, x, layers, config.depth, config.unroll)[0]
+  return linen.scan_layers(
+    body, x, layers, config.depth, config.unroll, config.remat
+  )[0]
 
 
 def prefill(

@@ -35,6 +35,8 @@ class Config:
       compile for deep ones.
     transposed: The layers are apart, in a tuple, and their weights' axes are in
       `ORDERS`: see `arrange`.
+    remat: Compute each layer again where its gradient is taken: training then
+      keeps one residual stream per layer.
   """
 
   width: int
@@ -52,6 +54,7 @@ class Config:
   window: int | None = None
   unroll: bool = False
   transposed: bool = False
+  remat: bool = False
 
   def __post_init__(self):
     if self.num_heads % self.num_kv_heads:

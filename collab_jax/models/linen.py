@@ -37,7 +37,9 @@ def turned(
   return shape if order is None else tuple(shape[axis] for axis in order)
 
 
-def scan_layers(body, x: jax.Array, layers: Any, depth: int, unroll: bool):
+def scan_layers(
+  body, x: jax.Array, layers: Any, depth: int, unroll: bool, remat: bool = False
+):
   """Scans over stacked layers.
 
   Args:
@@ -46,14 +48,17 @@ def scan_layers(body, x: jax.Array, layers: Any, depth: int, unroll: bool):
     layers: Parameters stacked on axis 0.
     depth: Number of layers.
     unroll: Trace each layer on its own.
+    remat: Compute a layer again where its gradient is taken, instead of keeping
+      what it computed; gradients of the layers are then stacked, too.
 
   Returns:
     The last carry, and the ys stacked.
   """
   numbers = jnp.arange(depth)
-  if unroll:
-    xs = layers, numbers
-    return jax.lax.scan(lambda x, at: body(x, *at), x, xs, unroll=depth)
+  if unroll or remat:
+    one = jax.checkpoint(body) if remat else body
+    xs, each = (layers, numbers), depth if unroll else 1
+    return jax.lax.scan(lambda x, at: one(x, *at), x, xs, unroll=each)
 
   def step(x, i):
     every, i = within_loop(layers, i)

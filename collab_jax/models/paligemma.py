@@ -97,7 +97,7 @@ class Config:
       dataclasses.asdict(tower) for tower in (self.vision, self.text)
     )
     del vision['out_dim'], vision['unroll'], vision['arranged']
-    del text['transposed']
+    del vision['remat'], text['transposed'], text['remat']
     llm = {_LLM_NAMES.get(k, k): v for k, v in text.items()}
     return {
       'name': self.name,
@@ -172,14 +172,23 @@ class Model:
   )
 
   def encode_image(
-    self, images: Float[Array, 'B H W 3']
-  ) -> Float[Array, 'B N D']:
+    self, images: Float[Array, 'B H W 3'], attention: bool = False
+  ) -> Any:
     """Encodes pictures in [-1, 1] up to the first cut point.
+
+    Args:
+      images: The pictures.
+      attention: Return what each vector receives in the last block, too.
+
+    Returns:
+      Features f32[B N D]; with `attention` a pair of them and f32[B N], as of
+      `siglip.encode`.
 
     Raises:
       ValueError: The pictures have another size than the model's.
     """
-    return siglip.encode(self.config.vision, self.params['img'], images)
+    vision, params = self.config.vision, self.params['img']
+    return siglip.encode(vision, params, images, attention)
 
   def arranged(self) -> 'Model':
     """The same model, as `siglip.arrange` and `gemma.arrange` put its weights.

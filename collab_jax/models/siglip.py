@@ -38,6 +38,7 @@ class Config:
       compile for deep ones.
     arranged: The blocks are apart, as `arrange` puts them; and if all their
       matrices are in bfloat16, they multiply in bfloat16 and add up in float32.
+    remat: Compute each block again where its gradient is taken.
   """
 
   image_size: int
@@ -49,6 +50,7 @@ class Config:
   out_dim: int
   unroll: bool = False
   arranged: bool = False
+  remat: bool = False
 
   def __post_init__(self):
     if self.image_size % self.patch_size:
@@ -197,17 +199,23 @@ def stem(
 
 
 def encode(
-  config: Config, params: Params, images: Float[Array, 'B H W 3']
-) -> Float[Array, 'B N D']:
+  config: Config,
+  params: Params,
+  images: Float[Array, 'B H W 3'],
+  attention: bool = False,
+) -> Any:
   """Encodes pictures up to the final LayerNorm: the first cut point.
 
   Args:
     config: The tower's dimensions.
     params: The `img` tree.
     images: Pictures in [-1, 1].
+    attention: Return what each token receives in the last block, too.
 
   Returns:
-    The features before the projection to the decoder's width.
+    The features before the projection to the decoder's width, f32[B N D]. With
+    `attention` a pair of them and f32[B N]: the attention that a token receives
+    from all tokens, the mean over queries and heads; it adds up to 1.
 
   Raises:
     ValueError: The pictures have another size than the model's.
@@ -221,13 +229,50 @@ def encode(
   def body(x, layer, _):
     return linen.apply(Block(config, rounded), layer, x), None
 
-  if config.arranged:
-    for layer in blocks:
-      x, _ = body(x, layer, None)
+  def run(x, blocks, depth):
+    if config.arranged:
+      for layer in blocks:
+        x, _ = body(x, layer, None)
+    elif depth:
+      x, _ = linen.scan_layers(
+        body, x, blocks, depth, config.unroll, config.remat
+      )
+    return x
+
+  received = None
+  if attention:
+    # The last block by itself: what it attends to is seen before it.
+    before, last = _apart(config, blocks)
+    x = run(x, before, config.depth - 1)
+    received = _received(last, x)
+    x, _ = body(x, last, None)
   else:
-    x, _ = linen.scan_layers(body, x, blocks, config.depth, config.unroll)
+    x = run(x, blocks, config.depth)
   norm = nn.LayerNorm(epsilon=1e-6)
-  return linen.apply(norm, params['Transformer']['encoder_norm'], x)
+  x = linen.apply(norm, params['Transformer']['encoder_norm'], x)
+  return (x, received) if attention else x
+
+
+def _apart(config, blocks):
+  """All blocks but the last one, and the last one."""
+  if config.arranged:
+    return blocks[:-1], blocks[-1]
+  before = jax.tree.map(lambda p: p[:-1], blocks)
+  return before, jax.tree.map(lambda p: p[-1], blocks)
+
+
+def _received(block, x):
+  """The attention that each token receives in a block, f32[B N]."""
+  y = linen.apply(nn.LayerNorm(epsilon=1e-6), block['LayerNorm_0'], x)
+  own = block['MultiHeadDotProductAttention_0']
+
+  def project(name):
+    kernel = own[name]['kernel'].astype(y.dtype)
+    return jnp.einsum('bnd,dhe->bhne', y, kernel) + own[name]['bias'][:, None]
+
+  q, k = project('query'), project('key')
+  scores = jnp.einsum('bhne,bhme->bhnm', q, k) * q.shape[-1] ** -0.5
+  return jax.nn.softmax(scores, axis=-1).mean((1, 2))
 
 
 def arrange(config: Config, params: Params) -> Params:

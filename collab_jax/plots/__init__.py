@@ -5,6 +5,20 @@ from collab_jax.plots.costs import fields, latency
 from collab_jax.plots.curves import tradeoff
 from collab_jax.plots.maps import fig2
 from collab_jax.plots.rates import rate
+from collab_jax.plots.selector_maps import selector_maps
+from collab_jax.plots.selectors import selectors
 from collab_jax.plots.style import save
+from collab_jax.plots.tuned import tuned
 
-__all__ = ['channel', 'fields', 'fig2', 'latency', 'rate', 'save', 'tradeoff']
+__all__ = [
+  'channel',
+  'fields',
+  'fig2',
+  'latency',
+  'rate',
+  'save',
+  'selector_maps',
+  'selectors',
+  'tradeoff',
+  'tuned',
+]

@@ -139,7 +139,7 @@ def _draw(image, columns, side: int, name: str) -> figures.Figure:
         above.set_ylabel('L2 norm', labelpad=3)
         below.set_ylabel('clusters', labelpad=3)
       if 'clusters' in column:
-        _borders(below, column['clusters'])
+        borders(below, column['clusters'])
       _under(below, column)
     bar = figure.add_axes(
       (
@@ -157,7 +157,7 @@ def _draw(image, columns, side: int, name: str) -> figures.Figure:
   return figure
 
 
-def _borders(axes: mpl_axes.Axes, clusters: Int[np.ndarray, 'h w']):
+def borders(axes: mpl_axes.Axes, clusters: Int[np.ndarray, 'h w']):
   """Draws a line between neighbours of different clusters."""
   rows, cols = np.nonzero(clusters[:, 1:] != clusters[:, :-1])
   across = [

@@ -6,10 +6,19 @@ from typing import Any, cast
 
 from collab_jax import config, named
 from collab_jax.quantizers import books, codebook
-from collab_jax.quantizers.base import Quantizer, priors, straight_through
+from collab_jax.quantizers.attended import Attended
+from collab_jax.quantizers.base import (
+  Quantizer,
+  needs,
+  priors,
+  straight_through,
+)
+from collab_jax.quantizers.bisecting import Bisecting
 from collab_jax.quantizers.books import BookError
 from collab_jax.quantizers.centred import Centred
 from collab_jax.quantizers.concealment import conceal, layered, row_fields
+from collab_jax.quantizers.divprune import DivPrune
+from collab_jax.quantizers.dpc_knn import DpcKnn
 from collab_jax.quantizers.ecsq import ECSQ
 from collab_jax.quantizers.ecvq import ECVQ
 from collab_jax.quantizers.farthest_point import FarthestPoint
@@ -17,14 +26,19 @@ from collab_jax.quantizers.fsq import FSQ
 from collab_jax.quantizers.identity import Identity
 from collab_jax.quantizers.kmeans import KMeans
 from collab_jax.quantizers.low_rank import LowRank
+from collab_jax.quantizers.medoids import Medoids
 from collab_jax.quantizers.merge import Merge
 from collab_jax.quantizers.pca import PCA
 from collab_jax.quantizers.pool import Pool
 from collab_jax.quantizers.product_vq import ProductVQ
 from collab_jax.quantizers.random import Random
 from collab_jax.quantizers.residual_vq import ResidualVQ
+from collab_jax.quantizers.salient import Salient
 from collab_jax.quantizers.scalar import Scalar
 from collab_jax.quantizers.shared_vq import SharedVQ
+from collab_jax.quantizers.spatial import Spatial
+from collab_jax.quantizers.spherical import Spherical
+from collab_jax.quantizers.tome import ToMe
 from collab_jax.quantizers.top_norm import TopNorm
 
 __all__ = [
@@ -33,20 +47,29 @@ __all__ = [
   'FSQ',
   'NAMES',
   'PCA',
+  'Attended',
+  'Bisecting',
   'BookError',
   'Centred',
+  'DivPrune',
+  'DpcKnn',
   'FarthestPoint',
   'Identity',
   'KMeans',
   'LowRank',
+  'Medoids',
   'Merge',
   'Pool',
   'ProductVQ',
   'Quantizer',
   'Random',
   'ResidualVQ',
+  'Salient',
   'Scalar',
   'SharedVQ',
+  'Spatial',
+  'Spherical',
+  'ToMe',
   'TopNorm',
   'books',
   'codebook',
@@ -55,6 +78,7 @@ __all__ = [
   'layered',
   'make',
   'name',
+  'needs',
   'priors',
   'row_fields',
   'straight_through',
@@ -70,6 +94,15 @@ NAMES: dict[str, type] = {
   'pool': Pool,
   'top_norm': TopNorm,
   'farthest_point': FarthestPoint,
+  'attended': Attended,
+  'bisecting': Bisecting,
+  'divprune': DivPrune,
+  'dpc_knn': DpcKnn,
+  'medoids': Medoids,
+  'salient': Salient,
+  'spatial': Spatial,
+  'spherical': Spherical,
+  'tome': ToMe,
   'pca': PCA,
   'scalar': Scalar,
   'ecsq': ECSQ,

@@ -24,7 +24,9 @@ class Quantizer(Protocol):
   quantizes, or dequantizes, just as it does, and is the same one for many. What
   it is the same for shares one compiled program. One whose inner quantizer gets
   other coordinates than it gets itself has a method `coordinates() -> str`
-  that names them; see `books.check_coordinates`.
+  that names them; see `books.check_coordinates`. One whose property `needs`
+  names what the encoder knows beside the vectors gets it by keyword, as
+  `quantize(params, x, key, attention=...)`, where the caller has it.
 
   Attributes:
     uses_key: False if the message does not depend on the key, so that an
@@ -159,6 +161,19 @@ def priors(quantizer: Quantizer, params: Params) -> dict[str, Any]:
   """
   known = getattr(quantizer, 'priors', None)
   return known(params) if known else {}
+
+
+def needs(quantizer: Quantizer) -> tuple[str, ...]:
+  """Returns what a quantizer takes by keyword beside the vectors.
+
+  Args:
+    quantizer: Any; one without a property `needs` takes nothing.
+
+  Returns:
+    Of 'attention': f32[n], the attention that each vector received in the
+    encoder's last block, averaged over heads and queries.
+  """
+  return getattr(quantizer, 'needs', ())
 
 
 def receiver(quantizer: Quantizer) -> Any:

@@ -37,6 +37,11 @@ class Centred:
     return self.vectors.uses_key
 
   @property
+  def needs(self) -> tuple[str, ...]:
+    """That of what quantizes the differences."""
+    return base.needs(self.vectors)
+
+  @property
   def sender(self) -> 'Centred':
     """That of what quantizes the differences."""
     inner = getattr(self.vectors, 'sender', self.vectors)
@@ -62,12 +67,17 @@ class Centred:
     }
 
   def quantize(
-    self, params: base.Params, x: Float[Array, 'n d'], key: Key[Array, '']
+    self,
+    params: base.Params,
+    x: Float[Array, 'n d'],
+    key: Key[Array, ''],
+    **extra: Any,
   ) -> messages.Message:
     """Returns the message of the differences."""
     inner = base.unnest('vectors', params)
+    away = x - params['mean']
     return base.prefix(
-      'vectors', self.vectors.quantize(inner, x - params['mean'], key)
+      'vectors', self.vectors.quantize(inner, away, key, **extra)
     )
 
   def dequantize(

@@ -75,6 +75,19 @@ def gram(points: Float[Array, 'n d']) -> Float[Array, 'n n']:
   )
 
 
+def distances(x: Float[Array, 'n d']) -> Float[Array, 'n n']:
+  """Returns all squared distances, in units of the data's own scale.
+
+  Args:
+    x: Finite vectors.
+  """
+  products = gram(centred(x).points)
+  norms = jnp.diagonal(products)
+  gaps = jnp.maximum(norms[:, None] + norms - 2 * products, 0)
+  # Rounding is another in each half.
+  return (gaps + gaps.T) / 2 * (1 - jnp.eye(len(gaps)))
+
+
 def first_min(
   values: Real[Array, 'k n'],
 ) -> tuple[Int[Array, ' n'], Real[Array, ' n']]:

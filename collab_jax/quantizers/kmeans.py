@@ -1,6 +1,7 @@
 """The paper's feature selection: k-means on the vectors of one image."""
 
 import dataclasses
+from typing import ClassVar
 
 from jaxtyping import Array, Float, Int, Key
 
@@ -18,6 +19,7 @@ class KMeans(clustering.Clustering):
     init: 'random' (k different vectors, as in the paper) or '++' (k-means++).
     iters: Largest number of iterations; it stops earlier once converged.
     centroids: What quantizes the centroids.
+    rebuild: 'grid', 'keep' or 'close'; see `Clustering`.
 
   Source: section 2 of the paper; checked against scikit-learn.
   """
@@ -26,21 +28,19 @@ class KMeans(clustering.Clustering):
   init: str = 'random'
   iters: int = 50
   centroids: base.Quantizer = identity.FLOAT16
+  rebuild: str = 'grid'
+
+  draws: ClassVar[bool] = True
 
   def __post_init__(self):
-    base.check_k(self.k)
+    self.check()
     base.check_choice('init', self.init, ('random', '++'))
     base.check_iters(self.iters)
 
   @property
   def receiver(self) -> 'KMeans':
     """The same for all ways to cluster: one program on the server."""
-    return KMeans(self.k, centroids=base.receiver(self.centroids))
-
-  @property
-  def uses_key(self) -> bool:
-    """The initial centroids are drawn."""
-    return True
+    return receiver_of(self)
 
   def cluster(
     self, x: Float[Array, 'n d'], key: Key[Array, '']
@@ -52,3 +52,16 @@ class KMeans(clustering.Clustering):
       start = base.shuffled(key, x.shape[0])[: self.k]
       found = lloyd.lloyd(x, start, self.iters)
     return found.assignments, found.centroids
+
+
+def receiver_of(quantizer: clustering.Clustering) -> KMeans:
+  """Returns the k-means that rebuilds as any clustering does.
+
+  Args:
+    quantizer: How the clusters were made does not matter.
+  """
+  return KMeans(
+    quantizer.k,
+    centroids=base.receiver(quantizer.centroids),
+    rebuild=quantizer.rebuild,
+  )

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Key
 
 from collab_jax import message as messages
-from collab_jax.quantizers import base, identity, merge, order
+from collab_jax.quantizers import base, eigen, identity, merge, order
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,9 +148,8 @@ def factors(
   scale = jnp.maximum(jnp.abs(means).max(), 1e-37)
   rows = means / scale * weights[:, None]
   gram = jnp.matmul(rows, rows.T, precision='highest')
-  _, axes = jnp.linalg.eigh(gram)
-  # The last are the largest.
-  axes = axes[:, ::-1][:, :k]
+  trace = jnp.trace(gram)
+  axes = eigen.largest(gram / jnp.where(trace > 0, trace, 1), k)
   basis = jnp.matmul(axes.T, rows, precision='highest')
   norms = jnp.maximum(jnp.linalg.norm(basis, axis=1, keepdims=True), 1e-20)
   basis = basis / norms

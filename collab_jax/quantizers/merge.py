@@ -37,6 +37,7 @@ class Merge(clustering.Clustering):
     smooth: How much an equal neighbour on the grid counts in the end, in mean
       squared errors; above 0 the assignments take fewer bytes.
     centroids: What quantizes the centroids.
+    rebuild: 'grid', 'keep' or 'close'; see `Clustering`.
 
   Source: Lance and Williams 1967 (the update of the distances); Ward 1963.
   Checked against SciPy's `centroid` and `ward`.
@@ -47,9 +48,10 @@ class Merge(clustering.Clustering):
   iters: int = 0
   smooth: int | float = 0.0
   centroids: base.Quantizer = identity.FLOAT16
+  rebuild: str = 'grid'
 
   def __post_init__(self):
-    base.check_k(self.k)
+    self.check()
     base.check_iters(self.iters)
     base.check_number('weight', self.weight, 0.0, 1.0)
     base.check_number('smooth', self.smooth, 0.0, 100.0)
@@ -57,12 +59,7 @@ class Merge(clustering.Clustering):
   @property
   def receiver(self) -> kmeans.KMeans:
     """The same for all ways to cluster: one program on the server."""
-    return kmeans.KMeans(self.k, centroids=base.receiver(self.centroids))
-
-  @property
-  def uses_key(self) -> bool:
-    """Only what quantizes the centroids may draw."""
-    return self.centroids.uses_key
+    return kmeans.receiver_of(self)
 
   def cluster(
     self, x: Float[Array, 'n d'], key: Key[Array, '']

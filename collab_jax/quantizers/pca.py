@@ -1,6 +1,7 @@
 """A learned linear transform in front of any quantizer."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -41,6 +42,11 @@ class PCA:
     return self.vectors.uses_key
 
   @property
+  def needs(self) -> tuple[str, ...]:
+    """That of what quantizes the coordinates."""
+    return base.needs(self.vectors)
+
+  @property
   def receiver(self) -> 'PCA':
     """That of what quantizes the coordinates, moved back."""
     return dataclasses.replace(self, vectors=base.receiver(self.vectors))
@@ -64,11 +70,16 @@ class PCA:
     }
 
   def quantize(
-    self, params: base.Params, x: Float[Array, 'n d'], key: Key[Array, '']
+    self,
+    params: base.Params,
+    x: Float[Array, 'n d'],
+    key: Key[Array, ''],
+    **extra: Any,
   ) -> messages.Message:
     """Returns the message of the coordinates."""
     z = jnp.matmul(x - params['mean'], params['forward'], precision='highest')
-    inner = self.vectors.quantize(base.unnest('vectors', params), z, key)
+    inner = base.unnest('vectors', params)
+    inner = self.vectors.quantize(inner, z, key, **extra)
     return base.prefix('vectors', inner)
 
   def dequantize(

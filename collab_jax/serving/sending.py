@@ -119,7 +119,7 @@ def _encoded(codec, images, features, key, ids):
   if isinstance(codec, codecs.ImageCodec):
     data = codec.encode(images)
     return data, {'encode': _since(start)}
-  message = codec.quantize(features, key, ids)
+  message = codec.quantize(features, key, ids, codec.extra(images))
   spent = {'quantize': _since(start)}
   start = time.perf_counter()
   data = codec.pack(message)

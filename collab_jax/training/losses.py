@@ -66,6 +66,15 @@ def caption_loss(
   logits = model.logits(
     model.project(features), tokens[:, :-1], mask_ar[:, :-1], softcap=False
   )
+  return suffix_loss(logits, tokens, mask_loss)
+
+
+def suffix_loss(
+  logits: Float[Array, 'B _ V'],
+  tokens: Int[Array, 'B T'],
+  mask_loss: Float[Array, 'B T'],
+) -> Float[Array, '']:
+  """Cross-entropy of the suffix by the logits before it, in nats per token."""
   loss = optax.softmax_cross_entropy_with_integer_labels(logits, tokens[:, 1:])
   weight = mask_loss[:, 1:]
   return (loss * weight).sum() / weight.sum()

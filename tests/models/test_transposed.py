@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 
 from benchmarks import parity
-from collab_jax import checkpoints, sharding
+from collab_jax import checkpoints, codecs, sharding
 from collab_jax.checkpoints import huggingface, orbax, trees
-from collab_jax.codecs import feature
 from collab_jax.models import decoding, linen, paligemma, tokenizer
 
 SOURCES = ('model.npz', 'model.f16.npz', 'model.bf16.npz')
@@ -178,10 +177,10 @@ def test_books_know_a_model_in_both_layouts(name):
   stacked, apart = (
     load(name, 'model.npz', layout) for layout in ('stacked', 'transposed')
   )
-  want = feature.features_of(stacked, 'encoder')
-  assert feature.features_of(apart, 'encoder') == want
+  want = codecs.features_of(stacked, 'encoder')
+  assert codecs.features_of(apart, 'encoder') == want
   other = jax.tree.map(lambda x: 1.1 * x, apart.params)
-  got = feature.features_of(apart.replace(params=other), 'encoder')
+  got = codecs.features_of(apart.replace(params=other), 'encoder')
   assert got.model != want.model
 
 

@@ -133,7 +133,7 @@ def test_a_book_is_named_by_a_text(unchecked, book):
     for cls in quantizers.NAMES.values()
     if any(field.name == 'book' for field in dataclasses.fields(cls))
   ]
-  assert len(reads) == 8
+  assert len(reads) == 9
   for cls in reads:
     with pytest.raises(books.BookError, match='book must be the name or path'):
       cls(book=book)

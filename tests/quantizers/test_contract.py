@@ -34,6 +34,15 @@ SETTINGS = {
   'centred': [
     {'book': 'random', 'vectors': {'name': 'random', 'k': 7}},
   ],
+  'attended': [{'k': 5}, {'k': 2, 'saliency': 'norm', 'rebuild': 'keep'}],
+  'bisecting': [{'k': 6}, {'k': 1}],
+  'divprune': [{'k': 5}],
+  'dpc_knn': [{'k': 5, 'weight': 2}],
+  'medoids': [{'k': 4}],
+  'salient': [{'k': 4}, {'k': 3, 'saliency': 'attention'}],
+  'spatial': [{'k': 4}],
+  'spherical': [{'k': 4}],
+  'tome': [{'k': 5, 'rebuild': 'close'}],
   # These have books for the shipped model's vectors; here they draw theirs.
   'pca': [
     {'dims': 8, 'book': 'random'},
@@ -51,6 +60,20 @@ SETTINGS = {
   'product_vq': [{'book': 'random', 'groups': 2, 'size': 5}],
   'shared_vq': [{'book': 'random', 'size': 5}],
 }
+# Of these, few vectors show all there is to see.
+SMALL = {
+  'centred',
+  'low_rank',
+  'attended',
+  'bisecting',
+  'divprune',
+  'dpc_knn',
+  'medoids',
+  'salient',
+  'spatial',
+  'spherical',
+  'tome',
+}
 CASES = [(name, kw) for name, kws in SETTINGS.items() for kw in kws]
 
 
@@ -60,7 +83,8 @@ def test_every_quantizer_has_settings():
 
 @pytest.mark.parametrize(('name', 'kw'), CASES, ids=str)
 def test_contract(name, kw):
-  testing.check_quantizer(quantizers.make(name, **kw))
+  n, d = (25, 8) if name in SMALL else (256, 32)
+  testing.check_quantizer(quantizers.make(name, **kw), n, d)
 
 
 @pytest.mark.parametrize(
@@ -158,6 +182,7 @@ def test_describe_is_plain():
     'init': 'random',
     'iters': 50,
     'centroids': 'identity',
+    'rebuild': 'grid',
   }
 
 

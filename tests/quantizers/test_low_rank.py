@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from collab_jax import quantizers
-from collab_jax.quantizers import base, books, low_rank, merge
+from collab_jax.quantizers import base, books, eigen, low_rank, merge
 
 
 def _data(n=16, d=6, seed=0):
@@ -27,6 +27,18 @@ def test_factors_are_the_best_of_their_rank(k):
   np.testing.assert_allclose(
     left, np.linalg.norm(values[k:]), rtol=1e-3, atol=1e-4
   )
+
+
+@pytest.mark.parametrize('m', [1, 2, 7, 12])
+def test_eigenvectors_are_those_of_numpy(m):
+  root = np.random.default_rng(m).normal(size=(m, m))
+  matrix = (root @ root.T / np.trace(root @ root.T)).astype(np.float32)
+  _, vectors = np.linalg.eigh(matrix)
+  k = (m + 1) // 2
+  got = np.asarray(eigen.largest(jnp.asarray(matrix), k))
+  # Up to their signs.
+  same = np.abs(np.sum(got * vectors[:, ::-1][:, :k], axis=0))
+  np.testing.assert_allclose(same, 1, atol=1e-4)
 
 
 def test_at_full_rank_it_is_merging():

@@ -11,7 +11,7 @@ import pytest
 from collab_jax import checkpoints, training
 from collab_jax.data import world
 from collab_jax.models import paligemma
-from collab_jax.training import batches, loop, losses, step
+from collab_jax.training import batches, folders, losses, step
 from configs import train_tiny
 from tests import launching
 
@@ -166,12 +166,12 @@ def test_settings_that_are_gone_are_refused(tmp_path):
 
 def test_settings_are_written_once(tmp_path):
   path = tmp_path / 'config.json'
-  loop._check_settings(CONFIG, path)
+  folders.open_run(CONFIG, tmp_path)
   assert json.loads(path.read_text()) == CONFIG.to_dict()
   assert [p.name for p in tmp_path.iterdir()] == ['config.json']
   path.chmod(0o444)
   before = path.stat()
-  loop._check_settings(CONFIG, path)
+  folders.open_run(CONFIG, tmp_path)
   assert path.stat().st_mtime_ns == before.st_mtime_ns
   assert path.stat().st_ino == before.st_ino
 

@@ -1,0 +1,176 @@
+"""Ways to choose what is sent, compared at equal numbers of vectors."""
+
+from collections.abc import Mapping, Sequence
+import re
+from typing import Any
+
+from collab_jax import metrics
+from collab_jax.evaluation import latency, series, summary, tables
+
+Row = Mapping[str, Any]
+
+_CODED = re.compile(r' \(coded\)|, coded\b')
+
+# What the others are compared with, as `series.kind` has it.
+BASELINE = ('kmeans', '++')
+
+
+def leads(
+  records: Sequence[Mapping[str, Any]],
+  rows: Sequence[Row],
+  *,
+  resamples: int = 1000,
+  level: float = 0.95,
+  seed: int = 0,
+) -> list[dict[str, Any]]:
+  """How far each selector is ahead of the best one and of k-means++.
+
+  Both of a pair are scored on the same draws of the pictures. The best is that
+  of all pictures; which of several equals it is, is left to chance.
+
+  Args:
+    records: From `evaluate`.
+    rows: From `summarize`, of the same records.
+    resamples: Draws of the bootstrap.
+    level: Part of the draws an interval holds.
+    seed: Seed of the draws.
+
+  Returns:
+    {'label', 'name', 'k', 'best' and 'baseline': {'name', 'value', 'low',
+    'high'} in BLEU-4}, a line per selector and k; None where there is nothing
+    to compare with. An interval without 0 is a significant difference.
+  """
+  scores = summary.Scores(records)
+  groups: dict[str, list[Mapping[str, Any]]] = {}
+  for record in records:
+    groups.setdefault(record['name'], []).append(record)
+  stats = {}
+
+  def of(name):
+    if name not in stats:
+      grid = summary.grid_of(groups[name])
+      flat = scores.of([record for image in grid for record in image])
+      shape = len(grid), len(grid[0]), -1
+      ids = [image[0]['image_id'] for image in grid]
+      stats[name] = ids, flat['bleu'].reshape(shape)
+    return stats[name]
+
+  def lead(name, other):
+    (ids, first), (others, second) = of(name), of(other)
+    if ids != others:
+      raise ValueError(
+        f'{name} and {other} were not evaluated on the same pictures; finish'
+        ' the evaluation first'
+      )
+    found = metrics.paired_bootstrap(
+      first, second, metrics.bleu4, resamples, seed, level
+    )
+    return {'name': other, **found._asdict()}
+
+  lines = []
+  curves = ranked(rows)
+  for k in sorted({row['sent'] for curve in curves.values() for row in curve}):
+    found = {label: _at(curve, k) for label, curve in curves.items()}
+    own = {label: row for label, row in found.items() if row is not None}
+    best = max(own.values(), key=lambda row: row['bleu4'])['name']
+    base = next((r for r in own.values() if series.kind(r) == BASELINE), None)
+    for label, row in own.items():
+      name = row['name']
+      lines.append(
+        {
+          'label': label,
+          'name': name,
+          'k': k,
+          'best': lead(name, best) if name != best else None,
+          'baseline': lead(name, base['name'])
+          if base and base['name'] != name
+          else None,
+        }
+      )
+  return lines
+
+
+def selector_table(
+  rows: Sequence[Row], ahead: Sequence[Mapping[str, Any]]
+) -> str:
+  """The comparison as text: BLEU-4 and CIDEr kept, bytes and milliseconds.
+
+  Args:
+    rows: From `summarize`, those of all vectors among them.
+    ahead: From `leads`.
+
+  Returns:
+    A block each, selectors by their mean share of BLEU-4.
+
+  Raises:
+    ValueError: All vectors were not evaluated.
+  """
+  full = series.full(rows)
+  if full is None:
+    raise ValueError('full: no row of all vectors, which shares are of')
+  curves = ranked(rows)
+  ks = sorted({row['sent'] for curve in curves.values() for row in curve})
+  found = {(line['label'], line['k']): line for line in ahead}
+
+  def block(title, cell):
+    lines = []
+    for label, curve in curves.items():
+      at = {row['sent']: cell(label, row) for row in curve}
+      lines.append([label, *(at.get(k, '-') for k in ks)])
+    head = [title, *(f'k={k}' for k in ks)]
+    return tables.align([head, *lines])
+
+  def bleu(label, row):
+    return f'{100 * row["kept"]:.1f}{mark(found.get((label, row["sent"])))}'
+
+  def cider(label, row):
+    del label
+    return f'{100 * row["cider"] / full["cider"]:.1f}'
+
+  costs = [['milliseconds of a picture', 'edge', 'server', 'quantizer alone']]
+  k = 8 if 8 in ks else ks[0]
+  costs[0][0] += f', k={k}'
+  for label, curve in curves.items():
+    row = _at(curve, k)
+    if row:
+      edge, server = latency.compute(row)
+      alone = row['seconds'].get('quantize') or 0.0
+      costs.append([label, *(f'{1000 * s:.2f}' for s in (edge, server, alone))])
+  note = (
+    f'* {tables.coverage(rows)} interval of the difference to the best of the'
+    f' column holds 0\n- significantly below k-means++'
+  )
+  return '\n\n'.join(
+    [
+      block("% of all vectors' BLEU-4", bleu),
+      note,
+      block("% of all vectors' CIDEr", cider),
+      block('bytes', lambda label, row: tables.size(row['bytes'])),
+      tables.align(costs),
+    ]
+  )
+
+
+def mark(line: Mapping[str, Any] | None) -> str:
+  """'*' for as good as the best, '-' for worse than k-means++, or a blank."""
+  if line is None or line['best'] is None or line['best']['high'] >= 0:
+    return '*'
+  base = line['baseline']
+  return '-' if base and base['high'] < 0 else ' '
+
+
+def ranked(rows: Sequence[Row]) -> dict[str, list[Row]]:
+  """Curves of `series.curves`, the best mean share of BLEU-4 first.
+
+  Their labels leave out how messages are coded if that is the same for all.
+  """
+  curves = series.curves(rows)
+  if all('coded' in label for label in curves):
+    curves = {_CODED.sub('', label): c for label, c in curves.items()}
+  kept = {n: [r['kept'] or 0.0 for r in c] for n, c in curves.items()}
+  order = sorted(curves, key=lambda n: (-sum(kept[n]) / len(kept[n]), n))
+  return {name: curves[name] for name in order}
+
+
+def _at(curve: Sequence[Row], k: int) -> Row | None:
+  return next((row for row in curve if row['sent'] == k), None)

@@ -1,0 +1,122 @@
+"""Ways to choose what is sent, side by side."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib import axes as mpl_axes
+from matplotlib import figure as figures
+from matplotlib import lines as mpl_lines
+
+from collab_jax import evaluation
+from collab_jax.plots import curves, style
+
+# By what a message has: a field's last part, what to call it, how it looks.
+_KINDS = (
+  ('mix', 'mixtures of k vectors', style.VERMILION, 'D'),
+  ('mask', 'k of the vectors themselves', style.GREEN, 's'),
+  ('', 'means of k clusters or cells', style.BLUE, 'o'),
+)
+_LINE = 0.235  # Inches.
+
+
+def selectors(rows: Sequence[Mapping[str, Any]]) -> figures.Figure:
+  """Draws the share of all vectors' BLEU-4 that each selector keeps.
+
+  A panel for each number of vectors; the selectors are in one order in all of
+  them, the best on average on top.
+
+  Args:
+    rows: From `summarize`, those of all vectors among them.
+
+  Returns:
+    The figure; its axes are the panels.
+
+  Raises:
+    ValueError: There is nothing to draw.
+  """
+  ranked = evaluation.ranked(rows)
+  if not ranked:
+    raise ValueError('no curves: there is nothing to draw')
+  ks = sorted({row['sent'] for curve in ranked.values() for row in curve})
+  height = 1.35 + _LINE * len(ranked)
+  figure = style.new_figure(10.6, height)
+  with mpl.rc_context(style.RC):
+    left, right, gap = 0.27, 0.985, 0.012
+    width = (right - left + gap) / len(ks) - gap
+    bottom, top = 0.62 / height, 1 - 0.72 / height
+    for n, k in enumerate(ks):
+      place = (left + n * (width + gap), bottom, width, top - bottom)
+      _panel(figure.add_axes(place), ranked, k, labels=not n)
+    _titles(figure, rows, height)
+  return figure
+
+
+def _panel(axes: mpl_axes.Axes, ranked, k: int, labels: bool):
+  for y, curve in enumerate(ranked.values()):
+    row = next((row for row in curve if row['sent'] == k), None)
+    if row is None or row['kept'] is None:
+      continue
+    _, _, colour, marker = _kind(row)
+    axes.plot(
+      [100 * row['kept_low'], 100 * row['kept_high']],
+      [y, y],
+      color=colour,
+      linewidth=2.2,
+      alpha=0.35,
+      solid_capstyle='butt',
+    )
+    axes.plot(
+      [100 * row['kept']],
+      [y],
+      color=colour,
+      marker=marker,
+      markersize=5.5,
+      markeredgecolor='white',
+      markeredgewidth=0.7,
+      linestyle='none',
+    )
+  axes.axvline(100, color=style.INK, linewidth=0.9, linestyle=(0, (6, 2)))
+  axes.set_xlim(0, 112)
+  axes.set_xticks([0, 25, 50, 75, 100])
+  axes.set_ylim(len(ranked) - 0.4, -0.6)
+  axes.set_yticks(range(len(ranked)), [*ranked] if labels else [])
+  axes.tick_params(axis='y', length=0, labelsize=8.5)
+  axes.tick_params(axis='x', length=3, labelsize=8)
+  axes.grid(True, color='#EEEEEE', linewidth=0.8)
+  axes.set_axisbelow(True)
+  axes.spines['left'].set_visible(False)
+  axes.set_title(f'k = {k}', fontsize=9.5, pad=4)
+
+
+def _kind(row):
+  ends = {name.rpartition('/')[2] for name in row['fields']}
+  return next(kind for kind in _KINDS if not kind[0] or kind[0] in ends)
+
+
+def _titles(figure: figures.Figure, rows, height: float):
+  figure.text(
+    0.012,
+    1 - 0.1 / height,
+    f'Which k vectors? % kept of the BLEU-4 of all {rows[0]["vectors"]}',
+    fontsize=12,
+    fontweight='bold',
+    va='top',
+  )
+  figure.text(
+    0.012,
+    1 - 0.36 / height,
+    curves.subtitle(rows),
+    fontsize=9,
+    color=style.GREY,
+    va='top',
+  )
+  handles = [
+    mpl_lines.Line2D(
+      [], [], color=colour, marker=marker, linestyle='none', label=text
+    )
+    for _, text, colour, marker in _KINDS
+  ]
+  figure.legend(
+    handles=handles, loc='lower center', ncols=3, frameon=False, fontsize=8.5
+  )

@@ -1,0 +1,272 @@
+"""The run that trains a model with the quantizer inside of it."""
+
+import dataclasses
+import os
+import pathlib
+from typing import Any, cast
+
+from absl import logging
+import jax
+from jax import numpy as jnp
+import ml_collections
+import numpy as np
+
+from collab_jax import captioner as captioner_lib
+from collab_jax import checkpoints, codecs, data, metrics, quantizers
+from collab_jax.models import lora, paligemma
+from collab_jax.quantizers import base, books
+from collab_jax.training import (
+  batches,
+  choices,
+  codebooks,
+  folders,
+  losses,
+  moving,
+  tuning,
+)
+
+
+def finetune(
+  config: Any, model: paligemma.Model, workdir: str | os.PathLike[str]
+) -> paligemma.Model:
+  """Trains to the end, from the last checkpoint if there is one.
+
+  Args:
+    config: From configs/finetune.py.
+    model: To start from, with its vocabulary, its layers stacked.
+    workdir: Gets checkpoints/, metrics.jsonl and, at the end, model/, which
+      `collab_jax.load` reads, and book.safetensors if a codebook was learned.
+
+  Returns:
+    The trained model, as it was written.
+
+  Raises:
+    ValueError: A setting is out of range, or the folder belongs to a run with
+      others.
+  """
+  chosen, weights = check(config)
+  workdir = pathlib.Path(workdir).absolute()
+  folders.open_run(config, workdir)
+  dims = model.config
+  tx = choices.optimizer(config, config.rates.to_dict())
+  params = start_params(config, model.params, dims)
+  parts = choices.trained(config.train, config.encoder)
+  moves, still = choices.split(params, parts)
+  # A step gives up its buffers, and the model is still wanted.
+  moves = jax.tree.map(lambda p: jnp.array(p, copy=True), moves)
+  source = batches.Source(
+    cast(Any, model.tokenizer),
+    config.prompt,
+    config.text_length,
+    0,
+    config.dense_share,
+  )
+  first_batch = config.first_example // config.batch_size
+
+  def stream(first):
+    return batches.batches(source, config.batch_size, first_batch + first)
+
+  fresh = not (workdir / 'checkpoints').exists()
+  book = first_codes(config, model, chosen, stream(0), fresh)
+  state = tuning.State(moves, tx.init(moves), book, jnp.zeros((), jnp.int32))
+  teacher = model.params if weights.distill else None
+  key = jax.random.key(config.seed)
+
+  def take(state, done, batch):
+    quantizer = choose(config, chosen, done)
+    return tuning.tune_step(
+      dims, tx, weights, quantizer, state, still, teacher, batch, key
+    )
+
+  def scores(state, now):
+    if now % config.eval_every and now != config.steps:
+      return []
+    own = choices.join(state.params, still)['model']
+    one = dataclasses.replace(model, params=merged(own))
+    found = {}
+    for text in config.eval_codecs:
+      found[text] = evaluate(one, config, state.codes, text)
+    return [found]
+
+  state = folders.run(config, workdir, state, take, stream, scores)
+  own = merged(choices.join(state.params, still)['model'])
+  own = jax.tree.map(lambda p, q: p.astype(q.dtype), own, model.params)
+  if config.dtype:
+    own = jax.tree.map(lambda p: p.astype(config.dtype), own)
+  description = {**dims.to_dict(), 'name': config.name}
+  checkpoints.save(workdir / 'model', own, description, source.tokenizer)
+  tuned = checkpoints.load(workdir / 'model', dtype='float32')
+  if state.codes is not None:
+    _save_book(workdir / 'book.safetensors', state.codes, tuned, config)
+  return tuned
+
+
+def check(
+  config: Any,
+) -> tuple[list[quantizers.Quantizer], tuning.Weights]:
+  """Checks a config; returns its quantizers and what is minimized.
+
+  Raises:
+    ValueError: A setting is out of range.
+  """
+  folders.check_every(config)
+  weights = tuning.Weights(**config.weights.to_dict())
+  choices.trained(config.train, config.encoder)
+  base.check_number('full', config.full, 0.0, 1.0)
+  chosen = [quantizers.make(text) for text in config.quantizers]
+  sizes = {
+    (inner.stages, inner.size) for q in chosen if (inner := tuning.learns(q))
+  }
+  if len(sizes) > 1:
+    raise ValueError(
+      f'quantizers: got codebooks of stages and size {sorted(sizes)}, expected'
+      ' one for all'
+    )
+  return chosen, weights
+
+
+def start_params(
+  config: Any, params: paligemma.Params, dims: paligemma.Config
+) -> dict[str, Any]:
+  """All parameters of a run before its first step: adapters and heads, too."""
+  model, heads = jax.random.split(jax.random.key(config.seed))
+  if config.train == 'lora':
+    llm = params['llm']
+    adapters = lora.init(llm['layers'], model, config.rank, config.alpha)
+    layers = {**llm['layers'], lora.NAME: adapters}
+    params = {**params, 'llm': {**llm, 'layers': layers}}
+  return {
+    'model': params,
+    'heads': losses.init_heads(heads, dims.vision.width),
+  }
+
+
+def merged(params: paligemma.Params) -> paligemma.Params:
+  """Parameters as they are saved: adapters added to their matrices."""
+  llm = params['llm']
+  return {**params, 'llm': {**llm, 'layers': lora.merge(llm['layers'])}}
+
+
+def choose(
+  config: Any, chosen: list[quantizers.Quantizer], done: int
+) -> quantizers.Quantizer | None:
+  """Draws what the batch after so many steps passes through.
+
+  None, all features, in the share `config.full`; else any of the quantizers.
+  """
+  rng = np.random.default_rng([config.seed, done])
+  if not chosen or rng.random() < config.full:
+    return None
+  return chosen[rng.integers(len(chosen))]
+
+
+def first_codes(
+  config: Any,
+  model: paligemma.Model,
+  chosen: list[quantizers.Quantizer],
+  stream: Any,
+  fresh: bool,
+) -> moving.Moving | None:
+  """The codebook before the first step: clusters of what the start model sends.
+
+  Args:
+    config: With `book`, of which the fields are those of configs/codebook.py.
+    model: To start from.
+    chosen: The quantizers.
+    stream: Batches.
+    fresh: False for zeros, which a checkpoint replaces.
+
+  Returns:
+    The codebook; None if no quantizer learns one.
+  """
+  inner = [one for q in chosen if (one := tuning.learns(q))]
+  if not inner:
+    return None
+  shape = inner[0].stages, inner[0].size
+  width = model.config.vision.width
+  if not fresh:
+    return moving.start(jnp.zeros((*shape, width)), jnp.ones(shape))
+  learning = [q for q in chosen if tuning.learns(q)]
+
+  @jax.jit
+  def sent(images):
+    features = model.encode_image(images.astype(jnp.float32) / 127.5 - 1)
+    keys = jax.random.split(jax.random.key(config.seed), len(features))
+    found = []
+    for quantizer in learning:
+      one = cast(Any, quantizer).cluster
+      found.append(jax.vmap(one)(features, keys)[1])
+    return jnp.concatenate([f.reshape(-1, width) for f in found])
+
+  x = np.concatenate(
+    [
+      np.asarray(sent(next(stream)['image']))
+      for _ in range(config.book.batches)
+    ]
+  )
+  settings = ml_collections.ConfigDict(
+    {
+      **config.book.to_dict(),
+      'kind': 'residual',
+      'stages': shape[0],
+      'size': shape[1],
+      'seed': config.seed,
+      'joint': 0,
+      'groups': 1,
+    }
+  )
+  arrays = codebooks.codebook(x, settings)
+  share = arrays['counts'] / arrays['counts'].sum(1, keepdims=True)
+  # As many as a batch has, of which the running counts are those.
+  rows = len(x) / config.book.batches / len(learning)
+  return moving.start(jnp.asarray(arrays['codes']), jnp.asarray(share * rows))
+
+
+def evaluate(
+  model: paligemma.Model,
+  config: Any,
+  codes: moving.Moving | None,
+  text: str,
+) -> float:
+  """BLEU-4 on the first validation scenes, through a quantizer."""
+  caption = captioner_lib.Captioner(model, config.max_tokens, config.prompt)
+  quantizer = quantizers.make(text)
+
+  @jax.jit
+  def view(model, images, key):
+    features = model.encode_image(images.astype(jnp.float32) / 127.5 - 1)
+    found = tuning.passed(quantizer, codes, features, key, 'mean')
+    return tuning.prefix(model, found.tokens)
+
+  examples = data.scenes('val', config.eval_scenes)
+  captions, references = [], []
+  key = jax.random.key(config.seed)
+  for start in range(0, len(examples), config.batch_size):
+    stop = min(start + config.batch_size, len(examples))
+    batch = [examples[i] for i in range(start, stop)]
+    images = np.stack([e.image for e in batch])
+    captions += caption(view(model, images, key))
+    references += [list(e.captions) for e in batch]
+  return round(metrics.bleu(captions, references)['bleu4'], 2)
+
+
+def _save_book(path, codes, model, config):
+  """Writes the codebook, as quantizers read it."""
+  share = codes.counts / codes.counts.sum(1, keepdims=True)
+  book = books.save(
+    path,
+    {
+      'codes': np.asarray(codes.codes, np.float16),
+      'counts': np.asarray(np.round(share * 2**16), np.int32),
+    },
+    kind='codebook',
+    width=model.config.vision.width,
+    features=codecs.features_of(model, 'encoder'),
+    notes={
+      'model': model.config.name,
+      'quantizers': ' '.join(config.quantizers),
+      'steps': str(config.steps),
+      'seed': str(config.seed),
+    },
+  )
+  logging.info('book %s, fingerprint %s', path, book.fingerprint)

@@ -1,0 +1,164 @@
+"""The folder of a run: its settings, its metrics, and going on after a kill."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+import json
+import pathlib
+from typing import Any, TypeVar
+
+from absl import logging
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+import tqdm
+
+State = TypeVar('State', bound=Any)
+
+
+def check_every(config: Any, *names: str) -> None:
+  """Refuses what would make other metrics after a kill than without one.
+
+  Args:
+    config: With `log_every`, `save_every` and `eval_every`, in steps.
+    names: Fields at whose step other losses begin.
+
+  Raises:
+    ValueError: One is below 1, or none of a mean's ends.
+  """
+  for name in ('log_every', 'save_every', 'eval_every'):
+    if config[name] < 1:
+      raise ValueError(f'{name}: got {config[name]}, expected at least 1')
+  # Each mean is over the steps since the last one, of the same losses.
+  for name in ('save_every', *names):
+    if config[name] % config.log_every:
+      raise ValueError(
+        f'{name}: got {config[name]}, expected a multiple of log_every,'
+        f' {config.log_every}'
+      )
+
+
+def open_run(config: Any, workdir: pathlib.Path) -> None:
+  """Makes a run's folder, or checks that it is the run's.
+
+  Args:
+    config: Its settings.
+    workdir: The folder; gets config.json.
+
+  Raises:
+    ValueError: It belongs to a run with other settings.
+  """
+  workdir.mkdir(parents=True, exist_ok=True)
+  path = workdir / 'config.json'
+  settings = json.loads(json.dumps(config.to_dict()))
+  if not path.exists():
+    if (workdir / 'checkpoints').exists():
+      raise ValueError(
+        f'{workdir} holds checkpoints, but {path.name}, which tells how'
+        ' they were made, is missing; take another --workdir'
+      )
+    write(path, json.dumps(settings, indent=1) + '\n')
+    return
+  try:
+    before = dict(json.loads(path.read_text()))
+  except (TypeError, ValueError) as error:
+    raise ValueError(
+      f'{path} holds no settings ({error}); take another --workdir or remove'
+      ' the old one'
+    ) from error
+  names = [*settings, *(n for n in before if n not in settings)]
+  changed = [n for n in names if before.get(n) != settings.get(n)]
+  if changed:
+    raise ValueError(
+      f'{workdir} holds a run with other settings ({changed[0]}: got'
+      f' {settings.get(changed[0])}, expected {before.get(changed[0])}); take'
+      ' another --workdir or remove the old one'
+    )
+
+
+def run(
+  config: Any,
+  workdir: pathlib.Path,
+  state: State,
+  take: Callable[[State, int, Any], tuple[State, Mapping[str, jax.Array]]],
+  stream: Callable[[int], Iterator[Any]],
+  evaluate: Callable[[State, int], Sequence[Mapping[str, float]]],
+) -> State:
+  """Takes the steps that are left, from the last checkpoint if there is one.
+
+  Args:
+    config: With `steps`, `log_every` and `save_every`.
+    workdir: Gets checkpoints/ and metrics.jsonl.
+    state: Before the first step; has a field `step`.
+    take: (state, steps done, batch) to the state after, and its losses.
+    stream: Number of the first batch to an iterator from there.
+    evaluate: (state, steps done) to scores; none where it is not their turn.
+
+  Returns:
+    The state after the last.
+  """
+  options = ocp.CheckpointManagerOptions(
+    max_to_keep=2, enable_async_checkpointing=False
+  )
+  with ocp.CheckpointManager(workdir / 'checkpoints', options=options) as saved:
+    if saved.latest_step() is not None:
+      state = saved.restore(
+        saved.latest_step(), args=ocp.args.StandardRestore(state)
+      )
+      logging.info('goes on from step %d', int(state.step))
+    first = int(state.step)
+    log = _Log(workdir / 'metrics.jsonl', first)
+    batches, window = stream(first), []
+    bar = tqdm.tqdm(
+      range(first, config.steps), initial=first, total=config.steps, unit='step'
+    )
+    for done in bar:
+      state, losses = take(state, done, next(batches))
+      window.append(losses)
+      now = done + 1
+      if now % config.log_every == 0 or now == config.steps:
+        means = _means(jax.device_get(window))
+        log.write({'step': now, **means})
+        bar.set_postfix(dict(list(means.items())[-2:]))
+        window = []
+      for scores in evaluate(state, now):
+        log.write({'step': now, **scores})
+        tqdm.tqdm.write(f'step {now}: {scores}')
+      if now % config.save_every == 0 or now == config.steps:
+        saved.save(now, args=ocp.args.StandardSave(state))
+  return state
+
+
+def _means(window):
+  """The mean of each loss over the steps that have it."""
+  names = dict.fromkeys(name for losses in window for name in losses)
+  return {
+    name: round(float(np.mean([w[name] for w in window if name in w])), 4)
+    for name in names
+  }
+
+
+class _Log:
+  """A JSONL file that forgets what came after the step a run resumes at."""
+
+  def __init__(self, path: pathlib.Path, first: int):
+    kept = []
+    if path.exists():
+      for line in path.read_text().splitlines():
+        try:
+          entry = json.loads(line)
+        except ValueError:  # a line that a kill cut short
+          continue
+        if entry['step'] <= first:
+          kept.append(line + '\n')
+    write(path, ''.join(kept))
+    self.path = path
+
+  def write(self, entry: dict[str, Any]) -> None:
+    with self.path.open('a') as f:
+      f.write(json.dumps(entry) + '\n')
+
+
+def write(path: pathlib.Path, text: str) -> None:
+  """Writes a file at once, never half of it."""
+  draft = path.with_name(path.name + '.draft')
+  draft.write_text(text)
+  draft.replace(path)

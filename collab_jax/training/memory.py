@@ -1,0 +1,145 @@
+"""How much memory a step of fine-tuning takes, from shapes alone."""
+
+import collections
+from collections.abc import Iterable
+import functools
+import math
+from typing import Any, NamedTuple
+
+import jax
+from jax import numpy as jnp
+
+from collab_jax import quantizers
+from collab_jax.models import paligemma
+from collab_jax.training import choices, finetune, losses, tuning
+
+
+class Needs(NamedTuple):
+  """Bytes of a step.
+
+  Attributes:
+    params: All parameters, adapters and heads among them.
+    trained: Of those that train.
+    optimizer: The optimizer's state.
+    gradients: As large as what trains.
+    activations: What the backward pass keeps of the forward pass, parameters
+      not counted; what it computes in between comes on top.
+  """
+
+  params: int
+  trained: int
+  optimizer: int
+  gradients: int
+  activations: int
+
+  @property
+  def total(self) -> int:
+    """Bytes of all that is there at once."""
+    return self.params + self.optimizer + self.gradients + self.activations
+
+
+def shapes(
+  config: Any, dims: paligemma.Config, dtype: str = 'float32'
+) -> tuple[Any, Any]:
+  """What trains and what does not, as shapes.
+
+  Args:
+    config: From configs/finetune.py.
+    dims: The model's dimensions.
+    dtype: Of the model's parameters that do not train; others are float32.
+  """
+  model = jax.eval_shape(
+    lambda p: finetune.start_params(config, p, dims), paligemma.shapes(dims)
+  )
+  parts = choices.trained(config.train, config.encoder)
+  moves, still = choices.split(model, parts)
+  smaller = jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct(x.shape, jnp.dtype(dtype)), still
+  )
+  return moves, smaller
+
+
+def batch(config: Any, dims: paligemma.Config) -> dict[str, Any]:
+  """A batch as shapes; labels only where the model is for generated scenes."""
+  b, t, side = config.batch_size, config.text_length, dims.vision.image_size
+  whole = jax.ShapeDtypeStruct
+  found = {
+    'image': whole((b, side, side, 3), jnp.uint8),
+    'tokens': whole((b, t), jnp.int32),
+    'mask_ar': whole((b, t), jnp.int32),
+    'mask_loss': whole((b, t), jnp.float32),
+  }
+  grid = round(dims.vision.num_tokens**0.5)
+  labels = {n: whole((b, grid, grid), jnp.int32) for n in losses.LABELS}
+  return found | labels
+
+
+def needs(
+  config: Any,
+  dims: paligemma.Config,
+  quantizer: quantizers.Quantizer | None = None,
+  dtype: str = 'float32',
+) -> Needs:
+  """Adds up what a step needs.
+
+  Args:
+    config: From configs/finetune.py.
+    dims: The model's dimensions.
+    quantizer: What the features pass through; one that learns no codebook.
+    dtype: As of `shapes`.
+  """
+  moves, still = shapes(config, dims, dtype)
+  weights = tuning.Weights(**config.weights.to_dict())
+  tx = choices.optimizer(config, config.rates.to_dict())
+  one = functools.partial(tuning.loss, dims, weights, quantizer)
+  teacher = paligemma.shapes(dims) if weights.distill else None
+  key = jax.eval_shape(lambda: jax.random.key(0))
+
+  def kept(params, still, teacher, batch, key):
+    def scalar(params):
+      return one(params, still, None, teacher, batch, key)[0]
+
+    return jax.vjp(scalar, params)[1]
+
+  saved = jax.eval_shape(kept, moves, still, teacher, batch(config, dims), key)
+  params = [moves, still, *([teacher] if teacher else [])]
+  count = sum(_bytes(tree) for tree in params)
+  trained = _bytes(moves)
+  return Needs(
+    count,
+    trained,
+    _bytes(jax.eval_shape(tx.init, moves)),
+    trained,
+    _without(jax.tree.leaves(saved), jax.tree.leaves(params)),
+  )
+
+
+def estimate(config: Any, dims: paligemma.Config) -> str:
+  """What a run of a config needs, in a line, before it starts."""
+  found = needs(config, dims)
+  parts = ', '.join(
+    f'{name} {getattr(found, name) / 1e6:,.0f}'
+    for name in ('params', 'optimizer', 'gradients', 'activations')
+  )
+  return f'memory of a step, MB: {parts}; together {found.total / 1e6:,.0f}'
+
+
+def _bytes(tree) -> int:
+  return sum(_size(leaf) for leaf in jax.tree.leaves(tree))
+
+
+def _size(leaf) -> int:
+  return math.prod(leaf.shape) * jnp.dtype(leaf.dtype).itemsize
+
+
+def _without(saved: Iterable[Any], params: Iterable[Any]) -> int:
+  """Bytes of arrays, of those that may be parameters each left out once."""
+  known = collections.Counter((p.shape, str(p.dtype)) for p in params)
+  total = 0
+  for leaf in saved:
+    kind = leaf.shape, str(leaf.dtype)
+    if known[kind] > 0:
+      known[kind] -= 1
+    elif not jnp.issubdtype(leaf.dtype, jax.dtypes.extended):
+      total += _size(leaf)
+  return total

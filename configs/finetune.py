@@ -1,0 +1,159 @@
+"""Training of a model with the quantizer inside of it: docs/finetune.md.
+
+Modes: `full` (the tiny model, in minutes) and `smoke` (seconds, for tests).
+"""
+
+from typing import Any, cast
+
+import ml_collections
+
+from collab_jax import config as config_lib
+
+MODES = ('full', 'smoke')
+
+_SENT = (
+  'merge(k={},smooth={},'
+  'centroids=ecvq(stages=4,size=256,weight={},beam=4,book=random))'
+)
+
+_CODED = (
+  'merge(k={},smooth={},centroids=pca(dims=128,'
+  'vectors=ecvq(weight={},book={{ecvq}}),book={{centroids}}))'
+)
+_SHIPPED = (
+  'merge(k={},smooth={},centroids=pca(dims=128,vectors=ecvq(weight={})))'
+)
+
+
+def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
+  """Returns the settings of a mode, `full` by default."""
+  mode = config_lib.parse(arg, mode=MODES)['mode']
+  c = cast(Any, ml_collections.ConfigDict())
+  c.seed = 0
+
+  # The model to start from, as in configs/tradeoff.py, and what the trained one
+  # is called and stored as.
+  c.model = 'tiny'
+  c.model_path = ''
+  c.tokenizer = ''
+  c.res = 0
+  c.mesh = ml_collections.ConfigDict({'data': 1, 'model': 1})
+  c.name = 'tiny-tuned'
+  c.dtype = 'bfloat16'
+
+  # What trains: 'projector', 'lora' (the projector and adapters of the
+  # decoder's matrices) or 'all' (the projector and the decoder); and the
+  # encoder or not.
+  c.train = 'all'
+  c.encoder = True
+  c.rank = 8
+  c.alpha = 16.0
+
+  # Each batch passes through one of these, drawn; a share of the batches
+  # through none. The book 'random' within a clustering is learned.
+  c.quantizers = tuple(
+    _SENT.format(*row) for row in ((2, 4, 0.6), (3, 4, 0.6), (4, 4, 0.3))
+  )
+  c.full = 0.34
+
+  c.weights = ml_collections.ConfigDict(
+    {
+      'caption': 1.0,
+      'distill': 1.0,
+      'temperature': 1.0,
+      'label': 0.0,
+      'commit': 0.01,
+      'rate': 0.005,
+      'decay': 0.95,
+      'dead': 0.01,
+      'gradient': 'mean',
+    }
+  )
+  # What the codebook starts from: clusters of what so many batches send.
+  c.book = ml_collections.ConfigDict(
+    {'batches': 20, 'steps': 50, 'rows': 4096, 'passes': 5}
+  )
+
+  c.prompt = 'caption en'
+  c.text_length = 40
+  c.batch_size = 32
+  # Scenes from here on; the tiny model has seen the first 115,200.
+  c.first_example = 131072
+  c.dense_share = 0.0
+
+  c.steps = 500
+  c.optimizer = 'muon'
+  c.learning_rate = 5e-4
+  c.warmup_steps = 20
+  c.weight_decay = 0.0
+  c.clip = 1.0
+  # Shares of the learning rate by part.
+  c.rates = ml_collections.ConfigDict({'heads': 1.0})
+
+  c.log_every = 25
+  c.save_every = 50
+  c.eval_every = 250
+  c.eval_scenes = 100
+  c.eval_codecs = ('identity', 'merge(k=2)', 'merge(k=4)')
+  c.max_tokens = 34
+
+  c.compare = _compare()
+
+  if mode == 'smoke':
+    c.batch_size, c.steps, c.warmup_steps = 4, 8, 2
+    c.log_every, c.save_every, c.eval_every, c.eval_scenes = 2, 2, 8, 4
+    c.optimizer = 'adamw'
+    c.quantizers = (
+      'merge(k=2,centroids=ecvq(stages=2,size=4,weight=0.05,beam=2,book=random))',
+    )
+    c.eval_codecs = ('identity',)
+    c.full = 0.5
+    c.book.batches, c.book.steps, c.book.passes = 2, 2, 2
+    c.max_tokens = 4
+    compare = cast(Any, c.compare)
+    compare.rate.update(
+      {'limit': 4, 'batch_size': 4, 'max_tokens': 4, 'resamples': 20}
+    )
+    compare.rate.codecs = ('merge(k=4)', 'merge(k=8)')
+    compare.kept, compare.shipped = ('merge(k=4)',), ()
+    compare.centroids.limit = compare.ecvq.limit = 4
+    compare.ecvq.update(
+      {'size': 4, 'stages': 2, 'joint': 1, 'passes': 1, 'steps': 1}
+    )
+  return c
+
+
+def _compare() -> ml_collections.ConfigDict:
+  """How models are compared: by books of their own, and records."""
+  c = cast(Any, ml_collections.ConfigDict())
+  # Instead of what configs/codebook.py has in its modes centroids and ecvq.
+  sent = tuple(
+    f'merge(k={k},smooth=2,centroids=identity(dtype=float32))'
+    for k in (2, 3, 5)
+  )
+  c.centroids = ml_collections.ConfigDict({'limit': 1000, 'sent': sent})
+  c.ecvq = ml_collections.ConfigDict(
+    {
+      'limit': 1000,
+      'sent': sent,
+      'joint': 5,
+      'transform': 'pca(dims=128,book={centroids})',
+    }
+  )
+  # Instead of what configs/rate.py has: of each model, with its own books.
+  kept = ('kmeans(k=4,init=++)', 'merge(k=4)', 'merge(k=8)')
+  rows = ((2, 4, 2.0), (2, 4, 0.6), (3, 4, 1.5), (3, 4, 0.6), (4, 4, 0.6))
+  rows += ((4, 4, 0.3), (5, 4, 0.3), (6, 2, 0.3), (8, 1, 0.05))
+  c.rate = ml_collections.ConfigDict(
+    {
+      'methods': (),
+      'ks': (),
+      'blind': (),
+      'limit': 500,
+      'codecs': (*kept, *(_CODED.format(*row) for row in rows)),
+    }
+  )
+  c.kept = kept
+  # And of the model to start from, with the books that ship.
+  c.shipped = tuple(_SHIPPED.format(*row) for row in rows)
+  return c

@@ -1,0 +1,36 @@
+r"""All ways to choose what is sent, at equal numbers of vectors.
+
+python experiments/baselines.py --config=configs/baselines.py:mode=tiny \
+    --config.limit=100 --workdir=runs/baselines
+
+Started again, it goes on where it was stopped, and draws the figure anew.
+"""
+
+from pathlib import Path
+
+from absl import app, flags
+
+from collab_jax import config as config_lib
+from collab_jax import experiment
+
+_CONFIG = config_lib.define('configs/baselines.py')
+_WORKDIR = flags.DEFINE_string('workdir', 'runs/baselines', 'Where to write.')
+
+
+def main(argv):
+  """Evaluates, draws, and prints the table."""
+  if argv[1:]:
+    raise app.UsageError(f'unexpected arguments: {argv[1:]}')
+  with experiment.launched():
+    workdir, config = Path(_WORKDIR.value), _CONFIG.value
+    experiment.check_baselines(config)
+    print(experiment.headline(config), flush=True)
+    path = workdir / 'records.jsonl'
+    records = experiment.evaluate(config, path, checked=True)
+    experiment.write_json(workdir / 'config.json', config.to_dict())
+    print('', experiment.report_baselines(records, workdir, config), sep='\n')
+    print(f'\n{workdir}: {experiment.listing(workdir)}')
+
+
+if __name__ == '__main__':
+  app.run(main)

@@ -1,0 +1,63 @@
+r"""Trains a model with the quantizer inside of it: `make finetune`.
+
+python experiments/finetune.py --config=configs/finetune.py:mode=full \
+    --workdir=runs/finetune
+
+It trains through the quantizer and, as much, without it, and compares both and
+the start model in captions and bytes. Started again, it goes on where it was.
+The models, in trained_through/model and trained_without/model, are what
+`collab_jax.load` reads. `--only_train` leaves out all but the first.
+"""
+
+from pathlib import Path
+import time
+
+from absl import app, flags
+
+from collab_jax import config as config_lib
+from collab_jax import experiment
+from collab_jax.training import finetune, memory
+from configs import codebook, rate
+
+_CONFIG = config_lib.define('configs/finetune.py')
+_WORKDIR = flags.DEFINE_string('workdir', 'runs/finetune', 'Where to write.')
+_ONLY = flags.DEFINE_bool('only_train', False, 'Train through it, no more.')
+
+
+def _changed(config, changes):
+  """A config with other values in some of its fields."""
+  config.update(changes)
+  return config
+
+
+def main(argv):
+  """Trains, and says where the model is and what it is worth."""
+  if argv[1:]:
+    raise app.UsageError(f'unexpected arguments: {argv[1:]}')
+  with experiment.launched():
+    start = time.perf_counter()
+    config, workdir = _CONFIG.value, Path(_WORKDIR.value)
+    finetune.check(config)
+    model = experiment.load_model(config)
+    print(memory.estimate(config, model.config), flush=True)
+    models = experiment.tune_both(config, workdir, both=not _ONLY.value)
+    if not _ONLY.value:
+      compare = config.compare
+      records = experiment.evaluate_tuned(
+        models,
+        settings := _changed(rate.get_config(), compare.rate),
+        {
+          name: _changed(codebook.get_config(f'mode={name}'), compare[name])
+          for name in ('centroids', 'ecvq')
+        },
+        compare.shipped,
+        workdir,
+      )
+      kept = compare.kept
+      print(experiment.report_tuned(records, workdir, settings, kept))
+    print(f'{workdir}: {experiment.listing(workdir)}')
+    print(f'{time.perf_counter() - start:.0f} s')
+
+
+if __name__ == '__main__':
+  app.run(main)

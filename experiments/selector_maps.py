@@ -1,0 +1,51 @@
+r"""Draws what each selector leaves of a scene, and of a photograph.
+
+python experiments/selector_maps.py --out=docs/images/selector_maps.png
+
+The photograph is scikit-image's, to look at, if that is installed; no number
+comes from it.
+"""
+
+import importlib
+import importlib.util
+from pathlib import Path
+from typing import Any, cast
+
+from absl import app, flags
+import numpy as np
+from PIL import Image
+
+from collab_jax import checkpoints, data, experiment, plots
+from configs import baselines
+
+_MODEL = flags.DEFINE_string('model', 'tiny', "Name, or a model's folder.")
+_K = flags.DEFINE_integer('k', 8, 'Number of vectors sent.', lower_bound=1)
+_SCENE = flags.DEFINE_integer('scene', 7, 'Which of the test scenes.')
+_OUT = flags.DEFINE_string('out', 'runs/selector_maps.png', 'Where to write.')
+
+
+def main(argv):
+  """Draws, and says where the figure is."""
+  if argv[1:]:
+    raise app.UsageError(f'unexpected arguments: {argv[1:]}')
+  with experiment.launched():
+    config = cast(Any, baselines.get_config())
+    made = [experiment.make_method(text, _K.value) for text in config.methods]
+    model = checkpoints.load(_MODEL.value)
+    size = model.config.vision.image_size
+    scene = data.scenes('test', _SCENE.value + 1)[_SCENE.value]
+    images = {'a scene': scene.image}
+    if importlib.util.find_spec('skimage'):
+      pictures = importlib.import_module('skimage.data')
+      photo = Image.fromarray(np.asarray(pictures.astronaut())).resize(
+        (size, size), Image.Resampling.BICUBIC
+      )
+      images['a photograph'] = np.asarray(photo)
+    out = Path(_OUT.value)
+    figure = plots.selector_maps(model, images, made)
+    plots.save(figure, out.with_suffix(''))
+    print(f'{out}: {", ".join(images)}, {len(made)} selectors')
+
+
+if __name__ == '__main__':
+  app.run(main)

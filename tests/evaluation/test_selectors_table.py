@@ -1,0 +1,109 @@
+"""Selectors side by side, on plausible records."""
+
+import matplotlib as mpl
+import pytest
+
+from collab_jax import evaluation, metrics, plots
+from collab_jax.evaluation import selectors, summary
+from collab_jax.experiment import settings
+from tests.evaluation import synthetic
+
+
+@pytest.fixture(scope='module')
+def records():
+  return synthetic.make()
+
+
+@pytest.fixture(scope='module')
+def rows(records):
+  return evaluation.summarize(records, resamples=50)
+
+
+@pytest.fixture(scope='module')
+def ahead(records, rows):
+  return evaluation.leads(records, rows, resamples=50)
+
+
+def test_leads_are_paired_differences(records, rows, ahead):
+  curves = evaluation.curves(rows)
+  assert len(ahead) == sum(map(len, curves.values()))
+  at = {(line['label'], line['k']): line for line in ahead}
+  for k in (1, 8):
+    own = {n: next(r for r in c if r['sent'] == k) for n, c in curves.items()}
+    best = max(own, key=lambda n: own[n]['bleu4'])
+    assert at[best, k]['best'] is None
+    for label, row in own.items():
+      line = at[label, k]
+      if label != best:
+        gap = row['bleu4'] - own[best]['bleu4']
+        assert line['best']['value'] == pytest.approx(gap)
+      gap = row['bleu4'] - own['k-means++']['bleu4']
+      if label == 'k-means++':
+        assert line['baseline'] is None
+      else:
+        assert line['baseline']['value'] == pytest.approx(gap)
+  # One of them again, from its parts.
+  line = at['random subset, rest zeroed', 8]
+  grids = [
+    summary.grid_of([r for r in records if r['name'] == name])
+    for name in (line['name'], line['baseline']['name'])
+  ]
+  scores = summary.Scores(records)
+  first, second = (
+    scores.of([r for image in g for r in image])['bleu'].reshape(20, 3, -1)
+    for g in grids
+  )
+  found = metrics.paired_bootstrap(first, second, metrics.bleu4, 50)
+  assert line['baseline']['low'] == found.low
+  assert selectors.mark(line) == '-'
+
+
+def test_the_table_has_every_selector_and_k(rows, ahead):
+  text = evaluation.selector_table(rows, ahead)
+  blocks = text.split('\n\n')
+  names = [*evaluation.ranked(rows)]
+  assert names[0] == 'k-means++'
+  assert names[-1] == 'random subset, rest zeroed'
+  for block in (blocks[0], *blocks[2:]):
+    lines = block.split('\n')[1:]
+    assert [any(n in line for n in names) for line in lines] == [True] * 6
+  assert blocks[0].split('\n')[1].count('*') >= 1
+  some = [r for r in rows if r['name'] != 'identity']
+  with pytest.raises(ValueError, match='no row of all vectors'):
+    evaluation.selector_table(some, ahead)
+
+
+def test_pictures_of_another_run_are_not_compared(records, rows):
+  fewer = [
+    r for r in records if r['image_id'] or 'rebuild=zero' not in r['name']
+  ]
+  with pytest.raises(ValueError, match='finish the evaluation'):
+    evaluation.leads(fewer, rows, resamples=5)
+
+
+def test_the_figure_has_a_panel_for_every_k(rows):
+  with mpl.rc_context({'backend': 'agg'}):
+    figure = plots.selectors(rows)
+  panels = figure.axes
+  assert [axes.get_title() for axes in panels] == [
+    *('k = 1', 'k = 2', 'k = 4', 'k = 8')
+  ]
+  labels = [text.get_text() for text in panels[0].get_yticklabels()]
+  assert labels == [*evaluation.ranked(rows)]
+  points = [
+    line.get_xdata()[0]
+    for line in panels[-1].lines
+    if len(line.get_xdata()) == 1
+  ]
+  kept = [
+    100 * next(r['kept'] for r in curve if r['sent'] == 8)
+    for curve in evaluation.ranked(rows).values()
+  ]
+  assert points == pytest.approx(kept)
+  with pytest.raises(ValueError, match='no curves'):
+    plots.selectors([])
+
+
+def test_k_goes_into_what_is_within():
+  made = settings.make_method('centred(vectors=merge(k={k}))', 5)
+  assert made.vectors.k == 5
