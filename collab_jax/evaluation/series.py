@@ -75,7 +75,7 @@ def label(row: Row) -> str:
     return known + (', coded' if row['codec'].get('coding') else '')
   # The name leaves out what is at its default: 'merge(k=8,smooth=1)@head/best'.
   own, *link = row['name'].split(' | ')
-  title, _, settings = _K.sub('', _SUFFIX.sub('', own)).partition('(')
+  title, _, settings = without_k(_SUFFIX.sub('', own)).partition('(')
   inside = _SETTINGS.findall(settings[:-1])
   codec = row['codec']
   if codec.get('split', 'encoder') != 'encoder':
@@ -85,6 +85,11 @@ def label(row: Row) -> str:
   words = ', '.join(inside + link)
   title = title.rpartition(':')[2]
   return f'{title} ({words})' if words else title
+
+
+def without_k(name: str) -> str:
+  """A quantizer's name without how many vectors are sent, also within it."""
+  return _K.sub('', name)
 
 
 def _order(row: Row) -> tuple[int, str]:
@@ -108,7 +113,7 @@ def curves(rows: Sequence[Row]) -> dict[str, list[Row]]:
     if is_full(row) or is_blind(row) or is_picture(row):
       continue
     codec = {
-      name: _K.sub('', value) if isinstance(value, str) else value
+      name: without_k(value) if isinstance(value, str) else value
       for name, value in row['codec'].items()
       if name != 'k'
     }

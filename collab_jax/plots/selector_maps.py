@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 import math
-import re
 from typing import Any
 
 import jax
@@ -12,14 +11,12 @@ from matplotlib import figure as figures
 import numpy as np
 
 from collab_jax import codecs, quantizers
+from collab_jax.evaluation import series
 from collab_jax.models import paligemma
 from collab_jax.plots import maps, style
 
 _PANEL = 1.32  # Inches.
 _TITLE = 0.27
-
-# Where a name says how many vectors are sent.
-_K = re.compile(r'\bk=\d+,?|\(k=\d+\)')
 
 
 def selector_maps(
@@ -131,7 +128,7 @@ def _clusters(message, otherwise):
 
 def _short(quantizer) -> str:
   """Its name without k, in at most two lines."""
-  name = _K.sub('', quantizers.name(quantizer))
+  name = series.without_k(quantizers.name(quantizer))
   if len(name) > 22:
     head, _, rest = name.partition('(')
     name = f'{head}\n({rest}'
