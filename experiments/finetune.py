@@ -10,6 +10,7 @@ The models, in trained_through/model and trained_without/model, are what
 """
 
 from pathlib import Path
+import runpy
 import time
 
 from absl import app, flags
@@ -17,15 +18,17 @@ from absl import app, flags
 from collab_jax import config as config_lib
 from collab_jax import experiment
 from collab_jax.training import finetune, memory
-from configs import codebook, rate
 
 _CONFIG = config_lib.define('configs/finetune.py')
 _WORKDIR = flags.DEFINE_string('workdir', 'runs/finetune', 'Where to write.')
 _ONLY = flags.DEFINE_bool('only_train', False, 'Train through it, no more.')
 
 
-def _changed(config, changes):
-  """A config with other values in some of its fields."""
+def _changed(name, changes):
+  """Another config, by 'name' or 'name:argument', with some fields changed."""
+  name, _, argument = name.partition(':')
+  path = Path(__file__).parents[1] / 'configs' / f'{name}.py'
+  config = runpy.run_path(str(path))['get_config'](argument)
   config.update(changes)
   return config
 
@@ -45,9 +48,9 @@ def main(argv):
       compare = config.compare
       records = experiment.evaluate_tuned(
         models,
-        settings := _changed(rate.get_config(), compare.rate),
+        settings := _changed('rate', compare.rate),
         {
-          name: _changed(codebook.get_config(f'mode={name}'), compare[name])
+          name: _changed(f'codebook:mode={name}', compare[name])
           for name in ('centroids', 'ecvq')
         },
         compare.shipped,

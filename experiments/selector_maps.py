@@ -9,15 +9,15 @@ comes from it.
 import importlib
 import importlib.util
 from pathlib import Path
-from typing import Any, cast
 
 from absl import app, flags
 import numpy as np
 from PIL import Image
 
 from collab_jax import checkpoints, data, experiment, plots
-from configs import baselines
+from collab_jax import config as config_lib
 
+_CONFIG = config_lib.define('configs/baselines.py')
 _MODEL = flags.DEFINE_string('model', 'tiny', "Name, or a model's folder.")
 _K = flags.DEFINE_integer('k', 8, 'Number of vectors sent.', lower_bound=1)
 _SCENE = flags.DEFINE_integer('scene', 7, 'Which of the test scenes.')
@@ -29,8 +29,8 @@ def main(argv):
   if argv[1:]:
     raise app.UsageError(f'unexpected arguments: {argv[1:]}')
   with experiment.launched():
-    config = cast(Any, baselines.get_config())
-    made = [experiment.make_method(text, _K.value) for text in config.methods]
+    methods = _CONFIG.value.methods
+    made = [experiment.make_method(text, _K.value) for text in methods]
     model = checkpoints.load(_MODEL.value)
     size = model.config.vision.image_size
     scene = data.scenes('test', _SCENE.value + 1)[_SCENE.value]

@@ -42,7 +42,7 @@ def tuned(
       full = next((row for row in rows if series.is_full(row)), None)
       features, _ = rates.split(rows)
       own = rates.front([row for row in features if row is not full])
-      own = [row for row in own if row['bytes'] < _MOST]
+      own = [row for row in own if row['bytes'] < _MOST] or own
       x = [row['bytes'] for row in own]
       axes.plot(
         x,
