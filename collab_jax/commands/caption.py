@@ -72,7 +72,7 @@ def main(argv):
     )
   with experiment.launched():
     path = Path(argv[1])
-    if not path.exists():
+    if not (path.is_file() or path.is_dir()):
       raise FileNotFoundError(f'no such picture or folder: {path}')
     many = path.is_dir()
     if _STREAM.value and (many or _PROGRESSIVE.value or _OUT.value):

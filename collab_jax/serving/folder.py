@@ -76,8 +76,14 @@ def picture_id(name: str) -> int:
   return zlib.crc32(os.fsencode(name))
 
 
+def checksum(path: Path) -> str:
+  """What tells a picture file from another one of its name."""
+  return f'{zlib.crc32(path.read_bytes()):08x}'
+
+
 def line(
   name: str,
+  crc32: str,
   answer: clients.Answer,
   read_ms: float,
   settings: Mapping[str, Any],
@@ -86,6 +92,7 @@ def line(
 
   Args:
     name: Of the file.
+    crc32: Its `checksum`.
     answer: What came of it.
     read_ms: Milliseconds that reading took.
     settings: Of the run, see `settled`.
@@ -93,6 +100,7 @@ def line(
   spent = {'read': read_ms, **answer.milliseconds}
   return {
     'file': name,
+    'crc32': crc32,
     'caption': answer.caption,
     'bytes': answer.bytes,
     'codec': answer.codec,
@@ -175,8 +183,8 @@ def caption(
 
   Raises:
     RemoteError: The server cannot be used, or the prompt is too long for it.
-    ValueError: `out` holds something else, or captions by another codec, with
-      another prompt or other settings.
+    ValueError: `out` holds something else, or captions of other pictures of
+      the same names, by another codec, with another prompt or other settings.
   """
   start = time.perf_counter()
   names = {path.relative_to(root).as_posix(): path for path in files}
@@ -185,7 +193,7 @@ def caption(
   with lines.Lines(out) as store:
     agreed = client.handshake(prompt=prompt, max_tokens=max_tokens)
     settings = settled(client, agreed, prompt, max_tokens, limit)
-    done = _done(store, client, settings)
+    done = _done(store, client, settings, names)
     left = {n: path for n, path in names.items() if n not in done}
     if left:
       client.warm_up(min(_BATCH, client.window, len(left)))
@@ -198,9 +206,9 @@ def caption(
     )
     with bar:
       for answer in client.captions(iter(reading), prompt, max_tokens, _BATCH):
-        name, read_ms = reading.order.popleft()
+        name, crc32, read_ms = reading.order.popleft()
         if isinstance(answer, clients.Answer):
-          store.append(line(name, answer, read_ms, settings))
+          store.append(line(name, crc32, answer, read_ms, settings))
           captioned += 1
           total += answer.bytes
         elif _its_own(answer):
@@ -217,7 +225,8 @@ class _Reading:
   """Reads files as they are needed; remembers whose picture comes next."""
 
   def __init__(self, files, size, bad, report):
-    self.order: collections.deque[tuple[str, float]] = collections.deque()
+    self.order: collections.deque[tuple[str, str, float]]
+    self.order = collections.deque()
     self._files = files
     self._size = size
     self._bad = bad
@@ -227,11 +236,13 @@ class _Reading:
     for name, path in self._files.items():
       start = time.perf_counter()
       try:
+        crc32 = checksum(path)
         image = data.read_image(path, self._size)
       except (data.PictureError, OSError) as error:
         self.refuse(name, str(error))
         continue
-      self.order.append((name, 1000 * (time.perf_counter() - start)))
+      spent = 1000 * (time.perf_counter() - start)
+      self.order.append((name, crc32, spent))
       yield image, picture_id(name)
 
   def refuse(self, name: str, why: str) -> None:
@@ -250,8 +261,19 @@ def _its_own(error: clients.Failure) -> bool:
   return isinstance(error, sending.TooLargeError) or error.code in _ITS_OWN
 
 
+def _other(path: Path, crc32: Any) -> bool:
+  """Whether a file is another than it was; not if it cannot be read now."""
+  try:
+    return checksum(path) != crc32
+  except OSError:
+    return False
+
+
 def _done(
-  store: lines.Lines, client: clients.EdgeClient, settings: Mapping[str, Any]
+  store: lines.Lines,
+  client: clients.EdgeClient,
+  settings: Mapping[str, Any],
+  files: Mapping[str, Path],
 ) -> set[str]:
   """The files that have a caption, which must have been made as others will."""
   names = [codec.name for codec in client.codecs]
@@ -272,6 +294,12 @@ def _done(
     if settings['limit'] is None and found.get('codec') not in names:
       by = f'codec {found.get("codec")}, now it is {" or ".join(names)}'
       apart.insert(0, by)
+    path = files.get(found['file'])
+    if path is not None and _other(path, found.get('crc32')):
+      raise ValueError(
+        f'{store.path}:{number}: is of another picture of the name'
+        f' {found["file"]!r} than {path}; choose another file for the captions'
+      )
     if apart:
       raise ValueError(
         f'{store.path}:{number}: was made with {"; with ".join(apart)}; choose'

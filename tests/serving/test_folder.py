@@ -164,6 +164,21 @@ def test_captions_made_otherwise_are_not_mixed(
   assert settings['threshold'] is None
 
 
+def test_captions_of_other_pictures_are_not_taken_for_these(
+  client, photos, tmp_path
+):
+  out = tmp_path / 'out.jsonl'
+  _run(client, photos, out)
+  before = out.read_bytes()
+  moved = photos.rename(tmp_path / 'moved')  # The same pictures elsewhere.
+  assert _run(client, moved, out).captioned == 0
+  picture = np.full((20, 30, 3), 200, np.uint8)
+  Image.fromarray(picture).save(moved / 'a.png')
+  with pytest.raises(ValueError, match=r"1: is of another picture .*'a\.png'"):
+    _run(client, moved, out)
+  assert out.read_bytes() == before
+
+
 def test_a_limit_may_choose_another_codec_when_it_goes_on(
   client, photos, tmp_path
 ):
