@@ -13,7 +13,6 @@ from collab_jax.quantizers import (
   clustering,
   geometry,
   identity,
-  kmeans,
   lloyd,
   saliency,
 )
@@ -51,11 +50,6 @@ class Attended(clustering.Clustering):
     self.check()
     base.check_number('dominant', self.dominant, 0.0, 0.99)
     base.check_choice('saliency', self.saliency, saliency.KINDS)
-
-  @property
-  def receiver(self) -> kmeans.KMeans:
-    """The same for all ways to cluster: one program on the server."""
-    return kmeans.receiver_of(self)
 
   @property
   def needs(self) -> tuple[str, ...]:

@@ -5,14 +5,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float, Key
 
 from collab_jax import message as messages
-from collab_jax.quantizers import base, books, identity
+from collab_jax.quantizers import base, books, front, identity
 
 
 @dataclasses.dataclass(frozen=True)
-class Centred:
+class Centred(front.Front):
   """Subtracts each place's mean over training pictures, and adds it again.
 
   An encoder's features know where they are: part of every vector is the same
@@ -30,27 +30,6 @@ class Centred:
 
   def __post_init__(self):
     books.check_name(self.book)
-
-  @property
-  def uses_key(self) -> bool:
-    """Whether what quantizes the differences is drawn."""
-    return self.vectors.uses_key
-
-  @property
-  def needs(self) -> tuple[str, ...]:
-    """That of what quantizes the differences."""
-    return base.needs(self.vectors)
-
-  @property
-  def sender(self) -> 'Centred':
-    """That of what quantizes the differences."""
-    inner = getattr(self.vectors, 'sender', self.vectors)
-    return dataclasses.replace(self, vectors=inner)
-
-  @property
-  def receiver(self) -> 'Centred':
-    """That of what quantizes the differences."""
-    return dataclasses.replace(self, vectors=base.receiver(self.vectors))
 
   def init_params(self, key: Key[Array, ''], n: int, d: int) -> base.Params:
     """Returns the means of n places, and the inner parameters."""
@@ -97,20 +76,6 @@ class Centred:
       return f'{self.book}/places'
     return f'{books.load(self.book, "places").fingerprint}/places'
 
-  def origins(self, message: messages.Message) -> Int[Array, ' m']:
-    """Returns what `vectors` says of the vectors that it rebuilds."""
-    inner: Any = self.vectors
-    return inner.origins(base.unprefix('vectors', message))
-
   def fields(self, n: int, d: int) -> dict[str, messages.Field]:
     """Returns the fields of the differences."""
     return base.prefix('vectors', self.vectors.fields(n, d))
-
-  def priors(self, params: base.Params) -> dict[str, jax.Array]:
-    """Returns the frequencies that `vectors` knows."""
-    inner = base.priors(self.vectors, base.unnest('vectors', params))
-    return base.prefix('vectors', inner)
-
-  def sent(self, n: int) -> int:
-    """Returns how many `vectors` sends."""
-    return self.vectors.sent(n)

@@ -63,9 +63,9 @@ class Clustering(Rebuilding, abc.ABC):
   """
 
   @property
-  def needs(self) -> tuple[str, ...]:
-    """What `cluster` takes by keyword beside the vectors: see `base.needs`."""
-    return ()
+  def receiver(self) -> 'Received':
+    """The same for all ways to cluster: one program on the server."""
+    return Received(self.k, base.receiver(self.centroids), self.rebuild)
 
   @abc.abstractmethod
   def cluster(
@@ -73,7 +73,7 @@ class Clustering(Rebuilding, abc.ABC):
   ) -> tuple[Int[Array, ' n'], Float[Array, 'k d']]:
     """Returns the cluster of each vector, and what stands for each cluster.
 
-    A subclass that `needs` more takes it by keyword.
+    A subclass with a property `needs` takes that by keyword; see `base.needs`.
     """
 
   def init_params(self, key: Key[Array, ''], n: int, d: int) -> base.Params:
@@ -152,6 +152,25 @@ class Clustering(Rebuilding, abc.ABC):
     """Returns k: the paper counts centroids, not assignments."""
     base.check_k_of_n(self.k, n)
     return self.k
+
+
+@dataclasses.dataclass(frozen=True)
+class Received(Clustering):
+  """Rebuilds what any clustering sent."""
+
+  k: int
+  centroids: base.Quantizer
+  rebuild: str = REBUILDS[0]
+
+  def cluster(
+    self, x: Float[Array, 'n d'], key: Key[Array, '']
+  ) -> tuple[Int[Array, ' n'], Float[Array, 'k d']]:
+    """Is not for the receiving end.
+
+    Raises:
+      TypeError: Always.
+    """
+    raise TypeError('a receiver has no way to cluster; quantize by the sender')
 
 
 def rebuilt(

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int
 
 from collab_jax import message as messages
-from collab_jax.quantizers import base, geometry
+from collab_jax.quantizers import base, front, geometry
 
 
 def row_fields(quantizer: base.Quantizer, n: int, d: int) -> tuple[str, ...]:
@@ -23,9 +23,9 @@ def row_fields(quantizer: base.Quantizer, n: int, d: int) -> tuple[str, ...]:
     n: Number of vectors.
     d: Their width.
   """
-  inner = _within(quantizer, quantizer.fields(n, d))
-  if inner is not None:
-    return tuple(base.prefix('vectors', dict.fromkeys(row_fields(inner, n, d))))
+  if isinstance(quantizer, front.Front):
+    names = row_fields(quantizer.vectors, n, d)
+    return tuple(base.prefix('vectors', dict.fromkeys(names)))
   fields = quantizer.fields(n, d)
   k = getattr(quantizer, 'k', None)
   if isinstance(k, int) and n > 1:
@@ -42,13 +42,6 @@ def row_fields(quantizer: base.Quantizer, n: int, d: int) -> tuple[str, ...]:
     and field.shape[:1] == (count,)
     and grown[name].shape[:1] == (other,)
   )
-
-
-def _within(quantizer: Any, fields: Collection[str]) -> Any | None:
-  """Returns what sends the message, if that is a quantizer within."""
-  own = hasattr(quantizer, 'k') or hasattr(quantizer, 'conceal')
-  inside = all(name.startswith('vectors/') for name in fields)
-  return None if own or not inside else getattr(quantizer, 'vectors', None)
 
 
 def conceal(
@@ -69,11 +62,11 @@ def conceal(
     received: False for a lost row; at least one is True.
     rows: What `row_fields` returned.
   """
-  inner = _within(quantizer, message)
-  if inner is not None:
-    own = base.unprefix('vectors', dict.fromkeys(rows))
-    message = base.unprefix('vectors', message)
-    return base.prefix('vectors', conceal(inner, message, received, own))
+  if isinstance(quantizer, front.Front):
+    names = base.unprefix('vectors', dict.fromkeys(rows))
+    inner = base.unprefix('vectors', message)
+    inner = conceal(quantizer.vectors, inner, received, names)
+    return base.prefix('vectors', inner)
   own = getattr(quantizer, 'conceal', None)
   if own is not None:
     return own(message, received, rows)
@@ -103,8 +96,8 @@ def layered(
   fine = quantizer.dequantize(params, message)
   rough = quantizer.dequantize(params, {n: message[n] for n in coarse})
   inner, own = quantizer, message
-  while (within := _within(inner, own)) is not None:
-    inner, own = within, base.unprefix('vectors', own)
+  while isinstance(inner, front.Front):
+    inner, own = inner.vectors, base.unprefix('vectors', own)
   row_of = getattr(inner, 'row_of', None)
   if row_of is not None:
     there = received[row_of(own)]

@@ -44,13 +44,4 @@ def _select(x, k):
   n = len(gaps)
   others = jnp.where(jnp.eye(n, dtype=bool), jnp.inf, gaps)
   first = jnp.argmax(jnp.min(others, axis=0))
-
-  def step(state, _):
-    nearest, chosen = state
-    # Below all once chosen, so that equal vectors are not chosen twice.
-    nearest = jnp.minimum(nearest, jnp.maximum(gaps[chosen], 0))
-    nearest = nearest.at[chosen].set(-1)
-    return (nearest, jnp.argmax(nearest)), chosen
-
-  start = (jnp.full(n, jnp.inf), first)
-  return jax.lax.scan(step, start, length=k)[1]
+  return geometry.farthest(lambda chosen: gaps[chosen], first, n, k)

@@ -12,7 +12,6 @@ from collab_jax.quantizers import (
   clustering,
   geometry,
   identity,
-  kmeans,
   weighted,
 )
 
@@ -52,11 +51,6 @@ class DpcKnn(clustering.Clustering):
     self.check()
     base.check_int('neighbours', self.neighbours, 1, 2**16)
     base.check_number('weight', self.weight, 0.0, 100.0)
-
-  @property
-  def receiver(self) -> kmeans.KMeans:
-    """The same for all ways to cluster: one program on the server."""
-    return kmeans.receiver_of(self)
 
   def cluster(
     self, x: Float[Array, 'n d'], key: Key[Array, '']

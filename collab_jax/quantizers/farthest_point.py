@@ -44,12 +44,7 @@ def _select(x, k):
   # |x_i - mean|^2, but for what all have in common.
   first = jnp.argmax(norms - 2 * jnp.mean(gram, axis=1))
 
-  def step(state, _):
-    gaps, chosen = state
-    distances = norms - 2 * gram[chosen] + norms[chosen]
-    # Below zero once chosen, so that equal vectors are not chosen twice.
-    gaps = jnp.minimum(gaps, jnp.maximum(distances, 0)).at[chosen].set(-1)
-    return (gaps, jnp.argmax(gaps)), chosen
+  def distances(chosen):
+    return norms - 2 * gram[chosen] + norms[chosen]
 
-  start = (jnp.full(x.shape[0], jnp.inf), first)
-  return jax.lax.scan(step, start, length=k)[1]
+  return geometry.farthest(distances, first, len(gram), k)

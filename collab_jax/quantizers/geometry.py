@@ -1,5 +1,6 @@
 """Distances between the vectors of one image, all from one matrix."""
 
+from collections.abc import Callable
 import math
 from typing import NamedTuple
 
@@ -86,6 +87,35 @@ def distances(x: Float[Array, 'n d']) -> Float[Array, 'n n']:
   gaps = jnp.maximum(norms[:, None] + norms - 2 * products, 0)
   # Rounding is another in each half.
   return (gaps + gaps.T) / 2 * (1 - jnp.eye(len(gaps)))
+
+
+def farthest(
+  distances: Callable[[Int[Array, '']], Float[Array, ' n']],
+  first: Int[Array, ''],
+  n: int,
+  k: int,
+) -> Int[Array, ' k']:
+  """Chooses vectors, each the farthest from its nearest chosen one.
+
+  Args:
+    distances: Those of all vectors from one; below 0 counts as 0.
+    first: The first to be chosen.
+    n: Number of vectors.
+    k: Number to choose, at most n.
+
+  Returns:
+    Indices in the order in which they are chosen. Ties: the lowest.
+  """
+
+  def step(state, _):
+    nearest, chosen = state
+    nearest = jnp.minimum(nearest, jnp.maximum(distances(chosen), 0))
+    # Below zero once chosen, so that equal vectors are not chosen twice.
+    nearest = nearest.at[chosen].set(-1)
+    return (nearest, jnp.argmax(nearest)), chosen
+
+  start = (jnp.full(n, jnp.inf), first)
+  return jax.lax.scan(step, start, length=k)[1]
 
 
 def first_min(

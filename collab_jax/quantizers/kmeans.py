@@ -37,11 +37,6 @@ class KMeans(clustering.Clustering):
     base.check_choice('init', self.init, ('random', '++'))
     base.check_iters(self.iters)
 
-  @property
-  def receiver(self) -> 'KMeans':
-    """The same for all ways to cluster: one program on the server."""
-    return receiver_of(self)
-
   def cluster(
     self, x: Float[Array, 'n d'], key: Key[Array, '']
   ) -> tuple[Int[Array, ' n'], Float[Array, 'k d']]:
@@ -52,16 +47,3 @@ class KMeans(clustering.Clustering):
       start = base.shuffled(key, x.shape[0])[: self.k]
       found = lloyd.lloyd(x, start, self.iters)
     return found.assignments, found.centroids
-
-
-def receiver_of(quantizer: clustering.Clustering) -> KMeans:
-  """Returns the k-means that rebuilds as any clustering does.
-
-  Args:
-    quantizer: How the clusters were made does not matter.
-  """
-  return KMeans(
-    quantizer.k,
-    centroids=base.receiver(quantizer.centroids),
-    rebuild=quantizer.rebuild,
-  )

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
-from collab_jax.quantizers import base, clustering, geometry, identity, kmeans
+from collab_jax.quantizers import base, clustering, geometry, identity
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,11 +46,6 @@ class Medoids(clustering.Clustering):
     self.check()
     base.check_iters(self.iters)
     base.check_number('power', self.power, 0.1, 2.0)
-
-  @property
-  def receiver(self) -> kmeans.KMeans:
-    """The same for all ways to cluster: one program on the server."""
-    return kmeans.receiver_of(self)
 
   def cluster(
     self, x: Float[Array, 'n d'], key: Key[Array, '']

@@ -12,7 +12,6 @@ from collab_jax.quantizers import (
   clustering,
   geometry,
   identity,
-  kmeans,
   lloyd,
 )
 from collab_jax.quantizers import smooth as smoothing
@@ -55,11 +54,6 @@ class Merge(clustering.Clustering):
     base.check_iters(self.iters)
     base.check_number('weight', self.weight, 0.0, 1.0)
     base.check_number('smooth', self.smooth, 0.0, 100.0)
-
-  @property
-  def receiver(self) -> kmeans.KMeans:
-    """The same for all ways to cluster: one program on the server."""
-    return kmeans.receiver_of(self)
 
   def cluster(
     self, x: Float[Array, 'n d'], key: Key[Array, '']

@@ -5,14 +5,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float, Key
 
 from collab_jax import message as messages
-from collab_jax.quantizers import base, books, identity
+from collab_jax.quantizers import base, books, front, identity
 
 
 @dataclasses.dataclass(frozen=True)
-class PCA:
+class PCA(front.Front):
   """Moves vectors to their principal axes and quantizes the first of them.
 
   The axes are those of a book: eigenvectors of the covariance of training
@@ -35,21 +35,6 @@ class PCA:
   def __post_init__(self):
     base.check_int('dims', self.dims, 1, 2**16)
     books.check_name(self.book)
-
-  @property
-  def uses_key(self) -> bool:
-    """Whether what quantizes the coordinates is drawn."""
-    return self.vectors.uses_key
-
-  @property
-  def needs(self) -> tuple[str, ...]:
-    """That of what quantizes the coordinates."""
-    return base.needs(self.vectors)
-
-  @property
-  def receiver(self) -> 'PCA':
-    """That of what quantizes the coordinates, moved back."""
-    return dataclasses.replace(self, vectors=base.receiver(self.vectors))
 
   def init_params(self, key: Key[Array, ''], n: int, d: int) -> base.Params:
     """Returns the transform and its inverse, and the inner parameters."""
@@ -99,24 +84,10 @@ class PCA:
       axes = books.load(axes, 'linear').fingerprint
     return f'{axes}/{self.dims}'
 
-  def origins(self, message: messages.Message) -> Int[Array, ' m']:
-    """Returns what `vectors` says of the vectors that it rebuilds."""
-    inner: object = self.vectors
-    return inner.origins(base.unprefix('vectors', message))  # type: ignore[attr-defined]
-
   def fields(self, n: int, d: int) -> dict[str, messages.Field]:
     """Returns the fields of the coordinates."""
     self._check(d)
     return base.prefix('vectors', self.vectors.fields(n, self.dims))
-
-  def priors(self, params: base.Params) -> dict[str, jax.Array]:
-    """Returns the frequencies that `vectors` knows."""
-    inner = base.priors(self.vectors, base.unnest('vectors', params))
-    return base.prefix('vectors', inner)
-
-  def sent(self, n: int) -> int:
-    """Returns how many `vectors` sends."""
-    return self.vectors.sent(n)
 
   def _check(self, d):
     if self.dims > d:

@@ -12,7 +12,6 @@ from collab_jax.quantizers import (
   clustering,
   geometry,
   identity,
-  kmeans,
   saliency,
   weighted,
 )
@@ -54,11 +53,6 @@ class Salient(clustering.Clustering):
     base.check_iters(self.iters)
     base.check_choice('saliency', self.saliency, saliency.KINDS)
     base.check_number('power', self.power, 0.0, 8.0)
-
-  @property
-  def receiver(self) -> kmeans.KMeans:
-    """The same for all ways to cluster: one program on the server."""
-    return kmeans.receiver_of(self)
 
   @property
   def needs(self) -> tuple[str, ...]:

@@ -11,7 +11,6 @@ from collab_jax.quantizers import (
   clustering,
   geometry,
   identity,
-  kmeans,
   lloyd,
 )
 
@@ -49,11 +48,6 @@ class Spatial(clustering.Clustering):
     self.check()
     base.check_iters(self.iters)
     base.check_number('weight', self.weight, 0.0, 100.0)
-
-  @property
-  def receiver(self) -> kmeans.KMeans:
-    """The same for all ways to cluster: one program on the server."""
-    return kmeans.receiver_of(self)
 
   def cluster(
     self, x: Float[Array, 'n d'], key: Key[Array, '']

@@ -11,7 +11,6 @@ from collab_jax.quantizers import (
   base,
   clustering,
   identity,
-  kmeans,
   lloyd,
   weighted,
 )
@@ -46,11 +45,6 @@ class Spherical(clustering.Clustering):
   def __post_init__(self):
     self.check()
     base.check_iters(self.iters)
-
-  @property
-  def receiver(self) -> kmeans.KMeans:
-    """The same for all ways to cluster: one program on the server."""
-    return kmeans.receiver_of(self)
 
   def cluster(
     self, x: Float[Array, 'n d'], key: Key[Array, '']
