@@ -217,9 +217,7 @@ class FeatureCodec:
     Raises:
       ValueError: They are no such pictures.
     """
-    if not quantizers.needs(self.quantizer):
-      return self.encode_features(self.features(images), key, image_ids)
-    features, extra = self._attended(images)
+    features, extra = self.observe(images)
     return self.pack(self.quantize(features, key, image_ids, extra))
 
   def encode_features(
@@ -231,22 +229,22 @@ class FeatureCodec:
     """Turns features into messages; see `encode`."""
     return self.pack(self.quantize(features, key, image_ids))
 
-  def extra(
-    self, images: UInt8[Array | np.ndarray, 'B H W 3']
-  ) -> dict[str, Array]:
-    """What the quantizer takes beside features: see `quantizers.needs`.
+  def observe(
+    self,
+    images: UInt8[Array | np.ndarray, 'B H W 3'],
+    features: Float[Array, 'B N D'] | None = None,
+  ) -> tuple[Array, dict[str, Array]]:
+    """Runs the image encoder for features, and what `quantize` takes besides.
 
     Args:
       images: Pictures of the model's size, 0..255.
+      features: From `features`, if they are there: all that most need.
 
     Returns:
-      An axis B in front of each; empty for most quantizers, which costs
-      nothing.
+      The features, and `quantize`'s `extra`: see `quantizers.needs`.
     """
-    needed = quantizers.needs(self.quantizer)
-    return self._attended(images)[1] if needed else {}
-
-  def _attended(self, images):
+    if not quantizers.needs(self.quantizer):
+      return (features if features is not None else self.features(images)), {}
     pictures.check_images(images, self.model.config.vision.image_size)
     images = self._spread(images)
     made = pictures.attended(self.model, self.split, images)
@@ -262,7 +260,8 @@ class FeatureCodec:
   ) -> dict[str, np.ndarray]:
     """Quantizes a batch and fetches the message's arrays from the device.
 
-    As `encode_features`; without `extra` the features have to do.
+    As `encode_features`; `extra` is that of `observe`, without it the features
+    have to do.
     """
     ids = range(len(features)) if image_ids is None else image_ids
     # Folding an id in uses its low 32 bits.

@@ -108,7 +108,7 @@ class Crossing:
         made = link.codec.encode(batch.images, key, batch.padded_ids)
     else:
       with clock('quantize'):
-        extra = link.codec.extra(batch.images)
+        features, extra = link.codec.observe(batch.images, features)
         made = link.codec.quantize(features, key, batch.padded_ids, extra)
     with clock('pack'):
       parcels = link.pack(made)[: len(batch.ids)]

@@ -250,7 +250,7 @@ class _Run:
     clock = batches.Clock(len(batch.images), encode=seconds)
     with clock('quantize'):
       key = jax.random.key(seed)
-      extra = codec.extra(batch.images)
+      features, extra = codec.observe(batch.images, features)
       message = codec.quantize(features, key, batch.padded_ids, extra)
       packets = codec.pack(message)
     with clock('decode'):

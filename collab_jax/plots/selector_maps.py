@@ -100,7 +100,8 @@ def _panels(model, name, image, made, key) -> list[dict[str, Any]]:
   panels: list[dict[str, Any]] = [{'title': name, 'image': image}]
   for quantizer in made:
     codec = codecs.FeatureCodec(model, quantizer)
-    message = codec.quantize(features, key, None, codec.extra(image[None]))
+    seen, extra = codec.observe(image[None], features)
+    message = codec.quantize(seen, key, None, extra)
     rebuilt = np.asarray(codec.rebuild_message(message)[0].x[0], np.float32)
     panel: dict[str, Any] = {'title': _short(quantizer)}
     shown = np.full((side * side, 3), 0.93)

@@ -89,11 +89,13 @@ class Packer:
     found: list[Packed | TooLargeError | None] = [None] * count
     features, encoding = None, 0.0
     for number, codec in enumerate(self.codecs):
-      if features is None and isinstance(codec, codecs.FeatureCodec):
+      own, extra = features, {}
+      if isinstance(codec, codecs.FeatureCodec):
         start = time.perf_counter()
-        features = jax.block_until_ready(codec.features(images))
-        encoding = _since(start) / count
-      data, spent = _encoded(codec, images, features, self.key, ids)
+        own, extra = jax.block_until_ready(codec.observe(images, features))
+        encoding += _since(start) / count
+        features = features if extra else own
+      data, spent = _encoded(codec, images, own, extra, self.key, ids)
       milliseconds = {name: value / count for name, value in spent.items()}
       if _is_feature(codec):
         milliseconds = {'encode': encoding, **milliseconds}
@@ -113,13 +115,13 @@ class Packer:
     )
 
 
-def _encoded(codec, images, features, key, ids):
+def _encoded(codec, images, features, extra, key, ids):
   """Messages of a batch, and the milliseconds of each stage."""
   start = time.perf_counter()
   if isinstance(codec, codecs.ImageCodec):
     data = codec.encode(images)
     return data, {'encode': _since(start)}
-  message = codec.quantize(features, key, ids, codec.extra(images))
+  message = codec.quantize(features, key, ids, extra)
   spent = {'quantize': _since(start)}
   start = time.perf_counter()
   data = codec.pack(message)

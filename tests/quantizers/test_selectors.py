@@ -198,9 +198,9 @@ def test_the_encoder_tells_what_it_attends_to(model):
   for name in ('attended(k=2)', 'centred(vectors=attended(k=2))'):
     codec = cj.FeatureCodec(model, quantizers.make(name))
     packets = codec.encode(images, KEY)
-    extra = codec.extra(images)
+    seen, extra = codec.observe(images)
     np.testing.assert_allclose(extra['attention'], received, atol=1e-6)
-    message = codec.quantize(codec.features(images), KEY, None, extra)
+    message = codec.quantize(seen, KEY, None, extra)
     assert codec.pack(message) == packets
     assert codec.encode_features(codec.features(images), KEY) != packets
   top = np.asarray(received.argmax(axis=1))
@@ -211,4 +211,5 @@ def test_the_encoder_tells_what_it_attends_to(model):
       tokens.x[row, at], features[row, at], rtol=1e-3, atol=1e-3
     )
   plain = cj.FeatureCodec(model, quantizers.Merge(2))
-  assert plain.extra(images) == {}
+  whole = plain.features(images)
+  assert plain.observe(images, whole) == (whole, {})
