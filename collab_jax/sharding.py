@@ -286,7 +286,10 @@ def every(
     f32, the numbers first, first + step, first + 2 step, ...
   """
   if not isinstance(getattr(array, 'sharding', None), NamedSharding):
-    return np.asarray(array.reshape(-1)[first::step], np.float32)
+    # On a CPU that is no copy, and there is nothing to compile.
+    host = jax.default_backend() == 'cpu'
+    flat = (np.asarray(array) if host else array).reshape(-1)
+    return np.asarray(flat[first::step], np.float32)
   # Flattening it would bring all of it to each of the devices.
   at = np.unravel_index(np.arange(first, array.size, step), array.shape)
   out = np.empty(len(at[0]) if at else 1, np.float32)

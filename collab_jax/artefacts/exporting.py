@@ -189,6 +189,7 @@ def _manifest(codec, format_, seed, made) -> dict[str, Any]:
     'session': SESSION,
     'digest': codec.session.digest,
     'model': codec.model.config.name,
+    'encoder': codecs.encoder_fingerprint(codec.model),
     'codec': codec.name,
     'split': codec.split,
     'seed': seed,

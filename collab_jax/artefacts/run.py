@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import pathlib
+import ssl
 import time
 from typing import Any
 
@@ -238,10 +239,7 @@ def captions(server, edge, messages, ca=None, token=None, cert=None, key=None):
   import grpc
 
   if ca:
-    files = [path and pathlib.Path(path).read_bytes() for path in (key, cert)]
-    root = pathlib.Path(ca).read_bytes()
-    safe = grpc.ssl_channel_credentials(root, *files)
-    channel = grpc.secure_channel(server, safe)
+    channel = grpc.secure_channel(server, _credentials(ca, cert, key))
   else:
     channel = grpc.insecure_channel(server)
   with channel:
@@ -255,12 +253,14 @@ def captions(server, edge, messages, ca=None, token=None, cert=None, key=None):
         except grpc.RpcError as error:
           code = error.code()  # pyright: ignore[reportAttributeAccessIssue]
           if code != grpc.StatusCode.UNAVAILABLE or not wait:
-            text = error.details()  # pyright: ignore[reportAttributeAccessIssue]
+            text = f'{error.details()}'  # pyright: ignore[reportAttributeAccessIssue]
+            text += _HINT if 'Socket closed' in text else ''
             raise OSError(f'{server}: {text} ({code.name})') from error
           time.sleep(wait)
       return b''
 
-    ask('Handshake', _bytes(1, edge.text.encode()))
+    encoder = edge.manifest['encoder'].encode()
+    ask('Handshake', _bytes(1, edge.text.encode()) + _bytes(4, encoder))
     agreed = bytes.fromhex(edge.session['digest'])[:8]
     for message in messages:
       parts = {1: agreed, 2: message, 4: os.urandom(16)}
@@ -268,14 +268,31 @@ def captions(server, edge, messages, ca=None, token=None, cert=None, key=None):
       yield ask('Caption', request).decode()
 
 
+_HINT = '; does it ask for TLS (--ca), or for a certificate (--cert)?'
+
+
+def _credentials(ca, cert, key):
+  """ValueError for files that gRPC would take for a server that is away."""
+  import grpc
+
+  paths = ca, key, cert
+  files = [path and pathlib.Path(path).read_bytes() for path in paths]
+  context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+  try:
+    context.load_verify_locations(ca)
+    if cert:
+      context.load_cert_chain(cert, key, password=str)
+  except ssl.SSLError as error:
+    why = f'--ca, --cert, --key: no certificates and key in PEM: {error}'
+    raise ValueError(why) from error
+  return grpc.ssl_channel_credentials(*files)
+
+
 def _is_here(server):
   """Whether a server is on this machine."""
   host = server.removeprefix('dns:').lstrip('/').rpartition(':')[0]
-  return server.startswith('unix:') or host in (
-    'localhost',
-    '127.0.0.1',
-    '[::1]',
-  )
+  here = 'localhost', '127.0.0.1', '[::1]'
+  return server.startswith('unix:') or host in here
 
 
 def main():
@@ -293,6 +310,10 @@ def main():
   names = [f'{pathlib.Path(path).name}.msg' for path in flags.pictures]
   if flags.out and len(set(names)) < len(names):
     parser.error('--out: two pictures have one name, and would have one file')
+  host, _, port = (flags.server or 'localhost:1').rpartition(':')
+  unix = host.startswith('unix') or port.startswith('/')
+  if not unix and ('/' in host or not (host and port.isdecimal())):
+    parser.error(f'--server: got {flags.server!r}, expected HOST:PORT')
   # As everybody on the way could read the token, and the messages.
   if flags.server and not (flags.ca or _is_here(flags.server)):
     parser.error('--server is another machine: give its authority with --ca')

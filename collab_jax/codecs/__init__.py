@@ -1,7 +1,7 @@
 """A picture to bytes on the edge, and bytes to a prefix on the server."""
 
 from collab_jax.codecs.colours import by_axes as colours_by_axes
-from collab_jax.codecs.encoders import features_of
+from collab_jax.codecs.encoders import encoder_fingerprint, features_of
 from collab_jax.codecs.feature import (
   SPLITS,
   FeatureCodec,
@@ -24,6 +24,7 @@ __all__ = [
   'Plan',
   'check_images',
   'colours_by_axes',
+  'encoder_fingerprint',
   'features_of',
   'forget_programs',
   'image_keys',

@@ -14,15 +14,17 @@ from collab_jax.models import paligemma, siglip
 _SAMPLES = 64
 
 
-def features_of(
-  model: paligemma.Model, split: str
-) -> quantizers.books.Features:
-  """Returns what books say of the features that they are for.
+def encoder_fingerprint(model: paligemma.Model) -> str:
+  """Returns a fingerprint of the image encoder and the projection.
 
   Args:
-    model: The model; its image encoder must be there.
-    split: 'encoder' or 'head'.
+    model: The model, or its part for the edge.
+
+  Returns:
+    The first 16 hexadecimal digits of SHA-256; '' if there is no encoder.
   """
+  if len(model.params.get('img', {})) < 2:
+    return ''
   digest = hashlib.sha256()
   leaves = jax.tree_util.tree_leaves_with_path(
     siglip.by_name(model.params['img']), is_leaf=lambda x: isinstance(x, tuple)
@@ -38,4 +40,16 @@ def features_of(
     ]
     digest.update(f'{jax.tree_util.keystr(path)}{shape}'.encode())
     digest.update(np.concatenate(values).astype(jnp.bfloat16).tobytes())
-  return quantizers.books.Features(digest.hexdigest()[:16], split)
+  return digest.hexdigest()[:16]
+
+
+def features_of(
+  model: paligemma.Model, split: str
+) -> quantizers.books.Features:
+  """Returns what books say of the features that they are for.
+
+  Args:
+    model: The model; its image encoder must be there.
+    split: 'encoder' or 'head'.
+  """
+  return quantizers.books.Features(encoder_fingerprint(model), split)

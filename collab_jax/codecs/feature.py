@@ -244,12 +244,12 @@ class FeatureCodec:
       The features, and `quantize`'s `extra`: see `quantizers.needs`.
     """
     if not quantizers.needs(self.quantizer):
-      return (features if features is not None else self.features(images)), {}
+      return self.features(images) if features is None else features, {}
     pictures.check_images(images, self.model.config.vision.image_size)
     images = self._spread(images)
     made = pictures.attended(self.model, self.split, images)
-    features, attention = self._spread(made)
-    return features, {'attention': attention}
+    seen, attention = self._spread(made)
+    return seen, {'attention': attention}
 
   def quantize(
     self,

@@ -9,7 +9,7 @@ Unless it can tell who is there, it listens to this machine alone; see
 docs/serving.md.
 """
 
-from absl import app, flags
+from absl import app, flags, logging
 
 from collab_jax import checkpoints, codecs, experiment, serving
 
@@ -135,6 +135,7 @@ def main(argv):
     raise app.UsageError(f'unexpected arguments: {argv[1:]}')
   with experiment.launched():
     chosen = settings()
+    encoder = '' if chosen.images else _encoder()
     model = checkpoints.load(
       _MODEL.value,
       _PATH.value or None,
@@ -142,4 +143,14 @@ def main(argv):
       dtype=_DTYPE.value,
       part=None if chosen.images else 'server',
     )
-    serving.run(serving.Server(model, chosen))
+    serving.run(serving.Server(model, chosen, encoder))
+
+
+def _encoder() -> str:
+  """Fingerprint of the edges' part, which does not stay in memory."""
+  try:
+    edge = checkpoints.load(_MODEL.value, _PATH.value or None, part='edge')
+  except checkpoints.CheckpointError as error:
+    logging.warning('edges may have any image encoder: %s', error)
+    return ''
+  return codecs.encoder_fingerprint(edge)

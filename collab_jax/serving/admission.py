@@ -91,9 +91,9 @@ class Admission:
     # One edge that goes away leaves the others waiting.
     return await asyncio.shield(task)
 
-  async def add(self, make: Callable[[], served.Served]) -> None:
+  async def add(self, make: Callable[[], served.Served]) -> served.Served:
     """Admits a codec of the operator's own."""
-    self._keep(await self._ready(await self._call(make)))
+    return self._keep(await self._ready(await self._call(make)))
 
   async def _admit(self, agreement: sessions.Agreement) -> served.Served:
     made = await self._call(lambda: self._offer.make(agreement))

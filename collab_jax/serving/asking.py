@@ -22,6 +22,8 @@ class Agreed(NamedTuple):
   Attributes:
     session: How requests name it.
     model: Name of the server's model.
+    encoder: Fingerprint of the image encoder; '' if nobody has one.
+    decoder: Fingerprint of the weights that write captions.
     max_message_bytes: The longest message that it takes.
     max_tokens: The longest caption that it makes.
     prompt: The prompt of requests that have none.
@@ -29,6 +31,8 @@ class Agreed(NamedTuple):
 
   session: bytes
   model: str
+  encoder: str
+  decoder: str
   max_message_bytes: int
   max_tokens: int
   prompt: str
@@ -213,11 +217,16 @@ class Asker:
     padding: int = 0,
     wanted: Wanted = _ANYTHING,
   ) -> Agreed:
+    own = self._codecs[codec]
     # Blanks around it are no part of JSON.
-    text = sessions.to_json(self._codecs[codec]) + ' ' * padding
+    text = sessions.to_json(own) + ' ' * padding
+    encoder = sessions.encoder_of(own)
     reply = self.connection.stub.Handshake(
       collab_pb2.HandshakeRequest(
-        session=text, prompt=wanted.prompt, max_tokens=wanted.max_tokens
+        session=text,
+        prompt=wanted.prompt,
+        max_tokens=wanted.max_tokens,
+        encoder=encoder,
       ),
       timeout=left,
       metadata=self.connection.metadata,
@@ -225,6 +234,8 @@ class Asker:
     self._agreed[codec] = made = Agreed(
       reply.session,
       reply.model,
+      encoder or reply.encoder,
+      reply.decoder,
       reply.max_message_bytes,
       reply.max_tokens,
       reply.prompt,

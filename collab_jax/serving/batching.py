@@ -17,7 +17,7 @@ class QueueFullError(Exception):
 
 
 class GoneError(Exception):
-  """The server is being stopped."""
+  """The server is being stopped, or has failed."""
 
 
 class Queue:
@@ -37,7 +37,7 @@ class Queue:
     self._taken = 0
     self._waiting: list[Ticket] = []
     self._jobs: list[Callable[[], None]] = []
-    self._closed = False
+    self._closed = ''
     self._changed = threading.Condition()
 
   def __len__(self) -> int:
@@ -71,7 +71,7 @@ class Queue:
     with self._changed:
       if self._closed:
         self._taken -= 1
-        raise GoneError('the server is being stopped')
+        raise GoneError(self._closed)
       self._waiting.append(ticket)
       self._changed.notify()
 
@@ -91,14 +91,18 @@ class Queue:
     """
     with self._changed:
       if self._closed:
-        raise GoneError('the server is being stopped')
+        raise GoneError(self._closed)
       self._jobs.append(job)
       self._changed.notify()
 
-  def close(self) -> list[Ticket]:
-    """Lets nobody in any more; returns those who wait."""
+  def close(self, why: str) -> list[Ticket]:
+    """Lets nobody in any more; returns those who wait.
+
+    Args:
+      why: What others are told from now on; the first one said stays.
+    """
     with self._changed:
-      self._closed = True
+      self._closed = self._closed or why
       rest, self._waiting, self._jobs = self._waiting, [], []
       self._taken -= len(rest)
       self._changed.notify()
@@ -143,6 +147,6 @@ class Queue:
       return taken
 
   @property
-  def closed(self) -> bool:
-    """Whether `close` was called."""
+  def closed(self) -> str:
+    """Why it was closed; '' if it is not."""
     return self._closed

@@ -6,28 +6,34 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class HandshakeRequest(_message.Message):
-    __slots__ = ("session", "prompt", "max_tokens")
+    __slots__ = ("session", "prompt", "max_tokens", "encoder")
     SESSION_FIELD_NUMBER: _ClassVar[int]
     PROMPT_FIELD_NUMBER: _ClassVar[int]
     MAX_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    ENCODER_FIELD_NUMBER: _ClassVar[int]
     session: str
     prompt: str
     max_tokens: int
-    def __init__(self, session: _Optional[str] = ..., prompt: _Optional[str] = ..., max_tokens: _Optional[int] = ...) -> None: ...
+    encoder: str
+    def __init__(self, session: _Optional[str] = ..., prompt: _Optional[str] = ..., max_tokens: _Optional[int] = ..., encoder: _Optional[str] = ...) -> None: ...
 
 class HandshakeReply(_message.Message):
-    __slots__ = ("session", "model", "max_message_bytes", "max_tokens", "prompt")
+    __slots__ = ("session", "model", "max_message_bytes", "max_tokens", "prompt", "encoder", "decoder")
     SESSION_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     MAX_MESSAGE_BYTES_FIELD_NUMBER: _ClassVar[int]
     MAX_TOKENS_FIELD_NUMBER: _ClassVar[int]
     PROMPT_FIELD_NUMBER: _ClassVar[int]
+    ENCODER_FIELD_NUMBER: _ClassVar[int]
+    DECODER_FIELD_NUMBER: _ClassVar[int]
     session: bytes
     model: str
     max_message_bytes: int
     max_tokens: int
     prompt: str
-    def __init__(self, session: _Optional[bytes] = ..., model: _Optional[str] = ..., max_message_bytes: _Optional[int] = ..., max_tokens: _Optional[int] = ..., prompt: _Optional[str] = ...) -> None: ...
+    encoder: str
+    decoder: str
+    def __init__(self, session: _Optional[bytes] = ..., model: _Optional[str] = ..., max_message_bytes: _Optional[int] = ..., max_tokens: _Optional[int] = ..., prompt: _Optional[str] = ..., encoder: _Optional[str] = ..., decoder: _Optional[str] = ...) -> None: ...
 
 class CaptionRequest(_message.Message):
     __slots__ = ("session", "message", "prompt", "request_id", "max_tokens", "continues")

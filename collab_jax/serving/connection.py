@@ -144,9 +144,9 @@ class Connection:
       backoff: The waits between tries.
 
     Raises:
-      ValueError: These do not go together, or another machine would be
-        reached without TLS.
-      FileNotFoundError: A file is missing.
+      ValueError: These do not go together, a file holds something else, or
+        another machine would be reached without TLS.
+      OSError: A file cannot be read.
     """
     host, port = _place(target)
     if not timeout > 0:
@@ -174,6 +174,7 @@ class Connection:
     else:
       if server_name:
         options.append(('grpc.ssl_target_name_override', server_name))
+      security.check_files(cert, key, None if ca == 'system' else ca)
       if key is not None:
         security.warn_if_open(key)
       credentials = grpc.ssl_channel_credentials(
@@ -324,7 +325,9 @@ def _place(target: str) -> tuple[str, int]:
   if target.startswith(('unix:', 'unix-abstract:')):
     return target, 0
   host, colon, port = target.rpartition(':')
-  if not (colon and host and port.isdecimal() and 0 < int(port) < 1 << 16):
+  bare = host.removeprefix('dns:').lstrip('/')
+  known = bare and '/' not in bare and port.isdecimal() and port.isascii()
+  if not (colon and known and 0 < int(port) < 1 << 16):
     raise ValueError(
       f"server: got {target!r}, expected HOST:PORT, as in 'localhost:50051'"
     )

@@ -135,6 +135,8 @@ def settled(
   }
   return {
     'model': agreed.model,
+    'encoder': agreed.encoder,
+    'decoder': agreed.decoder,
     'prompt': prompt or agreed.prompt,
     'max_tokens': max_tokens or agreed.max_tokens,
     'seed': client.seed,

@@ -61,7 +61,7 @@ class Page:
     self._vectors = vectors
     self._max_upload = max_upload
     self._seconds = seconds
-    self._names = tuple(dict.fromkeys(names))
+    self._names = tuple(dict.fromkeys(map(str.lower, names)))
     self._scenes = data.scenes('test', _SCENES)
     self._html = checkpoints.folder('page').joinpath('index.html').read_bytes()
     self._policy = _policy(self._html.decode())
@@ -117,13 +117,13 @@ class Page:
     """Refuses other sites, and other names for this machine."""
     host = request.headers.get('Host', '')
     name = host.rpartition(':')[0] if re.search(r':\d+$', host) else host
-    if name not in self._names:
+    if name.lower() not in self._names:
       raise web.HTTPForbidden(
         reason=f'This page is not {name[:80]!r}; open it by one of'
         f' {", ".join(self._names)}.'
       )
     origin = request.headers.get('Origin')
-    if origin is not None and origin.partition('://')[2] != host:
+    if origin is not None and origin.partition('://')[2] != host.lower():
       raise web.HTTPForbidden(reason='Other sites may not use this page.')
 
   async def _index(self, request: web.Request) -> web.Response:
@@ -159,12 +159,13 @@ class Page:
     )
 
   def _scene_image(self, index: str) -> showing.Image:
-    if not index.isdecimal() or len(index) > 4 or int(index) >= _SCENES:
+    number = int(index) if re.fullmatch('[0-9]{1,4}', index) else _SCENES
+    if number >= _SCENES:
       raise showing.Refused(
         f'There is no test scene {index[:20]!r}, expected one of 0 to'
         f' {_SCENES - 1}.'
       )
-    return self._scenes[int(index)].image
+    return self._scenes[number].image
 
   async def _caption(self, request: web.Request) -> web.StreamResponse:
     """Answers with a line of JSON for each thing that happens."""

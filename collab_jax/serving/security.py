@@ -7,6 +7,7 @@ import ipaddress
 import logging
 import os
 from pathlib import Path
+import ssl
 import stat
 
 import grpc
@@ -74,10 +75,13 @@ class Security:
     """Returns what a port needs for TLS, or None.
 
     Raises:
+      ValueError: A file holds something else.
       OSError: A file cannot be read.
     """
     if not self.cert:
       return None
+    names = 'tls_cert, tls_key', 'client_ca'
+    check_files(self.cert, self.key, self.client_ca, names)
     warn_if_open(self.key)
     pair = Path(self.key).read_bytes(), Path(self.cert).read_bytes()
     ca = Path(self.client_ca).read_bytes() if self.client_ca else None
@@ -100,6 +104,48 @@ class Security:
         f' {_SHORTEST} letters, a line each; make one by `openssl rand -hex 32`'
       )
     return [line.encode() for line in lines]
+
+
+def check_files(
+  cert: str | os.PathLike[str] | None,
+  key: str | os.PathLike[str] | None,
+  ca: str | os.PathLike[str] | None,
+  names: tuple[str, str] = ('cert, key', 'ca'),
+) -> None:
+  """Checks files for TLS, which gRPC does not tell from a server that is away.
+
+  Args:
+    cert: A certificate and those above it, PEM; None or '' for none.
+    key: Its private key, PEM.
+    ca: Certificates of authorities, PEM; None or '' for none.
+    names: What the first two and the last one are called.
+
+  Raises:
+    ValueError: They hold something else, or do not belong together.
+    OSError: One cannot be read.
+  """
+  context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+  for path in filter(None, (cert, key, ca)):
+    Path(path).read_bytes()
+  try:
+    if cert:
+      context.load_cert_chain(cert, key, password=str)
+  except ssl.SSLError as error:
+    raise ValueError(
+      f'{names[0]}: got {cert} and {key}, expected a certificate and its'
+      f' private key without a password, both PEM: {_reason(error)}'
+    ) from error
+  try:
+    if ca:
+      context.load_verify_locations(ca)
+  except ssl.SSLError as error:
+    raise ValueError(
+      f'{names[1]}: got {ca}, expected certificates in PEM: {_reason(error)}'
+    ) from error
+
+
+def _reason(error: ssl.SSLError) -> str:
+  return (error.reason or str(error)).lower().replace('_', ' ')
 
 
 def words(path: str | os.PathLike[str]) -> list[str]:

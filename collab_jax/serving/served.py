@@ -43,6 +43,11 @@ class Served(abc.ABC):
     """What the decoder sees of messages that are alike."""
 
   @property
+  def shortest(self) -> int | None:
+    """Bytes of every whole message, if they are all as long."""
+    return None
+
+  @property
   def progressive(self) -> bool:
     """Whether the first layers of a message make a caption, too."""
     return False
@@ -103,6 +108,11 @@ class Features(Served):
     return message
 
   @property
+  def shortest(self) -> int | None:
+    """Bytes of every whole message, if they are all as long."""
+    return self._codec.session.length
+
+  @property
   def progressive(self) -> bool:
     """Whether the first layers of a message make a caption, too."""
     return len(self._enough) > 1
@@ -156,6 +166,8 @@ class Pictures(Served):
     """Runs black pictures."""
     size = self._codec.model.config.vision.image_size
     black = np.zeros((size, size, 3), np.uint8)
+    # The first picture of a kind loads what decodes it.
+    self._codec.pictures(self._codec.encode(black[None]))
     for batch in batches:
       yield lambda batch=batch: self._length(black, batch)
 

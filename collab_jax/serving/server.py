@@ -11,6 +11,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 import prometheus_client as prometheus
 
+from collab_jax import codecs, sharding
 from collab_jax.models import paligemma
 from collab_jax.serving import (
   admission,
@@ -58,13 +59,20 @@ class Server:
       be answered any more.
   """
 
-  def __init__(self, model: paligemma.Model, settings: Settings | None = None):
+  def __init__(
+    self,
+    model: paligemma.Model,
+    settings: Settings | None = None,
+    encoder: str = '',
+  ):
     """Binds a model; nothing is started yet.
 
     Args:
       model: The model, with its tokenizer; `load(..., part='server')` is enough
         where no image codecs are served.
       settings: What the operator chose.
+      encoder: `codecs.encoder_fingerprint` of the edges' part, where `model`
+        lacks it; edges with other weights are refused.
 
     Raises:
       ValueError: A quantizer or codec is unknown or not for the model, the
@@ -93,6 +101,7 @@ class Server:
         f'prompt: got {self._prompt} tokens, expected at most'
         f' {own.sizes.max_prompt}; raise max_prompt'
       )
+    self._encoder = codecs.encoder_fingerprint(model) or encoder
     self._model = model
     self._tokenizer = tokenizer
     self._offer = offers.Offer(model, own.quantizers, own.images)
@@ -130,6 +139,8 @@ class Server:
     self._service = service.Service(
       service.Terms(
         self._model.config.name,
+        self._encoder,
+        sharding.checksum(self._model.params['llm']),
         own.prompt,
         own.sizes.max_tokens,
         own.sizes.max_prompt,
@@ -282,7 +293,15 @@ class Server:
     for job in self._engine.warm_up():
       await self._worker.call(job)
     for make in self._offer.listed([self.settings.split]):
-      await self._known.add(make)
+      added = await self._known.add(make)
+      if (added.shortest or 0) > self.max_message_bytes:
+        _LOG.warning(
+          'max_message_bytes: got %d, but messages of %s have %d: all of them'
+          ' will be refused',
+          self.max_message_bytes,
+          added.codec.name,
+          added.shortest,
+        )
     self._service.closed = ''
     await self._say(True)
 

@@ -41,6 +41,8 @@ class Terms:
 
   Attributes:
     model: Name of the model.
+    encoder: Fingerprint of its image encoder; '' if that is not known.
+    decoder: Fingerprint of its decoder.
     prompt: For requests that have none.
     max_tokens: The longest caption.
     max_prompt: The longest prompt, in tokens.
@@ -48,6 +50,8 @@ class Terms:
   """
 
   model: str
+  encoder: str
+  decoder: str
   prompt: str
   max_tokens: int
   max_prompt: int
@@ -128,10 +132,13 @@ class Service(collab_pb2_grpc.CaptionerServicer):
     async with self._answering('Handshake', request, context):
       self._tokens(request.max_tokens)
       self._prompt(request.prompt)
+      self._encoder(request.encoder)
       found = await self._known.agree(request.session)
       return collab_pb2.HandshakeReply(
         session=found.id,
         model=self._terms.model,
+        encoder=self._terms.encoder,
+        decoder=self._terms.decoder,
         max_message_bytes=self._terms.max_message_bytes,
         max_tokens=self._terms.max_tokens,
         prompt=self._terms.prompt,
@@ -274,6 +281,16 @@ class Service(collab_pb2_grpc.CaptionerServicer):
         f'max_tokens: got {wanted}, expected at most {most}',
       )
     return wanted or most
+
+  def _encoder(self, there: str) -> None:
+    """Refuses features of another image encoder."""
+    here = self._terms.encoder
+    if here and there and there != here:
+      raise offers.RefusedError(
+        f'image encoder: got the fingerprint {there[:16]!r}, expected {here!r}:'
+        ' the edge and the server have different weights of the model'
+        f' {self._terms.model!r}'
+      )
 
   def _prompt(self, text: str) -> list[int]:
     """The ids of a request's prompt."""

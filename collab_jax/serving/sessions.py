@@ -55,6 +55,20 @@ def to_json(codec: Codec) -> str:
   return json.dumps({**described, 'digest': digest})
 
 
+def encoder_of(codec: Codec) -> str:
+  """Returns the fingerprint of what makes the codec's features.
+
+  Args:
+    codec: The edge's.
+
+  Returns:
+    '' for an image codec.
+  """
+  if isinstance(codec, codecs.FeatureCodec):
+    return codecs.encoder_fingerprint(codec.model)
+  return ''
+
+
 def id_of(codec: Codec) -> bytes:
   """Returns how requests name the codec's session."""
   if isinstance(codec, codecs.FeatureCodec):

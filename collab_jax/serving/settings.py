@@ -5,6 +5,8 @@ import dataclasses
 from collab_jax.serving.engine import Sizes
 from collab_jax.serving.security import Security
 
+_SHORTEST = 8  # Bytes: five of header and check, and a few of vectors.
+
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
@@ -52,6 +54,11 @@ class Settings:
         raise ValueError(
           f'{name}: got {getattr(self, name)}, expected at least {low}'
         )
+    if 0 < self.max_message_bytes < _SHORTEST:
+      raise ValueError(
+        f'max_message_bytes: got {self.max_message_bytes}, expected 0 or at'
+        f' least {_SHORTEST}: shorter ones say nothing of a picture'
+      )
     for name, high in (('group_ms', 10_000), ('drain_seconds', 86_400)):
       if not 0 <= getattr(self, name) <= high:  # Neither is a NaN.
         raise ValueError(

@@ -82,7 +82,7 @@ class Worker:
     Returns:
       Whether it has ended.
     """
-    self._fail(self.queue.close(), batching.GoneError(_STOPPED))
+    self._fail(self.queue.close(_STOPPED), batching.GoneError(_STOPPED))
     until = time.monotonic() + seconds
     while self._thread.is_alive() and time.monotonic() < until:
       await asyncio.sleep(0.01)
@@ -96,7 +96,7 @@ class Worker:
     """Runs a job in the thread, between two steps; returns what it returns.
 
     Raises:
-      GoneError: The server is being stopped.
+      GoneError: The server is being stopped, or has failed.
     """
     done = self._loop.create_future()
 
@@ -113,7 +113,7 @@ class Worker:
       # A queue that is closed forgets its jobs.
       await asyncio.wait([done], timeout=0.2)
       if self.queue.closed and not done.done():
-        raise batching.GoneError(_STOPPED)
+        raise batching.GoneError(self.queue.closed)
     return done.result()
 
   def _run(self) -> None:
@@ -125,7 +125,7 @@ class Worker:
         'the worker has ended; start the server anew', exc_info=True
       )
       gone = batching.GoneError(_DEAD)
-      self._fail([*self.queue.close(), *self._rows.values()], gone)
+      self._fail([*self.queue.close(_DEAD), *self._rows.values()], gone)
       self._tell(self._died)
 
   def _serve(self) -> None:

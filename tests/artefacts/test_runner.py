@@ -25,6 +25,7 @@ def _edge(session):
   edge = object.__new__(run.Edge)
   edge.text = session.to_json()
   edge.session = json.loads(edge.text)
+  edge.manifest = {'encoder': 'e' * 16}
   return edge
 
 
@@ -36,7 +37,16 @@ def test_it_imports_nothing_of_ours():
     elif isinstance(node, ast.ImportFrom):
       names.add(node.module)
   outside = {'numpy', 'PIL', 'jax', 'ml_dtypes', 'onnxruntime', 'grpc'}
-  standard = {'argparse', 'hashlib', 'json', 'os', 'pathlib', 'time', 'typing'}
+  standard = {
+    'argparse',
+    'hashlib',
+    'json',
+    'os',
+    'pathlib',
+    'ssl',
+    'time',
+    'typing',
+  }
   assert names == outside | standard | {'ai_edge_litert'}
 
 
@@ -130,6 +140,7 @@ def test_a_server_gets_what_the_proto_says(monkeypatch):
   assert said == ['é' * 100] * 2
   _, (first, metadata), *requests = seen
   assert first.session == session.to_json()
+  assert first.encoder == 'e' * 16
   assert metadata['authorization'] == 'Bearer abc'
   for request in requests:
     assert request.session == bytes.fromhex(session.digest)[:8]
@@ -144,6 +155,8 @@ def test_a_server_gets_what_the_proto_says(monkeypatch):
     (('a/x.png', 'b/x.png', '--out=o'), 'two pictures have one name'),
     (('x.png', '--server=example.org:1'), 'give its authority with --ca'),
     (('x.png', '--cert=c', '--ca=a'), 'give both, and --ca'),
+    (('x.png', '--server=http://localhost:1'), 'expected HOST:PORT'),
+    (('x.png', '--server=localhost'), 'expected HOST:PORT'),
     (('x.png', '--server=localhost.org:1'), 'give its authority with --ca'),
   ],
 )
@@ -191,7 +204,7 @@ def test_a_refusal_is_one_line():
     server.stop(None)
 
 
-def test_mtls_of_the_runner(tmp_path):
+def test_mtls_of_the_runner(tmp_path, monkeypatch):
   from collab_jax.serving import collab_pb2, collab_pb2_grpc
 
   class Server(collab_pb2_grpc.CaptionerServicer):
@@ -214,6 +227,12 @@ def test_mtls_of_the_runner(tmp_path):
   try:
     where = f'localhost:{port}'
     said = list(run.captions(where, edge, [b''], ca.path, **pair))
+    pair['key'] = key
+    with pytest.raises(ValueError, match='no certificates and key in PEM'):
+      next(run.captions(where, edge, [b''], ca.path, **pair))
+    monkeypatch.setattr(run.time, 'sleep', lambda seconds: None)
+    with pytest.raises(OSError, match='does it ask for TLS'):
+      next(run.captions(where, edge, [b'']))
   finally:
     server.stop(None)
   assert said == ['a red ball']

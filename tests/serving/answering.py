@@ -38,6 +38,7 @@ class Answering(collab_pb2_grpc.CaptionerServicer):
     self.handshakes = []
     self.wanted = []
     self.agreeing = None
+    self.fingerprints = {'encoder': 'e', 'decoder': 'd'}
     self.metadata = []
     self.flying = 0
     self.between = None
@@ -53,7 +54,11 @@ class Answering(collab_pb2_grpc.CaptionerServicer):
     self.metadata.append(dict(context.invocation_metadata()))
     self._fail(context, 'handshake ')
     return collab_pb2.HandshakeReply(
-      session=b'12345678', model='m', max_message_bytes=1 << 20, max_tokens=8
+      session=b'12345678',
+      model='m',
+      max_message_bytes=1 << 20,
+      max_tokens=8,
+      **self.fingerprints,
     )
 
   def Caption(self, request, context):

@@ -231,6 +231,8 @@ def test_a_message_that_the_server_does_not_take_is_not_sent(client, servicer):
   [
     ('localhost', {}, "expected HOST:PORT, as in 'localhost:50051'"),
     ('localhost:0', {}, 'expected HOST:PORT'),
+    ('http://localhost:1', {}, 'expected HOST:PORT'),
+    ('localhost:٣', {}, 'expected HOST:PORT'),
     ('example.org:1', {}, 'give ca for TLS, or insecure'),
     ('10.0.0.1:1', {'token': 'x'}, 'give ca for TLS, or insecure'),
     ('localhost:1', {'cert': 'a', 'ca': 'b'}, 'one is missing'),

@@ -161,7 +161,18 @@ def test_captions_made_otherwise_are_not_mixed(
   assert out.read_bytes() == whole
   settings = _lines(out)[0]['settings']
   assert settings['model'] == 'm'
+  assert (settings['encoder'], settings['decoder']) == ('e', 'd')
   assert settings['threshold'] is None
+
+
+def test_captions_of_other_weights_are_not_mixed(
+  client, servicer, photos, tmp_path
+):
+  out = tmp_path / 'captions.jsonl'
+  _run(client, photos, out)
+  servicer.fingerprints['decoder'] = 'tuned'
+  with pytest.raises(ValueError, match="decoder 'd', now it is 'tuned'"):
+    _run(client, photos, out)
 
 
 def test_captions_of_other_pictures_are_not_taken_for_these(

@@ -154,13 +154,20 @@ def test_halves_are_refused(tmp_path, model):
     serving.Server(model, calling.settings(security=chosen))
   with pytest.raises(ValueError, match='tokens has letters that are not ASCII'):
     connection.read_token(tmp_path / 'tokens')
-  (tmp_path / 'bad').write_text('no certificate')
-  bad = security.Security(cert=str(tmp_path / 'bad'), key=str(tmp_path / 'bad'))
-  with (
-    pytest.raises(OSError, match='certificate'),
-    serving.Server(model, calling.settings(security=bad)),
+
+
+def test_files_that_are_no_certificates_are_told(tmp_path, model, authority):
+  bad = tmp_path / 'bad'
+  bad.write_text('no certificate')
+  cert, key = map(str, authority.issue('told'))
+  for settings, said in (
+    ({'cert': str(bad), 'key': key}, 'tls_cert, tls_key: got .*bad and'),
+    ({'cert': key, 'key': cert}, 'tls_cert, tls_key: got'),
+    ({'cert': cert, 'key': key, 'client_ca': str(bad)}, 'client_ca: got .*bad'),
   ):
-    pass
+    chosen = security.Security(**settings)
+    with pytest.raises(ValueError, match=said):
+      serving.Server(model, calling.settings(security=chosen))
 
 
 @pytest.mark.skipif(os.name != 'posix', reason='no such bits elsewhere')

@@ -76,6 +76,8 @@ def test_a_handshake_says_what_it_must_know(caller, made):
   assert reply.max_tokens == SIZES.max_tokens
   assert reply.prompt == 'caption en'
   assert reply.max_message_bytes >= 64 * 24 * 4
+  assert reply.encoder == codecs.encoder_fingerprint(codec.model)
+  assert len(reply.decoder) == 16
 
 
 def test_prompts_of_many_lengths_in_one_batch(caller, captioner, made):

@@ -2,6 +2,7 @@
 
 import time
 
+from cryptography.hazmat.primitives import serialization
 import grpc
 import numpy as np
 import pytest
@@ -71,6 +72,35 @@ def test_mtls(authority):
     with pytest.raises(connection.RemoteError, match='UNAVAILABLE'):
       _caption(target, **trusted)
   assert len(servicer.requests) == 1
+
+
+def test_files_that_are_no_certificates_are_told_at_once(authority, other):
+  cert, key = authority.issue('edge')
+  stray, damaged = other.issue('edge')[1], cert.with_name('damaged.pem')
+  damaged.write_bytes(cert.read_bytes()[:99])
+  for pair in ((key, cert), (cert, stray), (damaged, key), (cert, damaged)):
+    given = dict(zip(('cert', 'key'), pair, strict=True))
+    with pytest.raises(ValueError, match=r'cert, key: got .*, expected a cert'):
+      connection.Connection('localhost:1', ca=authority.path, **given)
+  for ca in (key, damaged):
+    with pytest.raises(ValueError, match=r'ca: got .*, expected certificates'):
+      connection.Connection('localhost:1', ca=ca)
+  with pytest.raises(FileNotFoundError, match='nowhere'):
+    connection.Connection('localhost:1', ca=cert.with_name('nowhere'))
+
+
+def test_a_key_with_a_password_is_told(authority):
+  cert, path = authority.issue('locked')
+  key = serialization.load_pem_private_key(path.read_bytes(), None)
+  path.write_bytes(
+    key.private_bytes(
+      serialization.Encoding.PEM,
+      serialization.PrivateFormat.PKCS8,
+      serialization.BestAvailableEncryption(b'secret'),
+    )
+  )
+  with pytest.raises(ValueError, match='private key without a password'):
+    connection.Connection('localhost:1', ca=authority.path, cert=cert, key=path)
 
 
 @pytest.mark.parametrize('text', ['', ' \n', 'a b', 'ä' * 20])
