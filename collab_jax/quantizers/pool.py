@@ -5,7 +5,7 @@ import math
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float, Int, Key
 import numpy as np
 
 from collab_jax import message as messages
@@ -24,14 +24,14 @@ class Pool:
     k: Number of cells.
     n: Number of vectors of the image, a square; 256 is PaliGemma at 224 px.
       The message itself does not tell it.
-    cells: What quantizes the means.
+    centroids: What quantizes the means.
 
   Source: average pooling, a control that knows nothing of the picture.
   """
 
   k: int
   n: int = 256
-  cells: base.Quantizer = identity.FLOAT16
+  centroids: base.Quantizer = identity.FLOAT16
 
   def __post_init__(self):
     base.check_k(self.k)
@@ -41,7 +41,7 @@ class Pool:
   @property
   def uses_key(self) -> bool:
     """Whether what quantizes the means draws."""
-    return self.cells.uses_key
+    return self.centroids.uses_key
 
   def grid(self) -> tuple[int, int]:
     """Returns the rows and columns of cells.
@@ -62,14 +62,15 @@ class Pool:
     )
 
   def init_params(self, key: Key[Array, ''], n: int, d: int) -> base.Params:
-    """Returns the parameters of `cells`."""
+    """Returns the parameters of `centroids`."""
     self._check(n)
-    return base.nest('cells', self.cells.init_params(key, self.k, d))
+    return base.nest('centroids', self.centroids.init_params(key, self.k, d))
 
-  def quantize(
-    self, params: base.Params, x: Float[Array, 'n d'], key: Key[Array, '']
-  ) -> messages.Message:
-    """Returns the message of the means, row by row."""
+  def cluster(
+    self, x: Float[Array, 'n d'], key: Key[Array, '']
+  ) -> tuple[Int[Array, ' n'], Float[Array, 'k d']]:
+    """Returns the cell of each vector, and the mean of each cell."""
+    del key
     self._check(x.shape[0])
     cell = self._cell()
     weights = cell == np.arange(self.k)[:, None]
@@ -77,27 +78,41 @@ class Pool:
     means = jnp.einsum(
       'kn,nd->kd', weights.astype(np.float32), x, precision='highest'
     )
-    inner = self.cells.quantize(base.unnest('cells', params), means, key)
-    return base.prefix('cells', inner)
+    return jnp.asarray(cell, jnp.int32), means
+
+  def quantize(
+    self, params: base.Params, x: Float[Array, 'n d'], key: Key[Array, '']
+  ) -> messages.Message:
+    """Returns the message of the means, row by row."""
+    _, means = self.cluster(x, key)
+    inner = self.centroids.quantize(
+      base.unnest('centroids', params), means, key
+    )
+    return base.prefix('centroids', inner)
 
   def dequantize(
     self, params: base.Params, message: messages.Message
   ) -> messages.Tokens:
     """Returns the whole grid, each vector replaced by its cell's mean."""
-    inner = self.cells.dequantize(
-      base.unnest('cells', params), base.unprefix('cells', message)
+    inner = self.centroids.dequantize(
+      base.unnest('centroids', params), base.unprefix('centroids', message)
     )
     return base.grid(inner.x[self._cell()])
+
+  def row_of(self, message: messages.Message) -> Int[Array, ' n']:
+    """Returns which mean makes each token."""
+    del message
+    return jnp.asarray(self._cell(), jnp.int32)
 
   def fields(self, n: int, d: int) -> dict[str, messages.Field]:
     """Returns the fields of the means."""
     self._check(n)
-    return base.prefix('cells', self.cells.fields(self.k, d))
+    return base.prefix('centroids', self.centroids.fields(self.k, d))
 
   def priors(self, params: base.Params) -> dict[str, jax.Array]:
     """Returns the frequencies of the means' symbols."""
-    inner = base.priors(self.cells, base.unnest('cells', params))
-    return base.prefix('cells', inner)
+    inner = base.priors(self.centroids, base.unnest('centroids', params))
+    return base.prefix('centroids', inner)
 
   def sent(self, n: int) -> int:
     """Returns k."""

@@ -8,7 +8,7 @@ from jaxtyping import Array, Float, Key
 
 from collab_jax import message as messages
 from collab_jax import quantizers
-from collab_jax.quantizers import base, clustering
+from collab_jax.quantizers import base, clustering, pool
 
 GRADIENTS = ('mean', 'straight')
 
@@ -19,7 +19,7 @@ class Passed(NamedTuple):
   Attributes:
     tokens: What the receiver rebuilds.
     sent: The centroids before they were quantized, with their gradient; of an
-      empty cluster the mean of all vectors. None if it is no clustering.
+      empty cluster the mean of all vectors. None if there are no clusters.
     message: What crossed the link.
   """
 
@@ -38,9 +38,9 @@ def through(
   """Quantizes and rebuilds the vectors of an image.
 
   The value is that of `dequantize(quantize(x))`. With 'mean', a vector's
-  centroid is the mean of its cluster, and has the gradient of that mean with
-  the clusters held: each of c members gets 1/c of it. What quantizes the
-  centroids is passed straight through.
+  centroid is the mean of its cluster, or of its cell of the grid, and has the
+  gradient of that mean with the clusters held: each of c members gets 1/c of
+  it. What quantizes the centroids is passed straight through.
 
   Args:
     quantizer: Any quantizer.
@@ -48,14 +48,14 @@ def through(
     x: The vectors.
     key: The key of this image.
     gradient: 'straight' for `quantizers.straight_through`; 'mean' differs from
-      it for clusterings only.
+      it for clusterings and `Pool` only.
 
   Raises:
     ValueError: As `quantizers.straight_through`.
   """
   still = jax.lax.stop_gradient(x)
   message = quantizer.quantize(params, still, key)
-  if not isinstance(quantizer, clustering.Clustering):
+  if not isinstance(quantizer, clustering.Clustering | pool.Pool):
     tokens = quantizers.straight_through(quantizer, params, x, key)
     return Passed(tokens, None, message)
   rows = quantizer.row_of(message)

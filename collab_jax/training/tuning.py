@@ -71,7 +71,8 @@ class State(NamedTuple):
 def learns(quantizer: quantizers.Quantizer | None) -> Any:
   """Returns what within a quantizer reads the moving codebook, if anything.
 
-  It is what quantizes the centroids of a clustering, with the book 'random'.
+  It is what quantizes the centroids of a clustering or of `Pool`, with the book
+  'random'.
   """
   inner = getattr(quantizer, 'centroids', None)
   return inner if getattr(inner, 'book', '') == 'random' else None

@@ -44,7 +44,7 @@ def saved(records):
       'k-means++, coded',
     ),
     (
-      'pool(k=8,cells=top_norm(k=1))@head/best',
+      'pool(k=8,centroids=top_norm(k=1))@head/best',
       {'quantizer': 'pool', 'split': 'head', 'coding': 'best'},
       'pool + top norm',
     ),

@@ -46,7 +46,7 @@ def own(tmp_path_factory):
     ('pca(dims=4,book={one},vectors=shared_vq(size=4,book={codes}))', ''),
     ('pca(dims=4,book={one},vectors=kmeans(k=2,centroids={vq}))', ''),
     ('pca(dims=3,book={one},vectors=ecsq(book={one}))', ''),
-    ('pca(dims=3,book={one},vectors=pool(k=4,cells=fsq(book={one})))', ''),
+    ('pca(dims=3,book={one},vectors=pool(k=4,centroids=fsq(book={one})))', ''),
     ('pca(dims=4,book={two},vectors={vq})', 'are coordinates of the transform'),
     ('pca(dims=4,book=random,vectors={vq})', 'of the transform random/4'),
     ('kmeans(k=2,centroids={vq})', r'as they are; put it within pca\(dims=4'),

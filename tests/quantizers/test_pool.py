@@ -15,7 +15,7 @@ KEY = jax.random.key(0)
 def test_means_of_cells(k, grid):
   assert quantizers.Pool(k).grid() == grid
   x = np.random.default_rng(0).normal(size=(256, 5)).astype(np.float32)
-  quantizer = quantizers.Pool(k, cells=quantizers.Identity('float32'))
+  quantizer = quantizers.Pool(k, centroids=quantizers.Identity('float32'))
   message = quantizer.quantize({}, jnp.asarray(x), KEY)
   got = quantizer.dequantize({}, message).x
   image = x.reshape(16, 16, 5)
@@ -27,7 +27,7 @@ def test_means_of_cells(k, grid):
       mean = image[top:bottom, left:right].mean(axis=(0, 1))
       want[top:bottom, left:right] = mean
       means.append(mean)
-  np.testing.assert_allclose(message['cells/x'], means, atol=1e-6)
+  np.testing.assert_allclose(message['centroids/x'], means, atol=1e-6)
   np.testing.assert_allclose(got, want.reshape(256, 5), atol=1e-6)
 
 
