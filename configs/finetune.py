@@ -12,17 +12,13 @@ from collab_jax import config as config_lib
 MODES = ('full', 'smoke')
 
 _SENT = (
-  'merge(k={},smooth={},'
-  'centroids=ecvq(stages=4,size=256,weight={},beam=4,book=random))'
+  'pool(k={},centroids=ecvq(stages=4,size=256,weight={},beam=4,book=random))'
 )
-
 _CODED = (
-  'merge(k={},smooth={},centroids=pca(dims=128,'
-  'vectors=ecvq(weight={},book={{ecvq}}),book={{centroids}}))'
+  '{},centroids=pca(dims=128,vectors=ecvq(weight={},book={{{}}}),'
+  'book={{centroids}}))'
 )
-_SHIPPED = (
-  'merge(k={},smooth={},centroids=pca(dims=128,vectors=ecvq(weight={})))'
-)
+_SHIPPED = '{},centroids=pca(dims=128,vectors=ecvq(weight={})))'
 
 
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
@@ -52,9 +48,9 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   # Each batch passes through one of these, drawn; a share of the batches
   # through none. The book 'random' within a clustering is learned.
   c.quantizers = tuple(
-    _SENT.format(*row) for row in ((2, 4, 0.6), (3, 4, 0.6), (4, 4, 0.3))
+    _SENT.format(*row) for row in ((1, 0.1), (2, 0.3), (4, 0.6), (4, 0.2))
   )
-  c.full = 0.34
+  c.full = 0.25
 
   c.weights = ml_collections.ConfigDict(
     {
@@ -81,9 +77,9 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   c.first_example = 131072
   c.dense_share = 0.0
 
-  c.steps = 500
+  c.steps = 1000
   c.optimizer = 'muon'
-  c.learning_rate = 5e-4
+  c.learning_rate = 1.5e-3
   c.warmup_steps = 20
   c.weight_decay = 0.0
   c.clip = 1.0
@@ -94,7 +90,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   c.save_every = 50
   c.eval_every = 250
   c.eval_scenes = 100
-  c.eval_codecs = ('identity', 'merge(k=2)', 'merge(k=4)')
+  c.eval_codecs = ('identity', 'pool(k=1)', 'pool(k=4)', *c.quantizers[1:3])
   c.max_tokens = 34
 
   c.compare = _compare()
@@ -116,44 +112,62 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     )
     compare.rate.codecs = ('merge(k=4)', 'merge(k=8)')
     compare.kept, compare.shipped = ('merge(k=4)',), ()
-    compare.centroids.limit = compare.ecvq.limit = 4
-    compare.ecvq.update(
-      {'size': 4, 'stages': 2, 'joint': 1, 'passes': 1, 'steps': 1}
-    )
+    for book in compare.books.values():
+      book.limit = 4
+      if book.mode == 'ecvq':
+        book.update(
+          {'size': 4, 'stages': 2, 'joint': 1, 'passes': 1, 'steps': 1}
+        )
   return c
 
 
 def _compare() -> ml_collections.ConfigDict:
   """How models are compared: by books of their own, and records."""
   c = cast(Any, ml_collections.ConfigDict())
-  # Instead of what configs/codebook.py has in its modes centroids and ecvq.
-  sent = tuple(
-    f'merge(k={k},smooth=2,centroids=identity(dtype=float32))'
-    for k in (2, 3, 5)
+  # Books of each model's own, by name: a mode of configs/codebook.py, and what
+  # is other than there. They are made in the order of their names.
+  merged, pooled = (
+    tuple(f'{name}(k={k}{more},centroids=identity(dtype=float32))' for k in ks)
+    for name, ks, more in (
+      ('merge', (2, 3, 5), ',smooth=2'),
+      ('pool', (1, 2, 4, 8), ''),
+    )
   )
-  c.centroids = ml_collections.ConfigDict({'limit': 1000, 'sent': sent})
-  c.ecvq = ml_collections.ConfigDict(
+  codes: dict[str, Any] = {'limit': 1000, 'joint': 5}
+  codes['transform'] = 'pca(dims=128,book={centroids})'
+  c.books = ml_collections.ConfigDict(
     {
-      'limit': 1000,
-      'sent': sent,
-      'joint': 5,
-      'transform': 'pca(dims=128,book={centroids})',
+      'centroids': {
+        'mode': 'centroids',
+        'limit': 1000,
+        'sent': (*merged, *pooled),
+      },
+      'merged': {'mode': 'ecvq', 'sent': merged, **codes},
+      'pooled': {'mode': 'ecvq', 'sent': pooled, **codes},
     }
   )
   # Instead of what configs/rate.py has: of each model, with its own books.
-  kept = ('kmeans(k=4,init=++)', 'merge(k=4)', 'merge(k=8)')
-  rows = ((2, 4, 2.0), (2, 4, 0.6), (3, 4, 1.5), (3, 4, 0.6), (4, 4, 0.6))
-  rows += ((4, 4, 0.3), (5, 4, 0.3), (6, 2, 0.3), (8, 1, 0.05))
+  kept = ('kmeans(k=4,init=++)', 'merge(k=4)', 'merge(k=8)', 'merge(k=2)')
+  kept += ('pool(k=1)', 'pool(k=2)', 'pool(k=4)', 'pool(k=8)')
+  rows = [(2, 4, 2.0), (2, 4, 0.6), (3, 4, 1.5), (3, 4, 0.6), (4, 4, 0.6)]
+  rows += [(4, 4, 0.3), (5, 4, 0.3), (6, 2, 0.3), (8, 1, 0.05)]
+  merges = [(f'merge(k={k},smooth={s}', weight) for k, s, weight in rows]
+  cells = [(1, 1.0), (1, 0.1), (2, 1.0), (2, 0.2), (4, 1.0), (4, 0.3)]
+  pools = [(f'pool(k={k}', w) for k, w in [*cells, (4, 0.05), (8, 0.1)]]
   c.rate = ml_collections.ConfigDict(
     {
       'methods': (),
       'ks': (),
       'blind': (),
       'limit': 500,
-      'codecs': (*kept, *(_CODED.format(*row) for row in rows)),
+      'codecs': (
+        *kept,
+        *(_CODED.format(*row, 'merged') for row in merges),
+        *(_CODED.format(*row, 'pooled') for row in pools),
+      ),
     }
   )
   c.kept = kept
   # And of the model to start from, with the books that ship.
-  c.shipped = tuple(_SHIPPED.format(*row) for row in rows)
+  c.shipped = tuple(_SHIPPED.format(*row) for row in merges)
   return c

@@ -29,7 +29,7 @@ def _changed(name, changes):
   name, _, argument = name.partition(':')
   path = Path(__file__).parents[1] / 'configs' / f'{name}.py'
   config = runpy.run_path(str(path))['get_config'](argument)
-  config.update(changes)
+  config.update({k: v for k, v in changes.items() if k != 'mode'})
   return config
 
 
@@ -50,8 +50,8 @@ def main(argv):
         models,
         settings := _changed('rate', compare.rate),
         {
-          name: _changed(f'codebook:mode={name}', compare[name])
-          for name in ('centroids', 'ecvq')
+          name: _changed(f'codebook:mode={own.mode}', own)
+          for name, own in compare.books.items()
         },
         compare.shipped,
         workdir,

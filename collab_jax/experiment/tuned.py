@@ -150,11 +150,11 @@ def report_tuned(
     line = [text]
     for own in rows.values():
       found = next(row for row in own if row['name'].startswith(text))
-      top = cast(Any, evaluation.full(own))
+      top = cast(Any, evaluation.full(own))['bleu4']
+      share = f'{100 * found["bleu4"] / top:.1f}%' if top else '-'
       line.append(
         f'{found["bleu4"]:.1f} [{found["bleu4_low"]:.1f},'
-        f' {found["bleu4_high"]:.1f}]'
-        f' {100 * found["bleu4"] / top["bleu4"]:.1f}%'
+        f' {found["bleu4_high"]:.1f}] {share}'
       )
     lines.append(line)
   saved = {}
