@@ -15,11 +15,16 @@ class Symbols:
     shape: Static shape of the field.
     layer: Messages are sent coarse to fine: the layers up to any one are a
       message, too. Layer 0 is always there.
+    rows: Name of another field of symbols, before this one and in the same
+      layer, whose largest symbol is the number of this one's last row: those
+      behind it, along the first axis, are zeros, which need not be sent. ''
+      for none.
   """
 
   alphabet: int
   shape: tuple[int, ...]
   layer: int = 0
+  rows: str = ''
 
 
 @dataclasses.dataclass(frozen=True)

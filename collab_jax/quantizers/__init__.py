@@ -6,6 +6,7 @@ from typing import Any, cast
 
 from collab_jax import config, named
 from collab_jax.quantizers import books, codebook
+from collab_jax.quantizers.adaptive import Adaptive, error_for
 from collab_jax.quantizers.attended import Attended
 from collab_jax.quantizers.base import (
   Quantizer,
@@ -47,6 +48,7 @@ __all__ = [
   'FSQ',
   'NAMES',
   'PCA',
+  'Adaptive',
   'Attended',
   'Bisecting',
   'BookError',
@@ -75,6 +77,7 @@ __all__ = [
   'codebook',
   'conceal',
   'describe',
+  'error_for',
   'layered',
   'make',
   'name',
@@ -88,6 +91,7 @@ NAMES: dict[str, type] = {
   'identity': Identity,
   'kmeans': KMeans,
   'merge': Merge,
+  'adaptive': Adaptive,
   'low_rank': LowRank,
   'centred': Centred,
   'random': Random,

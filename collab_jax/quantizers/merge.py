@@ -105,14 +105,14 @@ def _merge(x, k, weight):
   owner = jnp.arange(n, dtype=jnp.int32)
   slots = n
 
-  def join(_, state):
+  def step(_, state):
     slots, owner = state
-    return _join(slots, owner, weight)
+    return join(slots, owner, weight)
 
   while slots > k:
     # Most of the slots are empty then; the others move together.
     left = max(k, slots // 4)
-    state, owner = jax.lax.fori_loop(0, slots - left, join, (state, owner))
+    state, owner = jax.lax.fori_loop(0, slots - left, step, (state, owner))
     kept = jnp.nonzero(state.counts > 0, size=left)[0]
     place = jnp.cumsum(state.counts > 0) - 1
     state = state.take(kept)
@@ -123,7 +123,7 @@ def _merge(x, k, weight):
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass
-class _Slots:
+class Slots:
   """Clusters in slots: an empty one has no members and is far from all.
 
   Attributes:
@@ -136,19 +136,28 @@ class _Slots:
   costs: jax.Array
   counts: jax.Array
 
-  def take(self, kept):
-    return _Slots(
+  def take(self, kept: Int[Array, ' m']) -> 'Slots':
+    """Returns the slots of these numbers."""
+    return Slots(
       self.gaps[kept][:, kept], self.costs[kept][:, kept], self.counts[kept]
     )
 
 
 def _singles(gaps, weight):
   """Every vector a cluster of its own."""
-  return _Slots(gaps, gaps * 0.5**weight, jnp.ones(len(gaps)))
+  return Slots(gaps, gaps * 0.5**weight, jnp.ones(len(gaps)))
 
 
-def _join(slots, owner, weight):
-  """Puts the nearest two clusters into the lower slot of theirs."""
+def join(
+  slots: Slots, owner: Int[Array, ' n'], weight: int | float
+) -> tuple[Slots, Int[Array, ' n']]:
+  """Puts the nearest two clusters into the lower slot of theirs.
+
+  Args:
+    slots: At least two that are not empty.
+    owner: The slot of each vector.
+    weight: As of `Merge`.
+  """
   least = jnp.min(slots.costs, axis=0)
   low = jnp.argmin(least)
   # The row of the first column with the least cost; it is the higher one.
@@ -170,7 +179,7 @@ def _join(slots, owner, weight):
     for table, new in ((slots.gaps, row), (slots.costs, cost))
   )
   owner = jnp.where(owner == high, low, owner).astype(jnp.int32)
-  return _Slots(gaps, costs, counts), owner
+  return Slots(gaps, costs, counts), owner
 
 
 def _put(table, place, new):

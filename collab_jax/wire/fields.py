@@ -58,6 +58,8 @@ def check(fields: Fields) -> None:
           f'Field {name!r}: an alphabet has 1 to 2**{bits.MAX_WIDTH} symbols, '
           f'got {alphabet}.'
         )
+      if field.rows:
+        _check_rows(name, fields)
     elif field.dtype not in DTYPES:
       raise ValueError(
         f'Field {name!r}: dtype must be one of {sorted(DTYPES)}, got '
@@ -72,6 +74,54 @@ def check(fields: Fields) -> None:
     raise ValueError(
       f'The layers of a message are numbered from 0, got {sorted(layers)}.'
     )
+
+
+def _check_rows(name, fields):
+  """Raises ValueError unless another field can say how many rows there are."""
+  field, before = fields[name], [*fields][: [*fields].index(name)]
+  other = fields.get(field.rows) if field.rows in before else None
+  if not isinstance(other, messages.Symbols) or other.rows:
+    raise ValueError(
+      f'Field {name!r}: rows are told by a field of symbols before it, got '
+      f'{field.rows!r}.'
+    )
+  if not field.shape or other.layer != field.layer or not count(other):
+    raise ValueError(
+      f'Field {name!r}: expected an axis of rows, and symbols in {field.rows!r}'
+      f' in the same layer; got shapes {field.shape} and {other.shape}, layers '
+      f'{field.layer} and {other.layer}.'
+    )
+  if other.alphabet > field.shape[0]:
+    raise ValueError(
+      f'Field {name!r}: got {field.shape[0]} rows, expected at least the '
+      f'{other.alphabet} symbols of {field.rows!r}.'
+    )
+
+
+def rows_behind(message: Mapping[str, np.ndarray], fields: Fields) -> str:
+  """Says where symbols lie behind the last row that another field tells.
+
+  Args:
+    message: Fields of B images, maybe flat; of some layers.
+    fields: All that there are.
+
+  Returns:
+    What lies there; '' where all is as it must be.
+  """
+  for name, field in fields.items():
+    if isinstance(field, messages.Symbols) and field.rows in message:
+      others = message[field.rows]
+      last = others.max(axis=tuple(range(1, others.ndim)), initial=0)
+      each = count(field) // field.shape[0]
+      table = message[name].reshape(len(last), field.shape[0], each)
+      behind = np.arange(field.shape[0]) > last[:, None]
+      wrong = np.flatnonzero((behind[..., None] & (table != 0)).any((1, 2)))
+      if wrong.size:
+        return (
+          f'Field {name!r} of image {wrong[0]} has symbols behind row '
+          f'{last[wrong[0]]}, the last one by {field.rows!r}'
+        )
+  return ''
 
 
 def count(field: messages.Field) -> int:

@@ -184,7 +184,9 @@ def _plain(name, field):
     if isinstance(field, messages.Symbols)
     else {'kind': 'values', 'dtype': field.dtype}
   )
-  return {'name': name, **kind, 'shape': [*field.shape], 'layer': field.layer}
+  plain = {'name': name, **kind, 'shape': [*field.shape], 'layer': field.layer}
+  rows = getattr(field, 'rows', '')
+  return {**plain, 'rows': rows} if rows else plain
 
 
 def _field(entry):
@@ -193,7 +195,10 @@ def _field(entry):
     raise ValueError(f'a field is called {name!r}')
   shape = tuple(entry['shape'])
   if kind == 'symbols':
-    return name, messages.Symbols(entry['alphabet'], shape, layer)
+    rows = entry.get('rows', '')
+    if not isinstance(rows, str):
+      raise ValueError(f'the rows of {name!r} are told by {rows!r}')
+    return name, messages.Symbols(entry['alphabet'], shape, layer, rows)
   if kind == 'values' and isinstance(entry['dtype'], str):
     return name, messages.Values(entry['dtype'], shape, layer)
   raise ValueError(f'field {name!r} is of the kind {kind!r}')

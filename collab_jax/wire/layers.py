@@ -102,7 +102,11 @@ class Best:
 
   def plans(self, row: Mapping[str, np.ndarray]) -> dict[str, models.Plan]:
     """Chooses a model for each field of one message."""
-    return {name: c.plan(row[name]) for name, c in self._coders.items()}
+    found = {}
+    for name, one in self._coders.items():
+      one = _sized(one, row)
+      found[name] = one.plan(row[name][: one.count])
+    return found
 
   def _pack(self, row):
     plans = self.plans(row)
@@ -143,7 +147,9 @@ class Best:
     reader, row = coder.Reader(body[:at]), {}
     for name, one in self._coders.items():
       end = at + raw[name]
-      row[name] = one.read(reader, chosen[name], body[at:end])
+      own = _sized(one, row)
+      read = own.read(reader, chosen[name], body[at:end])
+      row[name] = np.pad(read, (0, one.count - own.count))
       at = end
     return row
 
@@ -169,16 +175,29 @@ class Best:
     """Shares the stream by what the symbols' probabilities amount to."""
     head, body = packed
     chosen, raw = self._models(head)
-    bits = [
-      c.bits(declared.flat(name, message[name], c.field)[0], chosen[name])
+    rows = {
+      name: declared.flat(name, message[name], c.field)[0]
       for name, c in self._coders.items()
-    ]
+    }
+    bits = []
+    for name, one in self._coders.items():
+      one = _sized(one, rows)
+      bits.append(one.bits(rows[name][: one.count], chosen[name]))
     coded = len(body) - sum(raw.values())
     ends = np.cumsum([0.0, *bits])
     ends = np.rint(coded * ends / (ends[-1] or 1)).astype(int)
     ends[-1] = coded
     shares = dict(zip(self._coders, np.diff(ends).tolist(), strict=True))
     return {n: raw.get(n, 0) + shares.get(n, 0) for n in self._fields}
+
+
+def _sized(
+  one: models.FieldCoder, row: Mapping[str, np.ndarray]
+) -> models.FieldCoder:
+  """The coder of the rows that one message has."""
+  if isinstance(one, models.RowsCoder):
+    return one.of(row.get(one.field.rows))
+  return one
 
 
 def checks(rows: Sequence[bytes]) -> list[bytes]:

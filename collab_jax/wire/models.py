@@ -1,6 +1,7 @@
 """How one field of one message is coded: its models, the smallest chosen."""
 
 from collections.abc import Callable, Mapping
+import dataclasses
 import functools
 import math
 from typing import NamedTuple
@@ -53,7 +54,7 @@ class SymbolCoder:
     known = {0}
     if adaptive.allowed(self.count, alphabet):
       known.add(1)
-    if spatial.allowed(field.shape, alphabet):
+    if spatial.allowed(field.shape, alphabet) and not field.rows:
       known.add(2)
     self.static = None
     if prior is not None and alphabet > 1:
@@ -114,6 +115,35 @@ class SymbolCoder:
     if self.static and model == 3:
       return self.static.read(reader)
     return _read_even(reader, self.count, self.field.alphabet, self.name)
+
+
+class RowsCoder(SymbolCoder):
+  """Codes a field of symbols up to its last row."""
+
+  def __init__(
+    self, name: str, field: messages.Symbols, prior: np.ndarray | None = None
+  ):
+    """Binds a field with `rows`."""
+    super().__init__(name, field, prior)
+    self._prior = prior
+    self._each: dict[int, SymbolCoder] = {}
+
+  def of(self, others: np.ndarray | None) -> SymbolCoder:
+    """Returns the coder of as many rows as there are.
+
+    Args:
+      others: The field that tells; None where it cannot vary.
+    """
+    count = 1 if others is None else int(others.max()) + 1
+    if count not in self._each:
+      field = dataclasses.replace(
+        self.field, shape=(count, *self.field.shape[1:])
+      )
+      prior = self._prior
+      if prior is not None and len(prior) > 1 and len(field.shape) == 1:
+        prior = prior[:count]  # A table's rows are the last axis.
+      self._each[count] = SymbolCoder(self.name, field, prior)
+    return self._each[count]
 
 
 class ValueCoder:
@@ -178,7 +208,9 @@ def make(
 ) -> dict[str, FieldCoder]:
   """Returns the coders of those fields that can vary, by name."""
   return {
-    name: SymbolCoder(name, field, priors.get(name))
+    name: (RowsCoder if field.rows else SymbolCoder)(
+      name, field, priors.get(name)
+    )
     if isinstance(field, messages.Symbols)
     else ValueCoder(name, field)
     for name, field in fields.items()

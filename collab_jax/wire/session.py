@@ -131,6 +131,9 @@ class Session:
       raise ValueError(
         f'The fields hold different numbers of images: {counts}.'
       )
+    wrong = declared.rows_behind(rows, self.fields)
+    if wrong:
+      raise ValueError(f'{wrong}, expected zeros.')
     count = counts.pop()
     seen, out = [self._digest] * count, [b''] * count
     for i, layer in enumerate(self._layers):
@@ -175,6 +178,9 @@ class Session:
       parts = [row[i] for row in frames]
       seen = self._checked(i, parts, seen)
       found |= self._layers[i].unpack([(p.head, p.body) for p in parts])
+    wrong = declared.rows_behind(found, self.fields)
+    if wrong:
+      raise declared.FormatError(f'{wrong}, expected zeros.')
     return {name: found[name] for name in self.fields if name in found}
 
   @property

@@ -30,6 +30,10 @@ SETTINGS = {
   'top_norm': [{'k': 3}, {'k': 40, 'rebuild': 'nearest'}],
   'farthest_point': [{'k': 3}, {'k': 256, 'rebuild': 'keep'}],
   'merge': [{'k': 5}, {'k': 3, 'iters': 2, 'smooth': 0.5}],
+  'adaptive': [
+    {'k': 6},
+    {'k': 5, 'error': 0.6, 'centroids': {'name': 'ecvq', 'book': 'random'}},
+  ],
   'low_rank': [{'k': 3, 'more': 2, 'reach': 7}],
   'centred': [
     {'book': 'random', 'vectors': {'name': 'random', 'k': 7}},
@@ -63,6 +67,7 @@ SETTINGS = {
 # Of these, few vectors show all there is to see.
 SMALL = {
   'centred',
+  'adaptive',
   'low_rank',
   'attended',
   'bisecting',

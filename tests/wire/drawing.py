@@ -1,5 +1,6 @@
 """Sessions and messages for the tests and the benchmark of the wire."""
 
+import dataclasses
 import math
 
 import ml_dtypes
@@ -29,7 +30,28 @@ def fields(rng, layers=1, alphabets=ALPHABETS):
     else:
       dtype = str(rng.choice(sorted(DTYPES)))
       made[f'f{i}'] = messages.Values(dtype, shape, layer)
-  return made
+  found = {}
+  for name, field in made.items():
+    found[name] = _with_rows(rng, field, found)
+  return found
+
+
+def _with_rows(rng, field, before):
+  """Lets another field tell the rows of most of those where one can."""
+  if not isinstance(field, messages.Symbols) or not field.shape:
+    return field
+  tell = [
+    name
+    for name, other in before.items()
+    if isinstance(other, messages.Symbols)
+    and other.layer == field.layer
+    and other.alphabet <= field.shape[0]
+    and math.prod(other.shape)
+    and not other.rows
+  ]
+  if not tell or rng.random() < 0.3:
+    return field
+  return dataclasses.replace(field, rows=tell[0])
 
 
 def priors(rng, declared):
@@ -74,7 +96,15 @@ def values(rng, field, rows=()):
 
 def message(rng, session, rows=()):
   """A message of a session, or a batch of them."""
-  return {n: values(rng, f, rows) for n, f in session.fields.items()}
+  made = {n: values(rng, f, rows) for n, f in session.fields.items()}
+  for name, field in session.fields.items():
+    if getattr(field, 'rows', ''):
+      axes = tuple(range(len(rows), made[field.rows].ndim))
+      last = made[field.rows].max(axis=axes)
+      behind = np.arange(field.shape[0]) > np.asarray(last)[..., None]
+      behind = behind.reshape(*behind.shape, *[1] * (len(field.shape) - 1))
+      made[name] = np.where(behind, 0, made[name]).astype(np.int32)
+  return made
 
 
 def same(a, b):

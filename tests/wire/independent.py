@@ -180,7 +180,9 @@ def best(session, fields, models, body):
   assert not body[:at].endswith(b'\0')
   coder, out = Range(body[:at]), {}
   for f in fields:
-    name, size = f['name'], math.prod(f['shape'])
+    name, whole, size = f['name'], math.prod(f['shape']), math.prod(f['shape'])
+    if f.get('rows'):
+      size = (max(out[f['rows']]) + 1) * whole // f['shape'][0]
     if not varying(f):
       out[name] = [0] * size
     elif f['kind'] == 'values':
@@ -196,6 +198,7 @@ def best(session, fields, models, body):
       prior = session['priors'][name]
       table = numbers(zlib.decompress(base64.b64decode(prior['table'])), 2)
       rows, alphabet = prior['rows'], f['alphabet']
+      rows = rows if rows == 1 or len(f['shape']) > 1 else size
       out[name] = [0] * size
       for j in range(rows):
         row = [n + 1 for n in table[j * alphabet : (j + 1) * alphabet]]
@@ -204,6 +207,7 @@ def best(session, fields, models, body):
       read = (coder.even, coder.adaptive, coder.spatial)[models[name]]
       out[name] = read(size, f['alphabet'])
       assert all(s < f['alphabet'] for s in out[name])
+    out[name] += [0] * (whole - len(out[name]))
   return out
 
 
