@@ -57,7 +57,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     'pool',
   )
   config.ks = (2, 4, 8, 16, 32)
-  config.codecs = ()
+  config.codecs = ('resized(k=4)', 'resized(k=16)')
   config.seeds = (0, 1, 2)  # Of those that draw; the others need one.
   config.full = True  # All vectors, as they are: what 100% means.
   config.blind = ()
@@ -76,7 +76,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   if mode == 'smoke':
     config.limit = 6
     config.methods = ('kmeans(init=++)', 'centred(vectors=pool(k={k}))')
-    config.ks = (2, 8)
+    config.ks, config.codecs = (2, 8), ()
     config.seeds = (0, 1)
     config.max_tokens = 4
     config.batch_size = 4

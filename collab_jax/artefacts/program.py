@@ -10,7 +10,6 @@ from jaxtyping import Array, Int32, UInt8, UInt32
 from collab_jax import codecs, quantizers
 from collab_jax.artefacts import plain
 from collab_jax.codecs import feature, pictures
-from collab_jax.models import siglip
 
 Params = dict[str, Any]
 Message = dict[str, jax.Array]
@@ -81,7 +80,7 @@ def single(codec: codecs.FeatureCodec) -> Single:
       needs more than features.
   """
   if quantizers.needs(codec.quantizer):
-    raise plain.Unplain('it takes the attention beside the features')
+    raise plain.Unplain('it takes more of the encoder than its features')
   shape = jax.ShapeDtypeStruct((codec.vectors, codec.width), jnp.float32)
   quantize, draws = plain.plain(
     lambda x, key: codec.quantizer.quantize(codec.params, x, key), shape
@@ -99,11 +98,8 @@ def single(codec: codecs.FeatureCodec) -> Single:
 
 
 def _features(codec, tower, images):
-  vision = codec.model.config.vision
-  asked = bool(quantizers.needs(codec.quantizer))
-  found = siglip.encode(vision, tower, pictures.to_float(images), asked)
-  x, extra = (found[0], {'attention': found[1]}) if asked else (found, {})
-  return (x if codec.split == 'encoder' else siglip.project(tower, x)), extra
+  vision, needs = codec.model.config.vision, quantizers.needs(codec.quantizer)
+  return pictures.observe(vision, tower, codec.split, images, needs)
 
 
 def _portable(array):

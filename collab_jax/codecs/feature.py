@@ -243,13 +243,13 @@ class FeatureCodec:
     Returns:
       The features, and `quantize`'s `extra`: see `quantizers.needs`.
     """
-    if not quantizers.needs(self.quantizer):
+    needs = quantizers.needs(self.quantizer)
+    if not needs:
       return self.features(images) if features is None else features, {}
     pictures.check_images(images, self.model.config.vision.image_size)
     images = self._spread(images)
-    made = pictures.attended(self.model, self.split, images)
-    seen, attention = self._spread(made)
-    return seen, {'attention': attention}
+    made = pictures.observed(self.model, self.split, images, needs)
+    return self._spread(made)
 
   def quantize(
     self,

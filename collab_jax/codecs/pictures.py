@@ -8,7 +8,7 @@ from jax import numpy as jnp
 from jaxtyping import Array, Float, UInt8
 import numpy as np
 
-from collab_jax.models import paligemma
+from collab_jax.models import observing, paligemma, siglip
 
 
 def to_float(
@@ -30,15 +30,32 @@ def features(
   return x if split == 'encoder' else model.project(x)
 
 
-@functools.partial(jax.jit, static_argnames='split')
-def attended(
+@functools.partial(jax.jit, static_argnames=('split', 'needs'))
+def observed(
   model: paligemma.Model,
   split: str,
   images: UInt8[Array | np.ndarray, 'B H W 3'],
-) -> tuple[Float[Array, 'B N D'], Float[Array, 'B N']]:
-  """Like `features`, with the attention that each vector received."""
-  x, received = model.encode_image(to_float(images), attention=True)
-  return (x if split == 'encoder' else model.project(x)), received
+  needs: tuple[str, ...],
+) -> tuple[Float[Array, 'B N D'], dict[str, Array]]:
+  """Like `features`, with what else quantizers may need."""
+  vision, tower = model.config.vision, model.params['img']
+  return observe(vision, tower, split, images, needs)
+
+
+def observe(
+  vision: siglip.Config,
+  tower: siglip.Params,
+  split: str,
+  images: UInt8[Array | np.ndarray, 'B H W 3'],
+  needs: tuple[str, ...],
+) -> tuple[Float[Array, 'B N D'], dict[str, Array]]:
+  """What `observed` compiles, of the image tower alone."""
+  x, extra = observing.observe(vision, tower, to_float(images), needs)
+  if split != 'encoder':
+    x = siglip.project(tower, x)
+    if 'reduced' in extra:
+      extra['reduced'] = siglip.project(tower, extra['reduced'])
+  return x, extra
 
 
 def check_images(images: Any, size: int) -> None:

@@ -34,6 +34,7 @@ from collab_jax.quantizers.pool import Pool
 from collab_jax.quantizers.product_vq import ProductVQ
 from collab_jax.quantizers.random import Random
 from collab_jax.quantizers.residual_vq import ResidualVQ
+from collab_jax.quantizers.resized import Resized
 from collab_jax.quantizers.salient import Salient
 from collab_jax.quantizers.scalar import Scalar
 from collab_jax.quantizers.shared_vq import SharedVQ
@@ -66,6 +67,7 @@ __all__ = [
   'Quantizer',
   'Random',
   'ResidualVQ',
+  'Resized',
   'Salient',
   'Scalar',
   'SharedVQ',
@@ -96,6 +98,7 @@ NAMES: dict[str, type] = {
   'centred': Centred,
   'random': Random,
   'pool': Pool,
+  'resized': Resized,
   'top_norm': TopNorm,
   'farthest_point': FarthestPoint,
   'attended': Attended,

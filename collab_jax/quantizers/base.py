@@ -171,7 +171,9 @@ def needs(quantizer: Quantizer) -> tuple[str, ...]:
 
   Returns:
     Of 'attention': f32[n], the attention that each vector received in the
-    encoder's last block, averaged over heads and queries.
+    encoder's last block, averaged over heads and queries; and 'reduced=SIDE',
+    by the keyword `reduced`: f32[SIDE^2 d], the vectors of the picture reduced
+    to SIDE x SIDE patches.
   """
   return getattr(quantizer, 'needs', ())
 

@@ -28,8 +28,18 @@ class Front:
 
   @property
   def needs(self) -> tuple[str, ...]:
-    """That of what quantizes the moved vectors."""
-    return base.needs(self.vectors)
+    """That of what quantizes the moved vectors.
+
+    Raises:
+      ValueError: It takes vectors besides, which would not be moved.
+    """
+    found = base.needs(self.vectors)
+    if any(need.startswith('reduced') for need in found):
+      raise ValueError(
+        f'vectors: got {self.vectors!r}, which takes those of another picture;'
+        ' put this one into its centroids'
+      )
+    return found
 
   @property
   def sender(self) -> Any:

@@ -27,6 +27,7 @@ SETTINGS = {
   ]
   + [{'k': 256}],
   'pool': [{'k': 1}, {'k': 8}, {'k': 9}, {'k': 256}],
+  'resized': [{'k': 4}, {'k': 64}],
   'top_norm': [{'k': 3}, {'k': 40, 'rebuild': 'nearest'}],
   'farthest_point': [{'k': 3}, {'k': 256, 'rebuild': 'keep'}],
   'merge': [{'k': 5}, {'k': 3, 'iters': 2, 'smooth': 0.5}],
@@ -66,19 +67,9 @@ SETTINGS = {
 }
 # Of these, few vectors show all there is to see.
 SMALL = {
-  'centred',
-  'adaptive',
-  'low_rank',
-  'attended',
-  'bisecting',
-  'divprune',
-  'dpc_knn',
-  'medoids',
-  'salient',
-  'spatial',
-  'spherical',
-  'tome',
-}
+  'adaptive', 'attended', 'bisecting', 'centred', 'divprune', 'dpc_knn',
+  'low_rank', 'medoids', 'salient', 'spatial', 'spherical', 'tome',
+}  # fmt: skip
 CASES = [(name, kw) for name, kws in SETTINGS.items() for kw in kws]
 
 

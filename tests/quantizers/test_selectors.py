@@ -213,3 +213,31 @@ def test_the_encoder_tells_what_it_attends_to(model):
   plain = cj.FeatureCodec(model, quantizers.Merge(2))
   whole = plain.features(images)
   assert plain.observe(images, whole) == (whole, {})
+
+
+def test_a_reduced_picture_is_encoded(model):
+  side = model.config.vision.image_size
+  rng = np.random.default_rng(1)
+  images = rng.integers(0, 256, (2, side, side, 3), np.uint8)
+  whole = side // model.config.vision.patch_size
+  same = quantizers.Resized(whole**2, whole**2, quantizers.Identity('float32'))
+  codec = cj.FeatureCodec(model, same)
+  features = codec.features(images)
+  got = codec.rebuild(codec.encode(images, KEY))[0]
+  np.testing.assert_allclose(got.x, features, atol=2e-5)
+  few = quantizers.Resized(4, whole**2, quantizers.Identity('float32'))
+  codec = cj.FeatureCodec(model, few)
+  _, extra = codec.observe(images)
+  assert extra['reduced'].shape == (2, 4, features.shape[-1])
+  # A flat picture is flat at any size: only the positions differ.
+  got = codec.rebuild(codec.encode(images, KEY))[0]
+  grid = np.asarray(got.x).reshape(2, 2, whole // 2, 2, whole // 2, -1)
+  for row, column in ((0, 0), (1, 1)):
+    cell = grid[:, row, :, column].reshape(2, -1, features.shape[-1])
+    want = extra['reduced'][:, 2 * row + column]
+    np.testing.assert_allclose(cell, want[:, None] + 0 * cell, atol=1e-6)
+  with pytest.raises(ValueError, match='nearest are 4 and 9'):
+    quantizers.Resized(8)
+  wrong = quantizers.make('centred(vectors=resized(k=4),book=random)')
+  with pytest.raises(ValueError, match='those of another picture'):
+    cj.FeatureCodec(model, wrong).encode(images, KEY)
