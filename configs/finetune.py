@@ -34,8 +34,11 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   c.tokenizer = ''
   c.res = 0
   c.mesh = ml_collections.ConfigDict({'data': 1, 'model': 1})
+  # What trains does so in float32; dtype is that of the rest, '' as it is
+  # loaded, and saved that of the result, '' as the start model's.
   c.name = 'tiny-tuned'
-  c.dtype = 'bfloat16'
+  c.dtype = ''
+  c.saved = 'bfloat16'
 
   # What trains: 'projector', 'lora' (the projector and adapters of the
   # decoder's matrices) or 'all' (the projector and the decoder); and the

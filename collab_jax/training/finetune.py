@@ -52,8 +52,9 @@ def finetune(
   params = start_params(config, model.params, dims)
   parts = choices.trained(config.train, config.encoder)
   moves, still = choices.split(params, parts)
-  # A step gives up its buffers, and the model is still wanted.
-  moves = jax.tree.map(lambda p: jnp.array(p, copy=True), moves)
+  # In bfloat16 small updates would round to nothing. A step gives up its
+  # buffers, and the model is still wanted: a copy.
+  moves = jax.tree.map(lambda p: jnp.array(p, jnp.float32, copy=True), moves)
   source = batches.Source(
     cast(Any, model.tokenizer),
     config.prompt,
@@ -91,8 +92,8 @@ def finetune(
   state = folders.run(config, workdir, state, take, stream, scores)
   own = merged(choices.join(state.params, still)['model'])
   own = jax.tree.map(lambda p, q: p.astype(q.dtype), own, model.params)
-  if config.dtype:
-    own = jax.tree.map(lambda p: p.astype(config.dtype), own)
+  if config.saved:
+    own = jax.tree.map(lambda p: p.astype(config.saved), own)
   description = {**dims.to_dict(), 'name': config.name}
   checkpoints.save(workdir / 'model', own, description, source.tokenizer)
   tuned = checkpoints.load(workdir / 'model', dtype='float32')

@@ -116,7 +116,7 @@ def needs(
 
 def estimate(config: Any, dims: paligemma.Config) -> str:
   """What a run of a config needs, in a line, before it starts."""
-  found = needs(config, dims)
+  found = needs(config, dims, dtype=config.dtype or 'float32')
   parts = ', '.join(
     f'{name} {getattr(found, name) / 1e6:,.0f}'
     for name in ('params', 'optimizer', 'gradients', 'activations')
