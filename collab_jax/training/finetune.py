@@ -86,6 +86,9 @@ def finetune(
     one = dataclasses.replace(model, params=merged(own))
     found = {}
     for text in config.eval_codecs:
+      # A run without the quantizer has no codebook of its own.
+      if state.codes is None and tuning.learns(quantizers.make(text)):
+        continue
       found[text] = evaluate(one, config, state.codes, text)
     return [found]
 
