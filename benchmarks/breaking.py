@@ -10,11 +10,11 @@ from typing import Any, cast
 import jax
 import numpy as np
 
-from benchmarks import edges, trials
+from benchmarks import edges, names, trials
 from collab_jax import captioner as captioning
 from collab_jax import codecs
 from collab_jax.serving import client as clients
-from collab_jax.serving import connection, sessions
+from collab_jax.serving import connection
 from tests.serving import shaper
 
 
@@ -25,7 +25,7 @@ def memory(world: trials.World, minutes: int, count: int = 32):
   sent, want = [], []
   for codec in made:
     packets = codec.encode(world.images[:50], jax.random.key(0))
-    sent += [(sessions.id_of(codec), packet) for packet in packets]
+    sent += [(names.name_of(codec), packet) for packet in packets]
     want += caption(codec.decode(packets))
   to, seen = world.server.address, []
   with futures.ThreadPoolExecutor(1) as pool:
@@ -261,7 +261,7 @@ def throttled(world: trials.World, count: int = 40) -> trials.Outcome:
 def full_queue(world: trials.World, count: int = 120) -> trials.Outcome:
   """More edges for some seconds than there are rows and places."""
   to = world.server.address
-  name = sessions.id_of(world.codec)
+  name = names.name_of(world.codec)
   sent = [(name, packet) for packet in world.packets]
   got = edges.run(to, [world.codec], sent, count, 4.0)
   pairs = zip(got['captions'], world.want, strict=True)

@@ -21,6 +21,7 @@ from typing import Any
 import grpc
 from grpc import aio
 
+from benchmarks import names
 from collab_jax.serving import collab_pb2, collab_pb2_grpc, sessions
 
 
@@ -76,7 +77,7 @@ def hang(
     'to': to,
     'hang': True,
     'session': sessions.to_json(codec),
-    'name': _text(sessions.id_of(codec)),
+    'name': _text(names.name_of(codec)),
     'messages': [_text(data) for data in messages],
   }
   started = subprocess.Popen(

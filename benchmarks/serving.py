@@ -19,11 +19,10 @@ from absl import app, flags
 import jax
 import numpy as np
 
-from benchmarks import edges
+from benchmarks import edges, names
 from collab_jax import captioner as captioning
 from collab_jax import checkpoints, codecs, data, experiment, serving
 from collab_jax.evaluation import tables
-from collab_jax.serving import sessions
 
 _MODEL = flags.DEFINE_string('model', 'tiny', "Name, or a model's folder.")
 _SCENES = flags.DEFINE_integer('scenes', 200, 'Test scenes.', lower_bound=1)
@@ -90,7 +89,7 @@ class Expected:
   def mixed(self) -> list[tuple[tuple[bytes, bytes], str]]:
     """All messages with their sessions and captions, in a random order."""
     every = [
-      ((sessions.id_of(codec), packet), caption)
+      ((names.name_of(codec), packet), caption)
       for codec, packets, captions in zip(
         self.codecs, self.packets, self.captions, strict=True
       )

@@ -11,7 +11,7 @@ from grpc import aio
 import jax
 import numpy as np
 
-from benchmarks import processes
+from benchmarks import names, processes
 from collab_jax import captioner as captioning
 from collab_jax import checkpoints, codecs, data
 from collab_jax.serving import collab_pb2, collab_pb2_grpc, sessions
@@ -122,7 +122,7 @@ class Caller:
 def request(message: bytes, codec: sessions.Codec, **fields: Any) -> Any:
   """A request with an id of its own."""
   return collab_pb2.CaptionRequest(
-    session=sessions.id_of(codec),
+    session=names.name_of(codec),
     message=message,
     request_id=os.urandom(16),
     **fields,

@@ -260,8 +260,8 @@ def captions(server, edge, messages, ca=None, token=None, cert=None, key=None):
       return b''
 
     encoder = edge.manifest['encoder'].encode()
-    ask('Handshake', _bytes(1, edge.text.encode()) + _bytes(4, encoder))
-    agreed = bytes.fromhex(edge.session['digest'])[:8]
+    request = _bytes(1, edge.text.encode()) + _bytes(4, encoder)
+    agreed = ask('Handshake', request)
     for message in messages:
       parts = {1: agreed, 2: message, 4: os.urandom(16)}
       request = b''.join(_bytes(n, part) for n, part in parts.items())
@@ -283,7 +283,7 @@ def _credentials(ca, cert, key):
     if cert:
       context.load_cert_chain(cert, key, password=str)
   except ssl.SSLError as error:
-    why = f'--ca, --cert, --key: no certificates and key in PEM: {error}'
+    why = f'{ca}, {cert}, {key}: no certificates and their key in PEM: {error}'
     raise ValueError(why) from error
   return grpc.ssl_channel_credentials(*files)
 

@@ -39,6 +39,7 @@ __all__ = [
   'convert',
   'fetch',
   'folder',
+  'has_encoder',
   'load',
   'load_npz',
   'read_config',
@@ -212,6 +213,29 @@ def config_of(name_or_path: str | os.PathLike[str]) -> paligemma.Config:
   if config is None:
     raise ValueError(f'{source.weights} says nothing of its dimensions')
   return config
+
+
+def has_encoder(
+  name_or_path: str | os.PathLike[str],
+  path: str | os.PathLike[str] | None = None,
+) -> bool:
+  """Whether a checkpoint has an image encoder; the part 'server' has none.
+
+  Args:
+    name_or_path: As of `load`.
+    path: As of `load`.
+
+  Raises:
+    ValueError: As `load`.
+    CheckpointError: As `load`.
+    FileNotFoundError: A file is missing.
+  """
+  source = formats.find(_resolve(name_or_path) if path is None else path)
+  known = path is not None
+  config = zoo.card(str(name_or_path)).config if known else source.config()
+  with source.open(config or config_of(name_or_path), None) as entries:
+    names = [name for name in entries if name.startswith('img/')]
+  return any(not name.startswith('img/head/') for name in names)
 
 
 def save(

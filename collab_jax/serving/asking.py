@@ -83,10 +83,16 @@ class Asker:
     self.connection = link
     self._codecs = codecs
     self._agreed: list[Agreed | None] = [None] * len(codecs)
+    self._encoders: dict[int, str] = {}
+    self._weights: tuple[str, str] | None = None
     self._locks = [threading.Lock() for _ in codecs]
 
   def handshake(
-    self, codec: int = 0, padding: int = 0, wanted: Wanted = _ANYTHING
+    self,
+    codec: int = 0,
+    padding: int = 0,
+    wanted: Wanted = _ANYTHING,
+    keep: bool = False,
   ) -> Agreed:
     """Agrees with the server on a codec, whether or not it has before.
 
@@ -94,6 +100,7 @@ class Asker:
       codec: Which one.
       padding: Bytes to send besides, that mean nothing.
       wanted: What will be asked for: refused now, if it could not be answered.
+      keep: Refuse a server that comes back with other weights, from now on.
 
     Returns:
       What the server said.
@@ -102,9 +109,14 @@ class Asker:
       RemoteError: It does not agree, and says why; or nobody answers.
     """
     attempts = self.connection.attempts()
+    if keep:
+      self._weights = None
     while True:
       try:
-        return self._shake(codec, attempts.left(), padding, wanted)
+        agreed = self._shake(codec, attempts.left(), padding, wanted)
+        if keep:
+          self._weights = agreed.encoder, agreed.decoder
+        return agreed
       except grpc.RpcError as error:
         attempts.failed(error)
 
@@ -220,7 +232,9 @@ class Asker:
     own = self._codecs[codec]
     # Blanks around it are no part of JSON.
     text = sessions.to_json(own) + ' ' * padding
-    encoder = sessions.encoder_of(own)
+    if codec not in self._encoders:
+      self._encoders[codec] = sessions.encoder_of(own)
+    encoder = self._encoders[codec]
     reply = self.connection.stub.Handshake(
       collab_pb2.HandshakeRequest(
         session=text,
@@ -231,7 +245,7 @@ class Asker:
       timeout=left,
       metadata=self.connection.metadata,
     )
-    self._agreed[codec] = made = Agreed(
+    made = Agreed(
       reply.session,
       reply.model,
       encoder or reply.encoder,
@@ -240,6 +254,14 @@ class Asker:
       reply.max_tokens,
       reply.prompt,
     )
+    if self._weights not in (None, (made.encoder, made.decoder)):
+      raise connection.RemoteError(
+        connection.REFUSED,
+        f'{self.connection.target}: the server has other weights than before:'
+        f' got encoder and decoder {made.encoder!r}, {made.decoder!r}, expected'
+        f' {self._weights}',
+      )
+    self._agreed[codec] = made
     return made
 
   def _forgets(

@@ -74,9 +74,7 @@ class EdgeClient:
     self._packer = sending.Packer(codec, max_bytes, jax.random.key(seed))
     self.codecs = self._packer.codecs
     self.window = window
-    self.threshold = threshold
-    self.seed = seed
-    self.coarse = coarse
+    self.threshold, self.coarse, self.seed = threshold, coarse, seed
     if threshold is not None:
       for one in self.codecs:
         _check_layers(one, coarse)
@@ -111,6 +109,7 @@ class EdgeClient:
     padding: int = 0,
     prompt: str = '',
     max_tokens: int = 0,
+    keep: bool = False,
   ) -> asking.Agreed:
     """Agrees with the server on a codec, whether or not it has before.
 
@@ -119,6 +118,7 @@ class EdgeClient:
       padding: Bytes to send besides, that mean nothing; see `uplink`.
       prompt: As of `caption`; one that is too long is refused now.
       max_tokens: Likewise.
+      keep: Refuse a server that comes back with other weights, from now on.
 
     Returns:
       What the server said.
@@ -127,7 +127,7 @@ class EdgeClient:
       RemoteError: It does not agree, and says why; or nobody answers.
     """
     wanted = asking.Wanted(prompt, max_tokens)
-    return self._asker.handshake(codec, padding, wanted)
+    return self._asker.handshake(codec, padding, wanted, keep)
 
   def warm_up(self, batch_size: int = 1) -> None:
     """Compiles what the edge needs, so that no picture's time has it.

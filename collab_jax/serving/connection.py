@@ -30,6 +30,7 @@ _LASTING = (
   'verification check failed',
   'certificate required',
   'DNS resolution failed',
+  'NO_COMMON_SIGNATURE_ALGORITHMS',
 )
 # What to do about those, where gRPC's words are not enough.
 _HINTS = {
@@ -325,10 +326,13 @@ def _place(target: str) -> tuple[str, int]:
   if target.startswith(('unix:', 'unix-abstract:')):
     return target, 0
   host, colon, port = target.rpartition(':')
-  bare = host.removeprefix('dns:').lstrip('/')
+  scheme = host.partition(':')[0]
+  bare = host
+  if scheme in ('dns', 'ipv4', 'ipv6'):
+    bare = host[len(scheme) + 1 :].lstrip('/')
   known = bare and '/' not in bare and port.isdecimal() and port.isascii()
   if not (colon and known and 0 < int(port) < 1 << 16):
     raise ValueError(
       f"server: got {target!r}, expected HOST:PORT, as in 'localhost:50051'"
     )
-  return host, int(port)
+  return bare, int(port)

@@ -193,7 +193,7 @@ def caption(
   bad: dict[str, str] = {}
   captioned = total = 0
   with lines.Lines(out) as store:
-    agreed = client.handshake(prompt=prompt, max_tokens=max_tokens)
+    agreed = client.handshake(prompt=prompt, max_tokens=max_tokens, keep=True)
     settings = settled(client, agreed, prompt, max_tokens, limit)
     done = _done(store, client, settings, names)
     left = {n: path for n, path in names.items() if n not in done}

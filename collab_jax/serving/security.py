@@ -20,6 +20,9 @@ _LOG = logging.getLogger(__name__)
 # A token that is shorter can be guessed.
 _SHORTEST = 16
 # The standard health service, which probes ask without a token.
+_BEGIN, _END = '-----BEGIN CERTIFICATE-----', '-----END CERTIFICATE-----'
+# Object identifiers of Ed25519 and Ed448, as DER has them.
+_EDWARDS = b'\x06\x03\x2b\x65\x70', b'\x06\x03\x2b\x65\x71'
 _OPEN = '/grpc.health.v1.Health/'
 
 
@@ -124,28 +127,51 @@ def check_files(
     ValueError: They hold something else, or do not belong together.
     OSError: One cannot be read.
   """
-  context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-  for path in filter(None, (cert, key, ca)):
-    Path(path).read_bytes()
-  try:
-    if cert:
-      context.load_cert_chain(cert, key, password=str)
-  except ssl.SSLError as error:
-    raise ValueError(
-      f'{names[0]}: got {cert} and {key}, expected a certificate and its'
-      f' private key without a password, both PEM: {_reason(error)}'
-    ) from error
-  try:
-    if ca:
-      context.load_verify_locations(ca)
-  except ssl.SSLError as error:
-    raise ValueError(
-      f'{names[1]}: got {ca}, expected certificates in PEM: {_reason(error)}'
-    ) from error
+  if cert:
+    _certificates(cert, names[0])
+    _read(key)
+    try:
+      _context().load_cert_chain(cert, key, password=str)
+    except ssl.SSLError as error:
+      raise ValueError(
+        f'{names[0]}: got {key}, expected the private key of {cert}, PEM,'
+        ' without a password'
+      ) from error
+  if ca:
+    _certificates(ca, names[1])
 
 
-def _reason(error: ssl.SSLError) -> str:
-  return (error.reason or str(error)).lower().replace('_', ' ')
+def _certificates(path, name):
+  """Raises ValueError unless a file holds certificates that gRPC can use."""
+  context = _context()
+  data = _read(path)
+  try:
+    context.load_verify_locations(path)
+  except ssl.SSLError as error:
+    raise ValueError(
+      f'{name}: got {path}, expected certificates in PEM'
+    ) from error
+  if not context.cert_store_stats()['x509']:
+    raise ValueError(f'{name}: {path} holds no certificate, in PEM')
+  blocks = data.decode('latin-1').split(_BEGIN)[1:]
+  der = [ssl.PEM_cert_to_DER_cert(_block(text)) for text in blocks]
+  if any(curve in one for one in der for curve in _EDWARDS):
+    raise ValueError(
+      f'{name}: {path} has a key on an Edwards curve, expected RSA or ECDSA:'
+      " gRPC's TLS does not take others"
+    )
+
+
+def _block(text):
+  return f'{_BEGIN}{text[: text.index(_END)]}{_END}'
+
+
+def _context() -> ssl.SSLContext:
+  return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+
+
+def _read(path) -> bytes:
+  return Path(path).read_bytes()
 
 
 def words(path: str | os.PathLike[str]) -> list[str]:

@@ -26,6 +26,7 @@ from collab_jax.serving import (
   security,
   service,
   sessions,
+  terms,
   worker,
 )
 from collab_jax.serving import served as served_lib
@@ -137,7 +138,7 @@ class Server:
       self._offer, own.max_sessions, self._worker.call, self._warm
     )
     self._service = service.Service(
-      service.Terms(
+      terms.Terms(
         self._model.config.name,
         self._encoder,
         sharding.checksum(self._model.params['llm']),
@@ -296,8 +297,8 @@ class Server:
       added = await self._known.add(make)
       if (added.shortest or 0) > self.max_message_bytes:
         _LOG.warning(
-          'max_message_bytes: got %d, but messages of %s have %d: all of them'
-          ' will be refused',
+          "max_message_bytes: got %d; %s needs %d in the coding 'fixed', and"
+          ' will be refused in it',
           self.max_message_bytes,
           added.codec.name,
           added.shortest,

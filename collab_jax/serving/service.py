@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator
 from concurrent import futures
 import contextlib
-import dataclasses
 import logging
 import time
 
@@ -25,6 +24,7 @@ from collab_jax.serving import (
   sessions,
   worker,
 )
+from collab_jax.serving import terms as terms_lib
 from collab_jax.serving.tickets import Ticket
 
 _LOG = logging.getLogger(__name__)
@@ -33,29 +33,6 @@ _CODES = grpc.StatusCode
 _UNFINISHED = '\N{REPLACEMENT CHARACTER}'
 # No prompt of as many tokens as may be is longer.
 _LONGEST_PROMPT = 4096
-
-
-@dataclasses.dataclass(frozen=True)
-class Terms:
-  """What the server tells edges.
-
-  Attributes:
-    model: Name of the model.
-    encoder: Fingerprint of its image encoder; '' if that is not known.
-    decoder: Fingerprint of its decoder.
-    prompt: For requests that have none.
-    max_tokens: The longest caption.
-    max_prompt: The longest prompt, in tokens.
-    max_message_bytes: The longest message.
-  """
-
-  model: str
-  encoder: str
-  decoder: str
-  prompt: str
-  max_tokens: int
-  max_prompt: int
-  max_message_bytes: int
 
 
 class RefusalError(Exception):
@@ -89,7 +66,7 @@ class Service(collab_pb2_grpc.CaptionerServicer):
 
   def __init__(
     self,
-    terms: Terms,
+    terms: terms_lib.Terms,
     tokenizer: tokenizer_lib.Tokenizer,
     queue: batching.Queue,
     known: admission.Admission,
@@ -135,7 +112,7 @@ class Service(collab_pb2_grpc.CaptionerServicer):
       self._encoder(request.encoder)
       found = await self._known.agree(request.session)
       return collab_pb2.HandshakeReply(
-        session=found.id,
+        session=found.id + self._terms.tag,
         model=self._terms.model,
         encoder=self._terms.encoder,
         decoder=self._terms.decoder,
@@ -237,11 +214,15 @@ class Service(collab_pb2_grpc.CaptionerServicer):
       raise RefusalError(_CODES.INVALID_ARGUMENT, str(error)) from error
     if known is not None:
       return known, known.done.done()
-    session = self._known.find(request.session)
+    name, tag = (
+      request.session[: sessions.ID],
+      request.session[sessions.ID :],
+    )
+    session = self._known.find(name) if tag == terms.tag else None
     if session is None:
       raise RefusalError(
         _CODES.FAILED_PRECONDITION,
-        f'session {request.session[: sessions.ID].hex() or "none"} is not'
+        f'session {name.hex() or "none"} is not'
         ' known here (any more): handshake first',
       )
     message = request.message

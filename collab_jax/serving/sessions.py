@@ -6,6 +6,7 @@ kind, without fields: a file says itself how to read it.
 """
 
 from collections.abc import Mapping
+import hashlib
 import json
 from typing import Any, NamedTuple
 
@@ -15,7 +16,8 @@ from collab_jax.wire import handshake
 
 Codec = codecs.FeatureCodec | codecs.ImageCodec
 
-ID = 8  # Bytes by which requests name a session.
+ID = 8  # Bytes by which requests name a session, but for its tag.
+_TAG = 4
 
 _FORMAT, _VERSION = 'collab_jax.image', 1
 
@@ -69,8 +71,18 @@ def encoder_of(codec: Codec) -> str:
   return ''
 
 
+def tag(encoder: str, decoder: str) -> bytes:
+  """Returns what follows the id of a session in its name: the server's weights.
+
+  Args:
+    encoder: Fingerprint of the image encoder, or ''.
+    decoder: Fingerprint of the decoder.
+  """
+  return hashlib.sha256(f'{encoder} {decoder}'.encode()).digest()[:_TAG]
+
+
 def id_of(codec: Codec) -> bytes:
-  """Returns how requests name the codec's session."""
+  """Returns what tells the codec's session from others."""
   if isinstance(codec, codecs.FeatureCodec):
     return bytes.fromhex(codec.session.digest)[:ID]
   return handshake.digest(_describe(codec))[:ID]

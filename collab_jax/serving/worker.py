@@ -164,9 +164,11 @@ class Worker:
     )
     try:
       self._begin_all(tickets)
-    except BaseException:
+    except BaseException as error:
       # Those that were told already are not told again.
-      self._fail(tickets, FailedError(_FAILED))
+      ends = not isinstance(error, Exception)
+      why = batching.GoneError(_DEAD) if ends else FailedError(_FAILED)
+      self._fail(tickets, why)
       raise
 
   def _begin_all(self, tickets: list[Ticket]) -> None:

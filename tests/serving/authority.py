@@ -5,7 +5,7 @@ import ipaddress
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
 
 class Authority:
@@ -33,6 +33,23 @@ class Authority:
       )
     )
     return cert, path
+
+  def revoked(self):
+    """Returns a list of revoked certificates, which is none itself."""
+    now = datetime.datetime.now(datetime.UTC)
+    made = (
+      x509.CertificateRevocationListBuilder()
+      .issuer_name(self._name)
+      .last_update(now)
+      .next_update(now + datetime.timedelta(days=1))
+      .sign(self._key, hashes.SHA256())
+    )
+    return made.public_bytes(serialization.Encoding.PEM)
+
+  def edwards(self):
+    """Returns a certificate whose key gRPC's TLS does not take."""
+    key = ed25519.Ed25519PrivateKey.generate()
+    return self._sign(self._name, key, False, 1)
 
   def _sign(self, subject, key, authority, days):
     now = datetime.datetime.now(datetime.UTC)

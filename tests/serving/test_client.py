@@ -249,7 +249,11 @@ def test_settings_are_checked(target, settings, said):
 
 
 @pytest.mark.parametrize(
-  'target', ['localhost:1', '127.0.0.3:1', '[::1]:1', 'unix:/tmp/x']
+  'target',
+  [
+    *('localhost:1', '127.0.0.3:1', '[::1]:1', 'unix:/tmp/x'),
+    *('dns:localhost:1', 'dns:///localhost:1', 'ipv4:127.0.0.1:1'),
+  ],
 )
 def test_this_machine_needs_no_tls(target):
   clients.EdgeClient(target, _codec()).close()

@@ -175,6 +175,22 @@ def test_captions_of_other_weights_are_not_mixed(
     _run(client, photos, out)
 
 
+def test_a_server_that_comes_back_with_another_model_ends_the_run(
+  client, servicer, photos, tmp_path
+):
+  out = tmp_path / 'captions.jsonl'
+
+  def first():
+    if len(servicer.handshakes) > 1:
+      servicer.fingerprints['decoder'] = 'tuned'
+
+  servicer.agreeing = first
+  servicer.failures = [(CODES.FAILED_PRECONDITION, 'unknown: handshake first')]
+  with pytest.raises(connection.RemoteError, match=r"other weights .* 'tuned'"):
+    _run(client, photos, out)
+  assert all(line['settings']['decoder'] == 'd' for line in _lines(out))
+
+
 def test_captions_of_other_pictures_are_not_taken_for_these(
   client, photos, tmp_path
 ):

@@ -161,8 +161,8 @@ def test_files_that_are_no_certificates_are_told(tmp_path, model, authority):
   bad.write_text('no certificate')
   cert, key = map(str, authority.issue('told'))
   for settings, said in (
-    ({'cert': str(bad), 'key': key}, 'tls_cert, tls_key: got .*bad and'),
-    ({'cert': key, 'key': cert}, 'tls_cert, tls_key: got'),
+    ({'cert': str(bad), 'key': key}, 'tls_cert, tls_key: got .*bad, expected'),
+    ({'cert': key, 'key': cert}, 'tls_cert, tls_key: got .*key, expected cert'),
     ({'cert': cert, 'key': key, 'client_ca': str(bad)}, 'client_ca: got .*bad'),
   ):
     chosen = security.Security(**settings)

@@ -14,6 +14,7 @@ import jax
 import numpy as np
 import pytest
 
+from benchmarks import names
 from collab_jax import captioner as captioning
 from collab_jax import codecs
 from collab_jax.serving import collab_pb2, sessions
@@ -71,7 +72,8 @@ def test_captions_are_those_of_this_process(
 def test_a_handshake_says_what_it_must_know(caller, made):
   codec, _ = made['kmeans']
   reply = caller.handshake(codec)
-  assert reply.session == bytes.fromhex(codec.session.digest)[:8]
+  assert reply.session[:8] == bytes.fromhex(codec.session.digest)[:8]
+  assert reply.session == names.name_of(codec)
   assert reply.model == 'stand-in'
   assert reply.max_tokens == SIZES.max_tokens
   assert reply.prompt == 'caption en'
@@ -153,7 +155,11 @@ def test_bad_bytes_are_told_apart(caller, made):
 
 def test_an_unknown_session_must_shake_hands(caller, made):
   _, packets = made['kmeans']
-  for name in (b'', b'12345678', b'123456789' * 9):
+  known = names.name_of(made['kmeans'][0])
+  assert caller.caption(known, packets[0]).tokens
+  # The last one is that of a server with other weights.
+  other = known[:-1] + bytes([known[-1] ^ 1])
+  for name in (b'', b'12345678', b'123456789' * 9, known[:8], other):
     with calling.refused(CODES.FAILED_PRECONDITION) as text:
       caller.caption(name, packets[0])
     assert text[0].endswith('handshake first')

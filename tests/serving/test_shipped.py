@@ -27,7 +27,9 @@ def test_scenes_are_captioned_the_same():
   want = captioning.Captioner(model, 32)(codec.decode(packets))
   # What the server's part holds is enough.
   chosen = calling.settings(quantizers='kmeans(k=8)', sizes=sizes)
-  with serving.Server(checkpoints.load(name, part='server'), chosen) as server:
+  part = checkpoints.load(name, part='server')
+  encoder = codecs.encoder_fingerprint(model)
+  with serving.Server(part, chosen, encoder) as server:
     caller = calling.Caller(server.address)
     caller.handshake(codec)
     with futures.ThreadPoolExecutor(12) as edges:

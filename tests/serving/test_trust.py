@@ -78,15 +78,34 @@ def test_files_that_are_no_certificates_are_told_at_once(authority, other):
   cert, key = authority.issue('edge')
   stray, damaged = other.issue('edge')[1], cert.with_name('damaged.pem')
   damaged.write_bytes(cert.read_bytes()[:99])
-  for pair in ((key, cert), (cert, stray), (damaged, key), (cert, damaged)):
+  for pair in ((key, cert), (damaged, key)):
     given = dict(zip(('cert', 'key'), pair, strict=True))
-    with pytest.raises(ValueError, match=r'cert, key: got .*, expected a cert'):
+    said = f'cert, key: got {pair[0]}, expected certificates in PEM'
+    with pytest.raises(ValueError, match=said):
       connection.Connection('localhost:1', ca=authority.path, **given)
+  for wrong in (stray, damaged):
+    said = f'cert, key: got {wrong}, expected the private key of {cert}'
+    with pytest.raises(ValueError, match=said):
+      connection.Connection(
+        'localhost:1', ca=authority.path, cert=cert, key=wrong
+      )
   for ca in (key, damaged):
-    with pytest.raises(ValueError, match=r'ca: got .*, expected certificates'):
+    with pytest.raises(ValueError, match=f'ca: got {ca}, expected certificat'):
       connection.Connection('localhost:1', ca=ca)
   with pytest.raises(FileNotFoundError, match='nowhere'):
     connection.Connection('localhost:1', ca=cert.with_name('nowhere'))
+
+
+def test_what_grpc_cannot_use_is_told(authority):
+  path = authority.path.with_name('revoked.pem')
+  path.write_bytes(authority.revoked())
+  with pytest.raises(ValueError, match='holds no certificate'):
+    connection.Connection('localhost:1', ca=path)
+  path.write_bytes(authority.edwards())
+  with pytest.raises(ValueError, match='expected RSA or ECDSA'):
+    connection.Connection('localhost:1', ca=path)
+  path.write_bytes(authority.path.read_bytes() * 2)
+  connection.Connection('localhost:1', ca=path).close()
 
 
 def test_a_key_with_a_password_is_told(authority):
@@ -99,7 +118,7 @@ def test_a_key_with_a_password_is_told(authority):
       serialization.BestAvailableEncryption(b'secret'),
     )
   )
-  with pytest.raises(ValueError, match='private key without a password'):
+  with pytest.raises(ValueError, match=r'private key of .* without a pass'):
     connection.Connection('localhost:1', ca=authority.path, cert=cert, key=path)
 
 

@@ -1,0 +1,19 @@
+"""How requests name a session, without a handshake."""
+
+from typing import Any
+
+from collab_jax import codecs, sharding
+from collab_jax.serving import sessions
+
+_TAGS: dict[int, tuple[Any, bytes]] = {}
+
+
+def name_of(codec: sessions.Codec) -> bytes:
+  """Returns what a server of the codec's whole model says in a handshake."""
+  model = codec.model
+  if id(model) not in _TAGS:
+    encoder = codecs.encoder_fingerprint(model)
+    decoder = sharding.checksum(model.params['llm'])
+    # The model is kept, so that its id stays its own.
+    _TAGS[id(model)] = model, sessions.tag(encoder, decoder)
+  return sessions.id_of(codec) + _TAGS[id(model)][1]
