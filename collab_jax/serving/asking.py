@@ -155,8 +155,9 @@ class Asker:
         seconds = time.monotonic() - start
         return Reply(reply, attempts.tries, seconds, request.request_id)
       except grpc.RpcError as error:
-        forgotten += self._forgets(error, agreed, codec)
-        if not 0 < forgotten <= _HANDSHAKES:
+        unknown = self._forgets(error, agreed, codec)
+        forgotten += unknown
+        if not unknown or forgotten > _HANDSHAKES:
           attempts.failed(error)
 
   def stream(
@@ -200,8 +201,9 @@ class Asker:
             yield piece
         attempts.ended()
       except grpc.RpcError as error:
-        forgotten += self._forgets(error, agreed, codec)
-        if not 0 < forgotten <= _HANDSHAKES:
+        unknown = self._forgets(error, agreed, codec)
+        forgotten += unknown
+        if not unknown or forgotten > _HANDSHAKES:
           attempts.failed(error)
       finally:
         if call is not None:

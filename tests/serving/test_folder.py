@@ -191,6 +191,21 @@ def test_a_server_that_comes_back_with_another_model_ends_the_run(
   assert all(line['settings']['decoder'] == 'd' for line in _lines(out))
 
 
+def test_a_handshake_that_is_refused_after_a_restart_ends_the_run(
+  client, servicer, photos, tmp_path
+):
+  def other():
+    if len(servicer.handshakes) == 2:
+      servicer.failures = [(CODES.FAILED_PRECONDITION, 'handshake differs')]
+
+  servicer.agreeing = other
+  servicer.failures = [(CODES.FAILED_PRECONDITION, 'unknown: handshake first')]
+  with pytest.raises(connection.RemoteError, match='handshake differs'):
+    _run(client, photos, tmp_path / 'captions.jsonl')
+  # Once more each by the two requests in flight.
+  assert len(servicer.handshakes) <= 4
+
+
 def test_captions_of_other_pictures_are_not_taken_for_these(
   client, photos, tmp_path
 ):
