@@ -84,11 +84,7 @@ class Pool:
     self, params: base.Params, x: Float[Array, 'n d'], key: Key[Array, '']
   ) -> messages.Message:
     """Returns the message of the means, row by row."""
-    _, means = self.cluster(x, key)
-    inner = self.centroids.quantize(
-      base.unnest('centroids', params), means, key
-    )
-    return base.prefix('centroids', inner)
+    return self._send(params, self.cluster(x, key)[1], key)
 
   def dequantize(
     self, params: base.Params, message: messages.Message
@@ -118,6 +114,11 @@ class Pool:
     """Returns k."""
     self._check(n)
     return self.k
+
+  def _send(self, params, rows, key):
+    """Returns the message of a vector for each cell."""
+    inner = self.centroids.quantize(base.unnest('centroids', params), rows, key)
+    return base.prefix('centroids', inner)
 
   def _cell(self):
     """Returns the cell of each vector, i64[n]."""

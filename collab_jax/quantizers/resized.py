@@ -60,7 +60,4 @@ class Resized(pool.Pool):
     if reduced is None:
       return super().quantize(params, x, key)
     self._check(x.shape[0])
-    inner = self.centroids.quantize(
-      base.unnest('centroids', params), reduced, key
-    )
-    return base.prefix('centroids', inner)
+    return self._send(params, reduced, key)

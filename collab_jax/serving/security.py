@@ -7,6 +7,7 @@ import ipaddress
 import logging
 import os
 from pathlib import Path
+import re
 import ssl
 import stat
 
@@ -19,10 +20,12 @@ _LOG = logging.getLogger(__name__)
 
 # A token that is shorter can be guessed.
 _SHORTEST = 16
-# The standard health service, which probes ask without a token.
-_BEGIN, _END = '-----BEGIN CERTIFICATE-----', '-----END CERTIFICATE-----'
+_BLOCK = re.compile(
+  '-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----', re.DOTALL
+)
 # Object identifiers of Ed25519 and Ed448, as DER has them.
 _EDWARDS = b'\x06\x03\x2b\x65\x70', b'\x06\x03\x2b\x65\x71'
+# The standard health service, which probes ask without a token.
 _OPEN = '/grpc.health.v1.Health/'
 
 
@@ -129,7 +132,7 @@ def check_files(
   """
   if cert:
     _certificates(cert, names[0])
-    _read(key)
+    Path(key or '').read_bytes()
     try:
       _context().load_cert_chain(cert, key, password=str)
     except ssl.SSLError as error:
@@ -144,7 +147,7 @@ def check_files(
 def _certificates(path, name):
   """Raises ValueError unless a file holds certificates that gRPC can use."""
   context = _context()
-  data = _read(path)
+  data = Path(path).read_bytes()
   try:
     context.load_verify_locations(path)
   except ssl.SSLError as error:
@@ -153,8 +156,8 @@ def _certificates(path, name):
     ) from error
   if not context.cert_store_stats()['x509']:
     raise ValueError(f'{name}: {path} holds no certificate, in PEM')
-  blocks = data.decode('latin-1').split(_BEGIN)[1:]
-  der = [ssl.PEM_cert_to_DER_cert(_block(text)) for text in blocks]
+  blocks = _BLOCK.findall(data.decode('latin-1'))
+  der = map(ssl.PEM_cert_to_DER_cert, blocks)
   if any(curve in one for one in der for curve in _EDWARDS):
     raise ValueError(
       f'{name}: {path} has a key on an Edwards curve, expected RSA or ECDSA:'
@@ -162,16 +165,8 @@ def _certificates(path, name):
     )
 
 
-def _block(text):
-  return f'{_BEGIN}{text[: text.index(_END)]}{_END}'
-
-
 def _context() -> ssl.SSLContext:
   return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-
-
-def _read(path) -> bytes:
-  return Path(path).read_bytes()
 
 
 def words(path: str | os.PathLike[str]) -> list[str]:

@@ -91,7 +91,8 @@ class Server:
       raise ValueError(
         "the model has no decoder; load all of it, or the part 'server'"
       )
-    if own.images and len(model.params.get('img', {})) < 2:
+    known = codecs.encoder_fingerprint(model)
+    if own.images and not known:
       raise ValueError(
         'images: the model has no image encoder; load all of it, not the part'
         " 'server'"
@@ -102,7 +103,7 @@ class Server:
         f'prompt: got {self._prompt} tokens, expected at most'
         f' {own.sizes.max_prompt}; raise max_prompt'
       )
-    self._encoder = codecs.encoder_fingerprint(model) or encoder
+    self._encoder = known or encoder
     self._model = model
     self._tokenizer = tokenizer
     self._offer = offers.Offer(model, own.quantizers, own.images)

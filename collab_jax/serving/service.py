@@ -214,16 +214,14 @@ class Service(collab_pb2_grpc.CaptionerServicer):
       raise RefusalError(_CODES.INVALID_ARGUMENT, str(error)) from error
     if known is not None:
       return known, known.done.done()
-    name, tag = (
-      request.session[: sessions.ID],
-      request.session[sessions.ID :],
-    )
-    session = self._known.find(name) if tag == terms.tag else None
+    name = request.session[: sessions.ID]
+    here = request.session == name + terms.tag
+    session = self._known.find(name) if here else None
     if session is None:
       raise RefusalError(
         _CODES.FAILED_PRECONDITION,
-        f'session {name.hex() or "none"} is not'
-        ' known here (any more): handshake first',
+        f'session {name.hex() or "none"} is not known here (any more):'
+        ' handshake first',
       )
     message = request.message
     if request.continues:

@@ -149,7 +149,8 @@ class Best:
       end = at + raw[name]
       own = _sized(one, row)
       read = own.read(reader, chosen[name], body[at:end])
-      row[name] = np.pad(read, (0, one.count - own.count))
+      more = one.count - own.count
+      row[name] = np.pad(read, (0, more)) if more else read
       at = end
     return row
 
