@@ -1,10 +1,10 @@
 """Training of the books that ship with the package.
 
 Modes: `centroids` (a linear transform and quantiles of the centroids of
-merged clusters), `residual`, `ecvq` and `product` (codebooks of those
-centroids), `shared` (one of all vectors), `places` (the mean of every place of
-the grid) and `smoke` (seconds, for tests). Each writes book.safetensors, which
-is named in a quantizer's `book`.
+merged clusters), `axes` (the same without captions), `residual`, `ecvq` and
+`product` (codebooks of those centroids), `shared` (one of all vectors),
+`places` (the mean of every place of the grid) and `smoke` (seconds, for tests).
+Each writes book.safetensors, which is named in a quantizer's `book`.
 """
 
 import ml_collections
@@ -13,6 +13,7 @@ from collab_jax import config as config_lib
 
 MODES = (
   'centroids',
+  'axes',
   'residual',
   'ecvq',
   'product',
@@ -38,17 +39,19 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   config.data_dir = ''
   config.preprocess = 'hf_bicubic'
   config.data_split = 'train'
-  config.limit = 3000 if mode == 'centroids' else 1500
+  linear = mode in ('centroids', 'axes')
+  config.limit = 3000 if linear else 1500
   config.split = 'encoder'
   config.batch_size = 50
   config.mesh = ml_collections.ConfigDict({'data': 1, 'model': 1})
 
   # 'linear', 'residual', 'product', 'shared' or 'places'.
-  kinds = {'centroids': 'linear', 'smoke': 'linear', 'ecvq': 'residual'}
+  kinds = {'ecvq': 'residual', 'smoke': 'linear'}
+  kinds |= {'centroids': 'linear', 'axes': 'linear'}
   config.kind = kinds.get(mode, mode)
   # What is trained on: all that these quantizers send, in float32. For all
   # vectors: 'identity(dtype=float32)'.
-  ks = (4, 6, 8, 12) if mode == 'centroids' else (5, 8)
+  ks = (4, 6, 8, 12) if linear else (5, 8)
   config.sent = tuple(
     f'merge(k={k},centroids=identity(dtype=float32))' for k in ks
   )

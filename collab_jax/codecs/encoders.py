@@ -14,6 +14,11 @@ from collab_jax.models import paligemma, siglip
 _SAMPLES = 64
 
 
+def has_encoder(model: paligemma.Model) -> bool:
+  """Whether a model has an image encoder; its part for the server has none."""
+  return bool(model.params.get('img', {}).keys() - {'head'})
+
+
 def encoder_fingerprint(model: paligemma.Model) -> str:
   """Returns a fingerprint of the image encoder and the projection.
 
@@ -23,7 +28,7 @@ def encoder_fingerprint(model: paligemma.Model) -> str:
   Returns:
     The first 16 hexadecimal digits of SHA-256; '' if there is no encoder.
   """
-  if len(model.params.get('img', {})) < 2:
+  if not has_encoder(model):
     return ''
   digest = hashlib.sha256()
   leaves = jax.tree_util.tree_leaves_with_path(

@@ -120,7 +120,7 @@ class FeatureCodec:
     self.width = vision.width if split == 'encoder' else vision.out_dim
     self._books = quantizers.books.check_coordinates(quantizer)
     # The server alone has no encoder to compare; the wire's session does it.
-    if self._books and len(model.params.get('img', {})) > 1:
+    if self._books and encoders.has_encoder(model):
       quantizers.books.check(quantizer, encoders.features_of(model, split))
     key = jax.random.key(0) if key is None else key
     self.params = quantizer.init_params(key, self.vectors, self.width)

@@ -29,6 +29,7 @@ from collab_jax.quantizers.kmeans import KMeans
 from collab_jax.quantizers.low_rank import LowRank
 from collab_jax.quantizers.medoids import Medoids
 from collab_jax.quantizers.merge import Merge
+from collab_jax.quantizers.packed import Packed
 from collab_jax.quantizers.pca import PCA
 from collab_jax.quantizers.pool import Pool
 from collab_jax.quantizers.product_vq import ProductVQ
@@ -62,6 +63,7 @@ __all__ = [
   'LowRank',
   'Medoids',
   'Merge',
+  'Packed',
   'Pool',
   'ProductVQ',
   'Quantizer',
@@ -95,6 +97,7 @@ NAMES: dict[str, type] = {
   'merge': Merge,
   'adaptive': Adaptive,
   'low_rank': LowRank,
+  'packed': Packed,
   'centred': Centred,
   'random': Random,
   'pool': Pool,

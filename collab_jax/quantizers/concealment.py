@@ -29,9 +29,8 @@ def row_fields(quantizer: base.Quantizer, n: int, d: int) -> tuple[str, ...]:
   fields = quantizer.fields(n, d)
   k = getattr(quantizer, 'k', None)
   if isinstance(k, int) and n > 1:
-    count, other = k, k + 1 if k < n else k - 1
-    changed = dataclasses.replace(cast(Any, quantizer), k=other)
-    grown = changed.fields(n, d)
+    count = k
+    other, grown = _neighbour(quantizer, k, n, d)
   else:
     count, other = n, n + 1
     grown = quantizer.fields(other, d)
@@ -42,6 +41,17 @@ def row_fields(quantizer: base.Quantizer, n: int, d: int) -> tuple[str, ...]:
     and field.shape[:1] == (count,)
     and grown[name].shape[:1] == (other,)
   )
+
+
+def _neighbour(quantizer, k, n, d):
+  """Returns the nearest other k that there can be, and its fields."""
+  for other in sorted({*range(1, n + 1)} - {k}, key=lambda o: abs(o - k)):
+    try:
+      changed = dataclasses.replace(cast(Any, quantizer), k=other)
+      return other, changed.fields(n, d)
+    except ValueError:  # Not every k makes a grid, or leaves room.
+      pass
+  return k, {}
 
 
 def conceal(

@@ -1,6 +1,6 @@
 """The quantizer inside of the model: what it rebuilds, with a gradient."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 from jax import numpy as jnp
@@ -58,15 +58,19 @@ def through(
   if not isinstance(quantizer, clustering.Clustering | pool.Pool):
     tokens = quantizers.straight_through(quantizer, params, x, key)
     return Passed(tokens, None, message)
+  tokens = quantizer.dequantize(params, message)
   rows = quantizer.row_of(message)
-  member = jax.nn.one_hot(rows, quantizer.k, dtype=x.dtype)
+  member = jax.nn.one_hot(
+    message.get('assignments', rows), quantizer.k, dtype=x.dtype
+  )
   count = member.sum(0)[:, None]
   means = jnp.einsum('nk,nd->kd', member, x, precision='highest')
   means = jnp.where(count > 0, means / jnp.maximum(count, 1), x.mean(0))
-  if gradient == 'straight':
+  if gradient == 'mean':
+    wire = (means - jax.lax.stop_gradient(means))[rows]
+  elif len(rows) == len(x):
     wire = x - still
   else:
-    wire = (means - jax.lax.stop_gradient(means))[rows]
-  tokens = quantizer.dequantize(params, message)
+    wire = (x - still)[cast(Any, quantizer).origins(message)]
   rebuilt = jax.lax.stop_gradient(tokens.x) + wire
   return Passed(tokens._replace(x=rebuilt), means, message)

@@ -12,7 +12,7 @@ import ml_collections
 import numpy as np
 
 from collab_jax import captioner as captioner_lib
-from collab_jax import checkpoints, codecs, data, metrics, quantizers
+from collab_jax import checkpoints, codecs, metrics, quantizers
 from collab_jax.models import lora, paligemma
 from collab_jax.quantizers import base, books
 from collab_jax.training import (
@@ -23,6 +23,7 @@ from collab_jax.training import (
   losses,
   moving,
   tuning,
+  validation,
 )
 
 
@@ -242,15 +243,14 @@ def evaluate(
     found = tuning.passed(quantizer, codes, features, key, 'mean')
     return tuning.prefix(model, found.tokens)
 
-  examples = data.scenes('val', config.eval_scenes)
-  captions, references = [], []
   key = jax.random.key(config.seed)
-  for start in range(0, len(examples), config.batch_size):
-    stop = min(start + config.batch_size, len(examples))
-    batch = [examples[i] for i in range(start, stop)]
-    images = np.stack([e.image for e in batch])
-    captions += caption(view(model, images, key))
-    references += [list(e.captions) for e in batch]
+  captions, examples = validation.captions(
+    lambda images: caption(view(model, images, key)),
+    'val',
+    config.eval_scenes,
+    config.batch_size,
+  )
+  references = [list(e.captions) for e in examples]
   return round(metrics.bleu(captions, references)['bleu4'], 2)
 
 

@@ -13,7 +13,7 @@ from collab_jax import checkpoints, data, metrics
 from collab_jax.data import grammar, world
 from collab_jax.models import paligemma
 from collab_jax.models import tokenizer as tokenizer_lib
-from collab_jax.training import batches, folders, step, vocabulary
+from collab_jax.training import batches, folders, step, validation, vocabulary
 
 
 def make_tokenizer(config: Any) -> tokenizer_lib.Tokenizer:
@@ -35,18 +35,17 @@ def evaluate(
   """BLEU-4, CIDEr-D and slots on the first validation scenes."""
   caption = captioner_lib.Captioner(model, config.max_tokens, config.prompt)
   encode = jax.jit(lambda m, u8: m.project(m.encode_image(u8 / 127.5 - 1)))
-  examples = data.scenes(split, config.eval_scenes)
-  captions: list[str] = []
-  infos, references = [], []
-  for start in range(0, len(examples), config.batch_size):
-    stop = min(start + config.batch_size, len(examples))
-    batch = [examples[i] for i in range(start, stop)]
-    images = np.stack([e.image for e in batch]).astype(np.float32)
-    captions += caption(encode(model, images))
-    references += [list(e.captions) for e in batch]
-    infos += [e.info for e in batch]
+  captions, examples = validation.captions(
+    lambda images: caption(encode(model, images.astype(np.float32))),
+    split,
+    config.eval_scenes,
+    config.batch_size,
+  )
+  references = [list(e.captions) for e in examples]
   scores = {'bleu4': metrics.bleu(captions, references)['bleu4']}
-  slots = [data.slots(c, info) for c, info in zip(captions, infos, strict=True)]
+  slots = [
+    data.slots(text, e.info) for text, e in zip(captions, examples, strict=True)
+  ]
   for name in slots[0]:
     values = [v for v in (s[name] for s in slots) if v is not None]
     scores[name] = 100 * sum(values) / max(len(values), 1)

@@ -60,7 +60,7 @@ def shapes(
 
 
 def batch(config: Any, dims: paligemma.Config) -> dict[str, Any]:
-  """A batch as shapes; labels only where the model is for generated scenes."""
+  """A batch of `batches.batches`, as shapes."""
   b, t, side = config.batch_size, config.text_length, dims.vision.image_size
   whole = jax.ShapeDtypeStruct
   found = {

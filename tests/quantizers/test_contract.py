@@ -36,6 +36,10 @@ SETTINGS = {
     {'k': 5, 'error': 0.6, 'centroids': {'name': 'ecvq', 'book': 'random'}},
   ],
   'low_rank': [{'k': 3, 'more': 2, 'reach': 7}],
+  'packed': [
+    {'k': 3, 'book': 'random'},
+    {'k': 2, 'parts': 3, 'smooth': 1, 'rebuild': 'keep', 'book': 'random'},
+  ],
   'centred': [
     {'book': 'random', 'vectors': {'name': 'random', 'k': 7}},
   ],
@@ -68,7 +72,7 @@ SETTINGS = {
 # Of these, few vectors show all there is to see.
 SMALL = {
   'adaptive', 'attended', 'bisecting', 'centred', 'divprune', 'dpc_knn',
-  'low_rank', 'medoids', 'salient', 'spatial', 'spherical', 'tome',
+  'low_rank', 'medoids', 'packed', 'salient', 'spatial', 'spherical', 'tome',
 }  # fmt: skip
 CASES = [(name, kw) for name, kws in SETTINGS.items() for kw in kws]
 

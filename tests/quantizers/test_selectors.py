@@ -241,3 +241,18 @@ def test_a_reduced_picture_is_encoded(model):
   wrong = quantizers.make('centred(vectors=resized(k=4),book=random)')
   with pytest.raises(ValueError, match='those of another picture'):
     cj.FeatureCodec(model, wrong).encode(images, KEY)
+
+
+@pytest.mark.parametrize(
+  'text',
+  [
+    'pool(k=16)',
+    'resized(k=16)',
+    'resized(k=256)',
+    'merge(k=256)',
+    'pool(k=1)',
+  ],
+)
+def test_what_is_lost_with_a_packet_is_known_where_not_every_k_can_be(text):
+  found = quantizers.row_fields(quantizers.make(text), 256, 4)
+  assert found == ('centroids/x',)

@@ -167,6 +167,28 @@ def test_gradient_of_a_mean_is_shared_by_its_members():
   np.testing.assert_allclose(ahead, 0.1, atol=1e-4)
 
 
+@pytest.mark.parametrize('rebuild', ['keep', 'close'])
+def test_fewer_tokens_have_the_gradient_of_those_they_stand_for(rebuild):
+  # Members 0, 2 and 3 of the first cluster, 1 of the second.
+  x = jnp.zeros((4, 2)).at[1].set(9.0)
+  x += 0.01 * jax.random.normal(KEY, x.shape)
+  quantizer = quantizers.make(
+    f'merge(k=2,centroids=identity(dtype=float32),rebuild={rebuild})'
+  )
+
+  def total(x, gradient):
+    return bottleneck.through(quantizer, {}, x, KEY, gradient).tokens.x.sum()
+
+  mean = jax.grad(total)(x, 'mean')
+  np.testing.assert_allclose(mean[:, 0], [1 / 3, 1, 1 / 3, 1 / 3], atol=1e-6)
+  straight = jax.grad(total)(x, 'straight')
+  apart = jax.grad(
+    lambda x: quantizers.straight_through(quantizer, {}, x, KEY).x.sum()
+  )(x)
+  np.testing.assert_allclose(straight, apart)
+  np.testing.assert_allclose(straight.sum(), 4.0)  # Two tokens of two numbers.
+
+
 def test_empty_clusters_have_a_finite_gradient():
   # More clusters than different vectors.
   x = jnp.ones((4, 2))
