@@ -38,6 +38,8 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     'kmeans(init=random)',
     'merge',
     'low_rank',
+    'packed',
+    'packed(parts=4)',
     'centred(vectors=merge(k={k}))',
     'centred(vectors=low_rank(k={k}))',
     'tome',

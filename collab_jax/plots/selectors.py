@@ -13,6 +13,7 @@ from collab_jax.plots import curves, style
 
 # By what a message has: a field's last part, what to call it, how it looks.
 _KINDS = (
+  ('packed', 'several means in each of k vectors', style.PURPLE, '^'),
   ('mix', 'mixtures of k vectors', style.VERMILION, 'D'),
   ('mask', 'k of the vectors themselves', style.GREEN, 's'),
   ('', 'means of k clusters or cells', style.BLUE, 'o'),
@@ -118,5 +119,9 @@ def _titles(figure: figures.Figure, rows, height: float):
     for _, text, colour, marker in _KINDS
   ]
   figure.legend(
-    handles=handles, loc='lower center', ncols=3, frameon=False, fontsize=8.5
+    handles=handles,
+    loc='lower center',
+    ncols=len(handles),
+    frameon=False,
+    fontsize=8.5,
   )
