@@ -246,6 +246,8 @@ def save(
 ) -> None:
   """Writes a folder with an npz, that `load` reads.
 
+  config.json comes last: where it is, the rest is.
+
   Args:
     folder: Made if missing.
     params: {'img': ..., 'llm': ...}, written in their dtype.
@@ -260,8 +262,8 @@ def save(
   trees.check_shapes(shapes, params, str(folder / formats.WEIGHTS))
   folder.mkdir(parents=True, exist_ok=True)
   npz.save_npz(folder / formats.WEIGHTS, params)
-  formats.write_config(folder, config)
   (folder / formats.VOCABULARIES[0]).write_bytes(tokenizer.model_bytes)
+  formats.write_config(folder, config)
 
 
 def folder(name: str) -> pathlib.Path:

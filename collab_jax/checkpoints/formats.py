@@ -154,7 +154,9 @@ def read(
 def write_config(
   folder: pathlib.Path, config: paligemma.Config | dict[str, Any]
 ) -> None:
-  """Writes config.json as `Source.config` reads it."""
+  """Writes config.json, at once, as `Source.config` reads it."""
   if isinstance(config, paligemma.Config):
     config = config.to_dict()
-  (folder / CONFIG).write_text(json.dumps(config, indent=1) + '\n')
+  draft = folder / f'{CONFIG}.draft'
+  draft.write_text(json.dumps(config, indent=1) + '\n')
+  draft.replace(folder / CONFIG)

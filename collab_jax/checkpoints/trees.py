@@ -120,11 +120,12 @@ def floats(dtype: Any) -> bool:
   return np.dtype(dtype) == BFLOAT16 or np.dtype(dtype).kind == 'f'
 
 
-def as_dtype(dtype: Any) -> np.dtype | None:
+def as_dtype(dtype: Any, what: str = 'dtype') -> np.dtype | None:
   """Reads the dtype that parameters are to be converted to.
 
   Args:
     dtype: One of `DTYPES`, what NumPy takes for one, or None.
+    what: What an error calls it.
 
   Returns:
     It, in the machine's byte order; or None, to convert nothing.
@@ -140,7 +141,7 @@ def as_dtype(dtype: Any) -> np.dtype | None:
     name = None
   if name not in DTYPES:
     raise ValueError(
-      f'dtype: got {dtype!r}, expected one of {", ".join(DTYPES)}'
+      f'{what}: got {dtype!r}, expected one of {", ".join(DTYPES)}'
     )
   return np.dtype(name)
 

@@ -76,6 +76,19 @@ def test_saving_checks_the_tree(tmp_path, words):
   assert not list(tmp_path.iterdir())
 
 
+def test_a_folder_is_none_until_all_is_there(tmp_path, words, monkeypatch):
+  params = checkpoints.load(FOLDER / 'model.npz', config=CONFIG).params
+
+  def stopped(*arguments):
+    raise KeyboardInterrupt
+
+  monkeypatch.setattr(checkpoints.formats, 'write_config', stopped)
+  with pytest.raises(KeyboardInterrupt):
+    checkpoints.save(tmp_path, params, CONFIG, words)
+  names = {path.name for path in tmp_path.iterdir()}
+  assert names == {'model.npz', 'tokenizer.model'}
+
+
 @pytest.mark.parametrize('form', ['object', 'path', 'bytes'])
 def test_any_kind_of_tokenizer(tmp_path, words, form):
   (tmp_path / 'words.model').write_bytes(words.model_bytes)
