@@ -24,7 +24,8 @@ import numpy as np
 from benchmarks import sharding as bench
 from collab_jax import experiment, quantizers, sharding
 from collab_jax.models import paligemma, zoo
-from collab_jax.training import choices, finetune, memory, tuning
+from collab_jax.training import choices, memory, tuning
+from collab_jax.training import settings as settings_lib
 from configs import finetune as finetune_config
 
 _NAME = flags.DEFINE_string('tuned_model', 'paligemma-3b', 'Which model.')
@@ -84,7 +85,7 @@ def step(config: Any, dims: paligemma.Config, mesh: Any) -> tuple[Any, Any]:
     mesh: Real devices.
   """
   moves, still = memory.shapes(config, dims, 'bfloat16')
-  _, weights = finetune.check(config)
+  _, weights = settings_lib.check(config)
   tx = choices.optimizer(config, config.rates.to_dict())
   state = tuning.State(
     placed(moves, mesh),
@@ -121,7 +122,8 @@ def table(name: str, depth: int, rows: int):
     )
     moves, still = memory.shapes(config, dims, 'bfloat16')
     tx = choices.optimizer(config, config.rates.to_dict())
-    trees = [moves, still, jax.eval_shape(tx.init, moves), moves]
+    before = memory.replaced(moves, dims, 'bfloat16')
+    trees = [moves, still, before, jax.eval_shape(tx.init, moves), moves]
     here = sum(
       sharding.device_bytes(x) for x in jax.tree.leaves(placed(trees, mesh))
     )
@@ -163,7 +165,7 @@ def real(name: str, depth: int, rows: int):
 
     moves, still = jax.tree.map(draw, (moves, still))
     tx = choices.optimizer(config, config.rates.to_dict())
-    chosen, weights = finetune.check(config)
+    chosen, weights = settings_lib.check(config)
     state = tuning.State(moves, tx.init(moves), None, jnp.zeros((), jnp.int32))
     rng = np.random.default_rng(0)
     batch = {

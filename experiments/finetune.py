@@ -17,7 +17,7 @@ from absl import app, flags
 
 from collab_jax import config as config_lib
 from collab_jax import experiment
-from collab_jax.training import finetune, memory
+from collab_jax.training import memory, settings
 
 _CONFIG = config_lib.define('configs/finetune.py')
 _WORKDIR = flags.DEFINE_string('workdir', 'runs/finetune', 'Where to write.')
@@ -40,15 +40,15 @@ def main(argv):
   with experiment.launched():
     start = time.perf_counter()
     config, workdir = _CONFIG.value, Path(_WORKDIR.value)
-    finetune.check(config)
-    model = experiment.load_model(config)
-    print(memory.estimate(config, model.config), flush=True)
+    dims = experiment.dimensions(config)
+    settings.check(config, dims)
+    print(memory.estimate(config, dims), flush=True)
     models = experiment.tune_both(config, workdir, both=not _ONLY.value)
     if not _ONLY.value:
       compare = config.compare
       records = experiment.evaluate_tuned(
         models,
-        settings := _changed('rate', compare.rate),
+        rate := _changed('rate', compare.rate),
         {
           name: _changed(f'codebook:mode={own.mode}', own)
           for name, own in compare.books.items()
@@ -57,7 +57,7 @@ def main(argv):
         workdir,
       )
       kept = compare.kept
-      print(experiment.report_tuned(records, workdir, settings, kept))
+      print(experiment.report_tuned(records, workdir, rate, kept))
     print(f'{workdir}: {experiment.listing(workdir)}')
     print(f'{time.perf_counter() - start:.0f} s')
 

@@ -211,7 +211,7 @@ def check_model(config: ml_collections.ConfigDict) -> paligemma.Config:
   checkpoints.as_dtype(fields.dtype or None)
   make_mesh(config)
   make_data(config)
-  return _dimensions(config)
+  return dimensions(config)
 
 
 def check_codec(
@@ -256,7 +256,7 @@ def find_encoder(
   return functools.cache(lambda: _load(config, 'edge'))
 
 
-def _dimensions(config: ml_collections.ConfigDict) -> paligemma.Config:
+def dimensions(config: ml_collections.ConfigDict) -> paligemma.Config:
   """The dimensions of a config's model, which must be there."""
   fields = cast(Any, config)
   name = fields.model
@@ -277,13 +277,16 @@ def _dimensions(config: ml_collections.ConfigDict) -> paligemma.Config:
   return own
 
 
-def load_model(config: ml_collections.ConfigDict) -> paligemma.Model:
+def load_model(
+  config: ml_collections.ConfigDict, layout: str | None = None
+) -> paligemma.Model:
   """The model that a config asks for, with what writes and reads its text.
 
   Args:
     config: Its fields `model`, `model_path`, `tokenizer` and `dtype` are the
       arguments of `checkpoints.load`, '' for None; `res` is the side of its
       pictures in pixels, 0 for whatever it is.
+    layout: As of `checkpoints.load`.
 
   Returns:
     The model.
@@ -294,18 +297,17 @@ def load_model(config: ml_collections.ConfigDict) -> paligemma.Model:
     FileNotFoundError: A file is missing.
   """
   fields = cast(Any, config)
-  name, path = fields.model, fields.model_path or None
-  _dimensions(config)
-  model = _load(config)
+  dimensions(config)
+  model = _load(config, layout=layout)
   if model.tokenizer is None:
     raise ValueError(
-      f'tokenizer: is empty, and there is none beside {path or name}; expected'
-      ' as in --config.tokenizer=/path/to/paligemma_tokenizer.model'
+      f'tokenizer: is empty, and {fields.model_path or fields.model} has none;'
+      ' expected as in --config.tokenizer=/path/to/paligemma_tokenizer.model'
     )
   return model
 
 
-def _load(config, part: str | None = None) -> paligemma.Model:
+def _load(config, part=None, layout=None) -> paligemma.Model:
   """The weights of a config's model."""
   return checkpoints.load(
     config.model,
@@ -313,6 +315,7 @@ def _load(config, part: str | None = None) -> paligemma.Model:
     tokenizer=config.tokenizer or None,
     dtype=config.dtype or None,
     part=part,
+    layout=layout,
     mesh=make_mesh(config),
   )
 

@@ -11,7 +11,7 @@ from collab_jax import evaluation, plots, provenance
 from collab_jax.evaluation import tables
 from collab_jax.experiment import runs, settings
 from collab_jax.models import paligemma
-from collab_jax.training import codebooks, finetune
+from collab_jax.training import codebooks, finetune, folders, limits
 
 # What a model is called in the table: where it starts, as much training without
 # the quantizer, and with it.
@@ -32,6 +32,10 @@ def tune_both(
 
   Returns:
     Where each model is, by name.
+
+  Raises:
+    ValueError: As `finetune.finetune`, or a model that is there was made with
+      other settings.
   """
   workdir, found = Path(workdir), {}
   plain = config.copy_and_resolve_references()
@@ -42,9 +46,13 @@ def tune_both(
       del own.compare
     folder = workdir / name.replace(' ', '_')
     done = folder / 'model'
-    if not (done / 'config.json').exists():
+    if (done / 'config.json').exists():
+      folders.open_run(own, folder)
+    else:
       print(f'{name}:', flush=True)
-      finetune.finetune(own, settings.load_model(config), folder)
+      model = settings.load_model(config, layout='stacked')
+      finetune.finetune(own, model, folder)
+      del model  # Before the next one is loaded.
     found[name] = str(done)
   # In the order of the table.
   named = {START: cast(Any, config).model, **found}
@@ -66,13 +74,20 @@ def make_books(
 
   Returns:
     The path of each, by the names of the configs.
+
+  Raises:
+    ValueError: A folder holds a book of other settings; else as
+      `codebooks.train`.
   """
   found: dict[str, str] = {}
   for name, config in configs.items():
     path = workdir / name / 'book.safetensors'
+    own = cast(Any, config.copy_and_resolve_references())
+    own.transform = own.transform.format(**found)
+    limits.check(own, model)
+    # Paths are left out, so that the folder may move.
+    folders.open_run(config, path.parent)
     if not path.exists():
-      own = cast(Any, config.copy_and_resolve_references())
-      own.transform = own.transform.format(**found)
       reader = settings.make_data(own, model.config.vision.image_size)
       codebooks.train(own, model, reader, path.parent)
       for spool in path.parent.glob('*.npy'):

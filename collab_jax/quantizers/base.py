@@ -92,9 +92,31 @@ def straight_through(
 
   Source: Bengio et al. 2013, arXiv 1308.3432, section 4.
   """
+  sent = quantizer.quantize(params, jax.lax.stop_gradient(x), key)
+  return with_gradient(quantizer, x, sent, quantizer.dequantize(params, sent))
+
+
+def with_gradient(
+  quantizer: Quantizer,
+  x: Float[Array, 'n d'],
+  sent: messages.Message,
+  tokens: messages.Tokens,
+) -> messages.Tokens:
+  """Gives what was rebuilt of a message the gradient of `straight_through`.
+
+  Args:
+    quantizer: What quantized and rebuilt.
+    x: The vectors.
+    sent: The message of them.
+    tokens: What was rebuilt of it.
+
+  Returns:
+    The tokens.
+
+  Raises:
+    ValueError: As `straight_through`.
+  """
   still = jax.lax.stop_gradient(x)
-  sent = quantizer.quantize(params, still, key)
-  tokens = quantizer.dequantize(params, sent)
   origins = getattr(quantizer, 'origins', None)
   if tokens.x.shape[0] == x.shape[0]:
     wire = x - still

@@ -1,6 +1,6 @@
 """The quantizer inside of the model: what it rebuilds, with a gradient."""
 
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple
 
 import jax
 from jax import numpy as jnp
@@ -53,12 +53,11 @@ def through(
   Raises:
     ValueError: As `quantizers.straight_through`.
   """
-  still = jax.lax.stop_gradient(x)
-  message = quantizer.quantize(params, still, key)
-  if not isinstance(quantizer, clustering.Clustering | pool.Pool):
-    tokens = quantizers.straight_through(quantizer, params, x, key)
-    return Passed(tokens, None, message)
+  message = quantizer.quantize(params, jax.lax.stop_gradient(x), key)
   tokens = quantizer.dequantize(params, message)
+  if not isinstance(quantizer, clustering.Clustering | pool.Pool):
+    tokens = base.with_gradient(quantizer, x, message, tokens)
+    return Passed(tokens, None, message)
   rows = quantizer.row_of(message)
   member = jax.nn.one_hot(
     message.get('assignments', rows), quantizer.k, dtype=x.dtype
@@ -66,11 +65,9 @@ def through(
   count = member.sum(0)[:, None]
   means = jnp.einsum('nk,nd->kd', member, x, precision='highest')
   means = jnp.where(count > 0, means / jnp.maximum(count, 1), x.mean(0))
-  if gradient == 'mean':
-    wire = (means - jax.lax.stop_gradient(means))[rows]
-  elif len(rows) == len(x):
-    wire = x - still
-  else:
-    wire = (x - still)[cast(Any, quantizer).origins(message)]
+  if gradient == 'straight':
+    tokens = base.with_gradient(quantizer, x, message, tokens)
+    return Passed(tokens, means, message)
+  wire = (means - jax.lax.stop_gradient(means))[rows]
   rebuilt = jax.lax.stop_gradient(tokens.x) + wire
   return Passed(tokens._replace(x=rebuilt), means, message)

@@ -20,6 +20,8 @@ _PARTS = (
   (r'^model/llm/', 'decoder'),
 )
 PARTS = tuple(part for _, part in _PARTS if part != 'scale')
+# Those that the model that is loaded does not have.
+ADDED = ('heads', 'lora', 'scale')
 TRAIN = {
   'projector': ('projector',),
   'lora': ('projector', 'lora'),

@@ -13,8 +13,9 @@ import numpy as np
 
 from collab_jax import captioner as captioner_lib
 from collab_jax import checkpoints, codecs, metrics, quantizers
+from collab_jax.checkpoints import trees
 from collab_jax.models import lora, paligemma
-from collab_jax.quantizers import base, books
+from collab_jax.quantizers import books
 from collab_jax.training import (
   batches,
   choices,
@@ -22,9 +23,13 @@ from collab_jax.training import (
   folders,
   losses,
   moving,
+  settings,
   tuning,
   validation,
 )
+
+# Settings that say how the result is written, and may change on the way.
+FREE = ('name', 'saved')
 
 
 def finetune(
@@ -42,20 +47,13 @@ def finetune(
     The trained model, as it was written.
 
   Raises:
-    ValueError: A setting is out of range, or the folder belongs to a run with
-      others.
+    ValueError: As `settings.check`, or the folder belongs to a run with other
+      settings.
+    CheckpointError: The model's layers are apart.
   """
-  chosen, weights = check(config)
-  workdir = pathlib.Path(workdir).absolute()
-  folders.open_run(config, workdir)
   dims = model.config
-  tx = choices.optimizer(config, config.rates.to_dict())
-  params = start_params(config, model.params, dims)
-  parts = choices.trained(config.train, config.encoder)
-  moves, still = choices.split(params, parts)
-  # In bfloat16 small updates would round to nothing. A step gives up its
-  # buffers, and the model is still wanted: a copy.
-  moves = jax.tree.map(lambda p: jnp.array(p, jnp.float32, copy=True), moves)
+  trees.check_stacked(model.params, dims.name)
+  chosen, weights = settings.check(config, dims)
   source = batches.Source(
     cast(Any, model.tokenizer),
     config.prompt,
@@ -63,12 +61,17 @@ def finetune(
     0,
     config.dense_share,
   )
+  source[config.first_example]  # Whether prompt and caption fit.
+  workdir = pathlib.Path(workdir).absolute()
+  folders.open_run(config, workdir, FREE)
+  tx = choices.optimizer(config, config.rates.to_dict())
+  moves, still = start(config, model)
   first_batch = config.first_example // config.batch_size
 
   def stream(first):
     return batches.batches(source, config.batch_size, first_batch + first)
 
-  fresh = not (workdir / 'checkpoints').exists()
+  fresh = not folders.goes_on(workdir)
   book = first_codes(config, model, chosen, stream(0), fresh)
   state = tuning.State(moves, tx.init(moves), book, jnp.zeros((), jnp.int32))
   teacher = model.params if weights.distill else None
@@ -96,38 +99,15 @@ def finetune(
   state = folders.run(config, workdir, state, take, stream, scores)
   own = merged(choices.join(state.params, still)['model'])
   own = jax.tree.map(lambda p, q: p.astype(q.dtype), own, model.params)
-  if config.saved:
-    own = jax.tree.map(lambda p: p.astype(config.saved), own)
+  if saved := checkpoints.as_dtype(config.saved or None, 'saved'):
+    own = jax.tree.map(lambda p: p.astype(saved), own)
+  # The model last: where it is, the run is done.
+  if state.codes is not None:
+    one = dataclasses.replace(model, params=own)
+    _save_book(workdir / 'book.safetensors', state.codes, one, config)
   description = {**dims.to_dict(), 'name': config.name}
   checkpoints.save(workdir / 'model', own, description, source.tokenizer)
-  tuned = checkpoints.load(workdir / 'model', dtype='float32')
-  if state.codes is not None:
-    _save_book(workdir / 'book.safetensors', state.codes, tuned, config)
-  return tuned
-
-
-def check(
-  config: Any,
-) -> tuple[list[quantizers.Quantizer], tuning.Weights]:
-  """Checks a config; returns its quantizers and what is minimized.
-
-  Raises:
-    ValueError: A setting is out of range.
-  """
-  folders.check_every(config)
-  weights = tuning.Weights(**config.weights.to_dict())
-  choices.trained(config.train, config.encoder)
-  base.check_number('full', config.full, 0.0, 1.0)
-  chosen = [quantizers.make(text) for text in config.quantizers]
-  sizes = {
-    (inner.stages, inner.size) for q in chosen if (inner := tuning.learns(q))
-  }
-  if len(sizes) > 1:
-    raise ValueError(
-      f'quantizers: got codebooks of stages and size {sorted(sizes)}, expected'
-      ' one for all'
-    )
-  return chosen, weights
+  return checkpoints.load(workdir / 'model', dtype='float32')
 
 
 def start_params(
@@ -144,6 +124,17 @@ def start_params(
     'model': params,
     'heads': losses.init_heads(heads, dims.vision.width),
   }
+
+
+def start(config: Any, model: paligemma.Model) -> tuple[Any, Any]:
+  """What trains before the first step, in float32, and what does not."""
+  params = start_params(config, model.params, model.config)
+  parts = choices.trained(config.train, config.encoder)
+  moves, still = choices.split(params, parts)
+  # In bfloat16 small updates would round to nothing. A step gives up its
+  # buffers, and the model is still wanted: a copy.
+  moves = jax.tree.map(lambda p: jnp.array(p, jnp.float32, copy=True), moves)
+  return moves, still
 
 
 def merged(params: paligemma.Params) -> paligemma.Params:
@@ -209,7 +200,7 @@ def first_codes(
       for _ in range(config.book.batches)
     ]
   )
-  settings = ml_collections.ConfigDict(
+  own = ml_collections.ConfigDict(
     {
       **config.book.to_dict(),
       'kind': 'residual',
@@ -220,7 +211,7 @@ def first_codes(
       'groups': 1,
     }
   )
-  arrays = codebooks.codebook(x, settings)
+  arrays = codebooks.codebook(x, own)
   share = arrays['counts'] / arrays['counts'].sum(1, keepdims=True)
   # As many as a batch has, of which the running counts are those.
   rows = len(x) / config.book.batches / len(learning)
@@ -267,7 +258,7 @@ def _save_book(path, codes, model, config):
     width=model.config.vision.width,
     features=codecs.features_of(model, 'encoder'),
     notes={
-      'model': model.config.name,
+      'model': config.name,
       'quantizers': ' '.join(config.quantizers),
       'steps': str(config.steps),
       'seed': str(config.seed),

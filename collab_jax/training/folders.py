@@ -1,6 +1,7 @@
 """The folder of a run: its settings, its metrics, and going on after a kill."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+import contextlib
 import json
 import pathlib
 from typing import Any, TypeVar
@@ -12,6 +13,9 @@ import orbax.checkpoint as ocp
 import tqdm
 
 State = TypeVar('State', bound=Any)
+
+# What a folder holds whose config.json was there before it.
+_MADE = ('checkpoints', 'model', 'book.safetensors')
 
 
 def check_every(config: Any, *names: str) -> None:
@@ -36,12 +40,15 @@ def check_every(config: Any, *names: str) -> None:
       )
 
 
-def open_run(config: Any, workdir: pathlib.Path) -> None:
+def open_run(
+  config: Any, workdir: pathlib.Path, free: Collection[str] = ()
+) -> None:
   """Makes a run's folder, or checks that it is the run's.
 
   Args:
     config: Its settings.
     workdir: The folder; gets config.json.
+    free: Fields that may differ: what was computed does not depend on them.
 
   Raises:
     ValueError: It belongs to a run with other settings.
@@ -50,10 +57,11 @@ def open_run(config: Any, workdir: pathlib.Path) -> None:
   path = workdir / 'config.json'
   settings = json.loads(json.dumps(config.to_dict()))
   if not path.exists():
-    if (workdir / 'checkpoints').exists():
+    made = [name for name in _MADE if (workdir / name).exists()]
+    if made:
       raise ValueError(
-        f'{workdir} holds checkpoints, but {path.name}, which tells how'
-        ' they were made, is missing; take another --workdir'
+        f'{workdir} holds {made[0]}, but {path.name}, which tells how it was'
+        ' made, is missing; take another --workdir'
       )
     write(path, json.dumps(settings, indent=1) + '\n')
     return
@@ -66,12 +74,24 @@ def open_run(config: Any, workdir: pathlib.Path) -> None:
     ) from error
   names = [*settings, *(n for n in before if n not in settings)]
   changed = [n for n in names if before.get(n) != settings.get(n)]
+  for name in changed:
+    if name not in free:
+      raise ValueError(
+        f'{workdir} holds a run with other settings ({name}: got'
+        f' {settings.get(name)}, expected {before.get(name)}); take another'
+        ' --workdir or remove the old one'
+      )
   if changed:
-    raise ValueError(
-      f'{workdir} holds a run with other settings ({changed[0]}: got'
-      f' {settings.get(changed[0])}, expected {before.get(changed[0])}); take'
-      ' another --workdir or remove the old one'
-    )
+    write(path, json.dumps(settings, indent=1) + '\n')
+
+
+def goes_on(workdir: pathlib.Path) -> bool:
+  """Whether `run` would go on from a checkpoint, and not begin."""
+  path = workdir / 'checkpoints'
+  if not path.exists():
+    return False
+  with _quiet(), _manager(path) as saved:
+    return saved.latest_step() is not None
 
 
 def run(
@@ -95,15 +115,12 @@ def run(
   Returns:
     The state after the last.
   """
-  options = ocp.CheckpointManagerOptions(
-    max_to_keep=2, enable_async_checkpointing=False
-  )
-  with ocp.CheckpointManager(workdir / 'checkpoints', options=options) as saved:
+  with _quiet(), _manager(workdir / 'checkpoints') as saved:
     if saved.latest_step() is not None:
       state = saved.restore(
         saved.latest_step(), args=ocp.args.StandardRestore(state)
       )
-      logging.info('goes on from step %d', int(state.step))
+      tqdm.tqdm.write(f'goes on from step {int(state.step)}')
     first = int(state.step)
     log = _Log(workdir / 'metrics.jsonl', first)
     batches, window = stream(first), []
@@ -125,6 +142,24 @@ def run(
       if now % config.save_every == 0 or now == config.steps:
         saved.save(now, args=ocp.args.StandardSave(state))
   return state
+
+
+def _manager(path):
+  options = ocp.CheckpointManagerOptions(
+    max_to_keep=2, enable_async_checkpointing=False
+  )
+  return ocp.CheckpointManager(path, options=options)
+
+
+@contextlib.contextmanager
+def _quiet():
+  """Leaves out what Orbax logs: many lines for each checkpoint."""
+  before = logging.get_verbosity()
+  logging.set_verbosity(min(before, logging.WARNING))
+  try:
+    yield
+  finally:
+    logging.set_verbosity(before)
 
 
 def _means(window):

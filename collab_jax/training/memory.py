@@ -10,6 +10,7 @@ import jax
 from jax import numpy as jnp
 
 from collab_jax import quantizers
+from collab_jax.checkpoints import trees
 from collab_jax.models import paligemma
 from collab_jax.training import choices, finetune, losses, tuning
 
@@ -18,7 +19,8 @@ class Needs(NamedTuple):
   """Bytes of a step.
 
   Attributes:
-    params: All parameters, adapters and heads among them.
+    params: All parameters, adapters and heads among them, and of those that
+      train also what they were loaded as.
     trained: Of those that train.
     optimizer: The optimizer's state.
     gradients: As large as what trains.
@@ -46,17 +48,29 @@ def shapes(
   Args:
     config: From configs/finetune.py.
     dims: The model's dimensions.
-    dtype: Of the model's parameters that do not train; others are float32.
+    dtype: The model is loaded in; what trains, adapters and heads are float32.
   """
   model = jax.eval_shape(
     lambda p: finetune.start_params(config, p, dims), paligemma.shapes(dims)
   )
   parts = choices.trained(config.train, config.encoder)
   moves, still = choices.split(model, parts)
-  smaller = jax.tree.map(
-    lambda x: jax.ShapeDtypeStruct(x.shape, jnp.dtype(dtype)), still
-  )
-  return moves, smaller
+  flat = trees.flatten(still)
+  own = {p: x for p, x in flat.items() if choices.part(p) in choices.ADDED}
+  return moves, trees.unflatten(trees.flatten(_in(still, dtype)) | own)
+
+
+def replaced(moves: Any, dims: paligemma.Config, dtype: str = 'float32') -> Any:
+  """What trains as it was loaded, as shapes: the start model keeps it.
+
+  Args:
+    moves: From `shapes`.
+    dims: The model's dimensions.
+    dtype: As of `shapes`.
+  """
+  start = trees.flatten({'model': _in(paligemma.shapes(dims), dtype)})
+  kept = {p: start[p] for p in trees.flatten(moves) if p in start}
+  return trees.unflatten(kept)
 
 
 def batch(config: Any, dims: paligemma.Config) -> dict[str, Any]:
@@ -92,7 +106,7 @@ def needs(
   weights = tuning.Weights(**config.weights.to_dict())
   tx = choices.optimizer(config, config.rates.to_dict())
   one = functools.partial(tuning.loss, dims, weights, quantizer)
-  teacher = paligemma.shapes(dims) if weights.distill else None
+  teacher = _in(paligemma.shapes(dims), dtype) if weights.distill else None
   key = jax.eval_shape(lambda: jax.random.key(0))
 
   def kept(params, still, teacher, batch, key):
@@ -102,11 +116,11 @@ def needs(
     return jax.vjp(scalar, params)[1]
 
   saved = jax.eval_shape(kept, moves, still, teacher, batch(config, dims), key)
-  params = [moves, still, *([teacher] if teacher else [])]
-  count = sum(_bytes(tree) for tree in params)
+  params = [moves, still]
   trained = _bytes(moves)
+  # The teacher is the start model, whose other parameters are `still`.
   return Needs(
-    count,
+    _bytes([*params, replaced(moves, dims, dtype)]),
     trained,
     _bytes(jax.eval_shape(tx.init, moves)),
     trained,
@@ -122,6 +136,12 @@ def estimate(config: Any, dims: paligemma.Config) -> str:
     for name in ('params', 'optimizer', 'gradients', 'activations')
   )
   return f'memory of a step, MB: {parts}; together {found.total / 1e6:,.0f}'
+
+
+def _in(tree, dtype):
+  return jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct(x.shape, jnp.dtype(dtype)), tree
+  )
 
 
 def _bytes(tree) -> int:

@@ -55,14 +55,17 @@ def update(
   of the batch, a code their quotient. What a code stands for is what the other
   stages leave of a vector. A code whose count is below `least` takes a vector
   of the batch, drawn, as the stages before leave it, and counts as `least`
-  twice.
+  twice; one whose count is next to 0 stays what it is.
+
+  All stages move at once: what all vectors have in common moves them stages
+  times as far as 1 - `decay`, and too far if that is above 1.
 
   Args:
     book: Before.
     x: The vectors of a batch.
     chosen: The codes of each.
     key: What dead codes take is drawn from it.
-    decay: From 0 to 1.
+    decay: From 1 - 1 / stages to 1.
     least: Below it, a code is dead; 0 leaves all as they are.
 
   Source: van den Oord et al. 2017, arXiv 1711.00937, appendix A.1; Zeghidour et
@@ -87,7 +90,9 @@ def update(
     total = jnp.where(dead[:, None], fresh * count[:, None], total)
     counts.append(count)
     sums.append(total)
-    codes.append(total / jnp.maximum(count, 1e-6)[:, None])
+    mean = total / jnp.maximum(count, 1e-6)[:, None]
+    unused = (count < 1e-6) & ~dead
+    codes.append(jnp.where(unused[:, None], book.codes[stage], mean))
     before = before - picked[:, stage]
   return Moving(*(jnp.stack(part) for part in (codes, sums, counts)))
 

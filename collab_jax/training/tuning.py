@@ -12,7 +12,7 @@ import optax
 from collab_jax import message as messages
 from collab_jax import quantizers
 from collab_jax.models import paligemma
-from collab_jax.quantizers import base
+from collab_jax.quantizers import base, books, clustering, pool
 from collab_jax.training import bottleneck, choices, losses, moving
 
 
@@ -71,11 +71,15 @@ class State(NamedTuple):
 def learns(quantizer: quantizers.Quantizer | None) -> Any:
   """Returns what within a quantizer reads the moving codebook, if anything.
 
-  It is what quantizes the centroids of a clustering or of `Pool`, with the book
-  'random'.
+  It is `ECVQ` or `ResidualVQ` as the centroids of a clustering or of `Pool`,
+  with the book 'random'.
   """
-  inner = getattr(quantizer, 'centroids', None)
-  return inner if getattr(inner, 'book', '') == 'random' else None
+  if not isinstance(quantizer, clustering.Clustering | pool.Pool):
+    return None
+  inner = quantizer.centroids
+  if not isinstance(inner, quantizers.ECVQ | quantizers.ResidualVQ):
+    return None
+  return inner if inner.book == books.RANDOM else None
 
 
 def params_of(

@@ -6,10 +6,11 @@ import time
 
 import jax
 import numpy as np
+import pytest
 
-from collab_jax import checkpoints
+from collab_jax import checkpoints, experiment
 from collab_jax.quantizers import books
-from collab_jax.training import finetune
+from collab_jax.training import finetune, folders
 from configs import finetune as finetune_config
 from tests import launching, standin
 
@@ -33,7 +34,7 @@ def _lines(folder):
   return [json.loads(line) for line in text.splitlines()]
 
 
-def test_a_killed_run_goes_on(tmp_path):
+def test_a_killed_run_goes_on(tmp_path, capsys, monkeypatch):
   config = finetune_config.get_config('mode=smoke')
   config.update(CHANGES)
   with config.unlocked():
@@ -51,10 +52,25 @@ def test_a_killed_run_goes_on(tmp_path):
     assert first.runs(), first.wait().stderr
     assert time.monotonic() < deadline
     time.sleep(0.02)
-  assert first.kill().returncode == -signal.SIGKILL
+  ended = first.kill()
+  assert ended.returncode == -signal.SIGKILL
+  assert 'checkpoint_manager' not in ended.stderr
   assert not (killed / 'model').exists()
+  # Where a run was killed before it saved anything, as Orbax leaves it.
+  folders.open_run(config, whole)
+  (whole / 'checkpoints').mkdir()
+  config.name = 'another'  # Which changes nothing that was computed.
+  save, there = checkpoints.save, []
+
+  def watched(folder, *arguments):
+    there.append((folder.parent / 'book.safetensors').exists())
+    save(folder, *arguments)
+
+  monkeypatch.setattr(checkpoints, 'save', watched)
   for folder in (killed, whole):
     finetune.finetune(config, standin.small(), folder)
+  assert there == [True, True]
+  assert 'goes on from step' in capsys.readouterr().out
   assert _lines(killed) == _lines(whole)
   one, other = (checkpoints.load(f / 'model').params for f in (killed, whole))
   jax.tree.map(np.testing.assert_array_equal, one, other)
@@ -62,3 +78,13 @@ def test_a_killed_run_goes_on(tmp_path):
     books.load(str(f / 'book.safetensors')) for f in (killed, whole)
   )
   assert one.fingerprint == other.fingerprint
+  # What is done is kept, and other settings are not taken for it.
+  with config.unlocked():
+    config.compare = {}
+  before = (killed / 'metrics.jsonl').read_text()
+  found = experiment.tune_both(config, tmp_path, both=False)
+  assert found['trained through'] == str(killed / 'model')
+  config.saved = 'float32'
+  with pytest.raises(ValueError, match='saved: got float32, expected bfloat16'):
+    experiment.tune_both(config, tmp_path, both=False)
+  assert (killed / 'metrics.jsonl').read_text() == before
