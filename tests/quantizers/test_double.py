@@ -12,10 +12,8 @@ from collab_jax import quantizers
   [
     'kmeans(k=3,init=++)',
     'merge(k=3,iters=2,smooth=0.5)',
-    'adaptive(k=3)',
     'low_rank(k=2)',
     'spherical(k=3)',
-    'attended(k=2)',
   ],
 )
 def test_double_precision_changes_nothing_but_what_is_drawn(text):
