@@ -253,7 +253,7 @@ def find_encoder(
   config: ml_collections.ConfigDict,
 ) -> Callable[[], paligemma.Model]:
   """Returns what loads a config's image encoder, once."""
-  return functools.cache(lambda: _load(config, 'edge'))
+  return functools.cache(lambda: _load(config, part='edge'))
 
 
 def dimensions(config: ml_collections.ConfigDict) -> paligemma.Config:
@@ -301,21 +301,21 @@ def load_model(
   model = _load(config, layout=layout)
   if model.tokenizer is None:
     raise ValueError(
-      f'tokenizer: is empty, and {fields.model_path or fields.model} has none;'
-      ' expected as in --config.tokenizer=/path/to/paligemma_tokenizer.model'
+      'tokenizer: is empty, and there is none beside'
+      f' {fields.model_path or fields.model}; expected as in'
+      ' --config.tokenizer=/path/to/paligemma_tokenizer.model'
     )
   return model
 
 
-def _load(config, part=None, layout=None) -> paligemma.Model:
+def _load(config, **how: Any) -> paligemma.Model:
   """The weights of a config's model."""
   return checkpoints.load(
     config.model,
     config.model_path or None,
     tokenizer=config.tokenizer or None,
     dtype=config.dtype or None,
-    part=part,
-    layout=layout,
+    **how,
     mesh=make_mesh(config),
   )
 
