@@ -3,6 +3,8 @@
 import posixpath
 import re
 
+from sphinx.domains import python
+
 project = 'collab_jax'
 author = 'the collab_jax authors'
 extensions = [
@@ -11,8 +13,8 @@ extensions = [
   'sphinx.ext.napoleon',
   'sphinx_copybutton',
 ]
-# Docstrings write code between single backticks.
-default_role = 'code'
+# Docstrings write code between single backticks; see `_Code`.
+default_role = 'py:code'
 highlight_language = 'text'
 
 html_theme = 'furo'
@@ -39,7 +41,22 @@ _OUTSIDE = re.compile(r'\]\((\.\./[^)\s]*)\)')
 _FROM = re.compile(
   r'~?\b(?:(?:jax|jaxlib|jaxtyping|typing|collections)\.)(?:\w+\.)*'
 )
+_NAME = re.compile(r'(?:\w+\.)*[A-Z]\w*[a-z]\w*|(?:[a-z]\w*\.)+[a-z]\w*')
 _BLOB = html_theme_options['source_repository'] + 'blob/main/'
+
+
+class _Code(python.PyXRefRole):
+  """Code, which links to what it names if that is in the reference."""
+
+  def process_link(self, env, refnode, has_explicit_title, title, target):
+    """Looks classes, and functions after their module's name, up anywhere."""
+    title, target = super().process_link(
+      env, refnode, has_explicit_title, title, target
+    )
+    refnode['reftype'] = 'obj'
+    if _NAME.fullmatch(target):
+      refnode['refspecific'] = True
+    return title, target
 
 
 def _absolute(app, name, source):
@@ -62,5 +79,6 @@ def _short(app, what, name, obj, options, signature, returns):
 
 def setup(app):
   """Called by Sphinx."""
+  app.add_role_to_domain('py', 'code', _Code())
   app.connect('autodoc-process-signature', _short)
   app.connect('source-read', _absolute)
