@@ -160,7 +160,12 @@ def test_maps_of_selectors_say_and_show_what_is_sent():
   images = {'a scene': data.scenes('test')[0].image}
   figure = plots.selector_maps(standin.small(), images, made)
   titles = [axes.get_title() for axes in figure.axes]
-  assert titles == ['a scene', 'pool', 'resized, 9 sent', 'pool, 9 sent']
+  assert titles == [
+    'a scene',
+    'pool(n=64)',
+    'resized(n=64), 9 sent',
+    'pool(n=64), 9 sent',
+  ]
   shown = [np.asarray(axes.images[0].get_array()) for axes in figure.axes[1:]]
   counts = [len(np.unique(one.reshape(-1, 3), axis=0)) for one in shown]
   assert counts == [8, 9, 9]
