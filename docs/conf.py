@@ -3,6 +3,7 @@
 import posixpath
 import re
 
+from docutils import nodes
 from sphinx.domains import python
 
 project = 'collab_jax'
@@ -20,6 +21,8 @@ highlight_language = 'text'
 html_theme = 'furo'
 html_title = 'collab_jax'
 html_show_copyright = False
+html_static_path = ['static']
+html_css_files = ['site.css']
 html_theme_options = {
   'source_repository': 'https://github.com/collab-jax/collab_jax/',
   'source_branch': 'main',
@@ -71,6 +74,14 @@ def _absolute(app, name, source):
   source[0] = _OUTSIDE.sub(absolute, source[0])
 
 
+def _keep_together(app, doctree):
+  """Marks code of short words, for static/site.css."""
+  del app
+  for node in doctree.findall(nodes.literal):
+    if max(map(len, node.astext().split()), default=0) <= 32:
+      node['classes'].append('short')
+
+
 def _short(app, what, name, obj, options, signature, returns):
   """Leaves out where the types of a signature are from."""
   del app, what, name, obj, options
@@ -82,3 +93,4 @@ def setup(app):
   app.add_role_to_domain('py', 'code', _Code())
   app.connect('autodoc-process-signature', _short)
   app.connect('source-read', _absolute)
+  app.connect('doctree-read', _keep_together)

@@ -1,8 +1,8 @@
-"""Training: of the tiny model here, of others and of books in the modules.
+"""Training: the tiny model, models with the quantizer inside, and books.
 
-`finetune` trains a model with the quantizer inside of it, as `tuning` and
-`bottleneck` say, in as much memory as `memory` finds; `codebooks` trains what
-both ends of a link hold.
+What stands here makes the tiny model. `finetune` trains any with the quantizer
+inside of it, as `tuning` and `bottleneck` say, and `memory` tells what that
+takes; `codebooks` makes what both ends of a link hold.
 """
 
 from collab_jax.training.loop import evaluate, make_tokenizer, train
