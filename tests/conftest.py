@@ -56,6 +56,8 @@ jaxtyping.install_import_hook(
   'beartype.beartype',
 )
 
+_MAPS = 30_000
+
 # What takes longest, first: no process should end long after the other.
 _FIRST = (
   'test_sharding.py',
@@ -73,6 +75,19 @@ _FIRST = (
   'test_window.py',
   'test_decoding.py',
 )
+
+
+@pytest.fixture(autouse=True, scope='module')
+def forgotten():
+  """Forgets compiled programs before a process has more than Linux lets it.
+
+  Each has some memory mappings, of which a process may have 65,530; LLVM
+  crashes at the next.
+  """
+  yield
+  maps = pathlib.Path('/proc/self/maps')
+  if maps.exists() and maps.read_bytes().count(b'\n') > _MAPS:
+    jax.clear_caches()
 
 
 @pytest.fixture

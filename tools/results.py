@@ -2,13 +2,15 @@
 
 python tools/results.py [kmeans pipeline ...]
 
-About forty minutes on two cores. Writes docs/results.md: each command with
-what it printed; and the figures into docs/images. With words, only the sections
-whose commands hold one of them are made anew.
+About an hour on two cores. Writes docs/results.md: each command with what it
+printed; the tables of docs/selectors.md; and the figures into docs/images. With
+words, only what comes of commands that hold one of them is made anew.
 """
 
 import os
 import pathlib
+import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -24,7 +26,13 @@ FIGURES = {
   'runs/rate/rate_cider.png': 'rate_cider.png',
   'runs/rate/rate_fields.png': 'rate_fields.png',
   'runs/latency/rate_latency.png': 'rate_latency.png',
+  'runs/baselines/selectors.png': 'selectors.png',
 }
+# A command, perhaps over several lines, and what it printed.
+BLOCK = re.compile(
+  r'```\n\$ python (?P<command>(?:[^\n]*\\\n)*[^\n]*)\n\n(?P<text>.*?)\n```',
+  re.DOTALL,
+)
 # Title, what the reader should know, command.
 SECTIONS = (
   (
@@ -100,17 +108,41 @@ SECTIONS = (
 
 def section(title: str, note: str, command: str) -> str:
   """Runs a command; returns its section of the page."""
-  print(f'{title}: python {command}', flush=True)
+  return (
+    f'## {title}\n\n{note}\n\n```\n$ python {command}\n{run(command)}\n```\n'
+  )
+
+
+def run(command: str) -> str:
+  """Runs a command; returns what it printed."""
+  print(f'python {command}', flush=True)
   done = subprocess.run(
-    [sys.executable, *command.split()],
+    [sys.executable, *shlex.split(command.replace('\\\n', ' '))],
     cwd=ROOT,
     env={**os.environ, 'PYTHONPATH': str(ROOT)},
     stdout=subprocess.PIPE,
     text=True,
     check=True,
   )
-  text = done.stdout.strip('\n')
-  return f'## {title}\n\n{note}\n\n```\n$ python {command}\n{text}\n```\n'
+  return done.stdout.strip('\n')
+
+
+def refilled(page: str, words: list[str]) -> str:
+  """Returns a page with the tables of its commands made anew.
+
+  A block keeps its number of paragraphs; they follow the first one printed,
+  which says what was run.
+  """
+
+  def again(block):
+    command, text = block['command'], block['text']
+    if words and not any(word in command for word in words):
+      return block[0]
+    count = text.count('\n\n') + 1
+    text = '\n\n'.join(run(command).split('\n\n')[1 : count + 1])
+    return f'```\n$ python {command}\n\n{text.rstrip()}\n```'
+
+  return BLOCK.sub(again, page)
 
 
 def main():
@@ -131,6 +163,8 @@ def main():
   )
   known = [made[title] for title, _, _ in SECTIONS if title in made]
   page.write_text('\n'.join([intro, *known]))
+  selectors = ROOT / 'docs/selectors.md'
+  selectors.write_text(refilled(selectors.read_text(), sys.argv[1:]))
   for source, name in FIGURES.items():
     if (ROOT / source).exists():
       shutil.copy(ROOT / source, ROOT / 'docs/images' / name)

@@ -337,8 +337,9 @@ class FeatureCodec:
     Returns:
       A prefix, for the captioner to compile too.
     """
-    zeros = jnp.zeros((batch_size, self.vectors, self.width))
-    return self.decode(self.encode_features(zeros, jax.random.key(0)))
+    features, extra = pictures.blank(self, batch_size)
+    made = self.quantize(features, jax.random.key(0), None, extra)
+    return self.decode(self.pack(made))
 
   def sizes(self, data: bytes) -> dict[str, int]:
     """Bytes of a message by field, and of its header; they add up."""

@@ -4,13 +4,12 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
-from jax import numpy as jnp
 from jaxtyping import Array
 import numpy as np
 
 from collab_jax import channels, wire
 from collab_jax import message as messages
-from collab_jax.codecs import carriers, feature, transport
+from collab_jax.codecs import carriers, feature, pictures, transport
 
 
 class Rebuilt(NamedTuple):
@@ -149,8 +148,8 @@ class Link:
     """Compiles what a batch needs by running it on zeros; see the codec's."""
     if not isinstance(self.codec, feature.FeatureCodec):
       return self.codec.warm_up(batch_size)
-    zeros = jnp.zeros((batch_size, self.vectors, self.codec.width))
-    made = self.codec.quantize(zeros, jax.random.key(0))
+    features, extra = pictures.blank(self.codec, batch_size)
+    made = self.codec.quantize(features, jax.random.key(0), None, extra)
     prefix = self.rebuild(self.pack(made)).prefix
     assert prefix is not None  # Nothing was lost.
     return prefix

@@ -8,6 +8,7 @@ from jax import numpy as jnp
 from jaxtyping import Array, Float, UInt8
 import numpy as np
 
+from collab_jax import quantizers
 from collab_jax.models import observing, paligemma, siglip
 
 
@@ -56,6 +57,17 @@ def observe(
     if 'reduced' in extra:
       extra['reduced'] = siglip.project(tower, extra['reduced'])
   return x, extra
+
+
+def blank(codec: Any, batch_size: int) -> tuple[Array, dict[str, Array]]:
+  """What `codec.observe` returns of black pictures, or zeros of its shape.
+
+  Only where the quantizer takes more than features, the encoder is run.
+  """
+  if not quantizers.needs(codec.quantizer):
+    return jnp.zeros((batch_size, codec.vectors, codec.width)), {}
+  side = codec.model.config.vision.image_size
+  return codec.observe(np.zeros((batch_size, side, side, 3), np.uint8))
 
 
 def check_images(images: Any, size: int) -> None:

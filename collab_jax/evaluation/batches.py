@@ -9,6 +9,7 @@ from jax import numpy as jnp
 from jaxtyping import Array, Float
 import numpy as np
 
+from collab_jax import codecs, quantizers
 from collab_jax import data as datasets
 
 
@@ -57,3 +58,26 @@ class Clock:
     start = time.perf_counter()
     yield
     self.seconds[stage] = round((time.perf_counter() - start) / self._size, 6)
+
+
+def observe(
+  codec: codecs.FeatureCodec,
+  batch: Batch,
+  features: Float[Array, 'B N D'],
+  clock: Clock,
+) -> tuple[Array, dict[str, Array]]:
+  """What a codec quantizes, and what its quantizer takes besides.
+
+  Where that is more than the features, which all codecs share, the encoder is
+  run again for both; its time then takes the place of the shared one's.
+
+  Args:
+    codec: The codec.
+    batch: The pictures.
+    features: Theirs.
+    clock: Takes the time of 'encode'.
+  """
+  if not quantizers.needs(codec.quantizer):
+    return features, {}
+  with clock('encode'):
+    return jax.block_until_ready(codec.observe(batch.images))

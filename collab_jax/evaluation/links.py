@@ -107,8 +107,8 @@ class Crossing:
       with clock('encode'):
         made = link.codec.encode(batch.images, key, batch.padded_ids)
     else:
+      features, extra = batches.observe(link.codec, batch, features, clock)
       with clock('quantize'):
-        features, extra = link.codec.observe(batch.images, features)
         made = link.codec.quantize(features, key, batch.padded_ids, extra)
     with clock('pack'):
       parcels = link.pack(made)[: len(batch.ids)]

@@ -248,9 +248,9 @@ class _Run:
 
   def _features(self, codec, seed, batch, features, seconds):
     clock = batches.Clock(len(batch.images), encode=seconds)
+    features, extra = batches.observe(codec, batch, features, clock)
     with clock('quantize'):
       key = jax.random.key(seed)
-      features, extra = codec.observe(batch.images, features)
       message = codec.quantize(features, key, batch.padded_ids, extra)
       packets = codec.pack(message)
     with clock('decode'):

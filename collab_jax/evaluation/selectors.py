@@ -1,8 +1,11 @@
 """Ways to choose what is sent, compared at equal numbers of vectors."""
 
 from collections.abc import Mapping, Sequence
+import functools
 import re
 from typing import Any
+
+import numpy as np
 
 from collab_jax import metrics
 from collab_jax.evaluation import latency, series, summary, tables
@@ -25,14 +28,16 @@ def leads(
 ) -> list[dict[str, Any]]:
   """How far each selector is ahead of the best one and of k-means++.
 
-  Both of a pair are scored on the same draws of the pictures. The best is that
-  of all pictures; which of several equals it is, is left to chance.
+  All are scored on the same draws of the pictures, seeds averaged in each. The
+  intervals of all selectors at a k, of the one kind or the other, hold at once
+  (`metrics.simultaneous`). The best is that of all pictures; which of several
+  equals it is, is left to chance.
 
   Args:
     records: From `evaluate`.
     rows: From `summarize`, of the same records.
     resamples: Draws of the bootstrap.
-    level: Part of the draws an interval holds.
+    level: Part of the draws in which the intervals hold.
     seed: Seed of the draws.
 
   Returns:
@@ -44,36 +49,45 @@ def leads(
   groups: dict[str, list[Mapping[str, Any]]] = {}
   for record in records:
     groups.setdefault(record['name'], []).append(record)
-  stats = {}
 
+  @functools.cache
   def of(name):
-    if name not in stats:
-      grid = summary.grid_of(groups[name])
-      flat = scores.of([record for image in grid for record in image])
-      shape = len(grid), len(grid[0]), -1
-      ids = [image[0]['image_id'] for image in grid]
-      stats[name] = ids, flat['bleu'].reshape(shape)
-    return stats[name]
+    grid = summary.grid_of(groups[name])
+    flat = scores.of([record for image in grid for record in image])
+    stats = flat['bleu'].reshape(len(grid), len(grid[0]), -1)
+    drawn = metrics.drawn_scores(stats, metrics.bleu4, resamples, seed)
+    return [image[0]['image_id'] for image in grid], drawn
 
-  def lead(name, other):
-    (ids, first), (others, second) = of(name), of(other)
-    if ids != others:
-      raise ValueError(
-        f'{name} and {other} were not evaluated on the same pictures; finish'
-        ' the evaluation first'
-      )
-    found = metrics.paired_bootstrap(
-      first, second, metrics.bleu4, resamples, seed, level
+  def ahead(others, row):
+    """Of each of the others, by name, how far it is ahead of this one."""
+    name = row['name']
+    ids, drawn = of(name)
+    for other in others:
+      if of(other)[0] != ids:
+        raise ValueError(
+          f'{other} and {name} were not evaluated on the same pictures; finish'
+          ' the evaluation first'
+        )
+    found = metrics.simultaneous(
+      np.array([others[other]['bleu4'] - row['bleu4'] for other in others]),
+      np.stack([of(other)[1] - drawn for other in others], axis=1),
+      level,
     )
-    return {'name': other, **found._asdict()}
+    return {
+      other: {'name': name, **difference._asdict()}
+      for other, difference in zip(others, found, strict=True)
+      if other != name
+    }
 
   lines = []
   curves = ranked(rows)
   for k in sorted({row['sent'] for curve in curves.values() for row in curve}):
     found = {label: _at(curve, k) for label, curve in curves.items()}
     own = {label: row for label, row in found.items() if row is not None}
-    best = max(own.values(), key=lambda row: row['bleu4'])['name']
+    named = {row['name']: row for row in own.values()}
+    best = ahead(named, max(own.values(), key=lambda row: row['bleu4']))
     base = next((r for r in own.values() if series.kind(r) == BASELINE), None)
+    baseline = ahead(named, base) if base else {}
     for label, row in own.items():
       name = row['name']
       lines.append(
@@ -81,10 +95,8 @@ def leads(
           'label': label,
           'name': name,
           'k': k,
-          'best': lead(name, best) if name != best else None,
-          'baseline': lead(name, base['name'])
-          if base and base['name'] != name
-          else None,
+          'best': best.get(name),
+          'baseline': baseline.get(name),
         }
       )
   return lines
@@ -136,14 +148,17 @@ def selector_table(
       edge, server = latency.compute(row)
       alone = row['seconds'].get('quantize') or 0.0
       costs.append([label, *(f'{1000 * s:.2f}' for s in (edge, server, alone))])
-  note = (
-    f'* {tables.coverage(rows)} interval of the difference to the best of the'
-    f' column holds 0\n- significantly below k-means++'
+  notes = ['* not significantly below the best of the column']
+  if any(line['baseline'] for line in ahead):
+    notes.append('+ - significantly above, below k-means++')
+  notes.append(
+    f'by simultaneous {tables.coverage(rows)} intervals of the paired'
+    ' differences of a column'
   )
   return '\n\n'.join(
     [
       block("% of all vectors' BLEU-4", bleu),
-      note,
+      '\n'.join(notes),
       block("% of all vectors' CIDEr", cider),
       block('bytes', lambda label, row: tables.size(row['bytes'])),
       tables.align(costs),
@@ -152,11 +167,17 @@ def selector_table(
 
 
 def mark(line: Mapping[str, Any] | None) -> str:
-  """'*' for as good as the best, '-' for worse than k-means++, or a blank."""
-  if line is None or line['best'] is None or line['best']['high'] >= 0:
-    return '*'
-  base = line['baseline']
-  return '-' if base and base['high'] < 0 else ' '
+  """Two characters: '+', '-' beside k-means++, and '*' for as good as the best.
+
+  A blank where there is nothing to compare with, or no significant difference.
+  """
+  if line is None:
+    return '  '
+  base, best = line['baseline'], line['best']
+  sign = ' '
+  if base:
+    sign = '+' if base['low'] > 0 else '-' if base['high'] < 0 else ' '
+  return sign + ('*' if best is None or best['high'] >= 0 else ' ')
 
 
 def ranked(rows: Sequence[Row]) -> dict[str, list[Row]]:

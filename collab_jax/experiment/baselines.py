@@ -12,18 +12,24 @@ from collab_jax.experiment import runs, settings
 
 
 def check_baselines(config: ml_collections.ConfigDict) -> None:
-  """Checks what `settings.check` does, and that all vectors are evaluated.
+  """Checks what `settings.check` does, and that there is a comparison.
 
   Args:
     config: From configs/baselines.py.
 
   Raises:
-    ValueError: As `settings.check`, or `full` is False.
+    ValueError: As `settings.check`, or all vectors are left out, or there is
+      nothing else.
     ImportError: As `settings.check`.
   """
   settings.check(config)
   if not cast(Any, config).full:
     raise ValueError('full: got False, but scores are shares of all vectors')
+  if not (config.codecs or (config.methods and config.ks)):
+    raise ValueError(
+      f'methods, ks: got {config.methods} and {config.ks}, and no codecs;'
+      ' expected something to compare'
+    )
 
 
 def report_baselines(
@@ -46,7 +52,8 @@ def report_baselines(
   ahead = evaluation.leads(records, rows, **draws)
   plots.save(plots.selectors(rows), workdir / 'selectors')
   text = evaluation.selector_table(rows, ahead)
-  (workdir / 'table.txt').write_text(evaluation.table(rows) + '\n')
+  whole = f'{text}\n\n{evaluation.table(rows)}\n'
+  (workdir / 'table.txt').write_text(whole)
   summary = {
     'settings': config.to_dict(),
     'made_with': provenance.provenance(),

@@ -16,6 +16,7 @@ from collab_jax.metrics.bootstrap import (
   mean,
   mean_stats,
   paired_bootstrap,
+  simultaneous,
 )
 from collab_jax.metrics.cider import CiderD, cider, cider_scores
 from collab_jax.metrics.distortion import mse
@@ -46,4 +47,5 @@ __all__ = [
   'pareto_front',
   'rouge_l',
   'rouge_l_scores',
+  'simultaneous',
 ]

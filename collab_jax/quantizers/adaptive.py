@@ -65,7 +65,7 @@ class Adaptive(clustering.Clustering):
     if self.smooth:
       assignments = smoothing.smooth(x, assignments, self.k, self.smooth)
     means = lloyd.means(x, assignments, self.k)
-    counts = jnp.zeros(self.k).at[assignments].add(1)
+    counts = jnp.zeros(self.k, jnp.float32).at[assignments].add(1)
     return assignments, jnp.where(counts[:, None] > 0, means, 0)
 
   def quantize(
@@ -122,8 +122,8 @@ def merges(
     of that from the mean of all.
   """
   points = geometry.centred(x.astype(jnp.float32)).points
-  sums = jnp.zeros((k, x.shape[1])).at[assignments].add(points)
-  counts = jnp.zeros(k).at[assignments].add(1.0)
+  sums = jnp.zeros((k, x.shape[1]), jnp.float32).at[assignments].add(points)
+  counts = jnp.zeros(k, jnp.float32).at[assignments].add(1.0)
   means = sums / jnp.maximum(counts, 1)[:, None]
   pairs = (counts[:, None] > 0) & (counts > 0) & ~jnp.eye(k, dtype=bool)
   gaps = jnp.sum((means[:, None] - means) ** 2, axis=-1)

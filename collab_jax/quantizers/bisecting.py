@@ -87,7 +87,10 @@ class Bisecting(clustering.Rebuilding):
       ValueError: It lacks the first layer, or one between others.
     """
     have = self._layers(message)
-    means, assignments = jnp.zeros(()), message['moves0'].astype(jnp.int32)
+    means, assignments = (
+      jnp.zeros((), jnp.float32),
+      message['moves0'].astype(jnp.int32),
+    )
     for layer in have:
       name = f'centroids{layer}'
       inner = self.centroids.dequantize(
@@ -223,7 +226,7 @@ def _split(x, *, k, iters):
     return (members, costs), members
 
   whole = jnp.zeros(n, jnp.int32)
-  costs = jnp.full(k, -2.0).at[0].set(0)
+  costs = jnp.full(k, -2.0, jnp.float32).at[0].set(0)
   numbers = jnp.arange(1, k, dtype=jnp.int32)
   history = jax.lax.scan(step, (whole, costs), numbers)[1]
   return jnp.concatenate([whole[None], history])
@@ -274,9 +277,9 @@ def joined(
   """
   old, count = len(means), len(new)
   after = jnp.where(moves > 0, old - 1 + moves, before).astype(jnp.int32)
-  sizes = jnp.zeros(old + count).at[after].add(1)
+  sizes = jnp.zeros(old + count, jnp.float32).at[after].add(1)
   # How much of each new cluster comes from each old one: all, undamaged.
-  parts = jnp.zeros((count + 1, old)).at[moves, before].add(1)[1:]
+  parts = jnp.zeros((count + 1, old), jnp.float32).at[moves, before].add(1)[1:]
   steps = new[:, None] - means
   gone = jnp.einsum('eo,eod->od', parts, steps)
   stays = means - gone / jnp.maximum(sizes[:old, None], 1)

@@ -189,7 +189,7 @@ def rebuilt(
   if rebuild == 'grid':
     return tokens
   # A damaged message may have clusters without members.
-  counts = jnp.zeros(k).at[assignments].add(1)
+  counts = jnp.zeros(k, jnp.float32).at[assignments].add(1)
   tokens = tokens._replace(valid=counts[which] > 0)
   if rebuild == 'close':
     return tokens

@@ -116,7 +116,7 @@ def search(
   size = codes.shape[1]
   rest = codebook.shortened(x)[:, None]
   # What the codes so far have changed of |x|^2, prices included.
-  cost = jnp.zeros(rest.shape[:2])
+  cost = jnp.zeros(rest.shape[:2], jnp.float32)
   chosen = jnp.zeros((*rest.shape[:2], 0), jnp.int32)
   for stage, price in zip(codes, prices, strict=True):
     cross = jnp.einsum('nbd,kd->nbk', rest, stage, precision='highest')

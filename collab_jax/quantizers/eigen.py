@@ -44,7 +44,9 @@ def largest(a: Float[Array, 'm m'], k: int) -> Float[Array, 'm k']:
     return a, _product(vectors, turned)
 
   steps = _SWEEPS * len(pairs)
-  a, vectors = jax.lax.fori_loop(0, steps, turn, (a, jnp.eye(n)))
+  a, vectors = jax.lax.fori_loop(
+    0, steps, turn, (a, jnp.eye(n, dtype=jnp.float32))
+  )
   # What was filled up has the value 0, and comes last.
   values = jnp.where(jnp.arange(n) < m, jnp.diagonal(a), -jnp.inf)
   order = jnp.argsort(-values, stable=True)[:k]

@@ -42,6 +42,7 @@ def centred(x: Float[Array, 'n d']) -> Centred:
   Returns:
     The points, and what gives x back.
   """
+  x = x.astype(jnp.float32)
   n = x.shape[0]
   rows = x[:: -(-n // _SAMPLE)]
   # Halves first: the sum of a few large float32 would overflow.
@@ -86,7 +87,7 @@ def distances(x: Float[Array, 'n d']) -> Float[Array, 'n n']:
   norms = jnp.diagonal(products)
   gaps = jnp.maximum(norms[:, None] + norms - 2 * products, 0)
   # Rounding is another in each half.
-  return (gaps + gaps.T) / 2 * (1 - jnp.eye(len(gaps)))
+  return (gaps + gaps.T) / 2 * (1 - jnp.eye(len(gaps), dtype=jnp.float32))
 
 
 def farthest(
@@ -114,7 +115,7 @@ def farthest(
     nearest = nearest.at[chosen].set(-1)
     return (nearest, jnp.argmax(nearest)), chosen
 
-  start = (jnp.full(n, jnp.inf), first)
+  start = (jnp.full(n, jnp.inf, jnp.float32), first)
   return jax.lax.scan(step, start, length=k)[1]
 
 

@@ -169,14 +169,14 @@ def _solve(x, initial, *, start, iters, stop=True):
     totals = sums(members, gram, k)
     inverse = 1 / jnp.maximum(counts, 1)
     own = jnp.take_along_axis(totals, members[None], axis=0)[0]
-    squares = jnp.zeros(k).at[members].add(own) * inverse**2
+    squares = jnp.zeros(k, jnp.float32).at[members].add(own) * inverse**2
     squares = jnp.where(counts > 0, squares, jnp.inf)
     scores = squares[:, None] - totals * (2 * inverse)[:, None]
     moved = jnp.any(new != old) | (not stop)
     return updates + 1, new, members, counts, scores, moved
 
   nobody = jnp.full(n, -1, jnp.int32)
-  state = (jnp.int32(0), nobody, nobody, jnp.zeros(k))
+  state = (jnp.int32(0), nobody, nobody, jnp.zeros(k, jnp.float32))
   state = (*state, start(data, gram, initial), jnp.bool_(True))
   updates, _, members, counts, _, _ = jax.lax.while_loop(going, step, state)
   return Clusters(members, _means(data, members, counts), updates - 1)
@@ -192,7 +192,7 @@ def means(
     assignments: The cluster of each, in [0, k).
     k: Number of clusters.
   """
-  counts = jnp.zeros(k).at[assignments].add(1)
+  counts = jnp.zeros(k, jnp.float32).at[assignments].add(1)
   return _means(geometry.centred(x.astype(jnp.float32)), assignments, counts)
 
 
@@ -224,7 +224,7 @@ def reseed(
     counts = counts.at[assignments[index]].add(-1).at[empty].set(1)
     return assignments.at[index].set(empty.astype(jnp.int32)), counts
 
-  counts = jnp.zeros(k).at[assignments].add(1)
+  counts = jnp.zeros(k, jnp.float32).at[assignments].add(1)
   return jax.lax.while_loop(
     lambda state: jnp.any(state[1] == 0), fill, (assignments, counts)
   )
@@ -240,10 +240,10 @@ def sums(
   """
 
   def add(assignments, rows):
-    return jnp.zeros((k, rows.shape[1])).at[assignments].add(rows)
+    return jnp.zeros((k, rows.shape[1]), rows.dtype).at[assignments].add(rows)
 
   def multiply(assignments, rows):
-    hot = jax.nn.one_hot(assignments, k, axis=0)
+    hot = jax.nn.one_hot(assignments, k, axis=0, dtype=rows.dtype)
     return jnp.einsum('kn,nw->kw', hot, rows, precision='highest')
 
   return jax.lax.platform_dependent(

@@ -10,6 +10,9 @@ from jaxtyping import Array, Bool, Float, Key
 from collab_jax import message as messages
 from collab_jax.quantizers import base, eigen, identity, merge, order
 
+# Singular values, in parts of the largest: the root of float32's precision.
+_SMALLEST = 3.5e-4
+
 
 @dataclasses.dataclass(frozen=True)
 class LowRank:
@@ -143,7 +146,8 @@ def factors(
 
   Returns:
     Coefficients, the largest of each column 1 in magnitude and positive, and
-    the vectors that they multiply; both zero where the rank is lower.
+    the vectors that they multiply; both zero where the rank is lower, or a
+    singular value is below 3.5e-4 of the largest.
   """
   scale = jnp.maximum(jnp.abs(means).max(), 1e-37)
   rows = means / scale * weights[:, None]
@@ -151,8 +155,11 @@ def factors(
   trace = jnp.trace(gram)
   axes = eigen.largest(gram / jnp.where(trace > 0, trace, 1), k)
   basis = jnp.matmul(axes.T, rows, precision='highest')
-  norms = jnp.maximum(jnp.linalg.norm(basis, axis=1, keepdims=True), 1e-20)
-  basis = basis / norms
+  # The singular values. What is left of smaller ones in the Gram matrix, in
+  # which they are squared, is rounding, and no direction.
+  norms = jnp.linalg.norm(basis, axis=1, keepdims=True)
+  sound = norms > _SMALLEST * norms.max()
+  basis = jnp.where(sound, basis / jnp.where(sound, norms, 1), 0)
   mix = jnp.matmul(means / scale, basis.T, precision='highest')
   at = jnp.abs(mix).argmax(axis=0)
   largest = jnp.take_along_axis(mix, at[None], axis=0)[0]

@@ -145,7 +145,7 @@ class Slots:
 
 def _singles(gaps, weight):
   """Every vector a cluster of its own."""
-  return Slots(gaps, gaps * 0.5**weight, jnp.ones(len(gaps)))
+  return Slots(gaps, gaps * 0.5**weight, jnp.ones(len(gaps), jnp.float32))
 
 
 def join(

@@ -71,7 +71,7 @@ class ResidualVQ:
         f'got the stages {have} of {self.stages}, expected the first of them'
         ' without a gap'
       )
-    x = jnp.zeros(())
+    x = jnp.zeros((), jnp.float32)
     for stage in have:
       chosen = message[f'stage{stage}'].astype(jnp.int32)
       x = x + params['codes'][stage][chosen]

@@ -53,5 +53,7 @@ class Spherical(clustering.Clustering):
     n = x.shape[0]
     noise = jax.random.gumbel(key, (self.k * n,)).reshape(self.k, n)
     points = weighted.unit(x.astype(jnp.float32))
-    found = weighted.cluster(points, jnp.ones(n), noise, self.iters, True)
+    found = weighted.cluster(
+      points, jnp.ones(n, jnp.float32), noise, self.iters, True
+    )
     return found, lloyd.means(x, found, self.k)

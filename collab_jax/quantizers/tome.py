@@ -68,7 +68,7 @@ def match(x: Float[Array, 'n d'], k: int) -> Int[Array, ' n']:
   base.check_k_of_n(k, x.shape[0])
   points = x.astype(jnp.float32)
   points = points / jnp.maximum(jnp.max(jnp.abs(points)), 1e-30)
-  sizes = jnp.ones(len(points))
+  sizes = jnp.ones(len(points), jnp.float32)
   owner = jnp.arange(len(points), dtype=jnp.int32)
   while len(points) > k:
     n = len(points)
@@ -106,5 +106,5 @@ def _round(points, sizes, merged):
   moved = jnp.zeros(n, jnp.int32).at[::2].set(places).at[1::2].set(stays)
   left = n - merged
   rows = lloyd.sums(moved, points * sizes[:, None], left)
-  sizes = jnp.zeros(left).at[moved].add(sizes)
+  sizes = jnp.zeros(left, jnp.float32).at[moved].add(sizes)
   return rows / sizes[:, None], sizes, moved

@@ -27,6 +27,7 @@ class TopNorm(selection.Selection):
     """Returns the indices of the k longest vectors."""
     del key
     # Squares of the largest and smallest float32 would leave its range.
+    x = x.astype(jnp.float32)
     largest = jnp.max(jnp.abs(x))
     scaled = x / jnp.where(largest > 0, largest, 1)
     return jax.lax.top_k(jnp.sum(scaled * scaled, axis=1), self.k)[1]

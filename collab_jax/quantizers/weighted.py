@@ -39,7 +39,7 @@ def means(
     k: Number of clusters.
   """
   data = geometry.centred(x.astype(jnp.float32))
-  masses = jnp.zeros(k).at[assignments].add(weights)
+  masses = jnp.zeros(k, jnp.float32).at[assignments].add(weights)
   shares = weights / masses[assignments]
   rows = lloyd.sums(assignments, data.points * shares[:, None], k)
   return rows * data.scale + data.offset
@@ -91,8 +91,8 @@ def _solve(points, weights, noise, *, iters, cosine):
     members = lloyd.reseed(new, norms + least, k)[0]
     totals = lloyd.sums(members, rows, k)
     own = jnp.take_along_axis(totals, members[None], axis=0)[0]
-    squares = jnp.zeros(k).at[members].add(weights * own)
-    masses = jnp.zeros(k).at[members].add(weights)
+    squares = jnp.zeros(k, jnp.float32).at[members].add(weights * own)
+    masses = jnp.zeros(k, jnp.float32).at[members].add(weights)
     if cosine:
       lengths = jnp.sqrt(jnp.maximum(squares, 0))
       scores = -totals / jnp.where(lengths > 0, lengths, 1)[:, None]

@@ -11,7 +11,9 @@ import pytest
 
 from collab_jax import captioner as captioning
 from collab_jax import codecs, data, evaluation, quantizers
+from collab_jax.evaluation import batches
 from collab_jax.evaluation import records as files
+from collab_jax.serving import compilations
 from tests import launching, standin
 
 BLIND = ('zeroed', 'mean', 'shuffled')
@@ -292,3 +294,23 @@ def test_wrong_arguments():
     evaluation.evaluate(
       [codec], captioner=captioner, data=reader, blind=['dark']
     )
+
+
+def test_the_encoder_s_time_counts_once_and_compiling_not_at_all():
+  model = standin.small()
+  codec = codecs.FeatureCodec(model, quantizers.Attended(k=3))
+  batch = batches.Batch([data.scenes('test', 3)[i] for i in range(3)], 3)
+  shared = codec.features(batch.images)
+  codec.warm_up(3)
+  compiled = []
+  compilations.listen(compiled.append)
+  clock = batches.Clock(3, encode=1e6)
+  features, extra = batches.observe(codec, batch, shared, clock)
+  assert 0 < clock.seconds['encode'] < 1e6
+  codec.quantize(features, jax.random.key(1), batch.padded_ids, extra)
+  compilations.listen(lambda _: None)
+  assert not compiled
+  plain = codecs.FeatureCodec(model, quantizers.KMeans(k=3))
+  clock = batches.Clock(3, encode=1e6)
+  assert batches.observe(plain, batch, features, clock) == (features, {})
+  assert clock.seconds == {'encode': 1e6}

@@ -1,6 +1,7 @@
 """Selectors side by side, on plausible records."""
 
 import matplotlib as mpl
+import numpy as np
 import pytest
 
 from collab_jax import evaluation, metrics, plots
@@ -50,12 +51,40 @@ def test_leads_are_paired_differences(records, rows, ahead):
   ]
   scores = summary.Scores(records)
   first, second = (
-    scores.of([r for image in g for r in image])['bleu'].reshape(20, 3, -1)
+    metrics.drawn_scores(
+      scores.of([r for image in g for r in image])['bleu'].reshape(20, 3, -1),
+      metrics.bleu4,
+      50,
+    )
     for g in grids
   )
-  found = metrics.paired_bootstrap(first, second, metrics.bleu4, 50)
-  assert line['baseline']['low'] == found.low
-  assert selectors.mark(line) == '-'
+  # As wide as its deviations, by one factor for all of the column.
+  width = line['baseline']['high'] - line['baseline']['low']
+  assert 2 * 1.96 < width / np.std(first - second) < 2 * 4
+  assert selectors.mark(line) == '- '
+
+
+def test_of_many_equal_systems_few_look_different():
+  draws = np.random.default_rng(0).normal(size=(2000, 20))
+  # What was measured is one more draw; twenty apart would have about one.
+  found = metrics.simultaneous(draws[0], draws[1:] + draws[0])
+  assert not [d for d in found if d.low > 0 or d.high < 0]
+  values = np.append(draws[0], 9.0)
+  more = np.column_stack([draws[1:] + draws[0], 9 + draws[1:, 0]])
+  assert metrics.simultaneous(values, more)[-1].low > 0
+  one = metrics.simultaneous(draws[0, :1], draws[1:, :1] + draws[0, 0])[0]
+  assert one.high - one.low == pytest.approx(2 * 1.96, rel=0.05)
+  same = metrics.simultaneous(np.zeros(2), np.zeros((5, 2)))
+  assert same == [(0, 0, 0)] * 2
+
+
+def test_marks_say_nothing_where_nothing_is_compared():
+  assert selectors.mark(None) == '  '
+  assert selectors.mark({'best': None, 'baseline': None}) == ' *'
+  better = {'low': 1.0, 'high': 2.0}
+  assert selectors.mark({'best': None, 'baseline': better}) == '+*'
+  worse = {'low': -2.0, 'high': -1.0}
+  assert selectors.mark({'best': worse, 'baseline': None}) == '  '
 
 
 def test_the_table_has_every_selector_and_k(rows, ahead):

@@ -7,7 +7,7 @@ import pytest
 
 from collab_jax import evaluation, experiment, sweeps
 from collab_jax.experiment import settings
-from configs import rate
+from configs import baselines, rate
 from tests import standin
 from tests.launching import ROOT
 
@@ -82,6 +82,21 @@ def test_settings_are_checked_before_work_begins(unchecked, field, value, said):
   config.update_from_flattened_dict({field: value})
   with pytest.raises(ValueError, match=said):
     experiment.check_rate(config)
+
+
+@pytest.mark.parametrize(
+  ('changes', 'said'),
+  [
+    ({'full': False}, 'full: got False'),
+    ({'methods': ()}, r'methods, ks: got \(\) and \(2, 8\), and no codecs'),
+    ({'ks': ()}, r'methods, ks: got .* and \(\), and no codecs'),
+  ],
+)
+def test_there_is_something_to_compare(unchecked, changes, said):
+  config = baselines.get_config('mode=smoke')
+  config.update(changes)
+  with pytest.raises(ValueError, match=said):
+    experiment.check_baselines(config)
 
 
 def test_what_was_checked_is_not_checked_again(tmp_path, monkeypatch):

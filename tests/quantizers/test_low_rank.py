@@ -29,6 +29,27 @@ def test_factors_are_the_best_of_their_rank(k):
   )
 
 
+@pytest.mark.parametrize('rank', [0, 1, 2, 5])
+def test_factors_of_a_lower_rank_are_those_of_numpy(rank):
+  generator = np.random.default_rng(rank)
+  means = generator.normal(size=(9, rank)) @ generator.normal(size=(rank, 16))
+  means = means.astype(np.float32)
+  mix, basis = low_rank.factors(means, np.ones(9, np.float32), 8)
+  np.testing.assert_allclose(mix @ basis, means, atol=1e-5)
+  assert np.abs(basis).any(axis=1).sum() == rank
+  assert np.abs(mix).any(axis=0).sum() == rank
+
+
+def test_more_vectors_than_numbers_are_no_noise():
+  x = _data(16, 3)
+  quantizer = quantizers.LowRank(8, reach=2**15)
+  message = quantizer.quantize({}, x, jax.random.key(0))
+  want = np.asarray(merge.Merge(9).cluster(x, jax.random.key(0))[1])
+  got = quantizer.dequantize({}, message).x
+  members = merge.merge(x, 9)
+  np.testing.assert_allclose(got, want[members], atol=5e-3)  # In 16 bits.
+
+
 @pytest.mark.parametrize('m', [1, 2, 7, 12])
 def test_eigenvectors_are_those_of_numpy(m):
   root = np.random.default_rng(m).normal(size=(m, m))

@@ -9,7 +9,7 @@ import pytest
 
 import collab_jax as cj
 from collab_jax import quantizers
-from collab_jax.quantizers import bisecting, lloyd, saliency, tome
+from collab_jax.quantizers import bisecting, lloyd, saliency
 
 KEY = jax.random.key(0)
 # Three groups of directions, two of which differ in length only.
@@ -72,10 +72,7 @@ def test_medoids_are_members_and_nearly_the_best():
     gaps[list(chosen)].min(axis=0).sum()
     for chosen in itertools.combinations(range(9), 3)
   )
-  # The greedy choice has 63% of the gain; the turns after it only add to it.
-  cost = np.linalg.norm(x - got, axis=1).sum()
-  assert cost <= gaps.max() * 9 - 0.63 * (gaps.max() * 9 - best)
-  assert cost <= 1.25 * best
+  assert np.linalg.norm(x - got, axis=1).sum() <= 1.25 * best
 
 
 def test_diverse_vectors_are_those_of_a_plain_loop():
@@ -89,16 +86,6 @@ def test_diverse_vectors_are_those_of_a_plain_loop():
     chosen.append(int(np.argmax(nearest)))
   got = quantizers.DivPrune(4).select(jnp.asarray(x), KEY)
   np.testing.assert_array_equal(got, chosen)
-
-
-def test_pairs_that_are_most_alike_merge_first():
-  x = np.random.default_rng(3).normal(size=(6, 3)).astype(np.float32)
-  unit = x / np.linalg.norm(x, axis=1, keepdims=True)
-  cosines = unit[::2] @ unit[1::2].T
-  first, second = np.unravel_index(cosines.argmax(), cosines.shape)
-  found = np.asarray(tome.match(jnp.asarray(x), 5))
-  assert len(set(found.tolist())) == 5
-  assert found[2 * first] == found[2 * second + 1]
 
 
 def test_the_first_layers_are_coarser_clusters():
