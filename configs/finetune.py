@@ -103,7 +103,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     c.log_every, c.save_every, c.eval_every, c.eval_scenes = 2, 2, 8, 4
     c.optimizer = 'adamw'
     c.quantizers = (
-      'merge(k=2,centroids=ecvq(stages=2,size=4,weight=0.05,beam=2,book=random))',
+      'pool(k=2,centroids=ecvq(stages=2,size=4,weight=0.05,beam=2,book=random))',
     )
     c.eval_codecs = ('identity',)
     c.full = 0.5

@@ -3,6 +3,9 @@
 import posixpath
 import re
 
+from docutils import nodes
+from sphinx.domains import python
+
 project = 'collab_jax'
 author = 'the collab_jax authors'
 extensions = [
@@ -11,13 +14,15 @@ extensions = [
   'sphinx.ext.napoleon',
   'sphinx_copybutton',
 ]
-# Docstrings write code between single backticks.
-default_role = 'code'
+# Docstrings write code between single backticks; see `_Code`.
+default_role = 'py:code'
 highlight_language = 'text'
 
 html_theme = 'furo'
 html_title = 'collab_jax'
 html_show_copyright = False
+html_static_path = ['static']
+html_css_files = ['site.css']
 html_theme_options = {
   'source_repository': 'https://github.com/collab-jax/collab_jax/',
   'source_branch': 'main',
@@ -39,7 +44,22 @@ _OUTSIDE = re.compile(r'\]\((\.\./[^)\s]*)\)')
 _FROM = re.compile(
   r'~?\b(?:(?:jax|jaxlib|jaxtyping|typing|collections)\.)(?:\w+\.)*'
 )
+_NAME = re.compile(r'(?:\w+\.)*[A-Z]\w*[a-z]\w*|(?:[a-z]\w*\.)+[a-z]\w*')
 _BLOB = html_theme_options['source_repository'] + 'blob/main/'
+
+
+class _Code(python.PyXRefRole):
+  """Code, which links to what it names if that is in the reference."""
+
+  def process_link(self, env, refnode, has_explicit_title, title, target):
+    """Looks classes, and functions after their module's name, up anywhere."""
+    title, target = super().process_link(
+      env, refnode, has_explicit_title, title, target
+    )
+    refnode['reftype'] = 'obj'
+    if _NAME.fullmatch(target):
+      refnode['refspecific'] = True
+    return title, target
 
 
 def _absolute(app, name, source):
@@ -54,6 +74,14 @@ def _absolute(app, name, source):
   source[0] = _OUTSIDE.sub(absolute, source[0])
 
 
+def _keep_together(app, doctree):
+  """Marks code of short words, for static/site.css."""
+  del app
+  for node in doctree.findall(nodes.literal):
+    if max(map(len, node.astext().split()), default=0) <= 32:
+      node['classes'].append('short')
+
+
 def _short(app, what, name, obj, options, signature, returns):
   """Leaves out where the types of a signature are from."""
   del app, what, name, obj, options
@@ -62,5 +90,7 @@ def _short(app, what, name, obj, options, signature, returns):
 
 def setup(app):
   """Called by Sphinx."""
+  app.add_role_to_domain('py', 'code', _Code())
   app.connect('autodoc-process-signature', _short)
   app.connect('source-read', _absolute)
+  app.connect('doctree-read', _keep_together)

@@ -8,13 +8,14 @@ comes from it.
 
 import importlib
 import importlib.util
+import math
 from pathlib import Path
 
 from absl import app, flags
 import numpy as np
 from PIL import Image
 
-from collab_jax import checkpoints, data, experiment, plots
+from collab_jax import checkpoints, data, experiment, plots, quantizers
 from collab_jax import config as config_lib
 
 _CONFIG = config_lib.define('configs/baselines.py')
@@ -29,8 +30,11 @@ def main(argv):
   if argv[1:]:
     raise app.UsageError(f'unexpected arguments: {argv[1:]}')
   with experiment.launched():
-    methods = _CONFIG.value.methods
+    # The last two send other numbers: at most k, and squares.
+    methods = (*_CONFIG.value.methods, 'adaptive(error=0.5)')
     made = [experiment.make_method(text, _K.value) for text in methods]
+    square = max(1, round(math.sqrt(_K.value))) ** 2
+    made.append(quantizers.make('resized', k=square))
     model = checkpoints.load(_MODEL.value)
     size = model.config.vision.image_size
     scene = data.scenes('test', _SCENE.value + 1)[_SCENE.value]

@@ -6,6 +6,7 @@ import nbclient
 import nbformat
 import pytest
 
+from collab_jax.models import zoo
 from tests import standin
 
 ROOT = Path(__file__).parents[1]
@@ -22,16 +23,17 @@ PICTURES = {
 
 
 @pytest.mark.parametrize('path', NOTEBOOKS, ids=lambda path: path.stem)
-def test_notebook_runs(path, monkeypatch, tmp_path):
+def test_notebook_runs(path, monkeypatch):
+  """In its own folder and with what is installed, as Jupyter runs it."""
   monkeypatch.setenv('COLLAB_JAX_SMOKE', '1')
-  monkeypatch.setenv('PYTHONPATH', str(ROOT))
+  monkeypatch.delenv('PYTHONPATH', raising=False)
   notebook = nbformat.read(path, as_version=4)
   for cell in notebook.cells:
     cell.source = cell.source.replace(
       "cj.load('tiny')", f'cj.load({standin.shipped()!r})'
     )
   client = nbclient.NotebookClient(notebook, timeout=600, kernel_name='python3')
-  client.execute(cwd=str(tmp_path))
+  client.execute(cwd=str(path.parent))
   shown = [
     output
     for cell in notebook.cells
@@ -50,6 +52,15 @@ def test_notebook_is_clean_and_short(path):
   assert not any(cell.outputs or cell.execution_count for cell in code)
   assert 'colab-badge.svg' in notebook.cells[0].source
   assert "if 'google.colab' in sys.modules" in code[0].source
+
+
+def test_a_model_that_kaggle_lacks_is_refused_before_the_login():
+  path = ROOT / 'colab' / 'fig2_fig3.ipynb'
+  cells = nbformat.read(path, as_version=4).cells
+  cell = next(cell for cell in cells if 'def login' in cell.source)
+  chosen = {'MODEL': 'paligemma-3b-ft-cococap-224', 'SOURCE': 'kaggle'}
+  with pytest.raises(ValueError, match='which has no paligemma-3b-ft-cococap'):
+    exec(cell.source, {'zoo': zoo, **chosen})
 
 
 def test_there_are_notebooks():

@@ -22,8 +22,26 @@ def test_it_is_built_without_warnings(tmp_path):
     check=False,
   )
   assert done.returncode == 0, done.stderr
-  quantizers = (tmp_path / 'api' / 'quantizers.html').read_text()
-  assert 'collab_jax.quantizers.KMeans' in quantizers
+  for page, names in {
+    'quantizers': (
+      'KMeans',
+      'base.grid',
+      'clustering.Clustering',
+      'selection.Selection',
+    ),
+    'training': (
+      'finetune.check',
+      'finetune.finetune',
+      'memory.estimate',
+      'memory.needs',
+      'tuning.Weights',
+    ),
+  }.items():
+    text = (tmp_path / 'api' / f'{page}.html').read_text()
+    for name in names:
+      assert f'id="collab_jax.{page}.{name}"' in text
+    if page == 'quantizers':  # Where "see `Clustering`" leads.
+      assert 'href="#collab_jax.quantizers.clustering.Clustering" title' in text
   # Nothing of the page is loaded from elsewhere.
   start = (tmp_path / 'index.html').read_text()
   assert not re.findall(r'<(?:script|img)[^>]+src="(?:https?:)?//', start)

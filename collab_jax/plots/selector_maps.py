@@ -36,7 +36,8 @@ def selector_maps(
   Args:
     model: The model, whose vectors form a square grid.
     images: Pictures of the model's size, by what to call them.
-    made: Quantizers.
+    made: Quantizers; the titles tell where one does not send as many vectors as
+      the first.
     columns: Panels in a row.
     key: Random key, by default key(0).
 
@@ -103,7 +104,9 @@ def _panels(model, name, image, made, key) -> list[dict[str, Any]]:
     seen, extra = codec.observe(image[None], features)
     message = codec.quantize(seen, key, None, extra)
     rebuilt = np.asarray(codec.rebuild_message(message)[0].x[0], np.float32)
-    panel: dict[str, Any] = {'title': _short(quantizer)}
+    sent = quantizer.sent(len(original))
+    other = sent if sent != made[0].sent(len(original)) else None
+    panel: dict[str, Any] = {'title': _short(quantizer, other)}
     shown = np.full((side * side, 3), 0.93)
     if len(rebuilt) == len(original):
       shown = np.asarray(colours(rebuilt)).reshape(-1, 3)
@@ -127,9 +130,11 @@ def _clusters(message, otherwise):
   return otherwise
 
 
-def _short(quantizer) -> str:
-  """Its name without k, in at most two lines."""
+def _short(quantizer, sent: int | None) -> str:
+  """Its name without k, in at most two lines, and how many it sends."""
   name = series.without_k(quantizers.name(quantizer))
+  if sent is not None:
+    name += f', {sent} sent'
   if len(name) > 22:
     head, _, rest = name.partition('(')
     name = f'{head}\n({rest}'

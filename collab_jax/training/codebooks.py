@@ -51,8 +51,9 @@ def principal(
 ) -> Transform:
   """Returns the principal axes of vectors, in a metric.
 
-  With the root R of the metric M, an error e costs e M e = |e R|^2, so that
-  the axes are those of the covariance of x R. Without one they are PCA's.
+  With the root R of the metric M, an error e costs e M e, the square of e R,
+  so that the axes are those of the covariance of x R. Without one they are
+  PCA's.
 
   Args:
     x: Vectors; a file is read a part at a time.

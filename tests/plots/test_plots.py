@@ -6,7 +6,7 @@ from PIL import Image
 import pytest
 
 from collab_jax import captioner as captioning
-from collab_jax import data, evaluation, plots
+from collab_jax import data, evaluation, plots, quantizers
 from collab_jax.models import paligemma
 from collab_jax.plots import style
 from tests import standin
@@ -152,3 +152,21 @@ def test_maps_of_a_picture():
   again = plots.fig2(model, image, ks=(4,), key=jax.random.key(0))
   other = next(a for a in again.axes if a.get_title() == 'k = 4')
   assert (other.images[0].get_array() == quantized).all()
+
+
+def test_maps_of_selectors_say_and_show_what_is_sent():
+  made = [quantizers.make(t, n=64) for t in ('pool(k=8)', 'resized(k=9)')]
+  made.append(quantizers.Pool(k=9, n=64))
+  images = {'a scene': data.scenes('test')[0].image}
+  figure = plots.selector_maps(standin.small(), images, made)
+  titles = [axes.get_title() for axes in figure.axes]
+  assert titles == [
+    'a scene',
+    'pool(n=64)',
+    'resized(n=64), 9 sent',
+    'pool(n=64), 9 sent',
+  ]
+  shown = [np.asarray(axes.images[0].get_array()) for axes in figure.axes[1:]]
+  counts = [len(np.unique(one.reshape(-1, 3), axis=0)) for one in shown]
+  assert counts == [8, 9, 9]
+  assert (shown[1] != shown[2]).any()  # Not means of cells.
