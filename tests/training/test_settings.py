@@ -15,6 +15,7 @@ RANDOM = 'ecvq(stages=2,size=4,book=random)'
 def changed(**changes):
   config = finetune_config.get_config('mode=smoke')
   config.model, config.text_length = str(standin.folder()), 80
+  config.quantizers = (f'merge(k=2,centroids={RANDOM})',)
   config.update_from_flattened_dict(changes)
   return config
 
