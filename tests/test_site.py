@@ -30,7 +30,7 @@ def test_it_is_built_without_warnings(tmp_path):
       'selection.Selection',
     ),
     'training': (
-      'finetune.check',
+      'settings.check',
       'finetune.finetune',
       'memory.estimate',
       'memory.needs',
