@@ -128,7 +128,7 @@ def selector_table(
     lines = []
     for label, curve in curves.items():
       at = {row['sent']: cell(label, row) for row in curve}
-      lines.append([label, *(at.get(k, '-') for k in ks)])
+      lines.append([label, *(at.get(k, '') for k in ks)])
     head = [title, *(f'k={k}' for k in ks)]
     return tables.align([head, *lines])
 

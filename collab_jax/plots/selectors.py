@@ -63,8 +63,7 @@ def _panel(axes: mpl_axes.Axes, ranked, k: int, labels: bool):
       [100 * row['kept_low'], 100 * row['kept_high']],
       [y, y],
       color=colour,
-      linewidth=2.2,
-      alpha=0.35,
+      linewidth=1.6,
       solid_capstyle='butt',
     )
     axes.plot(
@@ -72,9 +71,8 @@ def _panel(axes: mpl_axes.Axes, ranked, k: int, labels: bool):
       [y],
       color=colour,
       marker=marker,
-      markersize=5.5,
-      markeredgecolor='white',
-      markeredgewidth=0.7,
+      markersize=4.2,
+      markeredgewidth=0,
       linestyle='none',
     )
   axes.axvline(100, color=style.INK, linewidth=0.9, linestyle=(0, (6, 2)))
