@@ -42,19 +42,19 @@ def main(argv):
     config, workdir = _CONFIG.value, Path(_WORKDIR.value)
     dims = experiment.dimensions(config)
     settings.check(config, dims)
+    compare = config.compare
+    rate = _changed('rate', compare.rate)
+    books = {
+      name: _changed(f'codebook:mode={own.mode}', own)
+      for name, own in compare.books.items()
+    }
+    if not _ONLY.value:
+      experiment.check_tuned(config, rate, list(books))
     print(memory.estimate(config, dims), flush=True)
     models = experiment.tune_both(config, workdir, both=not _ONLY.value)
     if not _ONLY.value:
-      compare = config.compare
       records = experiment.evaluate_tuned(
-        models,
-        rate := _changed('rate', compare.rate),
-        {
-          name: _changed(f'codebook:mode={own.mode}', own)
-          for name, own in compare.books.items()
-        },
-        compare.shipped,
-        workdir,
+        models, rate, books, compare.shipped, workdir
       )
       kept = compare.kept
       print(experiment.report_tuned(records, workdir, rate, kept))

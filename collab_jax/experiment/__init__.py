@@ -34,7 +34,12 @@ from collab_jax.experiment.settings import (
   parse_codec,
   parse_method,
 )
-from collab_jax.experiment.tuned import evaluate_tuned, report_tuned, tune_both
+from collab_jax.experiment.tuned import (
+  check_tuned,
+  evaluate_tuned,
+  report_tuned,
+  tune_both,
+)
 
 __all__ = [
   'Edge',
@@ -43,6 +48,7 @@ __all__ = [
   'check_codec',
   'check_links',
   'check_rate',
+  'check_tuned',
   'choose_codec',
   'dimensions',
   'draw_fig2',

@@ -10,12 +10,50 @@ import ml_collections
 from collab_jax import evaluation, plots, provenance
 from collab_jax.evaluation import tables
 from collab_jax.experiment import runs, settings
+from collab_jax.experiment.rate import check_rate
 from collab_jax.models import paligemma
+from collab_jax.quantizers import books as quantizer_books
 from collab_jax.training import codebooks, finetune, folders, limits
 
 # What a model is called in the table: where it starts, as much training without
 # the quantizer, and with it.
 START, PLAIN, THROUGH = 'training-free', 'trained without', 'trained through'
+
+
+def check_tuned(
+  config: ml_collections.ConfigDict,
+  rate: ml_collections.ConfigDict,
+  books: Sequence[str],
+) -> None:
+  """Checks how models will be compared, before they are trained.
+
+  Args:
+    config: From configs/finetune.py.
+    rate: What `evaluate_tuned` takes.
+    books: Names of the books that there will be.
+
+  Raises:
+    ValueError: As `check_rate`, a codec reads another book, or one of
+      `compare.kept` is none of the codecs.
+    ImportError: As `check_rate`.
+  """
+  fields, own = cast(Any, config), cast(Any, rate.copy_and_resolve_references())
+  drawn = dict.fromkeys(books, quantizer_books.RANDOM)
+  try:
+    codecs = [text.format(**drawn) for text in own.codecs]
+  except KeyError as error:
+    raise ValueError(
+      f'compare.rate.codecs: got the book {error}, expected one of'
+      f' {", ".join(books)}'
+    ) from error
+  own.model, own.codecs = fields.model, (*codecs, *fields.compare.shipped)
+  check_rate(own)
+  for text in fields.compare.kept:
+    if not any(codec.startswith(text) for codec in codecs):
+      raise ValueError(
+        f'compare.kept: got {text!r}, expected what one of compare.rate.codecs'
+        ' begins with'
+      )
 
 
 def tune_both(

@@ -253,7 +253,9 @@ def check_coordinates(quantizer: Any) -> dict[str, str]:
       where = f'put it within pca(...,book={name})'
     else:
       told = book.notes.get('transform')
-      where = f'put it within {told}' if own else 'take it out of its pca(...)'
+      where = (
+        f'put it within {told}' if own else 'take it out of what is around it'
+      )
     if own != within and not (own == bookfiles.SOME and within):
       raise BookError(
         f'book {name!r} is for {_coordinates(own)}, these are'

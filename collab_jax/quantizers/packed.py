@@ -80,16 +80,20 @@ class Packed:
     found = self._clusters().cluster(x, key)
     assignments, means = order.as_they_appear(*found)
     inner = self._axes(x.shape[1]).quantize(params, means, key)
+    # Cluster c goes into row c mod k: those that appear one after the other,
+    # next to each other in the picture, are not lost together.
+    rows = inner['vectors/x'].reshape(self.parts, self.k, -1)
     return {
       'assignments': assignments,
-      'packed': inner['vectors/x'].reshape(self.k, -1),
+      'packed': rows.swapaxes(0, 1).reshape(self.k, -1),
     }
 
   def dequantize(
     self, params: base.Params, message: messages.Message
   ) -> messages.Tokens:
     """Returns n tokens ('grid') or k * parts ('keep', 'close')."""
-    z = message['packed'].reshape(self.k * self.parts, -1)
+    rows = message['packed'].reshape(self.k, self.parts, -1)
+    z = rows.swapaxes(0, 1).reshape(self.k * self.parts, -1)
     means = pca.PCA(z.shape[1], book=self.book).dequantize(
       params, {'vectors/x': z}
     )
@@ -110,7 +114,7 @@ class Packed:
     """Gives the clusters of lost vectors to the nearest that arrived."""
     del rows
     assignments = message['assignments']
-    near = concealment.nearest(received[assignments // self.parts])
+    near = concealment.nearest(received[assignments % self.k])
     return {**message, 'assignments': assignments[near]}
 
   def fields(self, n: int, d: int) -> dict[str, messages.Field]:

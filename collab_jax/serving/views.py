@@ -65,8 +65,10 @@ def clusters(
   colours = codecs.colours_by_axes(np.asarray(features, np.float32))
   places = np.arange(n)
   if len(x) != n:
-    # Only some go on; then the message has a mask, which tells their places.
-    places = np.flatnonzero(unpacked['mask'])
+    # Only some go on, at their places, or closed up; then a mask tells those.
+    places = np.asarray(tokens.positions[0])
+    if 'mask' in unpacked:
+      places = np.flatnonzero(unpacked['mask'])
   groups: list[int | None] = [None] * n
   shades: list[str | None] = [None] * n
   _, inverse = np.unique(x, axis=0, return_inverse=True)

@@ -7,10 +7,13 @@ from typing import Any
 import jax
 
 from collab_jax import checkpoints, quantizers
+from collab_jax.data import world
 from collab_jax.models import paligemma
 from collab_jax.quantizers import base, books
 from collab_jax.training import choices, folders, tuning
 
+# Training scenes, as `batches.Source` counts them.
+_SCENES = 2**28
 # The least and the most.
 _INTS = {
   'seed': (0, 2**32 - 1),
@@ -71,14 +74,44 @@ def check(
     checkpoints.as_dtype(config[name] or None, name)
   choices.trained(config.train, config.encoder)
   choices.optimizer(config, config.rates.to_dict())
-  weights = tuning.Weights(**config.weights.to_dict())
-  chosen = [quantizers.make(text) for text in config.quantizers]
-  judges = [quantizers.make(text) for text in config.eval_codecs]
+  _check_scenes(config, dims)
+  try:
+    weights = tuning.Weights(**config.weights.to_dict())
+  except ValueError as error:
+    raise ValueError(f'weights: {error}') from error
+  chosen = _made('quantizers', config.quantizers)
+  judges = _made('eval_codecs', config.eval_codecs)
   for name, some in (('quantizers', chosen), ('eval_codecs', judges)):
     for one in some:
       _check_quantizer(name, one, dims)
   _check_codebooks(config, chosen, judges, weights)
   return chosen, weights
+
+
+def _check_scenes(config, dims):
+  """Whether there are so many scenes, and of the model's size."""
+  last = config.first_example + config.steps * config.batch_size
+  if last > _SCENES:
+    raise ValueError(
+      f'first_example + steps * batch_size: got {last}, expected at most'
+      f' {_SCENES} scenes'
+    )
+  if dims is not None and dims.vision.image_size != world.SIDE:
+    raise ValueError(
+      f'model: takes pictures of {dims.vision.image_size} pixels, and training'
+      f' draws scenes of {world.SIDE}; expected a model of that size'
+    )
+
+
+def _made(name, texts):
+  """The quantizers of a field."""
+  found = []
+  for text in texts:
+    try:
+      found.append(quantizers.make(text))
+    except ValueError as error:
+      raise ValueError(f'{name}: got {text!r}: {error}') from error
+  return found
 
 
 def _check_quantizer(name, one, dims):

@@ -72,9 +72,12 @@ def learns(quantizer: quantizers.Quantizer | None) -> Any:
   """Returns what within a quantizer reads the moving codebook, if anything.
 
   It is `ECVQ` or `ResidualVQ` as the centroids of a clustering or of `Pool`,
-  with the book 'random'.
+  with the book 'random'. `Adaptive` has centroids that are not sent, from which
+  there is nothing to learn.
   """
   if not isinstance(quantizer, clustering.Clustering | pool.Pool):
+    return None
+  if isinstance(quantizer, quantizers.Adaptive):
     return None
   inner = quantizer.centroids
   if not isinstance(inner, quantizers.ECVQ | quantizers.ResidualVQ):

@@ -57,8 +57,8 @@ def test_clusters_of_a_lost_vector_go_to_the_nearest_that_arrived():
   kept = quantizers.conceal(
     packed, message, jnp.array([True, False]), ('packed',)
   )
-  # Of a grid of 2 x 2: below 0 stands what was 2, below 1 what was 3.
-  np.testing.assert_array_equal(kept['assignments'], [0, 1, 0, 1])
+  # The second row had clusters 1 and 3: of a grid of 2 x 2, the right column.
+  np.testing.assert_array_equal(kept['assignments'], [0, 0, 2, 2])
 
 
 @pytest.mark.parametrize(

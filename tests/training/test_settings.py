@@ -2,11 +2,13 @@
 
 import pytest
 
-from collab_jax import checkpoints
+from collab_jax import checkpoints, experiment
 from collab_jax.experiment import tuned
+from collab_jax.models import zoo
 from collab_jax.training import finetune, folders, settings
 from configs import codebook
 from configs import finetune as finetune_config
+from configs import rate as rate_config
 from tests import standin
 
 RANDOM = 'ecvq(stages=2,size=4,book=random)'
@@ -70,6 +72,8 @@ def test_numbers_out_of_range_are_refused(changes, said):
     ('merge(k=2,centroids=shared_vq(book=random))', 'of SharedVQ is not'),
     ('merge(k=2,centroids=product_vq(book=random))', 'of ProductVQ is not'),
     (f'bisecting(k=4,centroids={RANDOM})', 'of ECVQ is not learned'),
+    (f'adaptive(k=4,centroids={RANDOM})', 'of ECVQ is not learned'),
+    ('merg(k=4)', "merg.*: [Uu]nknown quantizer: 'merg'"),
     (
       f'centred(book=random,vectors=merge(k=2,centroids={RANDOM}))',
       'of Centred is not learned',
@@ -120,3 +124,34 @@ def test_a_book_of_other_settings_is_not_taken(tmp_path):
   (tmp_path / 'own' / 'config.json').unlink()
   with pytest.raises(ValueError, match=r'holds book\.safetensors, but config'):
     tuned.make_books(standin.small(), {'own': config}, tmp_path)
+
+
+@pytest.mark.parametrize(
+  ('changes', 'said'),
+  [
+    ({'kept': ('merge(k=3)',)}, r'compare.kept: got .merge\(k=3\)'),
+    ({'shipped': ('jpg',)}, "codec: got 'jpg'; did you mean 'jpeg'"),
+    ({'rate.codecs': ('mergee(k=4)',)}, 'mergee.*merge'),
+    (
+      {'rate.codecs': ('pca(dims=2,book={none})',)},
+      "book 'none'",
+    ),
+    ({'rate.resamples': 0}, 'resamples: got 0'),
+  ],
+)
+def test_what_compares_is_checked_before_training(changes, said):
+  config = finetune_config.get_config('mode=smoke')
+  config.compare.update_from_flattened_dict(changes)
+  rate = rate_config.get_config('')
+  rate.update({k: v for k, v in config.compare.rate.items() if k != 'mode'})
+  with pytest.raises(ValueError, match=said):
+    experiment.check_tuned(config, rate, ['centroids', 'merged', 'pooled'])
+
+
+def test_there_are_scenes_of_the_model_s_size_and_enough():
+  config = changed()
+  with pytest.raises(ValueError, match=r'pictures of 224 .*scenes of 64'):
+    settings.check(config, zoo.card('paligemma-3b-pt-224').config)
+  config.first_example = 2**28 - 1
+  with pytest.raises(ValueError, match='expected at most 268435456 scenes'):
+    settings.check(config)
