@@ -119,15 +119,9 @@ class Clustering(Rebuilding, abc.ABC):
     received: Bool[Array, ' k'],
     rows: Collection[str],
   ) -> messages.Message:
-    """Gives the vectors of lost clusters to the nearest that arrived.
-
-    Each joins the cluster of the vector nearest to it on the grid whose
-    centroid is there: what is next to it looks like it.
-    """
+    """Gives the vectors of lost clusters to the nearest that arrived."""
     del rows
-    assignments = message['assignments']
-    near = concealment.nearest(received[assignments])
-    return {**message, 'assignments': assignments[near]}
+    return concealment.reassigned(message, received)
 
   def row_of(self, message: messages.Message) -> Int[Array, ' n']:
     """Returns which centroid makes each token."""

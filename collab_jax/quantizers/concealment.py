@@ -121,6 +121,23 @@ def layered(
   return fine._replace(x=jnp.where(there[:, None], fine.x, rough.x))
 
 
+def reassigned(
+  message: messages.Message, there: Bool[Array, ' k']
+) -> messages.Message:
+  """Gives the vectors of lost clusters to the nearest that arrived.
+
+  Each joins the cluster of the vector nearest to it on the grid whose centroid
+  is there: what is next to it looks like it.
+
+  Args:
+    message: With 'assignments', the cluster of each vector.
+    there: False for a cluster whose centroid was lost; at least one is True.
+  """
+  assignments = message['assignments']
+  near = nearest(there[assignments])
+  return {**message, 'assignments': assignments[near]}
+
+
 def copied(
   message: messages.Message, rows: Collection[str], source: Int[Array, ' k']
 ) -> messages.Message:

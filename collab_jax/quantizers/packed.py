@@ -113,9 +113,8 @@ class Packed:
   ) -> messages.Message:
     """Gives the clusters of lost vectors to the nearest that arrived."""
     del rows
-    assignments = message['assignments']
-    near = concealment.nearest(received[assignments % self.k])
-    return {**message, 'assignments': assignments[near]}
+    # Row r holds the clusters r, r + k, r + 2 k and so on.
+    return concealment.reassigned(message, jnp.tile(received, self.parts))
 
   def fields(self, n: int, d: int) -> dict[str, messages.Field]:
     """Returns 'assignments' of n symbols, and 'packed', k rows of float16."""

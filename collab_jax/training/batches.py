@@ -13,6 +13,9 @@ from collab_jax.models import tokenizer as tokenizer_lib
 
 Batch = dict[str, np.ndarray]
 
+# So many examples there are.
+EXAMPLES = 2**28
+
 
 @dataclasses.dataclass(frozen=True)
 class Source:
@@ -33,7 +36,7 @@ class Source:
   dense_share: float
 
   def __len__(self) -> int:
-    return 2**28
+    return EXAMPLES
 
   def __getitem__(self, index: int) -> Batch:
     # The golden ratio spreads the dense scenes evenly over the batches.

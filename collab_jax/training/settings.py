@@ -10,17 +10,15 @@ from collab_jax import checkpoints, quantizers
 from collab_jax.data import world
 from collab_jax.models import paligemma
 from collab_jax.quantizers import base, books
-from collab_jax.training import choices, folders, tuning
+from collab_jax.training import batches, choices, folders, tuning
 
-# Training scenes, as `batches.Source` counts them.
-_SCENES = 2**28
 # The least and the most.
 _INTS = {
   'seed': (0, 2**32 - 1),
   'rank': (1, 2**16),
   'batch_size': (1, 2**16),
   'text_length': (1, 2**16),
-  'first_example': (0, 2**28 - 1),
+  'first_example': (0, batches.EXAMPLES - 1),
   'steps': (1, 2**31 - 1),
   'warmup_steps': (0, 2**31 - 1),
   'eval_scenes': (1, 2**28),
@@ -91,10 +89,10 @@ def check(
 def _check_scenes(config, dims):
   """Whether there are so many scenes, and of the model's size."""
   last = config.first_example + config.steps * config.batch_size
-  if last > _SCENES:
+  if last > batches.EXAMPLES:
     raise ValueError(
       f'first_example + steps * batch_size: got {last}, expected at most'
-      f' {_SCENES} scenes'
+      f' {batches.EXAMPLES} scenes'
     )
   if dims is not None and dims.vision.image_size != world.SIDE:
     raise ValueError(
