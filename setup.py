@@ -111,7 +111,13 @@ setuptools.setup(
     exclude=['*.assets*', '*__pycache__'],
   ),
   package_data={
-    'collab_jax': ['py.typed', 'assets/**/*', 'serving/*.proto', '**/*.pyi']
+    'collab_jax': [
+      'py.typed',
+      'assets/**/*',
+      'serving/*.proto',
+      'serving/web/*.html',
+      '**/*.pyi',
+    ]
   },
   install_requires=_REQUIRES,
   extras_require=_EXTRAS,

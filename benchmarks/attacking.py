@@ -15,8 +15,12 @@ import numpy as np
 from benchmarks import processes, trials
 from collab_jax import codecs
 from collab_jax.models import paligemma
-from collab_jax.serving import client as clients
-from collab_jax.serving import collab_pb2, connection, sessions
+from collab_jax.serving import (
+  collab_pb2,
+  protocol,
+)
+from collab_jax.serving.client import channel
+from collab_jax.serving.client import client as clients
 from tests.serving import authority
 
 _TOKEN = 'correct-horse-battery-staple'
@@ -69,7 +73,7 @@ def version(world: trials.World) -> trials.Outcome:
       first = packet[0] & 0x1F | other << 5
       messages.append(bytes([first]) + packet[1:])
   made = _refused(world, messages)
-  text = json.loads(sessions.to_json(world.codec))
+  text = json.loads(protocol.to_json(world.codec))
   with trials.Caller(world.server.address) as caller:
     codes = [
       trials.call(
@@ -156,7 +160,7 @@ def _knock(world, to, ca, pair, token):
     try:
       client.handshake()
       code = 'OK'
-    except connection.RemoteError as error:
+    except channel.RemoteError as error:
       code = error.code
   return code, time.monotonic() - start
 
@@ -192,7 +196,7 @@ def fuzzed(world: trials.World, count: int = 10_000) -> trials.Outcome:
   noise: list[Any] = [
     draws.bytes(int(draws.integers(0, 300))) for _ in range(2 * share)
   ]
-  text = sessions.to_json(world.codec).encode()
+  text = protocol.to_json(world.codec).encode()
   whole = [
     trials.request(world.packets[i % len(world.packets)], world.codec)
     for i in range(share)

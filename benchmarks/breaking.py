@@ -13,8 +13,8 @@ import numpy as np
 from benchmarks import edges, names, trials
 from collab_jax import captioner as captioning
 from collab_jax import codecs
-from collab_jax.serving import client as clients
-from collab_jax.serving import connection
+from collab_jax.serving.client import channel
+from collab_jax.serving.client import client as clients
 from tests.serving import shaper
 
 
@@ -84,7 +84,7 @@ def _load(world, to, edges_, events):
   counts, longest = [], []
 
   def edge(number):
-    link = connection.Connection(to, timeout=180.0)
+    link = channel.Connection(to, timeout=180.0)
     counting = _Counting(link.stub)
     link.stub = cast(Any, counting)
     counts.append(counting)

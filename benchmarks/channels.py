@@ -14,7 +14,7 @@ import numpy as np
 
 from collab_jax import channels
 from collab_jax.channels import analog, fading, ldpc, minsum, modulation, theory
-from collab_jax.evaluation import tables
+from collab_jax.evaluation.report import text
 
 _BITS = flags.DEFINE_integer('bits', 2_000_000, 'Bits a point of a curve.')
 _WORDS = flags.DEFINE_integer('words', 512, 'Code words a point of a curve.')
@@ -158,14 +158,14 @@ def main(argv):
   head = ['what', 'dB or p', 'measured', 'theory', 'sigma', 'away']
   lines = [*_modulation(), *_analog(), *_losses()]
   print('Error rates of bits at Eb/N0, squared errors at Es/N0, losses:')
-  print(tables.align([head, *lines]))
+  print(text.align([head, *lines]))
   worst = max(abs(float(line[-1])) for line in lines)
   print(f'{len(lines)} points, the farthest {worst:.1f} sigma away\n')
   head = ['rate', 'bits', 'Eb/N0', 'bit errors', 'lost words', 'unseen']
   print(f'LDPC over QPSK, AWGN, {_WORDS.value} words, 30 iterations at most:')
-  print(tables.align([[*head, 'iterations'], *_waterfall()]), end='\n\n')
+  print(text.align([[*head, 'iterations'], *_waterfall()]), end='\n\n')
   print('2,048 bytes through the whole link, QPSK, rate 1/2, median of 9:')
-  print(tables.align([['Es/N0', 'ms'], *_speed()]))
+  print(text.align([['Es/N0', 'ms'], *_speed()]))
 
 
 if __name__ == '__main__':

@@ -22,12 +22,16 @@ import grpc
 from grpc import aio
 
 from benchmarks import names
-from collab_jax.serving import collab_pb2, collab_pb2_grpc, sessions
+from collab_jax.serving import (
+  collab_pb2,
+  collab_pb2_grpc,
+  protocol,
+)
 
 
 def run(
   to: str,
-  codecs: Sequence[sessions.Codec],
+  codecs: Sequence[protocol.Codec],
   messages: Sequence[tuple[bytes, bytes]],
   edges: int,
   seconds: float = 0.0,
@@ -52,7 +56,7 @@ def run(
     'to': to,
     'edges': edges,
     'seconds': seconds,
-    'sessions': [sessions.to_json(codec) for codec in codecs],
+    'sessions': [protocol.to_json(codec) for codec in codecs],
     'messages': [[_text(name), _text(data)] for name, data in messages],
   }
   done = subprocess.run(
@@ -66,7 +70,7 @@ def run(
 
 
 def hang(
-  to: str, codec: sessions.Codec, messages: Sequence[bytes]
+  to: str, codec: protocol.Codec, messages: Sequence[bytes]
 ) -> subprocess.Popen:
   """Starts edges that read the first piece of their captions, and no more.
 
@@ -76,7 +80,7 @@ def hang(
   order = {
     'to': to,
     'hang': True,
-    'session': sessions.to_json(codec),
+    'session': protocol.to_json(codec),
     'name': _text(names.name_of(codec)),
     'messages': [_text(data) for data in messages],
   }

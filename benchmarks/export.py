@@ -19,11 +19,16 @@ from absl import app, flags
 import jax
 import numpy as np
 
-from collab_jax import artefacts, checkpoints, codecs, data
-from collab_jax.evaluation import tables
+from collab_jax import (
+  checkpoints,
+  codecs,
+  data,
+  exporters,
+)
+from collab_jax.evaluation.report import text
 
 _MODEL = flags.DEFINE_string('model', 'tiny', "Name, or a model's folder.")
-_FORMATS = flags.DEFINE_list('formats', [*artefacts.FORMATS], 'Which.')
+_FORMATS = flags.DEFINE_list('formats', [*exporters.FORMATS], 'Which.')
 _QUANTIZERS = flags.DEFINE_string(
   'quantizers',
   'kmeans(k=8);kmeans(k=8,init=++);merge(k=8);random(k=64);'
@@ -43,7 +48,7 @@ _HEAD = [
 
 def show(rows):
   """Prints a table."""
-  print(tables.align([_HEAD, *rows]), flush=True)
+  print(text.align([_HEAD, *rows]), flush=True)
 
 
 def _encode(codec, key, images, ids):
@@ -83,7 +88,7 @@ def measure(codec, format_, images, want, sent, jax_ms):
     out = pathlib.Path(held) / 'out'
     start = time.perf_counter()
     try:
-      made = artefacts.export(codec, out, format_)
+      made = exporters.export(codec, out, format_)
       exported = time.perf_counter() - start
       spec = importlib.util.spec_from_file_location('run', out / 'run.py')
       assert spec is not None
@@ -91,7 +96,7 @@ def measure(codec, format_, images, want, sent, jax_ms):
       runner = importlib.util.module_from_spec(spec)
       spec.loader.exec_module(runner)
       edge = runner.Edge(out)
-    except (ImportError, artefacts.ExportError) as error:
+    except (ImportError, exporters.ExportError) as error:
       print(f'{codec.name} as {format_}: {error}', flush=True)
       return [*row, *['-'] * (len(_HEAD) - 2)]
     ms, first = per_image(edge, images)
@@ -136,7 +141,7 @@ def main(argv):
     ms, _ = per_image(encode, images)
     for format_ in _FORMATS.value:
       rows.append(measure(codec, format_, images, want, sent, ms))
-      print(tables.align([_HEAD, rows[-1]]), flush=True)
+      print(text.align([_HEAD, rows[-1]]), flush=True)
   print()
   show(rows)
 

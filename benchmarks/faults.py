@@ -18,8 +18,8 @@ import time
 from absl import app, flags
 
 from benchmarks import attacking, breaking, trials
-from collab_jax import experiment
-from collab_jax.evaluation import tables
+from collab_jax import studies
+from collab_jax.evaluation.report import text
 
 CASES = {
   'killed_server': breaking.killed_server,
@@ -60,7 +60,7 @@ def main(argv):
       f' {", ".join(CASES)}'
     )
   rows, lost = [], 0
-  with experiment.launched():
+  with studies.runtime():
     world = trials.World(_MODEL.value, _SCENES.value)
     try:
       for name in _CASES.value:
@@ -74,7 +74,7 @@ def main(argv):
     finally:
       world.server.kill()
   head = ['case', 'tries', 'lost', 'seconds', 'what the client saw']
-  print(tables.align([head, *rows]))
+  print(text.align([head, *rows]))
   load = ' '.join(f'{one:.1f}' for one in os.getloadavg())
   print(f'load average at the end: {load}')
   if lost:

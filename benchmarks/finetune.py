@@ -22,10 +22,18 @@ from jax.sharding import NamedSharding, PartitionSpec
 import numpy as np
 
 from benchmarks import sharding as bench
-from collab_jax import experiment, quantizers, sharding
+from collab_jax import (
+  quantizers,
+  sharding,
+  studies,
+)
 from collab_jax.models import paligemma, zoo
-from collab_jax.training import choices, memory, tuning
-from collab_jax.training import settings as settings_lib
+from collab_jax.training import (
+  finetune_step,
+  memory,
+  param_groups,
+)
+from collab_jax.training import validate as settings_lib
 from configs import finetune as finetune_config
 
 _NAME = flags.DEFINE_string('tuned_model', 'paligemma-3b', 'Which model.')
@@ -35,7 +43,7 @@ _STEP = flags.DEFINE_bool('step', False, 'Take one step with random weights.')
 _DEPTH = flags.DEFINE_integer('depth', 0, 'Layers of each tower; 0 for all.')
 _ROWS = flags.DEFINE_integer('rows', 8, 'Pictures in a batch.')
 
-CHOICES = tuple((t, e) for t in choices.TRAIN for e in (False, True))
+CHOICES = tuple((t, e) for t in param_groups.TRAIN for e in (False, True))
 MESH = (1, 8)
 _QUANTIZER = 'kmeans(k=8,init=++,iters=5)'
 
@@ -86,8 +94,8 @@ def step(config: Any, dims: paligemma.Config, mesh: Any) -> tuple[Any, Any]:
   """
   moves, still = memory.shapes(config, dims, 'bfloat16')
   _, weights = settings_lib.check(config)
-  tx = choices.optimizer(config, config.rates.to_dict())
-  state = tuning.State(
+  tx = param_groups.optimizer(config, config.rates.to_dict())
+  state = finetune_step.State(
     placed(moves, mesh),
     placed(jax.eval_shape(tx.init, moves), mesh),
     None,
@@ -100,7 +108,7 @@ def step(config: Any, dims: paligemma.Config, mesh: Any) -> tuple[Any, Any]:
   }
   arguments = (state, placed(still, mesh), None, batch)
   key = jax.eval_shape(lambda: jax.random.key(0))
-  lowered = tuning.tune_step.lower(
+  lowered = finetune_step.finetune_step.lower(
     dims, tx, weights, quantizers.make(_QUANTIZER), *arguments, key
   )
   return arguments, lowered
@@ -121,7 +129,7 @@ def table(name: str, depth: int, rows: int):
       config, dims, quantizers.make(_QUANTIZER), dtype='bfloat16'
     )
     moves, still = memory.shapes(config, dims, 'bfloat16')
-    tx = choices.optimizer(config, config.rates.to_dict())
+    tx = param_groups.optimizer(config, config.rates.to_dict())
     before = memory.replaced(moves, dims, 'bfloat16')
     trees = [moves, still, before, jax.eval_shape(tx.init, moves), moves]
     here = sum(
@@ -164,16 +172,18 @@ def real(name: str, depth: int, rows: int):
       return jnp.full(x.shape, 0.01, x.dtype)
 
     moves, still = jax.tree.map(draw, (moves, still))
-    tx = choices.optimizer(config, config.rates.to_dict())
+    tx = param_groups.optimizer(config, config.rates.to_dict())
     chosen, weights = settings_lib.check(config)
-    state = tuning.State(moves, tx.init(moves), None, jnp.zeros((), jnp.int32))
+    state = finetune_step.State(
+      moves, tx.init(moves), None, jnp.zeros((), jnp.int32)
+    )
     rng = np.random.default_rng(0)
     batch = {
       n: jnp.asarray(rng.integers(0, 2, x.shape), x.dtype)
       for n, x in memory.batch(config, dims).items()
     }
     start = time.perf_counter()
-    state, metrics = tuning.tune_step(
+    state, metrics = finetune_step.finetune_step(
       dims, tx, weights, chosen[0], state, still, None, batch, key
     )
     values = {k: float(v) for k, v in metrics.items()}
@@ -192,7 +202,7 @@ def main(argv):
     count = '--xla_force_host_platform_device_count=8'
     os.environ['XLA_FLAGS'] = f'{os.environ.get("XLA_FLAGS", "")} {count}'
   name, depth, rows = _NAME.value, _DEPTH.value, _ROWS.value
-  with experiment.launched():
+  with studies.runtime():
     lines = table(name, depth, rows)
     if _STEP.value:
       lines = real(name, depth, rows)

@@ -23,7 +23,10 @@ from jax import numpy as jnp
 import numpy as np
 
 from benchmarks import parity
-from collab_jax import checkpoints, experiment
+from collab_jax import (
+  checkpoints,
+  studies,
+)
 from collab_jax.checkpoints import formats, shards, trees
 from collab_jax.models import paligemma
 
@@ -269,5 +272,5 @@ def main() -> int:
 
 
 if __name__ == '__main__':
-  with experiment.launched():
+  with studies.runtime():
     sys.exit(main())

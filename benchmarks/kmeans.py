@@ -23,7 +23,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from collab_jax.quantizers import lloyd
+from collab_jax.quantizers.math import lloyd
 
 _IMAGES = flags.DEFINE_integer('images', 64, 'Pictures.')
 _VECTORS = flags.DEFINE_integer('vectors', 256, 'Vectors per picture.')

@@ -15,8 +15,14 @@ from absl import app, flags
 import numpy as np
 
 from benchmarks import processes
-from collab_jax import checkpoints, data, experiment, metrics, serving
-from collab_jax.evaluation import tables
+from collab_jax import (
+  checkpoints,
+  data,
+  metrics,
+  serving,
+  studies,
+)
+from collab_jax.evaluation.report import text as text_lib
 from tests.serving import shaper
 
 _MODEL = flags.DEFINE_string('model', 'tiny', "Name, or a model's folder.")
@@ -93,13 +99,13 @@ def main(argv):
   """Prints a table, and the ratio at each link."""
   if argv[1:]:
     raise app.UsageError(f'unexpected arguments: {argv[1:]}')
-  with experiment.launched():
+  with studies.runtime():
     model = checkpoints.load(_MODEL.value)
     scenes = data.scenes('test', limit=_LIMIT.value)
     examples = [scenes[i] for i in range(len(scenes))]
     references = [example.captions for example in examples]
     made = [
-      experiment.make_codec(text, model, coding='best')
+      studies.make_codec(text, model, coding='best')
       for text in _CODECS.value.split(';')
     ]
     head = ['link', 'codec', 'BLEU-4', 'bytes', 'with gRPC', *_STAGES, 'all']
@@ -126,7 +132,7 @@ def main(argv):
         ratios.append(f'{name}: {ratio:.2f}')
   for codec in made:
     print(codec.name)
-  print(f'\n{tables.align(lines, left=2)}')
+  print(f'\n{text_lib.align(lines, left=2)}')
   print(f'the first against the second: {"; ".join(ratios)}')
   print(f'load average at the end: {os.getloadavg()[0]:.1f}')
 

@@ -3,17 +3,17 @@
 from typing import Any
 
 from collab_jax import codecs, sharding
-from collab_jax.serving import sessions
+from collab_jax.serving import protocol
 
 _TAGS: dict[int, tuple[Any, bytes]] = {}
 
 
-def name_of(codec: sessions.Codec) -> bytes:
+def name_of(codec: protocol.Codec) -> bytes:
   """Returns what a server of the codec's whole model says in a handshake."""
   model = codec.model
   if id(model) not in _TAGS:
     encoder = codecs.encoder_fingerprint(model)
     decoder = sharding.checksum(model.params['llm'])
     # The model is kept, so that its id stays its own.
-    _TAGS[id(model)] = model, sessions.tag(encoder, decoder)
-  return sessions.id_of(codec) + _TAGS[id(model)][1]
+    _TAGS[id(model)] = model, protocol.tag(encoder, decoder)
+  return protocol.id_of(codec) + _TAGS[id(model)][1]

@@ -29,7 +29,7 @@ import numpy as np
 import safetensors.numpy
 
 from collab_jax.checkpoints import huggingface, huggingface_config, shards
-from collab_jax.evaluation import tables
+from collab_jax.evaluation.report import text
 from collab_jax.models import zoo
 
 _FOLDER = flags.DEFINE_string('folder', '/tmp/paligemma-3b', 'Of the weights.')
@@ -238,7 +238,7 @@ def main(argv):
     peak = found['peak'] / 1e9
     row = [f'{found["load"]:.2f}', '', '', '', f'{peak:.2f}']
     lines.append([f'ours, bfloat16, {part} only', *row])
-  print(tables.align(lines))
+  print(text.align(lines))
 
 
 if __name__ == '__main__':

@@ -18,7 +18,13 @@ from jax import numpy as jnp
 import numpy as np
 
 from collab_jax import checkpoints
-from collab_jax.models import decoding, gemma, linen, paligemma, siglip
+from collab_jax.models import (
+  common,
+  decoding,
+  gemma,
+  paligemma,
+  siglip,
+)
 
 GOLDEN = pathlib.Path(__file__).parents[1] / 'tests/golden'
 MODELS = ('pg1_56', 'pg2_56')
@@ -114,7 +120,7 @@ def whole_sequences(model: paligemma.Model, golden: Arrays) -> Arrays:
       jnp.concatenate([image_ar, mask_ar], axis=1), valid
     )
     encoded = gemma.forward(config, llm, x, positions, mask)
-    norm = linen.RMSNorm(config.norm_eps)
+    norm = common.RMSNorm(config.norm_eps)
     capped = gemma.unembed(config, llm, encoded)
     return {
       'embedded_seq': x,

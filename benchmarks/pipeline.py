@@ -15,7 +15,7 @@ import numpy as np
 
 from collab_jax import captioner as captioning
 from collab_jax import checkpoints, codecs, data, quantizers
-from collab_jax.evaluation import tables
+from collab_jax.evaluation.report import text
 
 _MODEL = flags.DEFINE_string('model', 'tiny', "Name, or a model's folder.")
 _K = flags.DEFINE_integer('k', 8, 'Number of centroids.')
@@ -58,7 +58,7 @@ def main(argv):
     ms = 1e3 * seconds / _BATCH.value
     lines.append([name, f'{ms:.2f}', f'{100 * seconds / total:.0f}%'])
   lines.append(['all', f'{1e3 * total / _BATCH.value:.2f}', '100%'])
-  print(tables.align(lines))
+  print(text.align(lines))
   print(
     f'{_BATCH.value / total:.0f} images per second: k = {_K.value}, batch'
     f' {_BATCH.value}, {model.config.name} model, {jax.devices()[0].platform}'

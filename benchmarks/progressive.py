@@ -14,15 +14,15 @@ from absl import app, flags
 import numpy as np
 
 from collab_jax import checkpoints, codecs, data, metrics, serving
-from collab_jax.evaluation import tables
-from collab_jax.serving import adaptive
-from collab_jax.serving import client as clients
+from collab_jax.evaluation.report import text
+from collab_jax.serving.client import client as clients
+from collab_jax.serving.client import rate_control
 
 _CODEC = flags.DEFINE_string(
-  'codec', adaptive.PROGRESSIVE, 'A quantizer with layers.'
+  'codec', rate_control.PROGRESSIVE, 'A quantizer with layers.'
 )
 _COARSE = flags.DEFINE_integer(
-  'coarse', adaptive.COARSE, 'Layers to send first.'
+  'coarse', rate_control.COARSE, 'Layers to send first.'
 )
 _LIMIT = flags.DEFINE_integer('limit', 200, 'First so many scenes of a split.')
 _KEEP = flags.DEFINE_float(
@@ -123,11 +123,11 @@ def main(argv):
     raise app.UsageError(f'unexpected arguments: {argv[1:]}')
   model = checkpoints.load('tiny')
   codec = codecs.FeatureCodec(model, _CODEC.value, coding='best')
-  settings = serving.Settings(
+  settings = serving.ServerConfig(
     port=0,
     metrics_port=-1,
     quantizers=_CODEC.value,
-    sizes=serving.Sizes(max_tokens=34),
+    sizes=serving.EngineConfig(max_tokens=34),
   )
   with serving.Server(model, settings) as server:
     seen = {
@@ -140,9 +140,9 @@ def main(argv):
     lines.append(row(f'test, {100 * share:.0f}% fine', seen['test'], bits))
   for split in ('val', 'test'):
     lines.append(row(f'{split}, {_KEEP.value:.0%} on val', seen[split], chosen))
-  lines.append(row('test, the default', seen['test'], adaptive.THRESHOLD))
+  lines.append(row('test, the default', seen['test'], rate_control.THRESHOLD))
   print(f'{codec.name}, {_COARSE.value} layers first')
-  print(tables.align(lines, left=1))
+  print(text.align(lines, left=1))
 
 
 if __name__ == '__main__':

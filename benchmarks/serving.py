@@ -21,8 +21,14 @@ import numpy as np
 
 from benchmarks import edges, names
 from collab_jax import captioner as captioning
-from collab_jax import checkpoints, codecs, data, experiment, serving
-from collab_jax.evaluation import tables
+from collab_jax import (
+  checkpoints,
+  codecs,
+  data,
+  serving,
+  studies,
+)
+from collab_jax.evaluation.report import text
 
 _MODEL = flags.DEFINE_string('model', 'tiny', "Name, or a model's folder.")
 _SCENES = flags.DEFINE_integer('scenes', 200, 'Test scenes.', lower_bound=1)
@@ -34,7 +40,7 @@ _QUANTIZERS = flags.DEFINE_string(
   'kmeans(k=8);merge(k=16);random(k=60);identity',
   'What edges use, in turn.',
 )
-_SIZES = serving.Sizes()
+_SIZES = serving.EngineConfig()
 _ROWS = flags.DEFINE_integer('rows', _SIZES.rows, 'As of the server.')
 _BATCH = flags.DEFINE_integer('batch', _SIZES.batch, 'As of the server.')
 _STEPS = flags.DEFINE_integer('steps', _SIZES.steps, 'As of the server.')
@@ -186,16 +192,16 @@ def main(argv):
   """Prints whether all is the same, and a table of times."""
   if argv[1:]:
     raise app.UsageError(f'unexpected arguments: {argv[1:]}')
-  with experiment.launched():
+  with studies.runtime():
     model = checkpoints.load(_MODEL.value)
     scenes = data.scenes('test', limit=_SCENES.value)
     images = np.stack([scenes[i].image for i in range(len(scenes))])
     expected = Expected(model, images)
-    settings = serving.Settings(
+    settings = serving.ServerConfig(
       port=0,
       metrics_port=-1,
       quantizers=_QUANTIZERS.value,
-      sizes=serving.Sizes(
+      sizes=serving.EngineConfig(
         rows=_ROWS.value, batch=_BATCH.value, steps=_STEPS.value
       ),
       group_ms=_GROUP.value,
@@ -216,7 +222,7 @@ def main(argv):
       compiled = server.metrics.value('compilations_total', when='serving')
       print(f'compiled while serving: {compiled:.0f}')
   if ratios:
-    print(f'\n{tables.align(rows, left=0)}')
+    print(f'\n{text.align(rows, left=0)}')
     print(f'{_EDGES.value} edges against one: {", ".join(ratios)} times')
   if compiled:
     raise SystemExit(1)

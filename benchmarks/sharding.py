@@ -24,9 +24,14 @@ import jax
 from jax import numpy as jnp
 from jax.sharding import AbstractMesh, AxisType, NamedSharding, PartitionSpec
 
-from collab_jax import captioner, experiment, message, sharding
+from collab_jax import (
+  captioner,
+  message,
+  sharding,
+  studies,
+)
 from collab_jax.checkpoints import trees
-from collab_jax.codecs import pictures
+from collab_jax.codecs import encoder
 from collab_jax.models import decoding, paligemma, zoo
 from configs import tradeoff
 
@@ -94,7 +99,7 @@ def lower(
   vision, text = model.config.vision, model.config.text
   n, side = vision.num_tokens, vision.image_size
   images = batch(side, side, 3, dtype=jnp.uint8)
-  yield 'encode', pictures.features.lower(model, 'encoder', images)
+  yield 'encode', encoder.features.lower(model, 'encoder', images)
   prefix = message.Prefix(
     batch(n, text.width),
     batch(n, dtype=jnp.bool_),
@@ -217,7 +222,7 @@ def records(**fields: Any) -> Iterator[str]:
     config = settings(data, model, **{**whole, **more})
     with tempfile.TemporaryDirectory() as folder:
       path = pathlib.Path(folder) / 'records.jsonl'
-      return experiment.evaluate(config, path, progress=False)
+      return studies.evaluate(config, path, progress=False)
 
   one = run(1, 1)
   yield '| data x model | beside one device, batches of | records |' + (
@@ -244,7 +249,7 @@ def main(argv):
   # Read when JAX first looks for devices.
   count = '--xla_force_host_platform_device_count=8'
   os.environ['XLA_FLAGS'] = f'{os.environ.get("XLA_FLAGS", "")} {count}'
-  with experiment.launched():
+  with studies.runtime():
     lines = memory()
     if _RECORDS.value:
       lines = records(limit=20, max_tokens=20)

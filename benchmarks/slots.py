@@ -9,7 +9,7 @@ from absl import app, flags
 
 from collab_jax import captioner as captioning
 from collab_jax import checkpoints, codecs, data, evaluation
-from collab_jax.evaluation import tables
+from collab_jax.evaluation.report import text
 
 _MODEL = flags.DEFINE_string('model', 'tiny', "Name, or a model's folder.")
 _LIMIT = flags.DEFINE_integer('limit', 1000, 'First so many scenes of a split.')
@@ -41,7 +41,7 @@ def main(argv):
           *slots,
         ]
       )
-  print(tables.align(lines, left=2))
+  print(text.align(lines, left=2))
   if _MODEL.value in checkpoints.NAMES:
     folder = checkpoints.folder(_MODEL.value)
     total = sum(os.path.getsize(p) for p in folder.iterdir() if p.is_file())

@@ -14,7 +14,11 @@ import numpy as np
 from benchmarks import names, processes
 from collab_jax import captioner as captioning
 from collab_jax import checkpoints, codecs, data
-from collab_jax.serving import collab_pb2, collab_pb2_grpc, sessions
+from collab_jax.serving import (
+  collab_pb2,
+  collab_pb2_grpc,
+  protocol,
+)
 
 BOOK = 'residual_vq(book=random,stages=2,size=16)'
 QUANTIZERS = 'kmeans(k=8)', 'merge(k=16)', 'random(k=60)', 'identity', BOOK
@@ -98,13 +102,13 @@ class Caller:
     self.stub = collab_pb2_grpc.CaptionerStub(self._channel)
     self.metadata = [('authorization', f'Bearer {token}')] if token else []
 
-  def handshake(self, codec: sessions.Codec | str) -> Any:
+  def handshake(self, codec: protocol.Codec | str) -> Any:
     """Agrees on a codec, or on what a text says."""
-    text = codec if isinstance(codec, str) else sessions.to_json(codec)
+    text = codec if isinstance(codec, str) else protocol.to_json(codec)
     request = collab_pb2.HandshakeRequest(session=text)
     return self.stub.Handshake(request, metadata=self.metadata, timeout=60)
 
-  def ask(self, message: bytes, codec: sessions.Codec, **fields: Any) -> str:
+  def ask(self, message: bytes, codec: protocol.Codec, **fields: Any) -> str:
     """Sends a message; returns the caption."""
     return self.stub.Caption(
       request(message, codec, **fields), metadata=self.metadata, timeout=30
@@ -119,7 +123,7 @@ class Caller:
     self._channel.close()
 
 
-def request(message: bytes, codec: sessions.Codec, **fields: Any) -> Any:
+def request(message: bytes, codec: protocol.Codec, **fields: Any) -> Any:
   """A request with an id of its own."""
   return collab_pb2.CaptionRequest(
     session=names.name_of(codec),

@@ -16,8 +16,15 @@ import numpy as np
 
 from collab_jax import checkpoints, codecs, data, quantizers, wire
 from collab_jax import message as messages
-from collab_jax.evaluation import tables
-from collab_jax.wire import adaptive, framing, layers, spatial
+from collab_jax.evaluation.report import text as text_lib
+from collab_jax.wire import (
+  framing,
+  layers,
+)
+from collab_jax.wire.coding import (
+  adaptive,
+  context,
+)
 from tests.wire import drawing, independent
 
 _MODEL = flags.DEFINE_string('model', 'tiny', "Name, or a model's folder.")
@@ -31,7 +38,7 @@ _KS = (4, 8, 16, 32)
 
 def show(title, rows):
   """Prints a table."""
-  print(f'\n{title}\n\n{tables.align(rows)}', flush=True)
+  print(f'\n{title}\n\n{text_lib.align(rows)}', flush=True)
 
 
 def sizes():
@@ -51,7 +58,7 @@ def sizes():
     for i, symbols in enumerate(sent['assignments'].astype(np.int32)):
       found['fixed'].append(len(symbols) * (k - 1).bit_length() / 8)
       found['adaptive'].append(adaptive.cost(symbols, k) / 8)
-      found['context'].append(spatial.Planned(symbols, k).bits / 8)
+      found['context'].append(context.Planned(symbols, k).bits / 8)
       one = {name: value[i] for name, value in sent.items()}
       packet = codec.session.pack(one)
       assert drawing.same(codec.session.unpack(packet), one)

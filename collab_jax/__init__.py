@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
   from collab_jax import (
-    artefacts,
     channels,
     checkpoints,
     data,
     evaluation,
+    exporters,
     message,
     metrics,
     plots,
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     testing,
     wire,
   )
-  from collab_jax.artefacts import export
   from collab_jax.captioner import Captioner
   from collab_jax.checkpoints import load
   from collab_jax.codecs import FeatureCodec, ImageCodec, Link
   from collab_jax.evaluation import evaluate
+  from collab_jax.exporters import export
   from collab_jax.serving import EdgeClient
 
 __all__ = [
@@ -36,13 +36,13 @@ __all__ = [
   'FeatureCodec',
   'ImageCodec',
   'Link',
-  'artefacts',
   'channels',
   'checkpoints',
   'data',
   'evaluate',
   'evaluation',
   'export',
+  'exporters',
   'load',
   'message',
   'metrics',
@@ -61,7 +61,7 @@ _HOMES = {
   'ImageCodec': 'codecs',
   'Link': 'codecs',
   'evaluate': 'evaluation',
-  'export': 'artefacts',
+  'export': 'exporters',
   'load': 'checkpoints',
 }
 

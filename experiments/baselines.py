@@ -11,7 +11,7 @@ from pathlib import Path
 from absl import app, flags
 
 from collab_jax import config as config_lib
-from collab_jax import experiment
+from collab_jax import studies
 
 _CONFIG = config_lib.define('configs/baselines.py')
 _WORKDIR = flags.DEFINE_string('workdir', 'runs/baselines', 'Where to write.')
@@ -21,15 +21,15 @@ def main(argv):
   """Evaluates, draws, and prints the table."""
   if argv[1:]:
     raise app.UsageError(f'unexpected arguments: {argv[1:]}')
-  with experiment.launched():
+  with studies.runtime():
     workdir, config = Path(_WORKDIR.value), _CONFIG.value
-    experiment.check_baselines(config)
-    print(experiment.headline(config), flush=True)
+    studies.check_baselines(config)
+    print(studies.describe_run(config), flush=True)
     path = workdir / 'records.jsonl'
-    records = experiment.evaluate(config, path, checked=True)
-    experiment.write_json(workdir / 'config.json', config.to_dict())
-    print('', experiment.report_baselines(records, workdir, config), sep='\n')
-    print(f'\n{workdir}: {experiment.listing(workdir)}')
+    records = studies.evaluate(config, path, checked=True)
+    studies.write_json(workdir / 'config.json', config.to_dict())
+    print('', studies.report_baselines(records, workdir, config), sep='\n')
+    print(f'\n{workdir}: {studies.list_files(workdir)}')
 
 
 if __name__ == '__main__':

@@ -12,13 +12,19 @@ import time
 
 from absl import app, flags
 
-from collab_jax import data, experiment
-from collab_jax.commands import connecting
+from collab_jax import (
+  data,
+  studies,
+)
+from collab_jax.commands import connection_flags
 from collab_jax.data import pictures
-from collab_jax.serving import client as clients
-from collab_jax.serving import connection, folder
+from collab_jax.serving.client import (
+  batch,
+  channel,
+)
+from collab_jax.serving.client import client as clients
 
-_CONNECTION = connecting.define()
+_CONNECTION = connection_flags.define()
 _SOURCE = flags.DEFINE_string(
   'source', '0', "A camera's number, a folder of pictures, or 'scenes'."
 )
@@ -55,7 +61,7 @@ def frames(source: str, size: int):
     for i in itertools.cycle(range(len(scenes))):
       yield pictures.resize(scenes[i].image, size)
   else:
-    for path in itertools.cycle(folder.pictures(source)):
+    for path in itertools.cycle(batch.pictures(source)):
       yield data.read_image(path, size)
 
 
@@ -63,8 +69,8 @@ def main(argv):
   """Captions frames, and goes on when the server was away."""
   if argv[1:]:
     raise app.UsageError(f'unexpected arguments: {argv[1:]}')
-  with experiment.launched():
-    edge = experiment.Edge(_MODEL.value)
+  with studies.runtime():
+    edge = studies.Edge(_MODEL.value)
     codec = edge.make(_CODEC.value)
     with clients.EdgeClient(_CONNECTION.connect(), codec, window=1) as client:
       seen = frames(_SOURCE.value, edge.size)
@@ -74,7 +80,7 @@ def main(argv):
           answer = client.caption(next(seen)[None], image_ids=[i])[0]
           spent = sum(answer.milliseconds.values())
           print(f'{spent:5.0f} ms {answer.bytes:6,} B  {answer.caption}')
-        except connection.RemoteError as error:
+        except channel.RemoteError as error:
           print(error)
         time.sleep(max(0.0, start + _EVERY.value - time.perf_counter()))
 

@@ -12,11 +12,17 @@ from absl import app, flags
 import jax
 
 from collab_jax import captioner as captioning
-from collab_jax import checkpoints, data, experiment, plots, quantizers
-from collab_jax.commands import choosing
+from collab_jax import (
+  checkpoints,
+  data,
+  plots,
+  quantizers,
+  studies,
+)
+from collab_jax.commands import codec_flags
 
 _IMAGE = flags.DEFINE_string('image', None, 'A picture file.')
-_CHOICE = choosing.define()
+_CHOICE = codec_flags.define()
 _PROMPT = flags.DEFINE_string('prompt', 'caption en', 'Text for the model.')
 _TOKENS = flags.DEFINE_integer(
   'max_tokens', 34, 'Longest caption.', lower_bound=1
@@ -31,17 +37,17 @@ def main(argv):
   if argv[1:]:
     raise app.UsageError(f'unexpected arguments: {argv[1:]}')
   assert _IMAGE.value is not None  # absl requires the flag.
-  with experiment.launched():
+  with studies.runtime():
     chosen = _CHOICE.choose()
     name, split = _CHOICE.model.value, _CHOICE.split.value
     vision = checkpoints.config_of(name).vision
     load = functools.cache(lambda: checkpoints.load(name))
-    experiment.check_codec(chosen, vision, split, load)
+    studies.check_codec(chosen, vision, split, load)
     image = data.read_image(_IMAGE.value, vision.image_size)
     model = load()
     captioner = captioning.Captioner(model, _TOKENS.value, _PROMPT.value)
     for made in (quantizers.Identity(), chosen):
-      codec = experiment.make_codec(made, model, split, _CHOICE.coding.value)
+      codec = studies.make_codec(made, model, split, _CHOICE.coding.value)
       packet = codec.encode(image[None], jax.random.key(_SEED.value))[0]
       fields = ', '.join(f'{f} {n:,}' for f, n in codec.sizes(packet).items())
       share = codec.sent / codec.vectors

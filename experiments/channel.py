@@ -11,7 +11,7 @@ from pathlib import Path
 from absl import app, flags
 
 from collab_jax import config as config_lib
-from collab_jax import experiment
+from collab_jax import studies
 
 _CONFIG = config_lib.define('configs/channel.py')
 _WORKDIR = flags.DEFINE_string('workdir', 'runs/channel', 'Where to write.')
@@ -21,12 +21,12 @@ def main(argv):
   """Evaluates, then prints the tables and where everything is."""
   if argv[1:]:
     raise app.UsageError(f'unexpected arguments: {argv[1:]}')
-  with experiment.launched():
+  with studies.runtime():
     workdir, config = Path(_WORKDIR.value), _CONFIG.value
-    records = experiment.evaluate_links(config, workdir / 'records.jsonl')
-    experiment.write_json(workdir / 'config.json', config.to_dict())
-    print(experiment.report_links(records, workdir, config))
-    print(f'\n{workdir}: {experiment.listing(workdir)}')
+    records = studies.evaluate_links(config, workdir / 'records.jsonl')
+    studies.write_json(workdir / 'config.json', config.to_dict())
+    print(studies.report_links(records, workdir, config))
+    print(f'\n{workdir}: {studies.list_files(workdir)}')
 
 
 if __name__ == '__main__':

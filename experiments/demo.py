@@ -9,7 +9,10 @@ import time
 from absl import app, flags
 
 from collab_jax import config as config_lib
-from collab_jax import evaluation, experiment
+from collab_jax import (
+  evaluation,
+  studies,
+)
 
 _CONFIG = config_lib.define('configs/tradeoff.py')
 _WORKDIR = flags.DEFINE_string('workdir', 'runs/demo', 'Where to write.')
@@ -19,16 +22,16 @@ def main(argv):
   """Evaluates, draws both figures, and prints what came out."""
   if argv[1:]:
     raise app.UsageError(f'unexpected arguments: {argv[1:]}')
-  with experiment.launched():
+  with studies.runtime():
     start = time.perf_counter()
     workdir, config = Path(_WORKDIR.value), _CONFIG.value
-    print(experiment.headline(config), flush=True)
-    records = experiment.evaluate(config, workdir / 'records.jsonl')
-    experiment.write_json(workdir / 'config.json', config.to_dict())
-    text = experiment.report(records, workdir, config)
-    experiment.draw_fig2(config, workdir / 'fig2')
+    print(studies.describe_run(config), flush=True)
+    records = studies.evaluate(config, workdir / 'records.jsonl')
+    studies.write_json(workdir / 'config.json', config.to_dict())
+    text = studies.report(records, workdir, config)
+    studies.draw_fig2(config, workdir / 'fig2')
     print('', evaluation.samples(records), '', text, '', sep='\n')
-    print(f'{workdir}: {experiment.listing(workdir)}')
+    print(f'{workdir}: {studies.list_files(workdir)}')
     print(f'{len(records):,} captions, {time.perf_counter() - start:.0f} s')
 
 

@@ -16,8 +16,11 @@ import time
 from absl import app, flags
 
 from collab_jax import config as config_lib
-from collab_jax import experiment
-from collab_jax.training import memory, settings
+from collab_jax import studies
+from collab_jax.training import (
+  memory,
+  validate,
+)
 
 _CONFIG = config_lib.define('configs/finetune.py')
 _WORKDIR = flags.DEFINE_string('workdir', 'runs/finetune', 'Where to write.')
@@ -37,11 +40,11 @@ def main(argv):
   """Trains, and says where the model is and what it is worth."""
   if argv[1:]:
     raise app.UsageError(f'unexpected arguments: {argv[1:]}')
-  with experiment.launched():
+  with studies.runtime():
     start = time.perf_counter()
     config, workdir = _CONFIG.value, Path(_WORKDIR.value)
-    dims = experiment.dimensions(config)
-    settings.check(config, dims)
+    dims = studies.dimensions(config)
+    validate.check(config, dims)
     compare = config.compare
     rate = _changed('rate', compare.rate)
     books = {
@@ -49,16 +52,16 @@ def main(argv):
       for name, own in compare.books.items()
     }
     if not _ONLY.value:
-      experiment.check_tuned(config, rate, list(books))
+      studies.check_tuned(config, rate, list(books))
     print(memory.estimate(config, dims), flush=True)
-    models = experiment.tune_both(config, workdir, both=not _ONLY.value)
+    models = studies.tune_both(config, workdir, both=not _ONLY.value)
     if not _ONLY.value:
-      records = experiment.evaluate_tuned(
+      records = studies.evaluate_tuned(
         models, rate, books, compare.shipped, workdir
       )
       kept = compare.kept
-      print(experiment.report_tuned(records, workdir, rate, kept))
-    print(f'{workdir}: {experiment.listing(workdir)}')
+      print(studies.report_tuned(records, workdir, rate, kept))
+    print(f'{workdir}: {studies.list_files(workdir)}')
     print(f'{time.perf_counter() - start:.0f} s')
 
 

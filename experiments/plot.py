@@ -9,7 +9,10 @@ from pathlib import Path
 
 from absl import app, flags
 
-from collab_jax import evaluation, experiment
+from collab_jax import (
+  evaluation,
+  studies,
+)
 
 _RECORDS = flags.DEFINE_list('records', None, 'Files of records, or patterns.')
 _WORKDIR = flags.DEFINE_string(
@@ -24,7 +27,7 @@ def main(argv):
   if argv[1:]:
     raise app.UsageError(f'unexpected arguments: {argv[1:]}')
   assert _RECORDS.value is not None  # absl requires the flag.
-  with experiment.launched():
+  with studies.runtime():
     evaluation.check_draws(_RESAMPLES.value, _LEVEL.value, seed=0)
     paths = [p for r in _RECORDS.value for p in sorted(glob.glob(r)) or [r]]
     records = evaluation.read_records(*paths)
@@ -37,8 +40,8 @@ def main(argv):
       )
     workdir = Path(_WORKDIR.value or Path(paths[0]).parent)
     draws = {'resamples': _RESAMPLES.value, 'level': _LEVEL.value}
-    print(experiment.report(records, workdir, **draws))
-    print(f'\n{workdir}: {experiment.listing(workdir)}')
+    print(studies.report(records, workdir, **draws))
+    print(f'\n{workdir}: {studies.list_files(workdir)}')
 
 
 if __name__ == '__main__':

@@ -7,7 +7,10 @@ python experiments/evaluate.py --config.data=tfds \
 
 from absl import app, flags
 
-from collab_jax import data, experiment
+from collab_jax import (
+  data,
+  studies,
+)
 
 _DATASET = flags.DEFINE_string(
   'dataset', 'scenes', "'scenes', or 'coco_captions' (downloads 40 GB)."
@@ -19,7 +22,7 @@ def main(argv):
   """Prepares it, and says where it is."""
   if argv[1:]:
     raise app.UsageError(f'unexpected arguments: {argv[1:]}')
-  with experiment.launched():
+  with studies.runtime():
     print(data.prepare(_DATASET.value, _FOLDER.value))
 
 

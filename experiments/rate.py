@@ -12,7 +12,7 @@ import time
 from absl import app, flags
 
 from collab_jax import config as config_lib
-from collab_jax import experiment
+from collab_jax import studies
 
 _CONFIG = config_lib.define('configs/rate.py')
 _WORKDIR = flags.DEFINE_string('workdir', 'runs/rate', 'Where to write.')
@@ -22,16 +22,16 @@ def main(argv):
   """Evaluates, draws, and prints what came out."""
   if argv[1:]:
     raise app.UsageError(f'unexpected arguments: {argv[1:]}')
-  with experiment.launched():
+  with studies.runtime():
     start = time.perf_counter()
     workdir, config = Path(_WORKDIR.value), _CONFIG.value
-    experiment.check_rate(config)
-    print(experiment.headline(config), flush=True)
+    studies.check_rate(config)
+    print(studies.describe_run(config), flush=True)
     path = workdir / 'records.jsonl'
-    records = experiment.evaluate(config, path, checked=True)
-    experiment.write_json(workdir / 'config.json', config.to_dict())
-    print('', experiment.report_rate(records, workdir, config), '', sep='\n')
-    print(f'{workdir}: {experiment.listing(workdir)}')
+    records = studies.evaluate(config, path, checked=True)
+    studies.write_json(workdir / 'config.json', config.to_dict())
+    print('', studies.report_rate(records, workdir, config), '', sep='\n')
+    print(f'{workdir}: {studies.list_files(workdir)}')
     print(f'{len(records):,} captions, {time.perf_counter() - start:.0f} s')
 
 

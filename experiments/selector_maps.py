@@ -15,7 +15,13 @@ from absl import app, flags
 import numpy as np
 from PIL import Image
 
-from collab_jax import checkpoints, data, experiment, plots, quantizers
+from collab_jax import (
+  checkpoints,
+  data,
+  plots,
+  quantizers,
+  studies,
+)
 from collab_jax import config as config_lib
 
 _CONFIG = config_lib.define('configs/baselines.py')
@@ -29,10 +35,10 @@ def main(argv):
   """Draws, and says where the figure is."""
   if argv[1:]:
     raise app.UsageError(f'unexpected arguments: {argv[1:]}')
-  with experiment.launched():
+  with studies.runtime():
     # The last two send other numbers: at most k, and squares.
     methods = (*_CONFIG.value.methods, 'adaptive(error=0.5)')
-    made = [experiment.make_method(text, _K.value) for text in methods]
+    made = [studies.make_method(text, _K.value) for text in methods]
     square = max(1, round(math.sqrt(_K.value))) ** 2
     made.append(quantizers.make('resized', k=square))
     model = checkpoints.load(_MODEL.value)

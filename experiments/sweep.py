@@ -13,7 +13,8 @@ from typing import Any, cast
 from absl import app, flags
 
 from collab_jax import config as config_lib
-from collab_jax import experiment, sweeps
+from collab_jax import studies
+from collab_jax.studies import sweep as sweep_lib
 
 _CONFIG = config_lib.define('configs/tradeoff.py')
 _WORKDIR = flags.DEFINE_string('workdir', 'runs/sweep', 'Where to write.')
@@ -24,21 +25,21 @@ def main(argv):
   """Evaluates this shard's units one after the other."""
   if argv[1:]:
     raise app.UsageError(f'unexpected arguments: {argv[1:]}')
-  with experiment.launched():
-    first, count = sweeps.parse_shard(_SHARD.value)
+  with studies.runtime():
+    first, count = sweep_lib.parse_shard(_SHARD.value)
     flag = cast(Any, flags.FLAGS['config'])  # Of ml_collections.
-    sweep = sweeps.load_sweep(flag.config_filename)
-    units = sweeps.work_units(_CONFIG.value, sweep)
+    sweep = sweep_lib.load_sweep(flag.config_filename)
+    units = sweep_lib.work_units(_CONFIG.value, sweep)
     for unit in units:
-      experiment.check(unit)
+      studies.check(unit)
     folder = Path(_WORKDIR.value) / 'units'
     for number, unit in enumerate(units):
       if number % count == first:
         methods = list(cast(tuple[str, ...], unit.methods))
         print(f'unit {number} of {len(units)}: {methods or "lines"}')
-        experiment.write_json(folder / f'{number:03}.json', unit.to_dict())
+        studies.write_json(folder / f'{number:03}.json', unit.to_dict())
         path = folder / f'{number:03}.jsonl'
-        experiment.evaluate(unit, path, checked=True)
+        studies.evaluate(unit, path, checked=True)
 
 
 if __name__ == '__main__':

@@ -10,7 +10,10 @@ workdir/model, is what `collab_jax.load` reads.
 from absl import app, flags
 
 from collab_jax import config as config_lib
-from collab_jax import experiment, training
+from collab_jax import (
+  studies,
+  training,
+)
 
 _CONFIG = config_lib.define('configs/train_tiny.py')
 _WORKDIR = flags.DEFINE_string('workdir', 'runs/train_tiny', 'Where to write.')
@@ -20,9 +23,9 @@ def main(argv):
   """Trains, and says where the model is."""
   if argv[1:]:
     raise app.UsageError(f'unexpected arguments: {argv[1:]}')
-  with experiment.launched():
+  with studies.runtime():
     training.train(_CONFIG.value, _WORKDIR.value)
-    print(f'{_WORKDIR.value}: {experiment.listing(_WORKDIR.value)}')
+    print(f'{_WORKDIR.value}: {studies.list_files(_WORKDIR.value)}')
 
 
 if __name__ == '__main__':

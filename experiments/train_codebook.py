@@ -13,8 +13,11 @@ from pathlib import Path
 from absl import app, flags
 
 from collab_jax import config as config_lib
-from collab_jax import experiment, provenance
-from collab_jax.training import codebooks
+from collab_jax import (
+  provenance,
+  studies,
+)
+from collab_jax.training.codebooks import train
 
 _CONFIG = config_lib.define('configs/codebook.py')
 _WORKDIR = flags.DEFINE_string('workdir', 'runs/codebook', 'Where to write.')
@@ -24,21 +27,21 @@ def main(argv):
   """Trains, and says where the book is."""
   if argv[1:]:
     raise app.UsageError(f'unexpected arguments: {argv[1:]}')
-  with experiment.launched():
+  with studies.runtime():
     config = _CONFIG.value
-    model = experiment.load_model(config)
-    reader = experiment.make_data(config, model.config.vision.image_size)
+    model = studies.load_model(config)
+    reader = studies.make_data(config, model.config.vision.image_size)
     workdir = Path(_WORKDIR.value)
-    book = codebooks.train(config, model, reader, workdir)
-    experiment.write_json(workdir / 'config.json', config.to_dict())
+    book = train.train(config, model, reader, workdir)
+    studies.write_json(workdir / 'config.json', config.to_dict())
     summary = {
       'settings': config.to_dict(),
       'made_with': provenance.provenance(),
       'fingerprint': book.fingerprint,
       'notes': dict(book.notes),
     }
-    experiment.write_json(workdir / 'summary.json', summary)
-    print(f'{workdir}: {experiment.listing(workdir)}')
+    studies.write_json(workdir / 'summary.json', summary)
+    print(f'{workdir}: {studies.list_files(workdir)}')
 
 
 if __name__ == '__main__':

@@ -23,7 +23,7 @@ _CONTEXT = multiprocessing.get_context(
 )
 _CONTEXT.set_forkserver_preload(
   [
-    'collab_jax.experiment',
+    'collab_jax.studies',
     'collab_jax.training',
     'configs.tradeoff',
     'matplotlib.backends.backend_agg',

@@ -9,7 +9,11 @@ from jax.sharding import PartitionSpec
 import pytest
 
 from benchmarks import sharding as bench
-from collab_jax import evaluation, experiment, sharding
+from collab_jax import (
+  evaluation,
+  sharding,
+  studies,
+)
 from collab_jax.checkpoints import trees
 from collab_jax.models import zoo
 from configs import tradeoff
@@ -54,7 +58,7 @@ def alone(folder, **fields):
   """Records of the smoke config on this process's one device."""
   fields |= {'model': str(standin.folder()), 'ks': (2,)}
   config = bench.settings(1, 1, **fields)
-  return experiment.evaluate(config, folder / 'records.jsonl', progress=False)
+  return studies.evaluate(config, folder / 'records.jsonl', progress=False)
 
 
 @pytest.fixture(scope='module')
@@ -241,11 +245,11 @@ def test_meshes_that_cannot_be(sizes, said):
   config = tradeoff.get_config('mode=smoke')
   config.mesh.update(sizes)
   with pytest.raises(ValueError, match=re.escape('mesh')):
-    experiment.check(config)
+    studies.check(config)
 
 
 def test_one_device_needs_no_mesh():
-  assert experiment.make_mesh(tradeoff.get_config()) is None
+  assert studies.make_mesh(tradeoff.get_config()) is None
   mesh = sharding.make_mesh()
   model = standin.small()
   assert sharding.mesh_of(model.params) is None

@@ -17,7 +17,7 @@ import tempfile
 import aiohttp
 from aiohttp import web
 
-from collab_jax.serving import page
+from collab_jax.serving.web import app
 
 NAMES = ('chromium', 'chromium-browser', 'google-chrome')
 
@@ -136,7 +136,7 @@ async def _port(process) -> str:
 
 
 @contextlib.asynccontextmanager
-async def served(shown: page.Page):
+async def served(shown: app.Page):
   """Serves a page, and yields its address."""
   runner = web.AppRunner(shown.app(), handler_cancellation=True)
   await runner.setup()

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from collab_jax import experiment
+from collab_jax import studies
 from collab_jax.models import paligemma, zoo
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -94,7 +94,7 @@ def prefixes(config) -> list[int]:
   """Lengths of the decoder's prefix, one per pass over the pictures."""
   n = 256
   lengths = []
-  for q in experiment.make_quantizers(config):
+  for q in studies.make_quantizers(config):
     closed = getattr(q, 'rebuild', None) in ('close', 'keep')
     m = q.sent(n) if closed else n
     padded = max(64, 1 << (m - 1).bit_length())  # As in captioner.bucket.

@@ -16,8 +16,11 @@ import re
 from absl import app, flags
 
 from collab_jax import evaluation
-from collab_jax.evaluation import series, tables
-from collab_jax.serving import rates
+from collab_jax.evaluation.report import (
+  labels,
+  text,
+)
+from collab_jax.serving.client import rate_curve
 
 _RECORDS = flags.DEFINE_string(
   'rate_records', None, 'JSONL of experiments/rate.py.'
@@ -29,7 +32,7 @@ _CURVE = flags.DEFINE_string('curve', None, 'JSON file to write.')
 _SUFFIX = re.compile(r'(@\w+)?(/\w+)?$')
 
 
-def make(records) -> rates.Curve:
+def make(records) -> rate_curve.RateCurve:
   """Makes a curve from records.
 
   Args:
@@ -42,9 +45,9 @@ def make(records) -> rates.Curve:
     ValueError: They hold several models, data sets, splits or codings, or
       lack the record of all vectors.
   """
-  seen = [record for record in records if not series.is_blind(record)]
+  seen = [record for record in records if not labels.is_blind(record)]
   rows = evaluation.summarize(seen, resamples=1)
-  full = [row['bleu4'] for row in rows if series.is_full(row)]
+  full = [row['bleu4'] for row in rows if labels.is_full(row)]
   if not full:
     raise ValueError(
       'records: got none of all vectors, expected them too: --config.full=true'
@@ -53,9 +56,9 @@ def make(records) -> rates.Curve:
   for record in seen:
     name = record['name']
     largest[name] = max(largest[name], record['total_bytes'])
-  features = [r for r in seen if not series.is_picture(r)]
+  features = [r for r in seen if not labels.is_picture(r)]
   points = [
-    rates.Point(
+    rate_curve.OperatingPoint(
       _SUFFIX.sub('', row['name']),
       round(row['bytes'], 1),
       largest[row['name']],
@@ -63,7 +66,7 @@ def make(records) -> rates.Curve:
     )
     for row in rows
   ]
-  return rates.Curve(
+  return rate_curve.RateCurve(
     model=_only('model', [r['model'] for r in seen]),
     split=_only('split', [r['codec']['split'] for r in features]),
     coding=_only('coding', [r['codec'].get('coding') for r in features])
@@ -71,7 +74,7 @@ def make(records) -> rates.Curve:
     data=_only('data', [r['data'] for r in seen]),
     full=round(full[0], 2),
     captions=len({r['image_id'] for r in seen}),
-    points=rates.front(points),
+    points=rate_curve.front(points),
   )
 
 
@@ -105,7 +108,7 @@ def main(argv):
         f'{point.bleu4:.1f}',
       ]
     )
-  print(tables.align(lines, left=1))
+  print(text.align(lines, left=1))
 
 
 if __name__ == '__main__':

@@ -12,8 +12,12 @@ from pathlib import Path
 from absl import app, flags
 import browser
 
-from collab_jax import checkpoints, experiment, serving
-from collab_jax.serving import page
+from collab_jax import (
+  checkpoints,
+  serving,
+  studies,
+)
+from collab_jax.serving.web import app as app_lib
 
 _OUT = flags.DEFINE_string('out', 'docs/images/page.png', 'PNG to write.')
 _SIZE = flags.DEFINE_list('size', ['1180', '1220'], 'Of the window.')
@@ -22,7 +26,7 @@ _METHOD = flags.DEFINE_integer('method', 1, 'Line of the menu.')
 _K = flags.DEFINE_integer('k', 5, 'What the slider is set to.')
 
 
-async def _shoot(shown: page.Page, path: str) -> bytes:
+async def _shoot(shown: app_lib.Page, path: str) -> bytes:
   width, height = map(int, _SIZE.value)
   async with browser.served(shown) as url, browser.browser(path) as tab:
     await tab.open(url)
@@ -53,21 +57,21 @@ def main(argv):
   """Writes the picture."""
   if argv[1:]:
     raise app.UsageError(f'unexpected arguments: {argv[1:]}')
-  with experiment.launched():
+  with studies.runtime():
     path = browser.chromium()
     if path is None:
       raise FileNotFoundError(
         f'expected one of {", ".join(browser.NAMES)} on PATH'
       )
-    edge = experiment.Edge('tiny')
-    settings = serving.Settings(
+    edge = studies.Edge('tiny')
+    settings = serving.ServerConfig(
       port=0, metrics_port=-1, quantizers='any', images='any'
     )
     with (
       serving.Server(checkpoints.load('tiny'), settings) as server,
       serving.EdgeClient(server.address, edge.make('kmeans(k=8)')) as client,
     ):
-      shown = page.Page(client, edge.make, edge.size, edge.vectors)
+      shown = app_lib.Page(client, edge.make, edge.size, edge.vectors)
       data = asyncio.run(_shoot(shown, path))
     Path(_OUT.value).write_bytes(data)
     print(f'{_OUT.value}: {len(data):,} bytes')

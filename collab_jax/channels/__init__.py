@@ -2,7 +2,10 @@
 
 from typing import Any
 
-from collab_jax import config, named
+from collab_jax import (
+  config,
+  registry,
+)
 from collab_jax.channels import analog, theory
 from collab_jax.channels.base import Channel, Delivery, Ideal, RateLimited
 from collab_jax.channels.damage import BitErrors, Erasure, GilbertElliott
@@ -54,9 +57,9 @@ def make(text: str, **kw: Any) -> Channel:
     ImportError: The module cannot be imported.
   """
   called, settings = config.call(text, 'channel', 'erasure(p=0.4)', kw)
-  return named.make(NAMES, 'channel', called, **settings, **kw)
+  return registry.make(NAMES, 'channel', called, **settings, **kw)
 
 
 def name(channel: Channel) -> str:
   """A short name, equal for equal settings only: 'erasure(p=0.4)'."""
-  return named.name(NAMES, channel)
+  return registry.name(NAMES, channel)

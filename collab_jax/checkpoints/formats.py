@@ -10,12 +10,19 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from collab_jax.checkpoints import huggingface, npz, orbax, shards, trees
-from collab_jax.models import paligemma, pieces
+from collab_jax.models import (
+  hf_tokenizer,
+  paligemma,
+)
 
 # What a folder of ours holds.
 WEIGHTS, CONFIG = 'model.npz', 'config.json'
 # Names under which the vocabulary lies beside the weights: big_vision's last.
-VOCABULARIES = (pieces.MODEL, pieces.TABLE, 'paligemma_tokenizer.model')
+VOCABULARIES = (
+  hf_tokenizer.MODEL,
+  hf_tokenizer.TABLE,
+  'paligemma_tokenizer.model',
+)
 
 
 class Source(NamedTuple):

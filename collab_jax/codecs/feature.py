@@ -11,7 +11,10 @@ import numpy as np
 
 from collab_jax import message as messages
 from collab_jax import quantizers, sharding, wire
-from collab_jax.codecs import encoders, pictures
+from collab_jax.codecs import (
+  encoder,
+  fingerprint,
+)
 from collab_jax.models import paligemma
 
 SPLITS = ('encoder', 'head')
@@ -43,7 +46,7 @@ def _rebuild(
 ):
   def one(params, message, rows):
     if coarse:
-      return quantizers.layered(quantizer, params, message, rows, coarse)
+      return quantizers.decode_partial(quantizer, params, message, rows, coarse)
     if rows is not None:
       message = quantizers.conceal(quantizer, message, rows, names)
     return quantizer.dequantize(params, message)
@@ -118,10 +121,12 @@ class FeatureCodec:
     vision = model.config.vision
     self.vectors = vision.num_tokens
     self.width = vision.width if split == 'encoder' else vision.out_dim
-    self._books = quantizers.books.check_coordinates(quantizer)
+    self._books = quantizers.pretrained.check_coordinates(quantizer)
     # The server alone has no encoder to compare; the wire's session does it.
-    if self._books and encoders.has_encoder(model):
-      quantizers.books.check(quantizer, encoders.features_of(model, split))
+    if self._books and fingerprint.has_encoder(model):
+      quantizers.pretrained.check(
+        quantizer, fingerprint.features_of(model, split)
+      )
     key = jax.random.key(0) if key is None else key
     self.params = quantizer.init_params(key, self.vectors, self.width)
     self.fields = quantizer.fields(self.vectors, self.width)
@@ -172,7 +177,9 @@ class FeatureCodec:
     return {
       'codec': 'feature',
       # Where an end keeps its books is its own affair.
-      'quantizer': quantizers.name(quantizers.books.unnamed(self.quantizer)),
+      'quantizer': quantizers.name(
+        quantizers.pretrained.unnamed(self.quantizer)
+      ),
       'split': self.split,
       'n': self.vectors,
       'd': self.width,
@@ -194,9 +201,9 @@ class FeatureCodec:
     Raises:
       ValueError: They are no such pictures.
     """
-    pictures.check_images(images, self.model.config.vision.image_size)
+    encoder.check_images(images, self.model.config.vision.image_size)
     images = self._spread(images)
-    return self._spread(pictures.features(self.model, self.split, images))
+    return self._spread(encoder.features(self.model, self.split, images))
 
   def encode(
     self,
@@ -246,9 +253,9 @@ class FeatureCodec:
     needs = quantizers.needs(self.quantizer)
     if not needs:
       return self.features(images) if features is None else features, {}
-    pictures.check_images(images, self.model.config.vision.image_size)
+    encoder.check_images(images, self.model.config.vision.image_size)
     images = self._spread(images)
-    made = pictures.observed(self.model, self.split, images, needs)
+    made = encoder.observed(self.model, self.split, images, needs)
     return self._spread(made)
 
   def quantize(
@@ -337,7 +344,7 @@ class FeatureCodec:
     Returns:
       A prefix, for the captioner to compile too.
     """
-    features, extra = pictures.blank(self, batch_size)
+    features, extra = encoder.blank(self, batch_size)
     made = self.quantize(features, jax.random.key(0), None, extra)
     return self.decode(self.pack(made))
 

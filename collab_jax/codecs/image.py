@@ -11,7 +11,8 @@ import numpy as np
 
 from collab_jax import config, sharding
 from collab_jax import message as messages
-from collab_jax.codecs import formats, pictures
+from collab_jax.codecs import encoder as encoder_lib
+from collab_jax.codecs.image_files import formats
 from collab_jax.data import pictures as files
 from collab_jax.models import paligemma
 from collab_jax.wire import FormatError
@@ -222,7 +223,7 @@ class ImageCodec:
       ValueError: They are no such pictures.
     """
     del key, image_ids
-    pictures.check_images(images, self._side)
+    encoder_lib.check_images(images, self._side)
     strip = self.settings.strip
     return [
       self._format.encode(self._resized(image, self._size), strip)
@@ -269,7 +270,7 @@ class ImageCodec:
     def spread(batch):  # Puts it where the model is.
       return sharding.rows(batch, self.model.params)
 
-    x = spread(pictures.features(self.model, self.split, spread(images)))
+    x = spread(encoder_lib.features(self.model, self.split, spread(images)))
     return spread(_prefix(self.model, x))
 
   def _picture(self, message: bytes) -> UInt8[np.ndarray, 'H W 3']:

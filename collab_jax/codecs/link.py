@@ -9,7 +9,14 @@ import numpy as np
 
 from collab_jax import channels, wire
 from collab_jax import message as messages
-from collab_jax.codecs import carriers, feature, pictures, transport
+from collab_jax.codecs import (
+  encoder,
+  feature,
+)
+from collab_jax.codecs.transports import (
+  base,
+  names,
+)
 
 
 class Rebuilt(NamedTuple):
@@ -47,7 +54,7 @@ class Link:
     self,
     codec: Any,
     channel: str | channels.Channel,
-    by: str | carriers.Transport = 'whole',
+    by: str | base.Transport = 'whole',
   ):
     """Joins a codec and a channel.
 
@@ -64,7 +71,7 @@ class Link:
     if isinstance(channel, str):
       channel = channels.make(channel)
     if isinstance(by, str):
-      by = transport.make(by)
+      by = names.make(by)
     self.codec = codec
     self.channel = channel
     self.transport = by
@@ -72,24 +79,24 @@ class Link:
     self.split = getattr(codec, 'split', 'encoder')
     self.sent, self.vectors = codec.sent, codec.vectors
     self.uses_key = codec.uses_key or channel.random
-    through = (transport.name(by), channels.name(channel))
+    through = (names.name(by), channels.name(channel))
     self.name = ' | '.join((codec.name, *through))
 
   def describe(self) -> dict[str, Any]:
     """The settings as plain values, for records and tables."""
     return {
       **self.codec.describe(),
-      'transport': transport.name(self.transport),
+      'transport': names.name(self.transport),
       'channel': channels.name(self.channel),
     }
 
-  def pack(self, batch: Any) -> list[carriers.Parcel]:
+  def pack(self, batch: Any) -> list[base.Packets]:
     """What is sent: for messages as arrays with an axis B, or as bytes."""
     return self._carrier.pack(batch)
 
   def transmit(
-    self, parcel: carriers.Parcel, seed: int, image_id: int
-  ) -> tuple[carriers.Parcel, carriers.Fate]:
+    self, parcel: base.Packets, seed: int, image_id: int
+  ) -> tuple[base.Packets, base.DeliveryStats]:
     """Sends the packets of one picture.
 
     All chance comes from the seed and the picture, so that it does not matter
@@ -98,7 +105,7 @@ class Link:
     words = [seed & 0xFFFFFFFF, image_id & 0xFFFFFFFFFFFFFFFF]
     return self._carrier.transmit(parcel, np.random.default_rng(words))
 
-  def rebuild(self, parcels: Sequence[carriers.Parcel]) -> Rebuilt:
+  def rebuild(self, parcels: Sequence[base.Packets]) -> Rebuilt:
     """The server's side, for a batch; never fails for what arrived."""
     got = self._carrier.unpack(parcels)
     if isinstance(got, wire.Received):
@@ -132,7 +139,7 @@ class Link:
       return False
     return True
 
-  def sizes(self, parcel: carriers.Parcel) -> dict[str, int]:
+  def sizes(self, parcel: base.Packets) -> dict[str, int]:
     """Bytes by field, with headers and redundancy as 'packets'."""
     total = sum(len(p) for p in parcel.packets if p is not None)
     extra = total - sum(parcel.sizes.values())
@@ -148,7 +155,7 @@ class Link:
     """Compiles what a batch needs by running it on zeros; see the codec's."""
     if not isinstance(self.codec, feature.FeatureCodec):
       return self.codec.warm_up(batch_size)
-    features, extra = pictures.blank(self.codec, batch_size)
+    features, extra = encoder.blank(self.codec, batch_size)
     made = self.codec.quantize(features, jax.random.key(0), None, extra)
     prefix = self.rebuild(self.pack(made)).prefix
     assert prefix is not None  # Nothing was lost.

@@ -16,13 +16,24 @@ from typing import Any
 
 from absl import app, flags
 
-from collab_jax import checkpoints, data, experiment
-from collab_jax.commands import choosing, connecting
-from collab_jax.serving import adaptive, folder, rates
-from collab_jax.serving import client as clients
+from collab_jax import (
+  checkpoints,
+  data,
+  studies,
+)
+from collab_jax.commands import (
+  codec_flags,
+  connection_flags,
+)
+from collab_jax.serving.client import (
+  batch,
+  rate_control,
+  rate_curve,
+)
+from collab_jax.serving.client import client as clients
 
-_CONNECTION = connecting.define()
-_CHOICE = choosing.define()
+_CONNECTION = connection_flags.define()
+_CHOICE = codec_flags.define()
 _PROMPT = flags.DEFINE_string('prompt', '', "Instead of the server's.")
 _TOKENS = flags.DEFINE_integer(
   'max_tokens', 0, "Longest caption; 0 for the server's.", lower_bound=0
@@ -54,11 +65,11 @@ _PROGRESSIVE = flags.DEFINE_bool(
   'Send the first layers of a message, the others if the server is unsure.',
 )
 _COARSE = flags.DEFINE_integer(
-  'coarse', adaptive.COARSE, 'How many layers go first.', lower_bound=1
+  'coarse', rate_control.COARSE, 'How many layers go first.', lower_bound=1
 )
 _THRESHOLD = flags.DEFINE_float(
   'threshold',
-  adaptive.THRESHOLD,
+  rate_control.THRESHOLD,
   'Bits of min-entropy from which it is unsure.',
   lower_bound=0.0,
 )
@@ -70,7 +81,7 @@ def main(argv):
     raise app.UsageError(
       f'got {len(argv) - 1} paths {argv[1:]}, expected one picture or folder'
     )
-  with experiment.launched():
+  with studies.runtime():
     path = Path(argv[1])
     if not (path.is_file() or path.is_dir()):
       raise FileNotFoundError(f'no such picture or folder: {path}')
@@ -80,7 +91,7 @@ def main(argv):
         'stream: prints the caption of one picture, all of whose layers are'
         ' sent; leave it out, or folder, out and progressive'
       )
-    files = folder.pictures(path) if many else [path]
+    files = batch.pictures(path) if many else [path]
     with _client() as client:
       size = client.codecs[0].model.config.vision.image_size
       if many or _OUT.value:
@@ -102,21 +113,25 @@ def _client() -> clients.EdgeClient:
   if _PROGRESSIVE.value:
     settings |= {'threshold': _THRESHOLD.value, 'coarse': _COARSE.value}
   if not limits:
-    chosen = _CHOICE.choose(adaptive.PROGRESSIVE if _PROGRESSIVE.value else '')
-    edge = experiment.Edge(
+    chosen = _CHOICE.choose(
+      rate_control.PROGRESSIVE if _PROGRESSIVE.value else ''
+    )
+    edge = studies.Edge(
       _CHOICE.model.value, _CHOICE.split.value, _CHOICE.coding.value
     )
     return clients.EdgeClient(
       _CONNECTION.connect(), edge.make(chosen), **settings
     )
   curve = _curve()
-  edge = experiment.Edge(_CHOICE.model.value, curve.split, curve.coding)
+  edge = studies.Edge(_CHOICE.model.value, curve.split, curve.coding)
   link, max_bytes = _CONNECTION.connect(), _MAX_BYTES.value
   if _GOAL.value:
-    plan = adaptive.plan(link, curve, edge.make, _GOAL.value)
+    plan = rate_control.plan(link, curve, edge.make, _GOAL.value)
     max_bytes = plan.max_bytes
     print(_told(plan), file=sys.stderr)
-  return adaptive.for_bytes(link, curve, edge.make, max_bytes, **settings)
+  return rate_control.client_for_budget(
+    link, curve, edge.make, max_bytes, **settings
+  )
 
 
 def _limit() -> str:
@@ -128,13 +143,13 @@ def _limit() -> str:
   return f'{text} curve={_CURVE.value}' if _CURVE.value else text
 
 
-def _curve() -> rates.Curve:
+def _curve() -> rate_curve.RateCurve:
   if _CURVE.value:
-    return rates.read(_CURVE.value)
-  return rates.shipped(checkpoints.config_of(_CHOICE.model.value).name)
+    return rate_curve.read(_CURVE.value)
+  return rate_curve.shipped(checkpoints.config_of(_CHOICE.model.value).name)
 
 
-def _told(plan: adaptive.Plan) -> str:
+def _told(plan: rate_control.RateControlPlan) -> str:
   """What was measured, and what follows."""
   missed = '' if plan.met else ', which is too much: the goal is missed'
   return (
@@ -146,7 +161,7 @@ def _told(plan: adaptive.Plan) -> str:
 
 def _caption_one(client: clients.EdgeClient, path: Path, size: int) -> int:
   image = data.read_image(path, size)
-  identity = folder.picture_id(path.name)
+  identity = batch.picture_id(path.name)
   asked = _PROMPT.value, _TOKENS.value
   client.warm_up()
   if _STREAM.value:
@@ -175,7 +190,7 @@ def _caption_one(client: clients.EdgeClient, path: Path, size: int) -> int:
 
 def _caption_all(client, files, root: Path, size: int) -> int:
   out = _OUT.value or 'captions.jsonl'
-  tally = folder.caption(
+  tally = batch.caption(
     client,
     files,
     root,

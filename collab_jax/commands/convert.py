@@ -8,7 +8,10 @@ Every number arrives bit by bit as it was, unless --dtype converts it.
 
 from absl import app, flags
 
-from collab_jax import checkpoints, experiment
+from collab_jax import (
+  checkpoints,
+  studies,
+)
 from collab_jax.models import zoo
 
 _SOURCE = flags.DEFINE_string('source', None, 'npz or folder to read.')
@@ -35,7 +38,7 @@ def main(argv):
   assert _SOURCE.value is not None
   assert _TARGET.value is not None
   assert _TO.value is not None
-  with experiment.launched():
+  with studies.runtime():
     config = None
     if _CONFIG.value:
       config = checkpoints.read_config(_CONFIG.value)

@@ -8,10 +8,15 @@ have to know: docs/export.md.
 
 from absl import app, flags
 
-from collab_jax import artefacts, checkpoints, codecs, experiment
+from collab_jax import (
+  checkpoints,
+  codecs,
+  exporters,
+  studies,
+)
 
 _FORMAT = flags.DEFINE_string(
-  'format', 'stablehlo', f'One of {", ".join(artefacts.FORMATS)}.'
+  'format', 'stablehlo', f'One of {", ".join(exporters.FORMATS)}.'
 )
 _MODEL = flags.DEFINE_string('model', 'tiny', "Name, or a model's folder.")
 _MODEL_PATH = flags.DEFINE_string(
@@ -38,13 +43,13 @@ def main(argv):
   """Exports, and says what was written."""
   if len(argv) != 2:
     raise app.UsageError(f'expected one folder to write, got {argv[1:]}')
-  with experiment.launched():
+  with studies.runtime():
     model = checkpoints.load(
       _MODEL.value, _MODEL_PATH.value, dtype=_DTYPE.value, part='edge'
     )
     codec = codecs.FeatureCodec(model, _QUANTIZER.value, _SPLIT.value)
     limit = {} if _INSIDE.value is None else {'inside': _INSIDE.value}
-    made = artefacts.export(
+    made = exporters.export(
       codec, argv[1], _FORMAT.value, seed=_SEED.value, **limit
     )
     total = sum(file['bytes'] for file in made['files'].values())

@@ -9,12 +9,17 @@ collab-jax serve --quantizers=any --images=any. docs/edge.md shows the page.
 from absl import app, flags
 from aiohttp import web
 
-from collab_jax import codecs, experiment, wire
-from collab_jax.commands import connecting
-from collab_jax.serving import client as clients
-from collab_jax.serving import page, security
+from collab_jax import (
+  codecs,
+  studies,
+  wire,
+)
+from collab_jax.commands import connection_flags
+from collab_jax.serving.client import client as clients
+from collab_jax.serving.server import security
+from collab_jax.serving.web import app as app_lib
 
-_CONNECTION = connecting.define()
+_CONNECTION = connection_flags.define()
 _MODEL = flags.DEFINE_string('model', 'tiny', "Name, or a model's folder.")
 _SPLIT = flags.DEFINE_enum('split', 'encoder', codecs.SPLITS, 'Where to cut.')
 _CODING = flags.DEFINE_enum(
@@ -39,22 +44,22 @@ def main(argv):
   """Serves until it is stopped."""
   if argv[1:]:
     raise app.UsageError(f'unexpected arguments: {argv[1:]}')
-  with experiment.launched():
+  with studies.runtime():
     if not (_OPEN.value or security.is_loopback(_HOST.value)):
       raise ValueError(
         f'host: {_HOST.value} is open to other machines, and the page has no'
         ' password: --open says that this is meant'
       )
-    edge = experiment.Edge(_MODEL.value, _SPLIT.value, _CODING.value)
+    edge = studies.Edge(_MODEL.value, _SPLIT.value, _CODING.value)
     made = edge.make('kmeans(k=8,init=++)')
     with clients.EdgeClient(_CONNECTION.connect(), made) as client:
-      shown = page.Page(
+      shown = app_lib.Page(
         client,
         edge.make,
         edge.size,
         edge.vectors,
         max_upload=int(_UPLOAD.value * (1 << 20)),
-        names=(*page.SAME, _HOST.value, *_NAMES.value),
+        names=(*app_lib.SAME, _HOST.value, *_NAMES.value),
       )
       web.run_app(
         shown.app(),

@@ -11,10 +11,15 @@ docs/serving.md.
 
 from absl import app, flags, logging
 
-from collab_jax import checkpoints, codecs, experiment, serving
+from collab_jax import (
+  checkpoints,
+  codecs,
+  serving,
+  studies,
+)
 
-_DEFAULTS = serving.Settings
-_SIZES = serving.Sizes
+_DEFAULTS = serving.ServerConfig
+_SIZES = serving.EngineConfig
 
 _MODEL = flags.DEFINE_string('model', 'tiny', "Name, or a model's folder.")
 _PATH = flags.DEFINE_string(
@@ -91,14 +96,14 @@ _INSECURE = flags.DEFINE_bool(
 )
 
 
-def settings() -> serving.Settings:
+def settings() -> serving.ServerConfig:
   """What the flags say.
 
   Raises:
     ValueError: One is out of range, or together they are not safe.
     ImportError: The extra 'serving' is not there.
   """
-  return serving.Settings(
+  return serving.ServerConfig(
     host=_HOST.value,
     port=_PORT.value,
     metrics_host=_METRICS_HOST.value,
@@ -107,7 +112,7 @@ def settings() -> serving.Settings:
     images=_IMAGES.value,
     split=_SPLIT.value,
     prompt=_PROMPT.value,
-    sizes=serving.Sizes(
+    sizes=serving.EngineConfig(
       rows=_ROWS.value,
       batch=_BATCH.value,
       steps=_STEPS.value,
@@ -133,7 +138,7 @@ def main(argv):
   """Serves until it is told to stop."""
   if argv[1:]:
     raise app.UsageError(f'unexpected arguments: {argv[1:]}')
-  with experiment.launched():
+  with studies.runtime():
     chosen = settings()
     encoder = '' if chosen.images else _encoder()
     model = checkpoints.load(
@@ -143,7 +148,7 @@ def main(argv):
       dtype=_DTYPE.value,
       part=None if chosen.images else 'server',
     )
-    serving.run(serving.Server(model, chosen, encoder))
+    serving.serve_forever(serving.Server(model, chosen, encoder))
 
 
 def _encoder() -> str:

@@ -1,18 +1,25 @@
 """Pictures with captions: readers with `__len__` and `__getitem__`."""
 
+from collab_jax.data.coco_flickr import (
+  coco,
+  flickr30k,
+)
 from collab_jax.data.drawing import draw, labels, render
 from collab_jax.data.example import Example
 from collab_jax.data.files import Entry, Files
 from collab_jax.data.generated import Scenes, scenes
 from collab_jax.data.grammar import captions, slots
-from collab_jax.data.listed import jsonl
-from collab_jax.data.packaged import prepare
-from collab_jax.data.photos import coco, flickr30k
+from collab_jax.data.jsonl_folder import jsonl
+from collab_jax.data.loader import (
+  Subset,
+  prefetch,
+  readable,
+)
 from collab_jax.data.pictures import METHODS, PictureError
 from collab_jax.data.pictures import read as read_image
-from collab_jax.data.prepared import tfds
 from collab_jax.data.readers import NAMES, make
-from collab_jax.data.reading import Subset, prefetch, readable
+from collab_jax.data.tfds_prepare import prepare
+from collab_jax.data.tfds_reader import tfds
 from collab_jax.data.world import Scene, sample
 
 __all__ = [

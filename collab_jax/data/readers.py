@@ -4,14 +4,19 @@ import os
 from typing import Any
 
 from collab_jax import config
-from collab_jax.data import generated, listed, photos, prepared
+from collab_jax.data import (
+  coco_flickr,
+  generated,
+  jsonl_folder,
+  tfds_reader,
+)
 
 # Each reads a folder; the generated scenes need none.
 NAMES = {
-  'coco': photos.coco,
-  'flickr30k': photos.flickr30k,
-  'jsonl': listed.jsonl,
-  'tfds': prepared.tfds,
+  'coco': coco_flickr.coco,
+  'flickr30k': coco_flickr.flickr30k,
+  'jsonl': jsonl_folder.jsonl,
+  'tfds': tfds_reader.tfds,
 }
 
 

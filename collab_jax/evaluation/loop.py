@@ -16,7 +16,13 @@ from collab_jax import channels as channels_lib
 from collab_jax import codecs as codecs_lib
 from collab_jax import data as datasets
 from collab_jax import sharding
-from collab_jax.evaluation import batches, limits, links, recorder, sound
+from collab_jax.evaluation import (
+  batches,
+  channel_pass,
+  filter_readable,
+  recorder,
+  validate,
+)
 from collab_jax.evaluation import blind as blinds
 from collab_jax.evaluation import records as files
 
@@ -77,15 +83,15 @@ def evaluate(
       another size than the model's.
     SettingsError: `path` was made with other settings.
   """
-  codecs = links.over(codecs, channel)
+  codecs = channel_pass.wrap(codecs, channel)
   described = {codec.name: codec.describe() for codec in codecs}
   if len(described) < len(codecs):
     names = [codec.name for codec in codecs]
     twice = sorted({name for name in names if names.count(name) > 1})
     raise ValueError(f'codecs given twice: {", ".join(twice)}')
-  limits.check_passes(seeds, batch_size, workers, blind)
+  validate.check_passes(seeds, batch_size, workers, blind)
   resizing = getattr(data, 'method', None)
-  data = sound.sound(data, path, progress)
+  data = filter_readable.filter_readable(data, path, progress)
   blindfold = blinds.Blind(captioner, blind, len(data), seeds[0])
   described |= blindfold.describe()
   model = captioner.model
@@ -129,7 +135,7 @@ class _Run:
 
   def __init__(self, captioner, data, passes, blindfold, seed, store, workers):
     self.captioner = captioner
-    self.crossing = links.Crossing(captioner)
+    self.crossing = channel_pass.Crossing(captioner)
     self.recorder = recorder.Recorder(captioner, data)
     self.data = data
     self.passes = passes
@@ -165,7 +171,9 @@ class _Run:
 
     for codec, _ in self.passes:
       name = codec.name
-      known = links.takes_features(codec) or links.takes_pictures(codec)
+      known = channel_pass.takes_features(codec) or channel_pass.takes_pictures(
+        codec
+      )
       if known and name in self.missing and name not in self.ready:
         self.ready[name] = pool.submit(warm, codec)
 
@@ -234,7 +242,7 @@ class _Run:
       return self._pictures(codec, seed, batch)
 
     for codec, _ in todo:
-      if links.takes_features(codec):
+      if channel_pass.takes_features(codec):
         shared(codec)
     for made in self.workers.map(make, todo):
       self._add(made)
@@ -277,7 +285,7 @@ class _Run:
 
   def _linked(self, link, seed, batch, encoded):
     features, clock = None, batches.Clock(len(batch.images))
-    if links.takes_features(link):
+    if channel_pass.takes_features(link):
       features, clock.seconds['encode'] = encoded[link.split]
     outcomes = self.crossing(link, seed, batch, features, clock)
     common = self.recorder.common(link, seed, clock)

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from collab_jax import exclusive
+from collab_jax import jsonl
 from collab_jax.evaluation import schema
 
 Record = schema.Record
@@ -129,7 +129,7 @@ class Store:
       BlockingIOError: Another run is writing to it.
     """
     self.path = Path(path)
-    self._file = exclusive.append(self.path)
+    self._file = jsonl.append(self.path)
     self._unended = False  # Whether the last line lacks its end.
     try:
       self.records = self._recover(settings, codecs)

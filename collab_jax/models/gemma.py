@@ -16,7 +16,11 @@ import jax
 from jax import numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from collab_jax.models import attention, linen, lora
+from collab_jax.models import (
+  attention,
+  common,
+  lora,
+)
 from collab_jax.models.gemma_layers import ORDERS, Block, Config
 
 Params = dict[str, Any]
@@ -80,14 +84,14 @@ def unstack(config: Config, params: Params) -> tuple[Params, ...]:
   """Returns the parameters of each layer on its own."""
   if config.transposed:
     return params['layers']
-  return linen.apart(params['layers'], config.depth)
+  return common.apart(params['layers'], config.depth)
 
 
 def embed(params: Params, tokens: Int[Array, '*B']) -> Float[Array, '*B D']:
   """Looks tokens up and scales them by sqrt(D), in the table's dtype."""
   table = params['embedder']['input_embedding']
   scale = jnp.sqrt(table.shape[-1]).astype(table.dtype)
-  table, tokens = linen.within_loop(table, tokens)
+  table, tokens = common.within_loop(table, tokens)
   return (table[tokens] * scale).astype(jnp.float32)
 
 
@@ -118,14 +122,14 @@ def forward(
     def run(block, x):
       return block(x, positions, *block.keys_values(x, positions), seen)
 
-    return linen.apply(Block(config), lora.merged(layer), x, method=run), None
+    return common.apply(Block(config), lora.merged(layer), x, method=run), None
 
   if config.transposed:
     for i, layer in enumerate(params['layers']):
       x, _ = body(x, layer, i)
     return x
   layers = params['layers']
-  return linen.scan_layers(
+  return common.scan_layers(
     body, x, layers, config.depth, config.unroll, config.remat
   )[0]
 
@@ -160,14 +164,14 @@ def prefill(
 
   def layer_step(layer, x, top=False):
     block = Block(config)
-    kv = linen.apply(block, layer, x, positions, method='keys_values')
+    kv = common.apply(block, layer, x, positions, method='keys_values')
     kv = tuple(t.astype(cache_dtype) for t in kv)
     k, v = (t.astype(x.dtype) for t in kv)
     at = positions
     if top:
       x = jnp.take_along_axis(x, last[:, None, None], axis=1)
       at = jnp.take_along_axis(at, last[:, None], axis=1)
-    return linen.apply(block, layer, x, at, k, v, mask), kv
+    return common.apply(block, layer, x, at, k, v, mask), kv
 
   if config.unroll or config.transposed:
     layers, cache = unstack(config, params), []
@@ -175,7 +179,7 @@ def prefill(
       x, kv = layer_step(layer, x, top=i == config.depth - 1)
       cache.append(kv)
     return x[:, 0], tuple(cache)
-  x, (k, v) = linen.scan_layers(
+  x, (k, v) = common.scan_layers(
     lambda x, layer, _: layer_step(layer, x),
     x,
     params['layers'],
@@ -226,7 +230,7 @@ def step(
   new = []
   for i, (layer, old) in enumerate(zip(layers, cache, strict=True)):
     block = Block(config)
-    kv = linen.apply(block, layer, x, positions, method='keys_values')
+    kv = common.apply(block, layer, x, positions, method='keys_values')
     kv = tuple(
       jax.lax.dynamic_update_slice_in_dim(o, t.astype(o.dtype), slot, axis)
       for o, t, axis in zip(old, kv, (3, 2), strict=True)
@@ -234,7 +238,7 @@ def step(
     new.append(kv)
     k, v = (t.astype(x.dtype) for t in kv)
     seen = masks[i % 2][:, None]
-    x = linen.apply(block, layer, x, positions, k, v, seen)
+    x = common.apply(block, layer, x, positions, k, v, seen)
   return x[:, 0], tuple(new)
 
 
@@ -242,10 +246,10 @@ def unembed(
   config: Config, params: Params, x: Float[Array, '*B D'], cap: bool = True
 ) -> Float[Array, '*B V']:
   """Final norm and tied logits, soft-capped if configured and wanted."""
-  x = linen.apply(linen.RMSNorm(config.norm_eps), params['final_norm'], x)
+  x = common.apply(common.RMSNorm(config.norm_eps), params['final_norm'], x)
   table = params['embedder']['input_embedding']
   if config.transposed:
-    rows = linen.linear(x.reshape(-1, x.shape[-1]), table)
+    rows = common.linear(x.reshape(-1, x.shape[-1]), table)
     logits = rows.reshape(*x.shape[:-1], -1)
   else:
     logits = x @ table.T.astype(x.dtype)

@@ -9,7 +9,10 @@ from flax import linen as nn
 from jax import numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from collab_jax.models import attention, linen
+from collab_jax.models import (
+  attention,
+  common,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,7 +94,7 @@ class Attention(nn.Module):
 
     def weight(name, shape, fan_in):
       order = ORDERS[f'attn/{name}/w'] if c.transposed else None
-      return linen.Einsum(shape, fan_in, order)
+      return common.Einsum(shape, fan_in, order)
 
     self.q_einsum = weight('q_einsum', (q, c.width, e), c.width)
     kv = (2, c.num_kv_heads, c.width, e)
@@ -99,7 +102,7 @@ class Attention(nn.Module):
     self.attn_vec_einsum = weight('attn_vec_einsum', (q, e, c.width), q * e)
 
   def _product(self, spec, x, w):
-    return linen.product(x, w(), spec, self.config.transposed)
+    return common.product(x, w(), spec, self.config.transposed)
 
   def keys_values(
     self, x: Float[Array, 'B T D'], positions: Int[Array, 'B T']
@@ -134,17 +137,19 @@ class FeedForward(nn.Module):
     def weight(name, shape):
       order = ORDERS[f'mlp/{name}'] if transposed else None
       return self.param(
-        name, init(shape[-2] ** -0.5), linen.turned(shape, order)
+        name, init(shape[-2] ** -0.5), common.turned(shape, order)
       )
 
     w = weight('gating_einsum', (2, d, f))
     if transposed:
-      both = linen.product(x, w, 'BTD,cDF->BTcF', transposed=True)
+      both = common.product(x, w, 'BTD,cDF->BTcF', transposed=True)
       gate, up = both[..., 0, :], both[..., 1, :]
     else:
       gate, up = x @ w[0], x @ w[1]
     y = nn.gelu(gate, approximate=True) * up
-    return linen.product(y, weight('linear', (f, d)), 'BTF,FD->BTD', transposed)
+    return common.product(
+      y, weight('linear', (f, d)), 'BTF,FD->BTD', transposed
+    )
 
 
 class Block(nn.Module):
@@ -155,13 +160,13 @@ class Block(nn.Module):
   def setup(self):
     """Names the parts."""
     c = self.config
-    self.pre_attention_norm = linen.RMSNorm(c.norm_eps)
+    self.pre_attention_norm = common.RMSNorm(c.norm_eps)
     self.attn = Attention(c)
-    self.pre_ffw_norm = linen.RMSNorm(c.norm_eps)
+    self.pre_ffw_norm = common.RMSNorm(c.norm_eps)
     self.mlp = FeedForward(c)
     if c.post_norms:
-      self.post_attention_norm = linen.RMSNorm(c.norm_eps)
-      self.post_ffw_norm = linen.RMSNorm(c.norm_eps)
+      self.post_attention_norm = common.RMSNorm(c.norm_eps)
+      self.post_ffw_norm = common.RMSNorm(c.norm_eps)
 
   def keys_values(self, x, positions):
     """Returns what this layer caches for the residual stream x."""

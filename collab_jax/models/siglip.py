@@ -17,7 +17,10 @@ import jax
 from jax import numpy as jnp
 from jaxtyping import Array, Float
 
-from collab_jax.models import attention, linen
+from collab_jax.models import (
+  attention,
+  common,
+)
 
 Params = dict[str, Any]
 
@@ -82,7 +85,7 @@ class MultiHeadDotProductAttention(nn.Module):
     dense = functools.partial(
       nn.DenseGeneral,
       kernel_init=nn.initializers.xavier_uniform(),
-      dot_general=linen.rounded_dot if self.rounded else None,
+      dot_general=common.rounded_dot if self.rounded else None,
     )
     q, k, v = (dense(shape, name=name)(x) for name in ('query', 'key', 'value'))
     if self.rounded:
@@ -103,7 +106,7 @@ class MlpBlock(nn.Module):
     dense = functools.partial(
       nn.Dense,
       kernel_init=nn.initializers.xavier_uniform(),
-      dot_general=linen.rounded_dot if self.rounded else None,
+      dot_general=common.rounded_dot if self.rounded else None,
     )
     y = nn.gelu(dense(self.mlp_dim, name='Dense_0')(x), approximate=True)
     return dense(x.shape[-1], name='Dense_1')(y)
@@ -227,14 +230,14 @@ def encode(
   rounded = config.arranged and _all_bfloat16(blocks)
 
   def body(x, layer, _):
-    return linen.apply(Block(config, rounded), layer, x), None
+    return common.apply(Block(config, rounded), layer, x), None
 
   def run(x, blocks, depth):
     if config.arranged:
       for layer in blocks:
         x, _ = body(x, layer, None)
     elif depth:
-      x, _ = linen.scan_layers(
+      x, _ = common.scan_layers(
         body, x, blocks, depth, config.unroll, config.remat
       )
     return x
@@ -249,7 +252,7 @@ def encode(
   else:
     x = run(x, blocks, config.depth)
   norm = nn.LayerNorm(epsilon=1e-6)
-  x = linen.apply(norm, params['Transformer']['encoder_norm'], x)
+  x = common.apply(norm, params['Transformer']['encoder_norm'], x)
   return (x, received) if attention else x
 
 
@@ -263,7 +266,7 @@ def _apart(config, blocks):
 
 def _received(block, x):
   """The attention that each token receives in a block, f32[B N]."""
-  y = linen.apply(nn.LayerNorm(epsilon=1e-6), block['LayerNorm_0'], x)
+  y = common.apply(nn.LayerNorm(epsilon=1e-6), block['LayerNorm_0'], x)
   own = block['MultiHeadDotProductAttention_0']
 
   def project(name):
@@ -295,7 +298,7 @@ def arrange(config: Config, params: Params) -> Params:
 def unstack(config: Config, params: Params) -> tuple[Params, ...]:
   """Returns the parameters of each block on its own."""
   blocks = params['Transformer']['encoderblock']
-  return blocks if config.arranged else linen.apart(blocks, config.depth)
+  return blocks if config.arranged else common.apart(blocks, config.depth)
 
 
 def by_name(params: Params) -> Params:

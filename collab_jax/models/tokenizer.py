@@ -7,7 +7,7 @@ from typing import SupportsInt
 
 import sentencepiece
 
-from collab_jax.models import pieces as piecework
+from collab_jax.models import hf_tokenizer as piecework
 
 SPECIALS = {'pad': 0, 'eos': 1, 'bos': 2, 'unk': 3}
 

@@ -3,12 +3,12 @@
 from collab_jax.plots.channels import channel
 from collab_jax.plots.costs import fields, latency
 from collab_jax.plots.curves import tradeoff
+from collab_jax.plots.finetune import tuned
 from collab_jax.plots.maps import fig2
 from collab_jax.plots.rates import rate
 from collab_jax.plots.selector_maps import selector_maps
 from collab_jax.plots.selectors import selectors
 from collab_jax.plots.style import save
-from collab_jax.plots.tuned import tuned
 
 __all__ = [
   'channel',

@@ -8,7 +8,12 @@ from matplotlib import axes as mpl_axes
 from matplotlib import figure as figures
 
 from collab_jax import evaluation
-from collab_jax.evaluation import crossings, series
+from collab_jax.evaluation.report import (
+  channel as channel_lib,
+)
+from collab_jax.evaluation.report import (
+  labels,
+)
 from collab_jax.plots import style
 
 _AXES = {
@@ -46,7 +51,7 @@ def channel(records: Sequence[Mapping[str, Any]]) -> figures.Figure:
   rows = [dict(record) for record in records]
   if rows and 'bleu4' not in rows[0]:
     rows = evaluation.summarize(rows)
-  families = crossings.link_curves(rows)
+  families = channel_lib.link_curves(rows)
   if not families:
     raise ValueError('no records of links: there is nothing to draw')
   lines = [
@@ -70,7 +75,7 @@ def channel(records: Sequence[Mapping[str, Any]]) -> figures.Figure:
   return figure
 
 
-def _panel(axes: mpl_axes.Axes, family: crossings.Family, rows) -> None:
+def _panel(axes: mpl_axes.Axes, family: channel_lib.Family, rows) -> None:
   size = _size(family)
   for n, (name, curve) in enumerate(family.curves.items()):
     colour, marker, line = _LOOKS[n % len(_LOOKS)]
@@ -90,7 +95,7 @@ def _panel(axes: mpl_axes.Axes, family: crossings.Family, rows) -> None:
       label=f'{name}, {size(curve[-1][1])}',
       zorder=20 - n,
     )
-  full = series.full(rows)
+  full = labels.full(rows)
   if full:
     axes.axhline(full['bleu4'], color=style.INK, linestyle=(0, (6, 2)), lw=1.1)
     axes.axhline(
@@ -134,7 +139,7 @@ def _panel(axes: mpl_axes.Axes, family: crossings.Family, rows) -> None:
 _ENDS = ('low', 'high')
 
 
-def _size(family: crossings.Family) -> Callable[[Mapping[str, Any]], str]:
+def _size(family: channel_lib.Family) -> Callable[[Mapping[str, Any]], str]:
   """How to tell what a row sends: bytes, unless some send more than those."""
   rows = [row for curve in family.curves.values() for _, row in curve]
   if any(row['codec']['transport'] == 'analog' for row in rows):

@@ -11,7 +11,12 @@ from matplotlib import ticker
 import numpy as np
 
 from collab_jax import evaluation
-from collab_jax.evaluation import series, tables
+from collab_jax.evaluation.report import (
+  labels as labels_lib,
+)
+from collab_jax.evaluation.report import (
+  text as text_lib,
+)
 from collab_jax.plots import style
 
 _FILLED = mpl_lines.Line2D.filled_markers
@@ -50,9 +55,9 @@ def tradeoff(
     rows = evaluation.summarize(records)
   if not rows:
     raise ValueError('no records: there is nothing to draw')
-  curves = series.curves(rows)
+  curves = labels_lib.curves(rows)
   if x == 'bytes':
-    curves |= series.pictures(rows)
+    curves |= labels_lib.pictures(rows)
   figure = style.new_figure(8.6, 5.0)
   with mpl.rc_context(style.RC):
     height = 0.685 if x == 'ratio' else 0.745
@@ -96,7 +101,9 @@ def _curves(axes: mpl_axes.Axes, curves, x: str) -> list[tuple]:
     )
     labels.append((rows[-1]['bleu4'], xs[-1], name, looks))
     if x == 'bytes' and not order:
-      for n, row in enumerate(rows) if not series.is_picture(rows[0]) else ():
+      for n, row in (
+        enumerate(rows) if not labels_lib.is_picture(rows[0]) else ()
+      ):
         axes.annotate(
           f'k={row["sent"]}',
           (row[x], row['bleu4']),
@@ -116,9 +123,9 @@ def horizontals(
 ) -> list[tuple]:
   """Draws the rows that no bytes belong to, and returns their labels."""
   labels = []
-  for row in tables.ends(rows):
-    name, value = series.label(row), scale * row[y]
-    blind = series.is_blind(row)
+  for row in text_lib.ends(rows):
+    name, value = labels_lib.label(row), scale * row[y]
+    blind = labels_lib.is_blind(row)
     line = (0, (1, 2)) if blind else (0, (6, 2))
     colour = style.GREY if blind else style.INK
     axes.axhspan(
@@ -209,7 +216,7 @@ def _frame(axes: mpl_axes.Axes, rows, curves, x: str):
     )
     return
   ticks = dict(sorted({row[x]: row['sent'] for row in points}.items()))
-  axes.set_xticks([*ticks], [tables.percent(t) for t in ticks])
+  axes.set_xticks([*ticks], [text_lib.percent(t) for t in ticks])
   vectors = points[0]['vectors']
   axes.set_xlabel(f'vectors sent, of {vectors} (logarithmic)')
   above = axes.secondary_xaxis('top')
@@ -230,7 +237,7 @@ def _binary(value: float) -> str:
 
 
 def _claims(axes: mpl_axes.Axes, rows, curves):
-  full = series.full(rows)
+  full = labels_lib.full(rows)
   if not full:
     return
   low, high = axes.get_xlim()
@@ -281,7 +288,7 @@ def _free(
 ) -> tuple[float, float]:
   """Where under a point, or to its left, a small text hides least."""
   low, high = axes.get_ylim()
-  flat = [low, *(row['bleu4'] for row in tables.ends(rows))]
+  flat = [low, *(row['bleu4'] for row in text_lib.ends(rows))]
   found = []
   for shift in (0.0, -1.3):
     # The text is about 1.2 octaves wide and 0.13 of the axis high.
@@ -325,5 +332,5 @@ def subtitle(rows: Sequence[Mapping[str, Any]]) -> str:
   return (
     f'The {model} model on {images:,} {kind} ({data}),'
     f' mean of {seeds} seed{"s" if seeds > 1 else ""};'
-    f' bands: {tables.coverage(rows)} bootstrap over the pictures'
+    f' bands: {text_lib.coverage(rows)} bootstrap over the pictures'
   )

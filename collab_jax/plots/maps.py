@@ -15,7 +15,7 @@ import numpy as np
 
 from collab_jax import captioner as captioning
 from collab_jax import codecs, quantizers
-from collab_jax.evaluation import tables
+from collab_jax.evaluation.report import text as text_lib
 from collab_jax.models import paligemma
 from collab_jax.plots import style
 
@@ -177,7 +177,7 @@ def borders(axes: mpl_axes.Axes, clusters: Int[np.ndarray, 'h w']):
 
 
 def _under(axes: mpl_axes.Axes, column: dict[str, Any]):
-  text = tables.size(len(column['packets'][0]))
+  text = text_lib.size(len(column['packets'][0]))
   axes.set_xlabel(text, fontsize=8, color=style.GREY, labelpad=3)
   if 'caption' in column:
     axes.text(

@@ -8,7 +8,12 @@ from matplotlib import axes as mpl_axes
 from matplotlib import figure as figures
 from matplotlib import ticker
 
-from collab_jax.evaluation import rates, series
+from collab_jax.evaluation.report import (
+  labels as labels_lib,
+)
+from collab_jax.evaluation.report import (
+  rate as rate_lib,
+)
 from collab_jax.plots import curves, style
 
 # Image codecs are grey, features coloured; markers and lines differ, too.
@@ -41,7 +46,7 @@ def rate(rows: Sequence[Mapping[str, Any]], y: str = 'bleu4') -> figures.Figure:
   """
   if y not in _SCORES:
     raise ValueError(f"y: got {y!r}, expected 'bleu4' or 'cider'")
-  families = rates.families(rows)
+  families = rate_lib.families(rows)
   if not families:
     raise ValueError('no records: there is nothing to draw')
   looks, other = styles(families)
@@ -97,13 +102,13 @@ def styles(
   features = [
     name
     for name, rows in families.items()
-    if not series.is_picture(rows[0]) and not series.is_full(rows[0])
+    if not labels_lib.is_picture(rows[0]) and not labels_lib.is_full(rows[0])
   ]
   best = max(row['bleu4'] for rows in families.values() for row in rows)
 
   def worth(name):
     rows = families[name]
-    enough = rates.cheapest(rows, 0.9 * best)
+    enough = rate_lib.cheapest(rows, 0.9 * best)
     if enough:
       return 0, enough['bytes']
     return 1, -max(row['bleu4'] for row in rows)
@@ -123,8 +128,8 @@ def styles(
 
 def _family(axes, rows, label, looks, order, y, scale) -> tuple:
   colour, marker, line = looks
-  picture = series.is_picture(rows[0])
-  line_rows = rates.front(rows, y)
+  picture = labels_lib.is_picture(rows[0])
+  line_rows = rate_lib.front(rows, y)
   axes.plot(
     [row['bytes'] for row in line_rows],
     [scale * row[y] for row in line_rows],
@@ -150,7 +155,7 @@ def _family(axes, rows, label, looks, order, y, scale) -> tuple:
 
 
 def _points(axes, rows, colour, marker, y, scale, order):
-  picture = series.is_picture(rows[0])
+  picture = labels_lib.is_picture(rows[0])
   bare = (
     {'markeredgewidth': 1.1}
     if picture
@@ -173,13 +178,13 @@ def _points(axes, rows, colour, marker, y, scale, order):
 
 def _fronts(axes: mpl_axes.Axes, rows, y: str, scale: float):
   """A band behind each front, wide enough to be seen around its points."""
-  names = rates.FEATURES, rates.PICTURES
+  names = rate_lib.FEATURES, rate_lib.PICTURES
   colours = style.SKY, '#8A8A8A'
   for name, group, colour in zip(
-    names, rates.split(rows), colours, strict=True
+    names, rate_lib.split(rows), colours, strict=True
   ):
     if group:
-      front = rates.front(group, y)
+      front = rate_lib.front(group, y)
       axes.plot(
         [row['bytes'] for row in front],
         [scale * row[y] for row in front],
@@ -202,7 +207,7 @@ def _frame(axes: mpl_axes.Axes, rows, name: str, scale: float, y: str):
   axes.tick_params(length=3)
   axes.set_xscale('log')
   # All vectors are a line, and far to the right.
-  sizes = [row['bytes'] for row in rows if not series.is_full(row)]
+  sizes = [row['bytes'] for row in rows if not labels_lib.is_full(row)]
   sizes = sizes or [row['bytes'] for row in rows]
   axes.set_xlim(min(sizes) / 1.3, max(sizes) * 1.3)
   axes.xaxis.set_major_locator(
@@ -218,7 +223,7 @@ def _frame(axes: mpl_axes.Axes, rows, name: str, scale: float, y: str):
 def _paper(axes: mpl_axes.Axes, rows):
   """Marks the paper's configuration, k-means in 16 bits with k = 8."""
   for row in rows:
-    if rates.family(row) == 'k-means, random start' and row['sent'] == 8:
+    if rate_lib.family(row) == 'k-means, random start' and row['sent'] == 8:
       axes.annotate(
         f'the paper: 8 centroids\nin 16 bits, {row["bytes"]:,.0f} bytes',
         (row['bytes'], row['bleu4']),

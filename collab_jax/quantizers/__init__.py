@@ -4,45 +4,56 @@ from collections.abc import Mapping
 import dataclasses
 from typing import Any, cast
 
-from collab_jax import config, named
-from collab_jax.quantizers import books, codebook
-from collab_jax.quantizers.adaptive import Adaptive, error_for
-from collab_jax.quantizers.attended import Attended
+from collab_jax import (
+  config,
+  registry,
+)
+from collab_jax.quantizers import pretrained
 from collab_jax.quantizers.base import (
   Quantizer,
   needs,
   priors,
   straight_through,
 )
-from collab_jax.quantizers.bisecting import Bisecting
-from collab_jax.quantizers.books import BookError
-from collab_jax.quantizers.centred import Centred
-from collab_jax.quantizers.concealment import conceal, layered, row_fields
-from collab_jax.quantizers.divprune import DivPrune
-from collab_jax.quantizers.dpc_knn import DpcKnn
-from collab_jax.quantizers.ecsq import ECSQ
-from collab_jax.quantizers.ecvq import ECVQ
-from collab_jax.quantizers.farthest_point import FarthestPoint
-from collab_jax.quantizers.fsq import FSQ
-from collab_jax.quantizers.identity import Identity
-from collab_jax.quantizers.kmeans import KMeans
-from collab_jax.quantizers.low_rank import LowRank
-from collab_jax.quantizers.medoids import Medoids
-from collab_jax.quantizers.merge import Merge
-from collab_jax.quantizers.packed import Packed
-from collab_jax.quantizers.pca import PCA
-from collab_jax.quantizers.pool import Pool
-from collab_jax.quantizers.product_vq import ProductVQ
-from collab_jax.quantizers.random import Random
-from collab_jax.quantizers.residual_vq import ResidualVQ
-from collab_jax.quantizers.resized import Resized
-from collab_jax.quantizers.salient import Salient
-from collab_jax.quantizers.scalar import Scalar
-from collab_jax.quantizers.shared_vq import SharedVQ
-from collab_jax.quantizers.spatial import Spatial
-from collab_jax.quantizers.spherical import Spherical
-from collab_jax.quantizers.tome import ToMe
-from collab_jax.quantizers.top_norm import TopNorm
+from collab_jax.quantizers.clusters.adaptive import (
+  Adaptive,
+  error_for,
+)
+from collab_jax.quantizers.clusters.agglomerative import Agglomerative
+from collab_jax.quantizers.clusters.avg_pool import AvgPool
+from collab_jax.quantizers.clusters.bisecting import Bisecting
+from collab_jax.quantizers.clusters.dpc_knn import DpcKnn
+from collab_jax.quantizers.clusters.kmeans import KMeans
+from collab_jax.quantizers.clusters.low_rank import LowRank
+from collab_jax.quantizers.clusters.low_resolution import LowResolution
+from collab_jax.quantizers.clusters.medoids import Medoids
+from collab_jax.quantizers.clusters.packed import Packed
+from collab_jax.quantizers.clusters.spatial import Spatial
+from collab_jax.quantizers.clusters.spherical import Spherical
+from collab_jax.quantizers.clusters.tome import ToMe
+from collab_jax.quantizers.clusters.visionzip import VisionZip
+from collab_jax.quantizers.clusters.weighted_kmeans import WeightedKMeans
+from collab_jax.quantizers.concealment import (
+  conceal,
+  decode_partial,
+  row_fields,
+)
+from collab_jax.quantizers.pretrained import QuantizerParamsError
+from collab_jax.quantizers.selectors.divprune import DivPrune
+from collab_jax.quantizers.selectors.farthest_point import FarthestPoint
+from collab_jax.quantizers.selectors.random import Random
+from collab_jax.quantizers.selectors.top_norm import TopNorm
+from collab_jax.quantizers.transforms.pca import PCA
+from collab_jax.quantizers.transforms.position_mean import PositionMean
+from collab_jax.quantizers.vectors import codebook
+from collab_jax.quantizers.vectors.ecsq import ECSQ
+from collab_jax.quantizers.vectors.ecvq import ECVQ
+from collab_jax.quantizers.vectors.fsq import FSQ
+from collab_jax.quantizers.vectors.identity import Identity
+from collab_jax.quantizers.vectors.product_vq import ProductVQ
+from collab_jax.quantizers.vectors.residual_vq import ResidualVQ
+from collab_jax.quantizers.vectors.scalar import Scalar
+from collab_jax.quantizers.vectors.shared_vq import SharedVQ
 
 __all__ = [
   'ECSQ',
@@ -51,41 +62,41 @@ __all__ = [
   'NAMES',
   'PCA',
   'Adaptive',
-  'Attended',
+  'Agglomerative',
+  'AvgPool',
   'Bisecting',
-  'BookError',
-  'Centred',
   'DivPrune',
   'DpcKnn',
   'FarthestPoint',
   'Identity',
   'KMeans',
   'LowRank',
+  'LowResolution',
   'Medoids',
-  'Merge',
   'Packed',
-  'Pool',
+  'PositionMean',
   'ProductVQ',
   'Quantizer',
+  'QuantizerParamsError',
   'Random',
   'ResidualVQ',
-  'Resized',
-  'Salient',
   'Scalar',
   'SharedVQ',
   'Spatial',
   'Spherical',
   'ToMe',
   'TopNorm',
-  'books',
+  'VisionZip',
+  'WeightedKMeans',
   'codebook',
   'conceal',
+  'decode_partial',
   'describe',
   'error_for',
-  'layered',
   'make',
   'name',
   'needs',
+  'pretrained',
   'priors',
   'row_fields',
   'straight_through',
@@ -94,22 +105,22 @@ __all__ = [
 NAMES: dict[str, type] = {
   'identity': Identity,
   'kmeans': KMeans,
-  'merge': Merge,
+  'merge': Agglomerative,
   'adaptive': Adaptive,
   'low_rank': LowRank,
   'packed': Packed,
-  'centred': Centred,
+  'centred': PositionMean,
   'random': Random,
-  'pool': Pool,
-  'resized': Resized,
+  'pool': AvgPool,
+  'resized': LowResolution,
   'top_norm': TopNorm,
   'farthest_point': FarthestPoint,
-  'attended': Attended,
+  'attended': VisionZip,
   'bisecting': Bisecting,
   'divprune': DivPrune,
   'dpc_knn': DpcKnn,
   'medoids': Medoids,
-  'salient': Salient,
+  'salient': WeightedKMeans,
   'spatial': Spatial,
   'spherical': Spherical,
   'tome': ToMe,
@@ -145,7 +156,7 @@ def make(name: str, **kw: Any) -> Quantizer:
   if '(' in name:
     name, settings = config.call(name, 'quantizer', 'kmeans(k=8)', kw)
     kw = {**settings, **kw}
-  cls = named.find(NAMES, 'quantizer', name)
+  cls = registry.find(NAMES, 'quantizer', name)
   inner = {
     field.name
     for field in dataclasses.fields(cls)
@@ -157,7 +168,7 @@ def make(name: str, **kw: Any) -> Quantizer:
       kw[field] = make(value)
     elif isinstance(value, Mapping):
       kw[field] = make(**value)
-  return named.make(NAMES, 'quantizer', name, **kw)
+  return registry.make(NAMES, 'quantizer', name, **kw)
 
 
 def name(quantizer: Quantizer) -> str:
@@ -168,7 +179,7 @@ def name(quantizer: Quantizer) -> str:
   Args:
     quantizer: Any quantizer.
   """
-  return named.name(NAMES, quantizer)
+  return registry.name(NAMES, quantizer)
 
 
 def describe(quantizer: Quantizer) -> dict[str, Any]:
@@ -182,7 +193,7 @@ def describe(quantizer: Quantizer) -> dict[str, Any]:
     inner quantizers as their `name`.
   """
   fields = {
-    field.name: named.plain(NAMES, getattr(quantizer, field.name))
+    field.name: registry.plain(NAMES, getattr(quantizer, field.name))
     for field in dataclasses.fields(cast(Any, quantizer))
   }
-  return {'quantizer': named.title(NAMES, type(quantizer)), **fields}
+  return {'quantizer': registry.title(NAMES, type(quantizer)), **fields}

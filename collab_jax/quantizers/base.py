@@ -205,7 +205,7 @@ def receiver(quantizer: Quantizer) -> Any:
   return getattr(quantizer, 'receiver', quantizer)
 
 
-def over_images(one: Callable[..., Any]) -> Callable[..., Any]:
+def map_or_vmap(one: Callable[..., Any]) -> Callable[..., Any]:
   """Returns a function of one image with its own rule for many.
 
   Under `vmap` a CPU takes one image after the other, so that its matrices
@@ -277,7 +277,7 @@ def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
     raise ValueError(f'{name} must be one of {choices}, got {value!r}.')
 
 
-def grid(x: Float[Array, 'n d']) -> messages.Tokens:
+def full_grid(x: Float[Array, 'n d']) -> messages.Tokens:
   """Returns the tokens of a rebuilt grid: all valid, in their own places."""
   n = x.shape[0]
   return messages.Tokens(

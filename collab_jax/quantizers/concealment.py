@@ -9,7 +9,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int
 
 from collab_jax import message as messages
-from collab_jax.quantizers import base, front, geometry
+from collab_jax.quantizers import base
+from collab_jax.quantizers.math import geometry
+from collab_jax.quantizers.transforms import base as base_lib
 
 
 def row_fields(quantizer: base.Quantizer, n: int, d: int) -> tuple[str, ...]:
@@ -23,7 +25,7 @@ def row_fields(quantizer: base.Quantizer, n: int, d: int) -> tuple[str, ...]:
     n: Number of vectors.
     d: Their width.
   """
-  if isinstance(quantizer, front.Front):
+  if isinstance(quantizer, base_lib.TransformWrapper):
     names = row_fields(quantizer.vectors, n, d)
     return tuple(base.prefix('vectors', dict.fromkeys(names)))
   fields = quantizer.fields(n, d)
@@ -72,7 +74,7 @@ def conceal(
     received: False for a lost row; at least one is True.
     rows: What `row_fields` returned.
   """
-  if isinstance(quantizer, front.Front):
+  if isinstance(quantizer, base_lib.TransformWrapper):
     names = base.unprefix('vectors', dict.fromkeys(rows))
     inner = base.unprefix('vectors', message)
     inner = conceal(quantizer.vectors, inner, received, names)
@@ -83,7 +85,7 @@ def conceal(
   return copied(message, rows, nearest(received))
 
 
-def layered(
+def decode_partial(
   quantizer: base.Quantizer,
   params: base.Params,
   message: messages.Message,
@@ -106,7 +108,7 @@ def layered(
   fine = quantizer.dequantize(params, message)
   rough = quantizer.dequantize(params, {n: message[n] for n in coarse})
   inner, own = quantizer, message
-  while isinstance(inner, front.Front):
+  while isinstance(inner, base_lib.TransformWrapper):
     inner, own = inner.vectors, base.unprefix('vectors', own)
   row_of = getattr(inner, 'row_of', None)
   if row_of is not None:

@@ -8,22 +8,29 @@ import importlib.util
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-  from collab_jax.serving.client import EdgeClient
-  from collab_jax.serving.engine import Sizes
-  from collab_jax.serving.running import run
-  from collab_jax.serving.security import Security
-  from collab_jax.serving.server import Server
-  from collab_jax.serving.settings import Settings
+  from collab_jax.serving.client.client import EdgeClient
+  from collab_jax.serving.engine.engine import EngineConfig
+  from collab_jax.serving.server.config import ServerConfig
+  from collab_jax.serving.server.run import serve_forever
+  from collab_jax.serving.server.security import Security
+  from collab_jax.serving.server.server import Server
 
-__all__ = ['EdgeClient', 'Security', 'Server', 'Settings', 'Sizes', 'run']
+__all__ = [
+  'EdgeClient',
+  'EngineConfig',
+  'Security',
+  'Server',
+  'ServerConfig',
+  'serve_forever',
+]
 
 _HOMES = {
-  'EdgeClient': 'client',
-  'Security': 'security',
-  'Server': 'server',
-  'Settings': 'settings',
-  'Sizes': 'engine',
-  'run': 'running',
+  'EdgeClient': 'client.client',
+  'EngineConfig': 'engine.engine',
+  'Security': 'server.security',
+  'Server': 'server.server',
+  'ServerConfig': 'server.config',
+  'serve_forever': 'server.run',
 }
 
 

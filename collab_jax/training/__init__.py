@@ -5,6 +5,10 @@ inside of it, as `tuning` and `bottleneck` say, and `memory` tells what that
 takes; `codebooks` makes what both ends of a link hold.
 """
 
-from collab_jax.training.loop import evaluate, make_tokenizer, train
+from collab_jax.training.pretrain import (
+  evaluate,
+  make_tokenizer,
+  train,
+)
 
 __all__ = ['evaluate', 'make_tokenizer', 'train']

@@ -8,7 +8,13 @@ from jaxtyping import Array, Float, Key
 
 from collab_jax import message as messages
 from collab_jax import quantizers
-from collab_jax.quantizers import base, clustering, pool
+from collab_jax.quantizers import base
+from collab_jax.quantizers.clusters import (
+  avg_pool,
+)
+from collab_jax.quantizers.clusters import (
+  base as base_lib,
+)
 
 GRADIENTS = ('mean', 'straight')
 
@@ -55,7 +61,7 @@ def through(
   """
   message = quantizer.quantize(params, jax.lax.stop_gradient(x), key)
   tokens = quantizer.dequantize(params, message)
-  if not isinstance(quantizer, clustering.Clustering | pool.Pool):
+  if not isinstance(quantizer, base_lib.Clustering | avg_pool.AvgPool):
     tokens = base.with_gradient(quantizer, x, message, tokens)
     return Passed(tokens, None, message)
   rows = quantizer.row_of(message)

@@ -15,17 +15,19 @@ from collab_jax import captioner as captioner_lib
 from collab_jax import checkpoints, codecs, metrics, quantizers
 from collab_jax.checkpoints import trees
 from collab_jax.models import lora, paligemma
-from collab_jax.quantizers import books
+from collab_jax.quantizers import pretrained
 from collab_jax.training import (
   batches,
-  choices,
-  codebooks,
-  folders,
+  finetune_step,
   losses,
-  moving,
-  settings,
-  tuning,
+  param_groups,
+  train_loop,
+  validate,
   validation,
+)
+from collab_jax.training.codebooks import (
+  ema_codebook,
+  train,
 )
 
 # Settings that say how the result is written, and may change on the way.
@@ -53,7 +55,7 @@ def finetune(
   """
   dims = model.config
   trees.check_stacked(model.params, dims.name)
-  chosen, weights = settings.check(config, dims)
+  chosen, weights = validate.check(config, dims)
   source = batches.Source(
     cast(Any, model.tokenizer),
     config.prompt,
@@ -63,41 +65,43 @@ def finetune(
   )
   source[config.first_example]  # Whether prompt and caption fit.
   workdir = pathlib.Path(workdir).absolute()
-  folders.open_run(config, workdir, FREE)
-  tx = choices.optimizer(config, config.rates.to_dict())
+  train_loop.open_run(config, workdir, FREE)
+  tx = param_groups.optimizer(config, config.rates.to_dict())
   moves, still = start(config, model)
   first_batch = config.first_example // config.batch_size
 
   def stream(first):
     return batches.batches(source, config.batch_size, first_batch + first)
 
-  fresh = not folders.goes_on(workdir)
+  fresh = not train_loop.goes_on(workdir)
   book = first_codes(config, model, chosen, stream(0), fresh)
-  state = tuning.State(moves, tx.init(moves), book, jnp.zeros((), jnp.int32))
+  state = finetune_step.State(
+    moves, tx.init(moves), book, jnp.zeros((), jnp.int32)
+  )
   teacher = model.params if weights.distill else None
   key = jax.random.key(config.seed)
 
   def take(state, done, batch):
     quantizer = choose(config, chosen, done)
-    return tuning.tune_step(
+    return finetune_step.finetune_step(
       dims, tx, weights, quantizer, state, still, teacher, batch, key
     )
 
   def scores(state, now):
     if now % config.eval_every and now != config.steps:
       return []
-    own = choices.join(state.params, still)['model']
+    own = param_groups.join(state.params, still)['model']
     one = dataclasses.replace(model, params=merged(own))
     found = {}
     for text in config.eval_codecs:
       # A run without the quantizer has no codebook of its own.
-      if state.codes is None and tuning.learns(quantizers.make(text)):
+      if state.codes is None and finetune_step.learns(quantizers.make(text)):
         continue
       found[text] = evaluate(one, config, state.codes, text)
     return [found]
 
-  state = folders.run(config, workdir, state, take, stream, scores)
-  own = merged(choices.join(state.params, still)['model'])
+  state = train_loop.run(config, workdir, state, take, stream, scores)
+  own = merged(param_groups.join(state.params, still)['model'])
   own = jax.tree.map(lambda p, q: p.astype(q.dtype), own, model.params)
   if saved := checkpoints.as_dtype(config.saved or None, 'saved'):
     own = jax.tree.map(lambda p: p.astype(saved), own)
@@ -129,8 +133,8 @@ def start_params(
 def start(config: Any, model: paligemma.Model) -> tuple[Any, Any]:
   """What trains before the first step, in float32, and what does not."""
   params = start_params(config, model.params, model.config)
-  parts = choices.trained(config.train, config.encoder)
-  moves, still = choices.split(params, parts)
+  parts = param_groups.trained(config.train, config.encoder)
+  moves, still = param_groups.split(params, parts)
   # In bfloat16 small updates would round to nothing. A step gives up its
   # buffers, and the model is still wanted: a copy.
   moves = jax.tree.map(lambda p: jnp.array(p, jnp.float32, copy=True), moves)
@@ -162,7 +166,7 @@ def first_codes(
   chosen: list[quantizers.Quantizer],
   stream: Any,
   fresh: bool,
-) -> moving.Moving | None:
+) -> ema_codebook.Moving | None:
   """The codebook before the first step: clusters of what the start model sends.
 
   Args:
@@ -175,14 +179,14 @@ def first_codes(
   Returns:
     The codebook; None if no quantizer learns one.
   """
-  inner = [one for q in chosen if (one := tuning.learns(q))]
+  inner = [one for q in chosen if (one := finetune_step.learns(q))]
   if not inner:
     return None
   shape = inner[0].stages, inner[0].size
   width = model.config.vision.width
   if not fresh:
-    return moving.start(jnp.zeros((*shape, width)), jnp.ones(shape))
-  learning = [q for q in chosen if tuning.learns(q)]
+    return ema_codebook.start(jnp.zeros((*shape, width)), jnp.ones(shape))
+  learning = [q for q in chosen if finetune_step.learns(q)]
 
   @jax.jit
   def sent(images):
@@ -211,17 +215,19 @@ def first_codes(
       'groups': 1,
     }
   )
-  arrays = codebooks.codebook(x, own)
+  arrays = train.codebook(x, own)
   share = arrays['counts'] / arrays['counts'].sum(1, keepdims=True)
   # As many as a batch has, of which the running counts are those.
   rows = len(x) / config.book.batches / len(learning)
-  return moving.start(jnp.asarray(arrays['codes']), jnp.asarray(share * rows))
+  return ema_codebook.start(
+    jnp.asarray(arrays['codes']), jnp.asarray(share * rows)
+  )
 
 
 def evaluate(
   model: paligemma.Model,
   config: Any,
-  codes: moving.Moving | None,
+  codes: ema_codebook.Moving | None,
   text: str,
 ) -> float:
   """BLEU-4 on the first validation scenes, through a quantizer."""
@@ -231,8 +237,8 @@ def evaluate(
   @jax.jit
   def view(model, images, key):
     features = model.encode_image(images.astype(jnp.float32) / 127.5 - 1)
-    found = tuning.passed(quantizer, codes, features, key, 'mean')
-    return tuning.prefix(model, found.tokens)
+    found = finetune_step.passed(quantizer, codes, features, key, 'mean')
+    return finetune_step.prefix(model, found.tokens)
 
   key = jax.random.key(config.seed)
   captions, examples = validation.captions(
@@ -248,7 +254,7 @@ def evaluate(
 def _save_book(path, codes, model, config):
   """Writes the codebook, as quantizers read it."""
   share = codes.counts / codes.counts.sum(1, keepdims=True)
-  book = books.save(
+  book = pretrained.save(
     path,
     {
       'codes': np.asarray(codes.codes, np.float16),

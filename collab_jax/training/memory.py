@@ -12,7 +12,12 @@ from jax import numpy as jnp
 from collab_jax import quantizers
 from collab_jax.checkpoints import trees
 from collab_jax.models import paligemma
-from collab_jax.training import choices, finetune, losses, tuning
+from collab_jax.training import (
+  finetune,
+  finetune_step,
+  losses,
+  param_groups,
+)
 
 
 class Needs(NamedTuple):
@@ -53,10 +58,12 @@ def shapes(
   model = jax.eval_shape(
     lambda p: finetune.start_params(config, p, dims), paligemma.shapes(dims)
   )
-  parts = choices.trained(config.train, config.encoder)
-  moves, still = choices.split(model, parts)
+  parts = param_groups.trained(config.train, config.encoder)
+  moves, still = param_groups.split(model, parts)
   flat = trees.flatten(still)
-  own = {p: x for p, x in flat.items() if choices.part(p) in choices.ADDED}
+  own = {
+    p: x for p, x in flat.items() if param_groups.part(p) in param_groups.ADDED
+  }
   return moves, trees.unflatten(trees.flatten(_in(still, dtype)) | own)
 
 
@@ -103,9 +110,9 @@ def needs(
     dtype: As of `shapes`.
   """
   moves, still = shapes(config, dims, dtype)
-  weights = tuning.Weights(**config.weights.to_dict())
-  tx = choices.optimizer(config, config.rates.to_dict())
-  one = functools.partial(tuning.loss, dims, weights, quantizer)
+  weights = finetune_step.Weights(**config.weights.to_dict())
+  tx = param_groups.optimizer(config, config.rates.to_dict())
+  one = functools.partial(finetune_step.loss, dims, weights, quantizer)
   teacher = _in(paligemma.shapes(dims), dtype) if weights.distill else None
   key = jax.eval_shape(lambda: jax.random.key(0))
 

@@ -7,7 +7,7 @@ import ml_dtypes
 import numpy as np
 
 from collab_jax import message as messages
-from collab_jax.wire import bits
+from collab_jax.wire.coding import bits
 
 Fields = Mapping[str, messages.Field]
 Message = dict[str, np.ndarray]
@@ -98,7 +98,9 @@ def _check_rows(name, fields):
     )
 
 
-def rows_behind(message: Mapping[str, np.ndarray], fields: Fields) -> str:
+def nonzero_beyond_count(
+  message: Mapping[str, np.ndarray], fields: Fields
+) -> str:
   """Says where symbols lie behind the last row that another field tells.
 
   Args:

@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from collab_jax.wire import bits, layers
 from collab_jax.wire import fields as declared
+from collab_jax.wire import layers
+from collab_jax.wire.coding import bits
 
 CHECK = 4  # Bytes of a CRC-32C.
 _LENGTH = 5  # Bytes of a length, at most.

@@ -6,8 +6,13 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 
 from collab_jax import message as messages
-from collab_jax.wire import coder, crc, models, plain
+from collab_jax.wire import checksum
 from collab_jax.wire import fields as declared
+from collab_jax.wire.coding import (
+  field_coder,
+  fixed,
+  range_coder,
+)
 
 VERSION = 1
 VERSION_BITS = 3
@@ -50,12 +55,12 @@ class Fixed:
     self._fields = fields
     self._head = bytes([VERSION << 8 - VERSION_BITS]) if first else b''
     self.head = len(self._head)
-    self._sizes = plain.sizes(fields)
+    self._sizes = fixed.sizes(fields)
     self.body = sum(self._sizes.values())
 
   def pack(self, rows: Mapping[str, np.ndarray], count: int) -> list[Packed]:
     """Packs all bodies at once."""
-    table = plain.pack(rows, self._fields)
+    table = fixed.pack(rows, self._fields)
     return [(self._head, row.tobytes()) for row in table[:count]]
 
   def unpack(self, packed: Sequence[Packed]) -> declared.Message:
@@ -63,7 +68,7 @@ class Fixed:
     if any(head != self._head for head, _ in packed):
       raise declared.FormatError('A spare bit of a head is set.')
     table = np.frombuffer(b''.join(body for _, body in packed), np.uint8)
-    return plain.unpack(table.reshape(len(packed), self.body), self._fields)
+    return fixed.unpack(table.reshape(len(packed), self.body), self._fields)
 
   def sizes(self, packed: Packed, message: declared.Message) -> dict[str, int]:
     """All bodies have the same."""
@@ -87,7 +92,7 @@ class Best:
   ):
     """Binds the fields; only the first layer has a version."""
     self._fields = fields
-    self._coders = models.make(fields, priors)
+    self._coders = field_coder.make(fields, priors)
     self._version = VERSION_BITS if first else 0
     bits = sum(c.flag_bits for c in self._coders.values())
     self.head = -(-(bits + self._version) // 8)
@@ -100,7 +105,7 @@ class Best:
       for i in range(count)
     ]
 
-  def plans(self, row: Mapping[str, np.ndarray]) -> dict[str, models.Plan]:
+  def plans(self, row: Mapping[str, np.ndarray]) -> dict[str, field_coder.Plan]:
     """Chooses a model for each field of one message."""
     found = {}
     for name, one in self._coders.items():
@@ -110,7 +115,7 @@ class Best:
 
   def _pack(self, row):
     plans = self.plans(row)
-    writer = coder.Writer()
+    writer = range_coder.Writer()
     head = VERSION if self._version else 0
     left = 8 * self.head - self._version
     for name, plan in plans.items():
@@ -144,7 +149,7 @@ class Best:
       )
     if at and not (self._coders and body[at - 1]):
       raise declared.FormatError('The coded symbols have a byte too many.')
-    reader, row = coder.Reader(body[:at]), {}
+    reader, row = range_coder.Reader(body[:at]), {}
     for name, one in self._coders.items():
       end = at + raw[name]
       own = _sized(one, row)
@@ -193,10 +198,10 @@ class Best:
 
 
 def _sized(
-  one: models.FieldCoder, row: Mapping[str, np.ndarray]
-) -> models.FieldCoder:
+  one: field_coder.FieldCoder, row: Mapping[str, np.ndarray]
+) -> field_coder.FieldCoder:
   """The coder of the rows that one message has."""
-  if isinstance(one, models.RowsCoder):
+  if isinstance(one, field_coder.RowsCoder):
     return one.of(row.get(one.field.rows))
   return one
 
@@ -208,4 +213,4 @@ def checks(rows: Sequence[bytes]) -> list[bytes]:
   if not rows:
     return []
   table = np.frombuffer(b''.join(rows), np.uint8).reshape(len(rows), -1)
-  return [crc_.tobytes() for crc_ in crc.rows(table).astype('<u4')]
+  return [crc_.tobytes() for crc_ in checksum.rows(table).astype('<u4')]

@@ -21,8 +21,12 @@ from jaxtyping import Bool
 import numpy as np
 
 from collab_jax import message as messages
-from collab_jax.wire import bare, erasure, plain
+from collab_jax.wire import (
+  erasure,
+  raw,
+)
 from collab_jax.wire import fields as declared
+from collab_jax.wire.coding import fixed
 
 HEADER = 3
 # Packets of one message, at most.
@@ -113,14 +117,14 @@ class PacketFormat:
     self._places = math.ceil(self.rows / self.data)
     whole = {n: _rows(f, self._places) for n, f in self._row.items()}
     self._group = whole
-    self._rest_size = bare.size(self._rest)
+    self._rest_size = raw.size(self._rest)
     self._share = math.ceil(self._rest_size / self.needed)
-    self._group_size = bare.size(whole)
+    self._group_size = raw.size(whole)
     self.size = HEADER + self._share + self._group_size
 
   def sizes(self) -> dict[str, int]:
     """Bytes of a message by field, and 'packets': headers, redundancy."""
-    parts = plain.sizes(self._fields)
+    parts = fixed.sizes(self._fields)
     total = self.count * self.size
     return {**parts, 'packets': total - sum(parts.values())}
 
@@ -139,7 +143,7 @@ class PacketFormat:
     batch = len(next(iter(message.values())))
     rest = [b''] * batch
     if self._rest:
-      rest = bare.pack_batch({n: message[n] for n in self._rest}, self._rest)
+      rest = raw.pack_batch({n: message[n] for n in self._rest}, self._rest)
     groups = self._groups(message, batch)
     return [self._packets(r, g) for r, g in zip(rest, groups, strict=True)]
 
@@ -155,7 +159,7 @@ class PacketFormat:
       array = array.reshape(batch, self._places, self.data, *array.shape[2:])
       array = array.swapaxes(1, 2)
       arrays[name] = array.reshape(batch * self.data, *array.shape[2:])
-    packed = b''.join(bare.pack_batch(arrays, self._group))
+    packed = b''.join(raw.pack_batch(arrays, self._group))
     shape = (batch, self.data, self._group_size)
     return np.frombuffer(packed, np.uint8).reshape(shape)
 
@@ -227,7 +231,7 @@ class PacketFormat:
     fine = fine.reshape(batch, self.data)
     rows &= np.tile(fine, self._places)[:, : self.rows]
     whole &= rows.any(1) | self._optional
-    arrays = bare.unpack_batch(flat, self._group)
+    arrays = raw.unpack_batch(flat, self._group)
     message = {}
     for name, array in arrays.items():
       shape = (batch, self.data, self._places, *array.shape[2:])
@@ -239,7 +243,7 @@ class PacketFormat:
   def _unrest(self, rests, whole):
     rests, fine = _sound(rests, self._rest)
     whole &= fine
-    return bare.unpack_batch(rests, self._rest)
+    return raw.unpack_batch(rests, self._rest)
 
 
 def seal(number: int, body: bytes) -> bytes:
@@ -263,7 +267,7 @@ def _rows(field: messages.Field, count: int) -> messages.Field:
 def _sound(data: list[bytes], fields) -> tuple[list[bytes], np.ndarray]:
   """Zeros instead of what cannot be unpacked, and what could be."""
   try:
-    bare.unpack_batch(data, fields)
+    raw.unpack_batch(data, fields)
     return data, np.ones(len(data), bool)
   except declared.FormatError:
     pass
@@ -271,7 +275,7 @@ def _sound(data: list[bytes], fields) -> tuple[list[bytes], np.ndarray]:
   kept = list(data)
   for n, row in enumerate(data):
     try:
-      bare.unpack_batch([row], fields)
+      raw.unpack_batch([row], fields)
     except declared.FormatError:
       fine[n], kept[n] = False, bytes(len(row))
   return kept, fine

@@ -8,7 +8,12 @@ import numpy as np
 
 from collab_jax import message as messages
 from collab_jax.wire import fields as declared
-from collab_jax.wire import framing, handshake, layers, static
+from collab_jax.wire import (
+  framing,
+  layers,
+  session_json,
+)
+from collab_jax.wire.coding import static
 
 
 class Session:
@@ -48,16 +53,16 @@ class Session:
     Raises:
       ValueError: One of them is not as described.
     """
-    handshake.check_coding(coding)
+    session_json.check_coding(coding)
     declared.check(fields)
     self.fields = dict(fields)
     self.priors = static.check(priors or {}, self.fields)
     self.spec = dict(spec or {})
     self.coding = coding
-    self._described = handshake.describe(
+    self._described = session_json.describe(
       self.fields, self.priors, self.spec, coding
     )
-    self._digest = handshake.digest(self._described)
+    self._digest = session_json.digest(self._described)
     self.digest = self._digest.hex()
     self.layers = 1 + max(field.layer for field in fields.values())
     every: list[dict[str, messages.Field]] = [{} for _ in range(self.layers)]
@@ -131,7 +136,7 @@ class Session:
       raise ValueError(
         f'The fields hold different numbers of images: {counts}.'
       )
-    wrong = declared.rows_behind(rows, self.fields)
+    wrong = declared.nonzero_beyond_count(rows, self.fields)
     if wrong:
       raise ValueError(f'{wrong}, expected zeros.')
     count = counts.pop()
@@ -178,7 +183,7 @@ class Session:
       parts = [row[i] for row in frames]
       seen = self._checked(i, parts, seen)
       found |= self._layers[i].unpack([(p.head, p.body) for p in parts])
-    wrong = declared.rows_behind(found, self.fields)
+    wrong = declared.nonzero_beyond_count(found, self.fields)
     if wrong:
       raise declared.FormatError(f'{wrong}, expected zeros.')
     return {name: found[name] for name in self.fields if name in found}
@@ -244,7 +249,7 @@ class Session:
     """
     plain_ = self._described
     if priors:
-      plain_ = handshake.with_tables(plain_, self.priors)
+      plain_ = session_json.with_tables(plain_, self.priors)
     return json.dumps({**plain_, 'digest': self.digest})
 
   @classmethod
@@ -269,7 +274,7 @@ class Session:
       FormatError: It describes none, one with other frequencies, or one of
         larger messages or tables.
     """
-    read = handshake.parse(text, limit)
+    read = session_json.parse(text, limit)
     try:
       made = cls(
         read['fields'],
@@ -281,7 +286,7 @@ class Session:
       raise declared.FormatError(
         f'The JSON describes no session: {error}'
       ) from error
-    differ = handshake.differences(made._described, read['described'])
+    differ = session_json.differences(made._described, read['described'])
     if read['digest'] not in (None, made.digest):
       differ.append(f'digest: here {made.digest}, there {read["digest"]}')
     if differ:
@@ -300,8 +305,8 @@ class Session:
     if isinstance(other, Session):
       described = other._described
     else:
-      described = handshake.parse(other)['described']
-    return handshake.differences(self._described, described)
+      described = session_json.parse(other)['described']
+    return session_json.differences(self._described, described)
 
   def __repr__(self) -> str:
     """Shows the fields, the coding and the start of the digest."""

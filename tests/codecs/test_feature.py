@@ -185,7 +185,7 @@ def test_equal_books_in_other_places_are_one_session(model, tmp_path):
       'codes': shared[values].astype(np.float16),
       'counts': np.ones((1, 8), np.int32),
     }
-    quantizers.books.save(path, arrays, kind='codebook', width=16)
+    quantizers.pretrained.save(path, arrays, kind='codebook', width=16)
     inner = quantizers.SharedVQ(8, path)
     method = quantizers.KMeans(4, centroids=inner)
     ends.append(codecs.FeatureCodec(model, method))

@@ -10,7 +10,7 @@ import pytest
 
 from collab_jax import captioner as captioning
 from collab_jax import codecs, data, evaluation, wire
-from collab_jax.codecs import formats
+from collab_jax.codecs.image_files import formats
 from collab_jax.data import pictures
 from tests import standin
 from tests.data import photos

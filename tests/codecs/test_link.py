@@ -6,7 +6,11 @@ import numpy as np
 import pytest
 
 from collab_jax import channels, codecs, data, quantizers
-from collab_jax.codecs import carriers, packetized, transport
+from collab_jax.codecs.transports import (
+  base,
+  names,
+  packetized,
+)
 from collab_jax.quantizers import concealment
 from tests import standin
 
@@ -89,9 +93,9 @@ def test_parity_survives_what_it_was_made_for(codec, features):
   for parcel in parcels:
     keep = rng.permutation(len(parcel.packets))[:needed]
     packets = [p if i in keep else None for i, p in enumerate(parcel.packets)]
-    kept.append(carriers.Parcel(packets))
+    kept.append(base.Packets(packets))
   assert link.rebuild(kept).whole == [True] * 4
-  few = [carriers.Parcel(p.packets[: needed - 1]) for p in kept]
+  few = [base.Packets(p.packets[: needed - 1]) for p in kept]
   assert not any(link.rebuild(few).whole)
 
 
@@ -100,7 +104,7 @@ def test_lost_centroids_are_concealed(codec, features):
   got, parcels, _ = cross(link, features)
   assert all(got.whole)
   assert any(0 < share < 1 for share in got.rows)
-  one = carriers.Parcel([parcels[0].packets[2]] + [None] * 5)
+  one = base.Packets([parcels[0].packets[2]] + [None] * 5)
   needed = link._carrier._layout.needed
   assert needed == 1
   alone = link.rebuild([one] * 4)
@@ -151,7 +155,7 @@ def test_a_lost_layer_costs_detail(model, features):
   message = codec.quantize(features, KEY, IDS)
   parcels = link.pack(message)
   lost = [
-    carriers.Parcel([None if i == 2 else p for i, p in enumerate(q.packets)])
+    base.Packets([None if i == 2 else p for i, p in enumerate(q.packets)])
     for q in parcels
   ]
   got = link.rebuild(lost)
@@ -164,7 +168,7 @@ def test_a_lost_layer_costs_detail(model, features):
   hit = (message['assignments'] == 2)[..., None]
   np.testing.assert_array_equal(got.tokens.x, np.where(hit, rough, fine))
   # Of several packets one is enough for the coarse layer.
-  one = [carriers.Parcel(p.packets[:1]) for p in parcels]
+  one = [base.Packets(p.packets[:1]) for p in parcels]
   assert link.rebuild(one).rows == pytest.approx([1 / 6] * 4)
   whole = codecs.Link(codec, 'ideal', 'rows(failure=0.01)')
   assert len(whole.pack(message)[0].packets[0]) < len(parcels[0].packets[0])
@@ -246,8 +250,8 @@ def test_names_and_settings(codec):
   assert not codecs.Link(full, channels.Ideal()).uses_key
   assert codecs.Link(full, 'erasure(p=0.1)').uses_key
   for text in ('whole', 'rows', 'analog', 'whole(mtu=90,loss=0.2)'):
-    made = transport.make(text)
-    assert transport.make(transport.name(made)) == made
+    made = names.make(text)
+    assert names.make(names.name(made)) == made
 
 
 @pytest.mark.parametrize(

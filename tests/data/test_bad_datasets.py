@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from collab_jax import data
-from collab_jax.evaluation import sound
+from collab_jax.evaluation import filter_readable
 from collab_jax.models import tokenizer
 from tests.data import photos
 
@@ -156,7 +156,7 @@ def _(folder):
   photos.coco(folder)
   for path in (folder / 'val2014').iterdir():
     path.write_bytes(b'')
-  sound.sound(data.coco(folder), None)
+  filter_readable.filter_readable(data.coco(folder), None)
 
 
 @case('line of a JSONL list cut off')

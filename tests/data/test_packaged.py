@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from collab_jax import data
-from collab_jax.data import packaged
+from collab_jax.data import tfds_prepare
 from tests.data import photos
 
 real = pytest.mark.skipif(
@@ -59,7 +59,7 @@ def test_without_tensorflow(library, monkeypatch, tmp_path):
 
 def test_without_the_library(monkeypatch, tmp_path):
   monkeypatch.setitem(sys.modules, 'tensorflow_datasets', None)
-  for name in packaged.NAMES:
+  for name in tfds_prepare.NAMES:
     with pytest.raises(ModuleNotFoundError, match=r'collab_jax\[tfds\]'):
       data.prepare(name, tmp_path)
 
@@ -88,9 +88,9 @@ def test_offline_it_fails_before_anything_is_tried(
 
 def test_online_it_prepares(library, monkeypatch, tmp_path):
   reached = []
-  monkeypatch.setattr(packaged, 'reach', reached.append)
+  monkeypatch.setattr(tfds_prepare, 'reach', reached.append)
   data.prepare('coco_captions', tmp_path)
-  assert reached == [*packaged.SOURCES]
+  assert reached == [*tfds_prepare.SOURCES]
   assert library[-1] == 'prepared'
 
 
@@ -110,12 +110,12 @@ def test_reach(monkeypatch):
   with http.server.HTTPServer(('127.0.0.1', 0), Handler) as server:
     threading.Thread(target=server.serve_forever, daemon=True).start()
     url = f'http://127.0.0.1:{server.server_port}'
-    packaged.reach(f'{url}/there.zip')
+    tfds_prepare.reach(f'{url}/there.zip')
     with pytest.raises(ConnectionError, match=r'gone\.zip cannot .*Not Found'):
-      packaged.reach(f'{url}/gone.zip')
+      tfds_prepare.reach(f'{url}/gone.zip')
     server.shutdown()
   with pytest.raises(ConnectionError, match=r'cannot be reached .*refused'):
-    packaged.reach(f'{url}/there.zip')
+    tfds_prepare.reach(f'{url}/there.zip')
 
 
 def test_a_silent_server_is_not_waited_for(monkeypatch):
@@ -123,7 +123,7 @@ def test_a_silent_server_is_not_waited_for(monkeypatch):
   with socket.create_server(('127.0.0.1', 0)) as server:
     start = time.perf_counter()
     with pytest.raises(ConnectionError, match='timed out'):
-      packaged.reach(f'http://127.0.0.1:{server.getsockname()[1]}/', 0.2)
+      tfds_prepare.reach(f'http://127.0.0.1:{server.getsockname()[1]}/', 0.2)
     assert time.perf_counter() - start < 5
 
 
@@ -194,7 +194,7 @@ def test_coco_captions_itself(tmp_path):
   """TFDS's own builder on six pictures, read without TensorFlow."""
   downloads(tmp_path / 'files')
   said = python(PREPARE, tmp_path / 'files', tmp_path / 'tfds').splitlines()
-  assert set(packaged.SOURCES) < set(said)
+  assert set(tfds_prepare.SOURCES) < set(said)
   python(READ, tmp_path / 'tfds')
   got = data.tfds(said[-1], 'val', size=14)[0]
   expected = data.coco(tmp_path / 'files', 'val2014', limit=1, size=14)[0]

@@ -10,7 +10,10 @@ import numpy as np
 import pytest
 
 from collab_jax import data
-from collab_jax.data import pictures, prepared
+from collab_jax.data import (
+  pictures,
+  tfds_reader,
+)
 from tests.data import photos
 
 real = pytest.mark.skipif(
@@ -111,8 +114,8 @@ def test_the_directory_is_found_from_above(tmp_path):
   folder = tmp_path / 'pets' / '1.0.0'
   folder.mkdir(parents=True)
   (folder / 'dataset_info.json').touch()
-  assert prepared._directory(tmp_path) == folder
-  assert prepared._directory(folder) == folder
+  assert tfds_reader._directory(tmp_path) == folder
+  assert tfds_reader._directory(folder) == folder
   other = tmp_path / 'pets' / '2.0.0'
   other.mkdir()
   (other / 'dataset_info.json').touch()

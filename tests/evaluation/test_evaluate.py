@@ -13,7 +13,7 @@ from collab_jax import captioner as captioning
 from collab_jax import codecs, data, evaluation, quantizers
 from collab_jax.evaluation import batches
 from collab_jax.evaluation import records as files
-from collab_jax.serving import compilations
+from collab_jax.serving.server import compilations
 from tests import launching, standin
 
 BLIND = ('zeroed', 'mean', 'shuffled')
@@ -197,10 +197,12 @@ def test_another_book_in_the_place_of_one_is_refused(tmp_path):
   def go(seed):
     codes = np.random.default_rng(seed).normal(size=(1, 4, 16))
     arrays = {'codes': codes, 'counts': np.ones((1, 4))}
-    quantizers.books.save(book, arrays, kind='codebook', width=16)
+    quantizers.pretrained.save(book, arrays, kind='codebook', width=16)
     inner = quantizers.SharedVQ(4, str(book))
     return evaluation.evaluate(
-      [codecs.FeatureCodec(model, quantizers.Merge(2, centroids=inner))],
+      [
+        codecs.FeatureCodec(model, quantizers.Agglomerative(2, centroids=inner))
+      ],
       captioner=captioning.Captioner(model, 5),
       data=data.scenes('test', limit=4),
       path=path,
@@ -298,7 +300,7 @@ def test_wrong_arguments():
 
 def test_the_encoder_s_time_counts_once_and_compiling_not_at_all():
   model = standin.small()
-  codec = codecs.FeatureCodec(model, quantizers.Attended(k=3))
+  codec = codecs.FeatureCodec(model, quantizers.VisionZip(k=3))
   batch = batches.Batch([data.scenes('test', 3)[i] for i in range(3)], 3)
   shared = codec.features(batch.images)
   codec.warm_up(3)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from collab_jax import channels, evaluation, metrics
-from collab_jax.evaluation import rates
+from collab_jax.evaluation.report import rate
 from tests.evaluation import synthetic
 
 
@@ -20,7 +20,7 @@ def rows(records):
 
 @pytest.fixture(scope='module')
 def saved(records):
-  return evaluation.savings(records, resamples=60)
+  return evaluation.bd_rates(records, resamples=60)
 
 
 @pytest.mark.parametrize(
@@ -57,11 +57,11 @@ def saved(records):
 )
 def test_a_family_is_what_differs_in_numbers(name, codec, expected):
   told = {'codec': 'feature', 'split': 'encoder', 'quantizer': 'kmeans'} | codec
-  assert rates.family({'name': name, 'codec': told}) == expected
+  assert rate.family({'name': name, 'codec': told}) == expected
 
 
 def test_families_hold_every_codec_that_sends_something(rows):
-  families = rates.families(rows)
+  families = rate.families(rows)
   assert {'JPEG', 'AVIF', 'k-means++', 'all vectors'} <= families.keys()
   names = [row['name'] for family in families.values() for row in family]
   assert sorted(names) == sorted(
@@ -73,8 +73,8 @@ def test_families_hold_every_codec_that_sends_something(rows):
 
 
 def test_fronts_are_those_of_the_metrics(rows):
-  _, pictures = rates.split(rows)
-  front = rates.front(pictures)
+  _, pictures = rate.split(rows)
+  front = rate.front(pictures)
   points = [(row['bytes'], row['bleu4']) for row in pictures]
   expected = metrics.pareto_front(*zip(*points, strict=True))
   assert [row['name'] for row in front] == [
@@ -84,20 +84,20 @@ def test_fronts_are_those_of_the_metrics(rows):
 
 
 def test_savings_are_delta_rates_of_the_rows(rows, saved):
-  features, pictures = rates.split(rows)
-  assert saved[0]['curve'] == rates.FEATURES
-  assert saved[0]['anchor'] == rates.PICTURES
+  features, pictures = rate.split(rows)
+  assert saved[0]['curve'] == rate.FEATURES
+  assert saved[0]['anchor'] == rate.PICTURES
   fronts = [
-    [[row[y] for row in rates.front(group)] for y in ('bytes', 'bleu4')]
+    [[row[y] for row in rate.front(group)] for y in ('bytes', 'bleu4')]
     for group in (pictures, features)
   ]
   expected = metrics.bd_rate(*fronts[0], *fronts[1])
   assert saved[0]['bd_rate'] == pytest.approx(expected, rel=1e-9)
   assert saved[0]['scores'] == metrics.overlap(fronts[0][1], fronts[1][1])
   assert saved[0]['points'] == len(fronts[1][0])
-  against = {s['anchor']: s for s in saved if s['curve'] == rates.FEATURES}
+  against = {s['anchor']: s for s in saved if s['curve'] == rate.FEATURES}
   # The best of all is a harder anchor than JPEG alone.
-  assert against['JPEG']['bd_rate'] < against[rates.PICTURES]['bd_rate']
+  assert against['JPEG']['bd_rate'] < against[rate.PICTURES]['bd_rate']
   assert {s['curve'] for s in saved} >= {'k-means++', 'k-means, random start'}
   assert 'all vectors' not in {s['curve'] for s in saved}
 
@@ -107,8 +107,8 @@ def test_intervals_hold_the_value_and_are_seeded(records, saved):
     if found['bd_rate'] is not None and found['low'] is not None:
       assert found['low'] <= found['high']
   assert saved[0]['low'] < saved[0]['bd_rate'] < saved[0]['high']
-  assert evaluation.savings(records, resamples=60) == saved
-  narrow = evaluation.savings(records, resamples=60, level=0.5)[0]
+  assert evaluation.bd_rates(records, resamples=60) == saved
+  narrow = evaluation.bd_rates(records, resamples=60, level=0.5)[0]
   assert saved[0]['low'] < narrow['low'] < narrow['high'] < saved[0]['high']
 
 
@@ -123,7 +123,7 @@ def test_a_codec_beside_itself_saves_nothing_in_any_draw(records):
     if record['codec']['codec'] == 'image'
   ]
   pictures = [r for r in records if r['codec']['codec'] == 'image']
-  found = evaluation.savings([*pictures, *twins], resamples=20)[0]
+  found = evaluation.bd_rates([*pictures, *twins], resamples=20)[0]
   # Paired: both ends see the same pictures in every draw.
   np.testing.assert_allclose(
     [found['bd_rate'], found['low'], found['high']], 0, atol=1e-9
@@ -136,7 +136,7 @@ def test_what_cannot_be_compared_says_why(records):
     for r in records
     if r['codec']['codec'] == 'image' or r['name'] == 'kmeans(k=8,init=++)'
   ]
-  found = evaluation.savings(kept, resamples=5)[0]
+  found = evaluation.bd_rates(kept, resamples=5)[0]
   assert found['bd_rate'] is None
   assert 'got 1 points' in found['why']
   rows = evaluation.summarize(kept, resamples=5)
@@ -147,9 +147,9 @@ def test_what_cannot_be_compared_says_why(records):
 
 def test_without_pictures_there_is_no_anchor(records):
   features = [r for r in records if r['codec']['codec'] != 'image']
-  assert evaluation.savings(features, resamples=5) == []
+  assert evaluation.bd_rates(features, resamples=5) == []
   with pytest.raises(ValueError, match='resamples: got 0'):
-    evaluation.savings(records, resamples=0)
+    evaluation.bd_rates(records, resamples=0)
 
 
 def test_codecs_share_their_pictures(records):
@@ -157,7 +157,7 @@ def test_codecs_share_their_pictures(records):
     r for r in records if r['codec']['codec'] != 'image' or r['image_id'] < 30
   ]
   whole = [r for r in records if r['image_id'] < 30]
-  got, expected = (evaluation.savings(r, resamples=5) for r in (few, whole))
+  got, expected = (evaluation.bd_rates(r, resamples=5) for r in (few, whole))
   assert got[0]['bd_rate'] == pytest.approx(expected[0]['bd_rate'])
   apart = [
     r
@@ -165,7 +165,7 @@ def test_codecs_share_their_pictures(records):
     if (r['codec']['codec'] == 'image') == (r['image_id'] < 20)
   ]
   with pytest.raises(ValueError, match='no picture in common'):
-    evaluation.savings(apart, resamples=5)
+    evaluation.bd_rates(apart, resamples=5)
 
 
 def test_table_marks_the_fronts(rows):
@@ -174,8 +174,8 @@ def test_table_marks_the_fronts(rows):
     *('bytes', 'BLEU-4', '95%', 'interval', 'kept', 'CIDEr', 'codec')
   ]
   marked = {line.split()[-1] for line in lines if line.startswith('* ')}
-  features, pictures = rates.split(rows)
-  on = {r['name'] for g in (features, pictures) for r in rates.front(g)}
+  features, pictures = rate.split(rows)
+  on = {r['name'] for g in (features, pictures) for r in rate.front(g)}
   assert marked - {'block'} == on
   text = evaluation.rate_table(rows)
   assert all(row['name'] in text for row in rows)
@@ -187,11 +187,11 @@ def test_table_marks_the_fronts(rows):
 def test_findings_are_the_rows_numbers(rows, saved):
   text = '\n'.join(evaluation.rate_findings(rows, saved, (0.5, 0.9)))
   full = evaluation.full(rows)
-  features, pictures = rates.split(rows)
+  features, pictures = rate.split(rows)
   for level in (0.5, 0.9):
     assert f'For {100 * level:.0f}% of the BLEU-4 of all vectors' in text
     for group in (features, pictures):
-      row = rates.cheapest(group, level * full['bleu4'])
+      row = rate.cheapest(group, level * full['bleu4'])
       assert row is None or f'{row["bytes"]:,.0f} bytes ({row["name"]}' in text
   k8 = next(r for r in rows if r['name'] == 'kmeans(k=8,init=random)')
   assert f'8 centroids in 16 bits: {k8["bytes"]:,.0f} bytes' in text
@@ -199,11 +199,11 @@ def test_findings_are_the_rows_numbers(rows, saved):
 
 
 def test_chosen_are_the_cheapest_that_reach_a_level(rows):
-  chosen = evaluation.chosen(rows, (0.5,))
+  chosen = evaluation.operating_points(rows, (0.5,))
   full = evaluation.full(rows)
   for name, group in zip(
     ('features, 50% of BLEU-4', 'image codec, 50% of BLEU-4'),
-    rates.split(rows),
+    rate.split(rows),
     strict=True,
   ):
     row = chosen[name]
@@ -215,7 +215,10 @@ def test_chosen_are_the_cheapest_that_reach_a_level(rows):
     ]
   assert chosen["the paper's k-means, k = 8"]['sent'] == 8
   assert chosen['JPEG file, 50% of BLEU-4']['codec']['kind'] == 'jpeg'
-  assert evaluation.chosen([r for r in rows if r is not full], (0.5,)) == {}
+  assert (
+    evaluation.operating_points([r for r in rows if r is not full], (0.5,))
+    == {}
+  )
 
 
 def test_latency_is_the_sum_of_its_parts():

@@ -5,8 +5,11 @@ import numpy as np
 import pytest
 
 from collab_jax import evaluation, metrics, plots
-from collab_jax.evaluation import selectors, summary
-from collab_jax.experiment import settings
+from collab_jax.evaluation.report import (
+  selectors,
+  summary,
+)
+from collab_jax.studies import build
 from tests.evaluation import synthetic
 
 
@@ -22,7 +25,7 @@ def rows(records):
 
 @pytest.fixture(scope='module')
 def ahead(records, rows):
-  return evaluation.leads(records, rows, resamples=50)
+  return evaluation.paired_differences(records, rows, resamples=50)
 
 
 def test_leads_are_paired_differences(records, rows, ahead):
@@ -107,7 +110,7 @@ def test_pictures_of_another_run_are_not_compared(records, rows):
     r for r in records if r['image_id'] or 'rebuild=zero' not in r['name']
   ]
   with pytest.raises(ValueError, match='finish the evaluation'):
-    evaluation.leads(fewer, rows, resamples=5)
+    evaluation.paired_differences(fewer, rows, resamples=5)
 
 
 def test_the_figure_has_a_panel_for_every_k(rows):
@@ -134,5 +137,5 @@ def test_the_figure_has_a_panel_for_every_k(rows):
 
 
 def test_k_goes_into_what_is_within():
-  made = settings.make_method('centred(vectors=merge(k={k}))', 5)
+  made = build.make_method('centred(vectors=merge(k={k}))', 5)
   assert made.vectors.k == 5

@@ -6,7 +6,12 @@ import numpy as np
 import pytest
 
 from collab_jax import evaluation, metrics
-from collab_jax.evaluation import series, tables
+from collab_jax.evaluation.report import (
+  labels,
+)
+from collab_jax.evaluation.report import (
+  text as text_lib,
+)
 from tests.evaluation import synthetic
 
 
@@ -118,7 +123,7 @@ def _row(name, **codec):
   ],
 )
 def test_other_settings_have_other_names(name, codec, label):
-  assert series.label(_row(name, **codec)) == label
+  assert labels.label(_row(name, **codec)) == label
 
 
 def test_a_curve_goes_over_the_k_of_what_is_within():
@@ -127,7 +132,7 @@ def test_a_curve_goes_over_the_k_of_what_is_within():
     for k in (4, 2)
     for inner in ('merge', 'low_rank')
   ]
-  found = series.curves(rows)
+  found = labels.curves(rows)
   assert {
     name: [r['sent'] for r in curve] for name, curve in found.items()
   } == {
@@ -146,10 +151,10 @@ def test_crossing():
 
 def test_numbers_as_people_read_them():
   shares = (None, 0, 1 / 256, 1 / 16, 1 / 8, 0.5, 1)
-  assert [*map(tables.percent, shares)] == [
+  assert [*map(text_lib.percent, shares)] == [
     *('-', '0%', '0.4%', '6.3%', '12.5%', '50%', '100%')
   ]
-  assert [tables.size(n) for n in (0, 999, 2080, 65536)] == [
+  assert [text_lib.size(n) for n in (0, 999, 2080, 65536)] == [
     *('0 B', '999 B', '2.1 kB', '65.5 kB')
   ]
 

@@ -5,8 +5,13 @@ import re
 
 import pytest
 
-from collab_jax import channels, evaluation, experiment, plots
-from collab_jax.experiment import links
+from collab_jax import (
+  channels,
+  evaluation,
+  plots,
+  studies,
+)
+from collab_jax.studies import channel as channel_lib
 from configs import channel
 from tests import standin
 
@@ -88,9 +93,9 @@ def test_a_link_of_all_vectors_is_not_what_100_percent_means():
 @pytest.mark.parametrize('mode', channel.MODES)
 def test_every_mode_can_be_made(mode):
   config = channel.get_config(f'mode={mode}')
-  links.check_links(config)
+  channel_lib.check_links(config)
   for study in config.studies.values():
-    assert len(links.parse_channels(study)) == len(study['values'])
+    assert len(channel_lib.parse_channels(study)) == len(study['values'])
 
 
 def test_every_field_is_read():
@@ -125,4 +130,4 @@ def test_mistakes_are_told_before_anything_is_loaded(change, said):
   for name, value in change.items():
     config.studies.erasure[name] = value
   with pytest.raises(ValueError, match=re.escape(said)):
-    experiment.check_links(config)
+    studies.check_links(config)

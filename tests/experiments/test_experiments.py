@@ -11,8 +11,13 @@ import jaxtyping
 from PIL import Image
 import pytest
 
-from collab_jax import data, evaluation, experiment, sweeps
+from collab_jax import (
+  data,
+  evaluation,
+  studies,
+)
 from collab_jax.models import paligemma
+from collab_jax.studies import sweep
 from configs import tradeoff
 from tests import launching, standin
 from tests.data import photos
@@ -174,10 +179,10 @@ def test_every_field_is_read():
 @pytest.mark.parametrize('mode', tradeoff.MODES)
 def test_modes_make_codecs(mode):
   config = tradeoff.get_config(f'mode={mode}')
-  codecs = experiment.make_codecs(config.copy_and_resolve_references(), STUB)
+  codecs = studies.make_codecs(config.copy_and_resolve_references(), STUB)
   names = {codec.name for codec in codecs}
   assert len(names) == len(config.methods) * len(config.ks) + 1
-  assert len(experiment.make_data(config)) == config.limit
+  assert len(studies.make_data(config)) == config.limit
 
 
 def test_codecs_beside_methods():
@@ -187,14 +192,14 @@ def test_codecs_beside_methods():
     'avif(strip=true)',
     'top_norm(k=3)',
   )
-  made = experiment.make_codecs(config, STUB)
+  made = studies.make_codecs(config, STUB)
   assert [codec.name for codec in made[-3:]] == [
     'jpeg(quality=9)',
     'avif(quality=75,strip=true)',
     'top_norm(k=3)',
   ]
   config.model = str(standin.folder())
-  experiment.check(config)
+  studies.check(config)
 
 
 @pytest.mark.parametrize(
@@ -222,7 +227,7 @@ def test_other_codecs_are_refused_before_work_begins(text, said):
   jaxtyping.config.update('jaxtyping_disable', True)
   try:
     with pytest.raises(ValueError, match=said):
-      experiment.check(config)
+      studies.check(config)
   finally:
     jaxtyping.config.update('jaxtyping_disable', False)
 
@@ -238,13 +243,13 @@ STUB = paligemma.Model(
 def test_sweep_covers_the_config(methods):
   config = tradeoff.get_config()
   config.methods = methods or config.methods
-  units = sweeps.work_units(config, tradeoff.sweep)
+  units = sweep.work_units(config, tradeoff.sweep)
   assert sum((unit.methods for unit in units), ()) == config.methods
   assert [unit.full for unit in units] == [True] + [False] * len(config.methods)
   assert config.full
 
   with pytest.raises(AttributeError, match='method'):
-    sweeps.work_units(config, lambda add, _: add(metods=()))
+    sweep.work_units(config, lambda add, _: add(metods=()))
 
 
 @pytest.mark.parametrize(
@@ -256,7 +261,7 @@ def test_sweep_covers_the_config(methods):
   ],
 )
 def test_methods_are_parsed(text, expected):
-  assert experiment.parse_method(text) == expected
+  assert studies.parse_method(text) == expected
 
 
 @pytest.mark.parametrize(
@@ -265,17 +270,17 @@ def test_methods_are_parsed(text, expected):
 )
 def test_other_methods_are_refused(text):
   with pytest.raises(ValueError, match='expected'):
-    experiment.parse_method(text)
+    studies.parse_method(text)
 
 
 def test_unknown_data_is_refused():
   config = tradeoff.get_config()
   config.data = 'cocoa'
   with pytest.raises(ValueError, match=r"got 'cocoa'.*did you mean 'coco'"):
-    experiment.make_data(config)
+    studies.make_data(config)
   config.data = 'coco'
   with pytest.raises(ValueError, match='data_dir: is empty'):
-    experiment.make_data(config)
+    studies.make_data(config)
 
 
 def test_data_of_a_folder(tmp_path):
@@ -283,7 +288,7 @@ def test_data_of_a_folder(tmp_path):
   config = tradeoff.get_config('mode=smoke')
   config.data, config.data_split = 'coco', 'val'
   config.data_dir, config.preprocess = str(tmp_path), 'bv_bilinear'
-  reader = experiment.make_data(config, 28)
+  reader = studies.make_data(config, 28)
   assert (len(reader), reader.size, reader.method) == (5, 28, 'bv_bilinear')
 
 

@@ -14,10 +14,15 @@ import time
 
 import pytest
 
-from collab_jax import checkpoints, evaluation, experiment, sweeps
+from collab_jax import (
+  checkpoints,
+  evaluation,
+  studies,
+)
 from collab_jax import config as config_lib
 from collab_jax.evaluation import records as files
 from collab_jax.models import zoo
+from collab_jax.studies import sweep
 from configs import paligemma_coco, tradeoff
 from tests import launching
 from tests.checkpoints import released
@@ -198,7 +203,7 @@ def test_other_settings_are_refused(captioned, folders, field, value, said):
   path = workdir / 'records.jsonl'
   before = path.read_bytes()
   with pytest.raises(evaluation.SettingsError, match=said):
-    experiment.evaluate(config, path, progress=False)
+    studies.evaluate(config, path, progress=False)
   assert path.read_bytes() == before
 
 
@@ -226,7 +231,7 @@ def test_a_released_name_with_its_path(folders, monkeypatch, tmp_path):
   with pytest.raises(
     ValueError, match=f'as in --config.model_path=.*{PUBLISHED}'
   ):
-    experiment.load_model(config)
+    studies.load_model(config)
   config.model_path = str(folders / 'npz' / 'pt_224.npz')
   small = checkpoints.config_of(folders / 'npz')
   card = dataclasses.replace(zoo.card(PUBLISHED), config=small)
@@ -234,18 +239,18 @@ def test_a_released_name_with_its_path(folders, monkeypatch, tmp_path):
   with pytest.raises(
     ValueError, match='tokenizer: is empty, and there is none'
   ):
-    experiment.load_model(config)
+    studies.load_model(config)
   config.tokenizer = str(folders / 'npz' / 'paligemma_tokenizer.model')
   config.data_dir = str(folders / 'coco')
   config.limit = 2
-  model = experiment.load_model(config)
+  model = studies.load_model(config)
   leaf = model.params['img']['pos_embedding']
   assert (leaf.shape, leaf.dtype) == ((1, 256, 32), 'bfloat16')
-  records = experiment.evaluate(config, tmp_path / 'r.jsonl', progress=False)
+  records = studies.evaluate(config, tmp_path / 'r.jsonl', progress=False)
   assert [r['image_id'] for r in records] == [1, 2]
   config.res = 448
   with pytest.raises(ValueError, match=r'res: got 448, the pictures of .* 224'):
-    experiment.load_model(config)
+    studies.load_model(config)
 
 
 @pytest.mark.parametrize(
@@ -285,11 +290,11 @@ def test_the_sweep_is_the_paper_s():
   config, paper = paligemma_coco.get_config(), tradeoff.get_config()
   for field in ('methods', 'ks', 'seeds', 'full', 'blind', 'split', 'prompt'):
     assert config[field] == paper[field]
-  units = sweeps.work_units(config, paligemma_coco.sweep)
+  units = sweep.work_units(config, paligemma_coco.sweep)
   assert [unit.full for unit in units] == [True] + [False] * METHODS * 8
   assert [bool(unit.blind) for unit in units] == [unit.full for unit in units]
-  made = [q for unit in units for q in experiment.make_quantizers(unit)]
-  assert set(made) == set(experiment.make_quantizers(config))
+  made = [q for unit in units for q in studies.make_quantizers(unit)]
+  assert set(made) == set(studies.make_quantizers(config))
   assert len(made) == METHODS * 8 + 1
 
 
@@ -297,7 +302,7 @@ def test_decodings_are_checked_before_work_begins(tmp_path):
   config = paligemma_coco.get_config('decode=beam')
   config.decoding = 'beem2'
   with pytest.raises(ValueError, match=r"got 'beem2'.*did you mean 'beam'"):
-    experiment.evaluate(config, tmp_path / 'records.jsonl')
+    studies.evaluate(config, tmp_path / 'records.jsonl')
   assert not list(tmp_path.iterdir())
 
 

@@ -5,8 +5,11 @@ import re
 
 import pytest
 
-from collab_jax import evaluation, experiment, sweeps
-from collab_jax.experiment import settings
+from collab_jax import (
+  evaluation,
+  studies,
+)
+from collab_jax.studies import build, sweep
 from configs import baselines, rate
 from tests import standin
 from tests.launching import ROOT
@@ -42,8 +45,8 @@ def test_from_nothing_to_figures(launch, tmp_path):
 @pytest.mark.parametrize('mode', rate.MODES)
 def test_modes_are_sound(mode):
   config = rate.get_config(f'mode={mode}')
-  experiment.check_rate(config)
-  units = sweeps.work_units(config, rate.sweep)
+  studies.check_rate(config)
+  units = sweep.work_units(config, rate.sweep)
   assert sum((unit.methods for unit in units), ()) == config.methods
   assert sum((tuple(unit.codecs) for unit in units), ()) == config.codecs
   assert [unit.full for unit in units].count(True) == 1
@@ -81,7 +84,7 @@ def test_settings_are_checked_before_work_begins(unchecked, field, value, said):
   config = rate.get_config('mode=smoke')
   config.update_from_flattened_dict({field: value})
   with pytest.raises(ValueError, match=said):
-    experiment.check_rate(config)
+    studies.check_rate(config)
 
 
 @pytest.mark.parametrize(
@@ -96,16 +99,16 @@ def test_there_is_something_to_compare(unchecked, changes, said):
   config = baselines.get_config('mode=smoke')
   config.update(changes)
   with pytest.raises(ValueError, match=said):
-    experiment.check_baselines(config)
+    studies.check_baselines(config)
 
 
 def test_what_was_checked_is_not_checked_again(tmp_path, monkeypatch):
   config = rate.get_config('mode=smoke')
   config.model = str(standin.folder())
   checks = []
-  monkeypatch.setattr(settings, 'check', checks.append)
+  monkeypatch.setattr(build, 'check', checks.append)
   for checked in (True, False):
     config.seeds = (0, 0)  # Refused after it.
     with pytest.raises(ValueError, match='seeds: got'):
-      experiment.evaluate(config, tmp_path / 'r.jsonl', checked=checked)
+      studies.evaluate(config, tmp_path / 'r.jsonl', checked=checked)
     assert len(checks) == 1 - checked

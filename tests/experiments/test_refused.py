@@ -6,8 +6,12 @@ import re
 import numpy as np
 import pytest
 
-from collab_jax import checkpoints, codecs, experiment
-from collab_jax.quantizers import books
+from collab_jax import (
+  checkpoints,
+  codecs,
+  studies,
+)
+from collab_jax.quantizers import pretrained
 from configs import tradeoff
 from tests import launching, standin
 from tests.data import photos
@@ -57,7 +61,7 @@ def test_settings_are_checked_before_work_begins(tmp_path, field, value, said):
   config.model = str(tmp_path / 'none')  # Not even looked for.
   config[field] = value
   with pytest.raises(ValueError, match=said):
-    experiment.evaluate(config, tmp_path / 'records.jsonl')
+    studies.evaluate(config, tmp_path / 'records.jsonl')
   assert not list(tmp_path.iterdir())
 
 
@@ -72,8 +76,10 @@ def codebook(tmp_path_factory):
       'codes': np.zeros((1, 4, width), np.float16),
       'counts': np.ones((1, 4), np.int32),
     }
-    features = books.Features(model, 'encoder')
-    books.save(path, arrays, kind='codebook', width=width, features=features)
+    features = pretrained.Features(model, 'encoder')
+    pretrained.save(
+      path, arrays, kind='codebook', width=width, features=features
+    )
     return path
 
   return write
@@ -100,8 +106,8 @@ def test_books_are_read_before_work_begins(
   config.model = str(standin.folder())
   text = text.format(codebook(model))
   config.codecs = (f'kmeans(k=2,centroids={text})',)
-  with pytest.raises(books.BookError, match=said):
-    experiment.evaluate(config, tmp_path / 'records.jsonl')
+  with pytest.raises(pretrained.QuantizerParamsError, match=said):
+    studies.evaluate(config, tmp_path / 'records.jsonl')
   assert not list(tmp_path.iterdir())
 
 
@@ -112,10 +118,12 @@ def test_a_book_of_the_model_is_taken(codebook):
   config.codecs = tuple(
     f'shared_vq(size=4,book={codebook(model)})' for model in ('', own)
   )
-  experiment.check(config)
+  studies.check(config)
   config.split = 'head'  # Of another width.
-  with pytest.raises(books.BookError, match='width 16, these have 24'):
-    experiment.check(config)
+  with pytest.raises(
+    pretrained.QuantizerParamsError, match='width 16, these have 24'
+  ):
+    studies.check(config)
 
 
 @pytest.mark.parametrize(
@@ -132,7 +140,7 @@ def test_a_book_of_the_model_is_taken(codebook):
 def test_codecs_that_do_not_fit_are_refused(unchecked, text, said):
   vision = checkpoints.config_of('tiny').vision
   with pytest.raises(ValueError, match=said):
-    experiment.check_codec(experiment.parse_codec(text), vision)
+    studies.check_codec(studies.parse_codec(text), vision)
 
 
 def test_caption_checks_books_before_it_captions(launch, tmp_path):

@@ -11,7 +11,12 @@ import pytest
 from benchmarks import parity
 from collab_jax import checkpoints, codecs, sharding
 from collab_jax.checkpoints import huggingface, orbax, trees
-from collab_jax.models import decoding, linen, paligemma, tokenizer
+from collab_jax.models import (
+  common,
+  decoding,
+  paligemma,
+  tokenizer,
+)
 
 SOURCES = ('model.npz', 'model.f16.npz', 'model.bf16.npz')
 FOLDERS = ('hf_new', 'hf_old_sharded', 'hf_saved')
@@ -85,7 +90,7 @@ def test_one_row_of_bfloat16():
   )
   # Products of bfloat16 are exact in float32, and 32 of them are added.
   for rows in (1, 2, 3):
-    got = linen.linear(x[:rows], w)
+    got = common.linear(x[:rows], w)
     assert got.dtype == jnp.float32
     np.testing.assert_allclose(got, want[:rows], rtol=0, atol=2e-5)
 

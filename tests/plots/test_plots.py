@@ -156,7 +156,7 @@ def test_maps_of_a_picture():
 
 def test_maps_of_selectors_say_and_show_what_is_sent():
   made = [quantizers.make(t, n=64) for t in ('pool(k=8)', 'resized(k=9)')]
-  made.append(quantizers.Pool(k=9, n=64))
+  made.append(quantizers.AvgPool(k=9, n=64))
   images = {'a scene': data.scenes('test')[0].image}
   figure = plots.selector_maps(standin.small(), images, made)
   titles = [axes.get_title() for axes in figure.axes]

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from collab_jax import evaluation, plots
-from collab_jax.evaluation import rates
+from collab_jax.evaluation.report import rate
 from collab_jax.plots import rates as rate_plots
 from tests.evaluation import synthetic
 
@@ -20,21 +20,21 @@ def rows():
 def test_lines_are_fronts_of_families(rows, y, scale):
   axes = plots.rate(rows, y).axes[0]
   lines = {line.get_label(): line for line in axes.lines}
-  families = rates.families(rows)
+  families = rate.families(rows)
   shown = [n for n in families if n != 'all vectors']
   assert len(shown) == 8
   for name in shown:
-    front = rates.front(families[name], y)
+    front = rate.front(families[name], y)
     np.testing.assert_allclose(
       lines[name].get_xydata(),
       [(row['bytes'], scale * row[y]) for row in front],
     )
   for name, group in zip(
-    (rates.FEATURES, rates.PICTURES), rates.split(rows), strict=True
+    (rate.FEATURES, rate.PICTURES), rate.split(rows), strict=True
   ):
     np.testing.assert_allclose(
       lines[f'front of {name}'].get_ydata(),
-      [scale * row[y] for row in rates.front(group, y)],
+      [scale * row[y] for row in rate.front(group, y)],
     )
   # Every codec is a point, on a front or not.
   points = {tuple(xy) for line in axes.lines for xy in line.get_xydata()}
@@ -48,7 +48,7 @@ def test_lines_are_fronts_of_families(rows, y, scale):
 
 
 def test_families_differ_without_colour(rows):
-  looks, other = rate_plots.styles(rates.families(rows))
+  looks, other = rate_plots.styles(rate.families(rows))
   assert other == []
   assert len({marker for _, marker, _ in looks.values()}) == len(looks)
   many = {
@@ -64,7 +64,7 @@ def test_families_differ_without_colour(rows):
 
 
 def test_bars_are_the_bytes_of_the_fields(rows):
-  chosen = evaluation.chosen(rows, (0.5,))
+  chosen = evaluation.operating_points(rows, (0.5,))
   axes = plots.fields(chosen).axes[0]
   widths = [patch.get_width() for patch in axes.patches]
   np.testing.assert_allclose(
@@ -80,7 +80,7 @@ def test_bars_are_the_bytes_of_the_fields(rows):
 
 
 def test_latencies_are_the_table(rows):
-  chosen = evaluation.chosen(rows, (0.5,))
+  chosen = evaluation.operating_points(rows, (0.5,))
   table = evaluation.Link(delay_ms=3).table(chosen)
   axes = plots.latency(table, 'a note').axes[0]
   lines = {line.get_label(): line for line in axes.lines}

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from collab_jax import quantizers, wire
-from collab_jax.quantizers import adaptive, identity
+from collab_jax.quantizers.clusters import adaptive
+from collab_jax.quantizers.vectors import identity
 
 KEY = jax.random.key(0)
 FLOAT = identity.Identity('float32')
@@ -37,19 +38,19 @@ def test_a_picture_gets_what_it_needs(count):
 def test_without_error_it_is_merging():
   x = jax.random.normal(KEY, (64, 8))
   found = quantizers.Adaptive(6, 0, centroids=FLOAT).quantize({}, x, KEY)
-  want = quantizers.Merge(6, centroids=FLOAT).quantize({}, x, KEY)
+  want = quantizers.Agglomerative(6, centroids=FLOAT).quantize({}, x, KEY)
   for name in want:
     np.testing.assert_allclose(found[name], want[name], atol=1e-6)
 
 
 def test_merges_go_on_where_merging_ended():
   x = jax.random.normal(KEY, (64, 8))
-  first = adaptive.merging.merge(x, 6, 0.25)
+  first = adaptive.agglomerative.merge(x, 6, 0.25)
   owners, shares = adaptive.merges(x, first, 6, 0.25)
   whole = float(jnp.sum((x - x.mean(0)) ** 2))
   for left in range(1, 7):
     owner = np.asarray(owners[6 - left])[np.asarray(first)]
-    want = np.asarray(adaptive.merging.merge(x, left, 0.25))
+    want = np.asarray(adaptive.agglomerative.merge(x, left, 0.25))
     # The same partition, whatever its numbers are.
     assert len({*zip(owner, want, strict=True)}) == left
     rows = np.asarray(x, np.float64)

@@ -9,19 +9,19 @@ import numpy as np
 import pytest
 
 from collab_jax import checkpoints, codecs, data, quantizers
-from collab_jax.quantizers import books
+from collab_jax.quantizers import pretrained
 
 KEY = jax.random.key(0)
 
 
 def _save(path, width=4, **arrays):
   arrays = arrays or {'mean': np.arange(width, dtype=np.float32)}
-  return books.save(
+  return pretrained.save(
     path,
     arrays,
     kind='linear',
     width=width,
-    features=books.Features('abc', 'encoder'),
+    features=pretrained.Features('abc', 'encoder'),
     notes={'data': 'none'},
   )
 
@@ -29,7 +29,7 @@ def _save(path, width=4, **arrays):
 def test_a_book_is_read_as_it_was_written(tmp_path):
   path = tmp_path / 'a' / 'b.safetensors'
   saved = _save(path)
-  read = books.load(str(path), 'linear', 4)
+  read = pretrained.load(str(path), 'linear', 4)
   assert read == saved
   assert (read.model, read.split) == ('abc', 'encoder')
   assert read.notes == {'data': 'none'}
@@ -38,7 +38,7 @@ def test_a_book_is_read_as_it_was_written(tmp_path):
     read.arrays['mean'][0] = 1
   # Written anew, it is read anew.
   other = _save(path, mean=np.zeros(4, np.float32))
-  assert books.load(str(path)).fingerprint == other.fingerprint
+  assert pretrained.load(str(path)).fingerprint == other.fingerprint
   assert other.fingerprint != saved.fingerprint
 
 
@@ -47,27 +47,37 @@ def test_what_is_wrong_with_a_book_is_said(tmp_path):
   _save(path)
   whole = path.read_bytes()
   name = str(path)
-  with pytest.raises(books.BookError, match='is for linear, expected codebook'):
-    books.load(name, 'codebook')
-  with pytest.raises(books.BookError, match='of width 4, these have 5; train'):
-    books.load(name, 'linear', 5)
   with pytest.raises(
-    books.BookError, match=r"'mean' of shape \(4,\), expected"
+    pretrained.QuantizerParamsError, match='is for linear, expected codebook'
   ):
-    books.array(books.load(name), 'mean', (None, 3))
-  with pytest.raises(books.BookError, match="did you mean 'tiny/centroids'"):
-    books.load('tiny/centroid')
-  with pytest.raises(books.BookError, match='no book'):
-    books.load(str(tmp_path / 'none.safetensors'))
+    pretrained.load(name, 'codebook')
+  with pytest.raises(
+    pretrained.QuantizerParamsError, match='of width 4, these have 5; train'
+  ):
+    pretrained.load(name, 'linear', 5)
+  with pytest.raises(
+    pretrained.QuantizerParamsError, match=r"'mean' of shape \(4,\), expected"
+  ):
+    pretrained.array(pretrained.load(name), 'mean', (None, 3))
+  with pytest.raises(
+    pretrained.QuantizerParamsError, match="did you mean 'tiny/centroids'"
+  ):
+    pretrained.load('tiny/centroid')
+  with pytest.raises(pretrained.QuantizerParamsError, match='no book'):
+    pretrained.load(str(tmp_path / 'none.safetensors'))
   for damaged in (whole[:-3], whole[:20], b'', whole[:-1] + b'\x7f'):
     path.write_bytes(damaged)
-    with pytest.raises(books.BookError, match='damaged'):
-      books.load(name)
+    with pytest.raises(pretrained.QuantizerParamsError, match='damaged'):
+      pretrained.load(name)
   text = whole.replace(b'collab_jax book 1', b'collab_jax book 9')
   path.write_bytes(text)
-  with pytest.raises(books.BookError, match="book 9', expected"):
-    books.load(name)
-  with pytest.raises(books.BookError, match=r'ends in \.safetensors'):
+  with pytest.raises(
+    pretrained.QuantizerParamsError, match="book 9', expected"
+  ):
+    pretrained.load(name)
+  with pytest.raises(
+    pretrained.QuantizerParamsError, match=r'ends in \.safetensors'
+  ):
     _save(tmp_path / 'b.npz')
 
 
@@ -77,23 +87,25 @@ def test_every_prefix_of_a_book_is_refused(tmp_path):
   whole = path.read_bytes()
   for size in range(0, len(whole), 7):
     path.write_bytes(whole[:size])
-    with pytest.raises(books.BookError, match='damaged'):
-      books.load(str(path))
+    with pytest.raises(pretrained.QuantizerParamsError, match='damaged'):
+      pretrained.load(str(path))
 
 
 def test_a_book_is_for_one_models_features(tmp_path):
   path = tmp_path / 'b.safetensors'
   book = _save(path)
   quantizer = quantizers.KMeans(4, centroids=quantizers.PCA(2, book=str(path)))
-  assert books.of(quantizer) == [str(path)]
-  right = books.Features('abc', 'encoder')
-  assert books.check(quantizer, right) == {str(path): book.fingerprint}
-  with pytest.raises(books.BookError, match='of model abc, these are of model'):
-    books.check(quantizer, books.Features('abd', 'encoder'))
+  assert pretrained.of(quantizer) == [str(path)]
+  right = pretrained.Features('abc', 'encoder')
+  assert pretrained.check(quantizer, right) == {str(path): book.fingerprint}
   with pytest.raises(
-    books.BookError, match='split encoder, these are of split'
+    pretrained.QuantizerParamsError, match='of model abc, these are of model'
   ):
-    books.check(quantizer, books.Features('abc', 'head'))
+    pretrained.check(quantizer, pretrained.Features('abd', 'encoder'))
+  with pytest.raises(
+    pretrained.QuantizerParamsError, match='split encoder, these are of split'
+  ):
+    pretrained.check(quantizer, pretrained.Features('abc', 'head'))
 
 
 def test_equal_books_are_equal_files(tmp_path):
@@ -102,7 +114,7 @@ def test_equal_books_are_equal_files(tmp_path):
   made = set()
   for i in range(6):
     path = tmp_path / f'{i}.safetensors'
-    books.save(path, arrays, kind='linear', width=3, notes=notes)
+    pretrained.save(path, arrays, kind='linear', width=3, notes=notes)
     made.add(path.read_bytes())
   assert len(made) == 1
 
@@ -113,16 +125,18 @@ def test_numbers_of_a_book_have_sense(tmp_path, field, value):
   arrays = {'codes': np.zeros((1, 4, 4)), 'counts': np.ones((1, 4))}
   arrays[field] = np.full_like(arrays[field], value, type(value))
   path = str(tmp_path / 'b.safetensors')
-  books.save(path, arrays, kind='codebook', width=4)
-  with pytest.raises(books.BookError, match=f'{field!r} .*finite numbers'):
+  pretrained.save(path, arrays, kind='codebook', width=4)
+  with pytest.raises(
+    pretrained.QuantizerParamsError, match=f'{field!r} .*finite numbers'
+  ):
     quantizers.SharedVQ(4, path).init_params(KEY, 8, 4)
 
 
 def test_counts_are_not_negative(tmp_path):
   path = str(tmp_path / 'b.safetensors')
   arrays = {'codes': np.zeros((1, 2, 4)), 'counts': np.array([[3, -1]])}
-  books.save(path, arrays, kind='codebook', width=4)
-  with pytest.raises(books.BookError, match='counts below 0'):
+  pretrained.save(path, arrays, kind='codebook', width=4)
+  with pytest.raises(pretrained.QuantizerParamsError, match='counts below 0'):
     quantizers.SharedVQ(2, path).init_params(KEY, 8, 4)
 
 
@@ -136,48 +150,59 @@ def test_a_book_is_named_by_a_text(unchecked, book):
   assert len(reads) == 10
   for cls in reads:
     needed = {'k': 1} if 'k' in fields[cls] else {}
-    with pytest.raises(books.BookError, match='book must be the name or path'):
+    with pytest.raises(
+      pretrained.QuantizerParamsError, match='book must be the name or path'
+    ):
       cls(book=book, **needed)
 
 
 def test_a_book_that_is_not_read_does_not_count():
   for name in ('scalar', 'kmeans(k=4,centroids=scalar(bits=4))'):
-    assert books.of(quantizers.make(name)) == []
-    assert books.check(quantizers.make(name), books.Features('x', 'head')) == {}
+    assert pretrained.of(quantizers.make(name)) == []
+    assert (
+      pretrained.check(quantizers.make(name), pretrained.Features('x', 'head'))
+      == {}
+    )
   read = quantizers.make('kmeans(k=4,centroids=scalar(scales=book))')
-  assert books.of(read) == ['tiny/centroids']
+  assert pretrained.of(read) == ['tiny/centroids']
 
 
 def test_without_the_names_of_books():
   made = quantizers.make(
     'merge(k=3,centroids=pca(dims=2,vectors=ecsq(step=2.0,book=b),book=a))'
   )
-  assert quantizers.name(books.unnamed(made)) == (
+  assert quantizers.name(pretrained.unnamed(made)) == (
     'merge(k=3,centroids=pca(dims=2,vectors=ecsq(step=2.0)))'
   )
   assert quantizers.name(made).count('book=') == 2
   plain = quantizers.KMeans(4, centroids=quantizers.Scalar(3))
-  assert books.unnamed(plain) == plain
+  assert pretrained.unnamed(plain) == plain
 
 
 def test_widths_that_do_not_fit_are_refused():
   for name in ('pca', 'residual_vq', 'shared_vq', 'product_vq'):
-    with pytest.raises(books.BookError, match='width 128, these have 64'):
+    with pytest.raises(
+      pretrained.QuantizerParamsError, match='width 128, these have 64'
+    ):
       quantizers.make(name).init_params(KEY, 8, 64)
-  with pytest.raises(books.BookError, match=r'put pca\(dims'):
+  with pytest.raises(pretrained.QuantizerParamsError, match=r'put pca\(dims'):
     quantizers.ECSQ().init_params(KEY, 8, 200)
-  with pytest.raises(books.BookError, match=r'expected .* x 512 x 128'):
+  with pytest.raises(
+    pretrained.QuantizerParamsError, match=r'expected .* x 512 x 128'
+  ):
     quantizers.ResidualVQ(size=512).init_params(KEY, 8, 128)
-  with pytest.raises(books.BookError, match='holds 4 codebooks, expected 5'):
+  with pytest.raises(
+    pretrained.QuantizerParamsError, match='holds 4 codebooks, expected 5'
+  ):
     quantizers.ResidualVQ(stages=5).init_params(KEY, 8, 128)
-  with pytest.raises(books.BookError, match='does not divide'):
+  with pytest.raises(pretrained.QuantizerParamsError, match='does not divide'):
     quantizers.ProductVQ(groups=3).fields(8, 128)
 
 
 def test_shipped_books_are_small():
-  names = books.shipped()
+  names = pretrained.shipped()
   assert {'tiny/centroids', 'tiny/residual', 'tiny/shared'} <= set(names)
-  sizes = [books.path_of(name).stat().st_size for name in names]
+  sizes = [pretrained.path_of(name).stat().st_size for name in names]
   assert sum(sizes) < 1_500_000
 
 
@@ -193,7 +218,7 @@ def features():
 @pytest.fixture(scope='module')
 def means(features):
   """The centroids of six clusters of each scene."""
-  quantizer = quantizers.Merge(6)
+  quantizer = quantizers.Agglomerative(6)
   cluster = jax.jit(jax.vmap(quantizer.cluster, in_axes=(0, None)))
   return cluster(features, KEY)[1].reshape(72, 128)
 

@@ -284,7 +284,7 @@ class Half:
     return {'x': jnp.clip(x, -60000, 60000).astype(dtype)}
 
   def dequantize(self, params, message):
-    tokens = base.grid(message['x'])
+    tokens = base.full_grid(message['x'])
     if self.flaw == 'no tokens':
       return None
     if self.flaw == 'tuple':

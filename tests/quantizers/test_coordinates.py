@@ -8,7 +8,7 @@ import pytest
 from safetensors import numpy as files
 
 from collab_jax import checkpoints, codecs, quantizers
-from collab_jax.quantizers import books
+from collab_jax.quantizers import pretrained
 
 
 @pytest.fixture(scope='module')
@@ -24,12 +24,12 @@ def own(tmp_path_factory):
       'inverse': axes.T.astype(np.float32),
       'quantiles': np.sort(axes, axis=1).astype(np.float32),
     }
-    books.save(names[name], arrays, kind='linear', width=8)
+    pretrained.save(names[name], arrays, kind='linear', width=8)
   arrays = {
     'codes': np.zeros((1, 4, 4), np.float16),
     'counts': np.ones((1, 4), np.int32),
   }
-  books.save(
+  pretrained.save(
     names['codes'],
     arrays,
     kind='codebook',
@@ -63,21 +63,25 @@ def test_books_are_for_the_coordinates_they_are_read_in(own, text, said):
   text = text.replace('{vq}', 'shared_vq(size=4,book={codes})').format(**own)
   quantizer = quantizers.make(text)
   if not said:
-    found = books.check_coordinates(quantizer)
-    assert found == {n: books.load(n).fingerprint for n in books.of(quantizer)}
+    found = pretrained.check_coordinates(quantizer)
+    assert found == {
+      n: pretrained.load(n).fingerprint for n in pretrained.of(quantizer)
+    }
     return
   for refuses in (
-    books.check_coordinates,
-    lambda q: books.check(q, books.Features('', '')),
+    pretrained.check_coordinates,
+    lambda q: pretrained.check(q, pretrained.Features('', '')),
   ):
-    with pytest.raises(books.BookError, match=said):
+    with pytest.raises(pretrained.QuantizerParamsError, match=said):
       refuses(quantizer)
 
 
 def test_a_server_without_an_encoder_checks_coordinates():
   server = checkpoints.load('tiny', part='server')
   assert len(server.params.get('img', {})) <= 1
-  with pytest.raises(books.BookError, match='these are vectors as they are'):
+  with pytest.raises(
+    pretrained.QuantizerParamsError, match='these are vectors as they are'
+  ):
     codecs.FeatureCodec(server, 'merge(k=5,centroids=ecvq)')
 
 
@@ -85,12 +89,14 @@ def test_of_a_book_of_before_only_the_notes_tell_of_a_transform(own):
   path = pathlib.Path(own['codes'])
   whole = path.read_bytes()
   told = json.loads(whole[8 : 8 + int.from_bytes(whole[:8], 'little')])
-  arrays = books.load(own['codes']).arrays
+  arrays = pretrained.load(own['codes']).arrays
   del told['__metadata__']['transform']
   path = path.with_name('before.safetensors')
   path.write_bytes(files.save(dict(arrays), told['__metadata__']))
   codes = quantizers.SharedVQ(4, str(path))
   # Of which transform nobody knows; of none is wrong.
-  books.check_coordinates(quantizers.PCA(4, codes, own['two']))
-  with pytest.raises(books.BookError, match=r'within pca\(dims=4,book=one\)'):
-    books.check_coordinates(codes)
+  pretrained.check_coordinates(quantizers.PCA(4, codes, own['two']))
+  with pytest.raises(
+    pretrained.QuantizerParamsError, match=r'within pca\(dims=4,book=one\)'
+  ):
+    pretrained.check_coordinates(codes)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from collab_jax import quantizers
-from collab_jax.quantizers import ecvq
+from collab_jax.quantizers.vectors import ecvq
 
 KEY = jax.random.key(3)
 N, D, SIZE = 40, 6, 5

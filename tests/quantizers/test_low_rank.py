@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 
 from collab_jax import quantizers
-from collab_jax.quantizers import base, books, eigen, low_rank, merge
+from collab_jax.quantizers import (
+  base,
+  pretrained,
+)
+from collab_jax.quantizers.clusters import (
+  agglomerative,
+  low_rank,
+)
+from collab_jax.quantizers.math import jacobi
 
 
 def _data(n=16, d=6, seed=0):
@@ -44,9 +52,11 @@ def test_more_vectors_than_numbers_are_no_noise():
   x = _data(16, 3)
   quantizer = quantizers.LowRank(8, reach=2**15)
   message = quantizer.quantize({}, x, jax.random.key(0))
-  want = np.asarray(merge.Merge(9).cluster(x, jax.random.key(0))[1])
+  want = np.asarray(
+    agglomerative.Agglomerative(9).cluster(x, jax.random.key(0))[1]
+  )
   got = quantizer.dequantize({}, message).x
-  members = merge.merge(x, 9)
+  members = agglomerative.merge(x, 9)
   np.testing.assert_allclose(got, want[members], atol=5e-3)  # In 16 bits.
 
 
@@ -56,7 +66,7 @@ def test_eigenvectors_are_those_of_numpy(m):
   matrix = (root @ root.T / np.trace(root @ root.T)).astype(np.float32)
   _, vectors = np.linalg.eigh(matrix)
   k = (m + 1) // 2
-  got = np.asarray(eigen.largest(jnp.asarray(matrix), k))
+  got = np.asarray(jacobi.largest(jnp.asarray(matrix), k))
   # Up to their signs.
   same = np.abs(np.sum(got * vectors[:, ::-1][:, :k], axis=0))
   np.testing.assert_allclose(same, 1, atol=1e-4)
@@ -66,10 +76,10 @@ def test_at_full_rank_it_is_merging():
   x = _data()
   quantizer = quantizers.LowRank(4, more=0, reach=2**15)
   message = quantizer.quantize({}, x, jax.random.key(0))
-  other = quantizers.Merge(4).quantize({}, x, jax.random.key(0))
+  other = quantizers.Agglomerative(4).quantize({}, x, jax.random.key(0))
   np.testing.assert_array_equal(message['assignments'], other['assignments'])
   got = quantizer.dequantize({}, message).x
-  expected = quantizers.Merge(4).dequantize({}, other).x
+  expected = quantizers.Agglomerative(4).dequantize({}, other).x
   # Both round to 16 bits, the one mixtures' parts and the other their sum.
   np.testing.assert_allclose(got, expected, atol=0.02)
 
@@ -83,8 +93,8 @@ def test_rank_saves_vectors_where_clusters_lie_in_a_plane():
   assert quantizer.sent(16) == 2
   message = quantizer.quantize({}, x, jax.random.key(0))
   np.testing.assert_allclose(quantizer.dequantize({}, message).x, x, atol=5e-3)
-  message = quantizers.Merge(2).quantize({}, x, jax.random.key(0))
-  other = quantizers.Merge(2).dequantize({}, message).x
+  message = quantizers.Agglomerative(2).quantize({}, x, jax.random.key(0))
+  other = quantizers.Agglomerative(2).dequantize({}, message).x
   assert np.abs(other - x).max() > 0.5
 
 
@@ -109,7 +119,7 @@ def test_a_lost_vector_is_left_out_of_all_mixtures():
 def book(tmp_path_factory):
   mean = np.arange(96, dtype=np.float16).reshape(16, 6)
   path = tmp_path_factory.mktemp('places') / 'places.safetensors'
-  books.save(path, {'mean': mean}, kind='places', width=6)
+  pretrained.save(path, {'mean': mean}, kind='places', width=6)
   return str(path), mean.astype(np.float32)
 
 
@@ -117,7 +127,7 @@ def book(tmp_path_factory):
 def test_every_place_gets_its_own_mean_back(book, rebuild):
   path, mean = book
   inner = quantizers.Random(3, rebuild, vectors=quantizers.Identity('float32'))
-  quantizer = quantizers.Centred(inner, path)
+  quantizer = quantizers.PositionMean(inner, path)
   params = quantizer.init_params(jax.random.key(0), 16, 6)
   x = _data() + mean
   message = quantizer.quantize(params, x, jax.random.key(1))
@@ -136,7 +146,7 @@ def test_clusters_are_not_drawn_apart_by_places(book):
   spots = np.random.default_rng(0).normal(size=(2, 6)).astype(np.float32)
   owner = np.arange(16) % 2
   x = jnp.asarray(spots[owner] + mean)
-  quantizer = quantizers.Centred(quantizers.Merge(2), path)
+  quantizer = quantizers.PositionMean(quantizers.Agglomerative(2), path)
   params = quantizer.init_params(jax.random.key(0), 16, 6)
   message = quantizer.quantize(params, x, jax.random.key(0))
   np.testing.assert_array_equal(message['vectors/assignments'], owner)
@@ -144,23 +154,27 @@ def test_clusters_are_not_drawn_apart_by_places(book):
   np.testing.assert_allclose(
     quantizer.dequantize(params, message).x, x, atol=3e-3
   )
-  apart = merge.merge(x, 2)
+  apart = agglomerative.merge(x, 2)
   assert not np.array_equal(apart, owner)
 
 
 def test_a_book_of_another_grid_is_refused(book):
-  with pytest.raises(books.BookError, match='one mean for each place'):
-    quantizers.Centred(book=book[0]).init_params(jax.random.key(0), 9, 6)
+  with pytest.raises(
+    pretrained.QuantizerParamsError, match='one mean for each place'
+  ):
+    quantizers.PositionMean(book=book[0]).init_params(jax.random.key(0), 9, 6)
 
 
 def test_books_within_are_for_other_coordinates(book):
   text = f'centred(book={book[0]},vectors=pca(dims=4))'
-  with pytest.raises(books.BookError, match='these are coordinates of'):
-    books.check_coordinates(quantizers.make(text))
+  with pytest.raises(
+    pretrained.QuantizerParamsError, match='these are coordinates of'
+  ):
+    pretrained.check_coordinates(quantizers.make(text))
 
 
 def test_rows_of_what_is_within(book):
-  quantizer = quantizers.Centred(quantizers.Merge(3), book[0])
+  quantizer = quantizers.PositionMean(quantizers.Agglomerative(3), book[0])
   rows = quantizers.row_fields(quantizer, 16, 6)
   assert rows == ('vectors/centroids/x',)
   params = quantizer.init_params(jax.random.key(0), 16, 6)
@@ -168,7 +182,7 @@ def test_rows_of_what_is_within(book):
   received = jnp.array([True, False, True])
   got = quantizers.conceal(quantizer, message, received, rows)
   expected = quantizers.conceal(
-    quantizers.Merge(3),
+    quantizers.Agglomerative(3),
     base.unprefix('vectors', message),
     received,
     ('centroids/x',),

@@ -5,7 +5,8 @@ import pytest
 from scipy.cluster import hierarchy
 
 from collab_jax import quantizers
-from collab_jax.quantizers import merge, smooth
+from collab_jax.quantizers.clusters import agglomerative
+from collab_jax.quantizers.math import potts
 
 
 def _scipy(x, k, method):
@@ -24,7 +25,7 @@ def _scipy(x, k, method):
 def test_agrees_with_scipy(weight, method):
   x = np.random.default_rng(0).normal(size=(60, 5)).astype(np.float32)
   for k in (7, 30):
-    got = merge.merge(x, k, float(weight))
+    got = agglomerative.merge(x, k, float(weight))
     np.testing.assert_array_equal(got, _scipy(x.astype(float), k, method))
 
 
@@ -42,15 +43,15 @@ def test_what_stands_out_keeps_a_centroid():
     counts = np.bincount(message['assignments'], minlength=quantizer.k)
     return [counts[message['assignments'][place]] for place in (3, 77, 200)]
 
-  assert alone(quantizers.Merge(4)) == [1, 1, 1]
-  assert max(alone(quantizers.Merge(4, weight=1))) > 100
+  assert alone(quantizers.Agglomerative(4)) == [1, 1, 1]
+  assert max(alone(quantizers.Agglomerative(4, weight=1))) > 100
 
 
 def test_lloyd_after_it_lowers_the_error():
   x = np.random.default_rng(2).normal(size=(64, 4)).astype(np.float32)
   errors = []
   for iters in (0, 5):
-    quantizer = quantizers.Merge(5, iters=iters)
+    quantizer = quantizers.Agglomerative(5, iters=iters)
     message = quantizer.quantize({}, jnp.asarray(x), jax.random.key(0))
     rebuilt = quantizer.dequantize({}, message).x
     errors.append(float(np.mean((rebuilt - x) ** 2)))
@@ -60,7 +61,7 @@ def test_lloyd_after_it_lowers_the_error():
 @pytest.mark.parametrize('weight', [-0.1, 2, True])
 def test_refuses(weight):
   with pytest.raises(ValueError, match='weight must be a number from 0 to 1'):
-    quantizers.Merge(4, weight=weight)
+    quantizers.Agglomerative(4, weight=weight)
 
 
 def test_smoothing_takes_out_what_is_hardly_better():
@@ -77,9 +78,9 @@ def test_smoothing_takes_out_what_is_hardly_better():
     grid = np.asarray(assignments).reshape(16, 16)
     return sum(int((np.diff(grid, axis=a) != 0).sum()) for a in (0, 1))
 
-  counts = [edges(smooth.smooth(x, start, 3, w)) for w in (0, 0.3, 1.0, 3.0)]
+  counts = [edges(potts.smooth(x, start, 3, w)) for w in (0, 0.3, 1.0, 3.0)]
   assert counts == sorted(counts, reverse=True)
-  got = np.asarray(smooth.smooth(x, start, 3, 1.0))
+  got = np.asarray(potts.smooth(x, start, 3, 1.0))
   np.testing.assert_array_equal(got[[20, 21]], 2)
   others = np.delete(np.arange(256), [20, 21])
   wrong = np.mean(got[others] != (halves > 0)[others])

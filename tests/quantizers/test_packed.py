@@ -34,7 +34,7 @@ def test_its_message_has_the_size_of_k_vectors():
   packed = quantizers.Packed(3, 4, book='random')
   assert packed.sent(16) == 3
   assert packed.fields(16, 10)['packed'].shape == (3, 8)  # 4 * (10 // 4)
-  vectors = quantizers.Merge(3).fields(16, 8)['centroids/x']
+  vectors = quantizers.Agglomerative(3).fields(16, 8)['centroids/x']
   assert packed.fields(16, 8)['packed'] == vectors
 
 

@@ -13,9 +13,9 @@ KEY = jax.random.key(0)
   [(1, (1, 1)), (8, (2, 4)), (9, (3, 3)), (64, (8, 8)), (7, (1, 7))],
 )
 def test_means_of_cells(k, grid):
-  assert quantizers.Pool(k).grid() == grid
+  assert quantizers.AvgPool(k).grid() == grid
   x = np.random.default_rng(0).normal(size=(256, 5)).astype(np.float32)
-  quantizer = quantizers.Pool(k, centroids=quantizers.Identity('float32'))
+  quantizer = quantizers.AvgPool(k, centroids=quantizers.Identity('float32'))
   message = quantizer.quantize({}, jnp.asarray(x), KEY)
   got = quantizer.dequantize({}, message).x
   image = x.reshape(16, 16, 5)
@@ -33,7 +33,7 @@ def test_means_of_cells(k, grid):
 
 def test_cells_differ_by_at_most_one_row():
   for k in range(1, 17):
-    cell = quantizers.Pool(k)._cell().reshape(16, 16)
+    cell = quantizers.AvgPool(k)._cell().reshape(16, 16)
     assert set(cell.ravel()) == set(range(k))
     widths = np.unique(cell[0], return_counts=True)[1]
     assert widths.max() - widths.min() <= 1
@@ -41,10 +41,10 @@ def test_cells_differ_by_at_most_one_row():
 
 def test_refusals():
   with pytest.raises(ValueError, match='nearest k that do are 16 and 18'):
-    quantizers.Pool(17)
+    quantizers.AvgPool(17)
   with pytest.raises(ValueError, match='square'):
-    quantizers.Pool(4, n=200)
+    quantizers.AvgPool(4, n=200)
   with pytest.raises(ValueError, match='k <= 256'):
-    quantizers.Pool(512)
+    quantizers.AvgPool(512)
   with pytest.raises(ValueError, match=r'Pool\(k=4, n=64\)'):
-    quantizers.Pool(4).quantize({}, jnp.zeros((64, 2)), KEY)
+    quantizers.AvgPool(4).quantize({}, jnp.zeros((64, 2)), KEY)

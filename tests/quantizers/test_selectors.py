@@ -9,7 +9,11 @@ import pytest
 
 import collab_jax as cj
 from collab_jax import quantizers
-from collab_jax.quantizers import bisecting, lloyd, saliency
+from collab_jax.quantizers.clusters import bisecting
+from collab_jax.quantizers.math import (
+  lloyd,
+  saliency,
+)
 
 KEY = jax.random.key(0)
 # Three groups of directions, two of which differ in length only.
@@ -127,7 +131,9 @@ def test_what_is_salient_pulls_the_mean():
   values = saliency.of('contrast', x)
   assert values.argmax() == 3
   assert float(values.mean()) == pytest.approx(1, abs=1e-5)
-  quantizer = quantizers.Salient(1, centroids=quantizers.Identity('float32'))
+  quantizer = quantizers.WeightedKMeans(
+    1, centroids=quantizers.Identity('float32')
+  )
   got = float(quantizer.dequantize({}, quantizer.quantize({}, x, KEY)).x[0, 0])
   weights = np.asarray(values) ** 2
   assert got == pytest.approx(
@@ -150,7 +156,7 @@ def test_places_make_clusters_hold_together():
 @pytest.mark.parametrize('rebuild', ['keep', 'close'])
 def test_centroids_alone_go_on(rebuild):
   x, owner = _grouped(25)
-  quantizer = quantizers.Merge(3, rebuild=rebuild)
+  quantizer = quantizers.Agglomerative(3, rebuild=rebuild)
   message = quantizer.quantize({}, jnp.asarray(x), KEY)
   tokens = quantizer.dequantize({}, message)
   assert tokens.x.shape == (3, 3)
@@ -161,7 +167,7 @@ def test_centroids_alone_go_on(rebuild):
   places = origins if rebuild == 'keep' else np.arange(3)
   np.testing.assert_array_equal(tokens.positions, places)
   assert int(tokens.end) == (25 if rebuild == 'keep' else 3)
-  whole = quantizers.Merge(3).quantize({}, jnp.asarray(x), KEY)
+  whole = quantizers.Agglomerative(3).quantize({}, jnp.asarray(x), KEY)
   for name, value in whole.items():  # The edge does not care.
     np.testing.assert_array_equal(value, message[name])
 
@@ -197,7 +203,7 @@ def test_the_encoder_tells_what_it_attends_to(model):
     np.testing.assert_allclose(
       tokens.x[row, at], features[row, at], rtol=1e-3, atol=1e-3
     )
-  plain = cj.FeatureCodec(model, quantizers.Merge(2))
+  plain = cj.FeatureCodec(model, quantizers.Agglomerative(2))
   whole = plain.features(images)
   assert plain.observe(images, whole) == (whole, {})
 
@@ -207,12 +213,14 @@ def test_a_reduced_picture_is_encoded(model):
   rng = np.random.default_rng(1)
   images = rng.integers(0, 256, (2, side, side, 3), np.uint8)
   whole = side // model.config.vision.patch_size
-  same = quantizers.Resized(whole**2, whole**2, quantizers.Identity('float32'))
+  same = quantizers.LowResolution(
+    whole**2, whole**2, quantizers.Identity('float32')
+  )
   codec = cj.FeatureCodec(model, same)
   features = codec.features(images)
   got = codec.rebuild(codec.encode(images, KEY))[0]
   np.testing.assert_allclose(got.x, features, atol=2e-5)
-  few = quantizers.Resized(4, whole**2, quantizers.Identity('float32'))
+  few = quantizers.LowResolution(4, whole**2, quantizers.Identity('float32'))
   codec = cj.FeatureCodec(model, few)
   _, extra = codec.observe(images)
   assert extra['reduced'].shape == (2, 4, features.shape[-1])
@@ -224,7 +232,7 @@ def test_a_reduced_picture_is_encoded(model):
     want = extra['reduced'][:, 2 * row + column]
     np.testing.assert_allclose(cell, want[:, None] + 0 * cell, atol=1e-6)
   with pytest.raises(ValueError, match='nearest are 4 and 9'):
-    quantizers.Resized(8)
+    quantizers.LowResolution(8)
   wrong = quantizers.make('centred(vectors=resized(k=4),book=random)')
   with pytest.raises(ValueError, match='those of another picture'):
     cj.FeatureCodec(model, wrong).encode(images, KEY)

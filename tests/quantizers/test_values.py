@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from collab_jax import quantizers
-from collab_jax.quantizers import tables
+from collab_jax.quantizers.vectors import symbol_tables
 
 KEY = jax.random.key(0)
 
@@ -146,10 +146,10 @@ def test_refuses(kw, match):
 
 def test_frequencies_are_positive_integers_of_one_sum():
   counts = np.array([[0, 0, 1000, 3, 0], [0, 0, 0, 0, 0], [1, 0, 0, 0, 10**6]])
-  rows = tables.normalized(counts)
+  rows = symbol_tables.normalized(counts)
   assert rows.dtype == np.int32
   assert rows.min() >= 1
-  np.testing.assert_array_equal(rows.sum(axis=1), tables.TOTAL)
+  np.testing.assert_array_equal(rows.sum(axis=1), symbol_tables.TOTAL)
   # What lies beside something that came is likelier than what lies far off.
   assert rows[0, 1] > rows[0, 0]
-  np.testing.assert_allclose(rows[1] / tables.TOTAL, 0.2, rtol=1e-3)
+  np.testing.assert_allclose(rows[1] / symbol_tables.TOTAL, 0.2, rtol=1e-3)

@@ -12,7 +12,11 @@ import pytest
 
 from benchmarks import names
 from collab_jax import serving
-from collab_jax.serving import collab_pb2, collab_pb2_grpc, sessions
+from collab_jax.serving import (
+  collab_pb2,
+  collab_pb2_grpc,
+  protocol,
+)
 
 QUANTIZERS = (
   'kmeans(k=4)',
@@ -20,7 +24,9 @@ QUANTIZERS = (
   'residual_vq(book=random,stages=2,size=16)',
 )
 # The same in all tests: equal programs are compiled once.
-SIZES = serving.Sizes(rows=4, batch=2, steps=2, max_tokens=12, max_prompt=24)
+SIZES = serving.EngineConfig(
+  rows=4, batch=2, steps=2, max_tokens=12, max_prompt=24
+)
 
 
 def settings(**changes):
@@ -32,7 +38,7 @@ def settings(**changes):
     'sizes': SIZES,
     'drain_seconds': 10.0,
   }
-  return serving.Settings(**{**defaults, **changes})
+  return serving.ServerConfig(**{**defaults, **changes})
 
 
 class Caller:
@@ -49,7 +55,7 @@ class Caller:
 
   def handshake(self, codec, **options):
     """Agrees on a codec."""
-    text = codec if isinstance(codec, str) else sessions.to_json(codec)
+    text = codec if isinstance(codec, str) else protocol.to_json(codec)
     request = collab_pb2.HandshakeRequest(session=text)
     return self.stub.Handshake(request, metadata=self.metadata, **options)
 

@@ -8,8 +8,15 @@ import pytest
 
 from collab_jax import checkpoints, codecs, quantizers
 from collab_jax.models import paligemma
-from collab_jax.serving import adaptive, connection, rates, uplink
-from collab_jax.serving import client as clients
+from collab_jax.serving.client import (
+  channel,
+  link_estimate,
+  rate_control,
+)
+from collab_jax.serving.client import client as clients
+from collab_jax.serving.client import (
+  rate_curve as rate_curve_lib,
+)
 from tests import standin
 from tests.serving import answering, shaper
 from tools import rate_curve
@@ -26,10 +33,12 @@ def _make(text):
 
 
 def _point(quality, size, largest, bleu4):
-  return rates.Point(f'jpeg(quality={quality})', float(size), largest, bleu4)
+  return rate_curve_lib.OperatingPoint(
+    f'jpeg(quality={quality})', float(size), largest, bleu4
+  )
 
 
-CURVE = rates.Curve(
+CURVE = rate_curve_lib.RateCurve(
   model='m',
   split='encoder',
   coding='best',
@@ -57,7 +66,7 @@ def test_the_best_within_a_limit_comes_first():
 def test_a_curve_is_read_as_it_was_written(tmp_path):
   path = tmp_path / 'curve.json'
   path.write_text(CURVE.to_json())
-  assert rates.read(path) == CURVE
+  assert rate_curve_lib.read(path) == CURVE
   assert len(path.read_text().splitlines()) < 20
 
 
@@ -76,7 +85,7 @@ def test_a_damaged_curve_is_told(tmp_path, change):
   path = tmp_path / 'curve.json'
   path.write_text(json.dumps(json.loads(CURVE.to_json()) | change))
   with pytest.raises(ValueError, match='is no rate curve'):
-    rates.read(path)
+    rate_curve_lib.read(path)
 
 
 def test_points_that_others_beat_are_left_out():
@@ -86,14 +95,19 @@ def test_points_that_others_beat_are_left_out():
   beaten = [_point(4, 10.0, 21, 50.0), _point(5, 11.0, 30, 49.0)]
   dear = _point(6, 99.0, 99, 51.0)
   points = [*beaten, dear, shorter, same, best]
-  assert set(rates.front(points)) == {best, same, shorter, dear}
-  assert [p.bytes for p in rates.front(points)] == [10.0, 10.0, 12.0, 99.0]
+  assert set(rate_curve_lib.front(points)) == {best, same, shorter, dear}
+  assert [p.bytes for p in rate_curve_lib.front(points)] == [
+    10.0,
+    10.0,
+    12.0,
+    99.0,
+  ]
 
 
 def test_the_shipped_curve_is_of_the_shipped_model():
-  curve = rates.shipped('tiny')
+  curve = rate_curve_lib.shipped('tiny')
   assert curve.data == 'scenes/val'
-  assert rates.front(curve.points) == curve.points
+  assert rate_curve_lib.front(curve.points) == curve.points
   assert len(curve.points) > 8
   vectors = checkpoints.config_of('tiny').vision.num_tokens
   for point in curve.points:
@@ -103,7 +117,7 @@ def test_the_shipped_curve_is_of_the_shipped_model():
   assert curve.points[0].largest < 40
   assert curve.points[-1].bleu4 > 0.98 * curve.full
   with pytest.raises(ValueError, match=r'tools/rate_curve\.py'):
-    rates.shipped('other')
+    rate_curve_lib.shipped('other')
 
 
 def _record(name, image, size, caption, **codec):
@@ -157,33 +171,33 @@ def test_a_link_is_measured(kbps, delay_ms):
     shaper.Shaper(target, kbps, delay_ms) as link,
     clients.EdgeClient(link.address, _make('jpeg(quality=50)')) as client,
   ):
-    found = uplink.measure(client)
+    found = link_estimate.measure(client)
   assert found.kbps == pytest.approx(kbps, rel=0.3)
   assert 2 * delay_ms < found.delay_ms < 2 * delay_ms + 20
 
 
 def test_a_budget_is_what_is_left_of_the_goal():
-  link = uplink.Uplink(kbps=80.0, delay_ms=20.0)
-  assert uplink.budget(link, 130.0, 10.0) == 1000
-  assert uplink.budget(link, 25.0, 10.0) < 0
+  link = link_estimate.LinkEstimate(kbps=80.0, delay_ms=20.0)
+  assert link_estimate.budget(link, 130.0, 10.0) == 1000
+  assert link_estimate.budget(link, 25.0, 10.0) < 0
 
 
 def test_a_client_for_so_many_bytes():
   servicer = answering.Answering()
   with answering.serving(servicer) as target:
-    link = connection.Connection(target)
-    with adaptive.for_bytes(link, CURVE, _make, 1900) as client:
+    link = channel.Connection(target)
+    with rate_control.client_for_budget(link, CURVE, _make, 1900) as client:
       assert [c.name for c in client.codecs] == [
         f'jpeg(quality={q})' for q in (90, 10, 1)
       ]
       assert client.caption(IMAGES)[0].codec == 'jpeg(quality=90)'
     # What the server does not take is left out.
     servicer.failures = [(CODES.FAILED_PRECONDITION, 'handshake unknown')]
-    with adaptive.for_bytes(link, CURVE, _make, 1900) as client:
+    with rate_control.client_for_budget(link, CURVE, _make, 1900) as client:
       assert client.codecs[0].name == 'jpeg(quality=10)'
     servicer.failures = [(CODES.FAILED_PRECONDITION, 'handshake unknown')] * 3
-    with pytest.raises(connection.RemoteError, match='unknown'):
-      adaptive.for_bytes(link, CURVE, _make, 1900)
+    with pytest.raises(channel.RemoteError, match='unknown'):
+      rate_control.client_for_budget(link, CURVE, _make, 1900)
     link.close()
 
 
@@ -204,8 +218,8 @@ def test_what_the_server_refuses_is_no_fallback_either():
   noise = np.random.default_rng(0).integers(0, 256, (1, 64, 64, 3), np.uint8)
   with (
     answering.serving(_Choosy(90, 1)) as target,
-    adaptive.for_bytes(
-      connection.Connection(target), CURVE, _make, 1900
+    rate_control.client_for_budget(
+      channel.Connection(target), CURVE, _make, 1900
     ) as client,
   ):
     assert [c.quality for c in map(_settings, client.codecs)] == [90, 1]
@@ -216,9 +230,9 @@ def test_what_the_server_refuses_is_no_fallback_either():
 
 def test_who_admits_nothing_is_told_what_there_was():
   with answering.serving(_Choosy()) as target:
-    link = connection.Connection(target)
-    with pytest.raises(connection.RemoteError) as raised:
-      adaptive.for_bytes(link, CURVE, _make, 900)
+    link = channel.Connection(target)
+    with pytest.raises(channel.RemoteError) as raised:
+      rate_control.client_for_budget(link, CURVE, _make, 900)
     link.close()
   assert 'admits none of jpeg(quality=10); jpeg(quality=1)' in str(raised.value)
   assert 'the server takes others' in str(raised.value)
@@ -233,9 +247,9 @@ def test_a_plan_for_a_goal():
     answering.serving(answering.Answering()) as target,
     shaper.Shaper(target, 500, 5.0) as shaped,
   ):
-    link = connection.Connection(shaped.address)
-    plan = adaptive.plan(link, CURVE, _make, 60.0)
+    link = channel.Connection(shaped.address)
+    plan = rate_control.plan(link, CURVE, _make, 60.0)
     assert plan.met
     assert 1000 < plan.max_bytes < 4000
-    assert not adaptive.plan(link, CURVE, _make, 1.0).met
+    assert not rate_control.plan(link, CURVE, _make, 1.0).met
     link.close()

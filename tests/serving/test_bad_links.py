@@ -10,13 +10,13 @@ import pytest
 
 from collab_jax import codecs
 from collab_jax.models import paligemma
-from collab_jax.serving import client as clients
-from collab_jax.serving import connection
+from collab_jax.serving.client import channel
+from collab_jax.serving.client import client as clients
 from tests import standin
 from tests.serving import answering, calling, shaper
 
 CODES = grpc.StatusCode
-QUICK = connection.Backoff(first=0.01, most=0.02)
+QUICK = channel.Backoff(first=0.01, most=0.02)
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def test_a_link_that_is_cut_costs_no_caption_and_makes_none_twice(
   count = 60
   pictures = [(images[i % 6], i % 6) for i in range(count)]
   with shaper.Shaper(server.address) as link:
-    target = connection.Connection(link.address, timeout=20.0, backoff=QUICK)
+    target = channel.Connection(link.address, timeout=20.0, backoff=QUICK)
     target.stub = stub = Counting(target.stub)
     with clients.EdgeClient(target, codec, window=4) as client:
       first = client.captions(pictures[:6], batch_size=2)
@@ -75,10 +75,10 @@ def test_a_link_that_is_cut_costs_no_caption_and_makes_none_twice(
 
 def test_a_link_that_has_gone_silent_is_found_out(monkeypatch):
   name = 'grpc.http2.ping_timeout_ms'
-  options = dict(connection._OPTIONS)
+  options = dict(channel._OPTIONS)
   assert options[name] < 20_000
   monkeypatch.setattr(
-    connection, '_OPTIONS', tuple({**options, name: 300}.items())
+    channel, '_OPTIONS', tuple({**options, name: 300}.items())
   )
   config = paligemma.Config.from_dict(standin.CONFIG)
   model = paligemma.Model(params={}, config=config, tokenizer=None)

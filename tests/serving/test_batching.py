@@ -4,20 +4,23 @@ import asyncio
 
 import pytest
 
-from collab_jax.serving import batching, tickets
+from collab_jax.serving.server import (
+  request,
+  request_queue,
+)
 
 
 def test_a_queue_says_why_it_was_closed():
-  queue = batching.Queue(1)
+  queue = request_queue.RequestQueue(1)
   queue.reserve()
   queue.close('the server has failed')
   queue.close('the server is being stopped')
 
   async def put():
-    queue.put(tickets.Ticket(None, [1], 1, 0.0))
+    queue.put(request.RequestState(None, [1], 1, 0.0))
 
-  with pytest.raises(batching.GoneError, match='has failed'):
+  with pytest.raises(request_queue.ServerStoppedError, match='has failed'):
     asyncio.run(put())
   assert not len(queue)
-  with pytest.raises(batching.GoneError, match='has failed'):
+  with pytest.raises(request_queue.ServerStoppedError, match='has failed'):
     queue.call(print)

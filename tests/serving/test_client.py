@@ -11,13 +11,16 @@ import pytest
 
 from collab_jax import codecs
 from collab_jax.models import paligemma
-from collab_jax.serving import client as clients
-from collab_jax.serving import connection, sending
+from collab_jax.serving.client import (
+  channel,
+  encode,
+)
+from collab_jax.serving.client import client as clients
 from tests import standin
 from tests.serving import answering
 
 CODES = grpc.StatusCode
-QUICK = connection.Backoff(first=0.01, most=0.02)
+QUICK = channel.Backoff(first=0.01, most=0.02)
 
 
 def _codec(quality=50):
@@ -86,7 +89,7 @@ def test_what_passes_is_tried_again_with_the_same_id(client, servicer, code):
 )
 def test_what_does_not_pass_is_told_at_once(client, servicer, code, text):
   servicer.failures = [(code, text)]
-  with pytest.raises(connection.RemoteError, match=code.name) as raised:
+  with pytest.raises(channel.RemoteError, match=code.name) as raised:
     client.caption(IMAGES)
   assert raised.value.code == code.name
   assert text in str(raised.value)
@@ -100,9 +103,7 @@ def test_tries_end_with_the_time(target, servicer):
     target, _codec(), timeout=0.3, backoff=QUICK
   ) as client:
     client.handshake()
-    with pytest.raises(
-      connection.RemoteError, match=r'within 0\.3 s'
-    ) as raised:
+    with pytest.raises(channel.RemoteError, match=r'within 0\.3 s') as raised:
       client.caption(IMAGES)
   assert time.monotonic() - start < 2
   assert 'away' in str(raised.value)
@@ -115,7 +116,7 @@ def test_a_server_that_never_answers_is_given_up(servicer):
   with answering.serving(servicer) as target:
     with (
       clients.EdgeClient(target, _codec(), timeout=0.3) as client,
-      pytest.raises(connection.RemoteError, match='DEADLINE_EXCEEDED'),
+      pytest.raises(channel.RemoteError, match='DEADLINE_EXCEEDED'),
     ):
       client.caption(IMAGES)
     stop.set()
@@ -133,7 +134,7 @@ def test_a_server_that_comes_back_has_its_hand_shaken_again(client, servicer):
 
 def test_a_server_that_always_forgets_is_an_error(client, servicer):
   servicer.failures = [(CODES.FAILED_PRECONDITION, 'handshake first')] * 100
-  with pytest.raises(connection.RemoteError, match='handshake first'):
+  with pytest.raises(channel.RemoteError, match='handshake first'):
     client.caption(IMAGES)
   assert len(servicer.handshakes) <= 5
 
@@ -213,7 +214,7 @@ def test_a_picture_goes_by_the_first_codec_that_fits(target, servicer):
   assert [a.codec for a in found] == [small.name, best.name]
   with (
     clients.EdgeClient(target, [best], max_bytes=limit) as client,
-    pytest.raises(sending.TooLargeError, match=f'{limit} bytes'),
+    pytest.raises(encode.TooLargeError, match=f'{limit} bytes'),
   ):
     client.caption(noise)
 
@@ -260,18 +261,18 @@ def test_this_machine_needs_no_tls(target):
 
 
 def test_waits_grow_and_differ():
-  backoff = connection.Backoff(first=0.1, most=1.0)
+  backoff = channel.Backoff(first=0.1, most=1.0)
   longest = [backoff.wait(n, 0.0) for n in range(1, 8)]
   assert longest == pytest.approx([0.1, 0.2, 0.4, 0.8, 1.0, 1.0, 1.0])
   assert backoff.wait(3, 0.999) == pytest.approx(0.2, abs=1e-3)
   assert backoff.wait(10**6, 0.5) == 0.75
   with pytest.raises(ValueError, match='0 < first <= most'):
-    connection.Backoff(first=2.0, most=1.0)
+    channel.Backoff(first=2.0, most=1.0)
 
 
 def test_nobody_there_is_told_in_time():
   with (
     clients.EdgeClient('127.0.0.1:1', _codec(), timeout=0.5) as client,
-    pytest.raises(connection.RemoteError, match=r'127\.0\.0\.1:1: no answer'),
+    pytest.raises(channel.RemoteError, match=r'127\.0\.0\.1:1: no answer'),
   ):
     client.caption(IMAGES)

@@ -6,7 +6,8 @@ import pytest
 
 import collab_jax as cj
 from collab_jax import checkpoints, codecs, serving
-from collab_jax.serving import connection, showing
+from collab_jax.serving.client import channel
+from collab_jax.serving.web import backend
 from tests import standin
 from tests.serving import calling
 
@@ -99,7 +100,7 @@ def test_a_picture_file_goes_through_the_same_door(
 
 def test_what_the_server_does_not_take_is_told(client, edge, images):
   other = client.using(_codec(edge, 'kmeans(k=5)'))
-  with pytest.raises(connection.RemoteError, match=r'takes kmeans\(k=4'):
+  with pytest.raises(channel.RemoteError, match=r'takes kmeans\(k=4'):
     other.caption(images[:1])
 
 
@@ -108,7 +109,7 @@ def test_another_model_is_told(client, images):
   params = jax.tree.map(np.array, model.params)
   params['img']['head']['bias'][0] += 1
   other = type(model)(params, model.config, model.tokenizer)
-  with pytest.raises(connection.RemoteError, match='image encoder: got the fi'):
+  with pytest.raises(channel.RemoteError, match='image encoder: got the fi'):
     client.using(_codec(other, KMEANS)).caption(images[:1])
 
 
@@ -154,7 +155,7 @@ def test_a_beginning_that_the_server_forgot_is_sent_again(
 
 
 def test_the_page_s_work(client, edge, images):
-  shower = showing.Shower(client, lambda text: _codec(edge, text), 64)
+  shower = backend.DemoBackend(client, lambda text: _codec(edge, text), 64)
   image, _ = shower.read(images[0])
   own, ready = shower.client(KMEANS)
   assert not ready
@@ -168,7 +169,7 @@ def test_the_page_s_work(client, edge, images):
   same = np.equal.outer(assignments, assignments)
   np.testing.assert_array_equal(np.equal.outer(groups, groups), same)
   assert len(set(zip(groups, colours, strict=True))) == len(set(groups)) == 4
-  events = list(showing.told(own, packed, ''))
+  events = list(backend.stream_events(own, packed, ''))
   kinds = [event['kind'] for event in events]
   assert kinds == ['text'] * (len(events) - 1) + ['answer']
   text = ''.join(event['text'] for event in events[:-1])

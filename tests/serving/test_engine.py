@@ -8,7 +8,8 @@ import pytest
 
 from collab_jax import captioner as captioning
 from collab_jax import message
-from collab_jax.serving import compilations, engine
+from collab_jax.serving.engine import engine
+from collab_jax.serving.server import compilations
 from tests.serving import calling
 
 SIZES = calling.SIZES
@@ -41,8 +42,8 @@ def ready(made):
 
 def _works(model, prefix, prompts=PROMPTS, max_tokens=SIZES.max_tokens):
   return [
-    engine.Work(
-      engine.Vectors(
+    engine.PrefillRequest(
+      engine.HostPrefix(
         prefix.x[i], prefix.valid[i], prefix.positions[i], int(prefix.end[i])
       ),
       model.tokenizer.prompt(prompts[i % len(prompts)]),

@@ -10,7 +10,14 @@ import jax
 import pytest
 
 from collab_jax import codecs, serving
-from collab_jax.serving import engine, pool, running, served
+from collab_jax.serving.engine import (
+  decode_state,
+  engine,
+)
+from collab_jax.serving.server import (
+  decoders,
+  run,
+)
 from tests.serving import calling
 
 CODES = grpc.StatusCode
@@ -20,8 +27,8 @@ QUEUE = 3
 @pytest.fixture(scope='module')
 def server(model):
   chosen = calling.settings(queue=QUEUE, quantizers='any', max_sessions=3)
-  with serving.Server(model, chosen) as running:
-    yield running
+  with serving.Server(model, chosen) as run:
+    yield run
 
 
 @pytest.fixture(scope='module')
@@ -88,7 +95,7 @@ def test_an_error_on_the_device_ends_what_it_concerns(
     raise RuntimeError('out of memory')
 
   request_id = os.urandom(16)
-  monkeypatch.setattr(pool, name, fail)
+  monkeypatch.setattr(decode_state, name, fail)
   with calling.refused(CODES.INTERNAL) as text:
     caller.caption(codec, packets[0], request_id=request_id)
   assert failures == [1]
@@ -105,14 +112,14 @@ def test_an_error_of_one_codec_is_not_the_others(
   codec, packets = kmeans
   other, theirs = made['close']
   caller.handshake(other)
-  rebuild = served.Features.rebuild
+  rebuild = decoders.FeatureDecoder.rebuild
 
   def fail(self, received, batch):
     if self.codec.name == other.name:
       raise RuntimeError('no')
     return rebuild(self, received, batch)
 
-  monkeypatch.setattr(served.Features, 'rebuild', fail)
+  monkeypatch.setattr(decoders.FeatureDecoder, 'rebuild', fail)
   with calling.held(server):
     good = caller.future(codec, packets[0])
     bad = caller.future(other, theirs[0])
@@ -130,13 +137,13 @@ def test_the_worker_outlives_its_own_errors(
     monkeypatch.undo()
     raise ZeroDivisionError
 
-  monkeypatch.setattr(served.Features, 'layers', fail, raising=True)
+  monkeypatch.setattr(decoders.FeatureDecoder, 'layers', fail, raising=True)
   with calling.held(server):
     # Unpacked already: the worker asks for the layers itself.
     monkeypatch.undo()
     call = caller.future(codec, packets[0])
     calling.until(lambda: _waiting(server) == 1)
-    monkeypatch.setattr(served.Features, 'layers', fail)
+    monkeypatch.setattr(decoders.FeatureDecoder, 'layers', fail)
   assert call.exception().code() is CODES.INTERNAL
   assert caller.caption(codec, packets[0]).tokens
 
@@ -181,7 +188,7 @@ def test_a_program_whose_worker_has_ended_ends(model, monkeypatch, capsys):
 
   monkeypatch.setattr(serving.Server, '_warm_up', warm_up)
   with pytest.raises(OSError, match='the server has failed'):
-    running.run(serving.Server(model, calling.settings()))
+    run.serve_forever(serving.Server(model, calling.settings()))
   assert 'listening on' in capsys.readouterr().out
 
 
@@ -192,7 +199,7 @@ def test_any_quantizer_is_the_package_s_own(caller, model):
     'shared_vq(book=/etc/passwd)',
     'kmeans(k=4)' + ' ' * 600,
   )
-  text = calling.sessions.to_json(codecs.FeatureCodec(model, 'kmeans(k=4)'))
+  text = calling.protocol.to_json(codecs.FeatureCodec(model, 'kmeans(k=4)'))
   for name in names:
     assert '"kmeans(k=4)"' in text
     with calling.refused(CODES.FAILED_PRECONDITION) as said:
@@ -243,7 +250,7 @@ def test_a_storm_of_handshakes(server, caller, model):
   with calling.held(server):
     asked = []
     for codec in every:
-      text = calling.sessions.to_json(codec)
+      text = calling.protocol.to_json(codec)
       request = calling.collab_pb2.HandshakeRequest(session=text)
       asked += [caller.stub.Handshake.future(request) for _ in range(4)]
     calling.until(lambda: sum(call.done() for call in asked) == 4)
@@ -326,7 +333,7 @@ def test_a_stop_has_a_limit(model, made, monkeypatch):
   caller = calling.Caller(server.address)
   caller.handshake(codec)
   release = threading.Event()
-  monkeypatch.setattr(pool, 'advance', lambda *_: release.wait(10))
+  monkeypatch.setattr(decode_state, 'decode', lambda *_: release.wait(10))
   call = caller.future(codec, packets[0])
   calling.until(lambda: server.metrics.value('batch_sum') == 1)
   start = time.monotonic()

@@ -4,21 +4,22 @@ import numpy as np
 import pytest
 
 from collab_jax import codecs, serving
-from collab_jax.serving import client as clients
-from collab_jax.serving import connection, sessions
+from collab_jax.serving import protocol
+from collab_jax.serving.client import channel
+from collab_jax.serving.client import client as clients
 from tests.serving import calling
 
 
 def test_features_of_another_encoder_are_refused(shared, model, made):
-  text = sessions.to_json(made['kmeans'][0])
+  text = protocol.to_json(made['kmeans'][0])
   img = {**model.params['img']}
   img['pos_embedding'] = np.asarray(img['pos_embedding']) + 0.5
   tuned = model.replace(params={**model.params, 'img': img})
   codec = codecs.FeatureCodec(tuned, 'kmeans(k=4)')
   # The session is the same: only the projection is in it.
-  assert sessions.to_json(codec) == text
+  assert protocol.to_json(codec) == text
   with clients.EdgeClient(shared.address, codec) as client:
-    with pytest.raises(connection.RemoteError, match='image encoder: got the'):
+    with pytest.raises(channel.RemoteError, match='image encoder: got the'):
       client.handshake()
     pictures = codecs.ImageCodec(tuned, 'webp', quality=40)
     agreed = client.using(pictures).handshake()
@@ -43,5 +44,5 @@ def test_a_part_is_served_with_the_whole_s_fingerprint(model):
         known = codecs.encoder_fingerprint(model)
         assert client.handshake().encoder == known
         continue
-      with pytest.raises(connection.RemoteError, match="expected 'another'"):
+      with pytest.raises(channel.RemoteError, match="expected 'another'"):
         client.handshake()

@@ -10,8 +10,12 @@ import pytest
 
 from collab_jax import codecs
 from collab_jax.models import paligemma
-from collab_jax.serving import client as clients
-from collab_jax.serving import connection, folder, lines
+from collab_jax.serving.client import (
+  batch,
+  channel,
+  jsonl_writer,
+)
+from collab_jax.serving.client import client as clients
 from tests import standin
 from tests.serving import answering
 
@@ -52,9 +56,9 @@ def client(servicer):
 
 
 def _run(client, photos, out, said=None, **settings):
-  return folder.caption(
+  return batch.caption(
     client,
-    folder.pictures(photos),
+    batch.pictures(photos),
     photos,
     out,
     64,
@@ -124,7 +128,7 @@ def test_a_server_that_cannot_be_used_ends_the_run(
 ):
   out = tmp_path / 'captions.jsonl'
   servicer.failures = [(CODES.UNAUTHENTICATED, 'no token')] * 9
-  with pytest.raises(connection.RemoteError, match='no token'):
+  with pytest.raises(channel.RemoteError, match='no token'):
     _run(client, photos, out)
   servicer.failures = []
   assert _run(client, photos, out).captioned == 3
@@ -186,7 +190,7 @@ def test_a_server_that_comes_back_with_another_model_ends_the_run(
 
   servicer.agreeing = first
   servicer.failures = [(CODES.FAILED_PRECONDITION, 'unknown: handshake first')]
-  with pytest.raises(connection.RemoteError, match=r"other weights .* 'tuned'"):
+  with pytest.raises(channel.RemoteError, match=r"other weights .* 'tuned'"):
     _run(client, photos, out)
   assert all(line['settings']['decoder'] == 'd' for line in _lines(out))
 
@@ -200,7 +204,7 @@ def test_a_handshake_that_is_refused_after_a_restart_ends_the_run(
 
   servicer.agreeing = other
   servicer.failures = [(CODES.FAILED_PRECONDITION, 'unknown: handshake first')]
-  with pytest.raises(connection.RemoteError, match='handshake differs'):
+  with pytest.raises(channel.RemoteError, match='handshake differs'):
     _run(client, photos, tmp_path / 'captions.jsonl')
   # Once more each by the two requests in flight.
   assert len(servicer.handshakes) <= 4
@@ -239,7 +243,7 @@ def test_a_prompt_that_is_too_long_ends_the_run_at_once(
   client, servicer, photos, tmp_path
 ):
   servicer.failures = [(CODES.INVALID_ARGUMENT, 'handshake prompt: too long')]
-  with pytest.raises(connection.RemoteError, match='prompt: too long'):
+  with pytest.raises(channel.RemoteError, match='prompt: too long'):
     _run(client, photos, tmp_path / 'x.jsonl', prompt='a b c', max_tokens=7)
   assert servicer.wanted == [('a b c', 7)]
   assert servicer.requests == []
@@ -273,17 +277,20 @@ def test_another_file_is_left_alone(client, photos, tmp_path, text):
 
 def test_two_runs_do_not_write_to_one_file(tmp_path):
   out = tmp_path / 'captions.jsonl'
-  with lines.Lines(out), pytest.raises(BlockingIOError, match='another run'):
-    lines.Lines(out)
-  lines.Lines(out).close()
+  with (
+    jsonl_writer.JsonlWriter(out),
+    pytest.raises(BlockingIOError, match='another run'),
+  ):
+    jsonl_writer.JsonlWriter(out)
+  jsonl_writer.JsonlWriter(out).close()
 
 
 def test_a_folder_without_pictures_is_told(tmp_path):
   with pytest.raises(FileNotFoundError, match=r'no pictures: expected .*\.png'):
-    folder.pictures(tmp_path)
+    batch.pictures(tmp_path)
 
 
 def test_the_id_is_that_of_the_name():
-  assert folder.picture_id('a.png') == folder.picture_id('a.png')
-  assert folder.picture_id('a.png') != folder.picture_id('b.png')
-  assert 0 <= folder.picture_id('ä/b.png') < 2**32
+  assert batch.picture_id('a.png') == batch.picture_id('a.png')
+  assert batch.picture_id('a.png') != batch.picture_id('b.png')
+  assert 0 <= batch.picture_id('ä/b.png') < 2**32

@@ -16,16 +16,19 @@ import pytest
 
 from collab_jax import codecs
 from collab_jax.models import paligemma
-from collab_jax.serving import client as clients
-from collab_jax.serving import menu, page
+from collab_jax.serving.client import client as clients
+from collab_jax.serving.web import (
+  app,
+  presets,
+)
 from tests import standin
 from tests.serving import answering
 from tools import browser
 
 METHODS = (
-  menu.Method('k-means', 'kmeans(k={})', (2, 4, 999)),
-  menu.Method('random', 'random(k={})', (2, 4)),
-  menu.Method('JPEG', 'jpeg(quality={})', (10, 90), 'quality'),
+  presets.Method('k-means', 'kmeans(k={})', (2, 4, 999)),
+  presets.Method('random', 'random(k={})', (2, 4)),
+  presets.Method('JPEG', 'jpeg(quality={})', (10, 90), 'quality'),
 )
 LIMIT = 20_000
 
@@ -54,7 +57,7 @@ def client(servicer):
 
 def _page(client, **settings):
   settings = {'methods': METHODS, 'max_upload': LIMIT, **settings}
-  return page.Page(client, _make, 64, 64, **settings)
+  return app.Page(client, _make, 64, 64, **settings)
 
 
 def _run(client, work, **settings):
@@ -180,7 +183,7 @@ def test_the_page_is_its_own_only(client):
       found['about'] = await reply.json()
     return found
 
-  names = *page.SAME, '127.0.0.1', 'edge.example'
+  names = *app.SAME, '127.0.0.1', 'edge.example'
   found = _run(client, work, names=names)
   assert found['host text'].count('127.0.0.1') == 1
   assert 'edge.example' in found['host text']
@@ -248,7 +251,7 @@ def test_a_picture_has_a_deadline(client, servicer):
 
 def test_a_menu_needs_a_place_for_its_number():
   with pytest.raises(ValueError, match='for the number'):
-    menu.Method('x', 'kmeans(k=4)')
+    presets.Method('x', 'kmeans(k=4)')
 
 
 @pytest.mark.skipif(browser.chromium() is None, reason='no Chromium here')

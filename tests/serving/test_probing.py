@@ -9,7 +9,11 @@ import time
 import grpc
 import pytest
 
-from collab_jax.serving import asking, connection, probing
+from collab_jax.serving.client import (
+  channel,
+  diagnosis,
+  rpc,
+)
 from tests.serving import answering, authority
 from tests.serving.test_client import QUICK, _codec
 
@@ -51,7 +55,7 @@ def test_what_will_not_pass_is_told_at_once(
   if server != 'plain':
     credentials = _credentials(ca, pair, server == 'mtls')
   with answering.serving(answering.Answering(), credentials) as target:
-    link = connection.Connection(
+    link = channel.Connection(
       target,
       ca=None if edge == 'plain' else trusted.path,
       cert=late[0],
@@ -59,8 +63,8 @@ def test_what_will_not_pass_is_told_at_once(
       timeout=20.0,
     )
     start = time.monotonic()
-    with pytest.raises(connection.RemoteError, match=said) as raised:
-      asking.Asker(link, [_codec()]).handshake()
+    with pytest.raises(channel.RemoteError, match=said) as raised:
+      rpc.RpcClient(link, [_codec()]).handshake()
     assert time.monotonic() - start < 5
     assert raised.value.code == 'UNAVAILABLE'
     link.close()
@@ -92,12 +96,12 @@ def test_a_server_that_goes_away_is_waited_for(ca, pair):
   # As a proxy does whose own server is away: without and with TLS.
   for made, tls in ((None, False), (None, True), (context, True)):
     with _closing(made) as (port, _):
-      assert not probing.reason('127.0.0.1', port, 2.0, tls=tls)
+      assert not diagnosis.diagnose_closed_connection(
+        '127.0.0.1', port, 2.0, tls=tls
+      )
   with _closing() as (port, count):
-    link = connection.Connection(
-      f'127.0.0.1:{port}', timeout=0.5, backoff=QUICK
-    )
-    with pytest.raises(connection.RemoteError, match=r'within 0\.5 s'):
-      asking.Asker(link, [_codec()]).handshake()
+    link = channel.Connection(f'127.0.0.1:{port}', timeout=0.5, backoff=QUICK)
+    with pytest.raises(channel.RemoteError, match=r'within 0\.5 s'):
+      rpc.RpcClient(link, [_codec()]).handshake()
     link.close()
   assert len(count) > 2

@@ -8,7 +8,9 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 import pytest
 
 from collab_jax import serving
-from collab_jax.serving import connection, engine, security
+from collab_jax.serving.client import channel
+from collab_jax.serving.engine import engine
+from collab_jax.serving.server import security
 from tests.serving import authority as authorities
 from tests.serving import calling
 
@@ -120,7 +122,7 @@ def test_certificates_of_clients(cold, authority, token_file):
   'host', ['127.0.0.1', '127.3.2.1', '::1', '[::1]', 'localhost', 'unix:/tmp/s']
 )
 def test_this_machine_alone_is_safe(host):
-  assert serving.Settings(host=host).host == host
+  assert serving.ServerConfig(host=host).host == host
 
 
 @pytest.mark.parametrize(
@@ -130,13 +132,13 @@ def test_the_network_needs_tls_and_a_token(host):
   pair = {'cert': 'c', 'key': 'k'}
   for fields in ({}, {'token_file': 't'}, pair):
     with pytest.raises(ValueError, match=f'host: {host} is open to the net'):
-      serving.Settings(host=host, security=security.Security(**fields))
+      serving.ServerConfig(host=host, security=security.Security(**fields))
   for fields in (
     {'insecure': True},
     {**pair, 'token_file': 't'},
     {**pair, 'client_ca': 'c'},
   ):
-    serving.Settings(host=host, security=security.Security(**fields))
+    serving.ServerConfig(host=host, security=security.Security(**fields))
 
 
 def test_halves_are_refused(tmp_path, model):
@@ -153,7 +155,7 @@ def test_halves_are_refused(tmp_path, model):
   with pytest.raises(ValueError, match='tokens has letters that are not ASCII'):
     serving.Server(model, calling.settings(security=chosen))
   with pytest.raises(ValueError, match='tokens has letters that are not ASCII'):
-    connection.read_token(tmp_path / 'tokens')
+    channel.read_token(tmp_path / 'tokens')
 
 
 def test_files_that_are_no_certificates_are_told(tmp_path, model, authority):
@@ -177,7 +179,7 @@ def test_secrets_that_everybody_can_read_are_told(tmp_path, caplog):
   for mode, count in ((0o600, 0), (0o640, 0), (0o644, 1)):
     path.chmod(mode)
     caplog.clear()
-    assert connection.read_token(path) == TOKEN
+    assert channel.read_token(path) == TOKEN
     assert len(caplog.records) == count
     assert security.Security(token_file=str(path)).tokens() == [TOKEN.encode()]
     assert len(caplog.records) == 2 * count

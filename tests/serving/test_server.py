@@ -17,7 +17,10 @@ import pytest
 from benchmarks import names
 from collab_jax import captioner as captioning
 from collab_jax import codecs
-from collab_jax.serving import collab_pb2, sessions
+from collab_jax.serving import (
+  collab_pb2,
+  protocol,
+)
 from tests.serving import calling
 
 CODES = grpc.StatusCode
@@ -121,7 +124,7 @@ def test_captions_may_be_shorter_but_not_longer(caller, made):
 
 
 def test_a_handshake_says_what_cannot_be_asked_for(caller, made):
-  text = sessions.to_json(made['kmeans'][0])
+  text = protocol.to_json(made['kmeans'][0])
   for wanted, said in (
     ({'prompt': 'a ' * 40}, 'prompt: got 80 letters'),
     ({'max_tokens': SIZES.max_tokens + 1}, 'max_tokens: got 13'),
@@ -196,13 +199,13 @@ def _scaled(model):
 
 
 def _json(codec, **changes):
-  plain = json.loads(sessions.to_json(codec))
+  plain = json.loads(protocol.to_json(codec))
   return json.dumps({**plain, **changes})
 
 
 def test_no_text_brings_a_handshake_down(caller, made):
   codec, _ = made['kmeans']
-  spec = json.loads(sessions.to_json(codec))['spec']
+  spec = json.loads(protocol.to_json(codec))['spec']
   picture, _ = made['webp']
   texts = [
     '',

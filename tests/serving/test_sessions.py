@@ -6,43 +6,44 @@ import json
 import pytest
 
 from collab_jax import checkpoints, codecs, serving, wire
-from collab_jax.serving import offers, sessions
+from collab_jax.serving import protocol
+from collab_jax.serving.server import codec_allowlist
 from tests import launching
 
 
 def test_features_are_described_by_the_session_of_the_wire(made):
   codec, _ = made['kmeans']
-  text = sessions.to_json(codec)
+  text = protocol.to_json(codec)
   assert text == codec.session.to_json()
-  read = sessions.parse(text)
+  read = protocol.parse(text)
   assert read.digest.hex() == codec.session.digest
-  assert read.digest[:8] == sessions.id_of(codec)
+  assert read.digest[:8] == protocol.id_of(codec)
   assert read.spec['quantizer'] == 'kmeans(k=4)'
-  assert sessions.differences(codec, read) == []
-  assert sessions.id_of(made['best'][0]) != sessions.id_of(codec)
+  assert protocol.differences(codec, read) == []
+  assert protocol.id_of(made['best'][0]) != protocol.id_of(codec)
 
 
 def test_pictures_are_described_alike(model, made):
   codec, _ = made['webp']
-  read = sessions.parse(sessions.to_json(codec))
-  assert read.digest[:8] == sessions.id_of(codec)
+  read = protocol.parse(protocol.to_json(codec))
+  assert read.digest[:8] == protocol.id_of(codec)
   assert read.spec == {
     'codec': 'image',
     'name': 'webp(quality=40)',
     'size': 64,
     'model': 'stand-in',
   }
-  assert json.loads(sessions.to_json(codec))['digest'] == read.digest.hex()
+  assert json.loads(protocol.to_json(codec))['digest'] == read.digest.hex()
   other = codecs.ImageCodec(model, 'webp', quality=41)
-  assert sessions.differences(other, read) == [
+  assert protocol.differences(other, read) == [
     'spec.name: here "webp(quality=41)", there "webp(quality=40)"'
   ]
-  assert len(sessions.differences(made['kmeans'][0], read)) > 5
+  assert len(protocol.differences(made['kmeans'][0], read)) > 5
 
 
 def test_bare_files_depend_on_who_writes_them(model):
   bare = codecs.ImageCodec(model, 'webp', quality=40, strip=True)
-  read = sessions.parse(sessions.to_json(bare))
+  read = protocol.parse(protocol.to_json(bare))
   assert read.spec['encoder'].startswith('libwebp ')
 
 
@@ -62,7 +63,7 @@ def test_bare_files_depend_on_who_writes_them(model):
 )
 def test_other_texts_are_refused(text, said):
   with pytest.raises(wire.FormatError, match=said):
-    sessions.parse(text)
+    protocol.parse(text)
 
 
 def test_tables_are_not_taken_from_others(model):
@@ -70,7 +71,7 @@ def test_tables_are_not_taken_from_others(model):
     model, 'residual_vq(book=random,stages=2,size=16)'
   )
   with pytest.raises(wire.FormatError, match='without them'):
-    sessions.parse(codec.session.to_json(priors=True))
+    protocol.parse(codec.session.to_json(priors=True))
 
 
 def test_nothing_of_it_is_imported_until_it_is_used():
@@ -92,16 +93,18 @@ def test_a_missing_extra_is_named(monkeypatch):
 
 def test_what_is_read_from_a_shipped_book_is_the_package_s_own():
   tiny = checkpoints.load('tiny', part='server')
-  offer = offers.Offer(tiny, offers.ANY, '')
+  offer = codec_allowlist.CodecAllowlist(tiny, codec_allowlist.ANY, '')
 
   def agreement(vectors):
     codec = codecs.FeatureCodec(tiny, f'pca(dims=4,vectors={vectors})')
-    return sessions.parse(sessions.to_json(codec))
+    return protocol.parse(protocol.to_json(codec))
 
   for vectors in ('scalar(scales=book)', 'ecsq'):
     offer.check(agreement(vectors))
   other = agreement('scalar')
   name = other.spec['quantizer'].replace('scalar', 'scalar(book=random)')
   spec = {**other.spec, 'quantizer': name}
-  with pytest.raises(offers.RefusedError, match='without modules and books'):
+  with pytest.raises(
+    codec_allowlist.RefusedError, match='without modules and books'
+  ):
     offer.check(other._replace(described={**other.described, 'spec': spec}))

@@ -7,8 +7,8 @@ import grpc
 import numpy as np
 import pytest
 
-from collab_jax.serving import client as clients
-from collab_jax.serving import connection
+from collab_jax.serving.client import channel
+from collab_jax.serving.client import client as clients
 from tests.serving import answering
 from tests.serving import authority as authorities
 from tests.serving.test_client import _codec
@@ -55,7 +55,7 @@ def test_a_server_that_is_not_trusted_is_told_at_once(authority, other, wrong):
   start = time.monotonic()
   with (
     answering.serving(answering.Answering(), credentials) as target,
-    pytest.raises(connection.RemoteError) as raised,
+    pytest.raises(channel.RemoteError) as raised,
   ):
     _caption(target, token='secret', **settings)
   assert time.monotonic() - start < 10  # Of the 30 s that it may take.
@@ -69,7 +69,7 @@ def test_mtls(authority):
   with answering.serving(servicer, credentials) as target:
     trusted = {'ca': authority.path, 'timeout': 1.0}
     assert _caption(target, cert=cert, key=key, **trusted) == 'a red ball'
-    with pytest.raises(connection.RemoteError, match='UNAVAILABLE'):
+    with pytest.raises(channel.RemoteError, match='UNAVAILABLE'):
       _caption(target, **trusted)
   assert len(servicer.requests) == 1
 
@@ -82,30 +82,28 @@ def test_files_that_are_no_certificates_are_told_at_once(authority, other):
     given = dict(zip(('cert', 'key'), pair, strict=True))
     said = f'cert, key: got {pair[0]}, expected certificates in PEM'
     with pytest.raises(ValueError, match=said):
-      connection.Connection('localhost:1', ca=authority.path, **given)
+      channel.Connection('localhost:1', ca=authority.path, **given)
   for wrong in (stray, damaged):
     said = f'cert, key: got {wrong}, expected the private key of {cert}'
     with pytest.raises(ValueError, match=said):
-      connection.Connection(
-        'localhost:1', ca=authority.path, cert=cert, key=wrong
-      )
+      channel.Connection('localhost:1', ca=authority.path, cert=cert, key=wrong)
   for ca in (key, damaged):
     with pytest.raises(ValueError, match=f'ca: got {ca}, expected certificat'):
-      connection.Connection('localhost:1', ca=ca)
+      channel.Connection('localhost:1', ca=ca)
   with pytest.raises(FileNotFoundError, match='nowhere'):
-    connection.Connection('localhost:1', ca=cert.with_name('nowhere'))
+    channel.Connection('localhost:1', ca=cert.with_name('nowhere'))
 
 
 def test_what_grpc_cannot_use_is_told(authority):
   path = authority.path.with_name('revoked.pem')
   path.write_bytes(authority.revoked())
   with pytest.raises(ValueError, match='holds no certificate'):
-    connection.Connection('localhost:1', ca=path)
+    channel.Connection('localhost:1', ca=path)
   path.write_bytes(authority.edwards())
   with pytest.raises(ValueError, match='expected RSA or ECDSA'):
-    connection.Connection('localhost:1', ca=path)
+    channel.Connection('localhost:1', ca=path)
   path.write_bytes(authority.path.read_bytes() * 2)
-  connection.Connection('localhost:1', ca=path).close()
+  channel.Connection('localhost:1', ca=path).close()
 
 
 def test_a_key_with_a_password_is_told(authority):
@@ -119,7 +117,7 @@ def test_a_key_with_a_password_is_told(authority):
     )
   )
   with pytest.raises(ValueError, match=r'private key of .* without a pass'):
-    connection.Connection('localhost:1', ca=authority.path, cert=cert, key=path)
+    channel.Connection('localhost:1', ca=authority.path, cert=cert, key=path)
 
 
 @pytest.mark.parametrize('text', ['', ' \n', 'a b', 'ä' * 20])
@@ -127,7 +125,7 @@ def test_a_token_file_holds_one_token(tmp_path, text):
   path = tmp_path / 'token'
   path.write_text(text)
   with pytest.raises(ValueError, match=f'{path}.* ASCII|expected one: the'):
-    connection.read_token(path)
+    channel.read_token(path)
   path.write_text('abc\n')
-  assert connection.read_token(path) == 'abc'
-  assert connection.read_token(None) is None
+  assert channel.read_token(path) == 'abc'
+  assert channel.read_token(None) is None

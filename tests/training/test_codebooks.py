@@ -9,8 +9,14 @@ from sklearn import cluster, decomposition
 
 import collab_jax
 from collab_jax import data, quantizers
-from collab_jax.quantizers import books, ecvq
-from collab_jax.training import clusters, codebooks, joint, limits
+from collab_jax.quantizers import pretrained
+from collab_jax.quantizers.vectors import ecvq
+from collab_jax.training.codebooks import (
+  joint_rvq,
+  minibatch_kmeans,
+  train,
+  validate,
+)
 
 _CONFIG = pathlib.Path(__file__).parents[2] / 'configs' / 'codebook.py'
 KEY = jax.random.key(0)
@@ -23,7 +29,7 @@ def _config(mode='smoke'):
 def test_principal_axes_agree_with_scikit_learn():
   rng = np.random.default_rng(0)
   x = rng.normal(size=(300, 5)) @ rng.normal(size=(5, 5)) + 7
-  found = codebooks.principal(x)
+  found = train.principal(x)
   want = decomposition.PCA().fit(x)
   unit = np.sqrt(want.explained_variance_ @ np.ones(5) / 5 * 299 / 300)
   np.testing.assert_allclose(found.mean, want.mean_)
@@ -39,7 +45,7 @@ def test_axes_of_a_metric_have_no_correlation_and_keep_its_errors():
   x = rng.normal(size=(500, 4)) @ rng.normal(size=(4, 4))
   root = rng.normal(size=(4, 4))
   metric = root @ root.T
-  found = codebooks.principal(x, metric)
+  found = train.principal(x, metric)
   z = (x - found.mean) @ found.forward
   np.testing.assert_allclose(
     np.cov(z.T, bias=True), np.diag(found.variances), atol=1e-9
@@ -58,7 +64,7 @@ def test_kmeans_is_as_good_as_scikit_learns():
   centres = rng.normal(size=(12, 6)) * 4
   x = centres[rng.integers(12, size=3000)] + rng.normal(size=(3000, 6))
   x = x.astype(np.float32)
-  found = clusters.kmeans(
+  found = minibatch_kmeans.kmeans(
     lambda rows: x[rows], len(x), 12, KEY, steps=10, batch=700, passes=8
   )
   want = cluster.KMeans(12, n_init=5, random_state=0).fit(x)
@@ -68,7 +74,7 @@ def test_kmeans_is_as_good_as_scikit_learns():
   np.testing.assert_array_equal(
     found.counts, np.bincount(gaps.argmin(axis=1), minlength=12)
   )
-  again = clusters.kmeans(
+  again = minibatch_kmeans.kmeans(
     lambda rows: x[rows], len(x), 12, KEY, steps=10, batch=700, passes=8
   )
   np.testing.assert_array_equal(found.codes, again.codes)
@@ -83,7 +89,7 @@ def test_stages_move_to_where_they_serve_together():
   counts = np.full((2, 4), 200)
 
   def refine(passes, weight=0.0, beam=4):
-    return joint.refine(
+    return joint_rvq.refine(
       lambda rows: x[rows],
       len(x),
       codes,
@@ -113,7 +119,7 @@ def test_dead_codes_come_alive():
   # Two places drawn first: only the far vectors can give the others.
   x = np.zeros((64, 2), np.float32)
   x[:4] = [[9, 0], [0, 9], [-9, 0], [0, -9]]
-  found = clusters.kmeans(
+  found = minibatch_kmeans.kmeans(
     lambda rows: x[rows], 64, 5, KEY, steps=0, batch=16, passes=6
   )
   assert sorted(found.counts) == [1, 1, 1, 1, 60]
@@ -122,7 +128,7 @@ def test_dead_codes_come_alive():
 
 def test_more_codes_than_vectors_are_refused():
   with pytest.raises(ValueError, match='got 3 vectors for 5 codes'):
-    clusters.kmeans(lambda rows: np.zeros((3, 2)), 3, 5, KEY)
+    minibatch_kmeans.kmeans(lambda rows: np.zeros((3, 2)), 3, 5, KEY)
 
 
 @pytest.fixture(scope='module')
@@ -141,10 +147,10 @@ def test_trains_a_book_that_its_quantizer_reads(tmp_path, model, kind):
     config.metric = 'plain'
   if kind == 'places':
     with pytest.raises(ValueError, match='needs all vectors'):
-      limits.check(config, model)
-    config.sent = limits.ALL
+      validate.check(config, model)
+    config.sent = validate.ALL
   reader = data.scenes(config.data_split, config.limit)
-  book = codebooks.train(config, model, reader, tmp_path)
+  book = train.train(config, model, reader, tmp_path)
   name = str(tmp_path / 'book.safetensors')
   inner = {
     'linear': f'pca(dims=8,vectors=ecsq(book={name}),book={name})',
@@ -160,7 +166,7 @@ def test_trains_a_book_that_its_quantizer_reads(tmp_path, model, kind):
   error = np.mean((tokens.x - edge.features(images)) ** 2)
   # Better than the mean of all vectors.
   assert error < np.var(np.asarray(edge.features(images)), axis=(0, 1)).mean()
-  assert books.load(name).fingerprint == book.fingerprint
+  assert pretrained.load(name).fingerprint == book.fingerprint
   assert book.notes['data'] == 'scenes/train, 4 pictures'
   assert (book.notes['model'], book.notes['kind']) == ('tiny', kind)
   told = {'ridge', 'prompt', 'text_length', 'size', 'stages', 'groups', 'joint'}
@@ -171,13 +177,13 @@ def test_trains_a_book_that_its_quantizer_reads(tmp_path, model, kind):
     'shared': {'size': '4'},
     'places': {},
   }[kind]
-  with pytest.raises(books.BookError, match='split encoder'):
+  with pytest.raises(pretrained.QuantizerParamsError, match='split encoder'):
     collab_jax.FeatureCodec(model, quantizer, split='head')
 
 
 def test_places_are_means_over_pictures():
   x = np.random.default_rng(4).normal(size=(3, 4, 2)).astype(np.float32)
-  found = codebooks.places(x.reshape(12, 2), 3)
+  found = train.places(x.reshape(12, 2), 3)
   np.testing.assert_allclose(found, x.mean(axis=0), atol=1e-3)  # In 16 bits.
 
 
@@ -186,21 +192,23 @@ def test_a_codebook_of_transformed_vectors(tmp_path, model):
   config.kind, config.metric = 'shared', 'plain'
   config.transform = 'pca(dims=5,book=random)'
   reader = data.scenes(config.data_split, config.limit)
-  book = codebooks.train(config, model, reader, tmp_path)
+  book = train.train(config, model, reader, tmp_path)
   assert (book.width, book.arrays['codes'].shape) == (5, (1, 4, 5))
   assert book.transform == 'random/5'
   codes = f'shared_vq(size=4,book={tmp_path / "book.safetensors"})'
   right = f'pca(dims=5,book=random,vectors={codes})'
   assert collab_jax.FeatureCodec(model, right).sent == 256
   wrong = f'pca(dims=5,vectors={codes})'
-  with pytest.raises(books.BookError, match=r'for coordinates of .* random/5'):
+  with pytest.raises(
+    pretrained.QuantizerParamsError, match=r'for coordinates of .* random/5'
+  ):
     collab_jax.FeatureCodec(model, wrong)
 
 
 def test_the_heads_metric_is_its_kernel(model):
   config = _config()
   config.metric = 'head'
-  found = codebooks.make_metric(model, config, None)
+  found = train.make_metric(model, config, None)
   kernel = np.asarray(model.params['img']['head']['kernel'], np.float64)
   np.testing.assert_allclose(found, kernel @ kernel.T, rtol=0.02, atol=0.02)
 
@@ -248,7 +256,7 @@ def test_refuses(tmp_path, model, field, value, match):
   config.kind, config.joint, config.metric = 'residual', 2, 'plain'
   config[field] = value
   with pytest.raises(ValueError, match=match):
-    codebooks.train(config, model, data.scenes('train', 2), tmp_path)
+    train.train(config, model, data.scenes('train', 2), tmp_path)
   # Before anything was collected.
   assert not list(tmp_path.iterdir())
 
@@ -268,5 +276,5 @@ def test_refuses_a_transform_for_something_else(
   config.transform = 'pca(dims=4)'
   config.update(changes)
   with pytest.raises(ValueError, match=match):
-    codebooks.train(config, model, data.scenes('train', 2), tmp_path)
+    train.train(config, model, data.scenes('train', 2), tmp_path)
   assert not list(tmp_path.iterdir())

@@ -14,12 +14,12 @@ from collab_jax.checkpoints import trees
 from collab_jax.models import lora
 from collab_jax.training import (
   bottleneck,
-  choices,
   finetune,
+  finetune_step,
   memory,
-  moving,
-  tuning,
+  param_groups,
 )
+from collab_jax.training.codebooks import ema_codebook
 from configs import finetune as finetune_config
 from tests import standin
 
@@ -56,16 +56,18 @@ def moved(train, encoder):
   config = settings(train=train, encoder=encoder, rank=2)
   model = standin.small()
   moves, still = finetune.start(config, model)
-  tx = choices.optimizer(config, {})
-  state = tuning.State(moves, tx.init(moves), None, jnp.zeros((), jnp.int32))
-  params = choices.join(moves, still)
+  tx = param_groups.optimizer(config, {})
+  state = finetune_step.State(
+    moves, tx.init(moves), None, jnp.zeros((), jnp.int32)
+  )
+  params = param_groups.join(moves, still)
   before = {k: np.array(v) for k, v in trees.flatten(params).items()}
-  weights, quantizer = tuning.Weights(), quantizers.make('merge(k=2)')
+  weights, quantizer = finetune_step.Weights(), quantizers.make('merge(k=2)')
   for _ in range(3):  # The rate is 0 at first; B is 0 before the second.
-    state, _ = tuning.tune_step(
+    state, _ = finetune_step.finetune_step(
       model.config, tx, weights, quantizer, state, still, None, batch(), KEY
     )
-  return before, trees.flatten(choices.join(state.params, still))
+  return before, trees.flatten(param_groups.join(state.params, still))
 
 
 @pytest.mark.parametrize(
@@ -73,26 +75,26 @@ def moved(train, encoder):
 )
 def test_only_what_is_chosen_moves(train, encoder):
   before, after = moved(train, encoder)
-  parts = choices.trained(train, encoder)
+  parts = param_groups.trained(train, encoder)
   assert set(before) == set(after)
   unmoved = []
   for path, old in before.items():
     same = np.array_equal(old, np.asarray(after[path]))
-    if choices.part(path) not in parts:
+    if param_groups.part(path) not in parts:
       assert same, path
     elif same:
       unmoved.append(path)
   # Without labels, nothing reaches the heads.
-  assert [p for p in unmoved if choices.part(p) != 'heads'] == []
+  assert [p for p in unmoved if param_groups.part(p) != 'heads'] == []
 
 
 def test_unknown_choices_are_refused():
   with pytest.raises(ValueError, match="train: got 'half'"):
-    choices.trained('half', True)
+    param_groups.trained('half', True)
   with pytest.raises(ValueError, match='rates: got head'):
-    choices.optimizer(settings(), {'head': 1.0})
+    param_groups.optimizer(settings(), {'head': 1.0})
   with pytest.raises(ValueError, match='expected one above 0'):
-    tuning.Weights(caption=0.0)
+    finetune_step.Weights(caption=0.0)
 
 
 def test_rates_scale_a_part():
@@ -103,7 +105,7 @@ def test_rates_scale_a_part():
   grads = jax.tree.map(jnp.ones_like, tree)
   updates = {}
   for share in (1.0, 0.25):
-    tx = choices.optimizer(config, {'encoder': share})
+    tx = param_groups.optimizer(config, {'encoder': share})
     updates[share] = tx.update(grads, tx.init(tree), tree)[0]['model']['img']
   whole, less = updates[1.0], updates[0.25]
   np.testing.assert_allclose(less['x'], 0.25 * whole['x'], rtol=1e-6)
@@ -206,15 +208,18 @@ def test_fewer_tokens_have_the_gradient_of_those_they_stand_for(rebuild):
 def test_empty_clusters_have_a_finite_gradient():
   # More clusters than different vectors.
   x = jnp.ones((4, 2))
-  book = moving.start(jax.random.normal(KEY, (2, 4, 2)), jnp.full((2, 4), 1.0))
+  book = ema_codebook.start(
+    jax.random.normal(KEY, (2, 4, 2)), jnp.full((2, 4), 1.0)
+  )
   quantizer = quantizers.make(LEARNED.replace('k=2', 'k=3,smooth=2'))
-  params = tuning.params_of(quantizer, book, 4, 2)
+  params = finetune_step.params_of(quantizer, book, 4, 2)
 
   def bits(x):
     found = bottleneck.through(quantizer, params, x, KEY)
     chosen = found.message['centroids/x']
     return (
-      moving.soft_bits(book, found.sent, chosen, 0.1) + found.tokens.x.sum()
+      ema_codebook.soft_bits(book, found.sent, chosen, 0.1)
+      + found.tokens.x.sum()
     )
 
   assert np.isfinite(jax.grad(bits)(x)).all()
@@ -232,8 +237,8 @@ def test_running_means_are_numpys():
   counts = np.array([[3.0, 5, 2, 4], [6, 1, 2, 7]], np.float32)
   x = vectors()
   chosen = rng.integers(0, 4, (64, 2)).astype(np.int32)
-  book = moving.start(codes, counts)
-  found = moving.update(book, x, chosen, KEY, 0.9, 0.0)
+  book = ema_codebook.start(codes, counts)
+  found = ema_codebook.update(book, x, chosen, KEY, 0.9, 0.0)
   for stage in range(2):
     rest = x - codes[1 - stage][chosen[:, 1 - stage]]
     for code in range(4):
@@ -250,33 +255,33 @@ def test_running_means_are_numpys():
 def test_dead_codes_live_again():
   codes = np.zeros((1, 4, 3), np.float32)
   codes[0, 3] = 100.0  # Nothing is near.
-  book = moving.start(codes, np.array([[9.0, 9, 9, 1]], np.float32))
+  book = ema_codebook.start(codes, np.array([[9.0, 9, 9, 1]], np.float32))
   x = vectors()
   chosen = np.zeros((64, 1), np.int32)
-  quiet = moving.update(book, x, chosen, KEY, 0.5, 0.0)
+  quiet = ema_codebook.update(book, x, chosen, KEY, 0.5, 0.0)
   np.testing.assert_allclose(quiet.codes[0, 3], 100.0)
   # However seldom it was chosen.
-  seldom = moving.Moving(codes, book.sums * 1e-12, book.counts * 1e-12)
-  quiet_too = moving.update(seldom, x, chosen, KEY, 0.5, 0.0)
+  seldom = ema_codebook.Moving(codes, book.sums * 1e-12, book.counts * 1e-12)
+  quiet_too = ema_codebook.update(seldom, x, chosen, KEY, 0.5, 0.0)
   np.testing.assert_array_equal(quiet_too.codes[0, 3], codes[0, 3])
-  alive = moving.update(book, x, chosen, KEY, 0.5, 0.6)
+  alive = ema_codebook.update(book, x, chosen, KEY, 0.5, 0.6)
   assert (np.abs(x - np.asarray(alive.codes[0, 3])).max(1) < 1e-5).any()
   np.testing.assert_allclose(alive.codes[0, 1], quiet.codes[0, 1])
 
 
 def test_gradient_of_the_rate_lowers_the_entropy():
   codes = np.array([[[-1.0], [1], [3]]], np.float32)
-  book = moving.start(codes, np.array([[8.0, 2, 1]], np.float32))
+  book = ema_codebook.start(codes, np.array([[8.0, 2, 1]], np.float32))
   inner = quantizers.make('ecvq(stages=1,size=3,weight=1.0,book=random)')
   x = jnp.linspace(-2, 4, 60)[:, None]
 
   def entropy(x):
-    chosen = inner.quantize(moving.params(book), x, KEY)['x']
+    chosen = inner.quantize(ema_codebook.params(book), x, KEY)['x']
     share = np.bincount(np.asarray(chosen)[:, 0], minlength=3) / len(x)
     return -sum(p * np.log2(p) for p in share if p), chosen
 
   before, chosen = entropy(x)
-  slope = jax.jit(jax.grad(moving.soft_bits, 1), static_argnums=3)
+  slope = jax.jit(jax.grad(ema_codebook.soft_bits, 1), static_argnums=3)
   for _ in range(60):
     x = x - 5.0 * slope(book, x, chosen, 1.0)
   assert entropy(x)[0] < before - 0.1
@@ -287,7 +292,7 @@ def test_divergence_is_zero_at_equality():
   weight = jnp.ones((2, 5))
 
   def gap(x):
-    return tuning.divergence(x, logits, weight, 2.0)
+    return finetune_step.divergence(x, logits, weight, 2.0)
 
   assert float(gap(logits)) == pytest.approx(0, abs=1e-6)
   assert np.abs(np.asarray(jax.grad(gap)(logits))).max() < 1e-6
@@ -296,9 +301,9 @@ def test_divergence_is_zero_at_equality():
 
 def test_distillation_of_the_start_model_is_zero():
   model = standin.small()
-  weights = tuning.Weights(caption=0.5, distill=1.0)
+  weights = finetune_step.Weights(caption=0.5, distill=1.0)
   _, (metrics, _) = jax.jit(
-    functools.partial(tuning.loss, model.config, weights, None)
+    functools.partial(finetune_step.loss, model.config, weights, None)
   )({'model': model.params}, {}, None, model.params, batch(), KEY)
   assert float(metrics['distill']) == pytest.approx(0, abs=1e-5)
 

@@ -8,9 +8,15 @@ import jax
 import numpy as np
 import pytest
 
-from collab_jax import checkpoints, experiment
-from collab_jax.quantizers import books
-from collab_jax.training import finetune, folders
+from collab_jax import (
+  checkpoints,
+  studies,
+)
+from collab_jax.quantizers import pretrained
+from collab_jax.training import (
+  finetune,
+  train_loop,
+)
 from configs import finetune as finetune_config
 from tests import launching, standin
 
@@ -57,7 +63,7 @@ def test_a_killed_run_goes_on(tmp_path, capsys, monkeypatch):
   assert 'checkpoint_manager' not in ended.stderr
   assert not (killed / 'model').exists()
   # Where a run was killed before it saved anything, as Orbax leaves it.
-  folders.open_run(config, whole)
+  train_loop.open_run(config, whole)
   (whole / 'checkpoints').mkdir()
   config.name = 'another'  # Which changes nothing that was computed.
   save, there = checkpoints.save, []
@@ -75,16 +81,16 @@ def test_a_killed_run_goes_on(tmp_path, capsys, monkeypatch):
   one, other = (checkpoints.load(f / 'model').params for f in (killed, whole))
   jax.tree.map(np.testing.assert_array_equal, one, other)
   one, other = (
-    books.load(str(f / 'book.safetensors')) for f in (killed, whole)
+    pretrained.load(str(f / 'book.safetensors')) for f in (killed, whole)
   )
   assert one.fingerprint == other.fingerprint
   # What is done is kept, and other settings are not taken for it.
   with config.unlocked():
     config.compare = {}
   before = (killed / 'metrics.jsonl').read_text()
-  found = experiment.tune_both(config, tmp_path, both=False)
+  found = studies.tune_both(config, tmp_path, both=False)
   assert found['trained through'] == str(killed / 'model')
   config.saved = 'float32'
   with pytest.raises(ValueError, match='saved: got float32, expected bfloat16'):
-    experiment.tune_both(config, tmp_path, both=False)
+    studies.tune_both(config, tmp_path, both=False)
   assert (killed / 'metrics.jsonl').read_text() == before

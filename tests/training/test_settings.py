@@ -2,10 +2,17 @@
 
 import pytest
 
-from collab_jax import checkpoints, experiment
-from collab_jax.experiment import tuned
+from collab_jax import (
+  checkpoints,
+  studies,
+)
 from collab_jax.models import zoo
-from collab_jax.training import finetune, folders, settings
+from collab_jax.studies import finetune as finetune_lib
+from collab_jax.training import (
+  finetune,
+  train_loop,
+  validate,
+)
 from configs import codebook
 from configs import finetune as finetune_config
 from configs import rate as rate_config
@@ -25,7 +32,7 @@ def changed(**changes):
 def test_what_the_config_says_is_allowed():
   for mode in finetune_config.MODES:
     config = finetune_config.get_config(f'mode={mode}')
-    chosen, _ = settings.check(config)
+    chosen, _ = validate.check(config)
     assert len(chosen) == len(config.quantizers)
 
 
@@ -53,7 +60,7 @@ def test_what_the_config_says_is_allowed():
 )
 def test_numbers_out_of_range_are_refused(changes, said):
   with pytest.raises(ValueError, match=said):
-    settings.check(changed(**changes))
+    validate.check(changed(**changes))
 
 
 @pytest.mark.parametrize('field', ['quantizers', 'eval_codecs'])
@@ -113,17 +120,17 @@ def test_captions_that_do_not_fit_are_refused(tmp_path):
 
 def test_a_book_of_other_settings_is_not_taken(tmp_path):
   config = codebook.get_config('mode=smoke')
-  folders.open_run(config, tmp_path / 'own')
+  train_loop.open_run(config, tmp_path / 'own')
   (tmp_path / 'own' / 'book.safetensors').touch()
-  made = tuned.make_books(standin.small(), {'own': config}, tmp_path)
+  made = finetune_lib.make_books(standin.small(), {'own': config}, tmp_path)
   assert made == {'own': str(tmp_path / 'own' / 'book.safetensors')}
   config.limit += 1
   with pytest.raises(ValueError, match='limit: got'):
-    tuned.make_books(standin.small(), {'own': config}, tmp_path)
+    finetune_lib.make_books(standin.small(), {'own': config}, tmp_path)
   # Nor one that nobody knows the settings of.
   (tmp_path / 'own' / 'config.json').unlink()
   with pytest.raises(ValueError, match=r'holds book\.safetensors, but config'):
-    tuned.make_books(standin.small(), {'own': config}, tmp_path)
+    finetune_lib.make_books(standin.small(), {'own': config}, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -145,13 +152,13 @@ def test_what_compares_is_checked_before_training(changes, said):
   rate = rate_config.get_config('')
   rate.update({k: v for k, v in config.compare.rate.items() if k != 'mode'})
   with pytest.raises(ValueError, match=said):
-    experiment.check_tuned(config, rate, ['centroids', 'merged', 'pooled'])
+    studies.check_tuned(config, rate, ['centroids', 'merged', 'pooled'])
 
 
 def test_there_are_scenes_of_the_model_s_size_and_enough():
   config = changed()
   with pytest.raises(ValueError, match=r'pictures of 224 .*scenes of 64'):
-    settings.check(config, zoo.card('paligemma-3b-pt-224').config)
+    validate.check(config, zoo.card('paligemma-3b-pt-224').config)
   config.first_example = 2**28 - 1
   with pytest.raises(ValueError, match='expected at most 268435456 scenes'):
-    settings.check(config)
+    validate.check(config)

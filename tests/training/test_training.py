@@ -11,7 +11,12 @@ import pytest
 from collab_jax import checkpoints, training
 from collab_jax.data import world
 from collab_jax.models import paligemma
-from collab_jax.training import batches, folders, losses, step
+from collab_jax.training import (
+  batches,
+  losses,
+  pretrain_step,
+  train_loop,
+)
 from configs import train_tiny
 from tests import launching
 
@@ -89,12 +94,12 @@ def test_labels_weigh_objects_more():
 
 def test_muon_takes_every_matrix_of_both_towers():
   dims = paligemma.Config.from_dict(CONFIG.model.to_dict())
-  axes = step.muon_axes({'model': paligemma.shapes(dims)})
+  axes = pretrain_step.muon_axes({'model': paligemma.shapes(dims)})
   chosen = jax.tree_util.tree_leaves_with_path(
     axes, is_leaf=lambda a: a is not None and not isinstance(a, dict)
   )
   paths = {'/'.join(str(k.key) for k in path[-2:]) for path, _ in chosen}
-  assert paths == set(step.MATRICES)
+  assert paths == set(pretrain_step.MATRICES)
 
 
 def test_captions_can_be_learned(source):
@@ -102,11 +107,11 @@ def test_captions_can_be_learned(source):
   config = train_tiny.get_config('mode=smoke')
   config.learning_rate, config.steps = 1e-2, 1000
   dims = paligemma.Config.from_dict(config.model.to_dict())
-  tx = step.optimizer(config)
-  state = step.init(config, dims, tx)
+  tx = pretrain_step.optimizer(config)
+  state = pretrain_step.init(config, dims, tx)
   batch = next(batches.batches(source, 2, 4))
   for _ in range(40):
-    state, metrics = step.train_step(dims, tx, True, state, batch)
+    state, metrics = pretrain_step.train_step(dims, tx, True, state, batch)
   assert metrics['caption'] < 2.0
 
 
@@ -166,12 +171,12 @@ def test_settings_that_are_gone_are_refused(tmp_path):
 
 def test_settings_are_written_once(tmp_path):
   path = tmp_path / 'config.json'
-  folders.open_run(CONFIG, tmp_path)
+  train_loop.open_run(CONFIG, tmp_path)
   assert json.loads(path.read_text()) == CONFIG.to_dict()
   assert [p.name for p in tmp_path.iterdir()] == ['config.json']
   path.chmod(0o444)
   before = path.stat()
-  folders.open_run(CONFIG, tmp_path)
+  train_loop.open_run(CONFIG, tmp_path)
   assert path.stat().st_mtime_ns == before.st_mtime_ns
   assert path.stat().st_ino == before.st_ino
 

@@ -3,7 +3,10 @@ from hypothesis import strategies as st
 import numpy as np
 import pytest
 
-from collab_jax.wire import crc, layers
+from collab_jax.wire import (
+  checksum,
+  layers,
+)
 from tests.wire import independent
 
 
@@ -19,7 +22,7 @@ from tests.wire import independent
   ],
 )
 def test_known_answers(data, want):
-  assert crc.rows(np.frombuffer(data, np.uint8)[None]).tolist() == [want]
+  assert checksum.rows(np.frombuffer(data, np.uint8)[None]).tolist() == [want]
 
 
 @settings(max_examples=40, deadline=None)
@@ -30,16 +33,16 @@ def test_equals_bit_by_bit(rows, size, scale, data):
   size *= scale if rows == 1 else 1
   seed = data.draw(st.integers(0, 1000))
   table = np.random.default_rng(seed).integers(0, 256, (rows, size), np.uint8)
-  found = crc.rows(table)
+  found = checksum.rows(table)
   assert found[0] == independent.crc32c(table[0].tobytes())
   for row, one in zip(table, found, strict=True):
-    assert crc.rows(row[None]) == one
+    assert checksum.rows(row[None]) == one
 
 
 def test_many_long_rows():
   table = np.random.default_rng(0).integers(0, 256, (40, 9001), np.uint8)
-  alone = [crc.rows(row[None])[0] for row in table]
-  assert crc.rows(table).tolist() == alone
+  alone = [checksum.rows(row[None])[0] for row in table]
+  assert checksum.rows(table).tolist() == alone
 
 
 def test_rows_of_any_lengths():

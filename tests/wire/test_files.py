@@ -55,7 +55,7 @@ def test_any_file(saved, junk, at, flip):
   session, _, packets = saved
   data = bytearray(wire.dumps(session, packets))
   data[at % len(data)] ^= flip
-  for file in (junk, wire.files.MAGIC + junk, bytes(data)):
+  for file in (junk, wire.container.MAGIC + junk, bytes(data)):
     try:
       read = wire.loads(file)
     except wire.FormatError:

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from collab_jax import wire
-from collab_jax.wire import framing, models
+from collab_jax.wire import framing
+from collab_jax.wire.coding import field_coder
 from tests.golden import make_wire
 from tests.wire import independent
 
@@ -44,6 +45,11 @@ def test_all_models_are_recorded():
         chosen, _ = layer._models(frame.head)
         seen |= {(type(layer._coders[n]), m) for n, m in chosen.items()}
   assert seen == {
-    *((models.SymbolCoder, i) for i in range(len(models.SYMBOL_MODELS))),
-    *((models.ValueCoder, i) for i in range(len(models.VALUE_MODELS))),
+    *(
+      (field_coder.SymbolCoder, i)
+      for i in range(len(field_coder.SYMBOL_MODELS))
+    ),
+    *(
+      (field_coder.ValueCoder, i) for i in range(len(field_coder.VALUE_MODELS))
+    ),
   }

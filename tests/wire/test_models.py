@@ -7,11 +7,16 @@ import pytest
 
 from collab_jax import message as messages
 from collab_jax import wire
-from collab_jax.wire import adaptive, coder, models, spatial
+from collab_jax.wire.coding import (
+  adaptive,
+  context,
+  field_coder,
+  range_coder,
+)
 
 
 @pytest.mark.parametrize(
-  'make', [coder.among, lambda f: coder.model(np.array(f))]
+  'make', [range_coder.small_model, lambda f: range_coder.model(np.array(f))]
 )
 @given(frequencies=st.lists(st.integers(1, 2**16), min_size=2, max_size=40))
 def test_parts_are_exact(make, frequencies):
@@ -20,7 +25,7 @@ def test_parts_are_exact(make, frequencies):
   scale = (2**64 - 1) >> 24
   model = make(frequencies)
   for symbol, frequency in enumerate(frequencies):
-    writer = coder.Writer()
+    writer = range_coder.Writer()
     writer.write(symbol, model)
     position, (low, range_) = writer._encoder.pos()
     begin = start * 2**24 // total
@@ -36,8 +41,8 @@ def test_parts_are_exact(make, frequencies):
 def test_even_parts_are_exact(count):
   scale = (2**64 - 1) >> 24
   for symbol in (0, 1, count - 1):
-    writer = coder.Writer()
-    writer.write(symbol, coder.even(count))
+    writer = range_coder.Writer()
+    writer.write(symbol, range_coder.even(count))
     position, (low, range_) = writer._encoder.pos()
     each = 2**24 // count
     size = each if symbol < count - 1 else 2**24 - each * (count - 1)
@@ -53,10 +58,10 @@ def test_bytes_are_the_fewest(seed):
   alphabet = int(rng.integers(2, 300))
   frequencies = rng.integers(1, rng.choice([2, 50, 20000]), alphabet) + 0
   frequencies[0] += rng.choice([0, 10**6])
-  model = coder.model(frequencies)
+  model = range_coder.model(frequencies)
   chances = frequencies / frequencies.sum()
   symbols = rng.choice(alphabet, rng.integers(60), p=chances).astype(np.int32)
-  writer = coder.Writer()
+  writer = range_coder.Writer()
   if symbols.size:
     writer.write(symbols, model)
   data = writer.finish()
@@ -64,16 +69,16 @@ def test_bytes_are_the_fewest(seed):
   assert len(data) <= ideal + 1
   assert not data.endswith(b'\0')
   if symbols.size:
-    found = coder.Reader(data).read(model, len(symbols))
+    found = range_coder.Reader(data).read(model, len(symbols))
     np.testing.assert_array_equal(found, symbols)
 
 
 def test_bytes_that_nothing_leads_to():
-  reader = coder.Reader(b'\xff' * 16)
+  reader = range_coder.Reader(b'\xff' * 16)
   with pytest.raises(wire.FormatError, match='damaged'):
-    reader.read(coder.even(3))
+    reader.read(range_coder.even(3))
   with pytest.raises(wire.FormatError, match='damaged'):
-    reader.many([coder.even(3)], 2)
+    reader.many([range_coder.even(3)], 2)
 
 
 @settings(max_examples=40, deadline=None)
@@ -90,25 +95,25 @@ def test_every_model_gives_symbols_back(seed):
   field = messages.Symbols(alphabet, (side * side,))
   rows = int(rng.choice([1, side * side]))
   prior = rng.integers(1, 2**16 // alphabet + 1, (rows, alphabet))
-  one = models.SymbolCoder('a', field, prior)
+  one = field_coder.SymbolCoder('a', field, prior)
   symbols = symbols.astype(np.int32)
   writes = {
-    0: lambda w: models._write_even(symbols, alphabet, w),
+    0: lambda w: field_coder._write_even(symbols, alphabet, w),
     1: lambda w: adaptive.write(w, symbols, alphabet),
-    2: spatial.Planned(symbols, alphabet).write,
+    2: context.Planned(symbols, alphabet).write,
     3: lambda w: one.static.write(w, symbols),
   }
   assert one.known == writes.keys()
   plan = one.plan(symbols)
   for model, write in writes.items():
-    writer = coder.Writer()
+    writer = range_coder.Writer()
     write(writer)
     data = writer.finish()
     bits = one.bits(symbols, model)
     assert len(data) <= 1.001 * bits / 8 + 1.01
-    if model != 2 or spatial.promising(symbols):
+    if model != 2 or context.promising(symbols):
       assert plan.bits <= bits + 1e-3
-    found = one.read(coder.Reader(data), model, b'')
+    found = one.read(range_coder.Reader(data), model, b'')
     np.testing.assert_array_equal(found, symbols)
     assert found.dtype == np.int32
 
@@ -152,7 +157,7 @@ def test_the_smallest_model_is_taken():
   rng = np.random.default_rng(0)
   peaked = np.array([[60000, *[1] * 15]])
   field = messages.Symbols(16, (256,))
-  coders = models.SymbolCoder('a', field, peaked)
+  coders = field_coder.SymbolCoder('a', field, peaked)
   even = rng.integers(0, 16, 256).astype(np.int32)
   skewed = rng.permutation(np.repeat([0, 1, 2], [180, 40, 36])).astype(np.int32)
   told = {
@@ -162,25 +167,25 @@ def test_the_smallest_model_is_taken():
     'static': np.zeros(256, np.int32),
   }
   for name, symbols in told.items():
-    assert models.SYMBOL_MODELS[coders.plan(symbols).model] == name
-  values = models.ValueCoder('x', messages.Values('float16', (1000,)))
+    assert field_coder.SYMBOL_MODELS[coders.plan(symbols).model] == name
+  values = field_coder.ValueCoder('x', messages.Values('float16', (1000,)))
   normal = rng.normal(size=1000).astype(np.float16)
-  assert models.VALUE_MODELS[values.plan(normal).model] == 'adaptive'
-  few = models.ValueCoder('x', messages.Values('float16', (9,)))
-  assert models.VALUE_MODELS[few.plan(normal[:9]).model] == 'raw'
+  assert field_coder.VALUE_MODELS[values.plan(normal).model] == 'adaptive'
+  few = field_coder.ValueCoder('x', messages.Values('float16', (9,)))
+  assert field_coder.VALUE_MODELS[few.plan(normal[:9]).model] == 'raw'
 
 
 def test_every_start_of_a_decision_is_a_pair():
-  assert len(spatial.PRIORS) == 75
-  assert all(sum(pair) < spatial.LIMIT for pair in spatial.PRIORS)
+  assert len(context.PRIORS) == 75
+  assert all(sum(pair) < context.LIMIT for pair in context.PRIORS)
 
 
 def test_grids_without_neighbours_are_not_tried():
   rng = np.random.default_rng(0)
-  assert not spatial.promising(rng.integers(0, 4096, 4096))
-  assert spatial.promising(np.zeros(1, int)) is False
-  assert spatial.promising(np.zeros(4, int))
-  assert spatial.promising(_blobs(8, rng))
+  assert not context.promising(rng.integers(0, 4096, 4096))
+  assert context.promising(np.zeros(1, int)) is False
+  assert context.promising(np.zeros(4, int))
+  assert context.promising(_blobs(8, rng))
 
 
 @pytest.mark.parametrize(
@@ -198,4 +203,4 @@ def test_grids_without_neighbours_are_not_tried():
   ],
 )
 def test_which_fields_are_grids(shape, alphabet, known):
-  assert spatial.allowed(shape, alphabet) == known
+  assert context.allowed(shape, alphabet) == known

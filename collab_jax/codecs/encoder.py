@@ -1,0 +1,93 @@
+"""Pictures as codecs take them."""
+
+import functools
+from typing import Any
+
+import jax
+from jax import numpy as jnp
+from jaxtyping import Array, Float, UInt8
+import numpy as np
+
+from collab_jax import quantizers
+from collab_jax.models import (
+  encoder_aux,
+  paligemma,
+  siglip,
+)
+
+
+def to_float(
+  images: UInt8[Array | np.ndarray, 'B H W 3'],
+) -> Float[Array, 'B H W 3']:
+  """Maps 0..255 to [-1, 1], as the image encoder expects."""
+  return jnp.asarray(images).astype(jnp.float32) / 127.5 - 1.0
+
+
+# Compiled once per process, for all codecs that run it on pictures.
+@functools.partial(jax.jit, static_argnames='split')
+def features(
+  model: paligemma.Model,
+  split: str,
+  images: UInt8[Array | np.ndarray, 'B H W 3'],
+) -> Float[Array, 'B N D']:
+  """Runs the image encoder, and the projection if the split is 'head'."""
+  x = model.encode_image(to_float(images))
+  return x if split == 'encoder' else model.project(x)
+
+
+@functools.partial(jax.jit, static_argnames=('split', 'needs'))
+def observed(
+  model: paligemma.Model,
+  split: str,
+  images: UInt8[Array | np.ndarray, 'B H W 3'],
+  needs: tuple[str, ...],
+) -> tuple[Float[Array, 'B N D'], dict[str, Array]]:
+  """Like `features`, with what else quantizers may need."""
+  vision, tower = model.config.vision, model.params['img']
+  return observe(vision, tower, split, images, needs)
+
+
+def observe(
+  vision: siglip.Config,
+  tower: siglip.Params,
+  split: str,
+  images: UInt8[Array | np.ndarray, 'B H W 3'],
+  needs: tuple[str, ...],
+) -> tuple[Float[Array, 'B N D'], dict[str, Array]]:
+  """What `observed` compiles, of the image tower alone."""
+  x, extra = encoder_aux.observe(vision, tower, to_float(images), needs)
+  if split != 'encoder':
+    x = siglip.project(tower, x)
+    if 'reduced' in extra:
+      extra['reduced'] = siglip.project(tower, extra['reduced'])
+  return x, extra
+
+
+def blank(codec: Any, batch_size: int) -> tuple[Array, dict[str, Array]]:
+  """What `codec.observe` returns of black pictures, or zeros of its shape.
+
+  Only where the quantizer takes more than features, the encoder is run.
+  """
+  if not quantizers.needs(codec.quantizer):
+    return jnp.zeros((batch_size, codec.vectors, codec.width)), {}
+  side = codec.model.config.vision.image_size
+  return codec.observe(np.zeros((batch_size, side, side, 3), np.uint8))
+
+
+def check_images(images: Any, size: int) -> None:
+  """Raises ValueError unless these are pictures u8[B size size 3]."""
+  dtype, shape = getattr(images, 'dtype', None), getattr(images, 'shape', ())
+  if dtype != np.uint8:
+    got = f'dtype {dtype}' if dtype else type(images).__name__
+    raise ValueError(
+      f'images: got {got}, expected an array of uint8, 0..255; of floats in'
+      " [0, 1] make it with np.round(255 * x).astype('uint8')"
+    )
+  if len(shape) != 4 or tuple(shape[1:]) != (size, size, 3):
+    hint = ''
+    if len(shape) == 3:
+      hint = '; one picture is a batch too: images[None]'
+    raise ValueError(
+      f'images: got shape {tuple(shape)}, expected [B, {size}, {size}, 3]:'
+      f' pictures of the size of the model{hint}'
+    )

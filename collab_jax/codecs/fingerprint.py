@@ -1,0 +1,60 @@
+"""Whose features they are: an image encoder, known again by its weights."""
+
+import hashlib
+import math
+
+import jax
+from jax import numpy as jnp
+import numpy as np
+
+from collab_jax import quantizers, sharding
+from collab_jax.models import paligemma, siglip
+
+# Numbers of each weight that are looked at.
+_SAMPLES = 64
+
+
+def has_encoder(model: paligemma.Model) -> bool:
+  """Whether a model has an image encoder; its part for the server has none."""
+  return bool(model.params.get('img', {}).keys() - {'head'})
+
+
+def encoder_fingerprint(model: paligemma.Model) -> str:
+  """Returns a fingerprint of the image encoder and the projection.
+
+  Args:
+    model: The model, or its part for the edge.
+
+  Returns:
+    The first 16 hexadecimal digits of SHA-256; '' if there is no encoder.
+  """
+  if not has_encoder(model):
+    return ''
+  digest = hashlib.sha256()
+  leaves = jax.tree_util.tree_leaves_with_path(
+    siglip.by_name(model.params['img']), is_leaf=lambda x: isinstance(x, tuple)
+  )
+  for path, leaf in leaves:
+    # Equal whether layers are stacked or apart, in bfloat16 or in float32.
+    apart = isinstance(leaf, tuple)
+    shape = (len(leaf), *leaf[0].shape) if apart else leaf.shape
+    step = max(1, math.prod(shape) // _SAMPLES)
+    values = [
+      sharding.every(layer, step, -i * layer.size % step)
+      for i, layer in enumerate(leaf if apart else (leaf,))
+    ]
+    digest.update(f'{jax.tree_util.keystr(path)}{shape}'.encode())
+    digest.update(np.concatenate(values).astype(jnp.bfloat16).tobytes())
+  return digest.hexdigest()[:16]
+
+
+def features_of(
+  model: paligemma.Model, split: str
+) -> quantizers.pretrained.Features:
+  """Returns what books say of the features that they are for.
+
+  Args:
+    model: The model; its image encoder must be there.
+    split: 'encoder' or 'head'.
+  """
+  return quantizers.pretrained.Features(encoder_fingerprint(model), split)

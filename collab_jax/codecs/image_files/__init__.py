@@ -1,0 +1,1 @@
+"""JPEG, WebP and AVIF files without the bytes that both ends know."""

@@ -1,0 +1,1 @@
+"""Packetizers: messages of a codec over a channel."""

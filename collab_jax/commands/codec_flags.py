@@ -1,0 +1,70 @@
+"""The flags of commands that send pictures: as what, and of which model."""
+
+from typing import Any, NamedTuple
+
+from absl import flags
+
+from collab_jax import (
+  codecs,
+  quantizers,
+  studies,
+  wire,
+)
+
+# They belong to the command that calls `define`, whose --help shows them.
+flags.disclaim_key_flags()
+
+
+class Flags(NamedTuple):
+  """The flags' holders; see `define`."""
+
+  k: Any
+  method: Any
+  codec: Any
+  coding: Any
+  model: Any
+  split: Any
+
+  @property
+  def given(self) -> list[str]:
+    """Which of method and k were named, not left at a default."""
+    named = {'method': self.method, 'k': self.k}
+    return [name for name, flag in named.items() if flag.present]
+
+  def choose(
+    self, otherwise: str = ''
+  ) -> codecs.ImageSettings | quantizers.Quantizer:
+    """What is to be sent.
+
+    Args:
+      otherwise: A codec, where neither codec nor method nor k is given.
+
+    Returns:
+      As `experiment.choose_codec`.
+
+    Raises:
+      ValueError: There is no such codec, or both ways to name it are used.
+      ImportError: Its module cannot be imported.
+    """
+    text = self.codec.value or ('' if self.given else otherwise)
+    return studies.choose_codec(
+      text, self.method.value, self.k.value, self.given
+    )
+
+
+def define() -> Flags:
+  """Defines the flags."""
+  return Flags(
+    k=flags.DEFINE_integer('k', 8, 'Number of vectors sent.', lower_bound=1),
+    method=flags.DEFINE_string(
+      'method', 'kmeans', "Quantizer: 'kmeans', 'random(rebuild=zero)', ..."
+    ),
+    codec=flags.DEFINE_string(
+      'codec', '', "Instead of method and k: 'webp(quality=30,strip=true)', ..."
+    ),
+    coding=flags.DEFINE_enum(
+      'coding', 'best', wire.CODINGS, 'How features are made bytes.'
+    ),
+    model=flags.DEFINE_string('model', 'tiny', "Name, or a model's folder."),
+    split=flags.DEFINE_enum('split', 'encoder', codecs.SPLITS, 'Where to cut.'),
+  )

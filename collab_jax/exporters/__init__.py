@@ -1,0 +1,9 @@
+"""Encoder and quantizer as programs that run without this package."""
+
+from collab_jax.exporters.export import export
+from collab_jax.exporters.formats import (
+  FORMATS,
+  ExportError,
+)
+
+__all__ = ['FORMATS', 'ExportError', 'export']

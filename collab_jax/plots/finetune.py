@@ -1,0 +1,96 @@
+"""Rate curves of a model before and after training."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib import figure as figures
+from matplotlib import ticker
+
+from collab_jax.evaluation.report import (
+  labels,
+  rate,
+)
+from collab_jax.plots import style
+
+_LOOKS = (
+  (style.GREY, 's', '--'),
+  (style.BLUE, 'D', '-.'),
+  (style.VERMILION, 'o', '-'),
+)
+_MOST = 200  # Bytes; beyond, all are at their full score.
+
+
+def tuned(
+  models: Mapping[str, Sequence[Mapping[str, Any]]],
+) -> figures.Figure:
+  """Draws BLEU-4 against bytes, the front of each model.
+
+  Args:
+    models: Rows from `evaluation.summarize`, by name of the model.
+
+  Returns:
+    The figure; a line's label is its model.
+
+  Raises:
+    ValueError: There is no model, or more than there are looks.
+  """
+  if not 0 < len(models) <= len(_LOOKS):
+    raise ValueError(f'got {len(models)} models, expected 1 to {len(_LOOKS)}')
+  figure = style.new_figure(7.2, 4.6)
+  with mpl.rc_context(style.RC):
+    axes = figure.add_axes((0.09, 0.11, 0.88, 0.76))
+    for (name, rows), looks in zip(models.items(), _LOOKS, strict=False):
+      colour, marker, line = looks
+      full = next((row for row in rows if labels.is_full(row)), None)
+      features, _ = rate.split(rows)
+      own = rate.front([row for row in features if row is not full])
+      own = [row for row in own if row['bytes'] < _MOST] or own
+      x = [row['bytes'] for row in own]
+      axes.plot(
+        x,
+        [row['bleu4'] for row in own],
+        color=colour,
+        marker=marker,
+        linestyle=line,
+        markersize=5,
+        label=name,
+      )
+      axes.fill_between(
+        x,
+        [row['bleu4_low'] for row in own],
+        [row['bleu4_high'] for row in own],
+        color=colour,
+        alpha=0.13,
+        linewidth=0,
+      )
+      if full:
+        axes.axhline(full['bleu4'], color=colour, linestyle=line, linewidth=0.7)
+    axes.set_xscale('log')
+    axes.xaxis.set_major_locator(
+      ticker.LogLocator(10, (1.0, 1.5, 2.0, 3.0, 5.0, 7.0), numticks=20)
+    )
+    axes.xaxis.set_major_formatter(ticker.FuncFormatter(lambda v, _: f'{v:g}'))
+    axes.xaxis.set_minor_locator(ticker.NullLocator())
+    axes.set_xlabel('mean bytes of a message, all of it (logarithmic)')
+    axes.set_ylabel('BLEU-4')
+    axes.grid(True, color='#EEEEEE', linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.legend(loc='lower right', frameon=False)
+    figure.text(
+      0.012,
+      0.965,
+      'Trained through the bottleneck',
+      fontsize=13,
+      fontweight='bold',
+      verticalalignment='top',
+    )
+    figure.text(
+      0.012,
+      0.905,
+      'the best codec at each size; thin: all features of each model',
+      fontsize=9,
+      color=style.GREY,
+      verticalalignment='top',
+    )
+  return figure

@@ -1,0 +1,1 @@
+"""Quantizers that send cluster centroids."""

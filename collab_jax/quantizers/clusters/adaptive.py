@@ -1,0 +1,191 @@
+"""As many clusters as a picture needs, by merging."""
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, Key
+import numpy as np
+
+from collab_jax import message as messages
+from collab_jax.quantizers import base
+from collab_jax.quantizers.clusters import agglomerative as merging
+from collab_jax.quantizers.clusters import base as base_lib
+from collab_jax.quantizers.math import (
+  geometry,
+  lloyd,
+)
+from collab_jax.quantizers.math import potts as smoothing
+from collab_jax.quantizers.vectors import identity
+
+
+@dataclasses.dataclass(frozen=True)
+class Adaptive(base_lib.Clustering):
+  """Sends as few of k means as leave at most a share of the squared error.
+
+  `Merge` goes on from k clusters for as long as the squared distance of the
+  vectors from their means is at most `error` times that from the mean of all.
+  An empty scene then takes fewer vectors than a full one; `error` sets the
+  average, see `error_for`.
+
+  All shapes are those of k means. What is behind the last one is zeros, which
+  the coding 'best' does not send where the means are symbols (see
+  `message.Symbols.rows`); numbers as they are, and 'fixed', send all k.
+
+  Attributes:
+    k: Largest number of clusters, at most n.
+    error: Share of the squared error, from 0 to 1; 0 is `Merge`.
+    weight: As of `Merge`.
+    smooth: As of `Merge`.
+    centroids: What quantizes the means.
+    rebuild: 'grid', 'keep' or 'close'; see `Clustering`.
+
+  Source: as of `Merge`. The stopping rule is that of Ward's method by its
+  explained share of variance.
+  """
+
+  k: int
+  error: int | float = 0.2
+  weight: int | float = 0.25
+  smooth: int | float = 0.0
+  centroids: base.Quantizer = identity.FLOAT16
+  rebuild: str = 'grid'
+
+  def __post_init__(self):
+    self.check()
+    for name, most in (('error', 1.0), ('weight', 1.0), ('smooth', 100.0)):
+      base.check_number(name, getattr(self, name), 0.0, most)
+
+  def cluster(
+    self, x: Float[Array, 'n d'], key: Key[Array, '']
+  ) -> tuple[Int[Array, ' n'], Float[Array, 'k d']]:
+    """Returns the clusters that are left; means of others are zeros."""
+    del key
+    assignments = merging.merge(x, self.k, float(self.weight))
+    owners, shares = merges(x, assignments, self.k, float(self.weight))
+    # They grow with every merge, but for rounding.
+    small = jnp.cumsum(shares > self.error) == 0
+    assignments = owners[jnp.maximum(small.sum() - 1, 0)][assignments]
+    if self.smooth:
+      assignments = smoothing.smooth(x, assignments, self.k, self.smooth)
+    means = lloyd.means(x, assignments, self.k)
+    counts = jnp.zeros(self.k, jnp.float32).at[assignments].add(1)
+    return assignments, jnp.where(counts[:, None] > 0, means, 0)
+
+  def quantize(
+    self,
+    params: base.Params,
+    x: Float[Array, 'n d'],
+    key: Key[Array, ''],
+    **extra: Any,
+  ) -> messages.Message:
+    """Returns the assignments, and the means' message: zeros behind."""
+    message = super().quantize(params, x, key, **extra)
+    behind = jnp.arange(self.k) > message['assignments'].max()
+    for name in self._rows(*x.shape):
+      value = message[name]
+      blank = behind.reshape(-1, *[1] * (value.ndim - 1))
+      message[name] = jnp.where(blank, jnp.zeros_like(value), value)
+    return message
+
+  def fields(self, n: int, d: int) -> dict[str, messages.Field]:
+    """Returns those of a clustering; rows of symbols are told."""
+    found = super().fields(n, d)
+    for name in self._rows(n, d):
+      field = found[name]
+      if isinstance(field, messages.Symbols) and not field.layer:
+        found[name] = dataclasses.replace(field, rows='assignments')
+    return found
+
+  def _rows(self, n, d):
+    """Names of the fields with a row for each mean."""
+    del n
+    inner, more = (self.centroids.fields(k, d) for k in (self.k, self.k + 1))
+    grown = {name for name, field in inner.items() if field != more[name]}
+    return [*base.prefix('centroids', dict.fromkeys(grown))]
+
+
+@functools.partial(jax.jit, static_argnames=('k', 'weight'))
+def merges(
+  x: Float[Array, 'n d'],
+  assignments: Int[Array, ' n'],
+  k: int,
+  weight: float = 0.25,
+) -> tuple[Int[Array, 'k k'], Float[Array, ' k']]:
+  """Merges k clusters until one is left.
+
+  Args:
+    x: Finite vectors.
+    assignments: The cluster of each, in [0, k).
+    k: Number of clusters.
+    weight: As of `Merge`.
+
+  Returns:
+    Which cluster each of the k is in, before the first merge and after each;
+    and the squared distance of all vectors from their means then, as a share
+    of that from the mean of all.
+  """
+  points = geometry.centred(x.astype(jnp.float32)).points
+  sums = jnp.zeros((k, x.shape[1]), jnp.float32).at[assignments].add(points)
+  counts = jnp.zeros(k, jnp.float32).at[assignments].add(1.0)
+  means = sums / jnp.maximum(counts, 1)[:, None]
+  pairs = (counts[:, None] > 0) & (counts > 0) & ~jnp.eye(k, dtype=bool)
+  gaps = jnp.sum((means[:, None] - means) ** 2, axis=-1)
+  gaps = jnp.where(pairs, gaps, jnp.inf)
+  both = jnp.maximum(counts[:, None] + counts, 1)
+  size = counts[:, None] * counts / both
+  costs = jnp.where(pairs, gaps * size**weight, jnp.inf)
+
+  def step(state, _):
+    slots, owner = merging.join(state[0], state[1], weight)
+    return (slots, owner), owner
+
+  first = jnp.arange(k, dtype=jnp.int32)
+  state = merging.Slots(gaps, costs, counts), first
+  owners = jax.lax.scan(step, state, None, length=k - 1)[1]
+  owners = jnp.concatenate([first[None], owners])
+
+  def explained(owner):
+    whole = jnp.zeros_like(sums).at[owner].add(sums)
+    number = jnp.zeros_like(counts).at[owner].add(counts)
+    return jnp.sum(jnp.sum(whole**2, axis=1) / jnp.maximum(number, 1))
+
+  errors = jnp.sum(points**2) - jax.vmap(explained)(owners)
+  errors = jnp.maximum(errors, 0)
+  return owners, errors / jnp.maximum(errors[-1], 1e-30)
+
+
+def error_for(
+  quantizer: Adaptive, features: Float[Array, 'B n d'], mean: float
+) -> float:
+  """Chooses `error` by the average number of vectors.
+
+  Args:
+    quantizer: Any, of which k and weight are taken.
+    features: Of pictures like those that will come.
+    mean: How many vectors a picture is to have, on average, from 1 to k.
+
+  Returns:
+    The least error, to four digits behind the point, with which these pictures
+    have at most so many; smoothing may empty a few more.
+
+  Raises:
+    ValueError: The mean is no such number.
+  """
+  k, weight = quantizer.k, float(quantizer.weight)
+  base.check_number('mean', mean, 1.0, float(k))
+
+  @jax.vmap
+  def shares(x):
+    return merges(x, merging.merge(x, k, weight), k, weight)[1]
+
+  found = np.asarray(shares(features), np.float64)
+  low, high = 0, 10_000  # Ten-thousandths.
+  while low < high:
+    middle = (low + high) // 2
+    over = np.cumsum(found > middle / 10_000, axis=1) == 0
+    left = k + 1 - np.maximum(over.sum(1), 1)
+    low, high = (low, middle) if left.mean() <= mean else (middle + 1, high)
+  return low / 10_000

@@ -1,0 +1,292 @@
+"""Hierarchical k-means: clusters split in two, and a message coarse to fine."""
+
+import dataclasses
+import functools
+import itertools
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, Key
+
+from collab_jax import message as messages
+from collab_jax.quantizers import base
+from collab_jax.quantizers.clusters import base as base_lib
+from collab_jax.quantizers.math import (
+  geometry,
+  lloyd,
+)
+from collab_jax.quantizers.vectors import identity
+
+
+@dataclasses.dataclass(frozen=True)
+class Bisecting(base_lib.Rebuilding):
+  """Sends k centroids of clusters that split, the first ones first.
+
+  The cluster of the greatest squared error splits in two by k-means, until
+  there are k. It starts from its member farthest from its mean and the one
+  farthest from that, so nothing is drawn.
+
+  The message is progressive: layer l holds what makes min(2^l, k) clusters of
+  those of the layer before: for each vector which new cluster it goes to, if
+  any, and the means of the new ones. The mean of what stays follows from the
+  counts and is not sent; the largest piece stays. So k vectors cross the link
+  for k clusters, as always, and the first layers are a message, too.
+
+  O(n^2 d) once, then O(n^2) an iteration of each of k - 1 splits.
+
+  Attributes:
+    k: Number of clusters, at most n.
+    iters: Iterations of each split.
+    centroids: What quantizes the means. Its errors add up in the means that
+      are not sent: at most by the number of pieces a layer makes of a cluster.
+    rebuild: 'grid', 'keep' or 'close'; see `Clustering`.
+
+  Source: Steinbach, Karypis and Kumar 2000 (bisecting k-means).
+  """
+
+  k: int
+  iters: int = 10
+  centroids: base.Quantizer = identity.FLOAT16
+  rebuild: str = 'grid'
+
+  def __post_init__(self):
+    self.check()
+    base.check_iters(self.iters)
+
+  def init_params(self, key: Key[Array, ''], n: int, d: int) -> base.Params:
+    """Returns the parameters of `centroids`, by layer."""
+    base.check_k_of_n(self.k, n)
+    made: dict[str, base.Params] = {}
+    for layer, count in enumerate(self._new()):
+      params = self.centroids.init_params(key, count, d)
+      made |= base.nest(f'centroids{layer}', params)
+    return made
+
+  def quantize(
+    self, params: base.Params, x: Float[Array, 'n d'], key: Key[Array, '']
+  ) -> messages.Message:
+    """Returns a field of moves and the new centroids for each layer."""
+    base.check_k_of_n(self.k, x.shape[0])
+    ends = self._ends()
+    history = split(x, self.k, self.iters)
+    before = after = moves = history[0]
+    message = {}
+    for layer, (count, new) in enumerate(zip(ends, self._new(), strict=True)):
+      if layer:
+        pieces = history[count - 1]
+        after = largest_stays(before, pieces, count - new, count)
+        moves = jnp.where(after == before, 0, after - (count - new) + 1)
+      message[f'moves{layer}'] = moves.astype(jnp.int32)
+      means = lloyd.means(x, after, count)[count - new :]
+      name = f'centroids{layer}'
+      inner = self.centroids.quantize(base.unnest(name, params), means, key)
+      message |= base.prefix(name, inner)
+      before = after
+    return message
+
+  def dequantize(
+    self, params: base.Params, message: messages.Message
+  ) -> messages.Tokens:
+    """Rebuilds from as many layers as the message has.
+
+    Raises:
+      ValueError: It lacks the first layer, or one between others.
+    """
+    have = self._layers(message)
+    means, assignments = (
+      jnp.zeros((), jnp.float32),
+      message['moves0'].astype(jnp.int32),
+    )
+    for layer in have:
+      name = f'centroids{layer}'
+      inner = self.centroids.dequantize(
+        base.unnest(name, params), base.unprefix(name, message)
+      ).x
+      if layer:
+        moves = message[f'moves{layer}'].astype(jnp.int32)
+        means, assignments = joined(means, assignments, inner, moves)
+      else:
+        means = inner
+    return base_lib.rebuilt(means, assignments, self.rebuild)
+
+  def assignments(self, message: messages.Message) -> Int[Array, ' n']:
+    """Returns the cluster of each vector, as far as the message tells."""
+    found = message['moves0'].astype(jnp.int32)
+    for layer in self._layers(message)[1:]:
+      moves = message[f'moves{layer}'].astype(jnp.int32)
+      first = self._ends()[layer] - self._new()[layer]
+      found = jnp.where(moves > 0, first - 1 + moves, found)
+    return found
+
+  def origins(self, message: messages.Message) -> Int[Array, ' k']:
+    """Returns which vector each of k tokens stands for; see `Clustering`."""
+    return base_lib.origins(self.assignments(message), self.k, self.rebuild)
+
+  def fields(self, n: int, d: int) -> dict[str, messages.Field]:
+    """Returns 'moves0' and the centroids' fields, and so on, by layer."""
+    base.check_k_of_n(self.k, n)
+    found: dict[str, messages.Field] = {}
+    for layer, count in enumerate(self._new()):
+      inner = base.prefix(f'centroids{layer}', self.centroids.fields(count, d))
+      # Of alphabet 1 in the first layer: no bytes, but it tells n.
+      alphabet = count + 1 if layer else 1
+      found[f'moves{layer}'] = messages.Symbols(alphabet, (n,), layer)
+      found |= {
+        name: dataclasses.replace(field, layer=layer)
+        for name, field in inner.items()
+      }
+    return found
+
+  def priors(self, params: base.Params) -> dict[str, jax.Array]:
+    """Returns the frequencies of the centroids' symbols."""
+    found = {}
+    for layer in range(len(self._ends())):
+      name = f'centroids{layer}'
+      inner = base.priors(self.centroids, base.unnest(name, params))
+      found |= base.prefix(name, inner)
+    return found
+
+  def sent(self, n: int) -> int:
+    """Returns k."""
+    base.check_k_of_n(self.k, n)
+    return self.k
+
+  def _ends(self) -> list[int]:
+    """How many clusters there are after each layer."""
+    ends = [1]
+    while ends[-1] < self.k:
+      ends.append(min(2 * ends[-1], self.k))
+    return ends
+
+  def _new(self) -> list[int]:
+    """How many of them are new."""
+    ends = self._ends()
+    return [1, *(b - a for a, b in itertools.pairwise(ends))]
+
+  def _layers(self, message):
+    count = len(self._ends())
+    have = [i for i in range(count) if f'moves{i}' in message]
+    if not have or have != list(range(len(have))):
+      raise ValueError(
+        f'got the layers {have} of {count}, expected the first of them'
+        ' without a gap'
+      )
+    return have
+
+
+# Jitted here, so that calls outside of jit compile once, too.
+@functools.partial(jax.jit, static_argnames=('k', 'iters'))
+def split(x: Float[Array, 'n d'], k: int, iters: int) -> Int[Array, 'k n']:
+  """Splits clusters in two until there are k.
+
+  Args:
+    x: Finite vectors.
+    k: Number of clusters, at most n.
+    iters: Iterations of each split.
+
+  Returns:
+    Row i holds the cluster of each vector once there are i + 1; the last one is
+    then the smaller half of what was split.
+  """
+  return base.map_or_vmap(functools.partial(_split, k=k, iters=iters))(x)
+
+
+def _split(x, *, k, iters):
+  gaps = geometry.distances(x.astype(jnp.float32))
+  n = len(gaps)
+
+  def errors(hot):
+    """Squared distances of all vectors to the mean of some, and their sum."""
+    count = jnp.maximum(jnp.sum(hot), 1)
+    totals = gaps @ hot
+    inner = hot @ totals / (2 * count)
+    return (totals - inner) / count, inner
+
+  def step(state, number):
+    members, costs = state
+    chosen = jnp.argmax(costs)
+    inside = members == chosen
+    there = inside.astype(jnp.float32)
+    a = jnp.argmax(jnp.where(inside, errors(there)[0], -jnp.inf))
+    away = jnp.where(inside, gaps[a], -jnp.inf).at[a].set(-jnp.inf)
+    b = jnp.argmax(away)
+
+    def turn(_, half):
+      near = errors(there * half)[0] - errors(there * (1 - half))[0]
+      new = (near < 0).astype(jnp.float32)
+      inner = jnp.sum(there * new)
+      valid = (inner > 0) & (inner < jnp.sum(there))
+      return jnp.where(valid, new, half)
+
+    start = (gaps[b] < gaps[a]).astype(jnp.float32).at[b].set(1).at[a].set(0)
+    half = jax.lax.fori_loop(0, iters, turn, start)
+    ours, others = there * half, there * (1 - half)
+    smaller = jnp.where(jnp.sum(ours) <= jnp.sum(others), ours, others)
+    members = jnp.where(smaller > 0, number, members)
+
+    def cost(label):
+      hot = (members == label).astype(jnp.float32)
+      return jnp.where(jnp.sum(hot) > 1, errors(hot)[1], -1)
+
+    costs = costs.at[chosen].set(cost(chosen)).at[number].set(cost(number))
+    return (members, costs), members
+
+  whole = jnp.zeros(n, jnp.int32)
+  costs = jnp.full(k, -2.0, jnp.float32).at[0].set(0)
+  numbers = jnp.arange(1, k, dtype=jnp.int32)
+  history = jax.lax.scan(step, (whole, costs), numbers)[1]
+  return jnp.concatenate([whole[None], history])
+
+
+def largest_stays(
+  before: Int[Array, ' n'], after: Int[Array, ' n'], old: int, count: int
+) -> Int[Array, ' n']:
+  """Renames clusters so that the largest piece of an old one keeps its name.
+
+  Args:
+    before: Clusters in [0, old).
+    after: Pieces of these in [0, count), by any names.
+    old: Number of clusters before.
+    count: Number of pieces.
+
+  Returns:
+    The pieces: the largest ones by their old names, the others by new ones, in
+    [old, count).
+  """
+  sizes = jnp.zeros(count, jnp.int32).at[after].add(1)
+  parents = jnp.full(count, -1).at[after].set(before)
+  mine = parents == jnp.arange(old)[:, None]
+  largest = jnp.argmax(jnp.where(mine, sizes, -1), axis=1)
+  # Of a cluster without members there is none.
+  largest = jnp.where(jnp.any(mine, axis=1), largest, count)
+  stays = jnp.zeros(count, bool).at[largest].set(True, mode='drop')
+  new = old - 1 + jnp.cumsum((sizes > 0) & ~stays)
+  return jnp.where(stays, parents, new)[after].astype(jnp.int32)
+
+
+def joined(
+  means: Float[Array, 'c d'],
+  before: Int[Array, ' n'],
+  new: Float[Array, 'e d'],
+  moves: Int[Array, ' n'],
+) -> tuple[Float[Array, 'c+e d'], Int[Array, ' n']]:
+  """Adds the clusters of a layer to those there are.
+
+  Args:
+    means: Of the clusters before.
+    before: The cluster of each vector.
+    new: Means of the new clusters.
+    moves: 0, or 1 more than the new cluster that a vector goes to.
+
+  Returns:
+    The means of all; those of what stays follow from the counts.
+  """
+  old, count = len(means), len(new)
+  after = jnp.where(moves > 0, old - 1 + moves, before).astype(jnp.int32)
+  sizes = jnp.zeros(old + count, jnp.float32).at[after].add(1)
+  # How much of each new cluster comes from each old one: all, undamaged.
+  parts = jnp.zeros((count + 1, old), jnp.float32).at[moves, before].add(1)[1:]
+  steps = new[:, None] - means
+  gone = jnp.einsum('eo,eod->od', parts, steps)
+  stays = means - gone / jnp.maximum(sizes[:old, None], 1)
+  return jnp.concatenate([stays, new]), after

@@ -1,0 +1,99 @@
+"""Density peaks: dense vectors that are far from denser ones."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, Key
+
+from collab_jax.quantizers import base
+from collab_jax.quantizers.clusters import base as base_lib
+from collab_jax.quantizers.math import (
+  geometry,
+  weighted,
+)
+from collab_jax.quantizers.vectors import identity
+
+
+@dataclasses.dataclass(frozen=True)
+class DpcKnn(base_lib.Clustering):
+  """Sends the means of k clusters around density peaks.
+
+  The density of a vector is exp(-its mean squared distance to its nearest
+  `neighbours`); its separation is the distance to the nearest vector of higher
+  density. The k vectors of the greatest product become centres, and every
+  vector joins the nearest centre.
+
+  O(n^2 d), and a search for the nearest neighbours.
+
+  Attributes:
+    k: Number of clusters, at most n.
+    neighbours: How many nearest vectors make a density, the vector itself among
+      them.
+    weight: Members count in the mean by their density to this power: 0 is the
+      average pooling of TOFC.
+    centroids: What quantizes the means.
+    rebuild: 'grid', 'keep' or 'close'; see `Clustering`.
+
+  Source: Du et al. 2016 (DPC-KNN) as in TCFormer, arXiv 2204.08680, and TOFC,
+  arXiv 2503.12926. Distances are divided by sqrt(d) as there, and by the
+  vectors' root mean square, so that the scale of features does not matter.
+  """
+
+  k: int
+  neighbours: int = 5
+  weight: int | float = 0
+  centroids: base.Quantizer = identity.FLOAT16
+  rebuild: str = 'grid'
+
+  def __post_init__(self):
+    self.check()
+    base.check_int('neighbours', self.neighbours, 1, 2**16)
+    base.check_number('weight', self.weight, 0.0, 100.0)
+
+  def cluster(
+    self, x: Float[Array, 'n d'], key: Key[Array, '']
+  ) -> tuple[Int[Array, ' n'], Float[Array, 'k d']]:
+    """Returns the nearest peak of each vector, and the clusters' means."""
+    del key
+    members, density = peaks(x, self.k, self.neighbours)
+    weights = jnp.maximum(density, 1e-6) ** self.weight
+    return members, weighted.means(x, weights, members, self.k)
+
+
+# Jitted here, so that calls outside of jit compile once, too.
+@functools.partial(jax.jit, static_argnames=('k', 'neighbours'))
+def peaks(
+  x: Float[Array, 'n d'], k: int, neighbours: int
+) -> tuple[Int[Array, ' n'], Float[Array, ' n']]:
+  """Finds density peaks.
+
+  Args:
+    x: Finite vectors.
+    k: Number of peaks, at most n.
+    neighbours: As of `DpcKnn`; n if there are fewer.
+
+  Returns:
+    Which peak is nearest to each vector, and the vectors' densities. Ties: the
+    lowest index.
+  """
+  gaps = geometry.distances(x.astype(jnp.float32))
+  n = len(gaps)
+  # The mean squared distance of two vectors is twice their variance.
+  mean = jnp.mean(gaps) / 2
+  gaps = gaps / jnp.where(mean > 0, mean, 1)
+  nearest = -jax.lax.top_k(-gaps, min(neighbours, n))[0]
+  density = jnp.exp(-jnp.mean(nearest, axis=1))
+  # Of equal densities the first is the higher one.
+  at = jnp.arange(n)
+  higher = (density > density[:, None]) | (
+    (density == density[:, None]) & (at < at[:, None])
+  )
+  away = jnp.sqrt(gaps)
+  apart = jnp.min(jnp.where(higher, away, jnp.inf), axis=1)
+  apart = jnp.where(jnp.isinf(apart), jnp.max(away), apart)
+  chosen = jax.lax.top_k(density * apart, k)[1]
+  own = at == chosen[:, None]
+  members = geometry.first_min(jnp.where(own, -1, gaps[chosen]))[0]
+  return members.astype(jnp.int32), density

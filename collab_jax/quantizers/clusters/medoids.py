@@ -1,0 +1,118 @@
+"""k-medoids: vectors of the picture itself that stand for all others."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, Key
+
+from collab_jax.quantizers import base
+from collab_jax.quantizers.clusters import base as base_lib
+from collab_jax.quantizers.math import geometry
+from collab_jax.quantizers.vectors import identity
+
+
+@dataclasses.dataclass(frozen=True)
+class Medoids(base_lib.Clustering):
+  """Sends k of the vectors, and for every vector which of them replaces it.
+
+  Facility location: the vectors are chosen one by one, each so that the sum of
+  all distances to the nearest chosen one falls the most. That is a submodular
+  cover, hence at least 63% of the best gain. All n gains of a step are one
+  reduction of the n x n distances, so that lazy evaluation would save nothing.
+  Then medoids and clusters take turns: the medoid of a cluster is the member
+  of least total distance to the others.
+
+  O(n^2 d) once, then O(k n^2) for the choice and O(n^2) an iteration.
+
+  Attributes:
+    k: Number of clusters, at most n.
+    iters: Largest number of turns after the greedy choice.
+    power: What the distances are raised to: 1 is k-medoids proper; below 1
+      what is far away counts less.
+    centroids: What quantizes the medoids.
+    rebuild: 'grid', 'keep' or 'close'; see `Clustering`.
+
+  Source: Nemhauser, Wolsey and Fisher 1978 (the greedy choice); Kaufman and
+  Rousseeuw 1990 (k-medoids, of which it is the BUILD step); Park and Jun 2009
+  (the turns).
+  """
+
+  k: int
+  iters: int = 10
+  power: int | float = 1
+  centroids: base.Quantizer = identity.FLOAT16
+  rebuild: str = 'grid'
+
+  def __post_init__(self):
+    self.check()
+    base.check_iters(self.iters)
+    base.check_number('power', self.power, 0.1, 2.0)
+
+  def cluster(
+    self, x: Float[Array, 'n d'], key: Key[Array, '']
+  ) -> tuple[Int[Array, ' n'], Float[Array, 'k d']]:
+    """Returns the nearest medoid of each vector, and the medoids."""
+    del key
+    assignments, chosen = medoids(x, self.k, self.iters, float(self.power))
+    return assignments, x[chosen].astype(jnp.float32)
+
+
+# Jitted here, so that calls outside of jit compile once, too.
+@functools.partial(jax.jit, static_argnames=('k', 'iters', 'power'))
+def medoids(
+  x: Float[Array, 'n d'], k: int, iters: int, power: float = 1.0
+) -> tuple[Int[Array, ' n'], Int[Array, ' k']]:
+  """Chooses k vectors that lie near to all.
+
+  Args:
+    x: Finite vectors.
+    k: Number of medoids, at most n.
+    iters: Largest number of turns after the greedy choice.
+    power: As of `Medoids`.
+
+  Returns:
+    Which medoid is nearest to each vector, itself to a medoid; and which
+    vectors the medoids are. Ties: the lowest index.
+  """
+  one = functools.partial(_solve, k=k, iters=iters, power=power)
+  return base.map_or_vmap(one)(x)
+
+
+def _solve(x, *, k, iters, power):
+  gaps = geometry.distances(x.astype(jnp.float32)) ** (power / 2)
+  n = len(gaps)
+
+  def choose(state, _):
+    nearest, free = state
+    totals = jnp.sum(jnp.minimum(nearest[:, None], gaps), axis=0)
+    index = jnp.argmin(jnp.where(free, totals, jnp.inf)).astype(jnp.int32)
+    nearest = jnp.minimum(nearest, gaps[index])
+    return (nearest, free.at[index].set(False)), index
+
+  # The largest gap there is: the first is then the medoid of all.
+  start = (jnp.full(n, jnp.max(gaps)), jnp.ones(n, bool))
+  chosen = jax.lax.scan(choose, start, length=k)[1]
+
+  def assign(chosen):
+    # A medoid stays with itself, whatever equals it.
+    own = jnp.arange(n) == chosen[:, None]
+    return geometry.first_min(jnp.where(own, -1, gaps[chosen]))[0]
+
+  def going(state):
+    turns, _, _, moved = state
+    return (turns < iters) & moved
+
+  def turn(state):
+    turns, chosen, members, _ = state
+    same = members[:, None] == members
+    totals = jnp.sum(jnp.where(same, gaps, 0), axis=0)
+    mine = members == jnp.arange(k)[:, None]
+    totals = jnp.where(mine, totals, jnp.inf)
+    new = jnp.argmin(totals, axis=1).astype(jnp.int32)
+    return turns + 1, new, assign(new), jnp.any(new != chosen)
+
+  state = (jnp.int32(0), chosen, assign(chosen), jnp.bool_(True))
+  _, chosen, members, _ = jax.lax.while_loop(going, turn, state)
+  return members.astype(jnp.int32), chosen

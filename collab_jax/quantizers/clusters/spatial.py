@@ -1,0 +1,71 @@
+"""k-means of vectors and their places: clusters that hold together."""
+
+import dataclasses
+from typing import ClassVar
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, Key
+
+from collab_jax.quantizers import base
+from collab_jax.quantizers.clusters import base as base_lib
+from collab_jax.quantizers.math import (
+  geometry,
+  lloyd,
+)
+from collab_jax.quantizers.vectors import identity
+
+
+@dataclasses.dataclass(frozen=True)
+class Spatial(base_lib.Clustering):
+  """Sends the means of k clusters of vectors with their places appended.
+
+  The rows and columns of the grid are scaled so that together they have
+  `weight` times the variance of all numbers of the vectors. Compact clusters
+  have short contours, and contours are what the assignments' bytes go into.
+
+  As `kmeans` of d + 2 numbers.
+
+  Attributes:
+    k: Number of clusters, at most n.
+    weight: Variance of the places in that of the vectors.
+    iters: Largest number of iterations; it stops earlier once converged.
+    centroids: What quantizes the centroids.
+    rebuild: 'grid', 'keep' or 'close'; see `Clustering`.
+
+  Source: Achanta et al. 2012 (SLIC: colours and places), without its windows.
+  The vectors must form a square grid.
+  """
+
+  k: int
+  weight: int | float = 0.1
+  iters: int = 50
+  centroids: base.Quantizer = identity.FLOAT16
+  rebuild: str = 'grid'
+
+  draws: ClassVar[bool] = True
+
+  def __post_init__(self):
+    self.check()
+    base.check_iters(self.iters)
+    base.check_number('weight', self.weight, 0.0, 100.0)
+
+  def cluster(
+    self, x: Float[Array, 'n d'], key: Key[Array, '']
+  ) -> tuple[Int[Array, ' n'], Float[Array, 'k d']]:
+    """Returns the clusters of vectors and places, and the vectors' means."""
+    n = x.shape[0]
+    points = geometry.centred(x.astype(jnp.float32)).points
+    variance = jnp.sum(jnp.var(points, axis=0))
+    width = geometry.side(n)
+    places = jnp.stack(jnp.divmod(jnp.arange(n), width), axis=1)
+    # The variance of the numbers 0..w-1 is (w^2 - 1) / 12.
+    spread = max(width**2 - 1, 1) / 6
+    scale = jnp.sqrt(self.weight * variance / spread)
+    both = jnp.concatenate([points, scale * places], axis=1)
+    found = lloyd.plus_plus(both, key, self.k, self.iters).assignments
+    return found, lloyd.means(x, found, self.k)
+
+  def fields(self, n: int, d: int):
+    """As of `Clustering`; n must be a square."""
+    geometry.side(n)
+    return super().fields(n, d)

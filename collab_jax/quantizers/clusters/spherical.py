@@ -1,0 +1,59 @@
+"""k-means of directions."""
+
+import dataclasses
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, Key
+
+from collab_jax.quantizers import base
+from collab_jax.quantizers.clusters import base as base_lib
+from collab_jax.quantizers.math import (
+  lloyd,
+  weighted,
+)
+from collab_jax.quantizers.vectors import identity
+
+
+@dataclasses.dataclass(frozen=True)
+class Spherical(base_lib.Clustering):
+  """Sends the means of k clusters of directions.
+
+  A vector belongs to the cluster with whose sum of unit vectors it has the
+  largest cosine; how long it is does not matter. What is sent are the means of
+  the vectors themselves, whose lengths the decoder knows.
+
+  O(n^2 d) once, then O(n^2) an iteration.
+
+  Attributes:
+    k: Number of clusters, at most n.
+    iters: Largest number of iterations; it stops earlier once converged.
+    centroids: What quantizes the centroids.
+    rebuild: 'grid', 'keep' or 'close'; see `Clustering`.
+
+  Source: Dhillon and Modha 2001; the start is that of k-means++ on the sphere.
+  """
+
+  k: int
+  iters: int = 50
+  centroids: base.Quantizer = identity.FLOAT16
+  rebuild: str = 'grid'
+
+  draws: ClassVar[bool] = True
+
+  def __post_init__(self):
+    self.check()
+    base.check_iters(self.iters)
+
+  def cluster(
+    self, x: Float[Array, 'n d'], key: Key[Array, '']
+  ) -> tuple[Int[Array, ' n'], Float[Array, 'k d']]:
+    """Returns the clusters of directions, and the means of their vectors."""
+    n = x.shape[0]
+    noise = jax.random.gumbel(key, (self.k * n,)).reshape(self.k, n)
+    points = weighted.unit(x.astype(jnp.float32))
+    found = weighted.cluster(
+      points, jnp.ones(n, jnp.float32), noise, self.iters, True
+    )
+    return found, lloyd.means(x, found, self.k)

@@ -1,0 +1,96 @@
+"""What the encoder attended to, and the diverse rest merged."""
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, Key
+
+from collab_jax.quantizers import base
+from collab_jax.quantizers.clusters import base as base_lib
+from collab_jax.quantizers.math import (
+  geometry,
+  lloyd,
+  saliency,
+)
+from collab_jax.quantizers.vectors import identity
+
+
+@dataclasses.dataclass(frozen=True)
+class VisionZip(base_lib.Clustering):
+  """Sends the vectors that received most attention, and means of the rest.
+
+  A part of the k are the dominant vectors, as they are. From the rest a diverse
+  few are chosen, each the farthest from those chosen before, the dominant ones
+  among them; all others join the nearest of these few, whose means are sent.
+
+  O(n^2 d) once, then O(n) a vector.
+
+  Attributes:
+    k: Number of clusters, at most n.
+    dominant: Part of k that are dominant vectors, rounded down.
+    saliency: 'attention', 'contrast' or 'norm'; see `saliency.of`.
+    centroids: What quantizes the vectors and means.
+    rebuild: 'grid', 'keep' or 'close'; see `Clustering`.
+
+  Source: VisionZip, arXiv 2412.04467 (dominant vectors by the attention
+  received, the others merged); VisPruner, arXiv 2412.01818 (diversity of the
+  others). SigLIP has no class token, so attention is that of all vectors.
+  """
+
+  k: int
+  dominant: int | float = 0.5
+  saliency: str = 'attention'
+  centroids: base.Quantizer = identity.FLOAT16
+  rebuild: str = 'grid'
+
+  def __post_init__(self):
+    self.check()
+    base.check_number('dominant', self.dominant, 0.0, 0.99)
+    base.check_choice('saliency', self.saliency, saliency.KINDS)
+
+  @property
+  def needs(self) -> tuple[str, ...]:
+    """The attention, if that is what counts."""
+    asked = self.saliency == 'attention' and int(self.k * self.dominant) > 0
+    return ('attention',) if asked else ()
+
+  def cluster(
+    self, x: Float[Array, 'n d'], key: Key[Array, ''], **extra: Any
+  ) -> tuple[Int[Array, ' n'], Float[Array, 'k d']]:
+    """Returns the dominant vectors' clusters of one, then the others."""
+    del key
+    values = saliency.of(self.saliency, x, **extra)
+    found = _cluster(x, values, self.k, int(self.k * self.dominant))
+    return found, lloyd.means(x, found, self.k)
+
+
+# Jitted here, so that calls outside of jit compile once, too.
+@functools.partial(jax.jit, static_argnames=('k', 'dominant'))
+def _cluster(x, values, k, dominant):
+  gaps = geometry.distances(x.astype(jnp.float32))
+  n = len(gaps)
+  at = jnp.arange(n)
+  first = jax.lax.top_k(values, dominant)[1]
+  taken = jnp.any(at[:, None] == first, axis=1)
+  # Far from the dominant ones; without them, the first is the one that is
+  # farthest from all.
+  nearest = jnp.min(
+    jnp.where(taken[:, None], gaps, jnp.inf), axis=0, initial=jnp.inf
+  )
+  nearest = nearest if dominant else jnp.mean(gaps, axis=0)
+
+  def step(state, _):
+    nearest, free, started = state
+    index = jnp.argmax(jnp.where(free, nearest, -1))
+    nearest = jnp.where(started, jnp.minimum(nearest, gaps[index]), gaps[index])
+    return (nearest, free.at[index].set(False), True), index
+
+  start = (nearest, ~taken, bool(dominant))
+  rest = jax.lax.scan(step, start, length=k - dominant)[1]
+  own = at == rest[:, None]
+  joined = geometry.first_min(jnp.where(own, -1, gaps[rest]))[0] + dominant
+  places = jnp.argmax(at[:, None] == first, axis=1) if dominant else joined
+  return jnp.where(taken, places, joined).astype(jnp.int32)

@@ -1,0 +1,1 @@
+"""Numerical routines for the vectors of one image."""

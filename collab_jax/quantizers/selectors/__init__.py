@@ -1,0 +1,1 @@
+"""Quantizers that send a subset of the vectors themselves."""

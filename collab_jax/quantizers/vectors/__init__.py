@@ -1,0 +1,1 @@
+"""Quantizers of the numbers in a vector: scalar, finite and vector codes."""

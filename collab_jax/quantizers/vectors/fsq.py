@@ -1,0 +1,133 @@
+"""Finite scalar quantization: a bounded number, rounded to a few levels."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, Key
+import numpy as np
+
+from collab_jax import message as messages
+from collab_jax.quantizers import (
+  base,
+  pretrained,
+)
+from collab_jax.quantizers.vectors import symbol_tables
+
+_EPS = 1e-3
+
+
+@dataclasses.dataclass(frozen=True)
+class FSQ:
+  """Bounds every number by a tanh and rounds it to one of `levels` integers.
+
+  The codebook is the grid of all levels, so there is none to train. The paper
+  learns the numbers before and after; here a book says how far each of them
+  spreads, and which value stands for a level: the mean of the training data.
+
+  Attributes:
+    levels: At least 2. One for all numbers, '5', or one for each of the d
+      numbers with an x between them, '8x5x5x5'.
+    book: A book of kind 'linear', or 'random' for numbers of a normal
+      distribution.
+
+  Source: Mentzer et al. 2023, arXiv 2309.15505, section 3.1 and appendix A.1.
+  """
+
+  levels: int | str = 5
+  book: str = 'tiny/centroids'
+
+  def __post_init__(self):
+    parts = str(self.levels).split('x')
+    if not all(p.isdecimal() and 2 <= int(p) <= 2**15 for p in parts):
+      raise ValueError(
+        f"levels must be like 5 or '8x5x5x5', each from 2 to {2**15}, got"
+        f' {self.levels!r}.'
+      )
+    pretrained.check_name(self.book)
+
+  @property
+  def reads_quantiles(self) -> bool:
+    """A book's quantiles are of the coordinates that the book makes."""
+    return True
+
+  @property
+  def uses_key(self) -> bool:
+    """Nothing is drawn."""
+    return False
+
+  def init_params(self, key: Key[Array, ''], n: int, d: int) -> base.Params:
+    """Returns how far numbers spread, and the levels' means and frequencies."""
+    del key, n
+    values = symbol_tables.points(self.book, d)
+    mean = values.mean(axis=1)
+    scale = np.maximum(values.std(axis=1), 1e-12)
+    levels = self._levels(d)
+    symbols = np.asarray(
+      _bound(jnp.asarray((values - mean[:, None]) / scale[:, None]).T, levels)
+    ).T
+    top = int(levels.max())
+    # A level without data stands for the value that is bounded to its middle.
+    half, offset, shift = (a[:, None] for a in _constants(levels))
+    inside = (np.arange(top) - levels[:, None] // 2 + offset) / half
+    middles = np.arctanh(np.clip(inside, -0.99, 0.99)) - shift
+    middles = middles * scale[:, None] + mean[:, None]
+    return {
+      'mean': jnp.asarray(mean, jnp.float32),
+      'scale': jnp.asarray(scale, jnp.float32),
+      'means': jnp.asarray(
+        symbol_tables.means(values, symbols, middles), jnp.float32
+      ),
+      'frequencies': jnp.asarray(symbol_tables.frequencies(symbols, top)),
+    }
+
+  def quantize(
+    self, params: base.Params, x: Float[Array, 'n d'], key: Key[Array, '']
+  ) -> messages.Message:
+    """Returns {'x': the levels, from 0}."""
+    del key
+    z = (x - params['mean']) / params['scale']
+    return {'x': _bound(z, self._levels(x.shape[1]))}
+
+  def dequantize(
+    self, params: base.Params, message: messages.Message
+  ) -> messages.Tokens:
+    """Returns the whole grid, each number the mean of its level."""
+    means, symbols = params['means'], message['x'].astype(jnp.int32)
+    return base.full_grid(means[jnp.arange(means.shape[0]), symbols])
+
+  def fields(self, n: int, d: int) -> dict[str, messages.Field]:
+    """Returns one field 'x' of n x d levels."""
+    return {'x': messages.Symbols(int(self._levels(d).max()), (n, d))}
+
+  def priors(self, params: base.Params) -> dict[str, jax.Array]:
+    """Returns the frequencies of the levels, a row for each number."""
+    return {'x': params['frequencies']}
+
+  def sent(self, n: int) -> int:
+    """Returns n: all of them."""
+    return n
+
+  def _levels(self, d: int) -> Int[np.ndarray, ' d']:
+    parts = [int(part) for part in str(self.levels).split('x')]
+    if len(parts) not in (1, d):
+      raise ValueError(
+        f'levels = {self.levels} are {len(parts)} numbers, the vectors have'
+        f' {d}; put pca(dims={len(parts)}) before it.'
+      )
+    return np.resize(np.array(parts), d)
+
+
+def _constants(levels):
+  """Half the range, and what even numbers of levels are moved by."""
+  half = (levels - 1) * (1 - _EPS) / 2
+  offset = np.where(levels % 2, 0.0, 0.5)
+  return half, offset, np.tan(offset / half)
+
+
+def _bound(z, levels):
+  """Returns the level of each number, from 0."""
+  half, offset, shift = _constants(levels)
+  moved = jnp.tanh(z + jnp.asarray(shift, z.dtype)) * half - offset
+  level = jnp.round(moved).astype(jnp.int32) + levels // 2
+  return jnp.clip(level, 0, levels - 1).astype(jnp.int32)

@@ -1,0 +1,65 @@
+"""Vectors sent as they are."""
+
+import dataclasses
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Key
+
+from collab_jax import message as messages
+from collab_jax.quantizers import base
+
+DTYPES = ('float16', 'bfloat16', 'float32')
+
+
+@dataclasses.dataclass(frozen=True)
+class Identity:
+  """Sends every vector in a float format.
+
+  Numbers beyond the format's range become its largest number, so that what
+  arrives is finite.
+
+  Attributes:
+    dtype: 'float16', 'bfloat16' or 'float32'.
+  """
+
+  dtype: str = 'float16'
+
+  def __post_init__(self):
+    base.check_choice('dtype', self.dtype, DTYPES)
+
+  @property
+  def uses_key(self) -> bool:
+    """Nothing is drawn."""
+    return False
+
+  def init_params(self, key: Key[Array, ''], n: int, d: int) -> base.Params:
+    """Returns no parameters."""
+    del key, n, d
+    return {}
+
+  def quantize(
+    self, params: base.Params, x: Float[Array, 'n d'], key: Key[Array, '']
+  ) -> messages.Message:
+    """Returns {'x': the vectors, rounded to the format}."""
+    del params, key
+    top = float(jnp.finfo(self.dtype).max)
+    return {'x': jnp.clip(x, -top, top).astype(self.dtype)}
+
+  def dequantize(
+    self, params: base.Params, message: messages.Message
+  ) -> messages.Tokens:
+    """Returns the whole grid, in float32."""
+    del params
+    return base.full_grid(message['x'])
+
+  def fields(self, n: int, d: int) -> dict[str, messages.Field]:
+    """Returns one field 'x' of n x d numbers."""
+    return {'x': messages.Values(self.dtype, (n, d))}
+
+  def sent(self, n: int) -> int:
+    """Returns n: all of them."""
+    return n
+
+
+# How quantizers that compose send their vectors unless told otherwise.
+FLOAT16 = Identity()

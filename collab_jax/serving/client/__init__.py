@@ -1,0 +1,1 @@
+"""The edge client: encodes images, sends messages, returns captions."""

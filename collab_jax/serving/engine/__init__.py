@@ -1,0 +1,1 @@
+"""Continuous batching on the device: decode slots and compiled programs."""

@@ -1,0 +1,1 @@
+"""The caption server: handshakes, queue, scheduler, gRPC service."""

@@ -1,0 +1,72 @@
+"""What an operator chooses."""
+
+import dataclasses
+
+from collab_jax.serving.engine.engine import EngineConfig
+from collab_jax.serving.server.security import Security
+
+_SHORTEST = 8  # Bytes: five of header and check, and a few of vectors.
+
+
+@dataclasses.dataclass(frozen=True)
+class ServerConfig:
+  """What an operator chooses.
+
+  Attributes:
+    host: Where to listen: an address, a name, or 'unix:/path'.
+    port: TCP port; 0 for any that is free.
+    metrics_host: Where to show the metrics.
+    metrics_port: Its port; 0 for any that is free, -1 for none.
+    quantizers: Those that edges may use, with ';' between them, or 'any'.
+    images: Image codecs that they may use, likewise; '' for none.
+    split: Where edges cut the model, of the quantizers made ready at the start.
+    prompt: For requests that have none.
+    sizes: Of what is computed at a time.
+    queue: Requests that may wait.
+    max_sessions: Codecs that are agreed on at a time.
+    max_message_bytes: The longest message; 0 for what any codec may need.
+    group_ms: How long to wait for further requests when there is nothing to do.
+    drain_seconds: How long requests that were taken may go on at the end.
+    security: Who may talk to the server.
+  """
+
+  host: str = '127.0.0.1'
+  port: int = 50051
+  metrics_host: str = '127.0.0.1'
+  metrics_port: int = 9464
+  quantizers: str = 'kmeans(k=8)'
+  images: str = ''
+  split: str = 'encoder'
+  prompt: str = 'caption en'
+  sizes: EngineConfig = dataclasses.field(default_factory=EngineConfig)
+  queue: int = 128
+  max_sessions: int = 64
+  max_message_bytes: int = 0
+  group_ms: float = 2.0
+  drain_seconds: float = 30.0
+  security: Security = dataclasses.field(default_factory=Security)
+
+  def __post_init__(self):
+    """Raises ValueError for settings out of range, or that are not safe."""
+    least = {'queue': 1, 'max_sessions': 1, 'max_message_bytes': 0}
+    for name, low in least.items():
+      if getattr(self, name) < low:
+        raise ValueError(
+          f'{name}: got {getattr(self, name)}, expected at least {low}'
+        )
+    if 0 < self.max_message_bytes < _SHORTEST:
+      raise ValueError(
+        f'max_message_bytes: got {self.max_message_bytes}, expected 0 or at'
+        f' least {_SHORTEST}: shorter ones say nothing of a picture'
+      )
+    for name, high in (('group_ms', 10_000), ('drain_seconds', 86_400)):
+      if not 0 <= getattr(self, name) <= high:  # Neither is a NaN.
+        raise ValueError(
+          f'{name}: got {getattr(self, name)}, expected 0 to {high}'
+        )
+    for name, low in (('port', 0), ('metrics_port', -1)):
+      if not low <= getattr(self, name) < 1 << 16:
+        raise ValueError(
+          f'{name}: got {getattr(self, name)}, expected {low} to 65535'
+        )
+    self.security.check(self.host)

@@ -1,0 +1,1 @@
+"""The demo web page: HTTP backend and static page."""

@@ -1,0 +1,195 @@
+"""From a config to files: what is evaluated, reported and drawn."""
+
+from collections.abc import Iterator, Mapping, Sequence
+import contextlib
+import ctypes
+import json
+import logging
+import os
+from pathlib import Path
+import sys
+import textwrap
+from typing import Any, cast
+import warnings
+
+import jax
+import ml_collections
+from PIL import Image
+
+from collab_jax import evaluation, plots, provenance
+from collab_jax.models import paligemma
+from collab_jax.studies import build
+
+
+def evaluate(
+  config: ml_collections.ConfigDict,
+  path: str | os.PathLike[str],
+  progress: bool = True,
+  checked: bool = False,
+) -> list[dict[str, Any]]:
+  """Makes the records of a config, or what is missing of them.
+
+  Args:
+    config: From configs/tradeoff.py or configs/paligemma_coco.py.
+    path: JSONL file of the records.
+    progress: Show a bar.
+    checked: Whether `check` passed already: it may load an image encoder.
+
+  Returns:
+    The records.
+  """
+  if not checked:
+    build.check(config)
+  model = build.load_model(config)
+  made = build.make_codecs(config, model)
+  return evaluate_codecs(made, config, model, path, progress)
+
+
+def evaluate_codecs(
+  made: Sequence[Any],
+  config: ml_collections.ConfigDict,
+  model: paligemma.Model,
+  path: str | os.PathLike[str],
+  progress: bool = True,
+) -> list[dict[str, Any]]:
+  """Makes the records of codecs as a config says; see `evaluate`.
+
+  Args:
+    made: Codecs and links of the model.
+    config: What was checked.
+    model: From `settings.load_model`.
+    path: JSONL file of the records.
+    progress: Show a bar.
+  """
+  fields = cast(Any, config)
+  return evaluation.evaluate(
+    made,
+    captioner=build.make_captioner(config, model),
+    data=build.make_data(config, model.config.vision.image_size),
+    seeds=tuple(fields.seeds),
+    path=path,
+    batch_size=fields.batch_size,
+    workers=fields.workers,
+    progress=progress,
+    blind=tuple(fields.blind),
+  )
+
+
+def report(
+  records: Sequence[Mapping[str, Any]],
+  workdir: str | os.PathLike[str],
+  config: ml_collections.ConfigDict | None = None,
+  **draws: Any,
+) -> str:
+  """Writes Fig. 3, its table and summary.json, and returns what to print.
+
+  Args:
+    records: From `evaluate` or `evaluation.read_records`.
+    workdir: Folder to write to.
+    config: What the records were made with, if known.
+    **draws: Arguments of `evaluation.summarize`.
+
+  Returns:
+    The table by method and k, and the paper's claims beside what was found.
+  """
+  if config is not None:
+    draws = {n: config[n] for n in ('resamples', 'level', 'seed')} | draws
+  rows = evaluation.summarize(records, **draws)
+  workdir = Path(workdir)
+  workdir.mkdir(parents=True, exist_ok=True)
+  findings = evaluation.findings(rows)
+  (workdir / 'table.txt').write_text(evaluation.table(rows) + '\n')
+  if evaluation.curves(rows):
+    plots.save(plots.tradeoff(rows, x='ratio'), workdir / 'fig3')
+    plots.save(plots.tradeoff(rows, x='bytes'), workdir / 'fig3_bytes')
+  summary = {
+    'settings': config.to_dict() if config is not None else None,
+    'made_with': provenance.provenance(),
+    'findings': findings,
+    'rows': rows,
+  }
+  write_json(workdir / 'summary.json', summary)
+  shown = evaluation.pivot if evaluation.curves(rows) else evaluation.scores
+  text = [shown(rows), '']
+  for line in findings:
+    text += textwrap.wrap(line, 78, subsequent_indent='  ')
+  return '\n'.join(text)
+
+
+def write_json(path: str | os.PathLike[str], value: Any):
+  """Writes a value at once, never half of it."""
+  path = Path(path)
+  path.parent.mkdir(parents=True, exist_ok=True)
+  draft = path.with_name(path.name + '.draft')
+  draft.write_text(json.dumps(value, indent=1) + '\n')
+  draft.replace(path)
+
+
+def describe_run(config: ml_collections.ConfigDict) -> str:
+  """The settings of a run in a line or two."""
+  fields = cast(Any, config)
+  made = provenance.provenance()
+  jax_version = made['versions']['jax']
+  more = f', {len(fields.codecs)} codecs' if fields.codecs else ''
+  return (
+    f'{fields.model} model, up to {fields.limit} of'
+    f' {fields.data}/{fields.data_split},'
+    f' {len(fields.methods)} methods x {len(fields.ks)} k x'
+    f' {len(fields.seeds)} seeds{more}, split after the {fields.split}\n'
+    f'jax {jax_version} on {made["device"]}, {made["cores"]} cores,'
+    f' commit {made["commit"] or "unknown"}'
+  )
+
+
+def draw_fig2(config: ml_collections.ConfigDict, stem: Path):
+  """Saves Fig. 2 of a picture with many things in it."""
+  fields = cast(Any, config)
+  model = build.load_model(config)
+  captioner = build.make_captioner(config, model)
+  data = build.make_data(config, model.config.vision.image_size)
+  examples = [data[i] for i in range(min(24, len(data)))]
+  best = max(examples, key=lambda e: len(e.captions[0]))
+  size = min(fields.batch_size, len(data))
+  figure = plots.fig2(model, best.image, captioner=captioner, batch_size=size)
+  plots.save(figure, stem)
+
+
+def list_files(folder: str | os.PathLike[str]) -> str:
+  """The files of a folder, on one line."""
+  return ' '.join(sorted(p.name for p in Path(folder).iterdir()))
+
+
+def _keep_memory() -> None:
+  """Makes glibc reuse large buffers: clearing their pages costs a third."""
+  if sys.platform == 'linux' and hasattr(libc := ctypes.CDLL(None), 'mallopt'):
+    # Of malloc.h: M_ARENA_MAX, M_MMAP_MAX, M_TRIM_THRESHOLD.
+    for option, value in ((-8, 1), (-4, 0), (-1, 2**31 - 1)):
+      libc.mallopt(option, value)
+
+
+@contextlib.contextmanager
+def runtime() -> Iterator[None]:
+  """What all launchers share: compiled programs are kept, errors are short.
+
+  Programs are kept in JAX_COMPILATION_CACHE_DIR, by default in the user's
+  cache folder: equal ones are compiled once, and not at all in the next run.
+  What the environment says of JAX's cache is left as it is.
+  """
+  _keep_memory()
+  sys.path.insert(0, os.getcwd())  # For quantizers of one's own.
+  logging.getLogger('jax').setLevel(logging.ERROR)
+  # Such a picture is refused: the error says it.
+  warnings.simplefilter('ignore', Image.DecompressionBombWarning)
+  home = os.environ.get('XDG_CACHE_HOME') or '~/.cache'
+  for name, value in {
+    'jax_compilation_cache_dir': str(Path(home).expanduser() / 'collab_jax'),
+    'jax_persistent_cache_min_compile_time_secs': 0.05,
+    'jax_persistent_cache_min_entry_size_bytes': -1,
+  }.items():
+    if name.upper() not in os.environ:
+      jax.config.update(name, value)
+  try:
+    yield
+  except (ValueError, AttributeError, OSError, ImportError) as error:
+    message = error.args[0] if len(error.args) == 1 else error
+    raise SystemExit(f'error: {message}') from error

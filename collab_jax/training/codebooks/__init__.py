@@ -1,0 +1,1 @@
+"""Training of quantizer parameters: transforms and codebooks."""

@@ -1,0 +1,138 @@
+"""The vectors that a quantizer will send, of all pictures of a dataset."""
+
+import functools
+import os
+import pathlib
+from typing import Any, cast
+
+import jax
+from jax import numpy as jnp
+from jaxtyping import Float
+import numpy as np
+import tqdm
+
+from collab_jax import codecs
+from collab_jax import message as messages
+from collab_jax.models import paligemma
+from collab_jax.training import batches
+
+
+class FeatureDump:
+  """Runs pictures through the encoder and a quantizer that sends floats.
+
+  Attributes:
+    quantizer: Sends vectors in float32, such as
+      'merge(k=6,centroids=identity(dtype=float32))', or 'identity(...)' for
+      all of them.
+    codec: Model, quantizer and split.
+    field: Name of the field that holds the vectors.
+    rows: Vectors per picture.
+  """
+
+  def __init__(self, model: paligemma.Model, quantizer: str, split: str):
+    """Finds the field of the vectors.
+
+    Raises:
+      ValueError: The quantizer does not send vectors in float32, and nothing
+        else in floats.
+    """
+    self.codec = codecs.FeatureCodec(model, quantizer, split)
+    self.quantizer = self.codec.quantizer
+    floats = [
+      (name, field)
+      for name, field in self.codec.fields.items()
+      if isinstance(field, messages.Values)
+    ]
+    if len(floats) != 1 or floats[0][1].dtype != 'float32':
+      raise ValueError(
+        f'sent: got {quantizer!r}, expected a quantizer that sends vectors in'
+        " float32, such as 'merge(k=6,centroids=identity(dtype=float32))'"
+      )
+    self.field, (self.rows, _) = floats[0][0], floats[0][1].shape
+
+  def gradients(
+    self, message: dict[str, np.ndarray], texts: dict[str, np.ndarray]
+  ) -> np.ndarray:
+    """Returns the gradient of the captions' loss by the vectors, f32[B m d]."""
+    model, split = self.codec.model, self.codec.split
+    params = self.codec.params
+    return np.asarray(
+      _gradients(
+        self.quantizer, split, self.field, params, model, message, texts
+      )
+    )
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def _gradients(quantizer, split, field, params, model, message, texts):
+  def loss(values):
+    many = jax.vmap(quantizer.dequantize, in_axes=(None, 0))
+    tokens = many(params, {**message, field: values})
+    x = tokens.x if split == 'head' else model.project(tokens.x)
+    prefix = messages.Prefix(x, *tokens[1:])
+    inputs = texts['tokens'][:, :-1], texts['mask_ar'][:, :-1]
+    logits = model.logits(prefix, *inputs)
+    scores = jax.nn.log_softmax(logits.astype(jnp.float32))
+    chosen = jnp.take_along_axis(scores, texts['tokens'][:, 1:, None], 2)
+    return -jnp.sum(chosen[..., 0] * texts['mask_loss'][:, 1:])
+
+  return jax.grad(loss)(message[field])
+
+
+def collect(
+  model: paligemma.Model,
+  reader: Any,
+  config: Any,
+  path: str | os.PathLike[str],
+) -> tuple[Float[np.ndarray, 'count d'], Float[np.ndarray, 'd d'] | None]:
+  """Writes the vectors of all pictures into a file, in the pictures' order.
+
+  Args:
+    model: The model.
+    reader: Pictures, with captions if gradients are asked for.
+    config: From configs/codebook.py.
+    path: An npy file, float32[count, d]; it is read back as it is needed, so
+      that a million vectors take no memory.
+
+  Returns:
+    The file as an array, and the mean outer product of the captions' gradients
+    by the vectors; None unless config.metric is 'gradient'.
+  """
+  sources = [FeatureDump(model, text, config.split) for text in config.sent]
+  width = sources[0].codec.width
+  rows = sum(source.rows for source in sources)
+  path = pathlib.Path(path)
+  path.parent.mkdir(parents=True, exist_ok=True)
+  vectors = np.lib.format.open_memmap(
+    path, 'w+', np.float32, (rows * len(reader), width)
+  )
+  moments = np.zeros((width, width)) if config.metric == 'gradient' else None
+  tokenizer = cast(Any, model.tokenizer)
+  spell = batches.Source(
+    tokenizer, config.prompt, config.text_length, 0, 0.0
+  ).text
+  starts = range(0, len(reader), config.batch_size)
+  done, summed = 0, 0
+  for start in tqdm.tqdm(starts, unit='batch', desc='vectors'):
+    stop = min(start + config.batch_size, len(reader))
+    examples = [reader[i] for i in range(start, stop)]
+    images = np.stack([e.image for e in examples])
+    ids = [e.image_id for e in examples]
+    features = sources[0].codec.features(images)
+    for source in sources:
+      message = source.codec.quantize(
+        features, jax.random.key(config.seed), ids
+      )
+      found = message[source.field].reshape(-1, width)
+      vectors[done : done + len(found)] = found
+      done += len(found)
+      if moments is None:
+        continue
+      texts = [spell(e.captions[0]) for e in examples]
+      stacked = {k: np.stack([t[k] for t in texts]) for k in texts[0]}
+      gradients = source.gradients(message, stacked).reshape(-1, width)
+      gradients = gradients.astype(np.float64)
+      moments += gradients.T @ gradients
+      summed += len(gradients)
+  vectors.flush()
+  return vectors, None if moments is None else moments / max(summed, 1)

@@ -1,0 +1,109 @@
+"""What the settings of a book may be: checked before vectors are collected."""
+
+from typing import Any
+
+from collab_jax import codecs, quantizers
+from collab_jax.models import paligemma
+from collab_jax.quantizers import (
+  base,
+  pretrained,
+)
+
+KINDS = ('linear', 'residual', 'product', 'shared', 'places')
+
+# What sends all vectors of a picture, for the kind 'places'.
+ALL = ('identity(dtype=float32)',)
+METRICS = ('plain', 'head', 'gradient')
+
+# Codes of all stages that are trained together: of each two it is counted how
+# often they meet, in float64, half a gigabyte.
+_TOGETHER = 2**13
+
+# A transform with nothing within.
+_PLAIN = quantizers.PCA()
+
+
+def check(config: Any, model: paligemma.Model) -> quantizers.PCA | None:
+  """Checks the settings of a book.
+
+  Args:
+    config: From configs/codebook.py.
+    model: Whose features it is to be for.
+
+  Returns:
+    The transform of the vectors before; None for none.
+
+  Raises:
+    ValueError: One is out of range, or means nothing for this kind of book.
+    BookError: The transform is not for the model's features.
+  """
+  for name, known in (
+    ('kind', KINDS),
+    ('metric', METRICS),
+    ('split', codecs.SPLITS),
+  ):
+    if config[name] not in known:
+      raise ValueError(f'{name}: got {config[name]!r}, expected one of {known}')
+  if not config.sent:
+    raise ValueError('sent: got none, expected one or more quantizers')
+  if config.kind == 'places' and tuple(config.sent) != ALL:
+    raise ValueError(
+      f"sent: got {config.sent} with kind 'places', expected {ALL}: a mean of"
+      ' every place needs all vectors'
+    )
+  base.check_int('batch_size', config.batch_size, 1, 2**16)
+  base.check_number('ridge', config.ridge, 0.0, 1e6)
+  vision = model.config.vision
+  width = vision.width if config.split == 'encoder' else vision.out_dim
+  pca = _transform(config, model, width)
+  base.check_int('joint', config.joint, 0, 10**4)
+  if config.joint and config.kind != 'residual':
+    raise ValueError(
+      f'joint: got {config.joint} with kind {config.kind!r}, expected 0: only'
+      " the stages of 'residual' are trained together"
+    )
+  if config.kind not in ('linear', 'places'):
+    _check_codes(config, vision.num_tokens, pca.dims if pca else width)
+  return pca
+
+
+def _check_codes(config, n, width):
+  """The limits of codebooks are those of the quantizers that read them."""
+  base.check_int('steps', config.steps, 0, 10**6)
+  base.check_int('rows', config.rows, 1, 2**24)
+  base.check_int('passes', config.passes, 0, 10**6)
+  stages, size, own = config.stages, config.size, pretrained.RANDOM
+  if config.kind == 'product':
+    quantizers.ProductVQ(config.groups, size, own).fields(n, width)
+  elif config.kind == 'shared':
+    quantizers.SharedVQ(size, own)
+  elif not config.joint:
+    quantizers.ResidualVQ(stages, size, own)
+  else:
+    quantizers.ECVQ(stages, size, config.weight, config.beam, own)
+    if stages * size > _TOGETHER:
+      raise ValueError(
+        f'joint: got {stages} stages of {size} codes to train together,'
+        f' expected at most {_TOGETHER} codes in all; lower stages or size, or'
+        ' set joint to 0'
+      )
+
+
+def _transform(config, model, width):
+  """The transform that a config names, which must be for its features."""
+  if not config.transform:
+    return None
+  pca = quantizers.make(config.transform)
+  if not isinstance(pca, quantizers.PCA) or pca.vectors != _PLAIN.vectors:
+    raise ValueError(
+      f'transform: got {config.transform!r}, expected like'
+      " 'pca(dims=32,book=...)', with nothing within"
+    )
+  if config.kind in ('linear', 'places'):
+    raise ValueError(
+      f'transform: got {config.transform!r} for a book of kind'
+      f' {config.kind!r}, which is a transform itself; leave it empty'
+    )
+  pretrained.check(pca, codecs.features_of(model, config.split))
+  pca.fields(model.config.vision.num_tokens, width)
+  return pca

@@ -1,0 +1,94 @@
+"""The coding 'fixed': fields one after another, symbols in whole bits.
+
+Symbols take ceil(log2(alphabet)) bits each, the highest bit first, and end on
+a whole byte; values are little-endian. So all messages are equally long, and
+many of them are packed at once.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from collab_jax import message as messages
+from collab_jax.wire import fields as declared
+from collab_jax.wire.coding import bits
+
+
+def sizes(fields: declared.Fields) -> dict[str, int]:
+  """Returns the bytes that each field takes.
+
+  Args:
+    fields: What `fields.check` accepts.
+  """
+  return {name: size(field) for name, field in fields.items()}
+
+
+def size(field: messages.Field) -> int:
+  """Returns the bytes that one field takes."""
+  if isinstance(field, messages.Symbols):
+    return bits.size(declared.count(field), field.alphabet)
+  return declared.count(field) * declared.DTYPES[field.dtype].itemsize
+
+
+def pack(rows: Mapping[str, np.ndarray], fields: declared.Fields) -> np.ndarray:
+  """Packs the fields of B images.
+
+  Args:
+    rows: What `fields.flat` returned, by name.
+    fields: Which of them to pack.
+
+  Returns:
+    uint8[B sum of the sizes].
+  """
+  columns = []
+  for name, field in fields.items():
+    values = rows[name]
+    if isinstance(field, messages.Symbols):
+      columns.append(bits.pack(values, field.alphabet))
+    else:
+      columns.append(values.view(np.uint8).reshape(len(values), size(field)))
+  return columns[0] if len(columns) == 1 else np.concatenate(columns, axis=1)
+
+
+def unpack(data: np.ndarray, fields: declared.Fields) -> declared.Message:
+  """Unpacks what `pack` made.
+
+  Args:
+    data: uint8[B sum of the sizes].
+    fields: As given to `pack`.
+
+  Returns:
+    One array per field, with an axis B in front: int32 for symbols, the
+    declared type for values.
+
+  Raises:
+    FormatError: If a symbol lies beyond its alphabet, a padding bit is set or
+      a number is not finite.
+  """
+  message, start = {}, 0
+  for name, field in fields.items():
+    end = start + size(field)
+    message[name] = _unpack(name, data[:, start:end], field)
+    start = end
+  return message
+
+
+def _unpack(name, column, field):
+  if isinstance(field, messages.Values):
+    # A copy, which is aligned and writable.
+    return declared.numbers(name, column.copy(), field)
+  count = declared.count(field)
+  symbols = bits.unpack(column, count, field.alphabet)
+  wide = bits.width(field.alphabet)
+  spare = -count * wide % 8
+  if spare and (column[:, -1] & ((1 << spare) - 1)).any():
+    raise declared.FormatError(f'Field {name!r}: a padding bit is set.')
+  # Every pattern of bits is a symbol if the alphabet is a power of two.
+  if field.alphabet != 1 << wide and symbols.size:
+    bad = np.flatnonzero((symbols >= field.alphabet).any(axis=1))
+    if bad.size:
+      raise declared.FormatError(
+        f'Field {name!r} of message {bad[0]}: symbol '
+        f'{symbols[bad[0]].max()} lies beyond [0, {field.alphabet}).'
+      )
+  return symbols.reshape(len(column), *field.shape)

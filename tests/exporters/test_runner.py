@@ -1,0 +1,240 @@
+"""The runner's own code, without a program: bytes, words, pictures, gRPC."""
+
+import ast
+from concurrent import futures
+import json
+from pathlib import Path
+import types
+
+import jax
+import numpy as np
+from PIL import Image
+import pytest
+
+from collab_jax import data, wire
+from collab_jax import message as messages
+from collab_jax.exporters import run
+from tests.serving import authority
+from tests.wire import drawing
+
+grpc = pytest.importorskip('grpc')
+
+
+def _edge(session):
+  """An edge without its program."""
+  edge = object.__new__(run.Edge)
+  edge.text = session.to_json()
+  edge.session = json.loads(edge.text)
+  edge.manifest = {'encoder': 'e' * 16}
+  return edge
+
+
+def test_it_imports_nothing_of_ours():
+  names = set()
+  for node in ast.walk(ast.parse(Path(run.__file__).read_text())):
+    if isinstance(node, ast.Import):
+      names |= {alias.name for alias in node.names}
+    elif isinstance(node, ast.ImportFrom):
+      names.add(node.module)
+  outside = {'numpy', 'PIL', 'jax', 'ml_dtypes', 'onnxruntime', 'grpc'}
+  standard = {
+    'argparse',
+    'hashlib',
+    'json',
+    'os',
+    'pathlib',
+    'ssl',
+    'time',
+    'typing',
+  }
+  assert names == outside | standard | {'ai_edge_litert'}
+
+
+@pytest.mark.parametrize('seed', range(40))
+def test_messages_are_those_of_the_wire(seed):
+  rng = np.random.default_rng(seed)
+  session = drawing.session(rng, 'fixed', layers=1 + seed % 3)
+  message = drawing.message(rng, session)
+  assert _edge(session).pack(message) == session.pack(message)
+
+
+def test_what_is_not_finite_is_refused():
+  session = wire.Session(
+    {'x': messages.Values('float16', (2,))}, coding='fixed'
+  )
+  with pytest.raises(ValueError, match='a number is not finite'):
+    _edge(session).pack({'x': np.array([1, 1e6])})
+
+
+@pytest.mark.parametrize(
+  ('seed', 'id_'), [(0, 0), (7, 3), (2**31 - 1, 2**32 - 1)]
+)
+def test_words_are_those_of_jax(seed, id_):
+  key = jax.random.fold_in(jax.random.key(seed), np.uint32(id_))
+  want = np.asarray(jax.random.bits(key, (301,)))
+  np.testing.assert_array_equal(run.words(seed, id_, 301), want)
+
+
+def _pictures(folder):
+  rng = np.random.default_rng(0)
+  pixels = rng.integers(0, 256, (40, 50, 4), np.uint8)
+  made = {
+    'rgb.png': Image.fromarray(pixels[..., :3]),
+    'alpha.png': Image.fromarray(pixels),
+    'grey.png': Image.fromarray(pixels[..., 0]),
+    'palette.gif': Image.fromarray(pixels[..., :3]).quantize(16),
+    'turned.jpg': Image.fromarray(pixels[..., :3]),
+    'cmyk.jpg': Image.fromarray(pixels[..., :3]).convert('CMYK'),
+  }
+  for name, picture in made.items():
+    exif = Image.Exif()
+    exif[274] = 6 if name == 'turned.jpg' else 1
+    picture.save(folder / name, exif=exif)
+    yield folder / name
+
+
+def test_pictures_are_read_alike(tmp_path):
+  for path in _pictures(tmp_path):
+    want = data.read_image(path, 32)
+    np.testing.assert_array_equal(run.read(path, 32), want, err_msg=path.name)
+
+
+def test_a_picture_of_16_bits_is_refused(tmp_path):
+  path = tmp_path / 'deep.png'
+  Image.fromarray(np.full((4, 4), 40_000, np.uint16)).save(path)
+  with pytest.raises(ValueError, match=r'deep\.png: got mode I;16, expected 8'):
+    run.read(path, 32)
+
+
+def test_a_server_gets_what_the_proto_says(monkeypatch):
+  from collab_jax.serving import collab_pb2, collab_pb2_grpc
+
+  seen = []
+  monkeypatch.setattr(run.time, 'sleep', lambda seconds: None)
+
+  class Server(collab_pb2_grpc.CaptionerServicer):
+    def Handshake(self, request, context):
+      if not seen:
+        seen.append(None)
+        context.abort(grpc.StatusCode.UNAVAILABLE, 'warming up')
+      seen.append((request, dict(context.invocation_metadata())))
+      return collab_pb2.HandshakeReply(session=b'x', model='m')
+
+    def Caption(self, request, context):
+      del context
+      seen.append(request)
+      return collab_pb2.CaptionReply(caption='é' * 100, tokens=3)
+
+  session = wire.Session({'x': messages.Symbols(4, (600,))}, coding='fixed')
+  edge = _edge(session)
+  message = edge.pack({'x': np.arange(600) % 4})
+  server = grpc.server(futures.ThreadPoolExecutor(2))
+  collab_pb2_grpc.add_CaptionerServicer_to_server(Server(), server)
+  port = server.add_insecure_port('localhost:0')
+  server.start()
+  try:
+    sent = [message, message]
+    said = list(run.captions(f'localhost:{port}', edge, sent, token='abc'))
+  finally:
+    server.stop(None)
+  assert said == ['é' * 100] * 2
+  _, (first, metadata), *requests = seen
+  assert first.session == session.to_json()
+  assert first.encoder == 'e' * 16
+  assert metadata['authorization'] == 'Bearer abc'
+  for request in requests:
+    assert request.session == b'x'
+    assert request.message == message
+  assert len({request.request_id for request in requests}) == 2
+  assert all(len(request.request_id) == 16 for request in requests)
+
+
+@pytest.mark.parametrize(
+  ('flags', 'said'),
+  [
+    (('a/x.png', 'b/x.png', '--out=o'), 'two pictures have one name'),
+    (('x.png', '--server=example.org:1'), 'give its authority with --ca'),
+    (('x.png', '--cert=c', '--ca=a'), 'give both, and --ca'),
+    (('x.png', '--server=http://localhost:1'), 'expected HOST:PORT'),
+    (('x.png', '--server=localhost'), 'expected HOST:PORT'),
+    (('x.png', '--server=localhost.org:1'), 'give its authority with --ca'),
+  ],
+)
+def test_what_the_runner_refuses(monkeypatch, capsys, flags, said):
+  monkeypatch.setattr('sys.argv', ['run.py', *flags])
+  with pytest.raises(SystemExit):
+    run.main()
+  assert said in capsys.readouterr().err
+
+
+def _main(monkeypatch, *flags):
+  """Runs the runner as if an edge for 32 pixels were beside it."""
+  edge = types.SimpleNamespace(manifest={'preprocessing': {'size': 32}})
+  monkeypatch.setattr(run, 'Edge', lambda folder: edge)
+  monkeypatch.setattr('sys.argv', ['run.py', *map(str, flags)])
+  run.main()
+
+
+def test_a_bad_picture_is_one_line(monkeypatch, tmp_path):
+  whole = next(_pictures(tmp_path)).read_bytes()
+  for name, content in (('text.png', b'no picture'), ('cut.png', whole[:99])):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(SystemExit, match=f'^error: .*{name}: '):
+      _main(monkeypatch, tmp_path / name)
+  with pytest.raises(SystemExit, match=r'^error: .*nowhere\.png'):
+    _main(monkeypatch, tmp_path / 'nowhere.png')
+
+
+def test_a_refusal_is_one_line():
+  from collab_jax.serving import collab_pb2_grpc
+
+  class Server(collab_pb2_grpc.CaptionerServicer):
+    def Handshake(self, request, context):
+      context.abort(grpc.StatusCode.FAILED_PRECONDITION, 'it differs')
+
+  edge = _edge(wire.Session({'x': messages.Symbols(4, (6,))}, coding='fixed'))
+  server = grpc.server(futures.ThreadPoolExecutor(1))
+  collab_pb2_grpc.add_CaptionerServicer_to_server(Server(), server)
+  port = server.add_insecure_port('localhost:0')
+  server.start()
+  try:
+    with pytest.raises(OSError, match=r'it differs \(FAILED_PRECONDITION\)'):
+      next(run.captions(f'localhost:{port}', edge, [b'']))
+  finally:
+    server.stop(None)
+
+
+def test_mtls_of_the_runner(tmp_path, monkeypatch):
+  from collab_jax.serving import collab_pb2, collab_pb2_grpc
+
+  class Server(collab_pb2_grpc.CaptionerServicer):
+    def Handshake(self, request, context):
+      return collab_pb2.HandshakeReply()
+
+    def Caption(self, request, context):
+      return collab_pb2.CaptionReply(caption='a red ball')
+
+  ca = authority.Authority(tmp_path, 'ca')
+  cert, key = ca.issue('server')
+  root, both = ca.path.read_bytes(), (key.read_bytes(), cert.read_bytes())
+  edge = _edge(wire.Session({'x': messages.Symbols(4, (6,))}, coding='fixed'))
+  server = grpc.server(futures.ThreadPoolExecutor(1))
+  collab_pb2_grpc.add_CaptionerServicer_to_server(Server(), server)
+  safe = grpc.ssl_server_credentials([both], root, True)
+  port = server.add_secure_port('localhost:0', safe)
+  server.start()
+  pair = dict(zip(('cert', 'key'), ca.issue('edge'), strict=True))
+  try:
+    where = f'localhost:{port}'
+    said = list(run.captions(where, edge, [b''], ca.path, **pair))
+    pair['key'] = key
+    with pytest.raises(
+      ValueError, match='no certificates and their key in PEM'
+    ):
+      next(run.captions(where, edge, [b''], ca.path, **pair))
+    monkeypatch.setattr(run.time, 'sleep', lambda seconds: None)
+    with pytest.raises(OSError, match='does it ask for TLS'):
+      next(run.captions(where, edge, [b'']))
+  finally:
+    server.stop(None)
+  assert said == ['a red ball']
