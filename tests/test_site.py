@@ -25,23 +25,25 @@ def test_it_is_built_without_warnings(tmp_path):
   for page, names in {
     'quantizers': (
       'KMeans',
-      'base.grid',
-      'clustering.Clustering',
-      'selection.Selection',
+      'base.full_grid',
+      'clusters.base.Clustering',
+      'selectors.base.Selection',
     ),
     'training': (
-      'settings.check',
+      'validate.check',
       'finetune.finetune',
       'memory.estimate',
       'memory.needs',
-      'tuning.Weights',
+      'finetune_step.Weights',
     ),
   }.items():
     text = (tmp_path / 'api' / f'{page}.html').read_text()
     for name in names:
       assert f'id="collab_jax.{page}.{name}"' in text
     if page == 'quantizers':  # Where "see `Clustering`" leads.
-      assert 'href="#collab_jax.quantizers.clustering.Clustering" title' in text
+      assert (
+        'href="#collab_jax.quantizers.clusters.base.Clustering" title' in text
+      )
   # Nothing of the page is loaded from elsewhere.
   start = (tmp_path / 'index.html').read_text()
   assert not re.findall(r'<(?:script|img)[^>]+src="(?:https?:)?//', start)
