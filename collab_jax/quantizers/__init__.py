@@ -56,6 +56,7 @@ from collab_jax.quantizers.vectors.scalar import Scalar
 from collab_jax.quantizers.vectors.shared_vq import SharedVQ
 
 __all__ = [
+  'ALIASES',
   'ECSQ',
   'ECVQ',
   'FSQ',
@@ -99,6 +100,7 @@ __all__ = [
   'pretrained',
   'priors',
   'row_fields',
+  'settings',
   'straight_through',
 ]
 
@@ -134,12 +136,22 @@ NAMES: dict[str, type] = {
   'shared_vq': SharedVQ,
 }
 
+# The literature's words, accepted by `make`; records say the key of NAMES.
+ALIASES: dict[str, str] = {
+  'agglomerative': 'merge',
+  'avg_pool': 'pool',
+  'low_resolution': 'resized',
+  'position_mean': 'centred',
+  'visionzip': 'attended',
+  'weighted_kmeans': 'salient',
+}
+
 
 def make(name: str, **kw: Any) -> Quantizer:
   """Makes a quantizer from plain values, as a config holds them.
 
   Args:
-    name: A key of NAMES, or 'package.module:Class'; with fields in
+    name: A key of NAMES or ALIASES, or 'package.module:Class'; with fields in
       parentheses, too, as `quantizers.name` writes it:
       'kmeans(k=8,centroids=pca(dims=32,vectors=scalar(bits=4)))'.
     **kw: The fields of the class. An inner quantizer is itself, such a name,
@@ -154,8 +166,9 @@ def make(name: str, **kw: Any) -> Quantizer:
     ImportError: If the module cannot be imported.
   """
   if '(' in name:
-    name, settings = config.call(name, 'quantizer', 'kmeans(k=8)', kw)
-    kw = {**settings, **kw}
+    name, given = config.call(name, 'quantizer', 'kmeans(k=8)', kw)
+    kw = {**given, **kw}
+  name = ALIASES.get(name, name)
   cls = registry.find(NAMES, 'quantizer', name)
   inner = {
     field.name
@@ -182,8 +195,31 @@ def name(quantizer: Quantizer) -> str:
   return registry.name(NAMES, quantizer)
 
 
+def settings(quantizer: Any) -> dict[str, Any]:
+  """Returns all settings as nested plain values, which JSON can hold.
+
+  {'quantizer': 'kmeans', 'k': 8, ..., 'centroids': {'quantizer': 'identity',
+  'dtype': 'float16'}, 'rebuild': 'grid'}
+
+  Args:
+    quantizer: Any quantizer.
+
+  Returns:
+    The canonical name of its class under 'quantizer', then its fields in their
+    order, defaults included; an inner quantizer is such a dict itself.
+  """
+  return {
+    'quantizer': registry.title(NAMES, type(quantizer)),
+    **{
+      field.name: settings(value) if dataclasses.is_dataclass(value) else value
+      for field in dataclasses.fields(quantizer)
+      for value in [getattr(quantizer, field.name)]
+    },
+  }
+
+
 def describe(quantizer: Quantizer) -> dict[str, Any]:
-  """Returns all settings as plain values, for records.
+  """Returns the settings with inner quantizers by name, for flat records.
 
   Args:
     quantizer: Any quantizer.

@@ -1,4 +1,5 @@
 import dataclasses
+import json
 import sys
 
 import jax
@@ -347,3 +348,27 @@ def test_gradient_of_dropped_vectors_goes_to_those_sent():
   np.testing.assert_array_equal(
     jax.grad(loss)(x), [[0, 0], [1, 2], [0, 0], [3, 4]]
   )
+
+
+def test_settings_are_nested_and_plain():
+  got = quantizers.settings(
+    quantizers.make(
+      'centred(vectors=merge(k=4,centroids=pca(dims=8,vectors=ecvq)))'
+    )
+  )
+  assert got['quantizer'] == 'centred'
+  assert got['vectors']['quantizer'] == 'merge'
+  assert got['vectors']['k'] == 4
+  assert got['vectors']['rebuild'] == 'grid'
+  assert got['vectors']['centroids']['vectors']['quantizer'] == 'ecvq'
+  assert json.loads(json.dumps(got)) == got
+
+
+@pytest.mark.parametrize('alias', quantizers.ALIASES)
+def test_aliases_make_the_canonical_quantizer(alias):
+  canonical = quantizers.ALIASES[alias]
+  args = '' if canonical == 'centred' else '(k=4)'
+  made = quantizers.make(f'{alias}{args}')
+  assert made == quantizers.make(f'{canonical}{args}')
+  assert quantizers.name(made) == f'{canonical}{args}'
+  assert alias not in quantizers.NAMES
