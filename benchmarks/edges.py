@@ -21,7 +21,7 @@ from typing import Any
 import grpc
 from grpc import aio
 
-from benchmarks import names
+from benchmarks import session_names
 from collab_jax.serving import (
   collab_pb2,
   collab_pb2_grpc,
@@ -81,7 +81,7 @@ def hang(
     'to': to,
     'hang': True,
     'session': protocol.to_json(codec),
-    'name': _text(names.name_of(codec)),
+    'name': _text(session_names.for_codec(codec)),
     'messages': [_text(data) for data in messages],
   }
   started = subprocess.Popen(

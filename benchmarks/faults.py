@@ -17,26 +17,26 @@ import time
 
 from absl import app, flags
 
-from benchmarks import attacking, breaking, trials
-from collab_jax import studies
+from benchmarks import fault_injection, harness, hostile_clients
+from collab_jax import launcher
 from collab_jax.evaluation.report import text
 
 CASES = {
-  'killed_server': breaking.killed_server,
-  'cut_link': breaking.cut_link,
-  'killed_client': breaking.killed_client,
-  'slow_client': breaking.slow_client,
-  'half_open': breaking.half_open,
-  'corrupted': attacking.corrupted,
-  'truncated': attacking.truncated,
-  'version': attacking.version,
-  'codebook': attacking.codebook,
-  'strangers': attacking.strangers,
-  'fuzzed': attacking.fuzzed,
-  'oversized': attacking.oversized,
-  'full_queue': breaking.full_queue,
-  'throttled': breaking.throttled,
-  'memory': lambda world: breaking.memory(world, _MINUTES.value),
+  'killed_server': fault_injection.killed_server,
+  'cut_link': fault_injection.cut_link,
+  'killed_client': fault_injection.killed_client,
+  'slow_client': fault_injection.slow_client,
+  'half_open': fault_injection.half_open,
+  'corrupted': hostile_clients.corrupted,
+  'truncated': hostile_clients.truncated,
+  'version': hostile_clients.version,
+  'codebook': hostile_clients.codebook,
+  'strangers': hostile_clients.strangers,
+  'fuzzed': hostile_clients.fuzzed,
+  'oversized': hostile_clients.oversized,
+  'full_queue': fault_injection.full_queue,
+  'throttled': fault_injection.throttled,
+  'memory': lambda testbed: fault_injection.memory(testbed, _MINUTES.value),
 }
 
 _CASES = flags.DEFINE_list('cases', list(CASES), 'Which ones.')
@@ -60,19 +60,19 @@ def main(argv):
       f' {", ".join(CASES)}'
     )
   rows, lost = [], 0
-  with studies.runtime():
-    world = trials.World(_MODEL.value, _SCENES.value)
+  with launcher.runtime():
+    testbed = harness.Testbed(_MODEL.value, _SCENES.value)
     try:
       for name in _CASES.value:
         start = time.monotonic()
-        outcome = CASES[name](world)
+        result = CASES[name](testbed)
         seconds = time.monotonic() - start
-        lost += outcome.lost
-        cells = [name, f'{outcome.tries:,}', str(outcome.lost)]
-        rows.append([*cells, f'{seconds:.0f}', outcome.saw])
-        print(f'{name}: {outcome}', file=sys.stderr, flush=True)
+        lost += result.lost
+        cells = [name, f'{result.tries:,}', str(result.lost)]
+        rows.append([*cells, f'{seconds:.0f}', result.saw])
+        print(f'{name}: {result}', file=sys.stderr, flush=True)
     finally:
-      world.server.kill()
+      testbed.server.kill()
   head = ['case', 'tries', 'lost', 'seconds', 'what the client saw']
   print(text.align([head, *rows]))
   load = ' '.join(f'{one:.1f}' for one in os.getloadavg())

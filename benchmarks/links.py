@@ -18,6 +18,7 @@ from benchmarks import processes
 from collab_jax import (
   checkpoints,
   data,
+  launcher,
   metrics,
   serving,
   studies,
@@ -99,7 +100,7 @@ def main(argv):
   """Prints a table, and the ratio at each link."""
   if argv[1:]:
     raise app.UsageError(f'unexpected arguments: {argv[1:]}')
-  with studies.runtime():
+  with launcher.runtime():
     model = checkpoints.load(_MODEL.value)
     scenes = data.scenes('test', limit=_LIMIT.value)
     examples = [scenes[i] for i in range(len(scenes))]

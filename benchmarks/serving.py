@@ -19,14 +19,14 @@ from absl import app, flags
 import jax
 import numpy as np
 
-from benchmarks import edges, names
+from benchmarks import edges, session_names
 from collab_jax import captioner as captioning
 from collab_jax import (
   checkpoints,
   codecs,
   data,
+  launcher,
   serving,
-  studies,
 )
 from collab_jax.evaluation.report import text
 
@@ -95,7 +95,7 @@ class Expected:
   def mixed(self) -> list[tuple[tuple[bytes, bytes], str]]:
     """All messages with their sessions and captions, in a random order."""
     every = [
-      ((names.name_of(codec), packet), caption)
+      ((session_names.for_codec(codec), packet), caption)
       for codec, packets, captions in zip(
         self.codecs, self.packets, self.captions, strict=True
       )
@@ -192,7 +192,7 @@ def main(argv):
   """Prints whether all is the same, and a table of times."""
   if argv[1:]:
     raise app.UsageError(f'unexpected arguments: {argv[1:]}')
-  with studies.runtime():
+  with launcher.runtime():
     model = checkpoints.load(_MODEL.value)
     scenes = data.scenes('test', limit=_SCENES.value)
     images = np.stack([scenes[i].image for i in range(len(scenes))])

@@ -14,6 +14,7 @@ from absl import app, flags
 
 from collab_jax import (
   data,
+  launcher,
   studies,
 )
 from collab_jax.commands import connection_flags
@@ -69,7 +70,7 @@ def main(argv):
   """Captions frames, and goes on when the server was away."""
   if argv[1:]:
     raise app.UsageError(f'unexpected arguments: {argv[1:]}')
-  with studies.runtime():
+  with launcher.runtime():
     edge = studies.Edge(_MODEL.value)
     codec = edge.make(_CODEC.value)
     with clients.EdgeClient(_CONNECTION.connect(), codec, window=1) as client:

@@ -10,7 +10,15 @@ _ROOT = pathlib.Path(__file__).parents[1]
 
 # A module imports from the rows above its own only. A new one is added here.
 _ROWS = (
-  {'message', 'config', 'registry', 'jsonl', 'provenance', 'colours'},
+  {
+    'message',
+    'config',
+    'registry',
+    'jsonl',
+    'provenance',
+    'colours',
+    'launcher',
+  },
   {'models', 'quantizers', 'wire', 'channels', 'data', 'metrics', 'sharding'},
   {'checkpoints', 'codecs', 'captioner', 'testing'},
   {'evaluation', 'training', 'serving', 'exporters'},

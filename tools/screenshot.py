@@ -14,6 +14,7 @@ import browser
 
 from collab_jax import (
   checkpoints,
+  launcher,
   serving,
   studies,
 )
@@ -57,7 +58,7 @@ def main(argv):
   """Writes the picture."""
   if argv[1:]:
     raise app.UsageError(f'unexpected arguments: {argv[1:]}')
-  with studies.runtime():
+  with launcher.runtime():
     path = browser.chromium()
     if path is None:
       raise FileNotFoundError(

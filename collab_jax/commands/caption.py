@@ -19,6 +19,7 @@ from absl import app, flags
 from collab_jax import (
   checkpoints,
   data,
+  launcher,
   studies,
 )
 from collab_jax.commands import (
@@ -81,7 +82,7 @@ def main(argv):
     raise app.UsageError(
       f'got {len(argv) - 1} paths {argv[1:]}, expected one picture or folder'
     )
-  with studies.runtime():
+  with launcher.runtime():
     path = Path(argv[1])
     if not (path.is_file() or path.is_dir()):
       raise FileNotFoundError(f'no such picture or folder: {path}')

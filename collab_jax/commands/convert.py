@@ -10,7 +10,7 @@ from absl import app, flags
 
 from collab_jax import (
   checkpoints,
-  studies,
+  launcher,
 )
 from collab_jax.models import zoo
 
@@ -38,7 +38,7 @@ def main(argv):
   assert _SOURCE.value is not None
   assert _TARGET.value is not None
   assert _TO.value is not None
-  with studies.runtime():
+  with launcher.runtime():
     config = None
     if _CONFIG.value:
       config = checkpoints.read_config(_CONFIG.value)

@@ -12,7 +12,7 @@ from collab_jax import (
   checkpoints,
   codecs,
   exporters,
-  studies,
+  launcher,
 )
 
 _FORMAT = flags.DEFINE_string(
@@ -43,7 +43,7 @@ def main(argv):
   """Exports, and says what was written."""
   if len(argv) != 2:
     raise app.UsageError(f'expected one folder to write, got {argv[1:]}')
-  with studies.runtime():
+  with launcher.runtime():
     model = checkpoints.load(
       _MODEL.value, _MODEL_PATH.value, dtype=_DTYPE.value, part='edge'
     )

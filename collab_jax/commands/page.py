@@ -11,6 +11,7 @@ from aiohttp import web
 
 from collab_jax import (
   codecs,
+  launcher,
   studies,
   wire,
 )
@@ -44,7 +45,7 @@ def main(argv):
   """Serves until it is stopped."""
   if argv[1:]:
     raise app.UsageError(f'unexpected arguments: {argv[1:]}')
-  with studies.runtime():
+  with launcher.runtime():
     if not (_OPEN.value or security.is_loopback(_HOST.value)):
       raise ValueError(
         f'host: {_HOST.value} is open to other machines, and the page has no'

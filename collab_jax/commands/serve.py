@@ -14,8 +14,8 @@ from absl import app, flags, logging
 from collab_jax import (
   checkpoints,
   codecs,
+  launcher,
   serving,
-  studies,
 )
 
 _DEFAULTS = serving.ServerConfig
@@ -138,7 +138,7 @@ def main(argv):
   """Serves until it is told to stop."""
   if argv[1:]:
     raise app.UsageError(f'unexpected arguments: {argv[1:]}')
-  with studies.runtime():
+  with launcher.runtime():
     chosen = settings()
     encoder = '' if chosen.images else _encoder()
     model = checkpoints.load(

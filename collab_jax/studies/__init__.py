@@ -1,5 +1,6 @@
 """The paper's experiment, from a config to files: what the launchers call."""
 
+from collab_jax.launcher import runtime
 from collab_jax.studies.baselines import (
   check_baselines,
   report_baselines,
@@ -44,7 +45,6 @@ from collab_jax.studies.tradeoff import (
   evaluate,
   list_files,
   report,
-  runtime,
   write_json,
 )
 

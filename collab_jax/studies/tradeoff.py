@@ -1,20 +1,13 @@
 """From a config to files: what is evaluated, reported and drawn."""
 
-from collections.abc import Iterator, Mapping, Sequence
-import contextlib
-import ctypes
+from collections.abc import Mapping, Sequence
 import json
-import logging
 import os
 from pathlib import Path
-import sys
 import textwrap
 from typing import Any, cast
-import warnings
 
-import jax
 import ml_collections
-from PIL import Image
 
 from collab_jax import evaluation, plots, provenance
 from collab_jax.models import paligemma
@@ -157,39 +150,3 @@ def draw_fig2(config: ml_collections.ConfigDict, stem: Path):
 def list_files(folder: str | os.PathLike[str]) -> str:
   """The files of a folder, on one line."""
   return ' '.join(sorted(p.name for p in Path(folder).iterdir()))
-
-
-def _keep_memory() -> None:
-  """Makes glibc reuse large buffers: clearing their pages costs a third."""
-  if sys.platform == 'linux' and hasattr(libc := ctypes.CDLL(None), 'mallopt'):
-    # Of malloc.h: M_ARENA_MAX, M_MMAP_MAX, M_TRIM_THRESHOLD.
-    for option, value in ((-8, 1), (-4, 0), (-1, 2**31 - 1)):
-      libc.mallopt(option, value)
-
-
-@contextlib.contextmanager
-def runtime() -> Iterator[None]:
-  """What all launchers share: compiled programs are kept, errors are short.
-
-  Programs are kept in JAX_COMPILATION_CACHE_DIR, by default in the user's
-  cache folder: equal ones are compiled once, and not at all in the next run.
-  What the environment says of JAX's cache is left as it is.
-  """
-  _keep_memory()
-  sys.path.insert(0, os.getcwd())  # For quantizers of one's own.
-  logging.getLogger('jax').setLevel(logging.ERROR)
-  # Such a picture is refused: the error says it.
-  warnings.simplefilter('ignore', Image.DecompressionBombWarning)
-  home = os.environ.get('XDG_CACHE_HOME') or '~/.cache'
-  for name, value in {
-    'jax_compilation_cache_dir': str(Path(home).expanduser() / 'collab_jax'),
-    'jax_persistent_cache_min_compile_time_secs': 0.05,
-    'jax_persistent_cache_min_entry_size_bytes': -1,
-  }.items():
-    if name.upper() not in os.environ:
-      jax.config.update(name, value)
-  try:
-    yield
-  except (ValueError, AttributeError, OSError, ImportError) as error:
-    message = error.args[0] if len(error.args) == 1 else error
-    raise SystemExit(f'error: {message}') from error

@@ -10,7 +10,7 @@ from typing import Any
 import grpc
 import pytest
 
-from benchmarks import names
+from benchmarks import session_names
 from collab_jax import serving
 from collab_jax.serving import (
   collab_pb2,
@@ -82,7 +82,7 @@ class Caller:
   def request(codec, message, **fields):
     """A request with an id of its own, unless one is given."""
     fields = {'request_id': os.urandom(16), **fields}
-    name = codec if isinstance(codec, bytes) else names.name_of(codec)
+    name = codec if isinstance(codec, bytes) else session_names.for_codec(codec)
     return collab_pb2.CaptionRequest(session=name, message=message, **fields)
 
 

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 import pytest
 
-from benchmarks import names
+from benchmarks import session_names
 from collab_jax import captioner as captioning
 from collab_jax import codecs
 from collab_jax.serving import (
@@ -76,7 +76,7 @@ def test_a_handshake_says_what_it_must_know(caller, made):
   codec, _ = made['kmeans']
   reply = caller.handshake(codec)
   assert reply.session[:8] == bytes.fromhex(codec.session.digest)[:8]
-  assert reply.session == names.name_of(codec)
+  assert reply.session == session_names.for_codec(codec)
   assert reply.model == 'stand-in'
   assert reply.max_tokens == SIZES.max_tokens
   assert reply.prompt == 'caption en'
@@ -158,7 +158,7 @@ def test_bad_bytes_are_told_apart(caller, made):
 
 def test_an_unknown_session_must_shake_hands(caller, made):
   _, packets = made['kmeans']
-  known = names.name_of(made['kmeans'][0])
+  known = session_names.for_codec(made['kmeans'][0])
   assert caller.caption(known, packets[0]).tokens
   # The last one is that of a server with other weights.
   other = known[:-1] + bytes([known[-1] ^ 1])

@@ -1,4 +1,4 @@
-"""How requests name a session, without a handshake."""
+"""Names of sessions in requests, without a handshake."""
 
 from typing import Any
 
@@ -8,8 +8,8 @@ from collab_jax.serving import protocol
 _TAGS: dict[int, tuple[Any, bytes]] = {}
 
 
-def name_of(codec: protocol.Codec) -> bytes:
-  """Returns what a server of the codec's whole model says in a handshake."""
+def for_codec(codec: protocol.Codec) -> bytes:
+  """Returns the name that a server of the same model gives the session."""
   model = codec.model
   if id(model) not in _TAGS:
     encoder = codecs.encoder_fingerprint(model)

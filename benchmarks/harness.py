@@ -1,4 +1,4 @@
-"""What the trials of `benchmarks.faults` share."""
+"""Test bed and clients shared by the cases of `benchmarks.faults`."""
 
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
@@ -11,7 +11,7 @@ from grpc import aio
 import jax
 import numpy as np
 
-from benchmarks import names, processes
+from benchmarks import processes, session_names
 from collab_jax import captioner as captioning
 from collab_jax import checkpoints, codecs, data
 from collab_jax.serving import (
@@ -26,12 +26,12 @@ QUEUE = 32
 _ANY_SIZE = [('grpc.max_send_message_length', -1)]
 
 
-class Outcome(NamedTuple):
-  """What came of a trial.
+class CaseResult(NamedTuple):
+  """Result of a fault case.
 
   Attributes:
-    tries: How many times it was tried.
-    saw: What the client saw.
+    tries: Number of requests or events.
+    saw: Summary of what the clients saw.
     lost: Pictures without their caption, and whatever else must not be.
   """
 
@@ -40,13 +40,13 @@ class Outcome(NamedTuple):
   lost: int
 
 
-class World:
-  """A server to break, and what it should say.
+class Testbed:
+  """A server process, scenes, and the captions expected of them.
 
   Attributes:
     model: The model that the edges have.
     images: Scenes.
-    codec: What most trials use.
+    codec: The one that most cases use.
     packets: Its messages.
     want: The captions of this process.
     server: The server's process.
@@ -67,16 +67,13 @@ class World:
     self.server.start()
 
   def wrong(self, captions: Iterable[str]) -> int:
-    """How many captions, in the order of the scenes, are not as they should.
-
-    Those that are missing count.
-    """
+    """Counts captions, in order of the scenes, that differ or are missing."""
     captions = list(captions)
     same = sum(a == b for a, b in zip(captions, self.want, strict=False))
     return len(self.want) - same
 
-  def still_serves(self) -> int:
-    """0 if the server runs and captions a picture as before, else 1."""
+  def count_dead(self) -> int:
+    """Returns 0 if the server still captions a picture as before, else 1."""
     if not self.server.alive:
       return 1
     with Caller(self.server.address) as caller:
@@ -126,14 +123,14 @@ class Caller:
 def request(message: bytes, codec: protocol.Codec, **fields: Any) -> Any:
   """A request with an id of its own."""
   return collab_pb2.CaptionRequest(
-    session=names.name_of(codec),
+    session=session_names.for_codec(codec),
     message=message,
     request_id=os.urandom(16),
     **fields,
   )
 
 
-class Ended(NamedTuple):
+class CallOutcome(NamedTuple):
   """How a call ended.
 
   Attributes:
@@ -147,7 +144,7 @@ class Ended(NamedTuple):
   seconds: float
 
 
-def call(work: Callable[[], Any]) -> Ended:
+def call(work: Callable[[], Any]) -> CallOutcome:
   """Calls, and says how it ended."""
   start = time.perf_counter()
   try:
@@ -155,7 +152,7 @@ def call(work: Callable[[], Any]) -> Ended:
   except grpc.RpcError as error:
     found: Any = error
     code, text = found.code().name, found.details() or ''
-  return Ended(code, text, time.perf_counter() - start)
+  return CallOutcome(code, text, time.perf_counter() - start)
 
 
 def until(holds: Callable[[], Any], seconds: float = 30.0) -> float:
@@ -168,7 +165,7 @@ def until(holds: Callable[[], Any], seconds: float = 30.0) -> float:
   return time.monotonic() - start
 
 
-def told(counts: dict[str, int]) -> str:
+def format_counts(counts: dict[str, int]) -> str:
   """'3 OK, 2 CANCELLED'."""
   return ', '.join(f'{n:,} {name}' for name, n in sorted(counts.items()))
 
@@ -179,7 +176,7 @@ def flood(
   at_once: int = 16,
   method: str = 'Caption',
   **settings: Any,
-) -> list[Ended]:
+) -> list[CallOutcome]:
   """Sends requests, so many at a time, without trying again.
 
   Args:
@@ -212,7 +209,7 @@ async def _flood(to, asked, at_once, method, settings):
         code, text = 'OK', getattr(got, 'caption', '')
       except aio.AioRpcError as error:
         code, text = error.code().name, error.details() or ''
-      return Ended(code, text, time.perf_counter() - start)
+      return CallOutcome(code, text, time.perf_counter() - start)
 
   async with aio.insecure_channel(to, _ANY_SIZE) as channel:
     return await asyncio.gather(*(send(channel, one) for one in asked))

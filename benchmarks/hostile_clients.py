@@ -1,4 +1,4 @@
-"""Trials with what a server must refuse."""
+"""Fault cases: clients that send what a server must refuse."""
 
 import collections
 import json
@@ -12,7 +12,7 @@ import grpc
 import jax
 import numpy as np
 
-from benchmarks import processes, trials
+from benchmarks import harness, processes
 from collab_jax import codecs
 from collab_jax.models import paligemma
 from collab_jax.serving import (
@@ -26,94 +26,96 @@ from tests.serving import authority
 _TOKEN = 'correct-horse-battery-staple'
 
 
-def _refused(world, messages, expected='INVALID_ARGUMENT'):
+def _refused(testbed, messages, expected='INVALID_ARGUMENT'):
   """Sends messages that all must be refused."""
-  with trials.Caller(world.server.address) as caller:
-    caller.handshake(world.codec)
-  asked = [trials.request(message, world.codec) for message in messages]
-  found = trials.flood(world.server.address, asked)
+  with harness.Caller(testbed.server.address) as caller:
+    caller.handshake(testbed.codec)
+  asked = [harness.request(message, testbed.codec) for message in messages]
+  found = harness.flood(testbed.server.address, asked)
   counts = collections.Counter(one.code for one in found)
   text = max(collections.Counter(one.text for one in found).items(), key=_last)
-  said = f'{trials.told(counts)}: "{text[0][:52]}"'
-  lost = len(found) - counts[expected] + world.still_serves()
-  return trials.Outcome(len(found), said, lost)
+  said = f'{harness.format_counts(counts)}: "{text[0][:52]}"'
+  lost = len(found) - counts[expected] + testbed.count_dead()
+  return harness.CaseResult(len(found), said, lost)
 
 
 def _last(pair):
   return pair[1]
 
 
-def corrupted(world: trials.World, count: int = 2000) -> trials.Outcome:
+def corrupted(
+  testbed: harness.Testbed, count: int = 2000
+) -> harness.CaseResult:
   """One to eight bits of a message are turned."""
   draws, messages = np.random.default_rng(0), []
   for number in range(count):
-    data = bytearray(world.packets[number % len(world.packets)])
+    data = bytearray(testbed.packets[number % len(testbed.packets)])
     places = draws.choice(8 * len(data), draws.integers(1, 9), replace=False)
     for place in places.tolist():
       data[place // 8] ^= 1 << place % 8
     messages.append(bytes(data))
-  return _refused(world, messages)
+  return _refused(testbed, messages)
 
 
-def truncated(world: trials.World, count: int = 500) -> trials.Outcome:
+def truncated(testbed: harness.Testbed, count: int = 500) -> harness.CaseResult:
   """A message ends too early, or too late."""
   draws, messages = np.random.default_rng(0), []
   for number in range(count):
-    data = world.packets[number % len(world.packets)]
+    data = testbed.packets[number % len(testbed.packets)]
     cut = int(draws.integers(0, len(data)))
     messages.append(data + data[: cut + 1] if number % 5 == 0 else data[:cut])
-  return _refused(world, messages)
+  return _refused(testbed, messages)
 
 
-def version(world: trials.World) -> trials.Outcome:
+def version(testbed: harness.Testbed) -> harness.CaseResult:
   """A message or a session of another version than 1."""
   messages = []
   for other in (0, 2, 3, 4, 5, 6, 7):
-    for packet in world.packets[:20]:
+    for packet in testbed.packets[:20]:
       first = packet[0] & 0x1F | other << 5
       messages.append(bytes([first]) + packet[1:])
-  made = _refused(world, messages)
-  text = json.loads(protocol.to_json(world.codec))
-  with trials.Caller(world.server.address) as caller:
+  made = _refused(testbed, messages)
+  text = json.loads(protocol.to_json(testbed.codec))
+  with harness.Caller(testbed.server.address) as caller:
     codes = [
-      trials.call(
+      harness.call(
         lambda n=n: caller.handshake(json.dumps({**text, 'version': n}))
       ).code
       for n in (0, 2, '1')
     ]
   lost = made.lost + sum(code != 'INVALID_ARGUMENT' for code in codes)
   said = f'{made.saw}; handshakes: {", ".join(sorted(set(codes)))}'
-  return trials.Outcome(made.tries + len(codes), said, lost)
+  return harness.CaseResult(made.tries + len(codes), said, lost)
 
 
-def codebook(world: trials.World, count: int = 10) -> trials.Outcome:
+def codebook(testbed: harness.Testbed, count: int = 10) -> harness.CaseResult:
   """Edges with another codebook, or another model's projection."""
   other, lost, texts = [], 0, []
   for seed in range(1, count + 1):
     key = jax.random.key(seed)
-    other.append(codecs.FeatureCodec(world.model, trials.BOOK, key=key))
-  img = world.model.params['img']
+    other.append(codecs.FeatureCodec(testbed.model, harness.BOOK, key=key))
+  img = testbed.model.params['img']
   head = jax.tree.map(lambda x: np.asarray(x) * 1.5, img['head'])
-  params = {**world.model.params, 'img': {**img, 'head': head}}
-  config, tokenizer = world.model.config, world.model.tokenizer
+  params = {**testbed.model.params, 'img': {**img, 'head': head}}
+  config, tokenizer = testbed.model.config, testbed.model.tokenizer
   turned = paligemma.Model(params, config, tokenizer)
-  other.append(codecs.FeatureCodec(turned, trials.QUANTIZERS[0]))
-  with trials.Caller(world.server.address) as caller:
+  other.append(codecs.FeatureCodec(turned, harness.QUANTIZERS[0]))
+  with harness.Caller(testbed.server.address) as caller:
     for one in other:
-      code, text, _ = trials.call(lambda one=one: caller.handshake(one))
+      code, text, _ = harness.call(lambda one=one: caller.handshake(one))
       lost += code != 'FAILED_PRECONDITION'
       texts.append(text)
     # Bytes of one session under the name of another.
-    own = codecs.FeatureCodec(world.model, trials.BOOK)
+    own = codecs.FeatureCodec(testbed.model, harness.BOOK)
     caller.handshake(own)
-    foreign = other[0].encode(world.images[:1], jax.random.key(0))[0]
-    code, *_ = trials.call(lambda: caller.ask(foreign, own))
+    foreign = other[0].encode(testbed.images[:1], jax.random.key(0))[0]
+    code, *_ = harness.call(lambda: caller.ask(foreign, own))
     lost += code != 'INVALID_ARGUMENT'
   said = f'FAILED_PRECONDITION: "{texts[0][:60]}"; its message: {code}'
-  return trials.Outcome(len(other) + 1, said, lost + world.still_serves())
+  return harness.CaseResult(len(other) + 1, said, lost + testbed.count_dead())
 
 
-def strangers(world: trials.World) -> trials.Outcome:
+def strangers(testbed: harness.Testbed) -> harness.CaseResult:
   """Expired certificates of the server and of an edge, and wrong tokens."""
   lost, said = 0, []
   with tempfile.TemporaryDirectory() as name:
@@ -124,7 +126,7 @@ def strangers(world: trials.World) -> trials.Outcome:
     edge = ca.issue('edge')
     (folder / 'tokens').write_text(_TOKEN)
     flags = {'client_ca': ca.path, 'token_file': folder / 'tokens'}
-    flags |= {'quantizers': trials.QUANTIZERS[0], 'rows': 1, 'batch': 1}
+    flags |= {'quantizers': harness.QUANTIZERS[0], 'rows': 1, 'batch': 1}
     calls = {
       'right': (edge, _TOKEN),
       'no token': (edge, None),
@@ -136,25 +138,25 @@ def strangers(world: trials.World) -> trials.Outcome:
     bad = processes.Serving(tls_cert=old_cert, tls_key=old_key, **flags)
     with good:
       found = {
-        name: _knock(world, good.address, ca.path, *call)
+        name: _knock(testbed, good.address, ca.path, *call)
         for name, call in calls.items()
       }
     bad.start(wait=False)
     found['expired certificate of the server'] = _knock(
-      world, bad.address, ca.path, edge, _TOKEN
+      testbed, bad.address, ca.path, edge, _TOKEN
     )
     bad.kill()
   for name, (code, seconds) in found.items():
     lost += (code == 'OK') != (name == 'right')
     said.append(f'{name}: {code} after {seconds:.2f} s')
-  return trials.Outcome(len(found), '; '.join(said), lost)
+  return harness.CaseResult(len(found), '; '.join(said), lost)
 
 
-def _knock(world, to, ca, pair, token):
+def _knock(testbed, to, ca, pair, token):
   cert, key = pair
   start = time.monotonic()
   client = clients.EdgeClient(
-    to, world.codec, ca=ca, cert=cert, key=key, token=token, timeout=5.0
+    to, testbed.codec, ca=ca, cert=cert, key=key, token=token, timeout=5.0
   )
   with client:
     try:
@@ -165,40 +167,40 @@ def _knock(world, to, ca, pair, token):
   return code, time.monotonic() - start
 
 
-def oversized(world: trials.World) -> trials.Outcome:
+def oversized(testbed: harness.Testbed) -> harness.CaseResult:
   """Messages longer than any codec makes, and what unpacks to that."""
-  with trials.Caller(world.server.address) as caller:
-    limit = caller.handshake(world.codec).max_message_bytes
+  with harness.Caller(testbed.server.address) as caller:
+    limit = caller.handshake(testbed.codec).max_message_bytes
   sizes = [limit + 1, limit + 10_000, limit + 1_000_000, 64_000_000]
-  asked = [trials.request(bytes(size), world.codec) for size in sizes]
-  before = world.server.megabytes()
-  to = world.server.address
-  found = trials.flood(to, asked, 1)
+  asked = [harness.request(bytes(size), testbed.codec) for size in sizes]
+  before = testbed.server.megabytes()
+  to = testbed.server.address
+  found = harness.flood(to, asked, 1)
   gzip: dict[str, Any] = {'compression': grpc.Compression.Gzip}
-  found += trials.flood(to, asked[-1:], 1, **gzip)
-  grown = world.server.megabytes() - before
+  found += harness.flood(to, asked[-1:], 1, **gzip)
+  grown = testbed.server.megabytes() - before
   counts = collections.Counter(one.code for one in found)
-  lost = len(found) - counts['RESOURCE_EXHAUSTED'] + world.still_serves()
+  lost = len(found) - counts['RESOURCE_EXHAUSTED'] + testbed.count_dead()
   said = (
-    f'{trials.told(counts)}: {limit + 1:,} to 64,000,000 bytes, the last also'
-    f' gzipped; memory {grown:+.0f} MB'
+    f'{harness.format_counts(counts)}: {limit + 1:,} to 64,000,000 bytes, the'
+    f' last also gzipped; memory {grown:+.0f} MB'
   )
-  return trials.Outcome(len(found), said, lost)
+  return harness.CaseResult(len(found), said, lost)
 
 
-def fuzzed(world: trials.World, count: int = 10_000) -> trials.Outcome:
+def fuzzed(testbed: harness.Testbed, count: int = 10_000) -> harness.CaseResult:
   """Random requests, damaged ones, and noise on the port."""
   draws = np.random.default_rng(0)
-  to, before = world.server.address, world.server.megabytes()
-  with trials.Caller(to) as caller:
-    caller.handshake(world.codec)
+  to, before = testbed.server.address, testbed.server.megabytes()
+  with harness.Caller(to) as caller:
+    caller.handshake(testbed.codec)
   share = count // 5
   noise: list[Any] = [
     draws.bytes(int(draws.integers(0, 300))) for _ in range(2 * share)
   ]
-  text = protocol.to_json(world.codec).encode()
+  text = protocol.to_json(testbed.codec).encode()
   whole = [
-    trials.request(world.packets[i % len(world.packets)], world.codec)
+    harness.request(testbed.packets[i % len(testbed.packets)], testbed.codec)
     for i in range(share)
   ]
   captions = noise[:share]
@@ -209,22 +211,22 @@ def fuzzed(world: trials.World, count: int = 10_000) -> trials.Outcome:
     broken = _damaged(draws, text).decode('utf-8', 'replace')
     hands.append(collab_pb2.HandshakeRequest(session=broken))
   start = time.monotonic()
-  found = trials.flood(to, captions, 32)
-  found += trials.flood(to, hands, 32, 'Handshake')
+  found = harness.flood(to, captions, 32)
+  found += harness.flood(to, hands, 32, 'Handshake')
   spent = time.monotonic() - start
   for number in range(100):
     _poke(to, draws.bytes(int(draws.integers(1, 2000))) if number else b'')
   counts = collections.Counter(one.code for one in found)
   # What hit nothing that counts is captioned as if it were whole.
   odd = [one for one in found if one.code == 'OK' and one.text]
-  wrong = sum(one.text not in world.want for one in odd)
+  wrong = sum(one.text not in testbed.want for one in odd)
   lost = wrong + sum(counts[name] for name in ('UNAVAILABLE', 'CANCELLED'))
-  grown = world.server.megabytes() - before
+  grown = testbed.server.megabytes() - before
   said = (
-    f'{trials.told(counts)}; {spent:.0f} s, memory {grown:+.0f} MB; 100'
-    ' connections of noise'
+    f'{harness.format_counts(counts)}; {spent:.0f} s, memory {grown:+.0f} MB;'
+    ' 100 connections of noise'
   )
-  return trials.Outcome(len(found) + 100, said, lost + world.still_serves())
+  return harness.CaseResult(len(found) + 100, said, lost + testbed.count_dead())
 
 
 def _drawn(draws):

@@ -1,4 +1,4 @@
-"""Trials in which processes and links break, or are slow."""
+"""Fault cases: processes and links that break, or are slow."""
 
 import collections
 from concurrent import futures
@@ -10,7 +10,7 @@ from typing import Any, cast
 import jax
 import numpy as np
 
-from benchmarks import edges, names, trials
+from benchmarks import edges, harness, session_names
 from collab_jax import captioner as captioning
 from collab_jax import codecs
 from collab_jax.serving.client import channel
@@ -18,16 +18,16 @@ from collab_jax.serving.client import client as clients
 from tests.serving import shaper
 
 
-def memory(world: trials.World, minutes: int, count: int = 32):
+def memory(testbed: harness.Testbed, minutes: int, count: int = 32):
   """Load for some minutes; the server's memory at each."""
-  made = [codecs.FeatureCodec(world.model, n) for n in trials.QUANTIZERS[:4]]
-  caption = captioning.Captioner(world.model)
+  made = [codecs.FeatureCodec(testbed.model, n) for n in harness.QUANTIZERS[:4]]
+  caption = captioning.Captioner(testbed.model)
   sent, want = [], []
   for codec in made:
-    packets = codec.encode(world.images[:50], jax.random.key(0))
-    sent += [(names.name_of(codec), packet) for packet in packets]
+    packets = codec.encode(testbed.images[:50], jax.random.key(0))
+    sent += [(session_names.for_codec(codec), packet) for packet in packets]
     want += caption(codec.decode(packets))
-  to, seen = world.server.address, []
+  to, seen = testbed.server.address, []
   with futures.ThreadPoolExecutor(1) as pool:
     start = time.monotonic()
     load = pool.submit(edges.run, to, made, sent, count, 60.0 * minutes)
@@ -35,10 +35,10 @@ def memory(world: trials.World, minutes: int, count: int = 32):
       # The first one once all codecs are ready.
       at = start + max(60 * minute, 10)
       time.sleep(max(at - time.monotonic(), 0))
-      seen.append(world.server.megabytes())
+      seen.append(testbed.server.megabytes())
     got = load.result()
   wrong = sum(a != b for a, b in zip(got['captions'], want, strict=True))
-  compiled = world.server.value('compilations_total', when='serving')
+  compiled = testbed.server.value('compilations_total', when='serving')
   number = len(got['seconds'])
   rate = number / got['total']
   said = (
@@ -46,7 +46,7 @@ def memory(world: trials.World, minutes: int, count: int = 32):
     f' {rate:.0f} captions/s, {compiled:.0f} compilations'
   )
   grown = seen[-1] > 1.05 * seen[min(1, minutes)]
-  return trials.Outcome(number, said, wrong + int(grown) + int(compiled))
+  return harness.CaseResult(number, said, wrong + int(grown) + int(compiled))
 
 
 class _Counting:
@@ -67,11 +67,11 @@ class _Counting:
     return getattr(self._stub, name)
 
 
-def _load(world, to, edges_, events):
+def _load(testbed, to, edges_, events):
   """All scenes from each of some edges, while things happen.
 
   Args:
-    world: The world.
+    testbed: The testbed.
     to: Where the edges send to.
     edges_: How many.
     events: What is done, each when an equal share of the pictures is answered.
@@ -89,8 +89,8 @@ def _load(world, to, edges_, events):
     link.stub = cast(Any, counting)
     counts.append(counting)
     captions = []
-    with clients.EdgeClient(link, world.codec) as client:
-      pictures = zip(world.images, range(len(world.images)), strict=True)
+    with clients.EdgeClient(link, testbed.codec) as client:
+      pictures = zip(testbed.images, range(len(testbed.images)), strict=True)
       last = time.monotonic()
       for answer in client.captions(pictures):
         failed = isinstance(answer, Exception)
@@ -99,14 +99,14 @@ def _load(world, to, edges_, events):
         longest.append(time.monotonic() - last)
         last = time.monotonic()
     link.close()
-    return world.wrong(captions)
+    return testbed.wrong(captions)
 
-  whole = edges_ * len(world.images)
+  whole = edges_ * len(testbed.images)
   with futures.ThreadPoolExecutor(edges_) as pool:
     started = [pool.submit(edge, i) for i in range(edges_)]
     for number, event in enumerate(events, 1):
       share = whole * number / (len(events) + 1)
-      trials.until(lambda share=share: len(done) >= share, 200)
+      harness.until(lambda share=share: len(done) >= share, 200)
       event()
     lost = sum(one.result() for one in started)
   answered = collections.Counter(i for c in counts for i in c.answered)
@@ -115,70 +115,74 @@ def _load(world, to, edges_, events):
   return whole, sent, max(longest), lost
 
 
-def killed_server(world: trials.World) -> trials.Outcome:
+def killed_server(testbed: harness.Testbed) -> harness.CaseResult:
   """The server is killed twice under load, and started anew."""
 
   def again():
-    world.server.kill()
-    world.server.start()
+    testbed.server.kill()
+    testbed.server.start()
 
-  to = world.server.address
-  whole, sent, longest, lost = _load(world, to, 4, [again, again])
-  compiled = world.server.value('compilations_total', when='serving')
+  to = testbed.server.address
+  whole, sent, longest, lost = _load(testbed, to, 4, [again, again])
+  compiled = testbed.server.value('compilations_total', when='serving')
   said = (
     f'2 kills: {sent - whole} requests sent again, by themselves;'
     f' longest wait {longest:.1f} s; each id answered once'
   )
-  return trials.Outcome(whole, said, lost + int(compiled))
+  return harness.CaseResult(whole, said, lost + int(compiled))
 
 
-def cut_link(world: trials.World) -> trials.Outcome:
+def cut_link(testbed: harness.Testbed) -> harness.CaseResult:
   """All connections are cut ten times under load; the server goes on."""
   decoded = {'stage': 'decode'}
-  before = world.server.value('stage_seconds_count', **decoded)
-  with shaper.Shaper(world.server.address) as link:
+  before = testbed.server.value('stage_seconds_count', **decoded)
+  with shaper.Shaper(testbed.server.address) as link:
     events = [link.cut] * 10
-    whole, sent, longest, lost = _load(world, link.address, 4, events)
-  made = world.server.value('stage_seconds_count', **decoded) - before
+    whole, sent, longest, lost = _load(testbed, link.address, 4, events)
+  made = testbed.server.value('stage_seconds_count', **decoded) - before
   said = (
     f'10 cuts: {sent - whole} sent again, {made:.0f} captions made for'
     f' {whole} ids; longest wait {longest:.1f} s'
   )
-  return trials.Outcome(whole, said, lost + abs(int(made) - whole))
+  return harness.CaseResult(whole, said, lost + abs(int(made) - whole))
 
 
-def killed_client(world: trials.World, tries: int = 5) -> trials.Outcome:
+def killed_client(
+  testbed: harness.Testbed, tries: int = 5
+) -> harness.CaseResult:
   """A process with many open streams is killed."""
   freed, lost = [], 0
   cancelled = {'method': 'CaptionStream', 'code': 'CANCELLED'}
-  before = world.server.value('requests_total', **cancelled)
+  before = testbed.server.value('requests_total', **cancelled)
   for _ in range(tries):
-    client = edges.hang(world.server.address, world.codec, world.packets[:60])
+    client = edges.hang(
+      testbed.server.address, testbed.codec, testbed.packets[:60]
+    )
     client.kill()
     client.wait()
-    freed.append(trials.until(lambda: _idle(world)))
-    lost += world.still_serves()
-  gone = world.server.value('requests_total', **cancelled) - before
+    freed.append(harness.until(lambda: _idle(testbed)))
+    lost += testbed.count_dead()
+  gone = testbed.server.value('requests_total', **cancelled) - before
   said = (
     f'60 streams each: {gone:.0f} given up, all rows and places free after'
     f' {1000 * max(freed):.0f} ms at most'
   )
   lost += sum(seconds > 5 for seconds in freed) + int(not gone)
-  return trials.Outcome(tries, said, lost)
+  return harness.CaseResult(tries, said, lost)
 
 
-def _idle(world):
-  return not (world.server.value('rows') or world.server.value('queue'))
+def _idle(testbed):
+  return not (testbed.server.value('rows') or testbed.server.value('queue'))
 
 
-def slow_client(world: trials.World) -> trials.Outcome:
+def slow_client(testbed: harness.Testbed) -> harness.CaseResult:
   """Eight edges take 0.2 s for each piece of their captions."""
-  codec, slow = world.codec, 8
+  codec, slow = testbed.codec, 8
   start = threading.Event()
 
   def read(number):
-    with trials.Caller(world.server.address) as caller:
-      asked = trials.request(world.packets[number], codec)
+    with harness.Caller(testbed.server.address) as caller:
+      asked = harness.request(testbed.packets[number], codec)
       text = ''
       for chunk in caller.stub.CaptionStream(asked, timeout=60):
         start.set()
@@ -186,91 +190,95 @@ def slow_client(world: trials.World) -> trials.Outcome:
         time.sleep(0.2)
       return text
 
-  with trials.Caller(world.server.address) as other:
+  with harness.Caller(testbed.server.address) as other:
     other.handshake(codec)
-    alone = _seconds(world, other)
+    alone = _seconds(testbed, other)
     with futures.ThreadPoolExecutor(slow) as pool:
       reading = [pool.submit(read, i) for i in range(slow)]
       start.wait(10)
-      beside = _seconds(world, other)
-      free = trials.until(lambda: _idle(world))
+      beside = _seconds(testbed, other)
+      free = harness.until(lambda: _idle(testbed))
       early = not all(one.done() for one in reading)
       captions = [one.result() for one in reading]
-  lost = sum(a != b for a, b in zip(captions, world.want, strict=False))
+  lost = sum(a != b for a, b in zip(captions, testbed.want, strict=False))
   said = (
     f'their rows free after {1000 * free:.0f} ms, while they still read;'
     f" another's p50 {1000 * alone:.0f} ms alone, {1000 * beside:.0f} beside"
   )
-  return trials.Outcome(slow, said, lost + int(not early))
+  return harness.CaseResult(slow, said, lost + int(not early))
 
 
-def _seconds(world, caller):
+def _seconds(testbed, caller):
   spent = []
-  for packet in world.packets[:40]:
+  for packet in testbed.packets[:40]:
     start = time.monotonic()
-    caller.ask(packet, world.codec)
+    caller.ask(packet, testbed.codec)
     spent.append(time.monotonic() - start)
   return statistics.median(spent)
 
 
-def half_open(world: trials.World, count: int = 8) -> trials.Outcome:
+def half_open(testbed: harness.Testbed, count: int = 8) -> harness.CaseResult:
   """Connections that carry nothing any more, and stay open."""
   with (
-    shaper.Shaper(world.server.address) as link,
-    clients.EdgeClient(link.address, world.codec, timeout=60.0) as client,
+    shaper.Shaper(testbed.server.address) as link,
+    clients.EdgeClient(link.address, testbed.codec, timeout=60.0) as client,
   ):
-    client.caption(world.images[:1])
+    client.caption(testbed.images[:1])
     link.stall()
     start = time.monotonic()
-    answers = client.caption(world.images[:count], image_ids=range(count))
+    answers = client.caption(testbed.images[:count], image_ids=range(count))
     spent = time.monotonic() - start
     connections = link.connections
-  same = [a.caption == b for a, b in zip(answers, world.want, strict=False)]
+  same = [a.caption == b for a, b in zip(answers, testbed.want, strict=False)]
   said = (
     f'found out and connected anew after {spent:.1f} s, {connections}'
     f' connections; {max(a.tries for a in answers)} tries'
   )
-  return trials.Outcome(count, said, count - sum(same))
+  return harness.CaseResult(count, said, count - sum(same))
 
 
-def throttled(world: trials.World, count: int = 40) -> trials.Outcome:
+def throttled(testbed: harness.Testbed, count: int = 40) -> harness.CaseResult:
   """1 Mbps and 100 ms each way."""
   spent = []
   with (
-    shaper.Shaper(world.server.address, 1000, 100) as link,
-    clients.EdgeClient(link.address, world.codec) as client,
+    shaper.Shaper(testbed.server.address, 1000, 100) as link,
+    clients.EdgeClient(link.address, testbed.codec) as client,
   ):
     start = time.monotonic()
-    answers = client.caption(world.images[:count])
+    answers = client.caption(testbed.images[:count])
     many = time.monotonic() - start
     for number in range(10):
       start = time.monotonic()
       answers += client.caption(
-        world.images[number : number + 1], image_ids=[number]
+        testbed.images[number : number + 1], image_ids=[number]
       )
       spent.append(time.monotonic() - start)
-  want = [*world.want[:count], *world.want[:10]]
+  want = [*testbed.want[:count], *testbed.want[:10]]
   lost = sum(a.caption != b for a, b in zip(answers, want, strict=True))
   said = (
     f'{count} at once in {many:.1f} s; alone p50'
     f' {1000 * statistics.median(spent):.0f} ms with {answers[0].bytes:,} bytes'
   )
-  return trials.Outcome(len(answers), said, lost)
+  return harness.CaseResult(len(answers), said, lost)
 
 
-def full_queue(world: trials.World, count: int = 120) -> trials.Outcome:
+def full_queue(
+  testbed: harness.Testbed, count: int = 120
+) -> harness.CaseResult:
   """More edges for some seconds than there are rows and places."""
-  to = world.server.address
-  name = names.name_of(world.codec)
-  sent = [(name, packet) for packet in world.packets]
-  got = edges.run(to, [world.codec], sent, count, 4.0)
-  pairs = zip(got['captions'], world.want, strict=True)
+  to = testbed.server.address
+  name = session_names.for_codec(testbed.codec)
+  sent = [(name, packet) for packet in testbed.packets]
+  got = edges.run(to, [testbed.codec], sent, count, 4.0)
+  pairs = zip(got['captions'], testbed.want, strict=True)
   lost = sum(a not in (b, None) for a, b in pairs)
   with (
-    clients.EdgeClient(to, world.codec) as client,
+    clients.EdgeClient(to, testbed.codec) as client,
     futures.ThreadPoolExecutor(count) as pool,
   ):
-    ready = [client.pack(image, i) for i, image in enumerate(world.images)] * 3
+    ready = [
+      client.pack(image, i) for i, image in enumerate(testbed.images)
+    ] * 3
     answers: list[Any] = [
       said[-1]
       for said in pool.map(lambda one: list(client.stream_packed(one)), ready)
@@ -285,4 +293,4 @@ def full_queue(world: trials.World, count: int = 120) -> trials.Outcome:
     f' (p99), {len(served)} captions after {wait:.0f} ms;'
     f' {count} EdgeClients got all {len(answers)}, {again} by trying again'
   )
-  return trials.Outcome(len(full) + len(served) + len(answers), said, lost)
+  return harness.CaseResult(len(full) + len(served) + len(answers), said, lost)
