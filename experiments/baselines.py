@@ -11,7 +11,7 @@ from pathlib import Path
 from absl import app, flags
 
 from collab_jax import config as config_lib
-from collab_jax import studies
+from collab_jax import jsonl, studies
 
 _CONFIG = config_lib.define('configs/baselines.py')
 _WORKDIR = flags.DEFINE_string('workdir', 'runs/baselines', 'Where to write.')
@@ -27,7 +27,7 @@ def main(argv):
     print(studies.describe_run(config), flush=True)
     path = workdir / 'records.jsonl'
     records = studies.evaluate(config, path, checked=True)
-    studies.write_json(workdir / 'config.json', config.to_dict())
+    jsonl.write_json(workdir / 'config.json', config.to_dict())
     print('', studies.report_baselines(records, workdir, config), sep='\n')
     print(f'\n{workdir}: {studies.list_files(workdir)}')
 

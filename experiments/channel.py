@@ -11,7 +11,7 @@ from pathlib import Path
 from absl import app, flags
 
 from collab_jax import config as config_lib
-from collab_jax import studies
+from collab_jax import jsonl, studies
 
 _CONFIG = config_lib.define('configs/channel.py')
 _WORKDIR = flags.DEFINE_string('workdir', 'runs/channel', 'Where to write.')
@@ -24,7 +24,7 @@ def main(argv):
   with studies.runtime():
     workdir, config = Path(_WORKDIR.value), _CONFIG.value
     records = studies.evaluate_links(config, workdir / 'records.jsonl')
-    studies.write_json(workdir / 'config.json', config.to_dict())
+    jsonl.write_json(workdir / 'config.json', config.to_dict())
     print(studies.report_links(records, workdir, config))
     print(f'\n{workdir}: {studies.list_files(workdir)}')
 

@@ -11,6 +11,7 @@ from absl import app, flags
 from collab_jax import config as config_lib
 from collab_jax import (
   evaluation,
+  jsonl,
   studies,
 )
 
@@ -27,7 +28,7 @@ def main(argv):
     workdir, config = Path(_WORKDIR.value), _CONFIG.value
     print(studies.describe_run(config), flush=True)
     records = studies.evaluate(config, workdir / 'records.jsonl')
-    studies.write_json(workdir / 'config.json', config.to_dict())
+    jsonl.write_json(workdir / 'config.json', config.to_dict())
     text = studies.report(records, workdir, config)
     studies.draw_fig2(config, workdir / 'fig2')
     print('', evaluation.samples(records), '', text, '', sep='\n')

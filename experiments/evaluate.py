@@ -11,7 +11,7 @@ from pathlib import Path
 from absl import app, flags
 
 from collab_jax import config as config_lib
-from collab_jax import studies
+from collab_jax import jsonl, studies
 
 _CONFIG = config_lib.define('configs/tradeoff.py')
 _WORKDIR = flags.DEFINE_string('workdir', 'runs/tradeoff', 'Where to write.')
@@ -25,7 +25,7 @@ def main(argv):
     workdir = Path(_WORKDIR.value)
     config = _CONFIG.value
     records = studies.evaluate(config, workdir / 'records.jsonl')
-    studies.write_json(workdir / 'config.json', config.to_dict())
+    jsonl.write_json(workdir / 'config.json', config.to_dict())
     print(studies.report(records, workdir, config))
     print(f'\n{workdir}: {studies.list_files(workdir)}')
 

@@ -12,7 +12,7 @@ import time
 from absl import app, flags
 
 from collab_jax import config as config_lib
-from collab_jax import studies
+from collab_jax import jsonl, studies
 
 _CONFIG = config_lib.define('configs/rate.py')
 _WORKDIR = flags.DEFINE_string('workdir', 'runs/rate', 'Where to write.')
@@ -29,7 +29,7 @@ def main(argv):
     print(studies.describe_run(config), flush=True)
     path = workdir / 'records.jsonl'
     records = studies.evaluate(config, path, checked=True)
-    studies.write_json(workdir / 'config.json', config.to_dict())
+    jsonl.write_json(workdir / 'config.json', config.to_dict())
     print('', studies.report_rate(records, workdir, config), '', sep='\n')
     print(f'{workdir}: {studies.list_files(workdir)}')
     print(f'{len(records):,} captions, {time.perf_counter() - start:.0f} s')

@@ -13,7 +13,7 @@ from typing import Any, cast
 from absl import app, flags
 
 from collab_jax import config as config_lib
-from collab_jax import studies
+from collab_jax import jsonl, studies
 from collab_jax.studies import sweep as sweep_lib
 
 _CONFIG = config_lib.define('configs/tradeoff.py')
@@ -37,7 +37,7 @@ def main(argv):
       if number % count == first:
         methods = list(cast(tuple[str, ...], unit.methods))
         print(f'unit {number} of {len(units)}: {methods or "lines"}')
-        studies.write_json(folder / f'{number:03}.json', unit.to_dict())
+        jsonl.write_json(folder / f'{number:03}.json', unit.to_dict())
         path = folder / f'{number:03}.jsonl'
         studies.evaluate(unit, path, checked=True)
 

@@ -14,6 +14,7 @@ from absl import app, flags
 
 from collab_jax import config as config_lib
 from collab_jax import (
+  jsonl,
   provenance,
   studies,
 )
@@ -33,14 +34,14 @@ def main(argv):
     reader = studies.make_data(config, model.config.vision.image_size)
     workdir = Path(_WORKDIR.value)
     book = train.train(config, model, reader, workdir)
-    studies.write_json(workdir / 'config.json', config.to_dict())
+    jsonl.write_json(workdir / 'config.json', config.to_dict())
     summary = {
       'settings': config.to_dict(),
       'made_with': provenance.provenance(),
       'fingerprint': book.fingerprint,
       'notes': dict(book.notes),
     }
-    studies.write_json(workdir / 'summary.json', summary)
+    jsonl.write_json(workdir / 'summary.json', summary)
     print(f'{workdir}: {studies.list_files(workdir)}')
 
 

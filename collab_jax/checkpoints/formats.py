@@ -2,13 +2,13 @@
 
 from collections.abc import Callable, Iterator, Mapping
 import contextlib
-import json
 import os
 import pathlib
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from collab_jax import jsonl
 from collab_jax.checkpoints import huggingface, npz, orbax, shards, trees
 from collab_jax.models import (
   hf_tokenizer,
@@ -161,9 +161,7 @@ def read(
 def write_config(
   folder: pathlib.Path, config: paligemma.Config | dict[str, Any]
 ) -> None:
-  """Writes config.json, at once, as `Source.config` reads it."""
+  """Writes config.json as `Source.config` reads it."""
   if isinstance(config, paligemma.Config):
     config = config.to_dict()
-  draft = folder / f'{CONFIG}.draft'
-  draft.write_text(json.dumps(config, indent=1) + '\n')
-  draft.replace(folder / CONFIG)
+  jsonl.write_json(folder / CONFIG, config)

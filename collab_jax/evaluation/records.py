@@ -1,6 +1,6 @@
 """Records on disk: JSON lines that survive a kill and refuse to be mixed."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 import json
 import os
 from pathlib import Path
@@ -33,24 +33,19 @@ def read_records(*paths: str | os.PathLike[str]) -> list[Record]:
   """
   records = []
   known: schema.Known = {}
-  for path in paths:
-    records += _parse(Path(path), Path(path).read_bytes(), known)[0]
+  for path in map(Path, paths):
+    lines, _ = jsonl.split_lines(path.read_bytes())
+    records += _parse(path, lines, known)
   return records
 
 
 def _parse(
-  path: Path, data: bytes, known: schema.Known
-) -> tuple[list[Record], int]:
-  """Returns the records and the length of what they take, in bytes.
-
-  A last line without its end is a record if it is whole, else left out.
-  """
-  end = data.rfind(b'\n') + 1
-  if _is_json(data[end:]):
-    end = len(data)
+  path: Path, lines: Sequence[bytes], known: schema.Known
+) -> list[Record]:
+  """Parses and checks a record from each line."""
   records = []
   shared: dict[str, Any] = {}
-  for number, line in enumerate(data[:end].splitlines(), 1):
+  for number, line in enumerate(lines, 1):
     where = f'{path}:{number}'
     try:
       record = json.loads(line)
@@ -66,15 +61,7 @@ def _parse(
       record[field] = shared.setdefault(text, record[field])
     schema.agree(record, where, known)
     records.append(record)
-  return records, end
-
-
-def _is_json(line: bytes) -> bool:
-  try:
-    json.loads(line)
-  except (ValueError, RecursionError):
-    return False
-  return True
+  return records
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
@@ -128,61 +115,58 @@ class Store:
       ValueError: A line of it is no record.
       BlockingIOError: Another run is writing to it.
     """
-    self.path = Path(path)
-    self._file = jsonl.append(self.path)
-    self._unended = False  # Whether the last line lacks its end.
-    try:
-      self.records = self._recover(settings, codecs)
-    except BaseException:
-      self._file.close()
-      raise
 
-  def _recover(self, settings, codecs) -> dict[Key, Record]:
-    sidecar = self.path.with_suffix('.settings.json')
-    settings = json.loads(json.dumps(settings))
-    data = self.path.read_bytes()
-    if not data:
-      text = json.dumps(settings, indent=2, sort_keys=True)
-      sidecar.write_text(text + '\n')
-      return {}
-    records, end = _parse(self.path, data, {})
-    if not sidecar.exists():
-      raise SettingsError(
-        f'{self.path} holds records, but {sidecar.name}, which tells how they'
-        ' were made, is missing; choose another file'
-      )
-    differ = _differences(json.loads(sidecar.read_text()), settings)
-    for name in sorted({r['name'] for r in records} & codecs.keys()):
-      new = json.loads(json.dumps(codecs[name]))
-      old = {str(r['codec']): r['codec'] for r in records if r['name'] == name}
-      for codec in old.values():
-        differ += [f'{name} {line}' for line in _differences(codec, new)]
-    if differ:
-      raise SettingsError(
-        f'{self.path} was made with other settings; choose another file (or'
-        ' workdir), or remove it:\n  ' + '\n  '.join(differ)
-      )
-    if end < len(data):
-      os.truncate(self.path, end)
-    self._unended = end > 0 and data[end - 1 : end] != b'\n'
-    return {key_of(record): record for record in records}
+    def parse(path: Path, lines: list[bytes]) -> dict[Key, Record]:
+      return _read_matching(path, lines, settings, codecs)
+
+    self._writer = jsonl.JsonlWriter(path, parse)
+    self.records = self._writer.objects
 
   def append(self, records: Iterable[Record]):
     """Writes records out to the operating system."""
-    lines = ''.join(json.dumps(record) + '\n' for record in records)
-    if lines and self._unended:
-      lines, self._unended = '\n' + lines, False
-    self._file.write(lines.encode())
-    self._file.flush()
+    self._writer.append(*records)
 
   def sync(self):
-    """Makes what was written survive a power cut."""
-    os.fsync(self._file.fileno())
+    """Flushes the records to disk, so that they survive a power cut."""
+    self._writer.sync()
 
   def __enter__(self) -> 'Store':
-    """The store itself."""
+    """Returns the store."""
     return self
 
   def __exit__(self, *unused):
-    """Closes the file, which gives the lock back."""
-    self._file.close()
+    """Closes the file and releases its lock."""
+    self._writer.close()
+
+
+def _read_matching(
+  path: Path,
+  lines: list[bytes],
+  settings: Mapping[str, Any],
+  codecs: Mapping[str, Mapping[str, Any]],
+) -> dict[Key, Record]:
+  """Returns the records by key; refuses those of other settings."""
+  sidecar = path.with_suffix('.settings.json')
+  settings = json.loads(json.dumps(settings))
+  if not path.stat().st_size:
+    text = json.dumps(settings, indent=2, sort_keys=True)
+    sidecar.write_text(text + '\n')
+    return {}
+  records = _parse(path, lines, {})
+  if not sidecar.exists():
+    raise SettingsError(
+      f'{path} holds records, but {sidecar.name}, which tells how they'
+      ' were made, is missing; choose another file'
+    )
+  differ = _differences(json.loads(sidecar.read_text()), settings)
+  for name in sorted({r['name'] for r in records} & codecs.keys()):
+    new = json.loads(json.dumps(codecs[name]))
+    old = {str(r['codec']): r['codec'] for r in records if r['name'] == name}
+    for codec in old.values():
+      differ += [f'{name} {line}' for line in _differences(codec, new)]
+  if differ:
+    raise SettingsError(
+      f'{path} was made with other settings; choose another file (or'
+      ' workdir), or remove it:\n  ' + '\n  '.join(differ)
+    )
+  return {key_of(record): record for record in records}

@@ -11,6 +11,8 @@ import numpy as np
 import safetensors
 from safetensors import numpy as files
 
+from collab_jax import jsonl
+
 FORMAT = 'collab_jax book 1'
 # In place of a transform: there is one, and the file does not say which.
 SOME = 'unknown'
@@ -74,10 +76,8 @@ def write(
   end = 8 + int.from_bytes(data[:8], 'little')
   header = json.dumps(json.loads(data[8:end]), sort_keys=True).encode()
   header += b' ' * (-len(header) % 8)
-  path.parent.mkdir(parents=True, exist_ok=True)
-  draft = path.with_name(path.name + '.draft')
-  draft.write_bytes(len(header).to_bytes(8, 'little') + header + data[end:])
-  draft.replace(path)
+  length = len(header).to_bytes(8, 'little')
+  jsonl.write_atomically(path, length + header + data[end:])
 
 
 @functools.lru_cache(maxsize=32)

@@ -45,7 +45,6 @@ from collab_jax.studies.tradeoff import (
   evaluate,
   list_files,
   report,
-  write_json,
 )
 
 __all__ = [
@@ -83,5 +82,4 @@ __all__ = [
   'report_tuned',
   'runtime',
   'tune_both',
-  'write_json',
 ]

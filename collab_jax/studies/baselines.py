@@ -7,10 +7,9 @@ from typing import Any, cast
 
 import ml_collections
 
-from collab_jax import evaluation, plots, provenance
+from collab_jax import evaluation, jsonl, plots, provenance
 from collab_jax.studies import (
   build,
-  tradeoff,
 )
 
 
@@ -63,5 +62,5 @@ def report_baselines(
     'ahead': ahead,
     'rows': rows,
   }
-  tradeoff.write_json(workdir / 'summary.json', summary)
+  jsonl.write_json(workdir / 'summary.json', summary)
   return text

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import ml_collections
 
-from collab_jax import channels, codecs, evaluation, plots, provenance
+from collab_jax import channels, codecs, evaluation, jsonl, plots, provenance
 from collab_jax.codecs import spec
 from collab_jax.codecs.transports import names
 from collab_jax.models import paligemma
@@ -163,5 +163,5 @@ def report_links(
     'made_with': provenance.provenance(),
     'rows': rows,
   }
-  tradeoff.write_json(workdir / 'summary.json', summary)
+  jsonl.write_json(workdir / 'summary.json', summary)
   return text

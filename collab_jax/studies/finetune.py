@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import ml_collections
 
-from collab_jax import evaluation, plots, provenance
+from collab_jax import evaluation, jsonl, plots, provenance
 from collab_jax.evaluation.report import text as text_lib
 from collab_jax.models import paligemma
 from collab_jax.quantizers import pretrained as quantizer_books
@@ -236,7 +236,7 @@ def report_tuned(
   plots.save(plots.tuned(rows), workdir / 'finetune_rate')
   shown = '\n'.join(text)
   (workdir / 'table.txt').write_text(shown + '\n')
-  tradeoff.write_json(
+  jsonl.write_json(
     workdir / 'summary.json',
     {
       'settings': rate.to_dict(),

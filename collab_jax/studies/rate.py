@@ -8,12 +8,11 @@ from typing import Any, cast
 
 import ml_collections
 
-from collab_jax import channels, evaluation, plots, provenance
+from collab_jax import channels, evaluation, jsonl, plots, provenance
 from collab_jax.evaluation.report import labels
 from collab_jax.metrics import bd_rate
 from collab_jax.studies import (
   build,
-  tradeoff,
 )
 
 
@@ -98,7 +97,7 @@ def report_rate(
     'latency': latency,
     'rows': rows,
   }
-  tradeoff.write_json(workdir / 'summary.json', summary)
+  jsonl.write_json(workdir / 'summary.json', summary)
   text = [evaluation.rate_table(rows, fronts_only=True), '']
   for line in findings:
     text += textwrap.wrap(

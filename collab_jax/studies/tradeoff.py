@@ -1,7 +1,6 @@
 """From a config to files: what is evaluated, reported and drawn."""
 
 from collections.abc import Mapping, Sequence
-import json
 import os
 from pathlib import Path
 import textwrap
@@ -9,7 +8,7 @@ from typing import Any, cast
 
 import ml_collections
 
-from collab_jax import evaluation, plots, provenance
+from collab_jax import evaluation, jsonl, plots, provenance
 from collab_jax.models import paligemma
 from collab_jax.studies import build
 
@@ -101,21 +100,12 @@ def report(
     'findings': findings,
     'rows': rows,
   }
-  write_json(workdir / 'summary.json', summary)
+  jsonl.write_json(workdir / 'summary.json', summary)
   shown = evaluation.pivot if evaluation.curves(rows) else evaluation.scores
   text = [shown(rows), '']
   for line in findings:
     text += textwrap.wrap(line, 78, subsequent_indent='  ')
   return '\n'.join(text)
-
-
-def write_json(path: str | os.PathLike[str], value: Any):
-  """Writes a value at once, never half of it."""
-  path = Path(path)
-  path.parent.mkdir(parents=True, exist_ok=True)
-  draft = path.with_name(path.name + '.draft')
-  draft.write_text(json.dumps(value, indent=1) + '\n')
-  draft.replace(path)
 
 
 def describe_run(config: ml_collections.ConfigDict) -> str:

@@ -12,6 +12,8 @@ import numpy as np
 import orbax.checkpoint as ocp
 import tqdm
 
+from collab_jax import jsonl
+
 State = TypeVar('State', bound=Any)
 
 # What a folder holds whose config.json was there before it.
@@ -63,7 +65,7 @@ def open_run(
         f'{workdir} holds {made[0]}, but {path.name}, which tells how it was'
         ' made, is missing; take another --workdir'
       )
-    write(path, json.dumps(settings, indent=1) + '\n')
+    jsonl.write_json(path, settings)
     return
   try:
     before = dict(json.loads(path.read_text()))
@@ -82,7 +84,7 @@ def open_run(
         ' --workdir or remove the old one'
       )
   if changed:
-    write(path, json.dumps(settings, indent=1) + '\n')
+    jsonl.write_json(path, settings)
 
 
 def goes_on(workdir: pathlib.Path) -> bool:
@@ -122,25 +124,25 @@ def run(
       )
       tqdm.tqdm.write(f'goes on from step {int(state.step)}')
     first = int(state.step)
-    log = _Log(workdir / 'metrics.jsonl', first)
     batches, window = stream(first), []
     bar = tqdm.tqdm(
       range(first, config.steps), initial=first, total=config.steps, unit='step'
     )
-    for done in bar:
-      state, losses = take(state, done, next(batches))
-      window.append(losses)
-      now = done + 1
-      if now % config.log_every == 0 or now == config.steps:
-        means = _means(jax.device_get(window))
-        log.write({'step': now, **means})
-        bar.set_postfix(dict(list(means.items())[-2:]))
-        window = []
-      for scores in evaluate(state, now):
-        log.write({'step': now, **scores})
-        tqdm.tqdm.write(f'step {now}: {scores}')
-      if now % config.save_every == 0 or now == config.steps:
-        saved.save(now, args=ocp.args.StandardSave(state))
+    with _open_log(workdir / 'metrics.jsonl', first) as log:
+      for done in bar:
+        state, losses = take(state, done, next(batches))
+        window.append(losses)
+        now = done + 1
+        if now % config.log_every == 0 or now == config.steps:
+          means = _means(jax.device_get(window))
+          log.append({'step': now, **means})
+          bar.set_postfix(dict(list(means.items())[-2:]))
+          window = []
+        for scores in evaluate(state, now):
+          log.append({'step': now, **scores})
+          tqdm.tqdm.write(f'step {now}: {scores}')
+        if now % config.save_every == 0 or now == config.steps:
+          saved.save(now, args=ocp.args.StandardSave(state))
   return state
 
 
@@ -171,29 +173,10 @@ def _means(window):
   }
 
 
-class _Log:
-  """A JSONL file that forgets what came after the step a run resumes at."""
-
-  def __init__(self, path: pathlib.Path, first: int):
-    kept = []
-    if path.exists():
-      for line in path.read_text().splitlines():
-        try:
-          entry = json.loads(line)
-        except ValueError:  # a line that a kill cut short
-          continue
-        if entry['step'] <= first:
-          kept.append(line + '\n')
-    write(path, ''.join(kept))
-    self.path = path
-
-  def write(self, entry: dict[str, Any]) -> None:
-    with self.path.open('a') as f:
-      f.write(json.dumps(entry) + '\n')
-
-
-def write(path: pathlib.Path, text: str) -> None:
-  """Writes a file at once, never half of it."""
-  draft = path.with_name(path.name + '.draft')
-  draft.write_text(text)
-  draft.replace(path)
+def _open_log(path: pathlib.Path, step: int) -> jsonl.JsonlWriter[Any]:
+  """Opens metrics.jsonl and drops entries of steps that are taken again."""
+  if path.exists():
+    lines, _ = jsonl.split_lines(path.read_bytes())
+    kept = [line + b'\n' for line in lines if json.loads(line)['step'] <= step]
+    jsonl.write_atomically(path, b''.join(kept))
+  return jsonl.JsonlWriter(path)

@@ -13,7 +13,6 @@ from collab_jax.models import paligemma
 from collab_jax.serving.client import (
   batch,
   channel,
-  jsonl_writer,
 )
 from collab_jax.serving.client import client as clients
 from tests import standin
@@ -273,16 +272,6 @@ def test_another_file_is_left_alone(client, photos, tmp_path, text):
   with pytest.raises(ValueError, match='file of captions'):
     _run(client, photos, out)
   assert out.read_text() == text
-
-
-def test_two_runs_do_not_write_to_one_file(tmp_path):
-  out = tmp_path / 'captions.jsonl'
-  with (
-    jsonl_writer.JsonlWriter(out),
-    pytest.raises(BlockingIOError, match='another run'),
-  ):
-    jsonl_writer.JsonlWriter(out)
-  jsonl_writer.JsonlWriter(out).close()
 
 
 def test_a_folder_without_pictures_is_told(tmp_path):

@@ -11,11 +11,10 @@ import zlib
 
 import tqdm
 
-from collab_jax import codecs, data
+from collab_jax import codecs, data, jsonl
 from collab_jax.serving.client import client as clients
 from collab_jax.serving.client import (
   encode,
-  jsonl_writer,
   rpc,
 )
 
@@ -196,7 +195,7 @@ def caption(
   names = {path.relative_to(root).as_posix(): path for path in files}
   bad: dict[str, str] = {}
   captioned = total = 0
-  with jsonl_writer.JsonlWriter(out) as store:
+  with jsonl.JsonlWriter(out) as store:
     agreed = client.handshake(prompt=prompt, max_tokens=max_tokens, keep=True)
     settings = run_settings(client, agreed, prompt, max_tokens, limit)
     done = _done(store, client, settings, names)
@@ -276,14 +275,14 @@ def _other(path: Path, crc32: Any) -> bool:
 
 
 def _done(
-  store: jsonl_writer.JsonlWriter,
+  store: jsonl.JsonlWriter[list[dict[str, Any]]],
   client: clients.EdgeClient,
   settings: Mapping[str, Any],
   files: Mapping[str, Path],
 ) -> set[str]:
   """The files that have a caption, which must have been made as others will."""
   names = [codec.name for codec in client.codecs]
-  for number, found in enumerate(store.found, 1):
+  for number, found in enumerate(store.objects, 1):
     if not isinstance(found.get('file'), str) or 'caption' not in found:
       raise ValueError(
         f"{store.path}:{number}: expected the fields 'file' and 'caption';"
@@ -311,4 +310,4 @@ def _done(
         f'{store.path}:{number}: was made with {"; with ".join(apart)}; choose'
         ' another file, or the same settings'
       )
-  return {found['file'] for found in store.found}
+  return {found['file'] for found in store.objects}
