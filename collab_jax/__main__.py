@@ -14,7 +14,7 @@ from types import ModuleType
 
 from absl import app, flags
 
-from collab_jax import config
+from collab_jax import _validate
 
 _COMMANDS = {
   'caption': 'collab_jax.commands.caption',
@@ -88,8 +88,7 @@ def run(argv: list[str] | None = None) -> None:
     print(_overview())
     raise SystemExit(0 if argv[1:] else 1)
   if name not in _COMMANDS:
-    near = config.suggest(name, _COMMANDS)
-    raise SystemExit(f'error: no command {name!r}{near}')
+    raise SystemExit(f'error: {_validate.unknown("command", name, _COMMANDS)}')
   try:
     module = importlib.import_module(_COMMANDS[name])
   except ModuleNotFoundError as error:

@@ -5,7 +5,6 @@ Their arguments, `configs/tradeoff.py:k=8,mode=tiny`, and fields such as
 """
 
 from collections.abc import Iterable, Mapping
-import difflib
 import pathlib
 import re
 import sys
@@ -14,6 +13,8 @@ from typing import Any
 from absl import flags
 import ml_collections
 from ml_collections import config_flags
+
+from collab_jax import _validate
 
 Value = bool | int | float | str
 Fields = Mapping[str, Any] | ml_collections.ConfigDict
@@ -56,7 +57,7 @@ def parse(
   for pair in filter(None, map(str.strip, (arg or '').split(','))):
     name, equals, text = map(str.strip, pair.partition('='))
     if name not in defaults:
-      raise ConfigError(f'unknown argument {name!r}{suggest(name, defaults)}')
+      raise _validate.unknown('argument', name, defaults, kind=ConfigError)
     if not equals or name in given:
       raise ConfigError(
         f'got {pair!r} in {arg!r}, expected name=value, each name once'
@@ -65,7 +66,7 @@ def parse(
     values[name] = _convert(name, text, values[name])
     allowed = defaults[name]
     if isinstance(allowed, tuple) and values[name] not in allowed:
-      raise ConfigError(f'got {name}={text}{suggest(text, map(str, allowed))}')
+      raise _validate.unknown(name, text, allowed, kind=ConfigError)
   return values
 
 
@@ -190,21 +191,9 @@ def check_overrides(
     match = pattern.match(argument)
     # An index into a tuple is left to ml_collections.
     if match and (field := match[2].split('[')[0]) not in known:
-      raise ConfigError(
-        f'--{name} has no field {field!r}{suggest(field, known)}'
+      raise _validate.unknown(
+        f'field of --{name}', field, known, kind=ConfigError
       )
-
-
-def suggest(name: str, known: Iterable[str]) -> str:
-  """The end of an error message: the nearest known name, or all of them."""
-  known = sorted(known)
-  near = difflib.get_close_matches(name, known, n=1)
-  if not near:  # The right name in the wrong place.
-    last = name.rsplit('.', 1)[-1]
-    near = [other for other in known if other.rsplit('.', 1)[-1] == last][:1]
-  if near:
-    return f'; did you mean {near[0]!r}?'
-  return f' (known: {", ".join(known) or "none"})'
 
 
 class _Parser(flags.ArgumentParser):
@@ -219,7 +208,7 @@ class _Parser(flags.ArgumentParser):
     file = pathlib.Path(argument.split(':', 1)[0])
     if not file.is_file():
       others = [str(other) for other in file.parent.glob('*.py')]
-      raise ConfigError(f'no config file {file}{suggest(str(file), others)}')
+      raise _validate.unknown('config file', argument, others, kind=ConfigError)
     config: Any = self._inner.parse(argument)
     check_overrides(config, self._argv, self._name)
     return config
@@ -242,7 +231,5 @@ def _convert(name: str, text: str, default: Value) -> Value:
     return type(default)(text)
   except (KeyError, ValueError):
     kind = type(default).__name__
-    raise ConfigError(
-      f'got {name}={text}, expected a value of type {kind}, as in '
-      f'{name}={default}'
-    ) from None
+    wanted = f'a value of type {kind}, as in {name}={default}'
+    raise _validate.error(name, text, wanted, kind=ConfigError) from None

@@ -6,9 +6,10 @@ A table holds the names of a room, `{'kmeans': KMeans}`; outsiders are called
 
 from collections.abc import Mapping
 import dataclasses
-import difflib
 import importlib
 from typing import Any
+
+from collab_jax import _validate
 
 
 def make(table: Mapping[str, type], what: str, name: str, **kw: Any) -> Any:
@@ -32,7 +33,7 @@ def make(table: Mapping[str, type], what: str, name: str, **kw: Any) -> Any:
   fields = [f.name for f in dataclasses.fields(cls) if f.init]
   for field in kw:
     if field not in fields:
-      raise ValueError(_unknown(f'field of {name}', field, fields))
+      raise _validate.unknown(f'field of {name}', field, fields)
   try:
     return cls(**kw)
   except TypeError as error:
@@ -78,14 +79,8 @@ def find(table: Mapping[str, type], what: str, name: str) -> type[Any]:
     return table[name]
   module, colon, attribute = name.partition(':')
   if not colon:
-    raise ValueError(_unknown(what, name, list(table)))
+    raise _validate.unknown(what, name, table)
   cls = getattr(importlib.import_module(module), attribute, None)
   if not (isinstance(cls, type) and dataclasses.is_dataclass(cls)):
-    raise ValueError(f'{name} is no dataclass, hence no {what}.')
+    raise _validate.error(what, name, 'a dataclass')
   return cls
-
-
-def _unknown(what, got, known):
-  near = difflib.get_close_matches(got, known, n=1, cutoff=0.4)
-  hint = f' Did you mean {near[0]!r}?' if near else ''
-  return f'Unknown {what}: {got!r}.{hint} Known: {", ".join(known)}.'

@@ -10,6 +10,7 @@ _ROOT = pathlib.Path(__file__).parents[1]
 
 # A module imports from the rows above its own only. A new one is added here.
 _ROWS = (
+  {'_validate'},
   {
     'message',
     'config',

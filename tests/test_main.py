@@ -41,4 +41,4 @@ def test_a_missing_extra_is_one_line(monkeypatch, capsys, tmp_path):
 
 def test_a_mistyped_command_is_told_the_nearest(capsys):
   code, _ = _said(capsys, 'convret')
-  assert code == "error: no command 'convret'; did you mean 'convert'?"
+  assert code == "error: command: got 'convret'; did you mean 'convert'?"

@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 import dataclasses
-import math
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
+
+from collab_jax import _validate
 
 
 class Delivery(NamedTuple):
@@ -74,7 +75,7 @@ class RateLimited:
 
   def __post_init__(self):
     for name in ('rate', 'delay', 'jitter'):
-      check_range(name, getattr(self, name), 0.0, math.inf)
+      _validate.number(name, getattr(self, name), 0.0)
 
   @property
   def random(self) -> bool:
@@ -130,19 +131,3 @@ class Ideal:
   ) -> list[Delivery]:
     """Returns the packets."""
     return [self.transmit(packet, rng) for packet in packets]
-
-
-def check_range(name: str, value: Any, low: float, high: float) -> None:
-  """Raises ValueError unless value is a finite number in [low, high]."""
-  number = isinstance(value, int | float) and not isinstance(value, bool)
-  if not number or not math.isfinite(value) or not low <= value <= high:
-    limit = f'at least {low:g}' if math.isinf(high) else f'{low:g} to {high:g}'
-    raise ValueError(f'{name}: got {value!r}, expected a number, {limit}')
-
-
-def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
-  """Raises ValueError unless value is one of the choices."""
-  if value not in choices:
-    raise ValueError(
-      f'{name}: got {value!r}, expected one of {", ".join(choices)}'
-    )

@@ -5,6 +5,7 @@ import dataclasses
 
 import numpy as np
 
+from collab_jax import _validate
 from collab_jax.channels import base
 
 
@@ -20,7 +21,7 @@ class _Chance(base.RateLimited):
 
   def __post_init__(self):
     super().__post_init__()
-    base.check_range('p', self.p, 0.0, 1.0)
+    _validate.number('p', self.p, 0.0, 1.0)
 
   @property
   def random(self) -> bool:
@@ -89,7 +90,7 @@ class GilbertElliott(base.RateLimited):
   def __post_init__(self):
     super().__post_init__()
     for name in ('to_bad', 'to_good', 'good', 'bad'):
-      base.check_range(name, getattr(self, name), 0.0, 1.0)
+      _validate.number(name, getattr(self, name), 0.0, 1.0)
     if not self.to_bad + self.to_good:
       raise ValueError(
         'to_bad and to_good: both are 0, expected one above: else the state'

@@ -3,7 +3,7 @@
 import dataclasses
 from typing import NamedTuple
 
-from collab_jax.channels import base
+from collab_jax import _validate
 
 
 class Cost(NamedTuple):
@@ -59,7 +59,7 @@ class Budget:
   def __post_init__(self):
     for field in dataclasses.fields(self):
       value = getattr(self, field.name)
-      base.check_range(field.name, value, 0.0, float('inf'))
+      _validate.number(field.name, value, 0.0)
 
   def cost(
     self,

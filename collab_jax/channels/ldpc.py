@@ -16,7 +16,7 @@ from typing import Any
 from jaxtyping import Int, UInt8
 import numpy as np
 
-from collab_jax.channels import base
+from collab_jax import _validate
 
 COLUMNS = 24
 LENGTHS = (648, 1296, 1944)
@@ -71,11 +71,8 @@ class Code:
   length: int = 1296
 
   def __post_init__(self):
-    base.check_choice('rate', self.rate, RATES)
-    if self.length not in LENGTHS:
-      raise ValueError(
-        f'length: got {self.length!r}, expected one of {LENGTHS}'
-      )
+    _validate.choice('rate', self.rate, RATES)
+    _validate.choice('length', self.length, LENGTHS)
 
   @property
   def lift(self) -> int:

@@ -10,6 +10,7 @@ from jax import numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key, UInt8
 import numpy as np
 
+from collab_jax import _validate
 from collab_jax.channels import base, fading, ldpc, minsum, modulation, theory
 
 CODES = ('none', *ldpc.RATES)
@@ -55,18 +56,14 @@ class Physical:
   delay: float | int = 0.0
 
   def __post_init__(self):
-    base.check_choice('modulation', self.modulation, tuple(modulation.BITS))
-    base.check_choice('code', self.code, CODES)
-    base.check_choice('fading', self.fading, fading.KINDS)
-    base.check_range('snr', self.snr, -100.0, 100.0)
-    base.check_range('symbol_rate', self.symbol_rate, 1e-3, 1e15)
-    base.check_range('delay', self.delay, 0.0, 1e6)
+    _validate.choice('modulation', self.modulation, modulation.BITS)
+    _validate.choice('code', self.code, CODES)
+    _validate.choice('fading', self.fading, fading.KINDS)
+    _validate.number('snr', self.snr, -100.0, 100.0)
+    _validate.number('symbol_rate', self.symbol_rate, 1e-3, 1e15)
+    _validate.number('delay', self.delay, 0.0, 1e6)
     for name, least in (('iterations', 1), ('retries', 0), ('preamble', 0)):
-      value = getattr(self, name)
-      if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise ValueError(
-          f'{name}: got {value!r}, expected a whole number, at least {least}'
-        )
+      _validate.integer(name, getattr(self, name), least)
     ldpc.Code(ldpc.RATES[0], self.length)  # Refuses other lengths.
 
   @property

@@ -5,7 +5,6 @@ safetensors, and our own folders with an Orbax checkpoint for each tower.
 """
 
 import dataclasses
-import difflib
 import functools
 from importlib import resources
 import os
@@ -14,7 +13,7 @@ from typing import Any
 
 import jax
 
-from collab_jax import sharding
+from collab_jax import _validate, sharding
 from collab_jax.checkpoints import (
   formats,
   huggingface_config,
@@ -300,15 +299,8 @@ def _resolve(name_or_path: str | os.PathLike[str]) -> pathlib.Path:
     )
   if path.suffix or len(path.parts) > 1 or not isinstance(name_or_path, str):
     raise FileNotFoundError(f'no such checkpoint: {path}')
-  near = difflib.get_close_matches(
-    name_or_path, [*NAMES, *zoo.NAMES], n=1, cutoff=0.5
-  )
-  hint = f'; did you mean {near[0]!r}?' if near else ''
-  raise ValueError(
-    f'unknown model {name_or_path!r}, expected one of {", ".join(NAMES)} or '
-    'the path of an npz or a folder, or a name out of collab_jax.models.zoo '
-    f'and its path{hint}'
-  )
+  others = 'the path of an npz or folder, or a name of models.zoo and its path'
+  raise _validate.unknown('model', name_or_path, [*NAMES, *zoo.NAMES], others)
 
 
 def _named(

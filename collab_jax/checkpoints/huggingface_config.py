@@ -198,7 +198,7 @@ def _whole(value: Any, name: str) -> None:
   whole = isinstance(value, int) and not isinstance(value, bool)
   if not whole or not 0 < value <= most:
     raise ValueError(
-      f'{name}: got {value!r:.60}, expected a whole number from 1 to {most}'
+      f'{name}: got {value!r:.60}, expected an integer from 1 to {most}'
     )
 
 

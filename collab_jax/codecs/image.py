@@ -9,7 +9,7 @@ from jax import numpy as jnp
 from jaxtyping import Array, UInt8
 import numpy as np
 
-from collab_jax import config, sharding
+from collab_jax import _validate, sharding
 from collab_jax import message as messages
 from collab_jax.codecs import encoder as encoder_lib
 from collab_jax.codecs.image_files import formats
@@ -46,21 +46,12 @@ class ImageSettings:
   def __post_init__(self):
     """Raises ValueError for settings out of range."""
     if self.kind not in KINDS:
-      near = config.suggest(str(self.kind), KINDS)
-      raise ValueError(f'kind: got {self.kind!r}{near}')
+      raise _validate.unknown('kind', self.kind, KINDS)
     least = 1 if self.kind == 'jpeg' else 0
-    if not _is_int(self.quality) or not least <= self.quality <= 100:
-      raise ValueError(
-        f'quality: got {self.quality!r}, expected a whole number from {least}'
-        f' to 100 for {self.kind}'
-      )
-    if self.size is not None and (not _is_int(self.size) or self.size < 1):
-      raise ValueError(
-        f'size: got {self.size!r}, expected a number of pixels of at least 1,'
-        ' or None'
-      )
-    if not isinstance(self.strip, bool):
-      raise ValueError(f'strip: got {self.strip!r}, expected true or false')
+    _validate.integer(f'quality of {self.kind}', self.quality, least, 100)
+    if self.size is not None:
+      _validate.integer('size', self.size)
+    _validate.boolean('strip', self.strip)
     chromas = formats.KINDS[self.kind].chromas
     if self.chroma not in chromas:
       expected = ' or '.join(map(str, chromas))
@@ -86,8 +77,7 @@ class ImageSettings:
     known = [f.name for f in dataclasses.fields(cls)][1:]
     for name in settings:
       if name not in known:
-        near = config.suggest(name, known)
-        raise ValueError(f'{kind}: it has no setting {name!r}{near}')
+        raise _validate.unknown(f'setting of {kind}', name, known)
     strip = settings.get('strip', False)
     words = {'true': True, 'false': False}
     strip = words.get(str(strip).lower(), strip)
@@ -120,10 +110,6 @@ class ImageSettings:
         " model's pictures: they are reduced to it"
       )
     return dataclasses.replace(self, size=None) if self.size == side else self
-
-
-def _is_int(value: Any) -> bool:
-  return isinstance(value, int) and not isinstance(value, bool)
 
 
 @jax.jit

@@ -14,7 +14,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from collab_jax import config
+from collab_jax import _validate
 from collab_jax.data import files
 
 # Where lists and pictures are looked for, from the dataset's folder.
@@ -184,7 +184,7 @@ def _karpathy(
   if split not in known:
     raise ValueError(
       f'split: got {split!r}, which is not in {name}'
-      f'{config.suggest(str(split), known)}'
+      f'{_validate.suggest(split, known)}'
     )
   entries = []
   for item, where in files.first(chosen, limit):

@@ -1,9 +1,9 @@
 """Reader of the generated scenes."""
 
 import dataclasses
-import difflib
 from typing import SupportsIndex
 
+from collab_jax import _validate
 from collab_jax.data import drawing, example, grammar, world
 
 
@@ -26,13 +26,9 @@ class Scenes:
 
   def __post_init__(self):
     if self.split not in world.SPLITS:
-      near = difflib.get_close_matches(str(self.split), world.SPLITS, 1, 0.0)
-      raise ValueError(
-        f'unknown split {self.split!r}; did you mean {near[0]!r}? '
-        f'There are: {", ".join(world.SPLITS)}'
-      )
+      raise _validate.unknown('split', self.split, world.SPLITS)
     if self.limit is not None and self.limit < 0:
-      raise ValueError(f'limit must be at least 0, got {self.limit}')
+      raise _validate.error('limit', self.limit, 'at least 0')
 
   @property
   def name(self) -> str:

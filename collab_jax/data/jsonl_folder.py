@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from collab_jax import config
+from collab_jax import _validate
 from collab_jax.data import files
 
 
@@ -43,7 +43,7 @@ def jsonl(
     if known:
       raise ValueError(
         f'split: got {split!r}, but there is no {listing}'
-        f'{config.suggest(str(split), known)}'
+        f'{_validate.suggest(split, known)}'
       )
     raise files.nothing(folder, [listing.name], 'list of pictures')
   lines = [

@@ -26,7 +26,7 @@ from jaxtyping import Float32, UInt8
 import numpy as np
 from PIL import ExifTags, Image
 
-from collab_jax import config
+from collab_jax import _validate
 
 # What is opened. Pillow knows more, EPS among them, which runs a program.
 FORMATS = (
@@ -166,9 +166,7 @@ def check(data: bytes, name: str = 'the picture') -> None:
 def check_method(size: int, method: str) -> None:
   """Raises ValueError for an unknown method or a size below 1."""
   if method not in METHODS:
-    raise ValueError(
-      f'preprocess: got {method!r}{config.suggest(str(method), METHODS)}'
-    )
+    raise _validate.unknown('preprocess', method, METHODS)
   if size < 1:
     raise ValueError(f'size: got {size} px, expected at least 1')
 

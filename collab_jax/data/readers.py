@@ -3,7 +3,7 @@
 import os
 from typing import Any
 
-from collab_jax import config
+from collab_jax import _validate
 from collab_jax.data import (
   coco_flickr,
   generated,
@@ -46,7 +46,7 @@ def make(
   """
   known = ['scenes', *NAMES]
   if name not in known:
-    raise ValueError(f'data: got {name!r}{config.suggest(str(name), known)}')
+    raise _validate.unknown('data', name, known)
   if name == 'scenes':
     return generated.scenes(split, limit)
   if not os.fspath(folder):

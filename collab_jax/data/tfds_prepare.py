@@ -7,7 +7,7 @@ from typing import Any
 import urllib.error
 import urllib.request
 
-from collab_jax import config
+from collab_jax import _validate
 from collab_jax.data import tfds_reader
 
 NAMES = ('scenes', 'coco_captions')
@@ -41,7 +41,7 @@ def prepare(name: str, folder: str | os.PathLike[str]) -> Path:
     ValueError: An unknown name.
   """
   if name not in NAMES:
-    raise ValueError(f'dataset: got {name!r}{config.suggest(str(name), NAMES)}')
+    raise _validate.unknown('dataset', name, NAMES)
   folder = Path(folder)
   options: dict[str, Any] = {
     'data_dir': os.fspath(folder),

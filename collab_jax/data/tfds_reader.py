@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Any, SupportsIndex
 
-from collab_jax import config
+from collab_jax import _validate
 from collab_jax.data import example, files, pictures
 
 # Names of features, the first that a dataset has.
@@ -127,7 +127,7 @@ def tfds(
   if split.partition('[')[0] not in known:
     raise ValueError(
       f'split: got {split!r}, which is not in {directory}'
-      f'{config.suggest(split, known)}'
+      f'{_validate.suggest(split, known)}'
     )
   try:
     source = builder.as_data_source(

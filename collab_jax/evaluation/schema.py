@@ -2,8 +2,9 @@
 
 from collections.abc import Callable
 import json
-import math
 from typing import Any
+
+from collab_jax import _validate
 
 Record = dict[str, Any]
 # The first record of each name, model and data, and where it stands.
@@ -12,21 +13,12 @@ Known = dict[tuple[str, Any, Any], tuple[Record, str]]
 DECODING = 'greedy'
 
 
-def _is_int(value: Any) -> bool:
-  return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _is_number(value: Any) -> bool:
-  real = isinstance(value, int | float) and not isinstance(value, bool)
-  return real and math.isfinite(value)
-
-
 def _is_text(value: Any) -> bool:
   return isinstance(value, str)
 
 
 def _is_count(value: Any) -> bool:
-  return _is_int(value) and value >= 0
+  return _validate.is_integer(value) and value >= 0
 
 
 def _is_texts(value: Any) -> bool:
@@ -39,24 +31,30 @@ def _is_codec(value: Any) -> bool:
 
 def _are_numbers(value: Any) -> bool:
   return isinstance(value, dict) and all(
-    v is None or _is_number(v) for v in value.values()
+    v is None or _validate.is_number(v) for v in value.values()
   )
 
 
 # What a record must hold.
 _FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
-  'image_id': (_is_int, 'a whole number'),
+  'image_id': (_validate.is_integer, 'an integer'),
   'name': (_is_text, 'a text'),
-  'seed': (_is_int, 'a whole number'),
+  'seed': (_validate.is_integer, 'an integer'),
   'codec': (_is_codec, "an object with the text 'codec'"),
   'caption': (_is_text, 'a text'),
   'references': (_is_texts, 'a list of one or more texts'),
-  'sent': (_is_count, 'a whole number, at least 0'),
-  'vectors': (lambda v: _is_int(v) and v > 0, 'a whole number, at least 1'),
-  'ratio': (_is_number, 'a number'),
+  'sent': (_is_count, 'an integer of at least 0'),
+  'vectors': (
+    lambda v: _validate.is_integer(v) and v > 0,
+    'an integer of at least 1',
+  ),
+  'ratio': (_validate.is_number, 'a number'),
   'bytes': (_are_numbers, 'an object of numbers'),
-  'total_bytes': (_is_count, 'a whole number, at least 0'),
-  'distortion': (lambda v: v is None or _is_number(v), 'a number or null'),
+  'total_bytes': (_is_count, 'an integer of at least 0'),
+  'distortion': (
+    lambda v: v is None or _validate.is_number(v),
+    'a number or null',
+  ),
   'seconds': (_are_numbers, 'an object of numbers'),
 }
 # What it may hold; null says the same as nothing.

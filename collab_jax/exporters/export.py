@@ -14,7 +14,7 @@ import jax
 import numpy as np
 from PIL import Image
 
-from collab_jax import codecs, config, message
+from collab_jax import _validate, codecs, message
 from collab_jax.exporters import (
   formats,
   run,
@@ -127,9 +127,7 @@ def export(
 def _check(codec, out, format_, seed, inside) -> Callable[..., formats.Made]:
   """Raises ValueError for what can be refused at once."""
   if format_ not in formats.FORMATS:
-    raise ValueError(
-      f'format: got {format_!r}{config.suggest(format_, formats.FORMATS)}'
-    )
+    raise _validate.unknown('format', format_, formats.FORMATS)
   if not isinstance(codec, codecs.FeatureCodec):
     raise formats.ExportError(
       f'codec: got {type(codec).__name__}, expected a FeatureCodec; the edge'
@@ -145,10 +143,7 @@ def _check(codec, out, format_, seed, inside) -> Callable[..., formats.Made]:
       'the model has no image encoder: load it whole, or its part edge'
     )
   for name, value, top in (('seed', seed, 2**31), ('inside', inside, 2**63)):
-    if not isinstance(value, int) or not 0 <= value < top:
-      raise ValueError(
-        f'{name}: got {value!r}, expected an int from 0 to {top - 1}'
-      )
+    _validate.integer(name, value, 0, top - 1)
   if out.exists() and (not out.is_dir() or any(out.iterdir())):
     raise ValueError(f'{out} is not empty: give a folder that is, or a new one')
   return formats.FORMATS[format_]

@@ -13,7 +13,7 @@ import jax
 from jax import numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from collab_jax import config
+from collab_jax import _validate, config
 
 PAD = 0
 
@@ -197,15 +197,13 @@ def make(text: str) -> Method:
   words = f'beam(beams={short[1]})' if short else text
   kind, settings = config.call(words, 'decoding', 'sample(top_p=0.9)')
   if kind not in NAMES:
-    raise ValueError(f'decoding: got {text!r}{config.suggest(kind, NAMES)}')
+    raise _validate.unknown('decoding', kind, NAMES)
   known = {f.name: type(f.default) for f in dataclasses.fields(NAMES[kind])}
   for name, value in settings.items():
     if name not in known:
-      raise ValueError(
-        f'decoding: {kind} has no setting {name!r}{config.suggest(name, known)}'
-      )
+      raise _validate.unknown(f'setting of {kind}', name, known)
     if isinstance(value, str) or not isinstance(value, int | known[name]):
-      expected = 'a number' if known[name] is float else 'a whole number'
+      expected = 'a number' if known[name] is float else 'an integer'
       raise ValueError(f'decoding: {name}: got {value!r}, expected {expected}')
     settings[name] = known[name](value)
   return NAMES[kind](**settings)

@@ -1,16 +1,15 @@
 """The dimensions of a model, as a config.json holds them."""
 
 from collections.abc import Mapping
-import difflib
 import math
 from typing import Any
 
-from collab_jax import config
+from collab_jax import _validate
 
 # The fields of a config.json: their kind, and what stands for a missing one.
 _NEEDED = object()
-_SIZE = ('a whole number, at least 1', _NEEDED)
-_DEPTH = ('a whole number from 1 to 1000', _NEEDED)
+_SIZE = ('an integer of at least 1', _NEEDED)
+_DEPTH = ('an integer from 1 to 1000', _NEEDED)
 _CAP = ('a number or null', None)
 _TOP = {
   'name': ('a text', 'paligemma'),
@@ -29,7 +28,7 @@ _LLM = {
   'final_logits_softcap': _CAP,
   'post_norms': ('true or false', False),
   'query_scale': _CAP,
-  'sliding_window': ('a whole number or null', None),
+  'sliding_window': ('an integer or null', None),
 }
 _MOST = {_DEPTH[0]: 1000}
 # The decoder's name in big_vision, which says no more than the dimensions do.
@@ -63,7 +62,7 @@ def _fits(value: Any, kind: str) -> bool:
     return kind == 'true or false'
   if value is None:
     return kind.endswith('or null')
-  if kind.startswith('a whole number'):
+  if kind.startswith('an integer'):
     return isinstance(value, int) and 1 <= value <= _MOST.get(kind, value)
   if kind.startswith('a number'):
     return isinstance(value, int | float) and math.isfinite(value)
@@ -94,7 +93,7 @@ def _check_names(d: Mapping[str, Any]) -> None:
   known = {*_TOP} | {f'vit.{n}' for n in _VIT} | {f'llm.{n}' for n in _LLM}
   last = {n.rpartition('.')[2] for n in known}
   others = d.keys() - {*_TOP, 'vit', 'llm'}
-  got = {n for n in others if difflib.get_close_matches(n, last)}
+  got = {n for n in others if _validate.nearest(n, last)}
   for part, what in (('vit', 'encoder'), ('llm', 'decoder')):
     inner = d.get(part)
     if not isinstance(inner, Mapping):
@@ -104,6 +103,4 @@ def _check_names(d: Mapping[str, Any]) -> None:
       )
     got |= {f'{part}.{n}' for n in inner} - known - _UNREAD
   if got:
-    name = min(got)
-    hint = config.suggest(name, known)
-    raise ValueError(f'model config: unknown field {name!r}{hint}')
+    raise _validate.unknown('field of the model config', min(got), known)

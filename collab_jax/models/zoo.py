@@ -9,12 +9,12 @@ repositories of google-research/big_vision and of Hugging Face.
 """
 
 import dataclasses
-import difflib
 import functools
 import math
 
 import jax
 
+from collab_jax import _validate
 from collab_jax.models import gemma, paligemma, siglip
 
 LICENCE = 'Gemma terms of use, https://ai.google.dev/gemma/terms'
@@ -97,11 +97,7 @@ def card(name: str) -> Card:
     ValueError: There is none of that name.
   """
   if name not in NAMES:
-    near = difflib.get_close_matches(name, NAMES, n=1, cutoff=0.5)
-    hint = f'; did you mean {near[0]!r}?' if near else ''
-    raise ValueError(
-      f'unknown model {name!r}, expected one of {", ".join(NAMES)}{hint}'
-    )
+    raise _validate.unknown('model', name, NAMES)
   decoder = next(d for d in DECODERS if name.startswith(f'{d}-'))
   family = 'paligemma-2' if decoder.startswith('paligemma2') else 'paligemma'
   return Card(

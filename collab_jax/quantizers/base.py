@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
+from collab_jax import _validate
 from collab_jax import message as messages
 
 Params = Mapping[str, Any]
@@ -233,48 +234,17 @@ def map_or_vmap(one: Callable[..., Any]) -> Callable[..., Any]:
   return solve
 
 
-def check_number(name: str, value: Any, low: float, high: float) -> None:
-  """Raises ValueError unless value is a number in [low, high]."""
-  number = isinstance(value, int | float) and not isinstance(value, bool)
-  if not number or not low <= value <= high:
-    raise ValueError(
-      f'{name} must be a number from {low:g} to {high:g}, got {value!r}.'
-    )
-
-
-def check_int(name: str, value: Any, low: int, high: int) -> None:
-  """Raises ValueError unless value is an int in [low, high]."""
-  if isinstance(value, bool) or not isinstance(value, int):
-    value = repr(value)
-  elif low <= value <= high:
-    return
-  raise ValueError(f'{name} must be an int from {low} to {high}, got {value}.')
-
-
-def check_iters(iters: int) -> None:
-  """Raises ValueError unless iters can be a number of iterations."""
-  if not isinstance(iters, int) or iters < 0:
-    raise ValueError(f'iters must be an int of at least 0: {iters!r}.')
-
-
 def check_k(k: int) -> None:
   """Raises ValueError unless k can be a number of vectors."""
-  if isinstance(k, bool) or not isinstance(k, int) or k < 1:
-    raise ValueError(f'k must be an int of at least 1, got {k!r}.')
+  _validate.integer('k', k)
 
 
 def check_k_of_n(k: int, n: int) -> None:
   """Raises ValueError unless k of n vectors can be sent."""
   if k > n:
-    raise ValueError(
-      f'k = {k} vectors cannot be sent of n = {n}; choose k <= {n}.'
+    raise _validate.error(
+      'k', k, f'at most n = {n} vectors', f'choose k <= {n}'
     )
-
-
-def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-  """Raises ValueError unless value is one of the choices."""
-  if value not in choices:
-    raise ValueError(f'{name} must be one of {choices}, got {value!r}.')
 
 
 def full_grid(x: Float[Array, 'n d']) -> messages.Tokens:

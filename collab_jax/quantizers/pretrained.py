@@ -6,13 +6,13 @@ which vectors, and a fingerprint. `training.codebooks` makes them.
 
 from collections.abc import Mapping
 import dataclasses
-import difflib
 import os
 import pathlib
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from collab_jax import _validate
 from collab_jax.quantizers import params_file
 from collab_jax.quantizers.params_file import (
   QuantizerParams,
@@ -78,13 +78,8 @@ def load(
   """
   path = path_of(name)
   if not path.is_file():
-    known = shipped()
-    near = difflib.get_close_matches(name, known, 1)
-    hint = f'did you mean {near[0]!r}?' if near else f'shipped: {known}'
-    raise QuantizerParamsError(
-      f'no book {name!r}; {hint} Or give the path of a {SUFFIX} file that'
-      ' experiments/train_codebook.py wrote.'
-    )
+    file = f'the path of a {SUFFIX} file of experiments/train_codebook.py'
+    raise _validate.unknown('book', name, shipped(), file, QuantizerParamsError)
   status = path.stat()
   book = params_file.read(str(path), status.st_mtime_ns, status.st_size)
   if kind is not None and book.kind != kind:

@@ -9,8 +9,8 @@ from typing import Any, cast
 import jax
 import ml_collections
 
-from collab_jax import captioner as captioning
 from collab_jax import (
+  _validate,
   checkpoints,
   codecs,
   evaluation,
@@ -18,6 +18,7 @@ from collab_jax import (
   sharding,
   wire,
 )
+from collab_jax import captioner as captioning
 from collab_jax import config as config_lib
 from collab_jax import data as datasets
 from collab_jax.models import decoding, paligemma, siglip, zoo
@@ -123,7 +124,7 @@ def parse_codec(text: str) -> codecs.ImageSettings | quantizers.Quantizer:
     return codecs.ImageSettings.make(name, settings)
   known = [*codecs.KINDS, *quantizers.NAMES]
   if name not in known and ':' not in name:
-    raise ValueError(f'codec: got {name!r}{config_lib.suggest(name, known)}')
+    raise _validate.unknown('codec', name, known)
   return quantizers.make(name, **settings)
 
 

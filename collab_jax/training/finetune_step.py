@@ -9,8 +9,8 @@ from jax import numpy as jnp
 from jaxtyping import Array, Float, Key
 import optax
 
+from collab_jax import _validate, quantizers
 from collab_jax import message as messages
-from collab_jax import quantizers
 from collab_jax.models import paligemma
 from collab_jax.quantizers import (
   base,
@@ -58,10 +58,10 @@ class Weights:
 
   def __post_init__(self):
     for name in ('caption', 'distill', 'label', 'commit', 'rate', 'dead'):
-      base.check_number(name, getattr(self, name), 0.0, 1e6)
-    base.check_number('temperature', self.temperature, 1e-3, 1e3)
-    base.check_number('decay', self.decay, 0.0, 1.0)
-    base.check_choice('gradient', self.gradient, bottleneck.GRADIENTS)
+      _validate.number(name, getattr(self, name), 0.0, 1e6)
+    _validate.number('temperature', self.temperature, 1e-3, 1e3)
+    _validate.number('decay', self.decay, 0.0, 1.0)
+    _validate.choice('gradient', self.gradient, bottleneck.GRADIENTS)
     if not self.caption + self.distill > 0:
       raise ValueError('caption and distill: got 0, expected one above 0')
 

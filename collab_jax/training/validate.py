@@ -6,7 +6,7 @@ from typing import Any
 
 import jax
 
-from collab_jax import checkpoints, quantizers
+from collab_jax import _validate, checkpoints, quantizers
 from collab_jax.data import world
 from collab_jax.models import paligemma
 from collab_jax.quantizers import (
@@ -66,11 +66,11 @@ def check(
   """
   train_loop.check_every(config)
   for name, bounds in _INTS.items():
-    base.check_int(name, config[name], *bounds)
+    _validate.integer(name, config[name], *bounds)
   for name, bounds in _NUMBERS.items():
-    base.check_number(name, config[name], *bounds)
+    _validate.number(name, config[name], *bounds)
   for name, bounds in _BOOK.items():
-    base.check_int(f'book.{name}', config.book[name], *bounds)
+    _validate.integer(f'book.{name}', config.book[name], *bounds)
   if config.warmup_steps >= config.steps:
     raise ValueError(
       f'warmup_steps: got {config.warmup_steps}, expected fewer than steps,'

@@ -136,18 +136,18 @@ def test_names():
 @pytest.mark.parametrize(
   ('text', 'said'),
   [
-    ('erazure', "Unknown channel: 'erazure'. Did you mean 'erasure'"),
-    ('erasure(q=1)', "Unknown field of erasure: 'q'"),
-    ('erasure(p=1.5)', 'p: got 1.5, expected a number, 0 to 1'),
+    ('erazure', "channel: got 'erazure'; did you mean 'erasure'"),
+    ('erasure(q=1)', "field of erasure: got 'q'"),
+    ('erasure(p=1.5)', 'p: got 1.5, expected a number from 0 to 1'),
     ('erasure(p=half)', "p: got 'half', expected a number"),
     ('erasure(0.4)', 'channel: got .* expected'),
-    ('rate_limited(rate=-1)', 'rate: got -1, expected a number, at least 0'),
+    ('rate_limited(rate=-1)', 'rate: got -1, expected a number of at least 0'),
     ('gilbert_elliott(to_bad=0,to_good=0)', 'both are 0'),
     ('physical(modulation=8psk)', "modulation: got '8psk', expected one of"),
     ('physical(code=5/6)', "code: got '5/6', expected one of none, 1/2"),
     ('physical(length=100)', 'length: got 100, expected one of'),
-    ('physical(retries=1.5)', 'retries: got 1.5, expected a whole number'),
-    ('math:sqrt', 'no dataclass, hence no channel'),
+    ('physical(retries=1.5)', 'retries: got 1.5, expected an integer'),
+    ('math:sqrt', "channel: got 'math:sqrt', expected a dataclass"),
   ],
 )
 def test_mistakes_are_told(text, said):

@@ -130,12 +130,12 @@ def test_config_that_is_no_dict(tmp_path, text):
 
 
 def test_unknown_name_suggests_the_nearest():
-  with pytest.raises(ValueError, match=r"one of tiny .* mean 'tiny'"):
+  with pytest.raises(ValueError, match=r"model: got 'tinny'; .* mean 'tiny'"):
     checkpoints.load('tinny')
 
 
 def test_unknown_name_far_from_any():
-  with pytest.raises(ValueError, match='one of tiny') as error:
+  with pytest.raises(ValueError, match=r'one of .*tiny, or the path') as error:
     checkpoints.load('xyzzy')
   assert 'did you mean' not in str(error.value)
 

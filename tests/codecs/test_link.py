@@ -265,9 +265,9 @@ def test_names_and_settings(codec):
     ('rows(failure=1e-300,parity=9)', 'expected at most 1e-300; add parity'),
     ('whole(mtu=64,loss=0.999999)', 'loss=0.999999 make 256 or more'),
     ('rows(failure=0.0)', 'failure: got 0, expected above 0'),
-    ('rows(parity=-1)', 'parity: got -1, expected a whole number'),
+    ('rows(parity=-1)', 'parity: got -1, expected an integer'),
     ('rows(parity=255)', 'expected at most 256'),
-    ('row', "Unknown transport: 'row'. Did you mean 'rows'"),
+    ('row', "transport: got 'row'; did you mean 'rows'"),
     ('analog', 'symbols need a radio link'),
   ],
 )
@@ -279,12 +279,12 @@ def test_wrong_transports_are_refused(codec, by, said):
 @pytest.mark.parametrize(
   ('name', 'value', 'said'),
   [
-    ('mtu', 64.5, 'mtu: got 64.5, expected a whole number, at least 0'),
-    ('mtu', True, 'mtu: got True, expected a whole number'),
-    ('mtu', 'true', "mtu: got 'true', expected a whole number"),
-    ('loss', 'a', "loss: got 'a', expected a number, 0 to 1"),
-    ('loss', float('nan'), 'loss: got nan, expected a number, 0 to 1'),
-    ('failure', None, 'failure: got None, expected a number, 0 to 1'),
+    ('mtu', 64.5, 'mtu: got 64.5, expected an integer of at least 0'),
+    ('mtu', True, 'mtu: got True, expected an integer'),
+    ('mtu', 'true', "mtu: got 'true', expected an integer"),
+    ('loss', 'a', "loss: got 'a', expected a number from 0 to 1"),
+    ('loss', float('nan'), 'loss: got nan, expected a number from 0 to 1'),
+    ('failure', None, 'failure: got None, expected a number from 0 to 1'),
   ],
 )
 def test_settings_are_typed(name, value, said):

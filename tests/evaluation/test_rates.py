@@ -272,7 +272,7 @@ def test_one_formula_for_links_that_lose_and_those_that_do_not():
     ({'rates_kbps': (50, float('nan'))}, 'rates_kbps: got nan'),
     ({'rates_kbps': ('50',)}, "rates_kbps: got '50'"),
     ({'rates_kbps': (True,)}, 'rates_kbps: got True'),
-    ({'delay_ms': -1}, 'delay_ms: got -1, expected a number, at least 0'),
+    ({'delay_ms': -1}, 'delay_ms: got -1, expected a number of at least 0'),
     ({'delay_ms': float('nan')}, 'delay_ms: got nan'),
     ({'overhead_bytes': -8}, 'overhead_bytes: got -8'),
   ],

@@ -194,7 +194,7 @@ def test_the_interval_is_called_what_it_is(records):
 @pytest.mark.parametrize(
   ('draws', 'said'),
   [
-    ({'resamples': 0}, 'resamples: got 0, expected a whole number, at least 1'),
+    ({'resamples': 0}, 'resamples: got 0, expected an integer of at least 1'),
     ({'level': 95.0}, 'level: got 95.0, expected a number between 0 and 1'),
     ({'level': float('nan')}, 'level: got nan'),
     ({'seed': -1}, 'seed: got -1'),

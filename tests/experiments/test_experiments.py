@@ -148,7 +148,11 @@ def test_a_book_says_how_it_was_made(launch, tmp_path):
 @pytest.mark.parametrize(
   ('script', 'flags', 'said'),
   [
-    ('demo', ['--config.limt=3'], "no field 'limt'; did you mean 'limit'?"),
+    (
+      'demo',
+      ['--config.limt=3'],
+      "field of --config: got 'limt'; did you mean 'limit'?",
+    ),
     ('evaluate', ['--config=configs/tradeof.py'], 'configs/tradeoff.py'),
     ('train_codebook', ['--config.stage=2'], "did you mean 'stages'?"),
     ('evaluate', [SMOKE[:-2] + 'ek'], "did you mean 'smoke'?"),
@@ -207,15 +211,18 @@ def test_codecs_beside_methods():
   [
     ('jpg(quality=3)', "codec: got 'jpg'; did you mean 'jpeg'"),
     ('kmean(k=3)', "codec: got 'kmean'; did you mean 'kmeans'"),
-    ('webp(qualty=3)', "webp: it has no setting 'qualty'; did you mean 'qual"),
-    ('webp(quality=300)', 'quality: got 300, expected a whole number from 0'),
-    ('webp(quality=fine)', "quality: got 'fine'"),
+    ('webp(qualty=3)', "setting of webp: got 'qualty'; did you mean 'qual"),
+    (
+      'webp(quality=300)',
+      'quality of webp: got 300, expected an',
+    ),
+    ('webp(quality=fine)', "quality of webp: got 'fine'"),
     ('webp(size=65)', 'size: got 65 px, expected at most the 64 px'),
     ('webp(chroma=444)', 'chroma: got 444, expected 420 for webp'),
     ('webp(strip=maybe)', "strip: got 'maybe', expected true or false"),
-    ('webp(kind=jpeg)', "webp: it has no setting 'kind'"),
+    ('webp(kind=jpeg)', "setting of webp: got 'kind'"),
     ('webp(', "codec: got 'webp\\(', expected 'name'"),
-    ('kmeans(k=300)', 'k = 300 vectors cannot be sent'),
+    ('kmeans(k=300)', 'k: got 300, expected at most'),
     ('jpeg(quality=8,size=64)', r'jpeg\(quality=8\) is there twice'),
   ],
 )

@@ -23,8 +23,11 @@ SMOKE = '--config=configs/tradeoff.py:mode=smoke'
   ('flags', 'said'),
   [
     (['--method=identity'], "method: got 'identity', which sends all vectors"),
-    (['--k=300'], 'k = 300 vectors cannot be sent of n = 64; choose k <= 64'),
-    (['--method=kmean'], "Did you mean 'kmeans'?"),
+    (
+      ['--k=300'],
+      'k: got 300, expected at most n = 64 vectors; choose k <= 64',
+    ),
+    (['--method=kmean'], "did you mean 'kmeans'?"),
     (['--k=8'], 'none.png'),
     (['--codec=webp', '--k=300'], 'k: is given beside codec, which says all'),
     (['--codec=pool(k=4)', '--method=pool'], 'method: is given beside codec'),
@@ -46,10 +49,10 @@ def test_caption_refuses_before_it_loads(launch, tmp_path, flags, said):
 @pytest.mark.parametrize(
   ('field', 'value', 'said'),
   [
-    ('resamples', 0, 'resamples: got 0, expected a whole number'),
+    ('resamples', 0, 'resamples: got 0, expected an integer'),
     ('level', 95.0, 'level: got 95.0, expected a number between 0 and 1'),
-    ('seed', -1, 'seed: got -1, expected a whole number'),
-    ('methods', ('kmean',), "Did you mean 'kmeans'"),
+    ('seed', -1, 'seed: got -1, expected an integer'),
+    ('methods', ('kmean',), "did you mean 'kmeans'"),
     ('methods', ('identity',), "'identity', which sends all vectors"),
     ('data', 'cocoa', "data: got 'cocoa'"),
     ('coding', 'zip', "coding: got 'zip', expected one of"),
@@ -88,7 +91,7 @@ def codebook(tmp_path_factory):
 @pytest.mark.parametrize(
   ('model', 'text', 'said'),
   [
-    ('', 'shared_vq(size=4,book={}.none)', "no book '"),
+    ('', 'shared_vq(size=4,book={}.none)', "book: got '"),
     (
       '',
       'shared_vq(size=5,book={})',
@@ -236,7 +239,7 @@ def test_bad_pictures_are_told_in_a_line(launch, contents, said, tmp_path):
   ('dataset', 'said'),
   [
     ('coco_captions', r"need the extra 'tfds'|needs TensorFlow|be reached"),
-    ('coco', r"got 'coco' \(known: coco_captions, scen"),
+    ('coco', r"got 'coco', expected one of coco_captions, scen"),
   ],
 )
 def test_prepare_fails_fast(launch, monkeypatch, tmp_path, dataset, said):

@@ -70,15 +70,15 @@ def test_it_serves_until_it_is_told_to_stop(process, made):
   ('flags', 'said'),
   [
     (('--host=0.0.0.0',), 'host: 0.0.0.0 is open to the network'),
-    (('--quantizers=kmeens(k=4)',), "Did you mean 'kmeans'?"),
+    (('--quantizers=kmeens(k=4)',), "did you mean 'kmeans'?"),
     (('--images=jpg',), "did you mean 'jpeg'?"),
-    (('--images=webp(quality=400)',), 'quality: got 400'),
+    (('--images=webp(quality=400)',), 'quality of webp: got 400'),
     (('--port=70000',), 'port: got 70000, expected 0 to 65535'),
     (('--queue=0',), 'queue: got 0, expected at least 1'),
     (('--group_ms=nan',), 'group_ms: got nan, expected 0 to 10000'),
     (('--prompt=' + 'a ' * 80,), 'expected at most 64; raise max_prompt'),
     (('--tls_cert=a.pem',), 'tls_cert, tls_key: got'),
-    (('--model=nothing',), "unknown model 'nothing'"),
+    (('--model=nothing',), "model: got 'nothing'"),
   ],
 )
 def test_errors_are_short(flags, said):

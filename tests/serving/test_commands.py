@@ -67,7 +67,7 @@ def test_a_folder_is_captioned(target, picture, tmp_path):
     ((), 'expected one picture or folder'),
     (('--codec=jpeg(quality=5)', '--k=3'), 'k: is given beside codec'),
     (('--max-bytes=9', '--method=merge'), 'max_bytes: chooses the codec'),
-    (('--max-bytes=9',), "curve: none ships for 'stand-in'"),
+    (('--max-bytes=9',), "curve: got 'stand-in'"),
     (('--progressive', JPEG), 'have one layer, expected a quantizer'),
     (('--stream', '--out=x', JPEG), 'stream: prints the caption of one'),
     (('--server=example.org:1', JPEG), 'give ca for TLS'),

@@ -40,11 +40,11 @@ def test_what_the_config_says_is_allowed():
   ('changes', 'said'),
   [
     ({'warmup_steps': 8}, 'warmup_steps: got 8, expected fewer than steps, 8'),
-    ({'steps': 0}, 'steps must be an int from 1'),
-    ({'rank': 0}, 'rank must be an int from 1'),
-    ({'batch_size': 0}, 'batch_size must be an int from 1'),
-    ({'learning_rate': -1.0}, 'learning_rate must be a number from 0'),
-    ({'book.batches': 0}, r'book\.batches must be an int from 1'),
+    ({'steps': 0}, 'steps.*expected an integer from 1'),
+    ({'rank': 0}, 'rank.*expected an integer from 1'),
+    ({'batch_size': 0}, 'batch_size.*expected an integer from 1'),
+    ({'learning_rate': -1.0}, 'learning_rate: got .*a number from 0'),
+    ({'book.batches': 0}, r'book\.batches.*expected an integer from 1'),
     ({'optimizer': 'sgd'}, "optimizer: got 'sgd'"),
     ({'saved': 'bf16'}, "saved: got 'bf16', expected one of float32"),
     ({'weights.decay': 0.4}, r'weights\.decay: got 0\.4 with 2 stages'),
@@ -70,7 +70,7 @@ def test_numbers_out_of_range_are_refused(changes, said):
     ('attended(k=4)', 'attended.* takes attention from the encoder'),
     ('salient(k=4,saliency=attention)', 'takes attention from the encoder'),
     ('resized(k=4,n=64)', 'takes reduced=2 from the encoder'),
-    ('merge(k=300)', 'k = 300 vectors cannot be sent of n = 64'),
+    ('merge(k=300)', 'k: got 300, expected at most n = 64 vectors'),
     (
       f'merge(k=2,centroids={RANDOM.replace("size=4", "size=8")})',
       r'stages and size \[\(2, 4\), \(2, 8\)\], expected one for all',
@@ -80,10 +80,10 @@ def test_numbers_out_of_range_are_refused(changes, said):
     ('merge(k=2,centroids=product_vq(book=random))', 'of ProductVQ is not'),
     (f'bisecting(k=4,centroids={RANDOM})', 'of ECVQ is not learned'),
     (f'adaptive(k=4,centroids={RANDOM})', 'of ECVQ is not learned'),
-    ('merg(k=4)', "merg.*: [Uu]nknown quantizer: 'merg'"),
+    ('merg(k=4)', "quantizer: got 'merg'; did you mean 'merge'"),
     (
       f'centred(book=random,vectors=merge(k=2,centroids={RANDOM}))',
-      'of Centred is not learned',
+      'of PositionMean is not learned',
     ),
     (
       f'centred(vectors=merge(k=2,centroids={RANDOM}))',

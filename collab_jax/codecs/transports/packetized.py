@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from collab_jax import channels, wire
-from collab_jax.channels import base
+from collab_jax import _validate, channels, wire
 from collab_jax.codecs.transports import base as base_lib
 from collab_jax.wire import erasure
 from collab_jax.wire import packets as packing
@@ -34,7 +33,7 @@ class Whole:
   failure: float | int = 1e-3
 
   def __post_init__(self):
-    _check_whole('mtu', self.mtu, 0)
+    _validate.integer('mtu', self.mtu, 0)
     if self.mtu and self.mtu <= _WHOLE_HEADER:
       raise ValueError(
         f'mtu: got {self.mtu!r}, expected 0, or more than the'
@@ -170,7 +169,7 @@ class Rows:
 
   def __post_init__(self):
     for name, least in (('per_packet', 1), ('parity', 0), ('layers', 0)):
-      _check_whole(name, getattr(self, name), least)
+      _validate.integer(name, getattr(self, name), least)
     _check_shares(self.loss, self.failure)
 
   def bind(self, codec: Any, channel: channels.Channel) -> base_lib.Packetizer:
@@ -218,16 +217,9 @@ class _RowCarrier(base_lib.Packetizer):
     return got._replace(layers=self._layers)
 
 
-def _check_whole(name: str, value: Any, least: int) -> None:
-  if not isinstance(value, int) or isinstance(value, bool) or value < least:
-    raise ValueError(
-      f'{name}: got {value!r}, expected a whole number, at least {least}'
-    )
-
-
 def _check_shares(loss: Any, failure: Any) -> None:
   for name, value in (('loss', loss), ('failure', failure)):
-    base.check_range(name, value, 0.0, 1.0)
+    _validate.number(name, value, 0.0, 1.0)
     if value == 1:
       raise ValueError(f'{name}: got {value!r}, expected below 1: all is lost')
   if not failure:

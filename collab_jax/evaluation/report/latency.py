@@ -4,8 +4,7 @@ from collections.abc import Mapping, Sequence
 import dataclasses
 from typing import Any
 
-from collab_jax import channels
-from collab_jax.channels import base
+from collab_jax import _validate, channels
 
 Row = Mapping[str, Any]
 
@@ -43,9 +42,9 @@ class Link:
     if not self.rates_kbps:
       raise ValueError('rates_kbps: got none, expected one or more')
     for rate in self.rates_kbps:
-      base.check_range('rates_kbps', rate, *_RATES)
+      _validate.number('rates_kbps', rate, *_RATES)
     for name in ('overhead_bytes', 'delay_ms'):
-      base.check_range(name, getattr(self, name), 0.0, float('inf'))
+      _validate.number(name, getattr(self, name), 0.0)
 
   def cost(
     self, row: Row, rate_kbps: float | int, budget: channels.Budget

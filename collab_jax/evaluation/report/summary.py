@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from collab_jax import metrics
+from collab_jax import _validate, metrics
 from collab_jax.evaluation.report import labels
 
 Row = dict[str, Any]
@@ -64,20 +64,10 @@ def check_draws(resamples: Any, level: Any, seed: Any) -> None:
     level: Part of the draws an interval holds, between 0 and 1.
     seed: Seed of the draws, at least 0.
   """
-  if not _is_int(resamples) or resamples < 1:
-    raise ValueError(
-      f'resamples: got {resamples!r}, expected a whole number, at least 1'
-    )
+  _validate.integer('resamples', resamples)
   if not isinstance(level, float) or not 0 < level < 1:
-    raise ValueError(
-      f'level: got {level!r}, expected a number between 0 and 1, such as 0.95'
-    )
-  if not _is_int(seed) or seed < 0:
-    raise ValueError(f'seed: got {seed!r}, expected a whole number, at least 0')
-
-
-def _is_int(value: Any) -> bool:
-  return isinstance(value, int) and not isinstance(value, bool)
+    raise _validate.error('level', level, 'a number between 0 and 1')
+  _validate.integer('seed', seed, 0)
 
 
 def summarize(

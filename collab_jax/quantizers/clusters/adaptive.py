@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 import numpy as np
 
+from collab_jax import _validate
 from collab_jax import message as messages
 from collab_jax.quantizers import base
 from collab_jax.quantizers.clusters import agglomerative as merging
@@ -56,7 +57,7 @@ class Adaptive(base_lib.Clustering):
   def __post_init__(self):
     self.check()
     for name, most in (('error', 1.0), ('weight', 1.0), ('smooth', 100.0)):
-      base.check_number(name, getattr(self, name), 0.0, most)
+      _validate.number(name, getattr(self, name), 0.0, most)
 
   def cluster(
     self, x: Float[Array, 'n d'], key: Key[Array, '']
@@ -175,7 +176,7 @@ def error_for(
     ValueError: The mean is no such number.
   """
   k, weight = quantizer.k, float(quantizer.weight)
-  base.check_number('mean', mean, 1.0, float(k))
+  _validate.number('mean', mean, 1.0, float(k))
 
   @jax.vmap
   def shares(x):

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
+from collab_jax import _validate
 from collab_jax import message as messages
 from collab_jax.quantizers import (
   base,
@@ -60,7 +61,7 @@ class Rebuilding:
   def check(self) -> None:
     """Raises ValueError unless k and rebuild can be what they are."""
     base.check_k(self.k)
-    base.check_choice('rebuild', self.rebuild, REBUILDS)
+    _validate.choice('rebuild', self.rebuild, REBUILDS)
 
 
 class Clustering(Rebuilding, abc.ABC):

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
+from collab_jax import _validate
 from collab_jax import message as messages
 from collab_jax.quantizers import base
 from collab_jax.quantizers.clusters import base as base_lib
@@ -51,7 +52,7 @@ class Bisecting(base_lib.Rebuilding):
 
   def __post_init__(self):
     self.check()
-    base.check_iters(self.iters)
+    _validate.integer('iters', self.iters, 0)
 
   def init_params(self, key: Key[Array, ''], n: int, d: int) -> base.Params:
     """Returns the parameters of `centroids`, by layer."""

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
+from collab_jax import _validate
 from collab_jax.quantizers import base
 from collab_jax.quantizers.clusters import base as base_lib
 from collab_jax.quantizers.math import (
@@ -49,8 +50,8 @@ class DpcKnn(base_lib.Clustering):
 
   def __post_init__(self):
     self.check()
-    base.check_int('neighbours', self.neighbours, 1, 2**16)
-    base.check_number('weight', self.weight, 0.0, 100.0)
+    _validate.integer('neighbours', self.neighbours, 1, 2**16)
+    _validate.number('weight', self.weight, 0.0, 100.0)
 
   def cluster(
     self, x: Float[Array, 'n d'], key: Key[Array, '']

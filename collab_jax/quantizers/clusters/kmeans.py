@@ -5,6 +5,7 @@ from typing import ClassVar
 
 from jaxtyping import Array, Float, Int, Key
 
+from collab_jax import _validate
 from collab_jax.quantizers import base
 from collab_jax.quantizers.clusters import base as base_lib
 from collab_jax.quantizers.math import lloyd
@@ -37,8 +38,8 @@ class KMeans(base_lib.Clustering):
 
   def __post_init__(self):
     self.check()
-    base.check_choice('init', self.init, ('random', '++'))
-    base.check_iters(self.iters)
+    _validate.choice('init', self.init, ('random', '++'))
+    _validate.integer('iters', self.iters, 0)
 
   def cluster(
     self, x: Float[Array, 'n d'], key: Key[Array, '']

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Key
 
+from collab_jax import _validate
 from collab_jax import message as messages
 from collab_jax.quantizers import base
 from collab_jax.quantizers.clusters import agglomerative
@@ -53,10 +54,10 @@ class LowRank:
 
   def __post_init__(self):
     base.check_k(self.k)
-    base.check_int('more', self.more, 0, 2**16)
-    base.check_number('weight', self.weight, 0.0, 1.0)
-    base.check_number('smooth', self.smooth, 0.0, 100.0)
-    base.check_int('reach', self.reach, 1, 2**15)
+    _validate.integer('more', self.more, 0, 2**16)
+    _validate.number('weight', self.weight, 0.0, 1.0)
+    _validate.number('smooth', self.smooth, 0.0, 100.0)
+    _validate.integer('reach', self.reach, 1, 2**15)
 
   @property
   def receiver(self) -> 'LowRank':

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
+from collab_jax import _validate
 from collab_jax.quantizers import base
 from collab_jax.quantizers.clusters import base as base_lib
 from collab_jax.quantizers.math import geometry
@@ -47,8 +48,8 @@ class Medoids(base_lib.Clustering):
 
   def __post_init__(self):
     self.check()
-    base.check_iters(self.iters)
-    base.check_number('power', self.power, 0.1, 2.0)
+    _validate.integer('iters', self.iters, 0)
+    _validate.number('power', self.power, 0.1, 2.0)
 
   def cluster(
     self, x: Float[Array, 'n d'], key: Key[Array, '']

@@ -6,6 +6,7 @@ import dataclasses
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
+from collab_jax import _validate
 from collab_jax import message as messages
 from collab_jax.quantizers import (
   base,
@@ -51,8 +52,8 @@ class Packed:
 
   def __post_init__(self):
     base.check_k(self.k)
-    base.check_int('parts', self.parts, 1, 2**16)
-    base.check_choice('rebuild', self.rebuild, base_lib.REBUILDS)
+    _validate.integer('parts', self.parts, 1, 2**16)
+    _validate.choice('rebuild', self.rebuild, base_lib.REBUILDS)
     pretrained.check_name(self.book)
     self._clusters()  # Checks weight and smooth.
 

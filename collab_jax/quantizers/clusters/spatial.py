@@ -6,6 +6,7 @@ from typing import ClassVar
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
+from collab_jax import _validate
 from collab_jax.quantizers import base
 from collab_jax.quantizers.clusters import base as base_lib
 from collab_jax.quantizers.math import (
@@ -46,8 +47,8 @@ class Spatial(base_lib.Clustering):
 
   def __post_init__(self):
     self.check()
-    base.check_iters(self.iters)
-    base.check_number('weight', self.weight, 0.0, 100.0)
+    _validate.integer('iters', self.iters, 0)
+    _validate.number('weight', self.weight, 0.0, 100.0)
 
   def cluster(
     self, x: Float[Array, 'n d'], key: Key[Array, '']

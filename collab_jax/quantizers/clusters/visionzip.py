@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
+from collab_jax import _validate
 from collab_jax.quantizers import base
 from collab_jax.quantizers.clusters import base as base_lib
 from collab_jax.quantizers.math import (
@@ -48,8 +49,8 @@ class VisionZip(base_lib.Clustering):
 
   def __post_init__(self):
     self.check()
-    base.check_number('dominant', self.dominant, 0.0, 0.99)
-    base.check_choice('saliency', self.saliency, saliency.KINDS)
+    _validate.number('dominant', self.dominant, 0.0, 0.99)
+    _validate.choice('saliency', self.saliency, saliency.KINDS)
 
   @property
   def needs(self) -> tuple[str, ...]:

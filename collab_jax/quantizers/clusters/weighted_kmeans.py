@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
+from collab_jax import _validate
 from collab_jax.quantizers import base
 from collab_jax.quantizers.clusters import base as base_lib
 from collab_jax.quantizers.math import (
@@ -50,9 +51,9 @@ class WeightedKMeans(base_lib.Clustering):
 
   def __post_init__(self):
     self.check()
-    base.check_iters(self.iters)
-    base.check_choice('saliency', self.saliency, saliency.KINDS)
-    base.check_number('power', self.power, 0.0, 8.0)
+    _validate.integer('iters', self.iters, 0)
+    _validate.choice('saliency', self.saliency, saliency.KINDS)
+    _validate.number('power', self.power, 0.0, 8.0)
 
   @property
   def needs(self) -> tuple[str, ...]:

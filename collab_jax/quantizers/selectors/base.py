@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
+from collab_jax import _validate
 from collab_jax import message as messages
 from collab_jax.quantizers import (
   base,
@@ -49,7 +50,7 @@ class Selection(abc.ABC):
 
   def __post_init__(self):
     base.check_k(self.k)
-    base.check_choice('rebuild', self.rebuild, REBUILDS)
+    _validate.choice('rebuild', self.rebuild, REBUILDS)
 
   @abc.abstractmethod
   def select(

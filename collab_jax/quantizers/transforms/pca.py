@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
+from collab_jax import _validate
 from collab_jax import message as messages
 from collab_jax.quantizers import (
   base,
@@ -38,7 +39,7 @@ class PCA(base_lib.TransformWrapper):
   book: str = 'tiny/centroids'
 
   def __post_init__(self):
-    base.check_int('dims', self.dims, 1, 2**16)
+    _validate.integer('dims', self.dims, 1, 2**16)
     pretrained.check_name(self.book)
 
   def init_params(self, key: Key[Array, ''], n: int, d: int) -> base.Params:

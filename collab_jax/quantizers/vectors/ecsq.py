@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 import numpy as np
 
+from collab_jax import _validate
 from collab_jax import message as messages
 from collab_jax.quantizers import (
   base,
@@ -46,9 +47,9 @@ class ECSQ:
   book: str = 'tiny/centroids'
 
   def __post_init__(self):
-    base.check_number('step', self.step, 1e-6, 1e6)
-    base.check_number('weight', self.weight, 0.0, 10.0)
-    base.check_int('reach', self.reach, 1, 1000)
+    _validate.number('step', self.step, 1e-6, 1e6)
+    _validate.number('weight', self.weight, 0.0, 10.0)
+    _validate.integer('reach', self.reach, 1, 1000)
     pretrained.check_name(self.book)
 
   @property

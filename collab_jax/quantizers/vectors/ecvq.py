@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 import numpy as np
 
+from collab_jax import _validate
 from collab_jax import message as messages
 from collab_jax.quantizers import (
   base,
@@ -51,10 +52,10 @@ class ECVQ:
   book: str = 'tiny/ecvq'
 
   def __post_init__(self):
-    base.check_int('stages', self.stages, 1, 64)
-    base.check_int('size', self.size, 2, 2**16)
-    base.check_number('weight', self.weight, 0.0, 1e6)
-    base.check_int('beam', self.beam, 1, _WIDEST)
+    _validate.integer('stages', self.stages, 1, 64)
+    _validate.integer('size', self.size, 2, 2**16)
+    _validate.number('weight', self.weight, 0.0, 1e6)
+    _validate.integer('beam', self.beam, 1, _WIDEST)
     pretrained.check_name(self.book)
 
   @property

@@ -5,6 +5,7 @@ import dataclasses
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
+from collab_jax import _validate
 from collab_jax import message as messages
 from collab_jax.quantizers import base
 
@@ -25,7 +26,7 @@ class Identity:
   dtype: str = 'float16'
 
   def __post_init__(self):
-    base.check_choice('dtype', self.dtype, DTYPES)
+    _validate.choice('dtype', self.dtype, DTYPES)
 
   @property
   def uses_key(self) -> bool:

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
+from collab_jax import _validate
 from collab_jax import message as messages
 from collab_jax.quantizers import (
   base,
@@ -31,8 +32,8 @@ class ProductVQ:
   book: str = 'tiny/product'
 
   def __post_init__(self):
-    base.check_int('groups', self.groups, 1, 2**16)
-    base.check_int('size', self.size, 2, 2**16)
+    _validate.integer('groups', self.groups, 1, 2**16)
+    _validate.integer('size', self.size, 2, 2**16)
     pretrained.check_name(self.book)
 
   @property

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
+from collab_jax import _validate
 from collab_jax import message as messages
 from collab_jax.quantizers import (
   base,
@@ -35,8 +36,8 @@ class ResidualVQ:
   book: str = 'tiny/residual'
 
   def __post_init__(self):
-    base.check_int('stages', self.stages, 1, 64)
-    base.check_int('size', self.size, 2, 2**16)
+    _validate.integer('stages', self.stages, 1, 64)
+    _validate.integer('size', self.size, 2, 2**16)
     pretrained.check_name(self.book)
 
   @property

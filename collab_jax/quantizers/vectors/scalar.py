@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 import numpy as np
 
+from collab_jax import _validate
 from collab_jax import message as messages
 from collab_jax.quantizers import (
   base,
@@ -41,8 +42,8 @@ class Scalar:
   book: str = 'tiny/centroids'
 
   def __post_init__(self):
-    base.check_int('bits', self.bits, 2, 8)
-    base.check_choice('scales', self.scales, SCALES)
+    _validate.integer('bits', self.bits, 2, 8)
+    _validate.choice('scales', self.scales, SCALES)
     pretrained.check_name(self.book)
 
   @property

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from collab_jax import checkpoints, config
+from collab_jax import _validate, checkpoints
 
 _FORMAT = 1
 _FOLDER = 'rates'
@@ -101,10 +101,8 @@ def shipped(model: str) -> RateCurve:
   folder = checkpoints.folder(_FOLDER)
   known = sorted(p.stem for p in folder.glob('*.json'))
   if model not in known:
-    raise ValueError(
-      f'curve: none ships for {model!r}{config.suggest(model, known)}; make one'
-      ' with tools/rate_curve.py, and give its file'
-    )
+    file = 'a file that tools/rate_curve.py wrote'
+    raise _validate.unknown('curve', model, known, file)
   return read(folder / f'{model}.json')
 
 

@@ -12,6 +12,7 @@ import jax
 from jaxtyping import Bool, Float, Int
 import numpy as np
 
+from collab_jax import _validate
 from collab_jax.models import paligemma
 from collab_jax.serving.engine import decode_state as pools
 
@@ -79,15 +80,10 @@ class EngineConfig:
   def __post_init__(self):
     """Raises ValueError for sizes out of range."""
     for field in dataclasses.fields(self):
-      value = getattr(self, field.name)
-      if not isinstance(value, int) or value < 1:
-        raise ValueError(
-          f'{field.name}: got {value!r}, expected a whole number, at least 1'
-        )
+      _validate.integer(field.name, getattr(self, field.name))
     if self.max_prompt < 3:
-      raise ValueError(
-        f'max_prompt: got {self.max_prompt}, expected at least 3: a prompt'
-        ' begins and ends with a token of its own'
+      raise _validate.error(
+        'max_prompt', self.max_prompt, 'at least 3: <bos>, text and newline'
       )
 
 

@@ -2,10 +2,9 @@
 
 from typing import Any
 
-from collab_jax import codecs, quantizers
+from collab_jax import _validate, codecs, quantizers
 from collab_jax.models import paligemma
 from collab_jax.quantizers import (
-  base,
   pretrained,
 )
 
@@ -51,12 +50,12 @@ def check(config: Any, model: paligemma.Model) -> quantizers.PCA | None:
       f"sent: got {config.sent} with kind 'places', expected {ALL}: a mean of"
       ' every place needs all vectors'
     )
-  base.check_int('batch_size', config.batch_size, 1, 2**16)
-  base.check_number('ridge', config.ridge, 0.0, 1e6)
+  _validate.integer('batch_size', config.batch_size, 1, 2**16)
+  _validate.number('ridge', config.ridge, 0.0, 1e6)
   vision = model.config.vision
   width = vision.width if config.split == 'encoder' else vision.out_dim
   pca = _transform(config, model, width)
-  base.check_int('joint', config.joint, 0, 10**4)
+  _validate.integer('joint', config.joint, 0, 10**4)
   if config.joint and config.kind != 'residual':
     raise ValueError(
       f'joint: got {config.joint} with kind {config.kind!r}, expected 0: only'
@@ -69,9 +68,9 @@ def check(config: Any, model: paligemma.Model) -> quantizers.PCA | None:
 
 def _check_codes(config, n, width):
   """The limits of codebooks are those of the quantizers that read them."""
-  base.check_int('steps', config.steps, 0, 10**6)
-  base.check_int('rows', config.rows, 1, 2**24)
-  base.check_int('passes', config.passes, 0, 10**6)
+  _validate.integer('steps', config.steps, 0, 10**6)
+  _validate.integer('rows', config.rows, 1, 2**24)
+  _validate.integer('passes', config.passes, 0, 10**6)
   stages, size, own = config.stages, config.size, pretrained.RANDOM
   if config.kind == 'product':
     quantizers.ProductVQ(config.groups, size, own).fields(n, width)

@@ -1,6 +1,6 @@
 """The range coder, on whole bytes, with models of integers.
 
-constriction codes with 24 bits: a model gives every symbol a whole number of
+constriction codes with 24 bits: a model gives every symbol an integer of
 2**24 parts. It finds them from floats as floor(p * scale) + 1, scale being
 what makes their sum right. Handed parts - 1, which are integers below 2**24
 and add up to what scale expects, that is exact: no rounding is left, and two

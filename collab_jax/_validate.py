@@ -1,0 +1,118 @@
+"""Checks of arguments and fields, whose errors share one grammar.
+
+`name: got X, expected Y; do Z`: the argument, its value, what it may be, and
+where it is not plain from that, what to do.
+"""
+
+from collections.abc import Collection, Iterable
+import difflib
+import math
+from typing import Any
+
+
+def error(
+  name: str, got: Any, expected: str, do: str = '', kind: Any = ValueError
+) -> Any:
+  """Makes an error 'name: got X, expected Y; do Z', to be raised.
+
+  Args:
+    name: The argument or field, with a path where it is nested.
+    got: Its value, shown by `repr`.
+    expected: What it may be, such as 'an integer from 1 to 8'.
+    do: What to do about it; '' where that follows from `expected`.
+    kind: Class of the error.
+
+  Returns:
+    An error of that class.
+  """
+  hint = f'; {do}' if do else ''
+  return kind(f'{name}: got {got!r}, expected {expected}{hint}')
+
+
+def unknown(
+  name: str,
+  got: Any,
+  known: Iterable[Any],
+  also: str = '',
+  kind: Any = ValueError,
+) -> Any:
+  """Makes an error for a value that is none of the known names.
+
+  Args:
+    name: The argument or field.
+    got: Its value.
+    known: The names that it may have.
+    also: Other things that it may be, such as 'the path of a file'.
+    kind: Class of the error.
+
+  Returns:
+    An error of that class, with the nearest known name if there is one.
+  """
+  return kind(f'{name}: got {got!r}{suggest(got, known, also)}')
+
+
+def suggest(got: Any, known: Iterable[Any], also: str = '') -> str:
+  """Returns the end of an error: the nearest known name, or all of them."""
+  known = sorted(map(str, known))
+  near = nearest(str(got), known)
+  if near:
+    return f'; did you mean {near!r}?'
+  listed = f'one of {", ".join(known)}' if known else 'none'
+  return f', expected {listed}{f", or {also}" if also else ""}'
+
+
+def nearest(got: str, known: Iterable[str]) -> str | None:
+  """Returns the known name that is most like a mistyped one, if any is."""
+  known = sorted(known)
+  near = difflib.get_close_matches(got, known, n=1)
+  if near:
+    return near[0]
+  last = got.rsplit('.', 1)[-1]  # The right name in the wrong place.
+  return next((name for name in known if name.rsplit('.', 1)[-1] == last), None)
+
+
+def is_integer(value: Any) -> bool:
+  """Whether a value is an int, which a bool is not."""
+  return isinstance(value, int) and not isinstance(value, bool)
+
+
+def is_number(value: Any) -> bool:
+  """Whether a value is a finite int or float, which a bool is not."""
+  real = isinstance(value, int | float) and not isinstance(value, bool)
+  return real and math.isfinite(value)
+
+
+def integer(
+  name: str, value: Any, low: int = 1, high: float = math.inf, do: str = ''
+) -> None:
+  """Raises ValueError unless value is an integer from low to high."""
+  if not is_integer(value) or not low <= value <= high:
+    raise error(name, value, f'an integer {_interval(low, high)}', do)
+
+
+def number(
+  name: str, value: Any, low: float, high: float = math.inf, do: str = ''
+) -> None:
+  """Raises ValueError unless value is a finite number from low to high."""
+  if not is_number(value) or not low <= value <= high:
+    raise error(name, value, f'a number {_interval(low, high)}', do)
+
+
+def boolean(name: str, value: Any) -> None:
+  """Raises ValueError unless value is True or False."""
+  if not isinstance(value, bool):
+    raise error(name, value, 'true or false')
+
+
+def choice(name: str, value: Any, choices: Collection[Any]) -> None:
+  """Raises ValueError unless value is one of a few choices."""
+  if value not in choices:
+    raise error(name, value, f'one of {", ".join(map(str, choices))}')
+
+
+def _interval(low: float, high: float) -> str:
+  """Says in words from where to where."""
+  low_text = low if isinstance(low, int) else f'{low:g}'
+  if math.isinf(high):
+    return f'of at least {low_text}'
+  return f'from {low_text} to {high if isinstance(high, int) else f"{high:g}"}'
