@@ -10,6 +10,7 @@ _REQUIRES = [
   'absl-py>=2',
   'constriction>=0.5,<0.6',
   'flax>=0.12,<0.13',
+  'google-crc32c>=1.7',
   'grain>=0.2.18',
   'jax>=0.10,<0.13',
   'jaxtyping>=0.3',

@@ -17,10 +17,7 @@ import numpy as np
 from collab_jax import checkpoints, codecs, data, quantizers, wire
 from collab_jax import message as messages
 from collab_jax.evaluation.report import text as text_lib
-from collab_jax.wire import (
-  framing,
-  layers,
-)
+from collab_jax.wire import checksum, framing, layers
 from collab_jax.wire.coding import (
   adaptive,
   context,
@@ -151,7 +148,7 @@ def speed():
       *timed(lambda s=session, m=message: s.pack(m), _REPEAT.value),
       *timed(lambda s=session, p=packet: s.unpack(p), _REPEAT.value),
     ]
-    assert len(packet) <= 1.01 * ideal + 4 + layer.head + framing.CHECK
+    assert len(packet) <= 1.01 * ideal + 4 + layer.head + checksum.SIZE
     row = [name, f'{len(packet)}', f'{ideal:.1f}', f'{len(packet) - ideal:.1f}']
     rows.append([*row, *(f'{ms:.2f}' for ms in took)])
   show('One message, the coding best (5 bytes are the header)', rows)
@@ -202,11 +199,10 @@ def repaired(session, packet):
     frames = framing.split(session._layers, packet)
   except wire.FormatError:
     return packet
-  seen, out = bytes.fromhex(session.digest), b''
+  crc, out = checksum.crc32c(bytes.fromhex(session.digest)), b''
   for frame in frames:
-    seen += frame.length + frame.head + frame.body
-    check = layers.checks([seen])[0]
-    out += frame.length + frame.head + check + frame.body
+    crc = checksum.crc32c(frame.length, frame.head, frame.body, start=crc)
+    out += frame.length + frame.head + checksum.to_bytes(crc) + frame.body
   return out
 
 

@@ -5,8 +5,8 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
+from collab_jax.wire import checksum
 from collab_jax.wire import fields as declared
-from collab_jax.wire import layers
 from collab_jax.wire import session as sessions
 
 MAGIC = b'CJWIRE\r\n'
@@ -33,7 +33,7 @@ def dumps(session: sessions.Session, packets: Sequence[bytes]) -> bytes:
     packets: The messages.
   """
   text = session.to_json(priors=True).encode()
-  check = layers.checks([MAGIC + text])[0]
+  check = checksum.to_bytes(checksum.crc32c(MAGIC, text))
   return MAGIC + _sized(text) + check + b''.join(map(_sized, packets))
 
 
@@ -59,7 +59,7 @@ def loads(data: bytes, limit: int = 1 << 28) -> Saved:
     )
   text, at = _next(data, len(MAGIC))
   check, at = data[at : at + 4], at + 4
-  if layers.checks([MAGIC + text])[0] != check:
+  if checksum.to_bytes(checksum.crc32c(MAGIC, text)) != check:
     raise declared.FormatError("The check of the file's session fails.")
   session = sessions.Session.from_json(text, limit=limit)
   packets = []

@@ -3,11 +3,10 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from collab_jax.wire import checksum, layers
 from collab_jax.wire import fields as declared
-from collab_jax.wire import layers
 from collab_jax.wire.coding import bits
 
-CHECK = 4  # Bytes of a CRC-32C.
 _LENGTH = 5  # Bytes of a length, at most.
 
 
@@ -34,7 +33,7 @@ def length(every: Sequence[layers.Layer], index: int, body: bytes) -> bytes:
   """
   if every[index].body is not None or index == len(every) - 1:
     return b''
-  return bits.leb128(every[index].head + CHECK + len(body))
+  return bits.leb128(every[index].head + checksum.SIZE + len(body))
 
 
 def split(
@@ -69,7 +68,7 @@ def split(
         f'Message {index} has {len(data)} bytes, expected {at}.'
       )
     layer = every[len(frames)]
-    least = layer.head + CHECK
+    least = layer.head + checksum.SIZE
     start, size = at, least + (layer.body or 0)
     if layer.body is None and layer is every[-1]:
       size = max(size, len(data) - at)

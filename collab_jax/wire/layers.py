@@ -6,7 +6,6 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 
 from collab_jax import message as messages
-from collab_jax.wire import checksum
 from collab_jax.wire import fields as declared
 from collab_jax.wire.coding import (
   field_coder,
@@ -204,13 +203,3 @@ def _sized(
   if isinstance(one, field_coder.RowsCoder):
     return one.of(row.get(one.field.rows))
   return one
-
-
-def checks(rows: Sequence[bytes]) -> list[bytes]:
-  """Returns the CRC-32C of each, little-endian."""
-  if len({len(row) for row in rows}) > 1:
-    return [check for row in rows for check in checks([row])]
-  if not rows:
-    return []
-  table = np.frombuffer(b''.join(rows), np.uint8).reshape(len(rows), -1)
-  return [crc_.tobytes() for crc_ in checksum.rows(table).astype('<u4')]

@@ -7,12 +7,8 @@ from typing import Any
 import numpy as np
 
 from collab_jax import message as messages
+from collab_jax.wire import checksum, framing, layers, session_json
 from collab_jax.wire import fields as declared
-from collab_jax.wire import (
-  framing,
-  layers,
-  session_json,
-)
 from collab_jax.wire.coding import static
 
 
@@ -140,23 +136,15 @@ class Session:
     if wrong:
       raise ValueError(f'{wrong}, expected zeros.')
     count = counts.pop()
-    seen, out = [self._digest] * count, [b''] * count
+    crcs: list[int] = [checksum.crc32c(self._digest)] * count
+    parts: list[list[bytes]] = [[] for _ in range(count)]
     for i, layer in enumerate(self._layers):
-      packed = layer.pack(rows, count)
-      lengths = [framing.length(self._layers, i, body) for _, body in packed]
-      seen = [
-        before + length + head + body
-        for before, length, (head, body) in zip(
-          seen, lengths, packed, strict=True
-        )
-      ]
-      out = [
-        before + length + head + check + body
-        for before, length, check, (head, body) in zip(
-          out, lengths, layers.checks(seen), packed, strict=True
-        )
-      ]
-    return out
+      for image, (head, body) in enumerate(layer.pack(rows, count)):
+        length = framing.length(self._layers, i, body)
+        crc = checksum.crc32c(length, head, body, start=crcs[image])
+        parts[image] += [length, head, checksum.to_bytes(crc), body]
+        crcs[image] = crc
+    return [b''.join(message) for message in parts]
 
   def unpack_batch(self, data: Sequence[bytes]) -> declared.Message:
     """Turns B messages back into arrays with an axis B in front.
@@ -178,10 +166,10 @@ class Session:
         f'of {self.layers}: unpack them one by one, or cut them alike.'
       )
     count = counts.pop()
-    seen, found = [self._digest] * len(frames), {}
+    crcs, found = [checksum.crc32c(self._digest)] * len(frames), {}
     for i in range(count):
       parts = [row[i] for row in frames]
-      seen = self._checked(i, parts, seen)
+      crcs = self._check_layer(i, parts, crcs)
       found |= self._layers[i].unpack([(p.head, p.body) for p in parts])
     wrong = declared.nonzero_beyond_count(found, self.fields)
     if wrong:
@@ -194,7 +182,7 @@ class Session:
     bodies = [layer.body for layer in self._layers]
     if None in bodies:
       return None
-    heads = sum(layer.head + framing.CHECK for layer in self._layers)
+    heads = sum(layer.head + checksum.SIZE for layer in self._layers)
     return heads + sum(body or 0 for body in bodies)
 
   def present(self, message: Mapping[str, Any]) -> tuple[int, ...]:
@@ -315,8 +303,8 @@ class Session:
       f'digest={self.digest[:8]}...)'
     )
 
-  def _checked(self, layer, parts, seen):
-    """Checks version and CRC of one layer; returns what was seen so far."""
+  def _check_layer(self, layer, parts, crcs):
+    """Checks version and CRC of a layer; returns the CRCs up to its end."""
     if layer == 0:
       for i, part in enumerate(parts):
         version = part.head[0] >> 8 - layers.VERSION_BITS
@@ -324,14 +312,14 @@ class Session:
           raise declared.FormatError(
             f'Message {i} has the version {version}, expected {layers.VERSION}.'
           )
-    seen = [
-      before + part.length + part.head + part.body
-      for before, part in zip(seen, parts, strict=True)
+    crcs = [
+      checksum.crc32c(part.length, part.head, part.body, start=crc)
+      for crc, part in zip(crcs, parts, strict=True)
     ]
-    for i, check in enumerate(layers.checks(seen)):
-      if check != parts[i].check:
+    for i, (crc, part) in enumerate(zip(crcs, parts, strict=True)):
+      if checksum.to_bytes(crc) != part.check:
         raise declared.FormatError(
           f'Message {i}: the check of layer {layer} fails. It is damaged, or '
           f'of another session than {self!r}; compare them by `differences`.'
         )
-    return seen
+    return crcs

@@ -4,6 +4,7 @@ import pytest
 
 from collab_jax import message as messages
 from collab_jax import wire
+from collab_jax.wire import checksum
 from tests.wire import drawing
 
 # A byte of version, then a CRC.
@@ -113,9 +114,9 @@ def test_values_have_the_declared_type():
 
 def _with_check(session, data):
   """The same with the check that it should have."""
-  layers = wire.session.layers
-  check = layers.checks([bytes.fromhex(session.digest) + data[:1] + data[5:]])
-  return data[:1] + check[0] + data[5:]
+  digest = bytes.fromhex(session.digest)
+  crc = checksum.crc32c(digest, data[:1], data[5:])
+  return data[:1] + checksum.to_bytes(crc) + data[5:]
 
 
 def test_unpack_refuses():
