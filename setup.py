@@ -1,10 +1,14 @@
 """All packaging facts; pyproject.toml configures the tools only."""
 
 import pathlib
+import re
 
 import setuptools
 
-_README = pathlib.Path(__file__).with_name('README.md')
+_ROOT = pathlib.Path(__file__).parent
+_README = _ROOT / 'README.md'
+_INIT = (_ROOT / 'collab_jax' / '__init__.py').read_text('utf-8')
+_VERSION = re.findall(r"^__version__ = '(.+)'$", _INIT, re.MULTILINE)
 
 _REQUIRES = [
   'absl-py>=2',
@@ -99,7 +103,7 @@ _EXTRAS = {
 
 setuptools.setup(
   name='collab_jax',
-  version='0.1.0',
+  version=_VERSION[0],
   description='Collaborative inference of vision-language models, in JAX.',
   long_description=_README.read_text('utf-8') if _README.exists() else '',
   long_description_content_type='text/markdown',

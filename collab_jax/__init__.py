@@ -1,26 +1,40 @@
 """Edge-server collaborative captioning, on the wire and measured.
 
-Names are imported when first used, so that a process pays only for what it
-needs.
+    import collab_jax as cj
+
+    model = cj.load('tiny')
+    codec = cj.FeatureCodec(model, cj.quantizers.KMeans(k=8))
+
+Submodules and names are imported when first used, so that a process pays only
+for what it needs. Modules that are not listed here are private.
 """
 
 import importlib
+import sys
 from typing import TYPE_CHECKING, Any
+
+from collab_jax import _renamed
 
 if TYPE_CHECKING:
   from collab_jax import (
+    captioner,
     channels,
     checkpoints,
+    codecs,
+    config,
     data,
     evaluation,
     exporters,
     message,
     metrics,
+    models,
     plots,
     quantizers,
     serving,
     sharding,
+    studies,
     testing,
+    training,
     wire,
   )
   from collab_jax.captioner import Captioner
@@ -36,8 +50,12 @@ __all__ = [
   'FeatureCodec',
   'ImageCodec',
   'Link',
+  '__version__',
+  'captioner',
   'channels',
   'checkpoints',
+  'codecs',
+  'config',
   'data',
   'evaluate',
   'evaluation',
@@ -46,13 +64,18 @@ __all__ = [
   'load',
   'message',
   'metrics',
+  'models',
   'plots',
   'quantizers',
   'serving',
   'sharding',
+  'studies',
   'testing',
+  'training',
   'wire',
 ]
+
+__version__ = '0.1.0'
 
 _HOMES = {
   'Captioner': 'captioner',
@@ -64,6 +87,9 @@ _HOMES = {
   'export': 'exporters',
   'load': 'checkpoints',
 }
+_no_attribute = _renamed.module_getattr(__name__)
+# First: folders of old modules may be left in a checkout, empty.
+sys.meta_path.insert(0, _renamed.Finder())
 
 
 def __getattr__(name: str) -> Any:
@@ -73,10 +99,10 @@ def __getattr__(name: str) -> Any:
   elif name in __all__:
     value = importlib.import_module(f'collab_jax.{name}')
   else:
-    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+    _no_attribute(name)
   globals()[name] = value
   return value
 
 
 def __dir__() -> list[str]:
-  return sorted({*globals(), *__all__})
+  return list(__all__)

@@ -1,5 +1,8 @@
 """Codecs compared on captions: records, and what they add up to."""
 
+from typing import TYPE_CHECKING
+
+from collab_jax import _renamed
 from collab_jax.evaluation.blind import KINDS as BLIND
 from collab_jax.evaluation.loop import evaluate
 from collab_jax.evaluation.records import SettingsError, read_records
@@ -72,3 +75,6 @@ __all__ = [
   'summarize',
   'table',
 ]
+
+if not TYPE_CHECKING:  # Unknown names are errors to type checkers.
+  __getattr__ = _renamed.module_getattr(__name__)

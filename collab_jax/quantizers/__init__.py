@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping
 import dataclasses
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from collab_jax import (
+  _renamed,
   config,
   registry,
 )
@@ -103,6 +104,9 @@ __all__ = [
   'settings',
   'straight_through',
 ]
+
+if not TYPE_CHECKING:  # Unknown names are errors to type checkers.
+  __getattr__ = _renamed.module_getattr(__name__)
 
 NAMES: dict[str, type] = {
   'identity': Identity,

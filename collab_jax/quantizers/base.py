@@ -1,14 +1,17 @@
 """What a quantizer is, and what quantizers are made from."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
-from collab_jax import _validate
+from collab_jax import _renamed, _validate
 from collab_jax import message as messages
+
+if not TYPE_CHECKING:  # Unknown names are errors to type checkers.
+  __getattr__ = _renamed.module_getattr(__name__)
 
 Params = Mapping[str, Any]
 

@@ -7,6 +7,8 @@ import importlib
 import importlib.util
 from typing import TYPE_CHECKING, Any
 
+from collab_jax import _renamed
+
 if TYPE_CHECKING:
   from collab_jax.serving.client.client import EdgeClient
   from collab_jax.serving.engine.engine import EngineConfig
@@ -32,11 +34,12 @@ _HOMES = {
   'ServerConfig': 'server.config',
   'serve_forever': 'server.run',
 }
+_no_attribute = _renamed.module_getattr(__name__)
 
 
 def __getattr__(name: str) -> Any:
   if name not in _HOMES:
-    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+    _no_attribute(name)
   if importlib.util.find_spec('grpc') is None:
     raise ImportError(
       f"{name} needs the extra 'serving': pip install 'collab_jax[serving]'"

@@ -2,14 +2,14 @@
 
 import dataclasses
 import functools
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 from jax import numpy as jnp
 from jaxtyping import Array, Float, Key
 import optax
 
-from collab_jax import _validate, quantizers
+from collab_jax import _renamed, _validate, quantizers
 from collab_jax import message as messages
 from collab_jax.models import paligemma
 from collab_jax.quantizers import (
@@ -28,6 +28,9 @@ from collab_jax.training import (
   param_groups,
 )
 from collab_jax.training.codebooks import ema_codebook
+
+if not TYPE_CHECKING:  # Unknown names are errors to type checkers.
+  __getattr__ = _renamed.module_getattr(__name__)
 
 
 @dataclasses.dataclass(frozen=True)

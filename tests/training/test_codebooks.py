@@ -217,8 +217,8 @@ def test_every_field_is_read():
   root = _CONFIG.parents[1] / 'collab_jax'
   source = ''.join(
     path.read_text()
-    for folder in ('experiment', 'training')
-    for path in (root / folder).glob('*.py')
+    for folder in ('studies', 'training')
+    for path in (root / folder).rglob('*.py')
   )
   read = set(re.findall(r'(?:config|fields)\.(\w+)', source))
   assert set(_config()) - read == set()
