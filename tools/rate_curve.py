@@ -11,25 +11,17 @@ the captions, and in the mean and the largest length of the messages.
 
 import collections
 from pathlib import Path
-import re
 
 from absl import app, flags
 
 from collab_jax import evaluation
-from collab_jax.evaluation.report import (
-  labels,
-  text,
-)
+from collab_jax.evaluation.report import labels, settings, text
 from collab_jax.serving.client import rate_curve
 
 _RECORDS = flags.DEFINE_string(
   'rate_records', None, 'JSONL of experiments/rate.py.'
 )
 _CURVE = flags.DEFINE_string('curve', None, 'JSON file to write.')
-
-# What a codec's name has behind its settings, when split and coding are not
-# the defaults.
-_SUFFIX = re.compile(r'(@\w+)?(/\w+)?$')
 
 
 def make(records) -> rate_curve.RateCurve:
@@ -59,7 +51,7 @@ def make(records) -> rate_curve.RateCurve:
   features = [r for r in seen if not labels.is_picture(r)]
   points = [
     rate_curve.OperatingPoint(
-      _SUFFIX.sub('', row['name']),
+      _name(row),
       round(row['bytes'], 1),
       largest[row['name']],
       round(row['bleu4'], 2),
@@ -76,6 +68,12 @@ def make(records) -> rate_curve.RateCurve:
     captions=len({r['image_id'] for r in seen}),
     points=rate_curve.front(points),
   )
+
+
+def _name(row):
+  """Returns a codec's name, without the split and the coding of features."""
+  quantizer = settings.quantizer(row)
+  return settings.text(quantizer) if quantizer else row['name']
 
 
 def _only(what, values):

@@ -17,12 +17,10 @@ from collab_jax.evaluation.report.labels import (
   label,
   pictures,
 )
-from collab_jax.evaluation.report.latency import Link
+from collab_jax.evaluation.report.latency import LinkRates
 from collab_jax.evaluation.report.rate import (
   bd_rate,
   bd_rates,
-)
-from collab_jax.evaluation.report.rate_tables import (
   operating_points,
   rate_findings,
   rate_table,
@@ -47,7 +45,7 @@ from collab_jax.evaluation.validate import check_passes
 
 __all__ = [
   'BLIND',
-  'Link',
+  'LinkRates',
   'SettingsError',
   'bd_rate',
   'bd_rates',

@@ -75,7 +75,7 @@ def channel(records: Sequence[Mapping[str, Any]]) -> figures.Figure:
   return figure
 
 
-def _panel(axes: mpl_axes.Axes, family: channel_lib.Family, rows) -> None:
+def _panel(axes: mpl_axes.Axes, family: channel_lib.ChannelSweep, rows) -> None:
   size = _size(family)
   for n, (name, curve) in enumerate(family.curves.items()):
     colour, marker, line = _LOOKS[n % len(_LOOKS)]
@@ -139,7 +139,9 @@ def _panel(axes: mpl_axes.Axes, family: channel_lib.Family, rows) -> None:
 _ENDS = ('low', 'high')
 
 
-def _size(family: channel_lib.Family) -> Callable[[Mapping[str, Any]], str]:
+def _size(
+  family: channel_lib.ChannelSweep,
+) -> Callable[[Mapping[str, Any]], str]:
   """How to tell what a row sends: bytes, unless some send more than those."""
   rows = [row for curve in family.curves.values() for _, row in curve]
   if any(row['codec']['transport'] == 'analog' for row in rows):

@@ -123,7 +123,7 @@ def horizontals(
 ) -> list[tuple]:
   """Draws the rows that no bytes belong to, and returns their labels."""
   labels = []
-  for row in text_lib.ends(rows):
+  for row in text_lib.horizontal_rows(rows):
     name, value = labels_lib.label(row), scale * row[y]
     blind = labels_lib.is_blind(row)
     line = (0, (1, 2)) if blind else (0, (6, 2))
@@ -288,7 +288,7 @@ def _free(
 ) -> tuple[float, float]:
   """Where under a point, or to its left, a small text hides least."""
   low, high = axes.get_ylim()
-  flat = [low, *(row['bleu4'] for row in text_lib.ends(rows))]
+  flat = [low, *(row['bleu4'] for row in text_lib.horizontal_rows(rows))]
   found = []
   for shift in (0.0, -1.3):
     # The text is about 1.2 octaves wide and 0.13 of the axis high.

@@ -11,7 +11,7 @@ from matplotlib import figure as figures
 import numpy as np
 
 from collab_jax import codecs, quantizers
-from collab_jax.evaluation.report import labels
+from collab_jax.evaluation.report import settings
 from collab_jax.models import paligemma
 from collab_jax.plots import maps, style
 
@@ -132,7 +132,7 @@ def _clusters(message, otherwise):
 
 def _short(quantizer, sent: int | None) -> str:
   """Its name without k, in at most two lines, and how many it sends."""
-  name = labels.without_k(quantizers.name(quantizer))
+  name = settings.text(settings.without(quantizers.settings(quantizer), 'k'))
   if sent is not None:
     name += f', {sent} sent'
   if len(name) > 22:

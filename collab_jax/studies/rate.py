@@ -41,11 +41,11 @@ def check_rate(config: ml_collections.ConfigDict) -> None:
       )
 
 
-def make_link(config: ml_collections.ConfigDict) -> evaluation.Link:
+def make_link(config: ml_collections.ConfigDict) -> evaluation.LinkRates:
   """The links of several rates that a config asks for."""
   fields = cast(Any, config)
   link = fields.link
-  return evaluation.Link(
+  return evaluation.LinkRates(
     rates_kbps=tuple(link.rates_kbps),
     overhead_bytes=link.overhead_bytes,
     delay_ms=link.delay_ms,

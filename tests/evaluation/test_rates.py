@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from collab_jax import channels, evaluation, metrics
+from collab_jax import channels, evaluation, metrics, quantizers
 from collab_jax.evaluation.report import rate
 from tests.evaluation import synthetic
 
@@ -26,38 +26,38 @@ def saved(records):
 @pytest.mark.parametrize(
   ('name', 'codec', 'expected'),
   [
-    ('kmeans(k=8,init=++)', {'init': '++'}, 'k-means++'),
-    ('kmeans(k=8)', {'init': 'random'}, 'k-means, random start'),
+    ('kmeans(k=8,init=++)', {}, 'k-means++'),
+    ('kmeans(k=8)', {}, 'k-means, random start'),
     (
       'kmeans(k=8,init=++,centroids=random(k=4,vectors=pool(k=2,n=4)))',
-      {'init': '++', 'centroids': 'random(k=4,vectors=pool(k=2,n=4))'},
+      {},
       'k-means++ + random + pool',
     ),
     (
-      'random(k=8,rebuild=nearest,vectors=identity(dtype=bfloat16))@head',
-      {'quantizer': 'random', 'rebuild': 'nearest', 'split': 'head'},
+      'random(k=8,rebuild=nearest,vectors=identity(dtype=bfloat16))',
+      {'split': 'head'},
       'random + 16 bits',
     ),
+    ('kmeans(k=8,init=++)', {'coding': 'best'}, 'k-means++, coded'),
     (
-      'kmeans(k=8,init=++)/best',
-      {'init': '++', 'coding': 'best'},
-      'k-means++, coded',
-    ),
-    (
-      'pool(k=8,centroids=top_norm(k=1))@head/best',
-      {'quantizer': 'pool', 'split': 'head', 'coding': 'best'},
+      'pool(k=8,centroids=top_norm(k=1))',
+      {'split': 'head', 'coding': 'best'},
       'pool + top norm',
     ),
-    (
-      'my.module:Mine(bits=2,scale=-1.5e-3)',
-      {'quantizer': 'my.module:Mine', 'bits': 2},
-      'Mine',
-    ),
+    ('centred(vectors=kmeans(k=8,init=++))', {}, 'centred + k-means++'),
+    ('merge(k=8,centroids=ecvq(book=random))', {}, 'merging + ECVQ'),
   ],
 )
 def test_a_family_is_what_differs_in_numbers(name, codec, expected):
-  told = {'codec': 'feature', 'split': 'encoder', 'quantizer': 'kmeans'} | codec
-  assert rate.family({'name': name, 'codec': told}) == expected
+  flat = {'codec': 'feature', 'split': 'encoder', **codec}
+  flat |= quantizers.describe(quantizers.make(name))
+  assert rate.family({'name': name, 'codec': flat}) == expected
+
+
+def test_a_family_of_classes_elsewhere():
+  codec = {'codec': 'feature', 'quantizer': 'my.module:Mine_too', 'bits': 2}
+  row = {'name': 'my.module:Mine_too(bits=2)', 'codec': codec}
+  assert rate.family(row) == 'Mine too'
 
 
 def test_families_hold_every_codec_that_sends_something(rows):
@@ -224,7 +224,7 @@ def test_chosen_are_the_cheapest_that_reach_a_level(rows):
 def test_latency_is_the_sum_of_its_parts():
   seconds = {'encode': 0.1, 'quantize': 0.02, 'decode': 0.03, 'caption': 0.05}
   row = {'name': 'x', 'bytes': 1000.0, 'seconds': seconds}
-  link = evaluation.Link((50, 1000), 24, 30)
+  link = evaluation.LinkRates((50, 1000), 24, 30)
   budget = channels.Budget(4, 0.5, edge_watts=3, radio_watts=2, idle_watts=1)
   table = link.table({'this': row}, budget)
   assert [line['rate_kbps'] for line in table] == [50, 1000]
@@ -238,7 +238,7 @@ def test_latency_is_the_sum_of_its_parts():
   assert found['joules'] == pytest.approx(joules)
   # A codec of pictures has no stage 'quantize'.
   bare = {**row, 'seconds': {'encode': 0.1, 'decode': None}}
-  line = evaluation.Link((50,)).table({'bare': bare})[0]
+  line = evaluation.LinkRates((50,)).table({'bare': bare})[0]
   assert line['total'] == pytest.approx(0.26)
 
 
@@ -255,7 +255,7 @@ def test_one_formula_for_links_that_lose_and_those_that_do_not():
   }
   budget = channels.Budget(2, 3, edge_watts=7, radio_watts=5, idle_watts=0.5)
   lines = evaluation.link_table([row], budget).split('\n')
-  want = evaluation.Link((1000,), delay_ms=20).table({'x': row}, budget)[0]
+  want = evaluation.LinkRates((1000,), delay_ms=20).table({'x': row}, budget)[0]
   assert lines[-1].split()[-2:] == [
     f'{1000 * want["total"]:.1f}',
     f'{1000 * want["joules"]:.1f}',
@@ -279,4 +279,4 @@ def test_one_formula_for_links_that_lose_and_those_that_do_not():
 )
 def test_no_such_link(unchecked, settings, said):
   with pytest.raises(ValueError, match=said):
-    evaluation.Link(**settings)
+    evaluation.LinkRates(**settings)

@@ -49,13 +49,13 @@ def test_leads_are_paired_differences(records, rows, ahead):
   # One of them again, from its parts.
   line = at['random subset, rest zeroed', 8]
   grids = [
-    summary.grid_of([r for r in records if r['name'] == name])
+    summary.grids_of(records)[name]
     for name in (line['name'], line['baseline']['name'])
   ]
   scores = summary.Scores(records)
   first, second = (
     metrics.drawn_scores(
-      scores.of([r for image in g for r in image])['bleu'].reshape(20, 3, -1),
+      scores.of(g)['bleu'],
       metrics.bleu4,
       50,
     )

@@ -1,17 +1,16 @@
 """Records to rows, and rows to text."""
 
-import re
+import importlib
+import json
+import sys
 
 import numpy as np
 import pytest
 
-from collab_jax import evaluation, metrics
-from collab_jax.evaluation.report import (
-  labels,
-)
-from collab_jax.evaluation.report import (
-  text as text_lib,
-)
+from collab_jax import codecs, evaluation, metrics, quantizers
+from collab_jax.evaluation.report import labels, settings
+from collab_jax.evaluation.report import text as text_lib
+from collab_jax.studies import build
 from tests.evaluation import synthetic
 
 
@@ -88,53 +87,100 @@ def test_curves_are_the_paper_s_methods(rows):
 
 
 def _row(name, **codec):
-  text = name.partition('@')[0].partition('/')[0]
-  title, _, settings = text.partition('(')
-  known = dict(re.findall(r'(\w+)=([^,()]+(?:\(.*?\)+)?)', settings))
-  return {
-    'name': name,
-    'codec': {'codec': 'feature', 'quantizer': title, **known, **codec},
+  """A row as of records that older versions wrote, and as of today's."""
+  quantizer = quantizers.make(name)
+  flat = {'codec': 'feature', 'split': 'encoder', **codec}
+  flat |= quantizers.describe(quantizer)
+  nested = {
+    'codec': 'feature',
+    'split': codec.get('split', 'encoder'),
+    'coding': codec.get('coding', 'fixed'),
+    'quantizer': quantizers.settings(quantizer),
   }
+  old = {'name': name, 'codec': json.loads(json.dumps(flat))}
+  return old, {**old, 'settings': json.loads(json.dumps(nested))}
 
 
 @pytest.mark.parametrize(
   ('name', 'codec', 'label'),
   [
     ('kmeans(k=8,init=++)', {}, 'k-means++'),
-    ('kmeans(k=8,init=++)/best', {'coding': 'best'}, 'k-means++, coded'),
+    ('kmeans(k=8,init=++)', {'coding': 'best'}, 'k-means++, coded'),
     (
-      'kmeans(k=8,init=++,centroids=scalar(bits=4))',
+      'kmeans(k=8,init=++,centroids=scalar(bits=3))',
       {},
-      'kmeans (init=++, centroids=scalar(bits=4))',
+      'kmeans (init=++, centroids=scalar(bits=3))',
     ),
     (
-      'kmeans(k=8,init=++)@head',
+      'kmeans(k=8,init=++)',
       {'split': 'head'},
       'kmeans (init=++, split=head)',
     ),
-    ('__main__:Mine(k=4)', {}, 'Mine'),
-    ('merge(k=4)/best', {'coding': 'best'}, 'merge (coded)'),
+    ('merge(k=4)', {'coding': 'best'}, 'merge (coded)'),
     (
       'merge(k=4,centroids=pca(dims=9,vectors=ecvq(beam=2)))',
-      {'centroids': 'pca(dims=9,vectors=ecvq(beam=2))'},
+      {},
       'merge (centroids=pca(dims=9,vectors=ecvq(beam=2)))',
     ),
     ('centred(vectors=merge(k=4))', {}, 'centred (vectors=merge)'),
+    (
+      'centred(vectors=merge(k=4,smooth=2,'
+      'centroids=pca(dims=128,vectors=ecvq(weight=0.3))))',
+      {},
+      'centred (vectors=merge(smooth=2,'
+      'centroids=pca(dims=128,vectors=ecvq(weight=0.3))))',
+    ),
   ],
 )
-def test_other_settings_have_other_names(name, codec, label):
-  assert labels.label(_row(name, **codec)) == label
+def test_labels_say_all_settings_but_k(name, codec, label):
+  for row in _row(name, **codec):
+    assert labels.label(row) == label
+
+
+@pytest.mark.parametrize('mode', ['tradeoff', 'rate', 'baselines'])
+def test_old_records_give_the_same_settings(mode):
+  config = importlib.import_module(f'configs.{mode}').get_config()
+  names = [
+    *map(quantizers.name, build.make_quantizers(config)),
+    *(text for text in config.codecs if not text.startswith(codecs.KINDS)),
+  ]
+  for name in names:
+    old, new = _row(name)
+    assert settings.nested(old) == settings.nested(new)
+    text = settings.text(new['settings']['quantizer'])
+    assert text == quantizers.name(quantizers.make(name))
+
+
+def test_names_in_records_are_never_imported(tmp_path, monkeypatch):
+  (tmp_path / 'trap.py').write_text('raise AssertionError("imported")')
+  monkeypatch.syspath_prepend(tmp_path)
+  codec = {
+    'codec': 'feature',
+    'quantizer': 'trap:Mine',
+    'vectors': 'trap:X(n=1)',
+  }
+  codec['transport'] = 'trap:Transport(mtu=9)'
+  codec['channel'] = 'trap:Channel(p=0.5,seed=1)'
+  row = {'name': 'trap:Mine | trap:Transport | trap:Channel', 'codec': codec}
+  assert labels.label(row) == (
+    'Mine (vectors=trap:X(n=1), trap:Transport(mtu=9),'
+    ' trap:Channel(p=0.5,seed=1))'
+  )
+  (sweep,) = evaluation.link_curves([row])
+  assert (sweep.channel, sweep.setting) == ('trap:Channel(seed=1)', 'p')
+  assert 'trap' not in sys.modules
 
 
 def test_a_curve_goes_over_the_k_of_what_is_within():
   rows = [
-    {**_row(f'centred(vectors={inner}(k={k}))'), 'sent': k}
+    {**row, 'sent': k}
     for k in (4, 2)
     for inner in ('merge', 'low_rank')
+    for row in _row(f'centred(vectors={inner}(k={k}))')[1:]
   ]
-  found = labels.curves(rows)
+  curves = labels.curves(rows)
   assert {
-    name: [r['sent'] for r in curve] for name, curve in found.items()
+    name: [r['sent'] for r in curve] for name, curve in curves.items()
   } == {
     'centred (vectors=low_rank)': [2, 4],
     'centred (vectors=merge)': [2, 4],

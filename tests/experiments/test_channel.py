@@ -100,7 +100,7 @@ def test_every_mode_can_be_made(mode):
 
 def test_every_field_is_read():
   source = ''.join(
-    path.read_text() for path in (ROOT / 'collab_jax/experiment').glob('*.py')
+    path.read_text() for path in (ROOT / 'collab_jax/studies').glob('*.py')
   )
   read = set(re.findall(r'(?:config|fields)\.(\w+)', source))
   assert set(channel.get_config()) - read == set()

@@ -171,7 +171,7 @@ def test_mistakes_are_told_in_a_line(launch, script, flags, said, tmp_path):
 
 
 def test_every_field_is_read():
-  files = (ROOT / 'collab_jax/experiment').glob('*.py')
+  files = (ROOT / 'collab_jax/studies').glob('*.py')
   source = ''.join(path.read_text() for path in files)
   read = set(re.findall(r'(?:config|fields)\.(\w+)', source))
   read |= set(

@@ -53,7 +53,7 @@ def test_modes_are_sound(mode):
 
 
 def test_every_field_is_read():
-  files = (ROOT / 'collab_jax/experiment').glob('*.py')
+  files = (ROOT / 'collab_jax/studies').glob('*.py')
   source = ''.join(path.read_text() for path in files)
   read = set(re.findall(r'(?:config|fields|link)\.(\w+)', source))
   read |= {'resamples', 'level', 'seed'}

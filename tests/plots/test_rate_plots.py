@@ -81,7 +81,7 @@ def test_bars_are_the_bytes_of_the_fields(rows):
 
 def test_latencies_are_the_table(rows):
   chosen = evaluation.operating_points(rows, (0.5,))
-  table = evaluation.Link(delay_ms=3).table(chosen)
+  table = evaluation.LinkRates(delay_ms=3).table(chosen)
   axes = plots.latency(table, 'a note').axes[0]
   lines = {line.get_label(): line for line in axes.lines}
   for name in chosen:

@@ -1,14 +1,15 @@
-"""What belongs to one curve, and how it is called."""
+"""Curves of rows that differ in k only, and the label of each row."""
 
 from collections.abc import Mapping, Sequence
 import json
 import math
-import re
 from typing import Any
+
+from collab_jax.evaluation.report import settings
 
 Row = Mapping[str, Any]
 
-# How the paper's methods are called; others go by their own names.
+# Labels of the paper's methods; others are labelled by their settings.
 _LABELS = {
   ('kmeans', '++'): 'k-means++',
   ('kmeans', 'random'): 'k-means, random start',
@@ -21,110 +22,119 @@ _LABELS = {
   ('blind', 'shuffled'): "blind: another image's",
   ('identity', None): 'all vectors',
 }
-
-# What stands behind a quantizer's name, and the settings in it: no commas but
-# those within two pairs of parentheses.
-_SUFFIX = re.compile(r'(@\w+)?(/\w+)?$')
-_K = re.compile(r'\bk=\d+,?|\(k=\d+\)')
-_SETTINGS = re.compile(r'(?:[^,()]|\((?:[^()]|\([^()]*\))*\))+')
-
-_KINDS = {'jpeg': 'JPEG', 'webp': 'WebP', 'avif': 'AVIF'}
+_VARIANTS = {'kmeans': 'init', 'random': 'rebuild', 'blind': 'kind'}
+_LINK = 'transport', 'channel'
+_FORMATS = {'jpeg': 'JPEG', 'webp': 'WebP', 'avif': 'AVIF'}
 
 
-def kind(row: Row) -> tuple[str, str | None]:
-  """(quantizer, what tells its variants apart) of a row or record."""
-  codec = row['codec']
-  name = codec.get('quantizer', codec['codec'])
-  which = {'kmeans': 'init', 'random': 'rebuild', 'blind': 'kind'}.get(name)
-  return name, codec.get(which) if which else None
+def method(row: Row) -> tuple[str, str | None]:
+  """Returns a row's quantizer, and the setting that tells variants apart."""
+  codec = settings.nested(row)
+  inner = codec.get('quantizer') or codec
+  title = inner.get('quantizer') or codec['codec']
+  variant = _VARIANTS.get(title)
+  return title, inner.get(variant) if variant else None
 
 
 def is_full(row: Row) -> bool:
-  """Whether a row is that of all vectors, sent as they are."""
-  return kind(row)[0] == 'identity' and 'channel' not in row['codec']
+  """Returns whether a row is that of all vectors, over no channel."""
+  return method(row)[0] == 'identity' and 'channel' not in row['codec']
 
 
 def is_blind(row: Row) -> bool:
-  """Whether a row is that of a caption which has not seen the picture."""
-  return kind(row)[0] == 'blind'
+  """Returns whether a row's captions were made without seeing the picture."""
+  return row['codec']['codec'] == 'blind'
 
 
 def is_picture(row: Row) -> bool:
-  """Whether the picture itself was sent, as a file."""
+  """Returns whether the picture itself was sent, as a file."""
   return row['codec']['codec'] == 'image'
 
 
 def is_plain(row: Row) -> bool:
-  """Whether vectors are sent as they are, in 16 bits, before the projection."""
-  codec = row['codec']
-  inner = [codec.get(part) for part in ('centroids', 'vectors')]
-  plain = all(i is None or str(i).startswith('identity') for i in inner)
-  return plain and codec.get('split', 'encoder') == 'encoder'
+  """Returns whether vectors of the encoder are sent in 16 bits, uncoded."""
+  quantizer = settings.quantizer(row) or {}
+  inner = [quantizer.get(part) for part in ('centroids', 'vectors')]
+  names = [i['quantizer'] for i in inner if isinstance(i, Mapping)]
+  return (
+    set(names) <= {'identity'}
+    and settings.nested(row).get('split', 'encoder') == 'encoder'
+  )
 
 
-def label(row: Row) -> str:
-  """What a curve is called in tables and figures."""
+def label(row: Row, coding: bool = True) -> str:
+  """Returns a row's label in tables and legends, the same for every k.
+
+  'k-means++', 'JPEG 64 px, stripped', or the settings that differ from the
+  defaults: 'centred (vectors=merge(smooth=2,centroids=pca(dims=128)), coded)'.
+
+  Args:
+    row: From `summarize`, or a record.
+    coding: Say if messages are entropy coded.
+  """
+  codec = settings.nested(row)
   if is_picture(row):
-    codec = row['codec']
-    name = _KINDS.get(codec['kind'], codec['kind'])
+    name = _FORMATS.get(codec['kind'], codec['kind'])
     chroma = ' 4:4:4' if codec.get('chroma') == 444 else ''
     stripped = ', stripped' if codec['strip'] else ''
-    return f'{name} {codec["size"]} px{chroma}{stripped}'
-  known = _LABELS.get(kind(row))
+    return f'{name} {row["codec"]["size"]} px{chroma}{stripped}'
+  coded = (
+    ['coded'] if coding and codec.get('coding', 'fixed') != 'fixed' else []
+  )
+  known = _LABELS.get(method(row))
   if known and is_plain(row):
-    return known + (', coded' if row['codec'].get('coding') else '')
-  # The name leaves out what is at its default: 'merge(k=8,smooth=1)@head/best'.
-  own, *link = row['name'].split(' | ')
-  title, _, settings = without_k(_SUFFIX.sub('', own)).partition('(')
-  inside = _SETTINGS.findall(settings[:-1])
-  codec = row['codec']
+    return ', '.join([known, *coded])
+  links = [codec[kind] for kind in _LINK if kind in codec]
+  inner = codec.get('quantizer') or {
+    name: value for name, value in codec.items() if name not in _LINK
+  }
+  fields = settings.shown(settings.without(inner, 'k'))
+  parts = [settings.field(*item) for item in fields.items()]
   if codec.get('split', 'encoder') != 'encoder':
-    inside.append(f'split={codec["split"]}')
-  if codec.get('coding'):
-    inside.append('coded')
-  words = ', '.join(inside + link)
-  title = title.rpartition(':')[2]
-  return f'{title} ({words})' if words else title
+    parts.append(f'split={codec["split"]}')
+  words = ', '.join([*parts, *coded, *map(settings.text, links)])
+  name = title(inner)
+  return f'{name} ({words})' if words else name
 
 
-def without_k(name: str) -> str:
-  """A quantizer's name without how many vectors are sent, also within it."""
-  return _K.sub('', name)
+def title(codec: Mapping[str, Any]) -> str:
+  """Returns the name of a quantizer's or codec's class, without its module."""
+  return (codec.get('quantizer') or codec['codec']).rpartition(':')[2]
 
 
 def _order(row: Row) -> tuple[int, str]:
-  kinds = list(_LABELS)
-  place = kinds.index(kind(row)) if kind(row) in kinds else len(kinds)
-  return place, label(row)
+  methods = list(_LABELS)
+  known = method(row) in methods
+  return methods.index(method(row)) if known else len(methods), label(row)
 
 
-def curves(rows: Sequence[Row]) -> dict[str, list[Row]]:
+def curves(rows: Sequence[Row], coding: bool = True) -> dict[str, list[Row]]:
   """Groups rows that differ in k only; each curve is sorted by vectors sent.
 
   Args:
     rows: From `summarize`.
+    coding: As of `label`.
 
   Returns:
     Curves by label, the paper's first; full and blind rows, and pictures, are
     left out.
   """
-  found: dict[str, list[Row]] = {}
+  groups: dict[str, list[Row]] = {}
   for row in sorted(rows, key=_order):
-    if is_full(row) or is_blind(row) or is_picture(row):
-      continue
-    codec = {
-      name: without_k(value) if isinstance(value, str) else value
-      for name, value in row['codec'].items()
-      if name != 'k'
-    }
-    found.setdefault(json.dumps(codec, sort_keys=True), []).append(row)
-  named: dict[str, list[Row]] = {}
-  for curve in found.values():
-    name = label(curve[0])
-    if name in named:
+    if not (is_full(row) or is_blind(row) or is_picture(row)):
+      # Quantizers of one name may have been trained twice.
+      same = (
+        settings.without(settings.nested(row), 'k'),
+        row['codec'].get('books'),
+      )
+      groups.setdefault(json.dumps(same, sort_keys=True), []).append(row)
+  labelled: dict[str, list[Row]] = {}
+  for curve in groups.values():
+    name = label(curve[0], coding)
+    if name in labelled:
       name = curve[0]['name']
-    named[name] = sorted(curve, key=lambda row: row['sent'])
-  return named
+    labelled[name] = sorted(curve, key=lambda row: row['sent'])
+  return labelled
 
 
 def pictures(rows: Sequence[Row]) -> dict[str, list[Row]]:
@@ -136,21 +146,21 @@ def pictures(rows: Sequence[Row]) -> dict[str, list[Row]]:
   Returns:
     Curves by label; each is sorted by bytes.
   """
-  found: dict[str, list[Row]] = {}
+  groups: dict[str, list[Row]] = {}
   for row in sorted(filter(is_picture, rows), key=lambda row: row['bytes']):
-    found.setdefault(label(row), []).append(row)
-  return dict(sorted(found.items()))
+    groups.setdefault(label(row), []).append(row)
+  return dict(sorted(groups.items()))
 
 
 def full(rows: Sequence[Row]) -> Row | None:
-  """The row of all vectors sent as they are, if it was evaluated."""
+  """Returns the row of all vectors in 16 bits, if it was evaluated."""
   return next((r for r in rows if is_full(r) and is_plain(r)), None)
 
 
 def crossing(
   curve: Sequence[Row], level: float | int, x: str = 'ratio', y: str = 'bleu4'
 ) -> float | None:
-  """Where a curve first reaches a level, on a logarithmic x axis.
+  """Returns where a curve first reaches a level, on a logarithmic x axis.
 
   Args:
     curve: Rows in the order of x.

@@ -1,4 +1,4 @@
-"""What a caption takes of time and energy: edge, link, server."""
+"""Time and energy of a caption: edge, link and server."""
 
 from collections.abc import Mapping, Sequence
 import dataclasses
@@ -15,8 +15,10 @@ _EDGE, _SERVER = ('encode', 'quantize', 'pack'), ('decode', 'caption')
 
 
 @dataclasses.dataclass(frozen=True)
-class Link:
-  """Links that lose nothing, at several rates.
+class LinkRates:
+  """Lossless links at several rates.
+
+    LinkRates((50, 1000), delay_ms=20).table({'k-means++': row})
 
   Attributes:
     rates_kbps: Rates to look at, in thousands of bits a second.
@@ -49,11 +51,11 @@ class Link:
   def cost(
     self, row: Row, rate_kbps: float | int, budget: channels.Budget
   ) -> channels.Cost:
-    """What a picture costs with a link of a rate.
+    """Returns the cost of a picture over a link of a rate.
 
     Args:
       row: From `summarize`, with bytes and measured seconds per picture.
-      rate_kbps: Of the link.
+      rate_kbps: Rate of the link.
       budget: Powers and speeds.
     """
     link = channels.RateLimited(1000 * rate_kbps, self.delay_ms / 1000)
@@ -63,10 +65,10 @@ class Link:
   def table(
     self, rows: Mapping[str, Row], budget: channels.Budget | None = None
   ) -> list[dict[str, Any]]:
-    """Costs of some rows at all rates.
+    """Returns the costs of some rows at all rates.
 
     Args:
-      rows: By what to call them.
+      rows: Rows by the label to give them.
       budget: Powers and speeds; default those of `Budget`.
 
     Returns:
@@ -76,33 +78,33 @@ class Link:
     budget = budget or channels.Budget()
     lines = []
     for label, row in rows.items():
-      told = {'codec': label, 'name': row['name'], 'bytes': row['bytes']}
+      codec = {'codec': label, 'name': row['name'], 'bytes': row['bytes']}
       for rate in self.rates_kbps:
-        found = self.cost(row, rate, budget)
-        parts = found._asdict() | {'total': found.seconds}
-        lines.append({**told, 'rate_kbps': rate, **parts})
+        parts = self.cost(row, rate, budget)
+        total = {'total': parts.seconds}
+        lines.append({**codec, 'rate_kbps': rate, **parts._asdict(), **total})
     return lines
 
 
 def cost(
   row: Row, link: float | int, airtime: float | int, budget: channels.Budget
 ) -> channels.Cost:
-  """What a picture costs with the seconds that were measured.
+  """Returns the cost of a picture, from the seconds that were measured.
 
   Args:
     row: From `summarize`.
-    link: Seconds until the message was there.
-    airtime: How long the sender was sending.
+    link: Seconds until the message arrived.
+    airtime: Seconds for which the sender transmitted.
     budget: Powers and speeds, and the formula.
   """
-  edge, server = compute(row)
+  edge, server = compute_seconds(row)
   return budget.cost(edge, link, airtime, server)
 
 
-def compute(row: Row) -> tuple[float, float]:
+def compute_seconds(row: Row) -> tuple[float, float]:
   """Returns the seconds that edge and server compute; see `summarize`."""
-  spent = row['seconds']
-  return _sum(spent, _EDGE), _sum(spent, _SERVER)
+  seconds = row['seconds']
+  return _sum(seconds, _EDGE), _sum(seconds, _SERVER)
 
 
 def _sum(seconds: Mapping[str, Any], stages: Sequence[str]) -> float:

@@ -1,25 +1,17 @@
-"""Ways to choose what is sent, compared at equal numbers of vectors."""
+"""Selectors compared at equal numbers of vectors."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 import functools
-import re
 from typing import Any
 
 import numpy as np
 
 from collab_jax import metrics
-from collab_jax.evaluation.report import (
-  labels,
-  latency,
-  summary,
-  text,
-)
+from collab_jax.evaluation.report import labels, latency, summary, text
 
 Row = Mapping[str, Any]
 
-_CODED = re.compile(r' \(coded\)|, coded\b')
-
-# What the others are compared with, as `series.kind` has it.
+# The method that the others are compared with; see `labels.method`.
 BASELINE = ('kmeans', '++')
 
 
@@ -31,12 +23,12 @@ def paired_differences(
   level: float = 0.95,
   seed: int = 0,
 ) -> list[dict[str, Any]]:
-  """How far each selector is ahead of the best one and of k-means++.
+  """Compares each selector with the best one and with k-means++.
 
   All are scored on the same draws of the pictures, seeds averaged in each. The
   intervals of all selectors at a k, of the one kind or the other, hold at once
-  (`metrics.simultaneous`). The best is that of all pictures; which of several
-  equals it is, is left to chance.
+  (`metrics.simultaneous`). The best is that of all pictures; if several are
+  equally good, chance decides which.
 
   Args:
     records: From `evaluate`.
@@ -49,72 +41,75 @@ def paired_differences(
     {'label', 'name', 'k', 'best' and 'baseline': {'name', 'value', 'low',
     'high'} in BLEU-4}, a line per selector and k; None where there is nothing
     to compare with. An interval without 0 is a significant difference.
+
+  Raises:
+    ValueError: Two selectors were not evaluated on the same pictures.
   """
-  scores = summary.Scores(records)
-  groups: dict[str, list[Mapping[str, Any]]] = {}
-  for record in records:
-    groups.setdefault(record['name'], []).append(record)
+  scores, grids = summary.Scores(records), summary.grids_of(records)
 
   @functools.cache
-  def of(name):
-    grid = summary.grid_of(groups[name])
-    flat = scores.of([record for image in grid for record in image])
-    stats = flat['bleu'].reshape(len(grid), len(grid[0]), -1)
-    drawn = metrics.drawn_scores(stats, metrics.bleu4, resamples, seed)
-    return [image[0]['image_id'] for image in grid], drawn
+  def drawn(name):
+    """Returns the images of a codec, and its BLEU-4 in every draw."""
+    bleu = scores.of(grids[name])['bleu']
+    draws = metrics.drawn_scores(bleu, metrics.bleu4, resamples, seed)
+    return [image[0]['image_id'] for image in grids[name]], draws
 
-  def ahead(others, row):
-    """Of each of the others, by name, how far it is ahead of this one."""
+  def differences(others, row):
+    """Returns by how much each of the others is better than a row."""
     name = row['name']
-    ids, drawn = of(name)
     for other in others:
-      if of(other)[0] != ids:
+      if drawn(other)[0] != drawn(name)[0]:
         raise ValueError(
           f'{other} and {name} were not evaluated on the same pictures; finish'
           ' the evaluation first'
         )
-    found = metrics.simultaneous(
-      np.array([others[other]['bleu4'] - row['bleu4'] for other in others]),
-      np.stack([of(other)[1] - drawn for other in others], axis=1),
+    intervals = metrics.simultaneous(
+      np.array([other['bleu4'] - row['bleu4'] for other in others.values()]),
+      np.stack([drawn(other)[1] - drawn(name)[1] for other in others], axis=1),
       level,
     )
     return {
-      other: {'name': name, **difference._asdict()}
-      for other, difference in zip(others, found, strict=True)
+      other: {'name': name, **interval._asdict()}
+      for other, interval in zip(others, intervals, strict=True)
       if other != name
     }
 
   lines = []
   curves = ranked(rows)
   for k in sorted({row['sent'] for curve in curves.values() for row in curve}):
-    found = {label: _at(curve, k) for label, curve in curves.items()}
-    own = {label: row for label, row in found.items() if row is not None}
-    named = {row['name']: row for row in own.values()}
-    best = ahead(named, max(own.values(), key=lambda row: row['bleu4']))
-    base = next((r for r in own.values() if labels.kind(r) == BASELINE), None)
-    baseline = ahead(named, base) if base else {}
-    for label, row in own.items():
-      name = row['name']
-      lines.append(
-        {
-          'label': label,
-          'name': name,
-          'k': k,
-          'best': best.get(name),
-          'baseline': baseline.get(name),
-        }
-      )
+    column = {
+      label: row
+      for label, curve in curves.items()
+      if (row := _row_with_k(curve, k)) is not None
+    }
+    by_name = {row['name']: row for row in column.values()}
+    best = max(column.values(), key=lambda row: row['bleu4'])
+    baseline = next(
+      (r for r in column.values() if labels.method(r) == BASELINE), None
+    )
+    to_best = differences(by_name, best)
+    to_baseline = differences(by_name, baseline) if baseline else {}
+    lines += [
+      {
+        'label': label,
+        'name': row['name'],
+        'k': k,
+        'best': to_best.get(row['name']),
+        'baseline': to_baseline.get(row['name']),
+      }
+      for label, row in column.items()
+    ]
   return lines
 
 
 def selector_table(
-  rows: Sequence[Row], ahead: Sequence[Mapping[str, Any]]
+  rows: Sequence[Row], differences: Sequence[Mapping[str, Any]]
 ) -> str:
-  """The comparison as text: BLEU-4 and CIDEr kept, bytes and milliseconds.
+  """Returns the comparison as text: scores kept, bytes and milliseconds.
 
   Args:
     rows: From `summarize`, those of all vectors among them.
-    ahead: From `paired_differences`.
+    differences: From `paired_differences`.
 
   Returns:
     A block each, selectors by their mean share of BLEU-4.
@@ -127,34 +122,17 @@ def selector_table(
     raise ValueError('full: no row of all vectors, which shares are of')
   curves = ranked(rows)
   ks = sorted({row['sent'] for curve in curves.values() for row in curve})
-  found = {(line['label'], line['k']): line for line in ahead}
-
-  def block(title, cell):
-    lines = []
-    for label, curve in curves.items():
-      at = {row['sent']: cell(label, row) for row in curve}
-      lines.append([label, *(at.get(k, '') for k in ks)])
-    head = [title, *(f'k={k}' for k in ks)]
-    return text.align([head, *lines])
+  lines = {(line['label'], line['k']): line for line in differences}
 
   def bleu(label, row):
-    return f'{100 * row["kept"]:.1f}{mark(found.get((label, row["sent"])))}'
+    return f'{100 * row["kept"]:.1f}{mark(lines.get((label, row["sent"])))}'
 
   def cider(label, row):
     del label
     return f'{100 * row["cider"] / full["cider"]:.1f}'
 
-  costs = [['milliseconds of a picture', 'edge', 'server', 'quantizer alone']]
-  k = 8 if 8 in ks else ks[0]
-  costs[0][0] += f', k={k}'
-  for label, curve in curves.items():
-    row = _at(curve, k)
-    if row:
-      edge, server = latency.compute(row)
-      alone = row['seconds'].get('quantize') or 0.0
-      costs.append([label, *(f'{1000 * s:.2f}' for s in (edge, server, alone))])
   notes = ['* not significantly below the best of the column']
-  if any(line['baseline'] for line in ahead):
+  if any(line['baseline'] for line in differences):
     notes.append('+ - significantly above, below k-means++')
   notes.append(
     f'by simultaneous {text.coverage(rows)} intervals of the paired'
@@ -162,19 +140,50 @@ def selector_table(
   )
   return '\n\n'.join(
     [
-      block("% of all vectors' BLEU-4", bleu),
+      _block("% of all vectors' BLEU-4", curves, ks, bleu),
       '\n'.join(notes),
-      block("% of all vectors' CIDEr", cider),
-      block('bytes', lambda label, row: text.size(row['bytes'])),
-      text.align(costs),
+      _block("% of all vectors' CIDEr", curves, ks, cider),
+      _block('bytes', curves, ks, lambda label, row: text.size(row['bytes'])),
+      _costs(curves, 8 if 8 in ks else ks[0]),
     ]
   )
 
 
-def mark(line: Mapping[str, Any] | None) -> str:
-  """Two characters: '+', '-' beside k-means++, and '*' for as good as the best.
+def _block(
+  title: str,
+  curves: Mapping[str, Sequence[Row]],
+  ks: Sequence[int],
+  cell: Callable[[str, Row], str],
+) -> str:
+  """Returns a table of one number, by selector and k."""
+  lines = [[title, *(f'k={k}' for k in ks)]]
+  for label, curve in curves.items():
+    cells = {row['sent']: cell(label, row) for row in curve}
+    lines.append([label, *(cells.get(k, '') for k in ks)])
+  return text.align(lines)
 
-  A blank where there is nothing to compare with, or no significant difference.
+
+def _costs(curves: Mapping[str, Sequence[Row]], k: int) -> str:
+  """Returns a table of the seconds that a picture takes, at one k."""
+  title = f'milliseconds of a picture, k={k}'
+  lines = [[title, 'edge', 'server', 'quantizer alone']]
+  for label, curve in curves.items():
+    row = _row_with_k(curve, k)
+    if row:
+      seconds = *latency.compute_seconds(row), row['seconds'].get('quantize')
+      lines.append([label, *(f'{1000 * (s or 0.0):.2f}' for s in seconds)])
+  return text.align(lines)
+
+
+def mark(line: Mapping[str, Any] | None) -> str:
+  """Returns '+' or '-' beside k-means++, and '*' for as good as the best.
+
+  Args:
+    line: From `paired_differences`.
+
+  Returns:
+    Two characters; a blank where there is nothing to compare with, or no
+    significant difference.
   """
   if line is None:
     return '  '
@@ -186,17 +195,23 @@ def mark(line: Mapping[str, Any] | None) -> str:
 
 
 def ranked(rows: Sequence[Row]) -> dict[str, list[Row]]:
-  """Curves of `series.curves`, the best mean share of BLEU-4 first.
+  """Groups rows by `curves`, the best mean share of BLEU-4 first.
 
-  Their labels leave out how messages are coded if that is the same for all.
+  Args:
+    rows: From `summarize`.
+
+  Returns:
+    Curves by label; labels leave out the coding if all are coded.
   """
-  curves = labels.curves(rows)
-  if all('coded' in label for label in curves):
-    curves = {_CODED.sub('', label): c for label, c in curves.items()}
-  kept = {n: [r['kept'] or 0.0 for r in c] for n, c in curves.items()}
-  order = sorted(curves, key=lambda n: (-sum(kept[n]) / len(kept[n]), n))
-  return {name: curves[name] for name in order}
+  coded = all('coded' in label for label in labels.curves(rows))
+  curves = labels.curves(rows, coding=not coded)
+
+  def rank(label):
+    kept = [row['kept'] or 0.0 for row in curves[label]]
+    return -sum(kept) / len(kept), label
+
+  return {label: curves[label] for label in sorted(curves, key=rank)}
 
 
-def _at(curve: Sequence[Row], k: int) -> Row | None:
+def _row_with_k(curve: Sequence[Row], k: int) -> Row | None:
   return next((row for row in curve if row['sent'] == k), None)

@@ -10,7 +10,15 @@ Row = dict[str, Any]
 
 
 def align(lines: Sequence[Sequence[str]], left: int = 1) -> str:
-  """Pads cells to columns; the first `left` to the left, others right."""
+  """Pads cells to columns.
+
+  Args:
+    lines: Cells, equally many in each line.
+    left: Number of columns that are flush left; the others are flush right.
+
+  Returns:
+    The lines.
+  """
   widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
   out = []
   for line in lines:
@@ -23,7 +31,7 @@ def align(lines: Sequence[Sequence[str]], left: int = 1) -> str:
 
 
 def percent(share: float | int | None) -> str:
-  """0.0039 -> '0.4%', 0.125 -> '12.5%', 0.5 -> '50%'."""
+  """Returns a share as text: 0.0039 -> '0.4%', 0.5 -> '50%', None -> '-'."""
   if share is None:
     return '-'
   text = f'{100 * share + 1e-9:.1f}'  # Halves go up: 6.25 -> 6.3.
@@ -31,19 +39,19 @@ def percent(share: float | int | None) -> str:
 
 
 def size(count: float | int) -> str:
-  """Bytes as people read them."""
+  """Returns a number of bytes as people read it: '999 B', '2.1 kB'."""
   if count < 1000:
     return f'{count:.0f} B'
   return f'{count / 1000:.1f} kB'
 
 
 def coverage(rows: Sequence[Mapping[str, Any]]) -> str:
-  """How much the rows' intervals hold: '95%', '99.9%'."""
+  """Returns the level of the rows' intervals: '95%', '99.9%'."""
   return f'{100 * rows[0]["level"]:g}%'
 
 
 def table(rows: Sequence[Row]) -> str:
-  """One line per codec, with everything.
+  """Returns one line per codec, with all scores.
 
   Args:
     rows: From `summarize`.
@@ -59,7 +67,7 @@ def table(rows: Sequence[Row]) -> str:
   named = [(name, row) for name, c in labels.curves(rows).items() for row in c]
   pictures = labels.pictures(rows)
   named += [(name, row) for name, c in pictures.items() for row in c]
-  named += [(labels.label(row), row) for row in ends(rows)]
+  named += [(labels.label(row), row) for row in horizontal_rows(rows)]
   for name, row in named:
     picture = labels.is_picture(row)
     lines.append(
@@ -80,8 +88,8 @@ def table(rows: Sequence[Row]) -> str:
   return align(lines)
 
 
-def ends(rows: Sequence[Row]) -> list[Row]:
-  """The rows without a curve: all vectors, and the blind baselines."""
+def horizontal_rows(rows: Sequence[Row]) -> list[Row]:
+  """Returns the rows without a curve: all vectors, and blind baselines."""
   return sorted(
     (r for r in rows if labels.is_full(r) or labels.is_blind(r)),
     key=lambda row: -row['bleu4'],
@@ -89,7 +97,7 @@ def ends(rows: Sequence[Row]) -> list[Row]:
 
 
 def pivot(rows: Sequence[Row]) -> str:
-  """BLEU-4 by method and number of vectors, which fits a terminal.
+  """Returns BLEU-4 by method and number of vectors, which fits a terminal.
 
   Args:
     rows: From `summarize`.
@@ -103,12 +111,12 @@ def pivot(rows: Sequence[Row]) -> str:
   head = [['vectors sent', *map(str, ks)]]
   head += [['  of all', *(percent(ratios[k]) for k in ks)]]
 
-  def block(column, text):
+  def block(column, cell):
     lines = []
     for name, curve in curves.items():
-      at = {row['sent']: row[column] for row in curve}
-      found = (at.get(k) for k in ks)
-      lines.append([name, *('-' if v is None else text(v) for v in found)])
+      by_k = {row['sent']: row[column] for row in curve}
+      cells = (by_k.get(k) for k in ks)
+      lines.append([name, *('-' if v is None else cell(v) for v in cells)])
     return lines
 
   scores = block('bleu4', '{:.1f}'.format)
@@ -119,15 +127,20 @@ def pivot(rows: Sequence[Row]) -> str:
   n = len(head) + len(scores)
   lines = [*lines[:2], titles[0], *lines[2:n], '', titles[1], *lines[n + 1 :]]
   rule = '-' * max(map(len, lines))
-  rest = [
-    [labels.label(r), f'{r["bleu4"]:.1f}', f'+-{half(r):.1f}', size(r['bytes'])]
-    for r in ends(rows)
+  horizontal = [
+    [
+      labels.label(r),
+      f'{r["bleu4"]:.1f}',
+      f'+-{half_width(r):.1f}',
+      size(r['bytes']),
+    ]
+    for r in horizontal_rows(rows)
   ]
-  return '\n'.join([*lines[:2], rule, *lines[2:], rule, align(rest)])
+  return '\n'.join([*lines[:2], rule, *lines[2:], rule, align(horizontal)])
 
 
 def scores(rows: Sequence[Row]) -> str:
-  """All scores of the rows without a curve, a line each.
+  """Returns all scores of the rows without a curve, a line each.
 
   Args:
     rows: From `summarize`.
@@ -142,22 +155,22 @@ def scores(rows: Sequence[Row]) -> str:
       labels.label(row),
       str(row['images']),
       *(f'{row[f"bleu{n}"]:.1f}' for n in (1, 2, 3, 4)),
-      f'+-{half(row):.1f}',
+      f'+-{half_width(row):.1f}',
       f'{100 * row["cider"]:.1f}',
       f'{100 * row["rouge_l"]:.1f}',
     ]
-    for row in ends(rows)
+    for row in horizontal_rows(rows)
   ]
   return align(lines)
 
 
-def half(row: Row) -> float:
-  """Half the width of a row's interval."""
+def half_width(row: Row) -> float:
+  """Returns half the width of a row's interval."""
   return (row['bleu4_high'] - row['bleu4_low']) / 2
 
 
 def findings(rows: Sequence[Row], k: int = 8) -> list[str]:
-  """The paper's two claims, measured.
+  """Returns the paper's two claims beside the measured numbers.
 
   Args:
     rows: From `summarize`.
@@ -185,9 +198,9 @@ def findings(rows: Sequence[Row], k: int = 8) -> list[str]:
       continue
     needs = []
     for other, level in means.items():
-      at = labels.crossing(curve, level)
-      most = percent(curve[-1]['ratio'])
-      text = percent(at) if at else f'more than {most}'
+      ratio = labels.crossing(curve, level)
+      largest = percent(curve[-1]['ratio'])
+      text = percent(ratio) if ratio else f'more than {largest}'
       needs.append(f'{text} for {other}')
     lines.append(f'To match them, {name}: ' + ', '.join(needs) + '.')
   return lines
@@ -196,39 +209,47 @@ def findings(rows: Sequence[Row], k: int = 8) -> list[str]:
 def samples(
   records: Sequence[Mapping[str, Any]], images: int = 3, width: int = 88
 ) -> str:
-  """Captions of some pictures at every k, to read what gets lost.
+  """Returns captions of some pictures at every k, to read the losses.
 
   Args:
     records: Of the curves' first method and of all vectors.
     images: Number of pictures, those with the longest references first.
-    width: Of a line.
+    width: Letters in a line.
 
   Returns:
-    The text.
+    The text; empty without a curve.
   """
-  curves = [
-    r for r in records if not (labels.is_blind(r) or labels.is_picture(r))
-  ]
-  first = next((r for r in curves if not labels.is_full(r)), None)
+  codecs = {r['name']: r for r in records}
+  full = [n for n, r in codecs.items() if labels.is_full(r)]
+  first = next(
+    (
+      r
+      for n, r in codecs.items()
+      if not (n in full or labels.is_blind(r) or labels.is_picture(r))
+    ),
+    None,
+  )
   if first is None:
     return ''
-  method, seed = labels.label(first), first['seed']
-  shown = [
-    r
-    for r in curves
-    if r['seed'] == seed and (labels.is_full(r) or labels.label(r) == method)
-  ]
-  ids = list(dict.fromkeys(r['image_id'] for r in shown))
-  references = {r['image_id']: r['references'] for r in shown}
-  ids = sorted(ids[:24], key=lambda i: -len(references[i][0]))[:images]
+  method = labels.label(first)
+  names = [n for n, r in codecs.items() if labels.label(r) == method]
+  seed = next(r['seed'] for r in records if r['name'] == first['name'])
+  captions: dict[int, list[Mapping[str, Any]]] = {}
+  for record in records:
+    if record['seed'] == seed and record['name'] in (*names, *full):
+      captions.setdefault(record['image_id'], []).append(record)
+  chosen = sorted(
+    [*captions][:24], key=lambda i: -len(captions[i][0]['references'][0])
+  )
   blocks = []
-  for image in ids:
-    lines, last = [('reference', references[image][0])], None
-    own = [r for r in shown if r['image_id'] == image]
-    for r in sorted(own, key=lambda r: -r['sent']):
-      name = 'all' if labels.is_full(r) else f'{r["sent"]}'
-      lines.append((name, '"' if r['caption'] == last else r['caption']))
-      last = r['caption']
+  for image in chosen[:images]:
+    lines = [('reference', captions[image][0]['references'][0])]
+    last = None
+    for record in sorted(captions[image], key=lambda r: -r['sent']):
+      name = 'all' if record['name'] in full else f'{record["sent"]}'
+      caption = record['caption']
+      lines.append((name, '"' if caption == last else caption))
+      last = caption
     blocks.append(
       '\n'.join(
         textwrap.fill(
