@@ -212,7 +212,8 @@ def bd_rate(
     points = _bootstrap_points(group, resamples, seed)
     features, _ = split([point['row'] for point in points.values()])
     fronts.append(_BootstrapFront([points[row['name']] for row in features]))
-  return _delta_rate(*fronts, method, resamples, level)
+  curve, anchor = fronts
+  return _delta_rate(curve, anchor, method, resamples, level)
 
 
 class _BootstrapFront:
@@ -418,8 +419,10 @@ def rate_findings(
 def _cheapest_findings(rows, features, pictures, levels) -> list[str]:
   """Returns a sentence about the cheapest codecs for each level."""
   full = labels.full(rows)
+  if full is None:
+    return []
   lines = []
-  for level in levels if full else ():
+  for level in levels:
     score = level * full['bleu4']
     parts = [
       f'{name} {row["bytes"]:,.0f} bytes ({row["name"]},'
