@@ -232,7 +232,7 @@ def same_folder(ours: pathlib.Path, theirs: pathlib.Path) -> bool:
   )
 
 
-def filled(entry: trees.Entry) -> np.ndarray:
+def filled(entry: trees.StoredArray) -> np.ndarray:
   """What an entry holds."""
   out = trees.empty(entry.shape, entry.dtype)
   entry.fill(out)

@@ -202,8 +202,8 @@ def difference(ours: np.ndarray, golden: np.ndarray) -> float:
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _block(config: siglip.Config, layer: siglip.Params, x: jax.Array):
-  return siglip.Block(config).apply({'params': layer}, x)
+def _block(config: siglip.VisionConfig, layer: siglip.Params, x: jax.Array):
+  return siglip.EncoderBlock(config).apply({'params': layer}, x)
 
 
 @jax.jit

@@ -55,7 +55,7 @@ def sizes():
     for i, symbols in enumerate(sent['assignments'].astype(np.int32)):
       found['fixed'].append(len(symbols) * (k - 1).bit_length() / 8)
       found['adaptive'].append(adaptive.cost(symbols, k) / 8)
-      found['context'].append(context.Planned(symbols, k).bits / 8)
+      found['context'].append(context.DecisionRecorder(symbols, k).bits / 8)
       one = {name: value[i] for name, value in sent.items()}
       packet = codec.session.pack(one)
       assert drawing.same(codec.session.unpack(packet), one)
@@ -141,7 +141,7 @@ def speed():
     packet = session.pack(message)
     assert drawing.same(session.unpack(packet), message)
     layer = session._layers[0]
-    assert isinstance(layer, layers.Best)
+    assert isinstance(layer, layers.BestLayer)
     plans = layer.plans({n: v.reshape(-1) for n, v in message.items()})
     ideal = sum(p.bits / 8 + len(p.raw) for p in plans.values())
     took = [

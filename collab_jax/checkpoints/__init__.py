@@ -194,7 +194,9 @@ def _apart(params: trees.Tree) -> dict[str, Any]:
   return trees.unflatten(flat)
 
 
-def config_of(name_or_path: str | os.PathLike[str]) -> paligemma.Config:
+def config_of(
+  name_or_path: str | os.PathLike[str],
+) -> paligemma.Config:
   """Reads a model's dimensions, not its weights.
 
   Args:
@@ -306,7 +308,7 @@ def _resolve(name_or_path: str | os.PathLike[str]) -> pathlib.Path:
 def _named(
   card: paligemma.Config,
   config: paligemma.Config | None,
-  source: formats.Source,
+  source: formats.CheckpointSource,
 ) -> paligemma.Config:
   """The config of a released model, which a folder must agree with."""
   if config is None:

@@ -79,7 +79,10 @@ def convert(
 
 
 def _write(
-  folder: pathlib.Path, to: str, params: trees.Tree, config: paligemma.Config
+  folder: pathlib.Path,
+  to: str,
+  params: trees.Tree,
+  config: paligemma.Config,
 ) -> None:
   """Writes weights and config."""
   if to == 'huggingface':

@@ -25,7 +25,7 @@ VOCABULARIES = (
 )
 
 
-class Source(NamedTuple):
+class CheckpointSource(NamedTuple):
   """Where a checkpoint is.
 
   Attributes:
@@ -77,7 +77,7 @@ class Source(NamedTuple):
   @contextlib.contextmanager
   def open(
     self, config: paligemma.Config, part: str | None
-  ) -> Iterator[dict[str, trees.Entry]]:
+  ) -> Iterator[dict[str, trees.StoredArray]]:
     """Finds the arrays of a part; yields them by path."""
     if self.format == 'npz':
       with npz.open_npz(self.weights, part) as entries:
@@ -88,7 +88,7 @@ class Source(NamedTuple):
       yield huggingface.entries(self.weights, config, part)
 
 
-def find(path: str | os.PathLike[str]) -> Source:
+def find(path: str | os.PathLike[str]) -> CheckpointSource:
   """Finds out what kind of checkpoint a path is.
 
   Args:
@@ -105,16 +105,16 @@ def find(path: str | os.PathLike[str]) -> Source:
   if not path.exists():
     raise FileNotFoundError(f'no such checkpoint: {path}')
   if not path.is_dir():
-    return Source('npz', path, None)
+    return CheckpointSource('npz', path, None)
   if (path / WEIGHTS).exists():
-    return Source('npz', path / WEIGHTS, path)
+    return CheckpointSource('npz', path / WEIGHTS, path)
   if orbax.is_folder(path):
-    return Source('orbax', path, path)
+    return CheckpointSource('orbax', path, path)
   if (path / shards.INDEX).exists() or any(path.glob('*.safetensors')):
-    return Source('huggingface', path, path)
+    return CheckpointSource('huggingface', path, path)
   files = sorted(path.glob('*.npz'))
   if len(files) == 1:
-    return Source('npz', files[0], path)
+    return CheckpointSource('npz', files[0], path)
   raise FileNotFoundError(
     f'{path} holds no checkpoint: expected {WEIGHTS}, one npz, '
     f'{shards.SINGLE} or {shards.INDEX}, or Orbax folders '
@@ -129,7 +129,7 @@ def _listing(path: pathlib.Path) -> str:
 
 
 def read(
-  source: Source,
+  source: CheckpointSource,
   config: paligemma.Config,
   part: str | None = None,
   dtype: Any = None,
@@ -161,7 +161,7 @@ def read(
 def write_config(
   folder: pathlib.Path, config: paligemma.Config | dict[str, Any]
 ) -> None:
-  """Writes config.json as `Source.config` reads it."""
+  """Writes config.json as `CheckpointSource.config` reads it."""
   if isinstance(config, paligemma.Config):
     config = config.to_dict()
   jsonl.write_json(folder / CONFIG, config)

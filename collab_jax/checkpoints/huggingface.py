@@ -200,7 +200,7 @@ def entries(
   folder: str | os.PathLike[str],
   config: paligemma.Config,
   part: str | None = None,
-) -> dict[str, trees.Entry]:
+) -> dict[str, trees.StoredArray]:
   """Finds the arrays of a folder; only headers are read.
 
   Names and shapes are compared with the config's in Hugging Face's terms. Rows
@@ -254,9 +254,9 @@ def _without_padding(
 
 def _entry(
   pieces: list[_Piece],
-  tensors: Mapping[str, trees.Entry],
+  tensors: Mapping[str, trees.StoredArray],
   shape: tuple[int, ...],
-) -> trees.Entry:
+) -> trees.StoredArray:
   """One array of ours, made of theirs."""
 
   def fill(out: np.ndarray) -> None:
@@ -267,7 +267,7 @@ def _entry(
   if pieces[0].name == _TABLE:
     shape = tensors[_TABLE].shape
   dtypes = [tensors[piece.name].dtype for piece in pieces]
-  return trees.Entry(shape, np.result_type(*dtypes), fill)
+  return trees.StoredArray(shape, np.result_type(*dtypes), fill)
 
 
 def save(

@@ -91,7 +91,7 @@ def read(d: dict[str, Any], name: str) -> paligemma.Config:
   size = v.get('image_size')
   if size is None:
     size = v['patch_size'] * math.isqrt(v['num_image_tokens'])
-  vision = siglip.Config(
+  vision = siglip.VisionConfig(
     image_size=size,
     patch_size=v['patch_size'],
     width=v['hidden_size'],
@@ -103,7 +103,7 @@ def read(d: dict[str, Any], name: str) -> paligemma.Config:
   return paligemma.Config(vision, text, name)
 
 
-def _text(given: dict[str, Any], top: dict[str, Any]) -> gemma.Config:
+def _text(given: dict[str, Any], top: dict[str, Any]) -> gemma.TextConfig:
   """The decoder's dimensions."""
   kind = given.get('model_type', 'gemma')
   if kind not in ('gemma', 'gemma2'):
@@ -118,7 +118,7 @@ def _text(given: dict[str, Any], top: dict[str, Any]) -> gemma.Config:
   _expect(t, 'text_config', 'use_bidirectional_attention', (True,))
   act = t.get('hidden_activation') or t.get('hidden_act')
   _expect({'hidden_act': act}, 'text_config', 'hidden_act', (None, *_GELU))
-  shared = gemma.Config(
+  shared = gemma.TextConfig(
     width=t['hidden_size'],
     depth=t['num_hidden_layers'],
     mlp_dim=t['intermediate_size'],

@@ -77,7 +77,7 @@ def load_npz(
 @contextlib.contextmanager
 def open_npz(
   path: str | os.PathLike[str], part: str | None = None
-) -> Iterator[dict[str, trees.Entry]]:
+) -> Iterator[dict[str, trees.StoredArray]]:
   """Opens a big_vision npz; reads its headers only.
 
   Args:
@@ -162,7 +162,7 @@ def _open(path: str) -> zipfile.ZipFile:
 
 def _entries(
   archive: zipfile.ZipFile, path: str, part: str | None
-) -> dict[str, trees.Entry]:
+) -> dict[str, trees.StoredArray]:
   """The arrays of a part by path, the encoder's layers stacked."""
   members: dict[str, zipfile.ZipInfo] = {}
   for info in archive.infolist():
@@ -173,7 +173,7 @@ def _entries(
   if not members:
     raise CheckpointError(f'{path} holds no arrays')
   prefix = next(p for p in PREFIXES if any(k.startswith(p) for k in members))
-  entries: dict[str, trees.Entry] = {}
+  entries: dict[str, trees.StoredArray] = {}
   layers = collections.defaultdict(dict)
   for member, info in members.items():
     name = member.removeprefix(prefix)
@@ -193,7 +193,7 @@ def _entries(
 
 def _entry(
   archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: str
-) -> trees.Entry:
+) -> trees.StoredArray:
   """Reads the header of an array."""
   name = info.filename.removesuffix('.npy')
   try:
@@ -236,7 +236,7 @@ def _entry(
       if file.read(1):
         raise CheckpointError(f'{path}: {name} goes on after its array')
 
-  return trees.Entry(shape, held, fill)
+  return trees.StoredArray(shape, held, fill)
 
 
 def _header(file: Any) -> tuple[tuple[int, ...], bool, np.dtype]:

@@ -36,7 +36,7 @@ def is_folder(path: str | os.PathLike[str]) -> bool:
 
 def entries(
   folder: str | os.PathLike[str], part: str | None = None
-) -> dict[str, trees.Entry]:
+) -> dict[str, trees.StoredArray]:
   """Finds the arrays of a folder; only metadata are read.
 
   Args:
@@ -50,7 +50,7 @@ def entries(
   Raises:
     CheckpointError: The metadata are damaged.
   """
-  found: dict[str, trees.Entry] = {}
+  found: dict[str, trees.StoredArray] = {}
   for tower in TOWERS:
     path = pathlib.Path(folder).absolute() / tower
     if not (path / _METADATA).exists():
@@ -76,7 +76,7 @@ def _damaged(path: pathlib.Path, error: Exception) -> CheckpointError:
   )
 
 
-def _entry(path: pathlib.Path, name: str, array: Any) -> trees.Entry:
+def _entry(path: pathlib.Path, name: str, array: Any) -> trees.StoredArray:
   """Describes an array, which is restored alone."""
   below = name.partition('/')[2]
 
@@ -98,7 +98,7 @@ def _entry(path: pathlib.Path, name: str, array: Any) -> trees.Entry:
     except _DAMAGE as error:
       raise _damaged(path, error) from error
 
-  return trees.Entry(tuple(array.shape), np.dtype(array.dtype), fill)
+  return trees.StoredArray(tuple(array.shape), np.dtype(array.dtype), fill)
 
 
 def save(folder: str | os.PathLike[str], params: trees.Tree) -> None:

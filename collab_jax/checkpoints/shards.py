@@ -52,7 +52,7 @@ _BLOCK = 1 << 26  # bytes copied at a time
 
 
 @dataclasses.dataclass(frozen=True)
-class Tensor(trees.Entry):
+class Tensor(trees.StoredArray):
   """A tensor in a safetensors file, not read yet.
 
   Attributes:

@@ -1,8 +1,7 @@
 """Parameter trees: their names, their parts, and reading them array by array.
 
-A format says which arrays a file holds and how each is written into memory that
-is given to it (`Entry`); what is read, converted and checked is decided here,
-once for all formats.
+A format says which arrays a file holds and how each is read into given memory
+(`StoredArray`); reading, converting and checking is done here, once for all.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -39,7 +38,7 @@ class CheckpointError(ValueError):
 
 
 @dataclasses.dataclass(frozen=True)
-class Entry:
+class StoredArray:
   """An array in a file, not read yet.
 
   Attributes:
@@ -173,7 +172,9 @@ def empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
   return memory[start : start + size].view(dtype).reshape(shape)
 
 
-def stack(name: str, layers: Mapping[int, Entry], source: str) -> Entry:
+def stack(
+  name: str, layers: Mapping[int, StoredArray], source: str
+) -> StoredArray:
   """Joins the layers of a tower, which are stored one by one, on axis 0.
 
   Args:
@@ -201,7 +202,7 @@ def stack(name: str, layers: Mapping[int, Entry], source: str) -> Entry:
   return join([layer for layer in ordered if layer])
 
 
-def join(entries: Sequence[Entry]) -> Entry:
+def join(entries: Sequence[StoredArray]) -> StoredArray:
   """Stacks entries of one shape on a new axis 0."""
 
   def fill(out: np.ndarray) -> None:
@@ -209,11 +210,11 @@ def join(entries: Sequence[Entry]) -> Entry:
       entry.fill(out[i])
 
   dtype = functools.reduce(np.promote_types, [e.dtype for e in entries])
-  return Entry((len(entries), *entries[0].shape), dtype, fill)
+  return StoredArray((len(entries), *entries[0].shape), dtype, fill)
 
 
 def read(
-  entries: Mapping[str, Entry],
+  entries: Mapping[str, StoredArray],
   shapes: Tree | None,
   source: str,
   dtype: Any = None,
@@ -269,7 +270,9 @@ def too_short(got: tuple[int, ...], want: tuple[int, ...]) -> bool:
   return got[1:] == tuple(want[1:]) and 0 < (*got, 0)[0] < want[0]
 
 
-def grow(entry: Entry, shape: tuple[int, ...], source: str) -> Entry:
+def grow(
+  entry: StoredArray, shape: tuple[int, ...], source: str
+) -> StoredArray:
   """Adds rows that a vocabulary without PaliGemma's own tokens lacks.
 
   They are drawn with a standard deviation of 0.02, as big_vision draws them.
@@ -297,7 +300,7 @@ def grow(entry: Entry, shape: tuple[int, ...], source: str) -> Entry:
     rows,
     shape[0],
   )
-  return Entry(tuple(shape), entry.dtype, fill)
+  return StoredArray(tuple(shape), entry.dtype, fill)
 
 
 def check_shapes(shapes: Tree, params: Tree, source: str) -> None:
@@ -346,5 +349,5 @@ def _fault(want: Any, got: Any) -> str | None:
   return None
 
 
-def _size(entry: Entry) -> int:
+def _size(entry: StoredArray) -> int:
   return int(np.prod(entry.shape, dtype=np.int64)) * entry.dtype.itemsize

@@ -48,7 +48,7 @@ def observed(
 
 
 def observe(
-  vision: siglip.Config,
+  vision: siglip.VisionConfig,
   tower: siglip.Params,
   split: str,
   images: UInt8[Array | np.ndarray, 'B H W 3'],

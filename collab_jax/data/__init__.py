@@ -6,7 +6,7 @@ from collab_jax.data.coco_flickr import (
 )
 from collab_jax.data.drawing import draw, labels, render
 from collab_jax.data.example import Example
-from collab_jax.data.files import Entry, Files
+from collab_jax.data.files import Files, ListedImage
 from collab_jax.data.generated import Scenes, scenes
 from collab_jax.data.grammar import captions, slots
 from collab_jax.data.jsonl_folder import jsonl
@@ -25,9 +25,9 @@ from collab_jax.data.world import Scene, sample
 __all__ = [
   'METHODS',
   'NAMES',
-  'Entry',
   'Example',
   'Files',
+  'ListedImage',
   'PictureError',
   'Scene',
   'Scenes',

@@ -142,7 +142,7 @@ def _first_folder(folder: Path, places: tuple[str, ...], part='') -> Path:
 
 def _official(
   listing: Path, folder: Path, limit: int | None
-) -> tuple[files.Entry, ...]:
+) -> tuple[files.ListedImage, ...]:
   """Reads COCO's own list, whose captions stand apart from the pictures."""
   name = str(listing)
   table = files.parse(listing.read_bytes(), name)
@@ -159,7 +159,9 @@ def _official(
     image_id = files.field(item, 'id', int, where)
     file = files.field(item, 'file_name', str, where)
     path = files.inside(folder, file, where)
-    entries.append(files.Entry(path, image_id, files.clean(captions[image_id])))
+    entries.append(
+      files.ListedImage(path, image_id, files.clean(captions[image_id]))
+    )
   return tuple(entries)
 
 
@@ -168,7 +170,7 @@ def _karpathy(
   split: str,
   limit: int | None,
   locate: Callable[[Any, str], tuple[Path, int]],
-) -> tuple[files.Entry, ...]:
+) -> tuple[files.ListedImage, ...]:
   """Reads Karpathy's list; `locate` tells the path and id of a picture."""
   name = str(listing)
   table = files.parse(listing.read_bytes(), name)
@@ -191,5 +193,5 @@ def _karpathy(
     path, image_id = locate(item, where)
     sentences = files.field(item, 'sentences', list, where)
     captions = [files.field(s, 'raw', str, where) for s in sentences]
-    entries.append(files.Entry(path, image_id, files.clean(captions)))
+    entries.append(files.ListedImage(path, image_id, files.clean(captions)))
   return tuple(entries)

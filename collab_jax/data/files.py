@@ -14,7 +14,7 @@ _T = TypeVar('_T')
 
 
 @dataclasses.dataclass(frozen=True)
-class Entry:
+class ListedImage:
   """One line of a list: a file, the picture's id, its captions."""
 
   path: Path
@@ -42,7 +42,7 @@ class Files:
   """
 
   name: str
-  entries: tuple[Entry, ...]
+  entries: tuple[ListedImage, ...]
   listing: Path
   size: int = 224
   method: str = 'hf_bicubic'
@@ -72,7 +72,9 @@ class Files:
       FileNotFoundError,
     )
 
-  def _complain(self, wrong: Sequence[Entry], what: str, kind: type[Exception]):
+  def _complain(
+    self, wrong: Sequence[ListedImage], what: str, kind: type[Exception]
+  ):
     if wrong:
       others = ''
       if len(wrong) > 1:
@@ -110,10 +112,10 @@ class Files:
     entry = self._entry(index)
     pictures.check(self._data(entry), str(entry.path))
 
-  def _entry(self, index: SupportsIndex) -> Entry:
+  def _entry(self, index: SupportsIndex) -> ListedImage:
     return self.entries[example.position(self, index)]
 
-  def _data(self, entry: Entry) -> bytes:
+  def _data(self, entry: ListedImage) -> bytes:
     try:
       return pictures.contents(entry.path)
     except FileNotFoundError as error:

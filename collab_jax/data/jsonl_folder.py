@@ -71,6 +71,6 @@ def jsonl(
       raise ValueError(f"{where}: expected an 'id' in all lines or in none")
     numbered = 'id' in item
     image_id = files.field(item, 'id', int, where) if numbered else index
-    entries.append(files.Entry(path, image_id, files.clean(captions)))
+    entries.append(files.ListedImage(path, image_id, files.clean(captions)))
   name = f'{folder.resolve().name}/{split}'
   return files.Files(name, tuple(entries), listing, size, method)

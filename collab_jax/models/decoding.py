@@ -219,7 +219,7 @@ def name(method: Any) -> str:
   return f'{called}({inside})' if inside else called
 
 
-class _State(NamedTuple):
+class _SearchState(NamedTuple):
   tokens: Int[Array, 'R max_tokens']
   done: Bool[Array, ' R']
   score: Float[Array, ' R']
@@ -269,7 +269,7 @@ def generate(
   def repeat(x):
     return jnp.repeat(x, beams, axis=0) if beams > 1 else x
 
-  state = _State(
+  state = _SearchState(
     tokens=jnp.full((rows, max_tokens), PAD, jnp.int32),
     done=jnp.zeros(rows, bool),
     # Only the first candidate counts at first, or all would be the same.
@@ -281,7 +281,7 @@ def generate(
     keys=key,
   )
 
-  def choose(t, s: _State):
+  def choose(t, s: _SearchState):
     keys = None
     if s.keys is not None:
       keys = jax.vmap(jax.random.fold_in, (0, None))(s.keys, t)
@@ -305,7 +305,7 @@ def generate(
     logits, cache = step(token, at, s.cache, slot, visible)
     return choose(t, s._replace(logits=logits, cache=cache, visible=visible))
 
-  def run(t, s: _State, halvings) -> tuple[jax.Array, jax.Array]:
+  def run(t, s: _SearchState, halvings) -> tuple[jax.Array, jax.Array]:
     """Returns the tokens and scores at the end."""
     half = len(s.done) // beams // 2 if halvings else 0
 

@@ -11,7 +11,7 @@ from collab_jax.models import siglip
 
 
 def encode_reduced(
-  config: siglip.Config,
+  config: siglip.VisionConfig,
   params: siglip.Params,
   images: Float[Array, 'B H W 3'],
   side: int,
@@ -45,7 +45,7 @@ def encode_reduced(
 
 
 def observe(
-  config: siglip.Config,
+  config: siglip.VisionConfig,
   params: siglip.Params,
   images: Float[Array, 'B H W 3'],
   needs: Sequence[str],

@@ -21,7 +21,7 @@ from collab_jax.models import (
   common,
   lora,
 )
-from collab_jax.models.gemma_layers import ORDERS, Block, Config
+from collab_jax.models.gemma_layers import ORDERS, DecoderBlock, TextConfig
 
 Params = dict[str, Any]
 # Per layer a pair: keys after RoPE [B K E S], values [B K S E].
@@ -30,7 +30,7 @@ Cache = tuple[tuple[jax.Array, jax.Array], ...]
 Mask = Bool[Array, '...'] | tuple[Bool[Array, '...'], Bool[Array, '...']]
 
 
-def init(config: Config, key: jax.Array) -> Params:
+def init(config: TextConfig, key: jax.Array) -> Params:
   """Returns fresh float32 parameters, not transposed."""
   c = dataclasses.replace(config, transposed=False)
   first, *rest = jax.random.split(key, c.depth + 1)
@@ -39,7 +39,7 @@ def init(config: Config, key: jax.Array) -> Params:
   def layer(key):
     position, mask = jnp.zeros((1, 1), jnp.int32), jnp.ones((1, 1, 1), bool)
     k = jnp.zeros((1, c.num_kv_heads, c.head_dim, 1))
-    return Block(c).init(key, x, position, k, k.mT, mask, method=_whole)
+    return DecoderBlock(c).init(key, x, position, k, k.mT, mask, method=_whole)
 
   table = jax.random.normal(first, (c.vocab_size, c.width)) * c.width**-0.5
   return {
@@ -49,7 +49,7 @@ def init(config: Config, key: jax.Array) -> Params:
   }
 
 
-def arrange(config: Config, params: Params) -> Params:
+def arrange(config: TextConfig, params: Params) -> Params:
   """Takes the layers apart and transposes their weights.
 
   A token's step reads every weight once. From weights of this form a CPU reads
@@ -74,13 +74,13 @@ def arrange(config: Config, params: Params) -> Params:
   }
 
 
-def _whole(block: Block, x, positions, k, v, mask):
+def _whole(block: DecoderBlock, x, positions, k, v, mask):
   """Touches every parameter of a layer, for `init`."""
   block.keys_values(x, positions)
   return block(x, positions, k, v, mask)
 
 
-def unstack(config: Config, params: Params) -> tuple[Params, ...]:
+def unstack(config: TextConfig, params: Params) -> tuple[Params, ...]:
   """Returns the parameters of each layer on its own."""
   if config.transposed:
     return params['layers']
@@ -96,7 +96,7 @@ def embed(params: Params, tokens: Int[Array, '*B']) -> Float[Array, '*B D']:
 
 
 def forward(
-  config: Config,
+  config: TextConfig,
   params: Params,
   x: Float[Array, 'B T D'],
   positions: Int[Array, 'B T'],
@@ -122,7 +122,9 @@ def forward(
     def run(block, x):
       return block(x, positions, *block.keys_values(x, positions), seen)
 
-    return common.apply(Block(config), lora.merged(layer), x, method=run), None
+    return common.apply(
+      DecoderBlock(config), lora.merged(layer), x, method=run
+    ), None
 
   if config.transposed:
     for i, layer in enumerate(params['layers']):
@@ -135,7 +137,7 @@ def forward(
 
 
 def prefill(
-  config: Config,
+  config: TextConfig,
   params: Params,
   x: Float[Array, 'B T D'],
   positions: Int[Array, 'B T'],
@@ -163,7 +165,7 @@ def prefill(
   mask = valid[:, None]
 
   def layer_step(layer, x, top=False):
-    block = Block(config)
+    block = DecoderBlock(config)
     kv = common.apply(block, layer, x, positions, method='keys_values')
     kv = tuple(t.astype(cache_dtype) for t in kv)
     k, v = (t.astype(x.dtype) for t in kv)
@@ -203,7 +205,7 @@ def extend(cache: Cache, slots: int) -> Cache:
 
 
 def step(
-  config: Config,
+  config: TextConfig,
   layers: Sequence[Params],
   x: Float[Array, 'B D'],
   positions: Int[Array, ' B'],
@@ -229,7 +231,7 @@ def step(
   masks = mask if isinstance(mask, tuple) else (mask, mask)
   new = []
   for i, (layer, old) in enumerate(zip(layers, cache, strict=True)):
-    block = Block(config)
+    block = DecoderBlock(config)
     kv = common.apply(block, layer, x, positions, method='keys_values')
     kv = tuple(
       jax.lax.dynamic_update_slice_in_dim(o, t.astype(o.dtype), slot, axis)
@@ -243,7 +245,7 @@ def step(
 
 
 def unembed(
-  config: Config, params: Params, x: Float[Array, '*B D'], cap: bool = True
+  config: TextConfig, params: Params, x: Float[Array, '*B D'], cap: bool = True
 ) -> Float[Array, '*B V']:
   """Final norm and tied logits, soft-capped if configured and wanted."""
   x = common.apply(common.RMSNorm(config.norm_eps), params['final_norm'], x)

@@ -16,7 +16,7 @@ from collab_jax.models import (
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class TextConfig:
   """Dimensions of the decoder.
 
   Attributes:
@@ -85,7 +85,7 @@ ORDERS = {
 class Attention(nn.Module):
   """Projections around `attention.grouped`."""
 
-  config: Config
+  config: TextConfig
 
   def setup(self):
     """Names the weights."""
@@ -126,7 +126,7 @@ class Attention(nn.Module):
 class FeedForward(nn.Module):
   """The gated MLP."""
 
-  config: Config
+  config: TextConfig
 
   @nn.compact
   def __call__(self, x: Float[Array, 'B T D']) -> Float[Array, 'B T D']:
@@ -152,10 +152,10 @@ class FeedForward(nn.Module):
     )
 
 
-class Block(nn.Module):
+class DecoderBlock(nn.Module):
   """One decoder layer."""
 
-  config: Config
+  config: TextConfig
 
   def setup(self):
     """Names the parts."""

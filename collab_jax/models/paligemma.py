@@ -42,8 +42,8 @@ class Config:
     name: What the model is called in records and figures.
   """
 
-  vision: siglip.Config
-  text: gemma.Config
+  vision: siglip.VisionConfig
+  text: gemma.TextConfig
   name: str = 'paligemma'
 
   def __post_init__(self):
@@ -72,8 +72,8 @@ class Config:
     caps = llm.pop('attn_logits_softcap'), llm.pop('final_logits_softcap')
     window = llm.pop('sliding_window')
     return cls(
-      siglip.Config(**top, **vit, out_dim=llm['width'], unroll=unroll),
-      gemma.Config(
+      siglip.VisionConfig(**top, **vit, out_dim=llm['width'], unroll=unroll),
+      gemma.TextConfig(
         **llm,
         attn_softcap=caps[0] or None,
         final_softcap=caps[1] or None,

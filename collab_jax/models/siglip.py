@@ -26,7 +26,7 @@ Params = dict[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class VisionConfig:
   """Dimensions of the vision tower.
 
   Attributes:
@@ -112,10 +112,10 @@ class MlpBlock(nn.Module):
     return dense(x.shape[-1], name='Dense_1')(y)
 
 
-class Block(nn.Module):
+class EncoderBlock(nn.Module):
   """A pre-norm transformer block."""
 
-  config: Config
+  config: VisionConfig
   rounded: bool = False
 
   @nn.compact
@@ -144,12 +144,12 @@ def position_table(tokens: int, width: int) -> Float[Array, '1 N D']:
   return jnp.pad(table, ((0, 0), (0, width - table.shape[1])))[None]
 
 
-def init(config: Config, key: jax.Array) -> Params:
+def init(config: VisionConfig, key: jax.Array) -> Params:
   """Returns fresh float32 parameters."""
   c = config
   keys = jax.random.split(key, c.depth + 2)
   x = jnp.zeros((1, c.num_tokens, c.width))
-  blocks = jax.vmap(lambda k: Block(c).init(k, x)['params'])(keys[2:])
+  blocks = jax.vmap(lambda k: EncoderBlock(c).init(k, x)['params'])(keys[2:])
   kernel = (c.patch_size, c.patch_size, 3, c.width)
   lecun = nn.initializers.lecun_normal(in_axis=(0, 1, 2))
   return {
@@ -173,7 +173,7 @@ def init(config: Config, key: jax.Array) -> Params:
 
 
 def stem(
-  config: Config, params: Params, images: Float[Array, 'B H W 3']
+  config: VisionConfig, params: Params, images: Float[Array, 'B H W 3']
 ) -> Float[Array, 'B N D']:
   """Embeds the patches, row by row; positions are not added yet.
 
@@ -202,7 +202,7 @@ def stem(
 
 
 def encode(
-  config: Config,
+  config: VisionConfig,
   params: Params,
   images: Float[Array, 'B H W 3'],
   attention: bool = False,
@@ -230,7 +230,7 @@ def encode(
   rounded = config.arranged and _all_bfloat16(blocks)
 
   def body(x, layer, _):
-    return common.apply(Block(config, rounded), layer, x), None
+    return common.apply(EncoderBlock(config, rounded), layer, x), None
 
   def run(x, blocks, depth):
     if config.arranged:
@@ -278,7 +278,7 @@ def _received(block, x):
   return jax.nn.softmax(scores, axis=-1).mean((1, 2))
 
 
-def arrange(config: Config, params: Params) -> Params:
+def arrange(config: VisionConfig, params: Params) -> Params:
   """Takes the blocks apart: a CPU copies what it needs of stacked weights.
 
   Args:
@@ -295,7 +295,7 @@ def arrange(config: Config, params: Params) -> Params:
   return params | {'Transformer': tower | {'encoderblock': blocks}}
 
 
-def unstack(config: Config, params: Params) -> tuple[Params, ...]:
+def unstack(config: VisionConfig, params: Params) -> tuple[Params, ...]:
   """Returns the parameters of each block on its own."""
   blocks = params['Transformer']['encoderblock']
   return blocks if config.arranged else common.apart(blocks, config.depth)

@@ -23,12 +23,12 @@ LICENCE = 'Gemma terms of use, https://ai.google.dev/gemma/terms'
 _VOCABULARY = 256_000 + 1024 + 128
 
 _gemma2 = functools.partial(
-  gemma.Config, attn_softcap=50.0, final_softcap=30.0, post_norms=True
+  gemma.TextConfig, attn_softcap=50.0, final_softcap=30.0, post_norms=True
 )
 
 # Decoders by the beginning of a model's name.
 DECODERS = {
-  'paligemma-3b': gemma.Config(2048, 18, 16384, 8, 1, 256, _VOCABULARY),
+  'paligemma-3b': gemma.TextConfig(2048, 18, 16384, 8, 1, 256, _VOCABULARY),
   'paligemma2-3b': _gemma2(2304, 26, 9216, 8, 4, 256, _VOCABULARY),
   'paligemma2-10b': _gemma2(3584, 42, 14336, 16, 8, 256, _VOCABULARY),
   # Its queries are scaled by width / heads, not by the head's dimension.
@@ -124,7 +124,7 @@ def config(
     The configuration.
   """
   text = DECODERS[decoder]
-  vision = siglip.Config(image_size, 14, 1152, 27, 16, 4304, text.width)
+  vision = siglip.VisionConfig(image_size, 14, 1152, 27, 16, 4304, text.width)
   return paligemma.Config(vision, text, name or f'{decoder}-{image_size}')
 
 

@@ -217,7 +217,7 @@ def check_model(config: ml_collections.ConfigDict) -> paligemma.Config:
 
 def check_codec(
   made: codecs.ImageSettings | quantizers.Quantizer,
-  vision: siglip.Config,
+  vision: siglip.VisionConfig,
   split: str = 'encoder',
   encoder: Callable[[], paligemma.Model] | None = None,
 ) -> str:

@@ -1,7 +1,7 @@
 """Messages as bytes; docs/wire.md specifies the format."""
 
 from collab_jax.wire.container import (
-  Saved,
+  MessageFile,
   dumps,
   load,
   loads,
@@ -19,9 +19,9 @@ __all__ = [
   'CODINGS',
   'DTYPES',
   'FormatError',
+  'MessageFile',
   'PacketFormat',
   'Received',
-  'Saved',
   'Session',
   'check_coding',
   'dumps',

@@ -13,7 +13,7 @@ MAGIC = b'CJWIRE\r\n'
 _LENGTH = 4  # Bytes of a length, little-endian.
 
 
-class Saved(NamedTuple):
+class MessageFile(NamedTuple):
   """What a file holds.
 
   Attributes:
@@ -37,7 +37,7 @@ def dumps(session: sessions.Session, packets: Sequence[bytes]) -> bytes:
   return MAGIC + _sized(text) + check + b''.join(map(_sized, packets))
 
 
-def loads(data: bytes, limit: int = 1 << 28) -> Saved:
+def loads(data: bytes, limit: int = 1 << 28) -> MessageFile:
   """Reads what `dumps` returned.
 
   Args:
@@ -66,7 +66,7 @@ def loads(data: bytes, limit: int = 1 << 28) -> Saved:
   while at < len(data):
     packet, at = _next(data, at)
     packets.append(packet)
-  return Saved(session, packets)
+  return MessageFile(session, packets)
 
 
 def save(
@@ -78,7 +78,7 @@ def save(
   Path(path).write_bytes(dumps(session, packets))
 
 
-def load(path: str | os.PathLike[str], limit: int = 1 << 28) -> Saved:
+def load(path: str | os.PathLike[str], limit: int = 1 << 28) -> MessageFile:
   """Reads a file as `loads` does."""
   return loads(Path(path).read_bytes(), limit)
 

@@ -10,7 +10,7 @@ from collab_jax.wire.coding import bits
 _LENGTH = 5  # Bytes of a length, at most.
 
 
-class Frame(NamedTuple):
+class LayerFrame(NamedTuple):
   """The bytes of one layer.
 
   Attributes:
@@ -38,7 +38,7 @@ def length(every: Sequence[layers.Layer], index: int, body: bytes) -> bytes:
 
 def split(
   every: Sequence[layers.Layer], data: bytes, index: int = 0
-) -> list[Frame]:
+) -> list[LayerFrame]:
   """Cuts a message into its layers; nothing but lengths is checked.
 
   Args:
@@ -47,7 +47,7 @@ def split(
     index: Which message of a batch it is, for errors.
 
   Returns:
-    A `Frame` for each layer that is there, at least one.
+    A `LayerFrame` for each layer that is there, at least one.
 
   Raises:
     FormatError: It ends inside a layer, or goes on after the last.
@@ -60,7 +60,7 @@ def split(
       f'Message {index}: expected the bytes of a message, got '
       f'{type(data).__name__}.'
     ) from error
-  frames: list[Frame] = []
+  frames: list[LayerFrame] = []
   at = 0
   while at < len(data) or not frames:
     if len(frames) == len(every):
@@ -81,7 +81,7 @@ def split(
       )
     head, check, end = start + layer.head, start + least, start + size
     pieces = data[at:start], data[start:head], data[head:check], data[check:end]
-    frames.append(Frame(*pieces))
+    frames.append(LayerFrame(*pieces))
     at = end
   return frames
 

@@ -46,7 +46,7 @@ class Layer(Protocol):
     ...
 
 
-class Fixed:
+class FixedLayer:
   """A layer of the coding 'fixed'; see `plain`."""
 
   def __init__(self, fields: declared.Fields, first: bool):
@@ -75,7 +75,7 @@ class Fixed:
     return self._sizes
 
 
-class Best:
+class BestLayer:
   """A layer of the coding 'best': one stream of bytes, then bytes as they are.
 
   The head has the number of each field's model, two bits for symbols and one
@@ -104,7 +104,9 @@ class Best:
       for i in range(count)
     ]
 
-  def plans(self, row: Mapping[str, np.ndarray]) -> dict[str, field_coder.Plan]:
+  def plans(
+    self, row: Mapping[str, np.ndarray]
+  ) -> dict[str, field_coder.EncodingPlan]:
     """Chooses a model for each field of one message."""
     found = {}
     for name, one in self._coders.items():

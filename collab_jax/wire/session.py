@@ -67,9 +67,9 @@ class Session:
     self._layers: list[layers.Layer] = []
     for i, of_layer in enumerate(every):
       if coding == 'fixed':
-        self._layers.append(layers.Fixed(of_layer, i == 0))
+        self._layers.append(layers.FixedLayer(of_layer, i == 0))
       else:
-        self._layers.append(layers.Best(of_layer, self.priors, i == 0))
+        self._layers.append(layers.BestLayer(of_layer, self.priors, i == 0))
 
   def pack(self, message: Mapping[str, np.ndarray]) -> bytes:
     """Turns the message of one image into bytes.

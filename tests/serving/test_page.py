@@ -26,9 +26,9 @@ from tests.serving import answering
 from tools import browser
 
 METHODS = (
-  presets.Method('k-means', 'kmeans(k={})', (2, 4, 999)),
-  presets.Method('random', 'random(k={})', (2, 4)),
-  presets.Method('JPEG', 'jpeg(quality={})', (10, 90), 'quality'),
+  presets.Preset('k-means', 'kmeans(k={})', (2, 4, 999)),
+  presets.Preset('random', 'random(k={})', (2, 4)),
+  presets.Preset('JPEG', 'jpeg(quality={})', (10, 90), 'quality'),
 )
 LIMIT = 20_000
 
@@ -251,7 +251,7 @@ def test_a_picture_has_a_deadline(client, servicer):
 
 def test_a_menu_needs_a_place_for_its_number():
   with pytest.raises(ValueError, match='for the number'):
-    presets.Method('x', 'kmeans(k=4)')
+    presets.Preset('x', 'kmeans(k=4)')
 
 
 @pytest.mark.skipif(browser.chromium() is None, reason='no Chromium here')

@@ -100,7 +100,7 @@ def test_every_model_gives_symbols_back(seed):
   writes = {
     0: lambda w: field_coder._write_even(symbols, alphabet, w),
     1: lambda w: adaptive.write(w, symbols, alphabet),
-    2: context.Planned(symbols, alphabet).write,
+    2: context.DecisionRecorder(symbols, alphabet).write,
     3: lambda w: one.static.write(w, symbols),
   }
   assert one.known == writes.keys()

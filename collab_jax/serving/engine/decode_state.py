@@ -74,7 +74,7 @@ class NextTokens(NamedTuple):
 
 
 @functools.partial(jax.jit, static_argnames=('config', 'rows', 'slots'))
-def empty(config: gemma.Config, rows: int, slots: int) -> DecodeState:
+def empty(config: gemma.TextConfig, rows: int, slots: int) -> DecodeState:
   """Returns a pool in which no row is used.
 
   Args:

@@ -44,7 +44,7 @@ class Page:
     size: int,
     vectors: int,
     *,
-    methods: tuple[presets.Method, ...] = presets.METHODS,
+    methods: tuple[presets.Preset, ...] = presets.METHODS,
     max_upload: int = 16 << 20,
     seconds: float = 60.0,
     names: tuple[str, ...] = SAME,

@@ -8,7 +8,7 @@ QUALITIES = (1, 5, 10, 20, 30, 40, 50, 60, 75, 90)
 
 
 @dataclasses.dataclass(frozen=True)
-class Method:
+class Preset:
   """A line of the page's menu.
 
   Attributes:
@@ -29,15 +29,15 @@ class Method:
 
 
 METHODS = (
-  Method('k-means, as in the paper', 'kmeans(k={},init=++)'),
-  Method(
+  Preset('k-means, as in the paper', 'kmeans(k={},init=++)'),
+  Preset(
     'merging, the fewest bytes',
     'merge(k={},smooth=4,centroids=pca(dims=128,vectors=ecvq(weight=0.3)))',
   ),
-  Method('merging, 16 bits a number', 'merge(k={})'),
-  Method('random vectors, the nearest instead', 'random(k={},rebuild=nearest)'),
-  Method('random vectors, the others dropped', 'random(k={})'),
-  Method('means of blocks', 'pool(k={})', (1, 4, 16, 64)),
-  Method('the picture as WebP', 'webp(quality={})', QUALITIES, 'quality'),
-  Method('the picture as JPEG', 'jpeg(quality={})', QUALITIES, 'quality'),
+  Preset('merging, 16 bits a number', 'merge(k={})'),
+  Preset('random vectors, the nearest instead', 'random(k={},rebuild=nearest)'),
+  Preset('random vectors, the others dropped', 'random(k={})'),
+  Preset('means of blocks', 'pool(k={})', (1, 4, 16, 64)),
+  Preset('the picture as WebP', 'webp(quality={})', QUALITIES, 'quality'),
+  Preset('the picture as JPEG', 'jpeg(quality={})', QUALITIES, 'quality'),
 )

@@ -97,7 +97,7 @@ def promising(symbols: np.ndarray) -> bool:
 
 
 @runtime_checkable
-class Choices(Protocol):
+class DecisionCoder(Protocol):
   """Where decisions go to, or come from."""
 
   def yes(self, context: int, hit: bool) -> bool:
@@ -114,7 +114,10 @@ class Choices(Protocol):
 
 
 def walk(
-  count: int, alphabet: int, choices: Choices, symbols: list[int] | None = None
+  count: int,
+  alphabet: int,
+  choices: DecisionCoder,
+  symbols: list[int] | None = None,
 ) -> list[int]:
   """Goes through a grid, row by row.
 
@@ -206,7 +209,7 @@ def _far(symbol, alphabet, tried, uses, top, near, choices):
   return rank
 
 
-class _State:
+class _DecisionModel:
   """A pair of counts: the model of a decision, and its successors."""
 
   __slots__ = ('_after', '_counts', 'bits', 'model')
@@ -216,9 +219,9 @@ class _State:
     self.model = range_coder.small_model([no, yes])
     self.bits = (total - math.log2(no), total - math.log2(yes))
     self._counts = (no, yes)
-    self._after: list[_State | None] = [None, None]
+    self._after: list[_DecisionModel | None] = [None, None]
 
-  def after(self, hit: bool) -> '_State':
+  def after(self, hit: bool) -> '_DecisionModel':
     """Returns the state after a decision."""
     state = self._after[hit]
     if state is None:
@@ -226,21 +229,21 @@ class _State:
       no, yes = no + 2 * (not hit), yes + 2 * hit
       if no + yes >= LIMIT:
         no, yes = (no + 1) // 2, (yes + 1) // 2
-      state = self._after[hit] = _state(no, yes)
+      state = self._after[hit] = _decision_model(no, yes)
     return state
 
 
 # No more than LIMIT**2 / 2.
 @functools.cache
-def _state(no: int, yes: int) -> _State:
-  return _State(no, yes)
+def _decision_model(no: int, yes: int) -> _DecisionModel:
+  return _DecisionModel(no, yes)
 
 
-def _start() -> list[_State]:
-  return [_state(no, yes) for no, yes in PRIORS]
+def _start() -> list[_DecisionModel]:
+  return [_decision_model(no, yes) for no, yes in PRIORS]
 
 
-class Planned:
+class DecisionRecorder:
   """The decisions that symbols take, and what they cost."""
 
   def __init__(self, symbols: np.ndarray, alphabet: int):
@@ -281,7 +284,7 @@ class Planned:
       write(value, model)
 
 
-class _Read:
+class _DecisionReader:
   """The decisions that bytes tell."""
 
   def __init__(self, read: Callable[[range_coder.Model], int]):
@@ -305,4 +308,4 @@ class _Read:
 
 def read(reader: range_coder.Reader, count: int, alphabet: int) -> np.ndarray:
   """Reads int32[count]."""
-  return np.array(walk(count, alphabet, _Read(reader.read)), np.int32)
+  return np.array(walk(count, alphabet, _DecisionReader(reader.read)), np.int32)

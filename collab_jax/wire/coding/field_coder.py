@@ -23,7 +23,7 @@ SYMBOL_MODELS = ('fixed', 'adaptive', 'spatial', 'static')
 VALUE_MODELS = ('raw', 'adaptive')
 
 
-class Plan(NamedTuple):
+class EncodingPlan(NamedTuple):
   """One way to code a field.
 
   Attributes:
@@ -64,7 +64,7 @@ class SymbolCoder:
       known.add(2)
     self.static = None
     if prior is not None and alphabet > 1:
-      self.static = static.Static(prior, self.count)
+      self.static = static.StaticModel(prior, self.count)
       known.add(3)
     self.known = frozenset(known)
 
@@ -73,15 +73,17 @@ class SymbolCoder:
     del model
     return 0
 
-  def plan(self, symbols: np.ndarray) -> Plan:
+  def plan(self, symbols: np.ndarray) -> EncodingPlan:
     """Returns the smallest way to code integers [count]."""
     symbols = np.ascontiguousarray(symbols, np.int32)
     alphabet = self.field.alphabet
     bits = self.count * math.log2(alphabet)
-    best = Plan(0, bits, functools.partial(_write_even, symbols, alphabet))
+    best = EncodingPlan(
+      0, bits, functools.partial(_write_even, symbols, alphabet)
+    )
     if self.static and (bits := self.static.cost(symbols)) < best.bits:
       write = functools.partial(self.static.write, symbols=symbols)
-      best = Plan(3, bits, write)
+      best = EncodingPlan(3, bits, write)
     # No adaptive code beats the entropy of what it has to learn.
     if 1 in self.known and _entropy(symbols) < best.bits:
       bits = adaptive.cost(symbols, alphabet)
@@ -89,11 +91,11 @@ class SymbolCoder:
         write = functools.partial(
           adaptive.write, symbols=symbols, alphabet=alphabet
         )
-        best = Plan(1, bits, write)
+        best = EncodingPlan(1, bits, write)
     if 2 in self.known and context.promising(symbols):
-      planned = context.Planned(symbols, alphabet)
+      planned = context.DecisionRecorder(symbols, alphabet)
       if planned.bits < best.bits:
-        best = Plan(2, planned.bits, planned.write)
+        best = EncodingPlan(2, planned.bits, planned.write)
     return best
 
   def bits(self, symbols: np.ndarray, model: int) -> float:
@@ -102,7 +104,7 @@ class SymbolCoder:
     if model == 1:
       return adaptive.cost(symbols, alphabet)
     if model == 2:
-      return context.Planned(symbols, alphabet).bits
+      return context.DecisionRecorder(symbols, alphabet).bits
     if self.static and model == 3:
       return self.static.cost(symbols)
     return self.count * math.log2(alphabet)
@@ -172,7 +174,7 @@ class ValueCoder:
     """Returns how many bytes are sent as they are."""
     return self.count * (self.width - model)
 
-  def plan(self, values: np.ndarray) -> Plan:
+  def plan(self, values: np.ndarray) -> EncodingPlan:
     """Returns the smaller way to code [count] of the declared type."""
     planes = self._planes(values)
     raw = planes.tobytes()
@@ -181,8 +183,8 @@ class ValueCoder:
       bits = adaptive.cost(top, 256)
       if bits < 8 * self.count:
         write = functools.partial(adaptive.write, symbols=top, alphabet=256)
-        return Plan(1, bits, write, planes[:, :-1].tobytes())
-    return Plan(0, 0.0, lambda writer: None, raw)
+        return EncodingPlan(1, bits, write, planes[:, :-1].tobytes())
+    return EncodingPlan(0, 0.0, lambda writer: None, raw)
 
   def bits(self, values: np.ndarray, model: int) -> float:
     """Returns the ideal length of what is coded of values in a model."""

@@ -13,7 +13,7 @@ from collab_jax.wire.coding import range_coder
 MAX_TOTAL = 1 << 16
 
 
-class Static:
+class StaticModel:
   """A table of frequencies: one row, or one for each of the last axis."""
 
   def __init__(self, table: np.ndarray, count: int):
