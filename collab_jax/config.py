@@ -209,6 +209,9 @@ class _Parser(flags.ArgumentParser):
     if not file.is_file():
       others = [str(other) for other in file.parent.glob('*.py')]
       raise _validate.unknown('config file', argument, others, kind=ConfigError)
+    root = str(file.resolve().parents[1])
+    if root not in sys.path:
+      sys.path.insert(0, root)  # For what its configs share.
     config: Any = self._inner.parse(argument)
     check_overrides(config, self._argv, self._name)
     return config

@@ -6,6 +6,7 @@ Modes: `tiny` (500 generated scenes) and `smoke` (seconds, for tests).
 import ml_collections
 
 from collab_jax import config as config_lib
+from configs import common
 
 MODES = ('tiny', 'smoke')
 
@@ -76,54 +77,16 @@ _STUDIES = {
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   """Returns the settings of a mode, `tiny` by default."""
   mode = config_lib.parse(arg, mode=MODES)['mode']
-  config = ml_collections.ConfigDict()
-
-  # Model and data, as in configs/tradeoff.py.
-  config.model = 'tiny'
-  config.model_path = ''
-  config.tokenizer = ''
-  config.dtype = ''
-  config.res = 0
-  config.data = 'scenes'
-  config.data_dir = ''
-  config.preprocess = 'hf_bicubic'
-  config.data_split = 'test'
-  config.limit = 500
-  config.split = 'encoder'
+  config = common.evaluation()
+  config.seeds = (0,)
+  config.blind = ('mean',)
+  config.workers = 2
+  config.budget = common.budget()
 
   # Studies by name. Each crosses all of `sent`, 'codec | transport', with
   # `channel` at each of `values`, which take the place of the braces.
   config.studies = ml_collections.ConfigDict(_STUDIES[mode])
-  config.seeds = (0,)
-  config.full = True  # All vectors, as they are: what 100% means.
-  config.blind = ('mean',)
-
-  config.prompt = 'caption en'
-  config.max_tokens = 34
-  config.decoding = 'greedy'
-  config.batch_size = 64
-  config.workers = 2
-  config.mesh = ml_collections.ConfigDict({'data': 1, 'model': 1})
-
-  # Powers and speeds behind latency and energy, see docs/channels.md; all
-  # assumed: seconds are those of this machine, a small edge computer takes
-  # about 5 W at work and 1 W idle, and a radio amplifier 1 W.
-  config.budget = ml_collections.ConfigDict(
-    {
-      'edge': 1.0,
-      'server': 1.0,
-      'edge_watts': 5.0,
-      'radio_watts': 1.0,
-      'idle_watts': 1.0,
-    }
-  )
-  config.resamples = 1000
-  config.level = 0.95
-  config.seed = 0
 
   if mode == 'smoke':
-    config.limit = 6
-    config.max_tokens = 4
-    config.batch_size = 4
-    config.resamples = 20
+    common.smoke(config)
   return config

@@ -1,4 +1,4 @@
-"""Training of the books that ship with the package.
+"""Training of quantizer parameters, such as those that ship with the package.
 
 Modes: `centroids` (a linear transform and quantiles of the centroids of
 merged clusters), `axes` (the same without captions), `residual`, `ecvq` and
@@ -10,6 +10,7 @@ Each writes book.safetensors, which is named in a quantizer's `book`.
 import ml_collections
 
 from collab_jax import config as config_lib
+from configs import common
 
 MODES = (
   'centroids',
@@ -26,31 +27,19 @@ MODES = (
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   """Returns the settings of a mode, `centroids` by default."""
   mode = config_lib.parse(arg, mode=MODES)['mode']
-  config = ml_collections.ConfigDict()
+  config = common.model_and_data()
   config.seed = 0
-
-  # As in configs/tradeoff.py.
-  config.model = 'tiny'
-  config.model_path = ''
-  config.tokenizer = ''
-  config.dtype = ''
-  config.res = 0
-  config.data = 'scenes'
-  config.data_dir = ''
-  config.preprocess = 'hf_bicubic'
   config.data_split = 'train'
   linear = mode in ('centroids', 'axes')
   config.limit = 3000 if linear else 1500
-  config.split = 'encoder'
   config.batch_size = 50
-  config.mesh = ml_collections.ConfigDict({'data': 1, 'model': 1})
 
   # 'linear', 'residual', 'product', 'shared' or 'places'.
   kinds = {'ecvq': 'residual', 'smoke': 'linear'}
   kinds |= {'centroids': 'linear', 'axes': 'linear'}
   config.kind = kinds.get(mode, mode)
-  # What is trained on: all that these quantizers send, in float32. For all
-  # vectors: 'identity(dtype=float32)'.
+  # Training data: all vectors that these quantizers send, in float32. For all
+  # vectors of the encoder: 'identity(dtype=float32)'.
   ks = (4, 6, 8, 12) if linear else (5, 8)
   config.sent = tuple(
     f'merge(k={k},centroids=identity(dtype=float32))' for k in ks

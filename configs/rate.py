@@ -8,6 +8,7 @@ scene), `curve` (what an edge chooses from, on `val`: docs/edge.md) and `smoke`
 import ml_collections
 
 from collab_jax import config as config_lib
+from configs import common
 
 MODES = ('tiny', 'dense', 'curve', 'smoke')
 
@@ -86,47 +87,21 @@ _FEW_PICTURES = (
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   """Returns the settings of a mode, `tiny` by default."""
   mode = config_lib.parse(arg, mode=MODES)['mode']
-  config = ml_collections.ConfigDict()
-
-  # Model and data, as in configs/tradeoff.py.
-  config.model = 'tiny'
-  config.model_path = ''
-  config.tokenizer = ''
-  config.dtype = ''
-  config.res = 0
-  config.data = 'scenes'
-  config.data_dir = ''
-  config.preprocess = 'hf_bicubic'
+  config = common.evaluation()
+  common.codecs(config)
   config.data_split = 'dense' if mode == 'dense' else 'test'
-  config.limit = 500  # The first so many pictures.
-  config.split = 'encoder'
   config.coding = 'best'  # The smallest messages, see docs/wire.md.
-
   # As the paper sends them: k centroids in 16 bits, and indices.
   config.methods = ('kmeans(init=++)', 'kmeans(init=random)')
   config.ks = (1, 2, 4, 8, 16, 32)
   # What else is sent of features; then of pictures.
   config.codecs = (*_FEATURES, *_pictures())
-  config.seeds = (0, 1, 2)
-  config.full = True  # All vectors, as they are: what 100% means.
-  config.blind = ('zeroed', 'mean', 'shuffled')
-
-  config.prompt = 'caption en'
-  config.max_tokens = 34
-  config.decoding = 'greedy'
-  config.batch_size = 64
-  config.workers = 1  # More are faster, and make each caption's seconds longer.
-  config.mesh = ml_collections.ConfigDict({'data': 1, 'model': 1})
-
-  config.resamples = 1000
-  config.level = 0.95  # Of the confidence intervals.
-  config.seed = 0  # Of the resampling.
 
   # Interpolation of the delta rates: 'pchip', 'cubic' or 'akima'.
   config.bd = 'pchip'
   # Shares of the BLEU-4 of all vectors, at which codecs are compared closely.
   config.levels = (0.9, 0.95)
-  # Links that lose nothing, over which latency and energy are told.
+  # Lossless links, over which latency and energy are reported.
   config.link = ml_collections.ConfigDict(
     {
       'rates_kbps': (50, 100, 250, 500, 1000, 2500, 5000, 10000),
@@ -134,16 +109,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
       'delay_ms': 0.0,
     }
   )
-  # As in configs/channel.py.
-  config.budget = ml_collections.ConfigDict(
-    {
-      'edge': 1.0,
-      'server': 1.0,
-      'edge_watts': 5.0,
-      'radio_watts': 1.0,
-      'idle_watts': 1.0,
-    }
-  )
+  config.budget = common.budget()
 
   if mode == 'curve':
     config.data_split = 'val'
@@ -155,7 +121,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     config.resamples = 1  # Of no use for the curve.
 
   if mode == 'smoke':
-    config.limit = 6
+    common.smoke(config)
     config.methods = ('kmeans(init=random)',)
     config.ks = (2, 8)
     config.codecs = (
@@ -165,14 +131,11 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
       'jpeg(quality=60)',
     )
     config.seeds = (0, 1)
-    config.max_tokens = 4
-    config.batch_size = 4
-    config.resamples = 20
   return config
 
 
 def sweep(add, config):
-  """One work unit per method, one for codecs, one for the rest."""
+  """Adds a unit per method, one for codecs, one for what needs no k."""
   add(methods=(), codecs=())
   add(methods=(), full=False, blind=())
   for method in config.methods:
@@ -180,12 +143,12 @@ def sweep(add, config):
 
 
 def _pictures() -> list[str]:
-  """All image codecs, as a config has them."""
-  found = []
+  """Returns the names of all image codecs."""
+  names = []
   for table, strip in ((_STRIPPED, True), (_WHOLE, False)):
     for (kind, chroma, size), qualities in table.items():
-      rest = f',size={size}' if size else ''
-      rest += ',strip=true' if strip else ''
-      rest += f',chroma={chroma}' if chroma != 420 else ''
-      found += [f'{kind}(quality={q}{rest})' for q in qualities]
-  return found
+      fields = f',size={size}' if size else ''
+      fields += ',strip=true' if strip else ''
+      fields += f',chroma={chroma}' if chroma != 420 else ''
+      names += [f'{kind}(quality={q}{fields})' for q in qualities]
+  return names

@@ -96,10 +96,11 @@ def violations(root: pathlib.Path) -> list[str]:
     ]
   for path in sorted((root / 'configs').rglob('*.py')):
     found += [
-      f'{path.relative_to(root)}:{line}: {name} is not collab_jax.config'
+      f'{path.relative_to(root)}:{line}: {name} is not collab_jax.config, nor'
+      ' configs.common'
       for line, name in _imports(path)
-      if _under(name, {'collab_jax', 'experiments', 'jax', 'flax'})
-      and not _under(name, {'collab_jax.config'})
+      if _under(name, {'collab_jax', 'configs', 'experiments', 'jax', 'flax'})
+      and not _under(name, {'collab_jax.config', 'configs.common'})
     ]
   return found
 
@@ -136,6 +137,8 @@ def test_imports_point_one_way():
     ('helpers/__init__.py', '', 'helpers is in no row'),
     ('__init__.py', 'from collab_jax import plots', None),
     ('../configs/a.py', 'from collab_jax import config', None),
+    ('../configs/a.py', 'from configs import common', None),
+    ('../configs/a.py', 'from configs import b', 'not collab_jax.config'),
     ('../configs/a.py', 'from collab_jax import codecs', 'not collab_jax.conf'),
     ('../configs/a.py', 'import jax', 'not collab_jax.config'),
   ],

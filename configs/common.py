@@ -1,0 +1,105 @@
+"""Fields that the configs of evaluations share: model, data, captions."""
+
+import ml_collections
+
+
+def model_and_data() -> ml_collections.ConfigDict:
+  """Returns the fields of the tiny model and of 500 test scenes."""
+  config = ml_collections.ConfigDict()
+
+  # A name out of collab_jax.checkpoints.NAMES; a folder that says its
+  # dimensions and has a tokenizer; or a released model's name, with its path.
+  config.model = 'tiny'
+  config.model_path = ''
+  config.tokenizer = ''  # Where it is not beside the weights.
+  config.dtype = ''  # To hold the weights in; '' for the stored one.
+  config.res = 0  # Side of the pictures in pixels, 0 for the model's.
+  # Devices over which the pictures of a batch and the parameters are spread.
+  config.mesh = ml_collections.ConfigDict({'data': 1, 'model': 1})
+
+  # 'scenes', or a dataset on disk: 'coco', 'flickr30k', 'jsonl' or 'tfds'.
+  config.data = 'scenes'
+  config.data_dir = ''  # The dataset's folder.
+  config.data_split = 'test'
+  # How pictures come to the model's size, see collab_jax/data/pictures.py.
+  config.preprocess = 'hf_bicubic'
+  config.limit = 500  # The first so many pictures.
+
+  # 'encoder' cuts before the projection to the decoder's width, 'head' after.
+  config.split = 'encoder'
+  return config
+
+
+def evaluation() -> ml_collections.ConfigDict:
+  """Returns the fields of every evaluation: model, data, captions, scores."""
+  config = model_and_data()
+  config.full = True  # All vectors, as they are: what 100% means.
+  # Captions that have seen nothing: of zeros, mean features, another picture.
+  config.blind = ('zeroed', 'mean', 'shuffled')
+  config.seeds = (0, 1, 2)
+
+  config.prompt = 'caption en'
+  config.max_tokens = 34
+  config.decoding = 'greedy'  # Or 'beam2', 'sample(temperature=0.7)'.
+  config.batch_size = 64
+  # Passes at a time. More are faster, and make each caption's seconds longer.
+  config.workers = 1
+
+  config.resamples = 1000
+  config.level = 0.95  # Of the confidence intervals.
+  config.seed = 0  # Of the resampling.
+  return config
+
+
+def codecs(config: ml_collections.ConfigDict) -> None:
+  """Adds the fields that name codecs; the values are the paper's."""
+  # 'fixed': messages of one length, packed many at a time, as the paper counts
+  # them. 'best': the smallest ones, in about two milliseconds each.
+  config.coding = 'fixed'
+  # Quantizers without their k, which comes from `ks`. The paper starts k-means
+  # at random vectors and does not say how a server treats the vectors that a
+  # random subset left out: all four ways.
+  config.methods = (
+    'kmeans(init=++)',
+    'kmeans(init=random)',
+    'random(rebuild=nearest)',
+    'random(rebuild=keep)',
+    'random(rebuild=close)',
+    'random(rebuild=zero)',
+  )
+  config.ks = (1, 2, 4, 8, 16, 32, 64, 128)
+  # Codecs with all their settings, beside them: 'jpeg(quality=20)',
+  # 'webp(quality=5,size=112,strip=true)', 'kmeans(k=3,iters=9)'.
+  config.codecs = ()
+
+
+def budget() -> ml_collections.ConfigDict:
+  """Returns powers and speeds behind latency and energy; docs/channels.md.
+
+  All assumed: seconds are those of this machine, a small edge computer takes
+  about 5 W at work and 1 W idle, and a radio amplifier 1 W.
+  """
+  return ml_collections.ConfigDict(
+    {
+      'edge': 1.0,
+      'server': 1.0,
+      'edge_watts': 5.0,
+      'radio_watts': 1.0,
+      'idle_watts': 1.0,
+    }
+  )
+
+
+def smoke(config: ml_collections.ConfigDict) -> None:
+  """Reduces an evaluation to seconds, for tests."""
+  config.limit = 6
+  config.max_tokens = 4
+  config.batch_size = 4
+  config.resamples = 20
+
+
+def sweep(add, config) -> None:
+  """Adds a work unit per method, and one for the lines that need no k."""
+  add(methods=())
+  for method in config.methods:
+    add(methods=(method,), codecs=(), full=False, blind=())
