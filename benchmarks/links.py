@@ -17,11 +17,11 @@ import numpy as np
 from benchmarks import processes
 from collab_jax import (
   checkpoints,
+  codecs,
   data,
   launcher,
   metrics,
   serving,
-  studies,
 )
 from collab_jax.evaluation.report import text as text_lib
 from tests.serving import shaper
@@ -106,7 +106,7 @@ def main(argv):
     examples = [scenes[i] for i in range(len(scenes))]
     references = [example.captions for example in examples]
     made = [
-      studies.make_codec(text, model, coding='best')
+      codecs.parse(text, coding='best').bind(model)
       for text in _CODECS.value.split(';')
     ]
     head = ['link', 'codec', 'BLEU-4', 'bytes', 'with gRPC', *_STAGES, 'all']

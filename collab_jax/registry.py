@@ -60,6 +60,30 @@ def name(table: Mapping[str, type], thing: Any) -> str:
   return f'{called}({",".join(parts)})' if parts else called
 
 
+def settings(table: Mapping[str, type], kind: str, thing: Any) -> dict:
+  """Returns all settings as plain values, which JSON can hold.
+
+  Args:
+    table: Classes by name.
+    kind: Key of the class's name.
+    thing: A dataclass of plain values, or of such things.
+
+  Returns:
+    For instance {'channel': 'erasure', 'p': 0.4, ...}, defaults included; a
+    thing within is such a dict itself.
+  """
+  return {
+    kind: title(table, type(thing)),
+    **{
+      field.name: settings(table, kind, value)
+      if dataclasses.is_dataclass(value)
+      else value
+      for field in dataclasses.fields(thing)
+      for value in [getattr(thing, field.name)]
+    },
+  }
+
+
 def title(table: Mapping[str, type], cls: type) -> str:
   """What a class is called: its name in the table, or where it is found."""
   for known, other in table.items():

@@ -15,9 +15,8 @@ from absl import app, flags
 from collab_jax import (
   data,
   launcher,
-  studies,
 )
-from collab_jax.commands import connection_flags
+from collab_jax.commands import codec_flags, connection_flags
 from collab_jax.data import pictures
 from collab_jax.serving.client import (
   batch,
@@ -71,8 +70,8 @@ def main(argv):
   if argv[1:]:
     raise app.UsageError(f'unexpected arguments: {argv[1:]}')
   with launcher.runtime():
-    edge = studies.Edge(_MODEL.value)
-    codec = edge.make(_CODEC.value)
+    edge = codec_flags.edge_model(_MODEL.value)
+    codec = edge.bind(_CODEC.value)
     with clients.EdgeClient(_CONNECTION.connect(), codec, window=1) as client:
       seen = frames(_SOURCE.value, edge.size)
       for i in itertools.count() if not _COUNT.value else range(_COUNT.value):

@@ -14,9 +14,9 @@ import jax
 from collab_jax import captioner as captioning
 from collab_jax import (
   checkpoints,
+  codecs,
   data,
   plots,
-  quantizers,
   studies,
 )
 from collab_jax.commands import codec_flags
@@ -40,14 +40,14 @@ def main(argv):
   with studies.runtime():
     chosen = _CHOICE.choose()
     name, split = _CHOICE.model.value, _CHOICE.split.value
-    vision = checkpoints.config_of(name).vision
+    config = checkpoints.config_of(name)
     load = functools.cache(lambda: checkpoints.load(name))
-    studies.check_codec(chosen, vision, split, load)
-    image = data.read_image(_IMAGE.value, vision.image_size)
+    chosen.validate(config, load)
+    image = data.read_image(_IMAGE.value, config.vision.image_size)
     model = load()
     captioner = captioning.Captioner(model, _TOKENS.value, _PROMPT.value)
-    for made in (quantizers.Identity(), chosen):
-      codec = studies.make_codec(made, model, split, _CHOICE.coding.value)
+    full = codecs.parse('identity', split, _CHOICE.coding.value)
+    for codec in (full.bind(model), chosen.bind(model)):
       packet = codec.encode(image[None], jax.random.key(_SEED.value))[0]
       fields = ', '.join(f'{f} {n:,}' for f, n in codec.sizes(packet).items())
       share = codec.sent / codec.vectors

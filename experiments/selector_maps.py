@@ -17,6 +17,7 @@ from PIL import Image
 
 from collab_jax import (
   checkpoints,
+  codecs,
   data,
   plots,
   quantizers,
@@ -38,7 +39,7 @@ def main(argv):
   with studies.runtime():
     # The last two send other numbers: at most k, and squares.
     methods = (*_CONFIG.value.methods, 'adaptive(error=0.5)')
-    made = [studies.make_method(text, _K.value) for text in methods]
+    made = [codecs.make_method(text, _K.value) for text in methods]
     square = max(1, round(math.sqrt(_K.value))) ** 2
     made.append(quantizers.make('resized', k=square))
     model = checkpoints.load(_MODEL.value)

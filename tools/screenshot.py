@@ -16,8 +16,8 @@ from collab_jax import (
   checkpoints,
   launcher,
   serving,
-  studies,
 )
+from collab_jax.commands import codec_flags
 from collab_jax.serving.web import app as app_lib
 
 _OUT = flags.DEFINE_string('out', 'docs/images/page.png', 'PNG to write.')
@@ -64,15 +64,15 @@ def main(argv):
       raise FileNotFoundError(
         f'expected one of {", ".join(browser.NAMES)} on PATH'
       )
-    edge = studies.Edge('tiny')
+    edge = codec_flags.edge_model('tiny')
     settings = serving.ServerConfig(
       port=0, metrics_port=-1, quantizers='any', images='any'
     )
     with (
       serving.Server(checkpoints.load('tiny'), settings) as server,
-      serving.EdgeClient(server.address, edge.make('kmeans(k=8)')) as client,
+      serving.EdgeClient(server.address, edge.bind('kmeans(k=8)')) as client,
     ):
-      shown = app_lib.Page(client, edge.make, edge.size, edge.vectors)
+      shown = app_lib.Page(client, edge.bind, edge.size, edge.vectors)
       data = asyncio.run(_shoot(shown, path))
     Path(_OUT.value).write_bytes(data)
     print(f'{_OUT.value}: {len(data):,} bytes')

@@ -1,5 +1,14 @@
-"""A picture to bytes on the edge, and bytes to a prefix on the server."""
+"""Codecs: pictures to bytes on the edge, bytes to prefixes on the server."""
 
+from collab_jax.codecs.base import (
+  Codec,
+  CodecSpec,
+  Decoded,
+  Encoded,
+  FeatureCache,
+  timed,
+)
+from collab_jax.codecs.edge import EdgeModel
 from collab_jax.codecs.encoder import (
   check_images,
   to_float,
@@ -7,6 +16,7 @@ from collab_jax.codecs.encoder import (
 from collab_jax.codecs.feature import (
   SPLITS,
   FeatureCodec,
+  FeatureCodecSpec,
   forget_programs,
   image_keys,
 )
@@ -14,28 +24,45 @@ from collab_jax.codecs.fingerprint import (
   encoder_fingerprint,
   features_of,
 )
-from collab_jax.codecs.image import KINDS, ImageCodec, ImageSettings
-from collab_jax.codecs.link import Link
+from collab_jax.codecs.image import KINDS, ImageCodec, ImageCodecSpec
+from collab_jax.codecs.image import ImageCodecSpec as ImageSettings
+from collab_jax.codecs.link import Link, LinkSpec
 from collab_jax.codecs.spec import (
-  PicturePlan,
-  Plan,
+  OwnCodecSpec,
+  choose,
+  make_method,
+  parse,
+  parse_method,
 )
 from collab_jax.colours import by_axes as colours_by_axes
 
 __all__ = [
   'KINDS',
   'SPLITS',
+  'Codec',
+  'CodecSpec',
+  'Decoded',
+  'EdgeModel',
+  'Encoded',
+  'FeatureCache',
   'FeatureCodec',
+  'FeatureCodecSpec',
   'ImageCodec',
+  'ImageCodecSpec',
   'ImageSettings',
   'Link',
-  'PicturePlan',
-  'Plan',
+  'LinkSpec',
+  'OwnCodecSpec',
   'check_images',
+  'choose',
   'colours_by_axes',
   'encoder_fingerprint',
   'features_of',
   'forget_programs',
   'image_keys',
+  'make_method',
+  'parse',
+  'parse_method',
+  'timed',
   'to_float',
 ]

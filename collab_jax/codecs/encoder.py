@@ -1,4 +1,4 @@
-"""Pictures as codecs take them."""
+"""Image encoder on pictures of 0..255, with auxiliary outputs."""
 
 import functools
 from typing import Any
@@ -8,7 +8,6 @@ from jax import numpy as jnp
 from jaxtyping import Array, Float, UInt8
 import numpy as np
 
-from collab_jax import quantizers
 from collab_jax.models import (
   encoder_aux,
   paligemma,
@@ -23,7 +22,7 @@ def to_float(
   return jnp.asarray(images).astype(jnp.float32) / 127.5 - 1.0
 
 
-# Compiled once per process, for all codecs that run it on pictures.
+# Compiled once per process, for all codecs that run it.
 @functools.partial(jax.jit, static_argnames='split')
 def features(
   model: paligemma.Model,
@@ -42,7 +41,7 @@ def observed(
   images: UInt8[Array | np.ndarray, 'B H W 3'],
   needs: tuple[str, ...],
 ) -> tuple[Float[Array, 'B N D'], dict[str, Array]]:
-  """Like `features`, with what else quantizers may need."""
+  """Runs the image encoder as `features`, with auxiliary outputs."""
   vision, tower = model.config.vision, model.params['img']
   return observe(vision, tower, split, images, needs)
 
@@ -54,24 +53,13 @@ def observe(
   images: UInt8[Array | np.ndarray, 'B H W 3'],
   needs: tuple[str, ...],
 ) -> tuple[Float[Array, 'B N D'], dict[str, Array]]:
-  """What `observed` compiles, of the image tower alone."""
+  """Computes what `observed` compiles, of the image tower alone."""
   x, extra = encoder_aux.observe(vision, tower, to_float(images), needs)
   if split != 'encoder':
     x = siglip.project(tower, x)
     if 'reduced' in extra:
       extra['reduced'] = siglip.project(tower, extra['reduced'])
   return x, extra
-
-
-def blank(codec: Any, batch_size: int) -> tuple[Array, dict[str, Array]]:
-  """What `codec.observe` returns of black pictures, or zeros of its shape.
-
-  Only where the quantizer takes more than features, the encoder is run.
-  """
-  if not quantizers.needs(codec.quantizer):
-    return jnp.zeros((batch_size, codec.vectors, codec.width)), {}
-  side = codec.model.config.vision.image_size
-  return codec.observe(np.zeros((batch_size, side, side, 3), np.uint8))
 
 
 def check_images(images: Any, size: int) -> None:

@@ -1,7 +1,9 @@
-"""Features of a picture to bytes on the edge, and to a prefix on the server."""
+"""Codec of image features, quantized: the paper's."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+import dataclasses
 import functools
+import json
 from typing import Any, cast
 
 import jax
@@ -12,17 +14,104 @@ import numpy as np
 from collab_jax import message as messages
 from collab_jax import quantizers, sharding, wire
 from collab_jax.codecs import (
+  base,
   encoder,
   fingerprint,
 )
-from collab_jax.models import paligemma
+from collab_jax.codecs.transports import base as transports
+from collab_jax.models import paligemma, siglip
+from collab_jax.quantizers import pretrained
 
 SPLITS = ('encoder', 'head')
 
 
-# Compiled once per process: the caches are keyed by what is static, so equal
-# quantizers of different codecs share their programs, and so do those that
-# differ in what the other end does: `sender` and `receiver`.
+@dataclasses.dataclass(frozen=True)
+class FeatureCodecSpec(base.CodecSpec):
+  """Settings of a `FeatureCodec`.
+
+    spec = FeatureCodecSpec(quantizers.KMeans(k=8), coding='best')
+    spec.validate(model_config)
+    codec = spec.bind(model)
+
+  Attributes:
+    quantizer: The quantizer of the features.
+    split: 'encoder' cuts before the projection, 'head' after it.
+    coding: 'fixed' packs a batch at once, to messages of one length; 'best'
+      makes the smallest ones.
+  """
+
+  quantizer: quantizers.Quantizer
+  split: str = 'encoder'
+  coding: str = 'fixed'
+
+  def __post_init__(self):
+    """Raises ValueError if there is no such split or coding."""
+    if self.split not in SPLITS:
+      raise ValueError(
+        f"split: got {self.split!r}, expected 'encoder' or 'head'"
+      )
+    wire.check_coding(self.coding)
+
+  @property
+  def name(self) -> str:
+    """The codec's canonical name."""
+    split = '' if self.split == 'encoder' else f'@{self.split}'
+    coding = '' if self.coding == 'fixed' else f'/{self.coding}'
+    return quantizers.name(self.quantizer) + split + coding
+
+  @property
+  def settings(self) -> dict[str, Any]:
+    """All settings as nested plain values."""
+    return {
+      'codec': 'feature',
+      'split': self.split,
+      'coding': self.coding,
+      'quantizer': quantizers.settings(self.quantizer),
+    }
+
+  def bind(self, model: paligemma.Model) -> 'FeatureCodec':
+    """Returns the codec of a model; see `FeatureCodec`."""
+    return FeatureCodec(model, self.quantizer, self.split, coding=self.coding)
+
+  def layout(self, config: paligemma.Config) -> transports.MessageLayout:
+    """Returns fields and sizes of messages; see `CodecSpec.layout`."""
+    vision = config.vision
+    n, d = vision.num_tokens, feature_width(vision, self.split)
+    fields = self.quantizer.fields(n, d)
+    return transports.MessageLayout(
+      self.name,
+      self.quantizer.sent(n),
+      fields,
+      quantizers.row_fields(self.quantizer, n, d),
+      wire.Session(fields, coding=self.coding).length,
+    )
+
+  def validate(
+    self,
+    config: paligemma.Config,
+    load_encoder: Callable[[], paligemma.Model] | None = None,
+  ) -> 'FeatureCodecSpec':
+    """Checks widths and pretrained parameters; see `CodecSpec.validate`."""
+    vision = config.vision
+    n, d = vision.num_tokens, feature_width(vision, self.split)
+    self.quantizer.sent(n)
+    self.quantizer.init_params(jax.random.key(0), n, d)
+    self.quantizer.fields(n, d)
+    names = pretrained.check_coordinates(self.quantizer)
+    if load_encoder and any(pretrained.load(name).model for name in names):
+      features = fingerprint.features_of(load_encoder(), self.split)
+      pretrained.check(self.quantizer, features)
+    return self
+
+
+def feature_width(vision: siglip.VisionConfig, split: str) -> int:
+  """Returns the width of the features at a split."""
+  return vision.width if split == 'encoder' else vision.out_dim
+
+
+# Compiled once per process: the caches are keyed by the static arguments, so
+# equal quantizers of different codecs share their programs, and so do those
+# that differ at the other end only: `sender` and `receiver`.
 @jax.jit
 def image_keys(key: jax.Array, image_ids: UInt32[Array, ' B']) -> jax.Array:
   """One key per image, which depends on nothing but the image's id."""
@@ -68,19 +157,25 @@ def forget_programs() -> None:
     program.clear_cache()
 
 
-class FeatureCodec:
-  """The paper's codec: image features, quantized, as bytes.
+class FeatureCodec(base.Codec):
+  """Codec of the paper: image features, quantized, as bytes.
 
-  Edge: SigLIP, quantizer, wire. Server: wire, quantizer, and the projection
-  to the decoder's width if the split lies before it.
+    codec = cj.FeatureCodec(model, cj.quantizers.KMeans(k=8))
+    messages = codec.encode(images, jax.random.key(0))  # On the edge.
+    prefix = codec.decode(messages)  # On the server.
+
+  The edge runs SigLIP, the quantizer and the wire format; the server the wire
+  format, the quantizer, and the projection to the decoder's width if the split
+  lies before it.
 
   Attributes:
     model: The model, of which the edge uses `img` and the server `llm`.
-    quantizer: What is kept of the features.
+    spec: The settings.
+    quantizer: The quantizer of the features.
     split: 'encoder' cuts before the projection, 'head' after it.
     params: The quantizer's parameters; an empty dict if it has none.
-    fields: What a message holds, by name.
-    session: What both ends agree on; packs and unpacks.
+    fields: Fields of a message by name.
+    session: Format of the messages, equal at both ends.
     name: Canonical short name, unique among different settings.
     sent: Number of vectors sent per image.
     vectors: Number of vectors per image.
@@ -108,25 +203,22 @@ class FeatureCodec:
 
     Raises:
       ValueError: The split is neither 'encoder' nor 'head', there is no
-        quantizer of that name, no such coding, or a book of the quantizer is
-        of another model or of other coordinates.
+        quantizer of that name, no such coding, or pretrained parameters of the
+        quantizer are of another model or of other coordinates.
     """
-    if split not in SPLITS:
-      raise ValueError(f"split: got {split!r}, expected 'encoder' or 'head'")
     if isinstance(quantizer, str):
       quantizer = quantizers.make(quantizer)
+    self.spec = FeatureCodecSpec(quantizer, split, coding)
     self.model = model
     self.quantizer = quantizer
     self.split = split
     vision = model.config.vision
     self.vectors = vision.num_tokens
-    self.width = vision.width if split == 'encoder' else vision.out_dim
-    self._books = quantizers.pretrained.check_coordinates(quantizer)
-    # The server alone has no encoder to compare; the wire's session does it.
-    if self._books and fingerprint.has_encoder(model):
-      quantizers.pretrained.check(
-        quantizer, fingerprint.features_of(model, split)
-      )
+    self.width = feature_width(vision, split)
+    self._pretrained = pretrained.check_coordinates(quantizer)
+    # A server has no encoder to compare with; the wire's session does it.
+    if self._pretrained and fingerprint.has_encoder(model):
+      pretrained.check(quantizer, fingerprint.features_of(model, split))
     key = jax.random.key(0) if key is None else key
     self.params = quantizer.init_params(key, self.vectors, self.width)
     self.fields = quantizer.fields(self.vectors, self.width)
@@ -134,41 +226,47 @@ class FeatureCodec:
     self.uses_key = quantizer.uses_key
     self._sender = getattr(quantizer, 'sender', quantizer)
     self._receiver = getattr(quantizer, 'receiver', quantizer)
-    self.name = quantizers.name(quantizer)
-    if split != 'encoder':
-      self.name += f'@{split}'
-    if coding != 'fixed':
-      self.name += f'/{coding}'
+    self.name = self.spec.name
+    self.settings = self.spec.settings
     self.session = wire.Session(
       self.fields,
       jax.device_get(quantizers.priors(quantizer, self.params)),
-      self._spec(),
+      self._session_spec(),
       coding,
     )
+    self.layers = self.session.layers
+    self.digest = bytes.fromhex(self.session.digest)
 
   @functools.cached_property
   def rows(self) -> tuple[str, ...]:
     """Names of the fields with a row for every vector that is sent."""
     return quantizers.row_fields(self.quantizer, self.vectors, self.width)
 
+  @functools.cached_property
+  def layout(self) -> transports.MessageLayout:
+    """Fields and sizes of messages, which transports ask for."""
+    return transports.MessageLayout(
+      self.name, self.sent, self.fields, self.rows, self.session.length
+    )
+
   def describe(self) -> dict[str, Any]:
-    """The settings as plain values, for records and tables."""
+    """Returns the settings as flat plain values, for records and tables."""
     coding = self.session.coding
     return {
       'codec': 'feature',
       'split': self.split,
       **({} if coding == 'fixed' else {'coding': coding}),
       **quantizers.describe(self.quantizer),
-      # A book's name stays when its file is replaced.
-      **({'books': self._books} if self._books else {}),
+      # The name of pretrained parameters stays when their file is replaced.
+      **({'books': self._pretrained} if self._pretrained else {}),
     }
 
-  def _spec(self) -> dict[str, Any]:
-    """What the edge and the server must have in common.
+  def _session_spec(self) -> dict[str, Any]:
+    """Returns what the edge and the server must have in common.
 
-    Of the model that is the projection, which both of them hold: one that was
-    trained on has another. Its fingerprint is that of bfloat16, so that a
-    number type chosen for the memory of one end makes no difference.
+    Of the model that is the projection, which both of them hold; fine-tuning
+    changes it. Its fingerprint is that of bfloat16, so that a number type
+    chosen for the memory of one end makes no difference.
     """
     head = jax.tree.map(
       lambda x: jnp.asarray(x).astype(jnp.bfloat16),
@@ -176,10 +274,8 @@ class FeatureCodec:
     )
     return {
       'codec': 'feature',
-      # Where an end keeps its books is its own affair.
-      'quantizer': quantizers.name(
-        quantizers.pretrained.unnamed(self.quantizer)
-      ),
+      # Each end may keep its pretrained parameters in another file.
+      'quantizer': quantizers.name(pretrained.unnamed(self.quantizer)),
       'split': self.split,
       'n': self.vectors,
       'd': self.width,
@@ -241,11 +337,11 @@ class FeatureCodec:
     images: UInt8[Array | np.ndarray, 'B H W 3'],
     features: Float[Array, 'B N D'] | None = None,
   ) -> tuple[Array, dict[str, Array]]:
-    """Runs the image encoder for features, and what `quantize` takes besides.
+    """Runs the image encoder for features and auxiliary outputs.
 
     Args:
       images: Pictures of the model's size, 0..255.
-      features: From `features`, if they are there: all that most need.
+      features: From `features`, if known; enough for most quantizers.
 
     Returns:
       The features, and `quantize`'s `extra`: see `quantizers.needs`.
@@ -255,8 +351,37 @@ class FeatureCodec:
       return self.features(images) if features is None else features, {}
     encoder.check_images(images, self.model.config.vision.image_size)
     images = self._spread(images)
-    made = encoder.observed(self.model, self.split, images, needs)
-    return self._spread(made)
+    return self._spread(encoder.observed(self.model, self.split, images, needs))
+
+  def encode_batch(
+    self,
+    images: base.Images,
+    key: jax.Array,
+    image_ids: Sequence[int] | None = None,
+    cache: base.FeatureCache | None = None,
+    pack: Callable[[Any], list[Any]] | None = None,
+  ) -> base.Encoded:
+    """Encodes a batch and times the stages; see `Codec.encode_batch`."""
+    cache = base.FeatureCache() if cache is None else cache
+    (features, aux), spent = self.observe_cached(images, cache)
+    seconds = {'encode': spent}
+    with base.timed(seconds, 'quantize'):
+      message = self.quantize(features, key, image_ids, aux)
+    with base.timed(seconds, 'pack'):
+      sent = (pack or self.pack)(message)
+    return base.Encoded(sent, seconds, features)
+
+  def prefetch(self, images: base.Images, cache: base.FeatureCache) -> None:
+    """Runs the image encoder for a cache, if the quantizer takes no more."""
+    if not quantizers.needs(self.quantizer):
+      self.observe_cached(images, cache)
+
+  def observe_cached(
+    self, images: base.Images, cache: base.FeatureCache
+  ) -> tuple[tuple[Array, dict[str, Array]], float]:
+    """Returns `observe`'s features and auxiliary outputs, and the seconds."""
+    key = self.split, quantizers.needs(self.quantizer)
+    return cache.get(key, lambda: self.observe(images))
 
   def quantize(
     self,
@@ -276,12 +401,13 @@ class FeatureCodec:
     mesh = sharding.mesh_of(self.model.params)
     features, ids, extra = self._spread((features, ids, dict(extra or {})))
     keys = image_keys(key, ids)
-    made = _quantize(self._sender, self.params, features, keys, extra, mesh)
-    return jax.device_get(made)
+    return jax.device_get(
+      _quantize(self._sender, self.params, features, keys, extra, mesh)
+    )
 
-  def pack(self, message: dict[str, np.ndarray]) -> list[bytes]:
-    """Serializes a batch of messages."""
-    return self.session.pack_batch(message)
+  def pack(self, batch: Mapping[str, np.ndarray]) -> list[bytes]:
+    """Serializes a quantized batch: one array per field, with an axis B."""
+    return self.session.pack_batch(batch)
 
   def decode(self, data: Sequence[bytes]) -> messages.Prefix:
     """Turns messages into what the captioner reads: the server.
@@ -317,7 +443,7 @@ class FeatureCodec:
     Args:
       message: One array per field, with an axis B in front.
       rows: False for a vector that did not arrive and must be concealed; at
-        least one of each message is there. None: nothing is missing.
+        least one of each message arrived. None: nothing is missing.
       layers: If not 0, a vector that did not arrive still has these layers.
     """
     mesh = sharding.mesh_of(self.model.params)
@@ -327,30 +453,114 @@ class FeatureCodec:
     settings = self._receiver, self.split, self.params, self.model
     return self._spread(_rebuild(*settings, *batch, names, coarse, mesh))
 
-  def check(self, data: bytes) -> None:
-    """Raises FormatError unless this is a message of this codec."""
-    self.session.unpack(data)
+  def decode_batch(self, data: Sequence[bytes]) -> base.Decoded:
+    """Decodes a batch, with the tokens before the projection."""
+    tokens, prefix = self.rebuild(data)
+    return base.Decoded(prefix, tokens)
+
+  def unpack(self, message: bytes) -> dict[str, np.ndarray]:
+    """Unpacks a message, or its first layers, on the host.
+
+    Raises:
+      collab_jax.wire.FormatError: It is no message of this codec, or the
+        quantizer rebuilds nothing from so few layers.
+    """
+    unpacked = self.session.unpack(message)
+    layers = self.layers_of(unpacked)
+    if not self.decodes_layers(layers):
+      enough = [n for n in range(1, self.layers + 1) if self.decodes_layers(n)]
+      raise wire.FormatError(
+        f'The message has {layers} of {self.layers} layers, from which this'
+        f' quantizer rebuilds nothing; expected {enough}.'
+      )
+    return unpacked
+
+  def decode_unpacked(
+    self, unpacked: Sequence[Mapping[str, np.ndarray]]
+  ) -> base.Decoded:
+    """Decodes a batch of unpacked messages, all of equally many layers."""
+    names = unpacked[0]
+    tokens, prefix = self.rebuild_message(
+      {name: np.stack([one[name] for one in unpacked]) for name in names}
+    )
+    return base.Decoded(prefix, tokens)
+
+  def layers_of(self, unpacked: Mapping[str, Any]) -> int:
+    """Returns how many layers an unpacked message has."""
+    return len(self.session.present(unpacked))
+
+  def split_layers(self, message: bytes) -> list[bytes]:
+    """Splits a message into its layers; the first L are a message too."""
+    return self.session.split(message)
+
+  def decodes_layers(self, layers: int) -> bool:
+    """Returns whether messages of only the first `layers` can be decoded."""
+    return layers in self._decodable
+
+  @functools.cached_property
+  def _decodable(self) -> set[int]:
+    """Numbers of first layers from which the quantizer rebuilds vectors."""
+
+    def rebuild(message):
+      settings = self._receiver, self.split, self.params, self.model
+      return _rebuild(*settings, message, None, (), (), None)
+
+    enough = {self.layers}
+    for layers in range(1, self.layers):
+      batch = {n: a[None] for n, a in self.blank(layers).items()}
+      try:
+        jax.eval_shape(rebuild, batch)
+      except (ValueError, KeyError):
+        continue
+      enough.add(layers)
+    return enough
+
+  def blank(self, layers: int | None = None) -> dict[str, np.ndarray]:
+    """Returns an unpacked message of zeros, to compile with."""
+    layers = self.layers if layers is None else layers
+    return {
+      name: np.zeros(
+        field.shape,
+        np.int32
+        if isinstance(field, messages.Symbols)
+        else wire.DTYPES[field.dtype],
+      )
+      for name, field in self.fields.items()
+      if field.layer < layers
+    }
 
   def _spread(self, batch: Any) -> Any:
     """Puts a batch where the model is; see `sharding.rows`."""
     return sharding.rows(batch, self.model.params)
 
-  def warm_up(self, batch_size: int) -> messages.Prefix:
-    """Compiles what a batch needs by running it on zeros.
+  def blank_batch(self, batch_size: int) -> dict[str, np.ndarray]:
+    """Returns a quantized batch of zeros, or of black pictures.
 
-    Args:
-      batch_size: Number of pictures that will come at a time.
-
-    Returns:
-      A prefix, for the captioner to compile too.
+    The encoder runs only if the quantizer takes more than features.
     """
-    features, extra = encoder.blank(self, batch_size)
-    made = self.quantize(features, jax.random.key(0), None, extra)
-    return self.decode(self.pack(made))
+    features, aux = jnp.zeros((batch_size, self.vectors, self.width)), {}
+    if quantizers.needs(self.quantizer):
+      features, aux = self.observe(self._black(batch_size))
+    return self.quantize(features, jax.random.key(0), None, aux)
 
-  def sizes(self, data: bytes) -> dict[str, int]:
-    """Bytes of a message by field, and of its header; they add up."""
-    return self.session.sizes(data)
+  def sizes(self, message: bytes) -> dict[str, int]:
+    """Returns the bytes of a message by field, and of its header."""
+    return self.session.sizes(message)
+
+  def description(self) -> Mapping[str, Any]:
+    """Returns what both ends must have in common, for the handshake."""
+    plain = json.loads(self.to_json())
+    del plain['digest']
+    return plain
+
+  def to_json(self) -> str:
+    """Returns the session as JSON, without the tables of frequencies."""
+    return self.session.to_json()
+
+  @property
+  def encoder(self) -> str:
+    """Fingerprint of the image encoder that the edge runs."""
+    return fingerprint.encoder_fingerprint(self.model)
 
   def __repr__(self) -> str:
     """Shows the settings."""

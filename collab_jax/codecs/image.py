@@ -1,7 +1,8 @@
-"""A picture as a file to the server, which then runs the image encoder."""
+"""Codec of image files: the server runs the image encoder."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 import dataclasses
+import functools
 from typing import Any
 
 import jax
@@ -11,31 +12,39 @@ import numpy as np
 
 from collab_jax import _validate, sharding
 from collab_jax import message as messages
-from collab_jax.codecs import encoder as encoder_lib
+from collab_jax.codecs import base
+from collab_jax.codecs import encoder as image_encoder
 from collab_jax.codecs.image_files import formats
+from collab_jax.codecs.transports import base as transports
 from collab_jax.data import pictures as files
 from collab_jax.models import paligemma
 from collab_jax.wire import FormatError
 
 KINDS = tuple(formats.KINDS)
-# A message is refused before it is looked at if it has more bytes than this,
-# and this many times the picture's own: no encoder wastes so much.
+# A message is refused before it is parsed if it has more bytes than this, and
+# this many times those of the raw picture: no encoder wastes so much.
 _LEAST, _TIMES = 4096, 4
 
 
 @dataclasses.dataclass(frozen=True)
-class ImageSettings:
-  """How a picture is coded.
+class ImageCodecSpec(base.CodecSpec):
+  """Settings of an `ImageCodec`.
+
+    spec = ImageCodecSpec('webp', quality=20, strip=True)
+    spec.validate(model_config)
+    codec = spec.bind(model)
 
   Attributes:
     kind: 'jpeg', 'webp' or 'avif'.
-    quality: 0 to 100, for JPEG from 1; what it means is the kind's own.
+    quality: 0 to 100, for JPEG from 1; each kind has its own scale.
     size: Side in pixels to which the picture is reduced before; None to leave
       it as it is.
     strip: Leave out of a file what both ends know, see `formats`.
     chroma: 420 keeps a quarter of the colours' pixels, 444 all of them, which
       WebP cannot.
   """
+
+  needs_weights = False
 
   kind: str
   quality: int = 75
@@ -61,15 +70,15 @@ class ImageSettings:
     formats.check_available(self.kind)
 
   @classmethod
-  def make(cls, kind: str, settings: Mapping[str, Any]) -> 'ImageSettings':
-    """Makes them from what `config.call` read.
+  def make(cls, kind: str, settings: Mapping[str, Any]) -> 'ImageCodecSpec':
+    """Makes a spec of settings as `config.call` reads them.
 
     Args:
       kind: As above.
       settings: The other fields; strip may be the text 'true' or 'false'.
 
     Returns:
-      The settings.
+      The spec.
 
     Raises:
       ValueError: A field that is not there, with the nearest, or out of range.
@@ -85,15 +94,41 @@ class ImageSettings:
 
   @property
   def name(self) -> str:
-    """As a config has it; what has its default is left out, quality never."""
+    """Canonical text, 'webp(quality=20,strip=true)'.
+
+    Defaults are left out, except for the quality.
+    """
     parts = [f'quality={self.quality}']
     parts += [f'size={self.size}'] if self.size else []
     parts += ['strip=true'] if self.strip else []
     parts += [f'chroma={self.chroma}'] if self.chroma != 420 else []
     return f'{self.kind}({",".join(parts)})'
 
-  def at(self, side: int) -> 'ImageSettings':
-    """The settings for pictures of this side.
+  def bind(self, model: paligemma.Model) -> 'ImageCodec':
+    """Returns the codec of a model; see `ImageCodec`."""
+    return ImageCodec(model, **dataclasses.asdict(self))
+
+  def layout(self, config: paligemma.Config) -> transports.MessageLayout:
+    """Returns the sizes of messages; see `CodecSpec.layout`."""
+    side = config.vision.image_size
+    fitted = self.at(side)
+    size = fitted.size or side
+    file = formats.known(self.kind, self.quality, size, self.chroma)
+    return transports.MessageLayout(
+      fitted.name, config.vision.num_tokens, largest=file.largest(self.strip)
+    )
+
+  def validate(
+    self,
+    config: paligemma.Config,
+    load_encoder: Callable[[], paligemma.Model] | None = None,
+  ) -> 'ImageCodecSpec':
+    """Checks the size against the model's pictures; see `at`."""
+    del load_encoder
+    return self.at(config.vision.image_size)
+
+  def at(self, side: int) -> 'ImageCodecSpec':
+    """Returns the settings for pictures of this side.
 
     Args:
       side: Of the model's pictures, in pixels.
@@ -121,24 +156,23 @@ def _prefix(model, features):
   return messages.Prefix(x, jnp.ones((rows, n), bool), positions, end)
 
 
-class ImageCodec:
-  """The baseline: the picture itself, as JPEG, WebP or AVIF.
+class ImageCodec(base.Codec):
+  """Baseline codec: the picture itself, as JPEG, WebP or AVIF.
 
-  Edge: Pillow. Server: Pillow, SigLIP and the projection. The decoder then
-  sees all vectors, so `sent` is `vectors`; what is saved, is bytes.
+    codec = cj.ImageCodec(model, 'webp', quality=20)
+    messages = codec.encode(images)  # On the edge: Pillow.
+    prefix = codec.decode(messages)  # On the server: Pillow and SigLIP.
+
+  The decoder then sees all vectors, so `sent` is `vectors`; only bytes are
+  saved.
 
   Attributes:
     model: The model; the edge needs nothing of it.
-    settings: How the picture is coded.
-    split: 'encoder': features are those before the projection.
+    spec: The settings.
     name: Canonical short name, unique among different settings.
     sent: Number of vectors that reach the decoder: all.
     vectors: Number of vectors per image.
-    uses_key: False: nothing is drawn.
   """
-
-  split = 'encoder'
-  uses_key = False
 
   def __init__(
     self,
@@ -157,8 +191,8 @@ class ImageCodec:
       quality: 0 to 100, for JPEG from 1.
       size: Side in pixels to which the picture is reduced before it is coded;
         the server enlarges it again, both by Pillow's bicubic.
-      strip: Leave out what both ends know of such files; what is decoded is
-        the same to the pixel.
+      strip: Leave out what both ends know of such files; the decoded picture
+        is the same to the pixel.
       chroma: 420, or 444 to keep all pixels of the colours; not for WebP.
 
     Raises:
@@ -167,27 +201,32 @@ class ImageCodec:
     self.model = model
     vision = model.config.vision
     self._side = vision.image_size
-    settings = ImageSettings(kind, quality, size, strip, chroma)
-    self.settings = settings.at(self._side)
+    self.spec = ImageCodecSpec(kind, quality, size, strip, chroma).at(
+      self._side
+    )
     self.vectors = self.sent = vision.num_tokens
-    self.name = self.settings.name
-    self._size = self.settings.size or self._side
+    self.name = self.spec.name
+    self._size = self.spec.size or self._side
 
   @property
   def _format(self) -> formats.Format:
-    own = self.settings
-    return formats.known(own.kind, own.quality, self._size, own.chroma)
+    spec = self.spec
+    return formats.known(spec.kind, spec.quality, self._size, spec.chroma)
 
-  @property
-  def largest(self) -> int:
-    """Bytes of a message of noise; no picture takes many more."""
-    return self._format.largest(self.settings.strip)
+  @functools.cached_property
+  def layout(self) -> transports.MessageLayout:
+    """Sizes of messages, which transports ask for."""
+    return self.spec.layout(self.model.config)
+
+  @functools.cached_property
+  def settings(self) -> dict[str, Any]:
+    """All settings as plain values."""
+    spec = dataclasses.asdict(self.spec) | {'size': self._size}
+    return {'codec': 'image', **spec}
 
   def describe(self) -> dict[str, Any]:
-    """The settings as plain values, for records and tables."""
-    settings = dataclasses.asdict(self.settings) | {'size': self._size}
-    encoder = formats.encoder(self.settings.kind)
-    return {'codec': 'image', **settings, 'encoder': encoder}
+    """Returns the settings as plain values, for records and tables."""
+    return {**self.settings, 'encoder': formats.encoder(self.spec.kind)}
 
   def encode(
     self,
@@ -209,15 +248,15 @@ class ImageCodec:
       ValueError: They are no such pictures.
     """
     del key, image_ids
-    encoder_lib.check_images(images, self._side)
-    strip = self.settings.strip
+    image_encoder.check_images(images, self._side)
+    strip = self.spec.strip
     return [
       self._format.encode(self._resized(image, self._size), strip)
       for image in np.asarray(images)
     ]
 
   def pictures(self, data: Sequence[bytes]) -> UInt8[np.ndarray, 'B H W 3']:
-    """What the server sees of the pictures.
+    """Decodes messages to pictures, on the host.
 
     Args:
       data: Messages of this codec.
@@ -251,13 +290,27 @@ class ImageCodec:
     return self.prefix(self.pictures(data))
 
   def prefix(self, images: UInt8[np.ndarray, 'B H W 3']) -> messages.Prefix:
-    """The second half of `decode`: what it makes of `pictures`."""
+    """Runs the image encoder on `pictures`: the second half of `decode`."""
 
-    def spread(batch):  # Puts it where the model is.
+    def spread(batch):  # Puts a batch on the model's devices.
       return sharding.rows(batch, self.model.params)
 
-    x = spread(encoder_lib.features(self.model, self.split, spread(images)))
+    x = spread(image_encoder.features(self.model, 'encoder', spread(images)))
     return spread(_prefix(self.model, x))
+
+  def unpack(self, message: bytes) -> UInt8[np.ndarray, 'H W 3']:
+    """Decodes a message to a picture; see `pictures`."""
+    return self._picture(message)
+
+  def decode_unpacked(
+    self, unpacked: Sequence[UInt8[np.ndarray, 'H W 3']]
+  ) -> base.Decoded:
+    """Runs the image encoder on a batch of pictures."""
+    return base.Decoded(self.prefix(np.stack(unpacked)))
+
+  def picture(self, message: bytes) -> UInt8[np.ndarray, 'H W 3']:
+    """Returns the picture that a message holds."""
+    return self._picture(message)
 
   def _picture(self, message: bytes) -> UInt8[np.ndarray, 'H W 3']:
     limit = max(_LEAST, 3 * _TIMES * self._size**2)
@@ -266,7 +319,7 @@ class ImageCodec:
         f'got {len(message)} bytes for {self._size} x {self._size} px,'
         f' expected at most {limit}; do the sizes of the two ends differ?'
       )
-    file = self._format.file(message, self.settings.strip)
+    file = self._format.file(message, self.spec.strip)
     try:
       picture = files.decode(file, 'the message')
     except files.PictureError as error:
@@ -283,21 +336,29 @@ class ImageCodec:
   ) -> UInt8[np.ndarray, '{size} {size} 3']:
     return image if len(image) == size else files.resize(image, size)
 
-  def warm_up(self, batch_size: int) -> messages.Prefix:
-    """Compiles what a batch needs by running it on black pictures.
+  def blank_batch(self, batch_size: int) -> list[bytes]:
+    """Returns messages of black pictures."""
+    return self.encode(self._black(1)) * batch_size
 
-    Args:
-      batch_size: Number of pictures that will come at a time.
+  def sizes(self, message: bytes) -> dict[str, int]:
+    """Returns the bytes of a message by field; they add up to its length."""
+    return self._format.sizes(message, self.spec.strip)
 
-    Returns:
-      A prefix, for the captioner to compile too.
-    """
-    black = np.zeros((batch_size, self._side, self._side, 3), np.uint8)
-    return self.prefix(black)
-
-  def sizes(self, data: bytes) -> dict[str, int]:
-    """Bytes of a message by field; they add up to its length."""
-    return self._format.sizes(data, self.settings.strip)
+  def description(self) -> Mapping[str, Any]:
+    """Returns what both ends must have in common, for the handshake."""
+    # Without its frame a file is read by what this end's library would write.
+    library = {'encoder': formats.encoder(self.spec.kind)}
+    return {
+      'format': 'collab_jax.image',
+      'version': 1,
+      'spec': {
+        'codec': 'image',
+        'name': self.name,
+        'size': self._side,
+        'model': self.model.config.name,
+        **(library if self.spec.strip else {}),
+      },
+    }
 
   def __repr__(self) -> str:
     """Shows the settings."""

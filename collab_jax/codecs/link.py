@@ -1,48 +1,84 @@
-"""A codec, a channel, and how the one's messages cross the other."""
+"""Codec behind a channel: its messages as packets, some of them lost."""
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+import dataclasses
+import functools
+from typing import Any
 
 import jax
-from jaxtyping import Array
 import numpy as np
 
-from collab_jax import channels, wire
+from collab_jax import channels, registry, wire
 from collab_jax import message as messages
-from collab_jax.codecs import (
-  encoder,
-  feature,
-)
-from collab_jax.codecs.transports import (
-  base,
-  names,
-)
+from collab_jax.codecs import base, transports
+from collab_jax.codecs.transports import base as transport_base
+from collab_jax.models import paligemma
 
 
-class Rebuilt(NamedTuple):
-  """What the server makes of what arrived.
+@dataclasses.dataclass(frozen=True)
+class LinkSpec(base.CodecSpec):
+  """Settings of a `Link`.
+
+    spec = LinkSpec(
+      codecs.parse('kmeans(k=8)'),
+      transports.make('rows(parity=2)'),
+      channels.make('erasure(p=0.4)'),
+    )
 
   Attributes:
-    tokens: The vectors before the projection; None for pictures.
-    prefix: What the captioner reads; anything in the rows of lost messages.
-      None if all of them are lost.
-    whole: False for a message that is lost: nothing can be made of it.
-    rows: The part of its vectors that arrived.
+    codec: Spec of the codec.
+    transport: How messages are cut into packets.
+    channel: The channel.
   """
 
-  tokens: messages.Tokens | None
-  prefix: messages.Prefix | None
-  whole: list[bool]
-  rows: list[float]
+  codec: base.CodecSpec
+  transport: transport_base.Transport
+  channel: channels.Channel
+
+  @property
+  def name(self) -> str:
+    """The link's canonical name."""
+    return _name(self.codec.name, self.transport, self.channel)
+
+  def bind(self, model: paligemma.Model) -> 'Link':
+    """Returns the link of a model; see `Link`."""
+    return Link(self.codec.bind(model), self.channel, self.transport)
+
+  def layout(self, config: paligemma.Config) -> transport_base.MessageLayout:
+    """Returns fields and sizes of the codec's messages."""
+    return self.codec.layout(config)
+
+  def validate(
+    self,
+    config: paligemma.Config,
+    load_encoder: Callable[[], paligemma.Model] | None = None,
+  ) -> 'LinkSpec':
+    """Checks the codec, and that its messages can cross the channel."""
+    codec = self.codec.validate(config, load_encoder)
+    transports.check(self.transport, codec.layout(config), self.channel)
+    return dataclasses.replace(self, codec=codec)
 
 
-class Link:
-  """A codec behind a channel; stands where a codec stands.
+def _name(codec: str, transport: Any, channel: channels.Channel) -> str:
+  return f'{codec} | {transports.name(transport)} | {channels.name(channel)}'
+
+
+class Link(base.Codec):
+  """Codec behind a channel; stands where a codec stands.
+
+    link = cj.Link(codec, 'erasure(p=0.4)', 'rows(parity=2)')
+    sent = link.encode_batch(images, jax.random.key(0), ids).messages
+    received = [link.transmit(p, 0, i)[0] for p, i in zip(sent, ids)]
+    decoded = link.decode_batch(received)
+
+  Its messages are `Packets`. Losses and noise are deterministic per (seed,
+  image id), so they do not depend on batching, and links of one channel lose
+  the same packets.
 
   Attributes:
-    codec: What makes and reads the messages.
-    channel: What they cross.
-    transport: How: 'whole' or in packets.
+    codec: Makes and reads the messages.
+    channel: Carries the packets.
+    transport: How messages are cut into packets.
     name: Canonical short name, unique among different settings.
     split: The codec's.
     sent: The codec's.
@@ -52,17 +88,17 @@ class Link:
 
   def __init__(
     self,
-    codec: Any,
+    codec: base.Codec,
     channel: str | channels.Channel,
-    by: str | base.Transport = 'whole',
+    by: str | transport_base.Transport = 'whole',
   ):
     """Joins a codec and a channel.
 
     Args:
-      codec: A `FeatureCodec` or an `ImageCodec`.
+      codec: A codec, not a link itself.
       channel: A channel, or its name and settings: 'erasure(p=0.4)'.
       by: How messages are cut into packets, 'whole', 'whole(mtu=100)',
-        'rows(per_packet=2)' or 'analog'; see `codecs.transport`.
+        'rows(per_packet=2)' or 'analog'; see `codecs.transports`.
 
     Raises:
       ValueError: There is no such channel or transport, or it is not for this
@@ -71,100 +107,149 @@ class Link:
     if isinstance(channel, str):
       channel = channels.make(channel)
     if isinstance(by, str):
-      by = names.make(by)
+      by = transports.make(by)
     self.codec = codec
-    self.channel = channel
+    self.channel: Any = channel
     self.transport = by
-    self._carrier = by.bind(codec, channel)
-    self.split = getattr(codec, 'split', 'encoder')
+    self.model = codec.model
+    self._packetizer = by.bind(codec, channel)
+    self.split = codec.split
     self.sent, self.vectors = codec.sent, codec.vectors
     self.uses_key = codec.uses_key or channel.random
-    through = (names.name(by), channels.name(channel))
-    self.name = ' | '.join((codec.name, *through))
+    self.name = _name(codec.name, by, channel)
+
+  @functools.cached_property
+  def settings(self) -> dict[str, Any]:
+    """All settings as nested plain values: the codec's, and the link's."""
+    return {
+      **self.codec.settings,
+      **{
+        'transport': registry.settings(
+          transports.NAMES, 'transport', self.transport
+        ),
+        'channel': registry.settings(channels.NAMES, 'channel', self.channel),
+      },
+    }
 
   def describe(self) -> dict[str, Any]:
-    """The settings as plain values, for records and tables."""
+    """Returns the settings as flat plain values, for records and tables."""
     return {
       **self.codec.describe(),
-      'transport': names.name(self.transport),
+      'transport': transports.name(self.transport),
       'channel': channels.name(self.channel),
     }
 
-  def pack(self, batch: Any) -> list[base.Packets]:
-    """What is sent: for messages as arrays with an axis B, or as bytes."""
-    return self._carrier.pack(batch)
+  def encode(
+    self,
+    images: base.Images,
+    key: jax.Array,
+    image_ids: Sequence[int] | None = None,
+  ) -> list[transport_base.Packets]:
+    """Turns pictures into packets; see `Codec.encode`."""
+    return self.encode_batch(images, key, image_ids).messages
+
+  def encode_batch(
+    self,
+    images: base.Images,
+    key: jax.Array,
+    image_ids: Sequence[int] | None = None,
+    cache: base.FeatureCache | None = None,
+    pack: Callable[[Any], list[Any]] | None = None,
+  ) -> base.Encoded:
+    """Encodes a batch and times the stages; see `Codec.encode_batch`."""
+    pack = pack or self.pack
+    return self.codec.encode_batch(images, key, image_ids, cache, pack)
+
+  def prefetch(self, images: base.Images, cache: base.FeatureCache) -> None:
+    """Computes what the codec will take from a cache."""
+    self.codec.prefetch(images, cache)
+
+  def pack(self, batch: Any) -> list[transport_base.Packets]:
+    """Cuts a batch into packets: quantized arrays with an axis B, or bytes."""
+    return self._packetizer.pack(batch)
 
   def transmit(
-    self, parcel: base.Packets, seed: int, image_id: int
-  ) -> tuple[base.Packets, base.DeliveryStats]:
+    self, message: transport_base.Packets, seed: int, image_id: int
+  ) -> tuple[transport_base.Packets, transport_base.DeliveryStats]:
     """Sends the packets of one picture.
 
-    All chance comes from the seed and the picture, so that it does not matter
-    which others are sent with it, and links meet the same fate.
+    Args:
+      message: The packets.
+      seed: All chance comes from it and `image_id`.
+      image_id: The picture's.
+
+    Returns:
+      What arrived, and statistics.
     """
     words = [seed & 0xFFFFFFFF, image_id & 0xFFFFFFFFFFFFFFFF]
-    return self._carrier.transmit(parcel, np.random.default_rng(words))
+    return self._packetizer.transmit(message, np.random.default_rng(words))
 
-  def rebuild(self, parcels: Sequence[base.Packets]) -> Rebuilt:
-    """The server's side, for a batch; never fails for what arrived."""
-    got = self._carrier.unpack(parcels)
-    if isinstance(got, wire.Received):
-      if not got.whole.any():
-        return _nothing(len(parcels))
-      rows = np.where(got.whole[:, None], got.rows, True)
-      tokens, prefix = self.codec.rebuild_message(got.message, rows, got.layers)
-      shares = got.rows.mean(1).tolist()
-      return Rebuilt(tokens, prefix, got.whole.tolist(), shares)
-    sound = [None if d is None or not self._sound(d) else d for d in got]
-    whole = [d is not None for d in sound]
-    # Lost messages are replaced by any other; nobody reads what comes of them.
-    filler = next((d for d in sound if d is not None), None)
-    if filler is None:
-      return _nothing(len(parcels))
-    data = [filler if d is None else d for d in sound]
-    tokens = None
-    if isinstance(self.codec, feature.FeatureCodec):
-      tokens, prefix = self.codec.rebuild(data)
-    else:
-      prefix = self.codec.decode(data)
-    return Rebuilt(tokens, prefix, whole, [float(fine) for fine in whole])
+  def decode(self, data: Sequence[transport_base.Packets]) -> messages.Prefix:
+    """Turns received packets into what the captioner reads.
 
-  def _sound(self, data: bytes) -> bool:
+    Raises:
+      ValueError: No message arrived; `decode_batch` says which did.
+    """
+    prefix = self.decode_batch(data).prefix
+    if prefix is None:
+      raise ValueError(f'{self.name}: got no message, expected one or more')
+    return prefix
+
+  def decode_batch(
+    self, data: Sequence[transport_base.Packets]
+  ) -> base.Decoded:
+    """Decodes what arrived of a batch; never fails for what arrived."""
+    received = self._packetizer.unpack(data)
+    if isinstance(received, wire.Received):
+      return self._decode_rows(received)
+    unpacked = [None if m is None else self._unpack(m) for m in received]
+    arrived = [message is not None for message in unpacked]
+    if not any(arrived):
+      return base.Decoded(None, None, arrived, [0.0] * len(data))
+    # Another message stands in for a lost one; nobody reads its caption.
+    filler = unpacked[arrived.index(True)]
+    decoded = self.codec.decode_unpacked(
+      [filler if message is None else message for message in unpacked]
+    )
+    return decoded._replace(arrived=arrived, rows=list(map(float, arrived)))
+
+  def _decode_rows(self, received: wire.Received) -> base.Decoded:
+    arrived = received.whole.tolist()
+    if not any(arrived):
+      return base.Decoded(None, None, arrived, [0.0] * len(arrived))
+    rows = np.where(received.whole[:, None], received.rows, True)
+    codec: Any = self.codec  # Transports of rows take a `FeatureCodec` only.
+    tokens, prefix = codec.rebuild_message(
+      received.message, rows, received.layers
+    )
+    return base.Decoded(prefix, tokens, arrived, received.rows.mean(1).tolist())
+
+  def _unpack(self, message: bytes) -> Any:
+    """Returns an unpacked message; None if it is unreadable or cut short."""
     try:
-      if isinstance(self.codec, feature.FeatureCodec):
-        self.codec.check(data)
-      else:
-        self.codec.pictures([data])
+      unpacked = self.codec.unpack(message)
     except wire.FormatError:
-      return False
-    return True
+      return None
+    whole = self.codec.layers_of(unpacked) == self.codec.layers
+    return unpacked if whole else None
 
-  def sizes(self, parcel: base.Packets) -> dict[str, int]:
-    """Bytes by field, with headers and redundancy as 'packets'."""
-    total = sum(len(p) for p in parcel.packets if p is not None)
-    extra = total - sum(parcel.sizes.values())
-    sizes = {n: s for n, s in parcel.sizes.items() if n != 'packets'}
-    extra += parcel.sizes.get('packets', 0)
-    return {**sizes, 'packets': extra} if extra else sizes
+  def sizes(self, message: transport_base.Packets) -> dict[str, int]:
+    """Returns bytes by field, with headers and redundancy as 'packets'."""
+    total = sum(len(p) for p in message.packets if p is not None)
+    overhead = total - sum(message.sizes.values())
+    sizes = {n: s for n, s in message.sizes.items() if n != 'packets'}
+    overhead += message.sizes.get('packets', 0)
+    return {**sizes, 'packets': overhead} if overhead else sizes
 
-  def features(self, images: Any) -> Array:
-    """The codec's features, which links of one model and split share."""
-    return self.codec.features(images)
+  def features(self, images: Any) -> Any:
+    """Returns the codec's features, shared by links of one model and split."""
+    codec: Any = self.codec
+    return codec.features(images)
 
   def warm_up(self, batch_size: int) -> messages.Prefix:
-    """Compiles what a batch needs by running it on zeros; see the codec's."""
-    if not isinstance(self.codec, feature.FeatureCodec):
-      return self.codec.warm_up(batch_size)
-    features, extra = encoder.blank(self.codec, batch_size)
-    made = self.codec.quantize(features, jax.random.key(0), None, extra)
-    prefix = self.rebuild(self.pack(made)).prefix
-    assert prefix is not None  # Nothing was lost.
-    return prefix
+    """Compiles what a batch needs by running it on black pictures."""
+    return self.decode(self.pack(self.codec.blank_batch(batch_size)))
 
   def __repr__(self) -> str:
     """Shows the settings."""
     return f'Link({self.name})'
-
-
-def _nothing(count: int) -> Rebuilt:
-  return Rebuilt(None, None, [False] * count, [0.0] * count)

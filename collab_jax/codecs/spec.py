@@ -1,99 +1,179 @@
-"""What transports ask of a codec, known before a model is there."""
+"""Codecs from text: 'kmeans(k=8)', 'webp(quality=20)', 'pkg.mod:Class(...)'."""
 
+from collections.abc import Collection, Mapping
 import dataclasses
-import functools
+import importlib
+import inspect
+from typing import Any
 
-from collab_jax import channels, quantizers, wire
-from collab_jax import message as messages
-from collab_jax.codecs import image
-from collab_jax.codecs.image_files import formats
-from collab_jax.codecs.transports import (
-  base,
-  names,
-)
+from collab_jax import _validate, config, quantizers
+from collab_jax.codecs import base, feature, image
+from collab_jax.models import paligemma
 
 
 @dataclasses.dataclass(frozen=True)
-class Plan:
-  """A `FeatureCodec` that has no model yet.
+class OwnCodecSpec(base.CodecSpec):
+  """Settings of a codec of one's own, a subclass of `Codec`.
 
   Attributes:
-    quantizer: What is kept of the features.
-    vectors: Number of vectors per image.
-    width: Numbers per vector.
+    cls: The class, which is called as `cls(model, **settings)`.
+    items: Names and values of the settings.
   """
 
-  quantizer: quantizers.Quantizer
-  vectors: int
-  width: int
+  cls: type[base.Codec]
+  items: tuple[tuple[str, Any], ...] = ()
 
   @property
   def name(self) -> str:
-    """The codec's, without the split."""
-    return quantizers.name(self.quantizer)
+    """The codec's canonical name."""
+    return base.own_name(self.cls, dict(self.items))
 
-  @property
-  def sent(self) -> int:
-    """Number of vectors sent per image."""
-    return self.quantizer.sent(self.vectors)
+  def bind(self, model: paligemma.Model) -> base.Codec:
+    """Returns the codec of a model."""
+    make: Any = self.cls
+    return make(model, **dict(self.items))
 
-  @functools.cached_property
-  def fields(self) -> dict[str, messages.Field]:
-    """What a message holds, by name."""
-    return dict(self.quantizer.fields(self.vectors, self.width))
+  @classmethod
+  def make(
+    cls, codec: type[base.Codec], settings: Mapping[str, Any]
+  ) -> 'OwnCodecSpec':
+    """Makes a spec of settings as `config.call` reads them.
 
-  @functools.cached_property
-  def session(self) -> wire.Session:
-    """How long messages are."""
-    return wire.Session(self.fields, coding='fixed')
+    Args:
+      codec: The class.
+      settings: Its arguments behind the model.
 
-  @property
-  def rows(self) -> tuple[str, ...]:
-    """Names of the fields with a row for every vector that is sent."""
-    return quantizers.row_fields(self.quantizer, self.vectors, self.width)
-
-
-@dataclasses.dataclass(frozen=True)
-class PicturePlan:
-  """An `ImageCodec` that has no model yet.
-
-  Attributes:
-    settings: How the picture is coded.
-    side: Of the model's pictures, in pixels.
-  """
-
-  settings: image.ImageSettings
-  side: int
-
-  @property
-  def name(self) -> str:
-    """The codec's."""
-    return self.settings.at(self.side).name
-
-  @property
-  def largest(self) -> int:
-    """Bytes of a message of noise, as of the codec."""
-    own = self.settings
-    size = own.size or self.side
-    made = formats.known(own.kind, own.quality, size, own.chroma)
-    return made.largest(own.strip)
+    Raises:
+      ValueError: It has no such setting, or lacks one.
+    """
+    parameters = list(inspect.signature(codec).parameters.values())[1:]
+    known = [p.name for p in parameters]
+    path = base.class_path(codec)
+    for name in settings:
+      if name not in known:
+        raise _validate.unknown(f'setting of {path}', name, known)
+    for p in parameters:
+      if p.default is p.empty and p.name not in settings:
+        raise ValueError(f'{p.name} of {path}: got none, expected a value')
+    ordered = [(name, settings[name]) for name in known if name in settings]
+    return cls(codec, tuple(ordered))
 
 
-def check(
-  codec: Plan | PicturePlan,
-  channel: channels.Channel,
-  by: base.Transport,
-) -> None:
-  """Checks that a codec's messages can cross a channel.
+def parse(
+  text: str, split: str = 'encoder', coding: str = 'fixed'
+) -> base.CodecSpec:
+  """Reads a codec with all of its settings.
+
+    codecs.parse('webp(quality=5,size=32,strip=true)')
+    codecs.parse('kmeans(k=8,init=++)', coding='best')
+    codecs.parse('mine:Thumbnail(side=16)')
 
   Args:
-    codec: What there will be.
-    channel: The channel.
-    by: The transport; one that is not of this package may ask a codec for
-      more, and is left to `Link`.
+    text: An image codec, a quantizer, or 'package.module:Class' of a quantizer
+      or of a codec of one's own, with its settings in parentheses.
+    split: Where a quantizer cuts the model.
+    coding: How a quantizer's messages are coded; see `wire.Session`.
+
+  Returns:
+    The spec, not yet checked against a model.
 
   Raises:
-    ValueError: The transport is not for this codec or channel.
+    ValueError: There is none of that name, or it has no such settings.
+    ImportError: Its module cannot be imported.
   """
-  if isinstance(by, tuple(names.NAMES.values())):
-    by.bind(codec, channel)
+  name, settings = config.call(text, 'codec', 'webp(quality=20)', ('name',))
+  if name in image.KINDS:
+    return image.ImageCodecSpec.make(name, settings)
+  known = [*image.KINDS, *quantizers.NAMES]
+  if ':' not in name:
+    if name not in known:
+      raise _validate.unknown('codec', name, known)
+  elif codec := _own_class(name):
+    return OwnCodecSpec.make(codec, settings)
+  quantizer = quantizers.make(name, **settings)
+  return feature.FeatureCodecSpec(quantizer, split, coding)
+
+
+def _own_class(name: str) -> type[base.Codec] | None:
+  """Returns the class of 'package.module:Class' if it is a codec's."""
+  module, _, attribute = name.partition(':')
+  found = getattr(importlib.import_module(module), attribute, None)
+  is_codec = isinstance(found, type) and issubclass(found, base.Codec)
+  return found if is_codec else None
+
+
+def parse_method(text: str) -> tuple[str, dict[str, Any]]:
+  """Reads a quantizer without its k.
+
+  Args:
+    text: For instance 'kmeans(init=++)', 'pool' or 'pkg.mod:Class(bits=4)'.
+
+  Returns:
+    Its name and settings; numbers become int or float.
+
+  Raises:
+    ValueError: It is not of that form.
+  """
+  return config.call(text, 'method', 'kmeans(init=++)', ('k', 'name'))
+
+
+def make_method(text: str, k: int) -> quantizers.Quantizer:
+  """Makes the quantizer that sends k vectors.
+
+  Args:
+    text: As `parse_method` reads it; or a whole quantizer with {k} in the
+      place of its k: 'centred(vectors=merge(k={k}))'.
+    k: Number of vectors sent.
+
+  Returns:
+    The quantizer.
+
+  Raises:
+    ValueError: There is none of that name, or it has no such settings.
+    ImportError: Its module cannot be imported.
+  """
+  if '{k}' in text:
+    return quantizers.make(text.replace('{k}', str(k)))
+  name, settings = parse_method(text)
+  if name == 'identity':
+    raise ValueError(
+      "method: got 'identity', which sends all vectors and has no k; all"
+      ' vectors are sent for comparison anyway, so give another method, such'
+      " as 'kmeans'"
+    )
+  return quantizers.make(name, k=k, **settings)
+
+
+def choose(
+  codec: str,
+  method: str,
+  k: int,
+  given: Collection[str] = (),
+  split: str = 'encoder',
+  coding: str = 'fixed',
+) -> base.CodecSpec:
+  """Reads a codec from flags, where `codec` stands beside `method` and `k`.
+
+  Args:
+    codec: A whole codec, as `parse` reads it; '' for none.
+    method: A quantizer without its k, as `make_method` reads it.
+    k: Number of vectors sent.
+    given: Which of the two were named by the user, not left at a default.
+    split: As of `parse`.
+    coding: As of `parse`.
+
+  Returns:
+    The spec.
+
+  Raises:
+    ValueError: Both ways are used, or as `parse` and `make_method`.
+    ImportError: Its module cannot be imported.
+  """
+  if not codec:
+    return feature.FeatureCodecSpec(make_method(method, k), split, coding)
+  for name in given:
+    raise ValueError(
+      f'{name}: is given beside codec, which says all; write it into codec, as'
+      " in --codec='kmeans(k=8)', or leave one of them out"
+    )
+  return parse(codec, split, coding)

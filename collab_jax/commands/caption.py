@@ -20,7 +20,6 @@ from collab_jax import (
   checkpoints,
   data,
   launcher,
-  studies,
 )
 from collab_jax.commands import (
   codec_flags,
@@ -117,21 +116,19 @@ def _client() -> clients.EdgeClient:
     chosen = _CHOICE.choose(
       rate_control.PROGRESSIVE if _PROGRESSIVE.value else ''
     )
-    edge = studies.Edge(
-      _CHOICE.model.value, _CHOICE.split.value, _CHOICE.coding.value
-    )
+    edge = codec_flags.edge_model(_CHOICE.model.value)
     return clients.EdgeClient(
-      _CONNECTION.connect(), edge.make(chosen), **settings
+      _CONNECTION.connect(), edge.bind(chosen), **settings
     )
   curve = _curve()
-  edge = studies.Edge(_CHOICE.model.value, curve.split, curve.coding)
+  edge = codec_flags.edge_model(_CHOICE.model.value, curve.split, curve.coding)
   link, max_bytes = _CONNECTION.connect(), _MAX_BYTES.value
   if _GOAL.value:
-    plan = rate_control.plan(link, curve, edge.make, _GOAL.value)
+    plan = rate_control.plan(link, curve, edge.bind, _GOAL.value)
     max_bytes = plan.max_bytes
     print(_told(plan), file=sys.stderr)
   return rate_control.client_for_budget(
-    link, curve, edge.make, max_bytes, **settings
+    link, curve, edge.bind, max_bytes, **settings
   )
 
 

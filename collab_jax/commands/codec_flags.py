@@ -5,9 +5,8 @@ from typing import Any, NamedTuple
 from absl import flags
 
 from collab_jax import (
+  checkpoints,
   codecs,
-  quantizers,
-  studies,
   wire,
 )
 
@@ -31,25 +30,46 @@ class Flags(NamedTuple):
     named = {'method': self.method, 'k': self.k}
     return [name for name, flag in named.items() if flag.present]
 
-  def choose(
-    self, otherwise: str = ''
-  ) -> codecs.ImageSettings | quantizers.Quantizer:
-    """What is to be sent.
+  def choose(self, default: str = '') -> codecs.CodecSpec:
+    """Returns the spec of the codec that the flags name.
 
     Args:
-      otherwise: A codec, where neither codec nor method nor k is given.
-
-    Returns:
-      As `experiment.choose_codec`.
+      default: A codec, where neither codec nor method nor k is given.
 
     Raises:
       ValueError: There is no such codec, or both ways to name it are used.
       ImportError: Its module cannot be imported.
     """
-    text = self.codec.value or ('' if self.given else otherwise)
-    return studies.choose_codec(
-      text, self.method.value, self.k.value, self.given
+    return codecs.choose(
+      self.codec.value or ('' if self.given else default),
+      self.method.value,
+      self.k.value,
+      self.given,
+      self.split.value,
+      self.coding.value,
     )
+
+
+def edge_model(
+  model: str, split: str = 'encoder', coding: str = 'best'
+) -> codecs.EdgeModel:
+  """Reads a model's dimensions; its weights are loaded when needed.
+
+  Args:
+    model: One of `checkpoints.NAMES`, or the folder of a model.
+    split: Where quantizers given as text cut it.
+    coding: How their messages are coded.
+
+  Raises:
+    ValueError: There is no such model.
+    FileNotFoundError: A file is missing.
+  """
+  return codecs.EdgeModel(
+    checkpoints.config_of(model),
+    lambda: checkpoints.load(model, part='edge'),
+    split,
+    coding,
+  )
 
 
 def define() -> Flags:

@@ -12,10 +12,9 @@ from aiohttp import web
 from collab_jax import (
   codecs,
   launcher,
-  studies,
   wire,
 )
-from collab_jax.commands import connection_flags
+from collab_jax.commands import codec_flags, connection_flags
 from collab_jax.serving.client import client as clients
 from collab_jax.serving.server import security
 from collab_jax.serving.web import app as app_lib
@@ -51,12 +50,12 @@ def main(argv):
         f'host: {_HOST.value} is open to other machines, and the page has no'
         ' password: --open says that this is meant'
       )
-    edge = studies.Edge(_MODEL.value, _SPLIT.value, _CODING.value)
-    made = edge.make('kmeans(k=8,init=++)')
+    edge = codec_flags.edge_model(_MODEL.value, _SPLIT.value, _CODING.value)
+    made = edge.bind('kmeans(k=8,init=++)')
     with clients.EdgeClient(_CONNECTION.connect(), made) as client:
       shown = app_lib.Page(
         client,
-        edge.make,
+        edge.bind,
         edge.size,
         edge.vectors,
         max_upload=int(_UPLOAD.value * (1 << 20)),

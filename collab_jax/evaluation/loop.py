@@ -1,4 +1,4 @@
-"""Codecs in, one record per image, codec and seed out."""
+"""Evaluation loop: one record per image, codec and seed."""
 
 import collections
 from collections.abc import Sequence
@@ -8,7 +8,6 @@ import dataclasses
 import os
 from typing import Any
 
-import jax
 import tqdm
 
 from collab_jax import captioner as captioning
@@ -18,7 +17,6 @@ from collab_jax import data as datasets
 from collab_jax import sharding
 from collab_jax.evaluation import (
   batches,
-  channel_pass,
   filter_readable,
   recorder,
   validate,
@@ -31,7 +29,7 @@ _COMPILERS = 2
 
 
 def evaluate(
-  codecs: Sequence[Any],
+  codecs: Sequence[codecs_lib.Codec],
   *,
   captioner: captioning.Captioner,
   data: Any,
@@ -52,10 +50,10 @@ def evaluate(
   run for the first seed only, unless the captions are drawn with it.
 
   Args:
-    codecs: What to compare; names must differ.
+    codecs: Codecs and links to compare; names must differ.
     captioner: Writes the captions.
     data: A reader with `name`, `__len__` and `__getitem__` -> Example, whose
-      images have the model's size; for damaged ones see `sound.sound`.
+      images have the model's size; damaged ones are left out and listed.
     seeds: Each makes the random key of one more pass.
     path: JSONL file to append to. Records in it are not made again, so a
       killed run goes on where it stopped; a file made with another model,
@@ -66,24 +64,30 @@ def evaluate(
       wait for each other must run their programs in one order.
     progress: Show a bar.
     blind: Baselines to add: 'zeroed', 'mean', 'shuffled' (see `Blind`).
-    channel: What the messages cross, such as 'erasure(p=0.4)'. What it does
-      to a message follows from seed and image. A codec that is a `Link`
-      keeps its own; messages of the others are sent whole.
+    channel: Channel of the messages, such as 'erasure(p=0.4)'. Losses and
+      noise are deterministic per (seed, image id). A `Link` keeps its own
+      channel; messages of the others are sent whole.
 
   Returns:
-    The records: {'image_id', 'codec', 'name', 'seed', 'caption', 'references',
-    'sent', 'vectors', 'ratio', 'bytes', 'total_bytes', 'distortion' (mean
-    squared error per number, None where the grid is not rebuilt), 'seconds'
-    per image and stage, 'model', 'data', 'decoding', 'slots' (generated scenes
-    only), 'link' (of links only, see `links.Outcome`)}, ordered by codec, seed
-    and image.
+    The records: {'image_id', 'codec', 'settings' (nested), 'name', 'seed',
+    'caption', 'references', 'sent', 'vectors', 'ratio', 'bytes',
+    'total_bytes', 'distortion' (mean squared error per number, None where the
+    grid is not rebuilt), 'seconds' per image and stage, 'model', 'data',
+    'decoding', 'slots' (generated scenes only), 'link' (of links only:
+    'packets', 'lost' of them, 'whole' if the message can be read, the share of
+    its 'rows' that arrived, 'seconds', 'airtime')}, ordered by codec, seed and
+    image.
 
   Raises:
     ValueError: No readable images, names that are not unique, or pictures of
       another size than the model's.
     SettingsError: `path` was made with other settings.
   """
-  codecs = channel_pass.wrap(codecs, channel)
+  if channel is not None:
+    codecs = [
+      codec if codec.channel else codecs_lib.Link(codec, channel)
+      for codec in codecs
+    ]
   described = {codec.name: codec.describe() for codec in codecs}
   if len(described) < len(codecs):
     names = [codec.name for codec in codecs]
@@ -135,7 +139,6 @@ class _Run:
 
   def __init__(self, captioner, data, passes, blindfold, seed, store, workers):
     self.captioner = captioner
-    self.crossing = channel_pass.Crossing(captioner)
     self.recorder = recorder.Recorder(captioner, data)
     self.data = data
     self.passes = passes
@@ -146,7 +149,7 @@ class _Run:
     self.known = dict(store.records) if store else {}
     self.examples: list[datasets.Example] = []
     self.ready: dict[str, futures.Future] = {}
-    self.splits: set[str] = set()  # Whose image encoder is compiled.
+    self.compiled: set[Any] = set()  # Keys of `FeatureCache`.
     counts = collections.Counter(key[1:] for key in self.known)
     self.missing = {
       name
@@ -157,6 +160,8 @@ class _Run:
       if counts[name, s] < len(data)
     }
     self.blind_missing = bool(self.missing & blindfold.describe().keys())
+    if self.blind_missing:
+      self.identity = codecs_lib.FeatureCodec(captioner.model, 'identity')
 
   def compile(self, pool: futures.Executor, size: int):
     """Starts to compile all programs, beside the first batch's computing."""
@@ -171,10 +176,7 @@ class _Run:
 
     for codec, _ in self.passes:
       name = codec.name
-      known = channel_pass.takes_features(codec) or channel_pass.takes_pictures(
-        codec
-      )
-      if known and name in self.missing and name not in self.ready:
+      if name in self.missing and name not in self.ready:
         self.ready[name] = pool.submit(warm, codec)
 
   def go(self, size: int, progress: bool):
@@ -218,107 +220,31 @@ class _Run:
       if any((i, codec.name, seed) not in self.known for i in batch.ids)
     ]
     bar.update(len(batch.ids) * (len(self.passes) - len(todo)))
-    encoded: dict[str, tuple[Any, float]] = {}
-
-    def shared(codec):
-      if codec.split not in encoded:
-        if codec.split not in self.splits:  # Compiling is none of the stages.
-          jax.block_until_ready(codec.features(batch.images))
-          self.splits.add(codec.split)
-        clock = batches.Clock(len(batch.images))
-        with clock('encode'):
-          x = jax.block_until_ready(codec.features(batch.images))
-        encoded[codec.split] = x, clock.seconds['encode']
-      return encoded[codec.split]
+    cache = codecs_lib.FeatureCache(self.compiled)
+    for codec, _ in todo:  # Beside the other threads, which compile.
+      codec.prefetch(batch.images, cache)
 
     def make(item):
       codec, seed = item
       if codec.name in self.ready:
         self.ready[codec.name].result()
-      if isinstance(codec, codecs_lib.Link):
-        return self._linked(codec, seed, batch, encoded)
-      if isinstance(codec, codecs_lib.FeatureCodec):
-        return self._features(codec, seed, batch, *encoded[codec.split])
-      return self._pictures(codec, seed, batch)
+      return self.recorder.records(codec, seed, batch, cache)
 
-    for codec, _ in todo:
-      if channel_pass.takes_features(codec):
-        shared(codec)
     for made in self.workers.map(make, todo):
       self._add(made)
       bar.update(len(batch.ids))
     if self.blind_missing:
-      identity = codecs_lib.FeatureCodec(self.captioner.model, 'identity')
-      features = shared(identity)[0]
+      (features, _), _ = self.identity.observe_cached(batch.images, cache)
       self.blindfold.add(features, batch.padded_ids, len(batch.ids))
     if self.store:
       self.store.sync()
-
-  def _features(self, codec, seed, batch, features, seconds):
-    clock = batches.Clock(len(batch.images), encode=seconds)
-    features, extra = batches.observe(codec, batch, features, clock)
-    with clock('quantize'):
-      key = jax.random.key(seed)
-      message = codec.quantize(features, key, batch.padded_ids, extra)
-      packets = codec.pack(message)
-    with clock('decode'):
-      tokens, prefix = jax.block_until_ready(codec.rebuild(packets))
-    with clock('caption'):
-      captions = self._captions(prefix, seed, batch)
-    distortion = None
-    if tokens.x.shape == features.shape:
-      values = jax.device_get(batches.distortion(tokens.x, features)).tolist()
-      # Further digits are rounding's.
-      distortion = [float(f'{value:.6g}') for value in values]
-    return self._sent(codec, seed, batch, packets, captions, clock, distortion)
-
-  def _pictures(self, codec, seed, batch):
-    clock = batches.Clock(len(batch.images))
-    with clock('encode'):
-      key = jax.random.key(seed)
-      packets = codec.encode(batch.images, key, batch.padded_ids)
-    with clock('decode'):  # The image encoder included: it is the server's.
-      prefix = jax.block_until_ready(codec.decode(packets))
-    with clock('caption'):
-      captions = self._captions(prefix, seed, batch)
-    return self._sent(codec, seed, batch, packets, captions, clock)
-
-  def _linked(self, link, seed, batch, encoded):
-    features, clock = None, batches.Clock(len(batch.images))
-    if channel_pass.takes_features(link):
-      features, clock.seconds['encode'] = encoded[link.split]
-    outcomes = self.crossing(link, seed, batch, features, clock)
-    common = self.recorder.common(link, seed, clock)
-    return [
-      self.recorder.record(example, common, *got)
-      for example, got in zip(batch.examples, outcomes, strict=True)
-    ]
-
-  def _captions(self, prefix, seed, batch: batches.Batch) -> list[str]:
-    key = self.captioner.keys(seed, batch.padded_ids)
-    return self.captioner(prefix, key=key)
-
-  def _sent(
-    self, codec, seed, batch, packets, captions, clock, distortion=None
-  ):
-    common = self.recorder.common(codec, seed, clock)
-    return [
-      self.recorder.record(
-        example,
-        common,
-        captions[i],
-        codec.sizes(packets[i]),
-        len(packets[i]),
-        distortion and distortion[i],
-      )
-      for i, example in enumerate(batch.examples)
-    ]
 
   def _blind(self):
     captions = self.blindfold.captions()
     for name, settings in self.blindfold.describe().items():
       common = {
         'codec': settings,
+        'settings': settings,
         'name': name,
         'seed': self.seed,
         'sent': 0,

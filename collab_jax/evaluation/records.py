@@ -19,7 +19,7 @@ def key_of(record: Record) -> Key:
 
 
 def read_records(*paths: str | os.PathLike[str]) -> list[Record]:
-  """Reads files of records; a torn last line, left by a kill, is dropped.
+  """Reads files of records; drops a torn last line, left by a kill.
 
   Args:
     *paths: JSONL files written by `evaluate`.
@@ -56,7 +56,7 @@ def _parse(
         ' or repair it'
       ) from error
     # Thousands of records repeat the same few lists and names.
-    for field in ('references', 'codec'):
+    for field in record.keys() & {'references', 'codec', 'settings'}:
       text = repr(record[field])
       record[field] = shared.setdefault(text, record[field])
     schema.agree(record, where, known)

@@ -62,6 +62,7 @@ _OPTIONAL = {
   'model': (_is_text, 'a text'),
   'data': (_is_text, 'a text'),
   'decoding': (_is_text, 'a text'),
+  'settings': (_is_codec, "an object with the text 'codec'"),
   'slots': (_are_numbers, 'an object of numbers'),
   'link': (_are_numbers, 'an object of numbers'),
 }

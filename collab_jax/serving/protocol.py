@@ -151,9 +151,9 @@ def codec_description(codec: Codec) -> Mapping[str, Any]:
 
 
 def _describe(codec: codecs.ImageCodec) -> dict[str, Any]:
-  kind = codec.settings.kind
+  kind = codec.spec.kind
   # Without its frame a file is read by what this end's library would write.
-  library = {'encoder': formats.encoder(kind)} if codec.settings.strip else {}
+  library = {'encoder': formats.encoder(kind)} if codec.spec.strip else {}
   vision = codec.model.config.vision
   return {
     'format': _FORMAT,

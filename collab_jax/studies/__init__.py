@@ -7,27 +7,19 @@ from collab_jax.studies.baselines import (
 )
 from collab_jax.studies.build import (
   check,
-  check_codec,
-  choose_codec,
   dimensions,
   load_model,
   make_captioner,
-  make_codec,
-  make_codecs,
   make_data,
   make_mesh,
-  make_method,
   make_quantizers,
-  parse_codec,
-  parse_method,
+  make_specs,
 )
 from collab_jax.studies.channel import (
   check_links,
   evaluate_links,
-  make_links,
   report_links,
 )
-from collab_jax.studies.edges import Edge
 from collab_jax.studies.finetune import (
   check_tuned,
   evaluate_tuned,
@@ -48,14 +40,11 @@ from collab_jax.studies.tradeoff import (
 )
 
 __all__ = [
-  'Edge',
   'check',
   'check_baselines',
-  'check_codec',
   'check_links',
   'check_rate',
   'check_tuned',
-  'choose_codec',
   'describe_run',
   'dimensions',
   'draw_fig2',
@@ -65,16 +54,11 @@ __all__ = [
   'list_files',
   'load_model',
   'make_captioner',
-  'make_codec',
-  'make_codecs',
   'make_data',
   'make_link',
-  'make_links',
   'make_mesh',
-  'make_method',
   'make_quantizers',
-  'parse_codec',
-  'parse_method',
+  'make_specs',
   'report',
   'report_baselines',
   'report_links',

@@ -1,7 +1,6 @@
 """From the fields of a config to the objects that they name."""
 
-from collections.abc import Callable, Collection
-import dataclasses
+from collections.abc import Callable
 import functools
 from pathlib import Path
 from typing import Any, cast
@@ -9,8 +8,8 @@ from typing import Any, cast
 import jax
 import ml_collections
 
+from collab_jax import captioner as captioning
 from collab_jax import (
-  _validate,
   checkpoints,
   codecs,
   evaluation,
@@ -18,54 +17,8 @@ from collab_jax import (
   sharding,
   wire,
 )
-from collab_jax import captioner as captioning
-from collab_jax import config as config_lib
 from collab_jax import data as datasets
-from collab_jax.models import decoding, paligemma, siglip, zoo
-
-Codec = codecs.FeatureCodec | codecs.ImageCodec
-
-
-def parse_method(text: str) -> tuple[str, dict[str, Any]]:
-  """Reads a quantizer without its k.
-
-  Args:
-    text: For instance 'kmeans(init=++)', 'pool' or 'pkg.mod:Class(bits=4)'.
-
-  Returns:
-    Its name and settings; numbers become int or float.
-
-  Raises:
-    ValueError: It is not of that form.
-  """
-  return config_lib.call(text, 'method', 'kmeans(init=++)', ('k', 'name'))
-
-
-def make_method(text: str, k: int) -> quantizers.Quantizer:
-  """Makes the quantizer that sends k vectors.
-
-  Args:
-    text: As `parse_method` reads it; or a whole quantizer with {k} in the
-      place of its k: 'centred(vectors=merge(k={k}))'.
-    k: Number of vectors sent.
-
-  Returns:
-    The quantizer.
-
-  Raises:
-    ValueError: There is none of that name, or it has no such settings.
-    ImportError: Its module cannot be imported.
-  """
-  if '{k}' in text:
-    return quantizers.make(text.replace('{k}', str(k)))
-  name, settings = parse_method(text)
-  if name == 'identity':
-    raise ValueError(
-      "method: got 'identity', which sends all vectors and has no k; all"
-      ' vectors are sent for comparison anyway, so give another method, such'
-      " as 'kmeans'"
-    )
-  return quantizers.make(name, k=k, **settings)
+from collab_jax.models import decoding, paligemma, zoo
 
 
 def make_quantizers(
@@ -73,102 +26,27 @@ def make_quantizers(
 ) -> list[quantizers.Quantizer]:
   """All quantizers that a config asks for."""
   fields = cast(Any, config)  # The types of its fields are not declared.
-  chosen = [make_method(text, k) for text in fields.methods for k in fields.ks]
+  chosen = [
+    codecs.make_method(text, k) for text in fields.methods for k in fields.ks
+  ]
   return [*chosen, quantizers.Identity()] if fields.full else chosen
 
 
-def make_codec(
-  made: codecs.ImageSettings | quantizers.Quantizer | str,
-  model: paligemma.Model,
-  split: str = 'encoder',
-  coding: str = 'fixed',
-) -> Codec:
-  """Binds what `parse_codec` or `make_method` made to a model.
-
-  Args:
-    made: What to send, or the text that `parse_codec` reads.
-    model: The model.
-    split: Where a quantizer cuts it.
-    coding: How messages are made bytes; see `wire.Session`.
-
-  Returns:
-    The codec.
-
-  Raises:
-    ValueError: As `parse_codec`, or it does not fit the model.
-    ImportError: As `parse_codec`.
-  """
-  if isinstance(made, str):
-    made = parse_codec(made)
-  if isinstance(made, codecs.ImageSettings):
-    return codecs.ImageCodec(model, **dataclasses.asdict(made))
-  return codecs.FeatureCodec(model, made, split, coding=coding)
-
-
-def parse_codec(text: str) -> codecs.ImageSettings | quantizers.Quantizer:
-  """Reads a codec of which nothing is left open.
-
-  Args:
-    text: 'jpeg(quality=20)', 'webp(quality=5,size=32,strip=true)', or a
-      quantizer with all of its settings, 'kmeans(k=8,init=++)'.
-
-  Returns:
-    Settings of an image codec, or a quantizer.
-
-  Raises:
-    ValueError: There is none of that name, or it has no such settings.
-    ImportError: Its module cannot be imported.
-  """
-  name, settings = config_lib.call(text, 'codec', 'webp(quality=20)', ('name',))
-  if name in codecs.KINDS:
-    return codecs.ImageSettings.make(name, settings)
-  known = [*codecs.KINDS, *quantizers.NAMES]
-  if name not in known and ':' not in name:
-    raise _validate.unknown('codec', name, known)
-  return quantizers.make(name, **settings)
-
-
-def choose_codec(
-  codec: str, method: str, k: int, given: Collection[str] = ()
-) -> codecs.ImageSettings | quantizers.Quantizer:
-  """What is to be sent, where `codec` stands beside `method` and `k`.
-
-  Args:
-    codec: A whole codec, as `parse_codec` reads it; '' for none.
-    method: A quantizer without its k, as `make_method` reads it.
-    k: Number of vectors sent.
-    given: Which of the two were named by the user, not left at a default.
-
-  Returns:
-    Settings of an image codec, or a quantizer.
-
-  Raises:
-    ValueError: Both ways are used, or as `parse_codec` and `make_method`.
-    ImportError: Its module cannot be imported.
-  """
-  if not codec:
-    return make_method(method, k)
-  for name in given:
-    raise ValueError(
-      f'{name}: is given beside codec, which says all; write it into codec, as'
-      " in --codec='kmeans(k=8)', or leave one of them out"
-    )
-  return parse_codec(codec)
-
-
-def make_codecs(
-  config: ml_collections.ConfigDict, model: paligemma.Model
-) -> list[Codec]:
-  """All codecs that a config asks for."""
+def make_specs(config: ml_collections.ConfigDict) -> list[codecs.CodecSpec]:
+  """Specs of all codecs that a config asks for."""
   fields = cast(Any, config)
-  chosen = make_quantizers(config)
   return [
-    make_codec(made, model, fields.split, fields.coding)
-    for made in (*chosen, *map(parse_codec, fields.codecs))
+    *(
+      codecs.FeatureCodecSpec(quantizer, fields.split, fields.coding)
+      for quantizer in make_quantizers(config)
+    ),
+    *(
+      codecs.parse(text, fields.split, fields.coding) for text in fields.codecs
+    ),
   ]
 
 
-def check(config: ml_collections.ConfigDict) -> None:
+def check(config: ml_collections.ConfigDict) -> list[codecs.CodecSpec]:
   """Checks what would otherwise be refused late.
 
   Nothing is loaded but the image encoder, where books say whose features they
@@ -177,6 +55,9 @@ def check(config: ml_collections.ConfigDict) -> None:
   Args:
     config: From a file in configs/ that evaluates.
 
+  Returns:
+    The specs of its codecs.
+
   Raises:
     ValueError: A setting of the report is out of range, there is no such data
       set, model, codec, book or decoding, or a codec is not for the model or
@@ -184,14 +65,15 @@ def check(config: ml_collections.ConfigDict) -> None:
     ImportError: A quantizer's module cannot be imported.
   """
   fields = cast(Any, config)
-  chosen = [*make_quantizers(config), *map(parse_codec, fields.codecs)]
+  specs = make_specs(config)
   wire.check_coding(fields.coding)
-  vision, encoder = check_model(config).vision, find_encoder(config)
-  names = []
-  for made in chosen:
-    names.append(check_codec(made, vision, fields.split, encoder))
-    if names.count(names[-1]) > 1:
-      raise ValueError(f'methods, ks and codecs: {names[-1]} is there twice')
+  model, encoder = check_model(config), find_encoder(config)
+  specs = [spec.validate(model, encoder) for spec in specs]
+  names = [spec.name for spec in specs]
+  for name in names:
+    if names.count(name) > 1:
+      raise ValueError(f'methods, ks and codecs: {name} is there twice')
+  return specs
 
 
 def check_model(config: ml_collections.ConfigDict) -> paligemma.Config:
@@ -213,41 +95,6 @@ def check_model(config: ml_collections.ConfigDict) -> paligemma.Config:
   make_mesh(config)
   make_data(config)
   return dimensions(config)
-
-
-def check_codec(
-  made: codecs.ImageSettings | quantizers.Quantizer,
-  vision: siglip.VisionConfig,
-  split: str = 'encoder',
-  encoder: Callable[[], paligemma.Model] | None = None,
-) -> str:
-  """Checks that a codec fits a model's pictures, and its books the features.
-
-  Args:
-    made: From `parse_codec` or `make_method`.
-    vision: The dimensions of the model's encoder.
-    split: Where a quantizer cuts the model.
-    encoder: Returns the model, of which only the image encoder is looked at;
-      called for books that say whose features they are for. None leaves that
-      to the codec.
-
-  Returns:
-    The codec's name, without the split.
-
-  Raises:
-    ValueError: It sends more vectors, numbers or pixels than there are, or a
-      book is missing, damaged, or for something else.
-  """
-  if isinstance(made, codecs.ImageSettings):
-    return made.at(vision.image_size).name
-  width = vision.width if split == 'encoder' else vision.out_dim
-  made.sent(vision.num_tokens)
-  made.init_params(jax.random.key(0), vision.num_tokens, width)
-  made.fields(vision.num_tokens, width)
-  books = quantizers.pretrained.check_coordinates(made)
-  if encoder and any(quantizers.pretrained.load(b).model for b in books):
-    quantizers.pretrained.check(made, codecs.features_of(encoder(), split))
-  return quantizers.name(made)
 
 
 def find_encoder(

@@ -8,36 +8,35 @@ from typing import Any, cast
 import ml_collections
 
 from collab_jax import channels, codecs, evaluation, jsonl, plots, provenance
-from collab_jax.codecs import spec
-from collab_jax.codecs.transports import names
-from collab_jax.models import paligemma
+from collab_jax.codecs import transports
 from collab_jax.studies import (
   build,
   tradeoff,
 )
 
 
-def parse_sent(text: str) -> tuple[Any, Any]:
+def parse_sent(text: str, split: str) -> tuple[codecs.CodecSpec, Any]:
   """Reads a codec and how its messages are sent.
 
   Args:
-    text: 'kmeans(k=16) | rows(parity=4)'; see `settings.parse_codec` and
-      `codecs.transport`.
+    text: 'kmeans(k=16) | rows(parity=4)'; see `codecs.parse` and
+      `codecs.transports`.
+    split: Where a quantizer cuts the model.
 
   Returns:
-    What `settings.make_codec` takes, and a transport.
+    The codec's spec, and a transport.
 
   Raises:
     ValueError: It is not of that form, or there is no such thing.
     ImportError: A module cannot be imported.
   """
-  codec, bar, by = map(str.strip, text.partition('|'))
+  codec, bar, transport = map(str.strip, text.partition('|'))
   if not bar:
     raise ValueError(
       f"sent: got {text!r}, expected 'codec | transport', for instance"
       " 'kmeans(k=16) | rows(parity=4)'"
     )
-  return build.parse_codec(codec), names.make(by)
+  return codecs.parse(codec, split), transports.make(transport)
 
 
 def parse_channels(study: Any) -> list[channels.Channel]:
@@ -58,25 +57,14 @@ def parse_channels(study: Any) -> list[channels.Channel]:
   return [channels.make(text.replace('{}', str(value))) for value in values]
 
 
-def make_links(
-  config: ml_collections.ConfigDict, model: paligemma.Model
-) -> list[codecs.Link]:
-  """All links that a config asks for, study by study."""
-  fields = cast(Any, config)
-  links = []
-  for study in fields.studies.values():
-    for text in study['sent']:
-      made, by = parse_sent(text)
-      codec = build.make_codec(made, model, fields.split)
-      links += [codecs.Link(codec, c, by) for c in parse_channels(study)]
-  return links
-
-
-def check_links(config: ml_collections.ConfigDict) -> None:
+def check_links(config: ml_collections.ConfigDict) -> list[codecs.LinkSpec]:
   """Checks what would otherwise be refused late.
 
   Args:
     config: From configs/channel.py.
+
+  Returns:
+    The specs of its links, study by study.
 
   Raises:
     ValueError: As `settings.check`, there is nothing to send or no such
@@ -86,24 +74,20 @@ def check_links(config: ml_collections.ConfigDict) -> None:
   """
   fields = cast(Any, config)
   channels.Budget(**fields.budget)
-  vision = build.check_model(config).vision
+  model = build.check_model(config)
   encoder = build.find_encoder(config)
   if not fields.studies:
     raise ValueError('studies: got none, expected one or more')
-  width = vision.width if fields.split == 'encoder' else vision.out_dim
+  specs = []
   for name, study in fields.studies.items():
     over = parse_channels(study)
     if not study['sent']:
       raise ValueError(f'sent: got none in {name!r}, expected one or more')
     for text in study['sent']:
-      made, by = parse_sent(text)
-      build.check_codec(made, vision, fields.split, encoder)
-      if isinstance(made, codecs.ImageSettings):
-        made = codecs.PicturePlan(made, vision.image_size)
-      else:
-        made = codecs.Plan(made, vision.num_tokens, width)
-      for channel in over:
-        spec.check(made, channel, by)
+      codec, transport = parse_sent(text, fields.split)
+      links = [codecs.LinkSpec(codec, transport, channel) for channel in over]
+      specs += [link.validate(model, encoder) for link in links]
+  return specs
 
 
 def evaluate_links(
@@ -121,12 +105,12 @@ def evaluate_links(
   Returns:
     The records.
   """
-  check_links(config)
+  specs: list[codecs.CodecSpec] = [*check_links(config)]
   fields = cast(Any, config)
-  model = build.load_model(config)
-  made = make_links(config, model)
   if fields.full:
-    made = [*made, build.make_codec('identity', model, fields.split)]
+    specs.append(codecs.parse('identity', fields.split))
+  model = build.load_model(config)
+  made = [spec.bind(model) for spec in specs]
   return tradeoff.evaluate_codecs(made, config, model, path, progress)
 
 

@@ -174,7 +174,7 @@ def evaluate_tuned(
     config.codecs = (*codecs, *(() if records else shipped))
     print(f'{name}: {len(config.codecs)} codecs', flush=True)
     records[name] = tradeoff.evaluate_codecs(
-      build.make_codecs(config, model),
+      [spec.bind(model) for spec in build.make_specs(config)],
       config,
       model,
       folder / 'records.jsonl',

@@ -30,10 +30,9 @@ def evaluate(
   Returns:
     The records.
   """
-  if not checked:
-    build.check(config)
+  specs = build.make_specs(config) if checked else build.check(config)
   model = build.load_model(config)
-  made = build.make_codecs(config, model)
+  made = [spec.bind(model) for spec in specs]
   return evaluate_codecs(made, config, model, path, progress)
 
 

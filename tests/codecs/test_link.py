@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from collab_jax import channels, codecs, data, quantizers
+from collab_jax.codecs import transports
 from collab_jax.codecs.transports import (
   base,
-  names,
   packetized,
 )
 from collab_jax.quantizers import concealment
@@ -36,12 +36,11 @@ def codec(model):
 
 
 def cross(link, features, seed=0):
-  message = link.codec.quantize(features, KEY, IDS)
-  parcels = link.pack(message)
-  crossed = [
-    link.transmit(p, seed, i) for p, i in zip(parcels, IDS, strict=True)
+  sent = link.pack(link.codec.quantize(features, KEY, IDS))
+  deliveries = [
+    link.transmit(p, seed, i) for p, i in zip(sent, IDS, strict=True)
   ]
-  return link.rebuild([p for p, _ in crossed]), parcels, crossed
+  return link.decode_batch([p for p, _ in deliveries]), sent, deliveries
 
 
 @pytest.mark.parametrize(
@@ -49,33 +48,33 @@ def cross(link, features, seed=0):
 )
 def test_an_ideal_channel_changes_nothing(codec, features, by):
   link = codecs.Link(codec, 'ideal', by)
-  got, parcels, crossed = cross(link, features)
+  got, sent, deliveries = cross(link, features)
   plain = codec.decode(codec.encode_features(features, KEY, IDS))
   np.testing.assert_allclose(got.prefix.x, plain.x, rtol=1e-5, atol=1e-5)
-  assert got.whole == [True] * 4
+  assert got.arrived == [True] * 4
   assert got.rows == [1.0] * 4
   own = codec.sizes(codec.encode_features(features[:1], KEY)[0])
-  for parcel, (_, fate) in zip(parcels, crossed, strict=True):
-    sizes = link.sizes(parcel)
-    assert sum(sizes.values()) == sum(map(len, parcel.packets))
+  for packets, (_, stats) in zip(sent, deliveries, strict=True):
+    sizes = link.sizes(packets)
+    assert sum(sizes.values()) == sum(map(len, packets.packets))
     assert {n: sizes[n] for n in codec.fields} == {
       n: own[n] for n in codec.fields
     }
     assert sizes.get('packets', 0) >= 0
-    assert (fate.packets, fate.lost) == (len(parcel.packets), 0)
+    assert (stats.packets, stats.lost) == (len(packets.packets), 0)
 
 
 def test_whole_messages_break(codec, features):
   link = codecs.Link(codec, 'erasure(p=1)', 'whole(mtu=64)')
-  got, _, crossed = cross(link, features)
+  got, _, deliveries = cross(link, features)
   assert got.prefix is None
-  assert got.whole == [False] * 4
-  assert all(fate.lost == fate.packets for _, fate in crossed)
+  assert got.arrived == [False] * 4
+  assert all(stats.lost == stats.packets for _, stats in deliveries)
   # One lost packet of many, in one message of four.
-  parcels = link.pack(codec.quantize(features, KEY, IDS))
-  parcels[2].packets[1] = None
-  got = link.rebuild(parcels)
-  assert got.whole == [True, True, False, True]
+  sent = link.pack(codec.quantize(features, KEY, IDS))
+  sent[2].packets[1] = None
+  got = link.decode_batch(sent)
+  assert got.arrived == [True, True, False, True]
   plain = codec.decode(codec.encode_features(features, KEY, IDS))
   for i in (0, 1, 3):
     np.testing.assert_allclose(got.prefix.x[i], plain.x[i], rtol=1e-5)
@@ -83,31 +82,31 @@ def test_whole_messages_break(codec, features):
 
 def test_parity_survives_what_it_was_made_for(codec, features):
   link = codecs.Link(codec, 'ideal', 'whole(mtu=64,loss=0.3,failure=0.01)')
-  parcels = link.pack(codec.quantize(features, KEY, IDS))
+  sent = link.pack(codec.quantize(features, KEY, IDS))
   whole = codecs.Link(codec, 'ideal', 'whole(mtu=64)')
   needed = len(whole.pack(codec.quantize(features, KEY, IDS))[0].packets)
-  assert len(parcels[0].packets) > needed
-  assert max(map(len, parcels[0].packets)) <= 64
+  assert len(sent[0].packets) > needed
+  assert max(map(len, sent[0].packets)) <= 64
   rng = np.random.default_rng(0)
   kept = []
-  for parcel in parcels:
-    keep = rng.permutation(len(parcel.packets))[:needed]
-    packets = [p if i in keep else None for i, p in enumerate(parcel.packets)]
+  for packets in sent:
+    keep = rng.permutation(len(packets.packets))[:needed]
+    packets = [p if i in keep else None for i, p in enumerate(packets.packets)]
     kept.append(base.Packets(packets))
-  assert link.rebuild(kept).whole == [True] * 4
+  assert link.decode_batch(kept).arrived == [True] * 4
   few = [base.Packets(p.packets[: needed - 1]) for p in kept]
-  assert not any(link.rebuild(few).whole)
+  assert not any(link.decode_batch(few).arrived)
 
 
 def test_lost_centroids_are_concealed(codec, features):
   link = codecs.Link(codec, 'erasure(p=0.5)', 'rows(failure=0.01)')
-  got, parcels, _ = cross(link, features)
-  assert all(got.whole)
+  got, sent, _ = cross(link, features)
+  assert all(got.arrived)
   assert any(0 < share < 1 for share in got.rows)
-  one = base.Packets([parcels[0].packets[2]] + [None] * 5)
-  needed = link._carrier._layout.needed
+  one = base.Packets([sent[0].packets[2]] + [None] * 5)
+  needed = link._packetizer.format.needed
   assert needed == 1
-  alone = link.rebuild([one] * 4)
+  alone = link.decode_batch([one] * 4)
   # A single centroid stands for all vectors.
   x = np.asarray(alone.tokens.x[0])
   assert len(np.unique(x, axis=0)) == 1
@@ -153,13 +152,13 @@ def test_a_lost_layer_costs_detail(model, features):
   codec = codecs.FeatureCodec(model, quantizers.KMeans(k=6, centroids=inner))
   link = codecs.Link(codec, 'ideal', 'rows(layers=1,failure=0.01)')
   message = codec.quantize(features, KEY, IDS)
-  parcels = link.pack(message)
+  sent = link.pack(message)
   lost = [
     base.Packets([None if i == 2 else p for i, p in enumerate(q.packets)])
-    for q in parcels
+    for q in sent
   ]
-  got = link.rebuild(lost)
-  assert got.whole == [True] * 4
+  got = link.decode_batch(lost)
+  assert got.arrived == [True] * 4
   assert got.rows == pytest.approx([5 / 6] * 4)
   fine = codec.rebuild_message(message)[0].x
   first = {n: a for n, a in message.items() if not n.endswith(('1', '2'))}
@@ -168,10 +167,10 @@ def test_a_lost_layer_costs_detail(model, features):
   hit = (message['assignments'] == 2)[..., None]
   np.testing.assert_array_equal(got.tokens.x, np.where(hit, rough, fine))
   # Of several packets one is enough for the coarse layer.
-  one = [base.Packets(p.packets[:1]) for p in parcels]
-  assert link.rebuild(one).rows == pytest.approx([1 / 6] * 4)
+  one = [base.Packets(p.packets[:1]) for p in sent]
+  assert link.decode_batch(one).rows == pytest.approx([1 / 6] * 4)
   whole = codecs.Link(codec, 'ideal', 'rows(failure=0.01)')
-  assert len(whole.pack(message)[0].packets[0]) < len(parcels[0].packets[0])
+  assert len(whole.pack(message)[0].packets[0]) < len(sent[0].packets[0])
   with pytest.raises(ValueError, match='no vectors in layers above'):
     codecs.Link(codec, 'ideal', 'rows(layers=3)')
 
@@ -190,27 +189,27 @@ def test_rows_without_a_method_of_their_own():
 
 def test_chance_comes_from_seed_and_picture_alone(codec, features):
   link = codecs.Link(codec, 'erasure(p=0.5)', 'rows(failure=0.01)')
-  parcels = link.pack(codec.quantize(features, KEY, IDS))
+  sent = link.pack(codec.quantize(features, KEY, IDS))
   lost = [
-    [p is None for p in link.transmit(parcel, seed, image)[0].packets]
-    for parcel in parcels
+    [p is None for p in link.transmit(packets, seed, image)[0].packets]
+    for packets in sent
     for seed in (0, 1, -1)
     for image in (5, 6)
   ]
-  per_parcel = len(lost) // 4
-  assert lost[:per_parcel] == lost[per_parcel : 2 * per_parcel]
-  assert len({tuple(some) for some in lost[:per_parcel]}) == per_parcel
+  per_packets = len(lost) // 4
+  assert lost[:per_packets] == lost[per_packets : 2 * per_packets]
+  assert len({tuple(some) for some in lost[:per_packets]}) == per_packets
 
 
 def test_damaged_messages_are_lost_or_noticed(codec, features):
   link = codecs.Link(codec, 'bit_errors(p=0.02)', 'rows(failure=0.01)')
-  got, _, crossed = cross(link, features)
-  assert all(fate.lost == 0 for _, fate in crossed)
+  got, _, deliveries = cross(link, features)
+  assert all(stats.lost == 0 for _, stats in deliveries)
   assert any(share < 1 for share in got.rows)
   cut = codecs.Link(codec, 'ideal')
-  parcels = cut.pack(codec.quantize(features, KEY, IDS))
-  parcels[1].packets[0] = parcels[1].packets[0][:-1]
-  assert cut.rebuild(parcels).whole == [True, False, True, True]
+  sent = cut.pack(codec.quantize(features, KEY, IDS))
+  sent[1].packets[0] = sent[1].packets[0][:-1]
+  assert cut.decode_batch(sent).arrived == [True, False, True, True]
 
 
 def test_analog_gets_noisy_and_is_never_cut(codec, features):
@@ -218,21 +217,21 @@ def test_analog_gets_noisy_and_is_never_cut(codec, features):
   exact, _, _ = cross(codecs.Link(codec, 'ideal'), features)
   for snr in (40, 10):
     link = codecs.Link(codec, f'physical(snr={snr},length=648)', 'analog')
-    got, parcels, crossed = cross(link, features)
-    assert all(got.whole)
+    got, sent, deliveries = cross(link, features)
+    assert all(got.arrived)
     x = np.asarray(got.tokens.x)
     errors.append(np.square(x - np.asarray(exact.tokens.x)).mean())
     # 64 symbols of 3 bits; a scale of two bytes a centroid.
-    assert link.sizes(parcels[0]) == {
+    assert link.sizes(sent[0]) == {
       'assignments': 24,
       'centroids/x/scale': 12,
     }
-    digital = link.channel.send(parcels[0].packets, np.random.default_rng(0))
-    analog = crossed[0][1].airtime - digital[0].airtime
+    digital = link.channel.send(sent[0].packets, np.random.default_rng(0))
+    analog = deliveries[0][1].airtime - digital[0].airtime
     assert analog * link.channel.symbol_rate == pytest.approx(6 * 16 / 2)
   assert 0 < errors[0] < errors[1] / 100
   link = codecs.Link(codec, 'physical(snr=-20,length=648)', 'analog')
-  assert not any(cross(link, features)[0].whole)
+  assert not any(cross(link, features)[0].arrived)
 
 
 def test_names_and_settings(codec):
@@ -250,8 +249,8 @@ def test_names_and_settings(codec):
   assert not codecs.Link(full, channels.Ideal()).uses_key
   assert codecs.Link(full, 'erasure(p=0.1)').uses_key
   for text in ('whole', 'rows', 'analog', 'whole(mtu=90,loss=0.2)'):
-    made = names.make(text)
-    assert names.make(names.name(made)) == made
+    made = transports.make(text)
+    assert transports.make(transports.name(made)) == made
 
 
 @pytest.mark.parametrize(
@@ -309,7 +308,7 @@ def test_too_many_packets_are_refused(codec, features):
   black = np.zeros((1, 64, 64, 3), np.uint8)
   noise = np.random.default_rng(1).integers(0, 256, black.shape, np.uint8)
   assert len(picture.encode(black)[0]) < 254 * 8
-  assert abs(len(picture.encode(noise)[0]) / picture.largest - 1) < 0.05
+  assert abs(len(picture.encode(noise)[0]) / picture.layout.largest - 1) < 0.05
   with pytest.raises(
     ValueError, match=r'a picture of noise\) in packets of 12'
   ):

@@ -302,17 +302,24 @@ def test_the_encoder_s_time_counts_once_and_compiling_not_at_all():
   model = standin.small()
   codec = codecs.FeatureCodec(model, quantizers.VisionZip(k=3))
   batch = batches.Batch([data.scenes('test', 3)[i] for i in range(3)], 3)
-  shared = codec.features(batch.images)
   codec.warm_up(3)
   compiled = []
   compilations.listen(compiled.append)
-  clock = batches.Clock(3, encode=1e6)
-  features, extra = batches.observe(codec, batch, shared, clock)
-  assert 0 < clock.seconds['encode'] < 1e6
-  codec.quantize(features, jax.random.key(1), batch.padded_ids, extra)
+  cache = codecs.FeatureCache()
+  settings = batch.images, jax.random.key(1), batch.padded_ids, cache
+  first, again = (codec.encode_batch(*settings) for _ in range(2))
   compilations.listen(lambda _: None)
   assert not compiled
+  assert 0 < first.seconds['encode'] == again.seconds['encode']
+  assert first.features is again.features
   plain = codecs.FeatureCodec(model, quantizers.KMeans(k=3))
-  clock = batches.Clock(3, encode=1e6)
-  assert batches.observe(plain, batch, features, clock) == (features, {})
-  assert clock.seconds == {'encode': 1e6}
+  assert plain.encode_batch(*settings).features is not first.features
+  other = codecs.FeatureCodec(model, quantizers.KMeans(k=5))
+  shared = [c.encode_batch(*settings) for c in (plain, other)]
+  assert shared[0].features is shared[1].features
+  assert shared[0].seconds['encode'] == shared[1].seconds['encode']
+  ran = []
+  cold = codecs.FeatureCache(set())
+  assert cold.get('key', lambda: ran.append(1))[0] is None
+  assert cold.get('key', lambda: ran.append(2))[0] is None
+  assert ran == [1, 1]

@@ -4,12 +4,11 @@ import matplotlib as mpl
 import numpy as np
 import pytest
 
-from collab_jax import evaluation, metrics, plots
+from collab_jax import codecs, evaluation, metrics, plots
 from collab_jax.evaluation.report import (
   selectors,
   summary,
 )
-from collab_jax.studies import build
 from tests.evaluation import synthetic
 
 
@@ -137,5 +136,5 @@ def test_the_figure_has_a_panel_for_every_k(rows):
 
 
 def test_k_goes_into_what_is_within():
-  made = build.make_method('centred(vectors=merge(k={k}))', 5)
+  made = codecs.make_method('centred(vectors=merge(k={k}))', 5)
   assert made.vectors.k == 5

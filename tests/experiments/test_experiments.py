@@ -12,6 +12,7 @@ from PIL import Image
 import pytest
 
 from collab_jax import (
+  codecs,
   data,
   evaluation,
   studies,
@@ -183,8 +184,8 @@ def test_every_field_is_read():
 @pytest.mark.parametrize('mode', tradeoff.MODES)
 def test_modes_make_codecs(mode):
   config = tradeoff.get_config(f'mode={mode}')
-  codecs = studies.make_codecs(config.copy_and_resolve_references(), STUB)
-  names = {codec.name for codec in codecs}
+  specs = studies.make_specs(config.copy_and_resolve_references())
+  names = {spec.bind(STUB).name for spec in specs}
   assert len(names) == len(config.methods) * len(config.ks) + 1
   assert len(studies.make_data(config)) == config.limit
 
@@ -196,7 +197,7 @@ def test_codecs_beside_methods():
     'avif(strip=true)',
     'top_norm(k=3)',
   )
-  made = studies.make_codecs(config, STUB)
+  made = [spec.bind(STUB) for spec in studies.make_specs(config)]
   assert [codec.name for codec in made[-3:]] == [
     'jpeg(quality=9)',
     'avif(quality=75,strip=true)',
@@ -268,7 +269,7 @@ def test_sweep_covers_the_config(methods):
   ],
 )
 def test_methods_are_parsed(text, expected):
-  assert studies.parse_method(text) == expected
+  assert codecs.parse_method(text) == expected
 
 
 @pytest.mark.parametrize(
@@ -277,7 +278,7 @@ def test_methods_are_parsed(text, expected):
 )
 def test_other_methods_are_refused(text):
   with pytest.raises(ValueError, match='expected'):
-    studies.parse_method(text)
+    codecs.parse_method(text)
 
 
 def test_unknown_data_is_refused():

@@ -141,9 +141,9 @@ def test_a_book_of_the_model_is_taken(codebook):
   ],
 )
 def test_codecs_that_do_not_fit_are_refused(unchecked, text, said):
-  vision = checkpoints.config_of('tiny').vision
+  config = checkpoints.config_of('tiny')
   with pytest.raises(ValueError, match=said):
-    studies.check_codec(studies.parse_codec(text), vision)
+    codecs.parse(text).validate(config)
 
 
 def test_caption_checks_books_before_it_captions(launch, tmp_path):

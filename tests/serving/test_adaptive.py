@@ -239,7 +239,7 @@ def test_who_admits_nothing_is_told_what_there_was():
 
 
 def _settings(codec):
-  return codec.settings
+  return codec.spec
 
 
 def test_a_plan_for_a_goal():

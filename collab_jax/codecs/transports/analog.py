@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 import dataclasses
 import math
-from typing import Any
+from typing import Any, cast
 
 import ml_dtypes
 import numpy as np
@@ -25,25 +25,30 @@ class Analog:
   compare by time on the air.
   """
 
-  def bind(self, codec: Any, channel: channels.Channel) -> base.Packetizer:
-    """Returns a carrier of a `FeatureCodec`'s messages, over `Physical`."""
-    base.check_features('analog', codec)
+  def check(
+    self, layout: base.MessageLayout, channel: channels.Channel
+  ) -> None:
+    """Raises ValueError unless vectors are sent over a radio link."""
+    base.check_vectors('analog', layout)
     if not isinstance(channel, channels.Physical):
       raise ValueError(
         'analog: symbols need a radio link, got'
         f' {channels.name(channel)!r}, expected for instance'
         " 'physical(snr=5)'"
       )
-    return _AnalogCarrier(codec, channel)
+
+  def bind(self, codec: Any, channel: channels.Channel) -> base.Packetizer:
+    """Returns a packetizer of a `FeatureCodec`'s messages, over `Physical`."""
+    self.check(codec.layout, channel)
+    return _AnalogPacketizer(codec.layout, cast(channels.Physical, channel))
 
 
-class _AnalogCarrier(base.Packetizer):
-  def __init__(self, codec: Any, channel: channels.Physical):
+class _AnalogPacketizer(base.Packetizer):
+  def __init__(self, layout: base.MessageLayout, channel: channels.Physical):
     super().__init__(channel)
     self._link = channel
-    fields = codec.fields
-    self._fields = fields
-    self._sent = codec.sent
+    self._fields = fields = layout.fields
+    self._sent = layout.sent
     self._values = {
       n: f for n, f in fields.items() if isinstance(f, messages.Values)
     }
@@ -66,24 +71,24 @@ class _AnalogCarrier(base.Packetizer):
     ]
 
   def transmit(
-    self, parcel: base.Packets, rng: np.random.Generator
+    self, packets: base.Packets, rng: np.random.Generator
   ) -> tuple[base.Packets, base.DeliveryStats]:
-    got, fate = super().transmit(parcel, rng)
-    arrived, spent = {}, 0.0
-    for name, array in parcel.values.items():
+    received, stats = super().transmit(packets, rng)
+    values, airtime = {}, 0.0
+    for name, array in packets.values.items():
       flat = array.reshape(_matrix(array.shape))
       noisy, seconds = channels.analog.transmit(flat, self._link, rng)
-      arrived[name] = noisy.reshape(array.shape)
-      spent += seconds
-    fate = fate._replace(
-      seconds=fate.seconds + spent, airtime=fate.airtime + spent
+      values[name] = noisy.reshape(array.shape)
+      airtime += seconds
+    stats = stats._replace(
+      seconds=stats.seconds + airtime, airtime=stats.airtime + airtime
     )
-    return base.Packets(got.packets, arrived), fate
+    return base.Packets(received.packets, values), stats
 
-  def unpack(self, parcels: Sequence[base.Packets]) -> wire.Received:
-    data, whole = [], np.zeros(len(parcels), bool)
-    for n, parcel in enumerate(parcels):
-      message = parcel.packets[0]
+  def unpack(self, received: Sequence[base.Packets]) -> wire.Received:
+    data, whole = [], np.zeros(len(received), bool)
+    for n, packets in enumerate(received):
+      message = packets.packets[0]
       try:
         raw.unpack_batch([message or b''], self._digital)
         whole[n] = True
@@ -92,7 +97,7 @@ class _AnalogCarrier(base.Packetizer):
       data.append(message)
     message = raw.unpack_batch(data, self._digital)
     for name, field in self._values.items():
-      array = np.stack([parcel.values[name] for parcel in parcels])
+      array = np.stack([packets.values[name] for packets in received])
       top = float(ml_dtypes.finfo(field.dtype).max)
       message[name] = np.clip(array, -top, top).astype(field.dtype)
     rows = np.repeat(whole[:, None], self._sent, axis=1)
@@ -101,5 +106,5 @@ class _AnalogCarrier(base.Packetizer):
 
 
 def _matrix(shape: Sequence[int]) -> tuple[int, int]:
-  """Rows and width of an array, whose first axis is that of the vectors."""
+  """Returns rows and width of an array with the vectors' axis in front."""
   return shape[0], math.prod(shape[1:])

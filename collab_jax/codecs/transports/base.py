@@ -1,4 +1,4 @@
-"""What carries the messages of a codec over a channel."""
+"""Interface of transports: messages as packets, and packets over a channel."""
 
 import abc
 from collections.abc import Mapping, Sequence
@@ -8,10 +8,11 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import numpy as np
 
 from collab_jax import channels, wire
+from collab_jax import message as messages
 
 
 class Packets(NamedTuple):
-  """What is sent for one picture, or what arrived of it.
+  """Packets of one picture, as sent or as received.
 
   Attributes:
     packets: Bytes; None for a packet that never arrived.
@@ -25,19 +26,40 @@ class Packets(NamedTuple):
 
 
 class DeliveryStats(NamedTuple):
-  """What happened on the link to the packets of one picture.
+  """Delivery statistics of the packets of one picture.
 
   Attributes:
     packets: Number sent.
     lost: Number of those that never arrived.
-    seconds: Until the last was there, or was given up.
-    airtime: How long the sender was sending.
+    seconds: Until the last one arrived or was given up.
+    airtime: Seconds during which the sender was sending.
   """
 
   packets: int
   lost: int
   seconds: float
   airtime: float
+
+
+class MessageLayout(NamedTuple):
+  """Fields and sizes of a codec's messages, known without a model's weights.
+
+  Attributes:
+    name: The codec's name.
+    sent: Number of vectors sent per image.
+    fields: Fields of a message by name; none if it holds no vectors.
+    rows: Names of the fields with a row for every vector that is sent.
+    length: Bytes of every message, if all have one length.
+    largest: Bytes of the message of a picture of noise, which no other exceeds
+      by much; None if that is unknown.
+  """
+
+  name: str
+  sent: int = 0
+  fields: Mapping[str, messages.Field] = types.MappingProxyType({})
+  rows: tuple[str, ...] = ()
+  length: int | None = None
+  largest: int | None = None
 
 
 class Packetizer(abc.ABC):
@@ -53,35 +75,39 @@ class Packetizer(abc.ABC):
 
   @abc.abstractmethod
   def pack(self, batch: Any) -> list[Packets]:
-    """What is sent of messages: arrays with an axis B, or a list of bytes."""
+    """Packs a batch: arrays with an axis B, or a list of messages."""
 
   @abc.abstractmethod
   def unpack(
-    self, parcels: Sequence[Packets]
+    self, received: Sequence[Packets]
   ) -> list[bytes | None] | wire.Received:
-    """The messages again: as bytes, None where lost, or as arrays."""
+    """Returns the messages: as bytes, None where lost, or as arrays."""
 
   def transmit(
-    self, parcel: Packets, rng: np.random.Generator
+    self, packets: Packets, rng: np.random.Generator
   ) -> tuple[Packets, DeliveryStats]:
     """Sends the packets of one picture; returns what arrived."""
-    packets = [p for p in parcel.packets if p is not None]
-    got = self.channel.send(packets, rng)
-    fate = DeliveryStats(
-      packets=len(got),
-      lost=sum(d.data is None for d in got),
-      seconds=max((d.seconds for d in got), default=0.0),
-      airtime=sum(d.airtime for d in got),
+    sent = [p for p in packets.packets if p is not None]
+    deliveries = self.channel.send(sent, rng)
+    stats = DeliveryStats(
+      packets=len(deliveries),
+      lost=sum(d.data is None for d in deliveries),
+      seconds=max((d.seconds for d in deliveries), default=0.0),
+      airtime=sum(d.airtime for d in deliveries),
     )
-    return Packets([d.data for d in got]), fate
+    return Packets([d.data for d in deliveries]), stats
 
 
 @runtime_checkable
 class Transport(Protocol):
-  """Plain settings, a frozen dataclass."""
+  """Settings of a transport: a frozen dataclass of plain values.
+
+  A transport of this package has a method `check(layout, channel)` too, which
+  needs no model.
+  """
 
   def bind(self, codec: Any, channel: channels.Channel) -> Packetizer:
-    """Returns a carrier of a codec's messages.
+    """Returns a packetizer of a codec's messages.
 
     Raises:
       ValueError: The codec or the channel is not for this transport.
@@ -89,10 +115,10 @@ class Transport(Protocol):
     ...
 
 
-def check_features(name: str, codec: Any) -> None:
+def check_vectors(transport: str, layout: MessageLayout) -> None:
   """Raises ValueError unless the codec sends vectors."""
-  if not hasattr(codec, 'quantizer'):
+  if not layout.fields:
     raise ValueError(
-      f'{name}: {codec.name} has no vectors to send, expected a FeatureCodec;'
-      " use the transport 'whole'"
+      f'{transport}: {layout.name} has no vectors to send, expected a'
+      " FeatureCodec; use the transport 'whole'"
     )

@@ -1,4 +1,4 @@
-"""Messages in packets: as a whole, or vector by vector."""
+"""Transports that cut messages into packets: whole, or vector by vector."""
 
 from collections.abc import Sequence
 import dataclasses
@@ -8,24 +8,24 @@ from typing import Any
 import numpy as np
 
 from collab_jax import _validate, channels, wire
-from collab_jax.codecs.transports import base as base_lib
+from collab_jax.codecs.transports import base
 from collab_jax.wire import erasure
 from collab_jax.wire import packets as packing
 
 
 @dataclasses.dataclass(frozen=True)
 class Whole:
-  """All bytes of a message are needed.
+  """Messages of which every byte is needed, with parity packets if wanted.
 
-  In packets, any as many as the message alone would fill give it back; the
-  others are parity. A packet is its number, a checksum (see `wire.packets`),
-  the number of packets that are needed, and its piece of the message.
+  Any P packets restore a message that fills P packets; the others are parity.
+  A packet is its number, a checksum (see `wire.packets`), P, and its piece of
+  the message.
 
   Attributes:
     mtu: Largest packet in bytes, header included; 0 sends a message as it is,
       as one packet without a header.
-    loss: Share of lost packets for which parity is added, such that...
-    failure: ...at most this share of the messages is lost; 0 adds none.
+    loss: Share of lost packets for which parity is added; 0 adds none.
+    failure: Largest share of messages that may be lost at that loss.
   """
 
   mtu: int = 0
@@ -43,28 +43,35 @@ class Whole:
       raise ValueError('mtu: got 0, expected a size: parity needs packets')
     _check_shares(self.loss, self.failure)
 
-  def bind(self, codec: Any, channel: channels.Channel) -> base_lib.Packetizer:
-    """Returns a carrier; every codec and channel will do.
+  def check(
+    self, layout: base.MessageLayout, channel: channels.Channel
+  ) -> None:
+    """Checks the number of packets; every codec and channel will do.
 
     Raises:
       ValueError: The codec's messages have one length, or a picture of noise
         has one, that makes too many packets.
     """
-    session = getattr(codec, 'session', None)
-    if self.mtu and session is not None and session.length:
-      _count(self, session.length)
-    if self.mtu and session is None and hasattr(codec, 'largest'):
-      _count(self, codec.largest, f' of {codec.name} (a picture of noise)')
-    return _WholeCarrier(self, codec, channel)
+    del channel
+    if self.mtu and layout.length:
+      _count(self, layout.length)
+    elif self.mtu and layout.largest:
+      _count(self, layout.largest, f' of {layout.name} (a picture of noise)')
+
+  def bind(self, codec: Any, channel: channels.Channel) -> base.Packetizer:
+    """Returns a packetizer; see `check`."""
+    if self.mtu:
+      self.check(codec.layout, channel)
+    return _WholePacketizer(self, codec, channel)
 
 
 @dataclasses.dataclass(frozen=True)
 class Filled(Whole):
-  """What is missing of a message is zeros.
+  """Messages whose missing pieces are filled with zeros.
 
   For picture files, whose decoders show something of what is damaged. The
-  first piece must arrive, and so must as many as are needed of a message with
-  parity, else it is lost or patched as one without.
+  first piece must arrive. Parity restores a message if enough packets arrive,
+  else its gaps are filled as those of one without.
   """
 
   def __post_init__(self):
@@ -77,25 +84,25 @@ _LENGTH = 3  # Bytes in which a message's length is written before it.
 _WHOLE_HEADER = packing.HEADER + 1
 
 
-class _WholeCarrier(base_lib.Packetizer):
-  """Messages as bytes, cut into packets."""
+class _WholePacketizer(base.Packetizer):
+  """Cuts messages, as bytes, into packets."""
 
   def __init__(self, settings: Whole, codec: Any, channel: channels.Channel):
     super().__init__(channel)
     self._settings = settings
     self._codec = codec
 
-  def pack(self, batch: Any) -> list[base_lib.Packets]:
-    data = batch if isinstance(batch, list) else self._codec.pack(batch)
+  def pack(self, batch: Any) -> list[base.Packets]:
+    data = self._codec.pack(batch)
     cut = self._cut if self._settings.mtu else lambda message: [message]
-    return [base_lib.Packets(cut(m), sizes=self._codec.sizes(m)) for m in data]
+    return [base.Packets(cut(m), sizes=self._codec.sizes(m)) for m in data]
 
-  def unpack(self, parcels: Sequence[base_lib.Packets]) -> list[bytes | None]:
-    """The message of each; None where pieces are missing."""
+  def unpack(self, received: Sequence[base.Packets]) -> list[bytes | None]:
+    """Returns the message of each; None where pieces are missing."""
     if not self._settings.mtu:
-      return [parcel.packets[0] for parcel in parcels]
-    patch = isinstance(self._settings, Filled)
-    return [_join(parcel.packets, patch) for parcel in parcels]
+      return [packets.packets[0] for packets in received]
+    fill = isinstance(self._settings, Filled)
+    return [_join(packets.packets, fill) for packets in received]
 
   def _cut(self, data: bytes) -> list[bytes | None]:
     whole = len(data).to_bytes(_LENGTH, 'big') + data
@@ -108,7 +115,13 @@ class _WholeCarrier(base_lib.Packetizer):
 
 
 def _count(settings: Whole, length: int, of: str = '') -> tuple[int, int]:
-  """Packets that are needed, and sent, of a message of so many bytes."""
+  """Returns how many packets of a message are needed, and sent.
+
+  Args:
+    settings: The transport.
+    length: Bytes of the message.
+    of: Whose message it is, for the error.
+  """
   pieces = math.ceil((_LENGTH + length) / (settings.mtu - _WHOLE_HEADER))
   count, (loss, failure) = pieces, (settings.loss, settings.failure)
   while count < packing.MOST and erasure.needed(count, loss, failure) < pieces:
@@ -122,22 +135,23 @@ def _count(settings: Whole, length: int, of: str = '') -> tuple[int, int]:
   return pieces, count
 
 
-def _join(packets: Sequence[bytes | None], patch: bool) -> bytes | None:
+def _join(packets: Sequence[bytes | None], fill: bool) -> bytes | None:
+  """Returns the message of received packets, its gaps filled with zeros."""
   opened = (packing.unseal(p) for p in packets if p is not None)
-  found = {o[0]: o[1] for o in opened if o and len(o[1]) > 1}
-  kinds = {(body[0], len(body)) for body in found.values()}
-  if len(kinds) != 1:  # None at all, or of several messages.
+  bodies = {o[0]: o[1] for o in opened if o and len(o[1]) > 1}
+  kinds = {(body[0], len(body)) for body in bodies.values()}
+  if len(kinds) != 1:  # No packet at all, or packets of several messages.
     return None
   ((pieces, _),) = kinds
-  places = sorted(found)
-  bodies = b''.join(found[p][1:] for p in places)
-  blocks = np.frombuffer(bodies, np.uint8).reshape(len(places), -1)
-  if 1 <= pieces <= len(places):
-    whole = erasure.decode(blocks, places, pieces).tobytes()
-  elif patch and not places[0]:
+  numbers = sorted(bodies)
+  joined = b''.join(bodies[n][1:] for n in numbers)
+  blocks = np.frombuffer(joined, np.uint8).reshape(len(numbers), -1)
+  if 1 <= pieces <= len(numbers):
+    whole = erasure.decode(blocks, numbers, pieces).tobytes()
+  elif fill and not numbers[0]:
     table = np.zeros((pieces, blocks.shape[1]), np.uint8)
-    own = [p for p in places if p < pieces]
-    table[own] = blocks[: len(own)]
+    systematic = [n for n in numbers if n < pieces]
+    table[systematic] = blocks[: len(systematic)]
     whole = table.tobytes()
   else:
     return None
@@ -148,7 +162,7 @@ def _join(packets: Sequence[bytes | None], patch: bool) -> bytes | None:
 
 @dataclasses.dataclass(frozen=True)
 class Rows:
-  """Vectors in packets of their own, what places them in all packets.
+  """Vectors in packets of their own; every packet has the other fields.
 
   See `wire.PacketFormat`, whose arguments these are.
 
@@ -157,8 +171,8 @@ class Rows:
     parity: Further packets, from which lost vectors come back.
     loss: Share of lost packets that indices must survive.
     failure: Share of the messages that may be lost then.
-    layers: So many layers of a progressive message are in all packets as
-      well: a lost vector is coarse then, and not replaced by another.
+    layers: Number of layers of a progressive message that are in all packets
+      too: a lost vector is coarse then, and not replaced by another.
   """
 
   per_packet: int = 1
@@ -172,22 +186,33 @@ class Rows:
       _validate.integer(name, getattr(self, name), least)
     _check_shares(self.loss, self.failure)
 
-  def bind(self, codec: Any, channel: channels.Channel) -> base_lib.Packetizer:
-    """Returns a carrier of a `FeatureCodec`'s messages.
+  def check(
+    self, layout: base.MessageLayout, channel: channels.Channel
+  ) -> None:
+    """Checks that the messages of a layout can be cut into rows.
 
     Raises:
       ValueError: The codec has no vectors, none in layers above, or they make
         too many packets, or too few for `failure`.
     """
-    base_lib.check_features('rows', codec)
-    rows = [n for n in codec.rows if codec.fields[n].layer >= self.layers]
+    del channel
+    self._format(layout)
+
+  def bind(self, codec: Any, channel: channels.Channel) -> base.Packetizer:
+    """Returns a packetizer of a `FeatureCodec`'s messages; see `check`."""
+    return _RowPacketizer(self._format(codec.layout), self.layers, channel)
+
+  def _format(self, layout: base.MessageLayout) -> wire.PacketFormat:
+    base.check_vectors('rows', layout)
+    fields = layout.fields
+    rows = [n for n in layout.rows if fields[n].layer >= self.layers]
     if not rows:
       raise ValueError(
-        f'layers: got {self.layers}, but {codec.name} has no vectors in layers'
-        ' above; choose fewer'
+        f'layers: got {self.layers}, but {layout.name} has no vectors in'
+        ' layers above; choose fewer'
       )
-    layout = wire.PacketFormat(
-      codec.fields,
+    return wire.PacketFormat(
+      fields,
       rows,
       self.per_packet,
       self.parity,
@@ -195,25 +220,22 @@ class Rows:
       self.failure,
       optional=self.layers > 0,
     )
-    return _RowCarrier(layout, self.layers, channel)
 
 
-class _RowCarrier(base_lib.Packetizer):
+class _RowPacketizer(base.Packetizer):
   def __init__(
-    self, layout: wire.PacketFormat, layers: int, channel: channels.Channel
+    self, format: wire.PacketFormat, layers: int, channel: channels.Channel
   ):
     super().__init__(channel)
-    self._layout = layout
+    self.format = format
     self._layers = layers
 
-  def pack(self, batch: Any) -> list[base_lib.Packets]:
-    sizes = self._layout.sizes()
-    return [
-      base_lib.Packets(list(p), sizes=sizes) for p in self._layout.pack(batch)
-    ]
+  def pack(self, batch: Any) -> list[base.Packets]:
+    sizes = self.format.sizes()
+    return [base.Packets(list(p), sizes=sizes) for p in self.format.pack(batch)]
 
-  def unpack(self, parcels: Sequence[base_lib.Packets]) -> wire.Received:
-    got = self._layout.unpack([parcel.packets for parcel in parcels])
+  def unpack(self, received: Sequence[base.Packets]) -> wire.Received:
+    got = self.format.unpack([packets.packets for packets in received])
     return got._replace(layers=self._layers)
 
 

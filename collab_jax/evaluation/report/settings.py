@@ -11,7 +11,7 @@ import functools
 from typing import Any
 
 from collab_jax import channels, config, quantizers
-from collab_jax.codecs.transports import names as transports
+from collab_jax.codecs import transports
 
 Settings = Mapping[str, Any]
 

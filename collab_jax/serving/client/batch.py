@@ -134,7 +134,7 @@ def run_settings(
   """
   layered = client.threshold is not None
   splits = {
-    c.split for c in client.codecs if isinstance(c, codecs.FeatureCodec)
+    str(c.split) for c in client.codecs if isinstance(c, codecs.FeatureCodec)
   }
   return {
     'model': agreed.model,

@@ -63,7 +63,7 @@ class EdgeEncoder:
       raise ValueError('codec: got none, expected at least one')
     if max_bytes is not None and max_bytes < 1:
       raise ValueError(f'max_bytes: got {max_bytes}, expected at least 1')
-    splits = {c.split for c in self.codecs if _is_feature(c)}
+    splits = {str(c.split) for c in self.codecs if _is_feature(c)}
     if len(splits) > 1:
       raise ValueError(f'codec: got the splits {sorted(splits)}, expected one')
     self.max_bytes = max_bytes

@@ -1,0 +1,439 @@
+"""The `Codec` base class: pictures to messages, and messages to prefixes."""
+
+import abc
+from collections.abc import Callable, Iterator, Mapping, Sequence
+import contextlib
+import functools
+import inspect
+import json
+import threading
+import time
+from typing import Any, NamedTuple, TypeAlias
+
+import jax
+from jaxtyping import Array, UInt8
+import numpy as np
+
+from collab_jax import channels
+from collab_jax import message as messages
+from collab_jax.codecs.transports import base as transports
+from collab_jax.models import paligemma
+from collab_jax.wire import session_json
+
+Images: TypeAlias = UInt8[Array | np.ndarray, 'B H W 3']
+Seconds: TypeAlias = dict[str, float]
+
+
+@contextlib.contextmanager
+def timed(seconds: Seconds, stage: str) -> Iterator[None]:
+  """Writes the seconds that its body takes to `seconds[stage]`."""
+  start = time.perf_counter()
+  yield
+  seconds[stage] = time.perf_counter() - start
+
+
+class Encoded(NamedTuple):
+  """Result of encoding a batch.
+
+  Attributes:
+    messages: What is sent, one per image: bytes; of a `Link`, `Packets`.
+    seconds: Time that the whole batch took, by stage: 'encode' (image encoder,
+      or image file), 'quantize' and 'pack'.
+    features: f32[B N D], the vectors that were quantized; None where a codec
+      has none. The distortion is measured against them.
+  """
+
+  messages: list[Any]
+  seconds: Seconds
+  features: Array | None = None
+
+
+class Decoded(NamedTuple):
+  """Result of decoding a batch.
+
+  Attributes:
+    prefix: What the captioner reads; arbitrary in the rows of messages that
+      did not arrive. None if no message did.
+    tokens: Rebuilt vectors before the projection; None where a codec has none.
+    arrived: False for a message that is lost or unreadable; None if all can be
+      read.
+    rows: Share of each message's vectors that arrived; None if all did.
+  """
+
+  prefix: messages.Prefix | None
+  tokens: messages.Tokens | None = None
+  arrived: Sequence[bool] | None = None
+  rows: Sequence[float] | None = None
+
+
+class FeatureCache:
+  """Image features of one batch, computed and timed once for many codecs.
+
+  Codecs of one split and equal auxiliary inputs share an entry. Threads may
+  share a cache: the first one computes, the others wait.
+  """
+
+  def __init__(self, compiled: set[Any] | None = None):
+    """Starts empty.
+
+    Args:
+      compiled: Keys of the entries whose programs ran before, which the cache
+        extends. A program that is not among them runs twice, so that
+        compilation is not timed. None: all have run.
+    """
+    self._compiled = compiled
+    self._entries: dict[Any, tuple[Any, float]] = {}
+    self._lock = threading.Lock()
+
+  def get(self, key: Any, compute: Callable[[], Any]) -> tuple[Any, float]:
+    """Returns an entry and the seconds that it took to compute.
+
+    Args:
+      key: Identifies what is computed.
+      compute: Called if there is no such entry.
+    """
+    with self._lock:
+      if key not in self._entries:
+        if self._compiled is not None and key not in self._compiled:
+          jax.block_until_ready(compute())
+          self._compiled.add(key)
+        seconds: Seconds = {}
+        with timed(seconds, 'encode'):
+          value = jax.block_until_ready(compute())
+        self._entries[key] = value, seconds['encode']
+      return self._entries[key]
+
+
+class Codec(abc.ABC):
+  """Turns pictures into messages and messages into image prefixes.
+
+  A codec of one's own needs `encode` and `decode`; as a dataclass, whose first
+  field is the model, it has a name and settings too:
+
+    @dataclasses.dataclass
+    class Thumbnail(cj.codecs.Codec):
+      model: cj.Model
+      side: int = 16
+
+      def encode(self, images, key=None, image_ids=None):
+        return [shrink(image, self.side).tobytes() for image in images]
+
+      def decode(self, messages):
+        return self.prefix(np.stack([enlarge(m, self.side) for m in messages]))
+
+  The evaluation loop, links, server, client and page use the methods of this
+  class alone, and every other one has a default. A server that takes messages
+  from strangers wants `unpack` and `decode_unpacked` as well.
+
+  Attributes:
+    model: The model; the edge uses its `img`, the server its `llm` too.
+    split: Where the codec cuts the model, 'encoder' or 'head'; None if
+      pictures are sent and the server runs the image encoder.
+    uses_key: Whether another random key may give other messages.
+    layers: Number of layers of a message, coarse to fine; see `unpack`.
+    channel: Channel of a `Link`, else None.
+  """
+
+  model: paligemma.Model
+  split: str | None = None
+  uses_key: bool = False
+  layers: int = 1
+  channel: channels.Channel | None = None
+
+  @functools.cached_property
+  def name(self) -> str:
+    """Canonical short name, unique among different settings."""
+    return own_name(type(self), self._arguments)
+
+  @functools.cached_property
+  def settings(self) -> dict[str, Any]:
+    """All settings as nested plain values, from which labels are made."""
+    return {'codec': class_path(type(self)), **self._arguments}
+
+  @functools.cached_property
+  def vectors(self) -> int:
+    """Number of vectors per image."""
+    return self.model.config.vision.num_tokens
+
+  @functools.cached_property
+  def sent(self) -> int:
+    """Number of vectors that reach the decoder; by default all."""
+    return self.vectors
+
+  @functools.cached_property
+  def layout(self) -> transports.MessageLayout:
+    """Fields and sizes of messages, which transports ask for."""
+    return transports.MessageLayout(self.name)
+
+  def describe(self) -> dict[str, Any]:
+    """Returns the settings as flat plain values, for records and tables."""
+    return self.settings
+
+  @abc.abstractmethod
+  def encode(
+    self,
+    images: Images,
+    key: jax.Array,
+    image_ids: Sequence[int] | None = None,
+  ) -> list[Any]:
+    """Turns pictures into messages: the edge.
+
+    Args:
+      images: Pictures of the model's size, 0..255.
+      key: Random key; each image uses fold_in(key, its id).
+      image_ids: Default 0..B-1.
+
+    Returns:
+      One message per picture.
+    """
+
+  @abc.abstractmethod
+  def decode(self, data: Sequence[Any]) -> messages.Prefix:
+    """Turns messages into what the captioner reads: the server.
+
+    Args:
+      data: Messages of this codec.
+
+    Returns:
+      The prefix at the decoder's width.
+
+    Raises:
+      collab_jax.wire.FormatError: A message is damaged, or another codec's.
+    """
+
+  def encode_batch(
+    self,
+    images: Images,
+    key: jax.Array,
+    image_ids: Sequence[int] | None = None,
+    cache: FeatureCache | None = None,
+    pack: Callable[[Any], list[Any]] | None = None,
+  ) -> Encoded:
+    """Encodes a batch and times the stages.
+
+    Args:
+      images: As of `encode`.
+      key: As of `encode`.
+      image_ids: As of `encode`.
+      cache: Features of these pictures, shared with other codecs.
+      pack: Makes what is sent of what the codec would pack, or of its
+        messages; a `Link` cuts them into packets.
+    """
+    del cache
+    seconds: Seconds = {}
+    with timed(seconds, 'encode'):
+      sent = self.encode(images, key, image_ids)
+    if pack is not None:
+      with timed(seconds, 'pack'):
+        sent = pack(sent)
+    return Encoded(sent, seconds)
+
+  def pack(self, batch: Any) -> list[Any]:
+    """Returns the messages of what `encode_batch` gives to its `pack`."""
+    return batch
+
+  def prefetch(self, images: Images, cache: FeatureCache) -> None:
+    """Fills a cache with what `encode_batch` takes from it; here nothing."""
+    del images, cache
+
+  def transmit(
+    self, message: Any, seed: int, image_id: int
+  ) -> tuple[Any, transports.DeliveryStats | None]:
+    """Sends a message; returns what arrives and, of a `Link`, statistics."""
+    del seed, image_id
+    return message, None
+
+  def decode_batch(self, data: Sequence[Any]) -> Decoded:
+    """Decodes what arrived; see `decode`."""
+    return Decoded(self.decode(data))
+
+  def unpack(self, message: bytes) -> Any:
+    """Checks a message and parses it on the host; on any thread.
+
+    By default it is decoded by itself to check it, which is slow: override
+    this and `decode_unpacked` together where that matters.
+
+    Args:
+      message: A message, or its first layers.
+
+    Returns:
+      What `decode_unpacked` takes.
+
+    Raises:
+      collab_jax.wire.FormatError: It is no message of this codec.
+    """
+    self.decode([message])
+    return message
+
+  def decode_unpacked(self, unpacked: Sequence[Any]) -> Decoded:
+    """Decodes a batch of what `unpack` returned, all of equally many layers."""
+    return self.decode_batch(unpacked)
+
+  def layers_of(self, unpacked: Any) -> int:
+    """Returns how many layers an unpacked message has."""
+    del unpacked
+    return self.layers
+
+  def split_layers(self, message: bytes) -> list[bytes]:
+    """Splits a message into its layers; the first L are a message too."""
+    return [message]
+
+  def decodes_layers(self, layers: int) -> bool:
+    """Returns whether messages of only the first `layers` can be decoded."""
+    return layers == self.layers
+
+  def blank(self, layers: int | None = None) -> Any:
+    """Returns an unpacked message of a black picture, to compile with.
+
+    Args:
+      layers: How many layers it has; None for all.
+    """
+    del layers
+    return self.unpack(self.encode(self._black(1), jax.random.key(0))[0])
+
+  def warm_up(self, batch_size: int) -> messages.Prefix:
+    """Compiles what a batch needs by running it on black pictures.
+
+    Args:
+      batch_size: Number of pictures that will come at a time.
+
+    Returns:
+      A prefix, for the captioner to compile too.
+    """
+    return self.decode(self.pack(self.blank_batch(batch_size)))
+
+  def blank_batch(self, batch_size: int) -> Any:
+    """Returns a batch of black pictures as `pack` takes it."""
+    return self.encode(self._black(batch_size), jax.random.key(0))
+
+  def sizes(self, message: Any) -> dict[str, int]:
+    """Returns the bytes of a message by field; they add up to its length."""
+    return {'message': len(message)}
+
+  def picture(self, message: bytes) -> UInt8[np.ndarray, 'H W 3'] | None:
+    """Returns the picture that a message holds; None if it holds none."""
+    del message
+
+  def description(self) -> Mapping[str, Any]:
+    """Returns what both ends must have in common, for the handshake.
+
+    Plain values: 'format', 'version' and 'spec', which names the codec.
+    """
+    return {
+      'format': 'collab_jax.codec',
+      'version': 1,
+      'spec': {
+        'codec': 'own',
+        'name': self.name,
+        'size': self.model.config.vision.image_size,
+        'model': self.model.config.name,
+      },
+    }
+
+  def to_json(self) -> str:
+    """Returns the description and its digest, as the edge sends them."""
+    plain = dict(self.description())
+    return json.dumps({**plain, 'digest': self.digest.hex()})
+
+  @functools.cached_property
+  def digest(self) -> bytes:
+    """SHA-256 of the description."""
+    return session_json.digest(self.description())
+
+  @property
+  def encoder(self) -> str:
+    """Fingerprint of the image encoder that the edge runs; '' for none."""
+    return ''
+
+  @functools.cached_property
+  def _arguments(self) -> dict[str, Any]:
+    """The constructor's arguments behind the model."""
+    names = list(inspect.signature(type(self)).parameters)[1:]
+    return {name: getattr(self, name) for name in names}
+
+  def _black(self, batch_size: int) -> np.ndarray:
+    side = self.model.config.vision.image_size
+    return np.zeros((batch_size, side, side, 3), np.uint8)
+
+
+class CodecSpec(abc.ABC):
+  """Settings of a codec, checked without a model and bound to one once.
+
+  Specs are frozen dataclasses of plain values; `collab_jax.codecs.parse` makes
+  them from text.
+
+  Attributes:
+    needs_weights: Whether the edge needs the image encoder's weights.
+  """
+
+  needs_weights: bool = True
+
+  @property
+  @abc.abstractmethod
+  def name(self) -> str:
+    """The codec's canonical name."""
+
+  @abc.abstractmethod
+  def bind(self, model: paligemma.Model) -> Codec:
+    """Returns the codec of a model.
+
+    Raises:
+      ValueError: The settings do not fit the model.
+    """
+
+  def layout(self, config: paligemma.Config) -> transports.MessageLayout:
+    """Returns fields and sizes of the codec's messages.
+
+    Args:
+      config: The model's dimensions.
+
+    Raises:
+      ValueError: The settings do not fit the dimensions.
+    """
+    del config
+    return transports.MessageLayout(self.name)
+
+  def validate(
+    self,
+    config: paligemma.Config,
+    load_encoder: Callable[[], paligemma.Model] | None = None,
+  ) -> 'CodecSpec':
+    """Checks that the codec fits a model, before its weights are loaded.
+
+    Args:
+      config: The model's dimensions.
+      load_encoder: Returns the model, of which only the image encoder is
+        looked at; called if pretrained parameters say whose features they are
+        for. None leaves that to `bind`.
+
+    Returns:
+      The spec, without settings that change nothing for this model.
+
+    Raises:
+      ValueError: It sends more vectors, numbers or pixels than there are, or
+        pretrained parameters are missing, damaged, or for something else.
+    """
+    del load_encoder
+    self.layout(config)
+    return self
+
+
+def class_path(cls: type) -> str:
+  """Returns where a class is found: 'package.module:Class'."""
+  return f'{cls.__module__}:{cls.__qualname__}'
+
+
+def own_name(cls: type, settings: Mapping[str, Any]) -> str:
+  """Returns the canonical name of a codec of one's own.
+
+  Args:
+    cls: Its class, whose first argument is the model.
+    settings: The other arguments; those at their defaults are left out.
+  """
+  parameters = inspect.signature(cls).parameters
+  parts = [
+    f'{name}={value}'
+    for name, value in settings.items()
+    if value != parameters[name].default
+  ]
+  return class_path(cls) + (f'({",".join(parts)})' if parts else '')
