@@ -92,21 +92,21 @@ def step(config: Any, dims: paligemma.Config, mesh: Any) -> tuple[Any, Any]:
     dims: From `dimensions`.
     mesh: Real devices.
   """
-  moves, still = memory.shapes(config, dims, 'bfloat16')
+  trainable, frozen = memory.param_shapes(config, dims, 'bfloat16')
   _, weights = settings_lib.check(config)
   tx = param_groups.optimizer(config, config.rates.to_dict())
-  state = finetune_step.State(
-    placed(moves, mesh),
-    placed(jax.eval_shape(tx.init, moves), mesh),
+  state = finetune_step.FinetuneState(
+    placed(trainable, mesh),
+    placed(jax.eval_shape(tx.init, trainable), mesh),
     None,
     cast(Any, jax.ShapeDtypeStruct((), jnp.int32)),
   )
   rows = NamedSharding(mesh, PartitionSpec('data'))
   batch = {
     name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=rows)
-    for name, x in memory.batch(config, dims).items()
+    for name, x in memory.batch_shapes(config, dims).items()
   }
-  arguments = (state, placed(still, mesh), None, batch)
+  arguments = (state, placed(frozen, mesh), None, batch)
   key = jax.eval_shape(lambda: jax.random.key(0))
   lowered = finetune_step.finetune_step.lower(
     dims, tx, weights, quantizers.make(_QUANTIZER), *arguments, key
@@ -125,13 +125,19 @@ def table(name: str, depth: int, rows: int):
   yield '|---|---|---|---|---|---|---|---|---|'
   for train, encoder in CHOICES:
     config = settings(train, encoder, rows)
-    need = memory.needs(
+    need = memory.step_memory(
       config, dims, quantizers.make(_QUANTIZER), dtype='bfloat16'
     )
-    moves, still = memory.shapes(config, dims, 'bfloat16')
+    trainable, frozen = memory.param_shapes(config, dims, 'bfloat16')
     tx = param_groups.optimizer(config, config.rates.to_dict())
-    before = memory.replaced(moves, dims, 'bfloat16')
-    trees = [moves, still, before, jax.eval_shape(tx.init, moves), moves]
+    before = memory.loaded_copies(trainable, dims, 'bfloat16')
+    trees = [
+      trainable,
+      frozen,
+      before,
+      jax.eval_shape(tx.init, trainable),
+      trainable,
+    ]
     here = sum(
       sharding.device_bytes(x) for x in jax.tree.leaves(placed(trees, mesh))
     )
@@ -164,27 +170,27 @@ def real(name: str, depth: int, rows: int):
     if train == 'all':
       continue
     config = settings(train, encoder, rows)
-    moves, still = memory.shapes(config, dims, 'bfloat16')
+    trainable, frozen = memory.param_shapes(config, dims, 'bfloat16')
     key = jax.random.key(0)
 
     def draw(x):
       # Flat and narrow: what is computed is of no interest, that it is finite.
       return jnp.full(x.shape, 0.01, x.dtype)
 
-    moves, still = jax.tree.map(draw, (moves, still))
+    trainable, frozen = jax.tree.map(draw, (trainable, frozen))
     tx = param_groups.optimizer(config, config.rates.to_dict())
     chosen, weights = settings_lib.check(config)
-    state = finetune_step.State(
-      moves, tx.init(moves), None, jnp.zeros((), jnp.int32)
+    state = finetune_step.FinetuneState(
+      trainable, tx.init(trainable), None, jnp.zeros((), jnp.int32)
     )
     rng = np.random.default_rng(0)
     batch = {
       n: jnp.asarray(rng.integers(0, 2, x.shape), x.dtype)
-      for n, x in memory.batch(config, dims).items()
+      for n, x in memory.batch_shapes(config, dims).items()
     }
     start = time.perf_counter()
     state, metrics = finetune_step.finetune_step(
-      dims, tx, weights, chosen[0], state, still, None, batch, key
+      dims, tx, weights, chosen[0], state, frozen, None, batch, key
     )
     values = {k: float(v) for k, v in metrics.items()}
     yield (

@@ -24,6 +24,10 @@ NAMES = {
   'collab_jax.quantizers.Pool': 'collab_jax.quantizers.AvgPool',
   'collab_jax.quantizers.Resized': 'collab_jax.quantizers.LowResolution',
   'collab_jax.quantizers.Salient': 'collab_jax.quantizers.WeightedKMeans',
+  'collab_jax.quantizers.base.check_choice': 'collab_jax._validate.choice',
+  'collab_jax.quantizers.base.check_int': 'collab_jax._validate.integer',
+  'collab_jax.quantizers.base.check_number': 'collab_jax._validate.number',
+  'collab_jax.quantizers.base.check_iters': 'collab_jax._validate.integer',
   'collab_jax.quantizers.base.grid': 'collab_jax.quantizers.base.full_grid',
   'collab_jax.quantizers.base.over_images': (
     'collab_jax.quantizers.base.map_or_vmap'
@@ -38,26 +42,81 @@ NAMES = {
   'collab_jax.serving.connection': 'collab_jax.serving.client.channel',
   'collab_jax.serving.run': 'collab_jax.serving.serve_forever',
   'collab_jax.training.choices': 'collab_jax.training.param_groups',
-  'collab_jax.training.codebooks.Transform': (
-    'collab_jax.training.codebooks.train.Transform'
+  'collab_jax.training.bottleneck.Passed': (
+    'collab_jax.training.bottleneck.BottleneckOutput'
+  ),
+  'collab_jax.training.bottleneck.through': (
+    'collab_jax.training.bottleneck.apply'
   ),
   'collab_jax.training.codebooks.codebook': (
-    'collab_jax.training.codebooks.train.codebook'
+    'collab_jax.training.codebooks.fit_codebook'
   ),
   'collab_jax.training.codebooks.linear': (
-    'collab_jax.training.codebooks.train.linear'
-  ),
-  'collab_jax.training.codebooks.make_metric': (
-    'collab_jax.training.codebooks.train.make_metric'
+    'collab_jax.training.codebooks.fit_pca'
   ),
   'collab_jax.training.codebooks.places': (
-    'collab_jax.training.codebooks.train.places'
+    'collab_jax.training.codebooks.fit_position_mean'
   ),
   'collab_jax.training.codebooks.principal': (
-    'collab_jax.training.codebooks.train.principal'
+    'collab_jax.training.codebooks.principal_axes'
+  ),
+  'collab_jax.training.finetune.choose': (
+    'collab_jax.training.finetune.draw_quantizer'
+  ),
+  'collab_jax.training.finetune.first_codes': (
+    'collab_jax.training.finetune.initial_codebook'
+  ),
+  'collab_jax.training.finetune.merged': (
+    'collab_jax.training.finetune.merge_adapters'
+  ),
+  'collab_jax.training.finetune.start': (
+    'collab_jax.training.finetune.split_params'
+  ),
+  'collab_jax.training.finetune.start_params': (
+    'collab_jax.training.finetune.initial_params'
+  ),
+  'collab_jax.training.finetune_step.State': (
+    'collab_jax.training.finetune_step.FinetuneState'
+  ),
+  'collab_jax.training.finetune_step.Weights': (
+    'collab_jax.training.finetune_step.LossWeights'
+  ),
+  'collab_jax.training.finetune_step.divergence': (
+    'collab_jax.training.finetune_step.kl_divergence'
+  ),
+  'collab_jax.training.finetune_step.learns': (
+    'collab_jax.training.finetune_step.learned_codebook'
+  ),
+  'collab_jax.training.finetune_step.params_of': (
+    'collab_jax.training.finetune_step.quantizer_params'
+  ),
+  'collab_jax.training.finetune_step.passed': (
+    'collab_jax.training.finetune_step.apply_bottleneck'
+  ),
+  'collab_jax.training.finetune_step.prefix': (
+    'collab_jax.training.finetune_step.project'
   ),
   'collab_jax.training.finetune_step.tune_step': (
     'collab_jax.training.finetune_step.finetune_step'
+  ),
+  'collab_jax.training.memory.Needs': ('collab_jax.training.memory.StepMemory'),
+  'collab_jax.training.memory.batch': (
+    'collab_jax.training.memory.batch_shapes'
+  ),
+  'collab_jax.training.memory.needs': (
+    'collab_jax.training.memory.step_memory'
+  ),
+  'collab_jax.training.memory.replaced': (
+    'collab_jax.training.memory.loaded_copies'
+  ),
+  'collab_jax.training.memory.shapes': (
+    'collab_jax.training.memory.param_shapes'
+  ),
+  'collab_jax.training.param_groups.part': (
+    'collab_jax.training.param_groups.group_of'
+  ),
+  'collab_jax.training.param_groups.trained': (
+    'collab_jax.training.param_groups.trainable_groups'
   ),
   'collab_jax.training.settings': 'collab_jax.training.validate',
   'collab_jax.training.tuning': 'collab_jax.training.finetune_step',

@@ -1,4 +1,4 @@
-r"""Trains a book: what quantizers and their receivers hold in common.
+r"""Trains quantizer parameters, which both ends of a link hold.
 
 python experiments/train_codebook.py \
     --config=configs/codebook.py:mode=centroids --workdir=runs/centroids
@@ -18,14 +18,14 @@ from collab_jax import (
   provenance,
   studies,
 )
-from collab_jax.training.codebooks import train
+from collab_jax.training import codebooks
 
 _CONFIG = config_lib.define('configs/codebook.py')
 _WORKDIR = flags.DEFINE_string('workdir', 'runs/codebook', 'Where to write.')
 
 
 def main(argv):
-  """Trains, and says where the book is."""
+  """Trains, and says where the parameters are."""
   if argv[1:]:
     raise app.UsageError(f'unexpected arguments: {argv[1:]}')
   with studies.runtime():
@@ -33,13 +33,13 @@ def main(argv):
     model = studies.load_model(config)
     reader = studies.make_data(config, model.config.vision.image_size)
     workdir = Path(_WORKDIR.value)
-    book = train.train(config, model, reader, workdir)
+    params = codebooks.train(config, model, reader, workdir)
     jsonl.write_json(workdir / 'config.json', config.to_dict())
     summary = {
       'settings': config.to_dict(),
       'made_with': provenance.provenance(),
-      'fingerprint': book.fingerprint,
-      'notes': dict(book.notes),
+      'fingerprint': params.fingerprint,
+      'notes': dict(params.notes),
     }
     jsonl.write_json(workdir / 'summary.json', summary)
     print(f'{workdir}: {studies.list_files(workdir)}')

@@ -33,8 +33,8 @@ def test_it_is_built_without_warnings(tmp_path):
       'validate.check',
       'finetune.finetune',
       'memory.estimate',
-      'memory.needs',
-      'finetune_step.Weights',
+      'memory.step_memory',
+      'finetune_step.LossWeights',
     ),
   }.items():
     text = (tmp_path / 'api' / f'{page}.html').read_text()

@@ -17,13 +17,11 @@ from collab_jax.studies import (
 )
 from collab_jax.studies.rate import check_rate
 from collab_jax.training import (
+  codebooks,
   finetune,
   train_loop,
 )
-from collab_jax.training.codebooks import (
-  train,
-  validate,
-)
+from collab_jax.training.codebooks import validate
 
 # What a model is called in the table: where it starts, as much training without
 # the quantizer, and with it.
@@ -137,7 +135,7 @@ def make_books(
     train_loop.open_run(config, path.parent)
     if not path.exists():
       reader = build.make_data(own, model.config.vision.image_size)
-      train.train(own, model, reader, path.parent)
+      codebooks.train(own, model, reader, path.parent)
       for spool in path.parent.glob('*.npy'):
         spool.unlink()
     found[name] = str(path)

@@ -1,8 +1,8 @@
-"""Training: the tiny model, models with the quantizer inside, and books.
+"""Training: the tiny model, models with the quantizer inside, and codebooks.
 
-What stands here makes the tiny model. `finetune` trains any with the quantizer
-inside of it, as `tuning` and `bottleneck` say, and `memory` tells what that
-takes; `codebooks` makes what both ends of a link hold.
+`train` makes the tiny model. `finetune` trains any model with the quantizer
+inside of it (see `finetune_step` and `bottleneck`), `memory` estimates the
+memory that takes, and `codebooks` trains quantizer parameters.
 """
 
 from collab_jax.training.pretrain import (

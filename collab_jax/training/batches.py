@@ -1,4 +1,4 @@
-"""Batches for training: pictures, tokens and what stands in each patch."""
+"""Batches for training: pictures, tokens and labels of each patch."""
 
 from collections.abc import Iterator
 import dataclasses
@@ -13,20 +13,20 @@ from collab_jax.models import tokenizer as tokenizer_lib
 
 Batch = dict[str, np.ndarray]
 
-# So many examples there are.
+# Number of different examples.
 EXAMPLES = 2**28
 
 
 @dataclasses.dataclass(frozen=True)
-class Source:
-  """Training examples by number: every example follows from its index.
+class TrainingExamples:
+  """Training examples by index, each a function of the index alone.
 
   Attributes:
-    tokenizer: Spells the captions.
-    prompt: What stands between picture and caption.
+    tokenizer: Tokenizer of the captions.
+    prompt: Text between picture and caption.
     length: T, tokens of a row, padding included.
-    dense_only: The first so many examples are dense scenes.
-    dense_share: Share of dense scenes among the examples after those.
+    dense_only: Number of first examples that are all dense scenes.
+    dense_share: Share of dense scenes among the later examples.
   """
 
   tokenizer: tokenizer_lib.Tokenizer
@@ -52,7 +52,7 @@ class Source:
     }
 
   def text(self, caption: str) -> Batch:
-    """Tokens, and masks as big_vision's: 1 from the first suffix token on.
+    """Makes tokens, and masks as big_vision's: 1 from the first suffix token.
 
     Raises:
       ValueError: The caption does not fit into `length`.
@@ -78,15 +78,17 @@ class Source:
 
 
 def batches(
-  source: Source, batch_size: int, first: int, threads: int = 2
+  source: TrainingExamples, batch_size: int, first: int, threads: int = 2
 ) -> Iterator[dict[str, Any]]:
-  """Batches from number `first` on, the same whatever came before.
+  """Iterates over batches from number `first` on.
+
+  A batch depends on its number alone, so that a run may resume anywhere.
 
   Args:
-    source: Where the examples come from.
+    source: The examples.
     batch_size: B.
     first: Number of the first batch; batch i holds examples i B to (i+1) B.
-    threads: Threads that draw ahead.
+    threads: Threads that prepare batches ahead.
 
   Returns:
     An endless iterator of dicts of arrays with leading axis B.

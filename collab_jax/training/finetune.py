@@ -1,9 +1,10 @@
-"""The run that trains a model with the quantizer inside of it."""
+"""Trains a model with the quantizer inside of it."""
 
+from collections.abc import Callable, Iterator
 import dataclasses
 import os
 import pathlib
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from absl import logging
 import jax
@@ -11,13 +12,14 @@ from jax import numpy as jnp
 import ml_collections
 import numpy as np
 
+from collab_jax import _renamed, checkpoints, codecs, metrics, quantizers
 from collab_jax import captioner as captioner_lib
-from collab_jax import checkpoints, codecs, metrics, quantizers
 from collab_jax.checkpoints import trees
 from collab_jax.models import lora, paligemma
 from collab_jax.quantizers import pretrained
 from collab_jax.training import (
   batches,
+  codebooks,
   finetune_step,
   losses,
   param_groups,
@@ -25,12 +27,12 @@ from collab_jax.training import (
   validate,
   validation,
 )
-from collab_jax.training.codebooks import (
-  ema_codebook,
-  train,
-)
+from collab_jax.training.codebooks import ema_codebook
 
-# Settings that say how the result is written, and may change on the way.
+if not TYPE_CHECKING:  # Unknown names are errors to type checkers.
+  __getattr__ = _renamed.module_getattr(__name__)
+
+# Settings that change how the result is written, not how it is computed.
 FREE = ('name', 'saved')
 
 
@@ -41,7 +43,7 @@ def finetune(
 
   Args:
     config: From configs/finetune.py.
-    model: To start from, with its vocabulary, its layers stacked.
+    model: Start model, with its vocabulary and stacked layers.
     workdir: Gets checkpoints/, metrics.jsonl and, at the end, model/, which
       `collab_jax.load` reads, and book.safetensors if a codebook was learned.
 
@@ -49,75 +51,99 @@ def finetune(
     The trained model, as it was written.
 
   Raises:
-    ValueError: As `settings.check`, or the folder belongs to a run with other
+    ValueError: As `validate.check`, or the folder belongs to a run with other
       settings.
     CheckpointError: The model's layers are apart.
   """
   dims = model.config
   trees.check_stacked(model.params, dims.name)
-  chosen, weights = validate.check(config, dims)
-  source = batches.Source(
+  train_quantizers, weights = validate.check(config, dims)
+  source = batches.TrainingExamples(
     cast(Any, model.tokenizer),
     config.prompt,
     config.text_length,
     0,
     config.dense_share,
   )
-  source[config.first_example]  # Whether prompt and caption fit.
+  source[config.first_example]  # Raises if prompt and caption do not fit.
   workdir = pathlib.Path(workdir).absolute()
   train_loop.open_run(config, workdir, FREE)
   tx = param_groups.optimizer(config, config.rates.to_dict())
-  moves, still = start(config, model)
-  first_batch = config.first_example // config.batch_size
+  trainable, frozen = split_params(config, model)
 
   def stream(first):
+    first_batch = config.first_example // config.batch_size
     return batches.batches(source, config.batch_size, first_batch + first)
 
-  fresh = not train_loop.goes_on(workdir)
-  book = first_codes(config, model, chosen, stream(0), fresh)
-  state = finetune_step.State(
-    moves, tx.init(moves), book, jnp.zeros((), jnp.int32)
+  fresh = not train_loop.has_checkpoint(workdir)
+  codes = initial_codebook(config, model, train_quantizers, stream(0), fresh)
+  state = finetune_step.FinetuneState(
+    trainable, tx.init(trainable), codes, jnp.zeros((), jnp.int32)
   )
   teacher = model.params if weights.distill else None
   key = jax.random.key(config.seed)
 
-  def take(state, done, batch):
-    quantizer = choose(config, chosen, done)
+  def step_fn(state, steps_done, batch):
+    quantizer = draw_quantizer(config, train_quantizers, steps_done)
     return finetune_step.finetune_step(
-      dims, tx, weights, quantizer, state, still, teacher, batch, key
+      dims, tx, weights, quantizer, state, frozen, teacher, batch, key
     )
 
-  def scores(state, now):
-    if now % config.eval_every and now != config.steps:
-      return []
-    own = param_groups.join(state.params, still)['model']
-    one = dataclasses.replace(model, params=merged(own))
-    found = {}
-    for text in config.eval_codecs:
-      # A run without the quantizer has no codebook of its own.
-      if state.codes is None and finetune_step.learns(quantizers.make(text)):
-        continue
-      found[text] = evaluate(one, config, state.codes, text)
-    return [found]
+  state = train_loop.run(
+    config, workdir, state, step_fn, stream, _evaluator(config, model, frozen)
+  )
+  return _export(config, model, state, frozen, workdir)
 
-  state = train_loop.run(config, workdir, state, take, stream, scores)
-  own = merged(param_groups.join(state.params, still)['model'])
-  own = jax.tree.map(lambda p, q: p.astype(q.dtype), own, model.params)
+
+def _evaluator(
+  config: Any, model: paligemma.Model, frozen: Any
+) -> Callable[[finetune_step.FinetuneState, int], list[dict[str, float]]]:
+  """Returns a function that scores a state every `eval_every` steps."""
+
+  def scores(state, steps_done):
+    if steps_done % config.eval_every and steps_done != config.steps:
+      return []
+    params = param_groups.join(state.params, frozen)['model']
+    current = dataclasses.replace(model, params=merge_adapters(params))
+    by_codec = {}
+    for text in config.eval_codecs:
+      # A run without the quantizer has learned no codebook.
+      quantizer = quantizers.make(text)
+      if state.codes is None and finetune_step.learned_codebook(quantizer):
+        continue
+      by_codec[text] = evaluate(current, config, state.codes, text)
+    return [by_codec]
+
+  return scores
+
+
+def _export(
+  config: Any,
+  model: paligemma.Model,
+  state: finetune_step.FinetuneState,
+  frozen: Any,
+  workdir: pathlib.Path,
+) -> paligemma.Model:
+  """Writes codebook and model, and loads the model again."""
+  params = param_groups.join(state.params, frozen)['model']
+  params = merge_adapters(params)
+  params = jax.tree.map(lambda p, q: p.astype(q.dtype), params, model.params)
   if saved := checkpoints.as_dtype(config.saved or None, 'saved'):
-    own = jax.tree.map(lambda p: p.astype(saved), own)
+    params = jax.tree.map(lambda p: p.astype(saved), params)
   # The model last: where it is, the run is done.
   if state.codes is not None:
-    one = dataclasses.replace(model, params=own)
-    _save_book(workdir / 'book.safetensors', state.codes, one, config)
-  description = {**dims.to_dict(), 'name': config.name}
-  checkpoints.save(workdir / 'model', own, description, source.tokenizer)
+    trained = dataclasses.replace(model, params=params)
+    _save_codebook(workdir / 'book.safetensors', state.codes, trained, config)
+  description = {**model.config.to_dict(), 'name': config.name}
+  tokenizer = cast(Any, model.tokenizer)
+  checkpoints.save(workdir / 'model', params, description, tokenizer)
   return checkpoints.load(workdir / 'model', dtype='float32')
 
 
-def start_params(
+def initial_params(
   config: Any, params: paligemma.Params, dims: paligemma.Config
 ) -> dict[str, Any]:
-  """All parameters of a run before its first step: adapters and heads, too."""
+  """Adds adapters and heads to a model's parameters, as a run begins."""
   model, heads = jax.random.split(jax.random.key(config.seed))
   if config.train == 'lora':
     llm = params['llm']
@@ -130,96 +156,102 @@ def start_params(
   }
 
 
-def start(config: Any, model: paligemma.Model) -> tuple[Any, Any]:
-  """What trains before the first step, in float32, and what does not."""
-  params = start_params(config, model.params, model.config)
-  parts = param_groups.trained(config.train, config.encoder)
-  moves, still = param_groups.split(params, parts)
-  # In bfloat16 small updates would round to nothing. A step gives up its
-  # buffers, and the model is still wanted: a copy.
-  moves = jax.tree.map(lambda p: jnp.array(p, jnp.float32, copy=True), moves)
-  return moves, still
+def split_params(config: Any, model: paligemma.Model) -> tuple[Any, Any]:
+  """Returns the initial trainable parameters, in float32, and the frozen."""
+  params = initial_params(config, model.params, model.config)
+  groups = param_groups.trainable_groups(config.train, config.encoder)
+  trainable, frozen = param_groups.split(params, groups)
+  # In bfloat16 small updates would round to nothing. A step donates its
+  # buffers, and the caller keeps the model: a copy.
+  trainable = jax.tree.map(
+    lambda p: jnp.array(p, jnp.float32, copy=True), trainable
+  )
+  return trainable, frozen
 
 
-def merged(params: paligemma.Params) -> paligemma.Params:
-  """Parameters as they are saved: adapters added to their matrices."""
+def merge_adapters(params: paligemma.Params) -> paligemma.Params:
+  """Adds adapters to their matrices, as parameters are saved."""
   llm = params['llm']
   return {**params, 'llm': {**llm, 'layers': lora.merge(llm['layers'])}}
 
 
-def choose(
-  config: Any, chosen: list[quantizers.Quantizer], done: int
+def draw_quantizer(
+  config: Any, train_quantizers: list[quantizers.Quantizer], steps_done: int
 ) -> quantizers.Quantizer | None:
-  """Draws what the batch after so many steps passes through.
+  """Draws the quantizer of a batch.
 
   None, all features, in the share `config.full`; else any of the quantizers.
   """
-  rng = np.random.default_rng([config.seed, done])
-  if not chosen or rng.random() < config.full:
+  rng = np.random.default_rng([config.seed, steps_done])
+  if not train_quantizers or rng.random() < config.full:
     return None
-  return chosen[rng.integers(len(chosen))]
+  return train_quantizers[rng.integers(len(train_quantizers))]
 
 
-def first_codes(
+def initial_codebook(
   config: Any,
   model: paligemma.Model,
-  chosen: list[quantizers.Quantizer],
-  stream: Any,
+  train_quantizers: list[quantizers.Quantizer],
+  stream: Iterator[Any],
   fresh: bool,
-) -> ema_codebook.Moving | None:
-  """The codebook before the first step: clusters of what the start model sends.
+) -> ema_codebook.EmaCodebook | None:
+  """Trains a codebook on the vectors that the start model sends.
 
   Args:
     config: With `book`, of which the fields are those of configs/codebook.py.
-    model: To start from.
-    chosen: The quantizers.
+    model: Start model.
+    train_quantizers: The quantizers of the run.
     stream: Batches.
     fresh: False for zeros, which a checkpoint replaces.
 
   Returns:
     The codebook; None if no quantizer learns one.
   """
-  inner = [one for q in chosen if (one := finetune_step.learns(q))]
-  if not inner:
+  learning = [
+    (quantizer, inner)
+    for quantizer in train_quantizers
+    if (inner := finetune_step.learned_codebook(quantizer))
+  ]
+  if not learning:
     return None
-  shape = inner[0].stages, inner[0].size
+  stages, size = learning[0][1].stages, learning[0][1].size
   width = model.config.vision.width
   if not fresh:
-    return ema_codebook.start(jnp.zeros((*shape, width)), jnp.ones(shape))
-  learning = [q for q in chosen if finetune_step.learns(q)]
+    zeros = jnp.zeros((stages, size, width))
+    return ema_codebook.init(zeros, jnp.ones((stages, size)))
 
   @jax.jit
-  def sent(images):
+  def centroids(images):
     features = model.encode_image(images.astype(jnp.float32) / 127.5 - 1)
     keys = jax.random.split(jax.random.key(config.seed), len(features))
-    found = []
-    for quantizer in learning:
-      one = cast(Any, quantizer).cluster
-      found.append(jax.vmap(one)(features, keys)[1])
-    return jnp.concatenate([f.reshape(-1, width) for f in found])
+    sent = [
+      jax.vmap(cast(Any, quantizer).cluster)(features, keys)[1]
+      for quantizer, _ in learning
+    ]
+    return jnp.concatenate([x.reshape(-1, width) for x in sent])
 
   x = np.concatenate(
     [
-      np.asarray(sent(next(stream)['image']))
+      np.asarray(centroids(next(stream)['image']))
       for _ in range(config.book.batches)
     ]
   )
-  own = ml_collections.ConfigDict(
+  codebook_config = ml_collections.ConfigDict(
     {
       **config.book.to_dict(),
       'kind': 'residual',
-      'stages': shape[0],
-      'size': shape[1],
+      'stages': stages,
+      'size': size,
       'seed': config.seed,
       'joint': 0,
       'groups': 1,
     }
   )
-  arrays = train.codebook(x, own)
+  arrays = codebooks.fit_codebook(x, codebook_config)
   share = arrays['counts'] / arrays['counts'].sum(1, keepdims=True)
-  # As many as a batch has, of which the running counts are those.
+  # Running counts are those of a batch, and each quantizer has its own batches.
   rows = len(x) / config.book.batches / len(learning)
-  return ema_codebook.start(
+  return ema_codebook.init(
     jnp.asarray(arrays['codes']), jnp.asarray(share * rows)
   )
 
@@ -227,22 +259,24 @@ def first_codes(
 def evaluate(
   model: paligemma.Model,
   config: Any,
-  codes: ema_codebook.Moving | None,
+  codes: ema_codebook.EmaCodebook | None,
   text: str,
 ) -> float:
-  """BLEU-4 on the first validation scenes, through a quantizer."""
+  """Computes BLEU-4 of the first validation scenes, through a quantizer."""
   caption = captioner_lib.Captioner(model, config.max_tokens, config.prompt)
   quantizer = quantizers.make(text)
 
   @jax.jit
-  def view(model, images, key):
+  def prefix(model, images, key):
     features = model.encode_image(images.astype(jnp.float32) / 127.5 - 1)
-    found = finetune_step.passed(quantizer, codes, features, key, 'mean')
-    return finetune_step.prefix(model, found.tokens)
+    output = finetune_step.apply_bottleneck(
+      quantizer, codes, features, key, 'mean'
+    )
+    return finetune_step.project(model, output.tokens)
 
   key = jax.random.key(config.seed)
   captions, examples = validation.captions(
-    lambda images: caption(view(model, images, key)),
+    lambda images: caption(prefix(model, images, key)),
     'val',
     config.eval_scenes,
     config.batch_size,
@@ -251,10 +285,10 @@ def evaluate(
   return round(metrics.bleu(captions, references)['bleu4'], 2)
 
 
-def _save_book(path, codes, model, config):
+def _save_codebook(path, codes, model, config):
   """Writes the codebook, as quantizers read it."""
   share = codes.counts / codes.counts.sum(1, keepdims=True)
-  book = pretrained.save(
+  params = pretrained.save(
     path,
     {
       'codes': np.asarray(codes.codes, np.float16),
@@ -270,4 +304,4 @@ def _save_book(path, codes, model, config):
       'seed': str(config.seed),
     },
   )
-  logging.info('book %s, fingerprint %s', path, book.fingerprint)
+  logging.info('codebook %s, fingerprint %s', path, params.fingerprint)

@@ -1,4 +1,4 @@
-"""One step of training with the quantizer inside of the model."""
+"""Loss and optimizer step of training with the quantizer inside."""
 
 import dataclasses
 import functools
@@ -16,12 +16,8 @@ from collab_jax.quantizers import (
   base,
   pretrained,
 )
-from collab_jax.quantizers.clusters import (
-  avg_pool,
-)
-from collab_jax.quantizers.clusters import (
-  base as base_lib,
-)
+from collab_jax.quantizers.clusters import avg_pool
+from collab_jax.quantizers.clusters import base as clusters
 from collab_jax.training import (
   bottleneck,
   losses,
@@ -34,19 +30,24 @@ if not TYPE_CHECKING:  # Unknown names are errors to type checkers.
 
 
 @dataclasses.dataclass(frozen=True)
-class Weights:
-  """What is minimized, as plain values; a weight of 0 leaves its loss out.
+class LossWeights:
+  """Weights of the losses and settings of the codebook.
+
+    LossWeights(caption=1.0, commit=0.1, rate=0.01)
+
+  A weight of 0 leaves its loss out.
 
   Attributes:
-    caption: Of the cross-entropy of the captions.
-    distill: Of the divergence from the start model's logits with all vectors.
-    temperature: Of both in the divergence.
-    label: Of the labels of patches, where the encoder trains.
-    commit: Of the squared distance of vectors from what their codes rebuild.
-    rate: Of the bits of a vector's codes.
-    decay: Of the running means of the codes.
+    caption: Weight of the cross-entropy of the captions.
+    distill: Weight of the divergence from the start model's logits, computed
+      with all vectors.
+    temperature: Temperature of both logits in the divergence.
+    label: Weight of the labels of patches, where the encoder trains.
+    commit: Weight of the squared distance of vectors from their sum of codes.
+    rate: Weight of the bits of a vector's codes.
+    decay: Decay of the running means of the codes.
     dead: Running count below which a code is replaced.
-    gradient: As of `bottleneck.through`.
+    gradient: As of `bottleneck.apply`.
   """
 
   caption: float = 1.0
@@ -69,30 +70,30 @@ class Weights:
       raise ValueError('caption and distill: got 0, expected one above 0')
 
 
-class State(NamedTuple):
-  """What a run needs to go on.
+class FinetuneState(NamedTuple):
+  """State of a run, as checkpoints hold it.
 
   Attributes:
-    params: What trains, of {'model': {'img', 'llm'}, 'heads': ...}.
+    params: Trainable part of {'model': {'img', 'llm'}, 'heads': ...}.
     opt_state: The optimizer's state.
-    codes: The codebook that moves, or None.
+    codes: The learned codebook, or None.
     step: Steps taken.
   """
 
   params: Any
   opt_state: Any
-  codes: ema_codebook.Moving | None
+  codes: ema_codebook.EmaCodebook | None
   step: jax.Array
 
 
-def learns(quantizer: quantizers.Quantizer | None) -> Any:
-  """Returns what within a quantizer reads the moving codebook, if anything.
+def learned_codebook(quantizer: quantizers.Quantizer | None) -> Any:
+  """Returns the inner quantizer whose codebook training learns, or None.
 
-  It is `ECVQ` or `ResidualVQ` as the centroids of a clustering or of `Pool`,
+  It is `ECVQ` or `ResidualVQ` as the centroids of a clustering or of `AvgPool`,
   with the book 'random'. `Adaptive` has centroids that are not sent, from which
   there is nothing to learn.
   """
-  if not isinstance(quantizer, base_lib.Clustering | avg_pool.AvgPool):
+  if not isinstance(quantizer, clusters.Clustering | avg_pool.AvgPool):
     return None
   if isinstance(quantizer, quantizers.Adaptive):
     return None
@@ -102,43 +103,43 @@ def learns(quantizer: quantizers.Quantizer | None) -> Any:
   return inner if inner.book == pretrained.RANDOM else None
 
 
-def params_of(
+def quantizer_params(
   quantizer: quantizers.Quantizer,
-  codes: ema_codebook.Moving | None,
+  codes: ema_codebook.EmaCodebook | None,
   n: int,
   d: int,
 ) -> base.Params:
-  """Returns a quantizer's parameters, the moving codebook among them."""
-  if learns(quantizer) and codes is not None:
+  """Returns a quantizer's parameters, the learned codebook among them."""
+  if learned_codebook(quantizer) and codes is not None:
     return {'centroids': ema_codebook.params(codes)}
   return quantizer.init_params(jax.random.key(0), n, d)
 
 
-def passed(
+def apply_bottleneck(
   quantizer: quantizers.Quantizer,
-  codes: ema_codebook.Moving | None,
+  codes: ema_codebook.EmaCodebook | None,
   features: Float[Array, 'B N D'],
   key: Key[Array, ''],
   gradient: str,
-) -> bottleneck.Passed:
-  """Passes the features of a batch; image i draws from `fold_in(key, i)`."""
-  params = params_of(quantizer, codes, *features.shape[1:])
+) -> bottleneck.BottleneckOutput:
+  """Quantizes and rebuilds a batch; image i has the key `fold_in(key, i)`."""
+  params = quantizer_params(quantizer, codes, *features.shape[1:])
   keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(
     jnp.arange(len(features))
   )
 
-  def one(x, key):
-    return bottleneck.through(quantizer, params, x, key, gradient)
+  def apply(x, key):
+    return bottleneck.apply(quantizer, params, x, key, gradient)
 
-  return jax.vmap(one)(features, keys)
+  return jax.vmap(apply)(features, keys)
 
 
-def prefix(model: paligemma.Model, tokens: messages.Tokens) -> messages.Prefix:
-  """Projects what was rebuilt of a batch."""
+def project(model: paligemma.Model, tokens: messages.Tokens) -> messages.Prefix:
+  """Projects the rebuilt tokens of a batch to the decoder's width."""
   return messages.Prefix(model.project(tokens.x), *tokens[1:])
 
 
-def divergence(
+def kl_divergence(
   logits: Float[Array, 'B T V'],
   target: Float[Array, 'B T V'],
   weight: Float[Array, 'B T'],
@@ -158,64 +159,65 @@ def divergence(
 
 def loss(
   dims: paligemma.Config,
-  weights: Weights,
+  weights: LossWeights,
   quantizer: quantizers.Quantizer | None,
   params: Any,
-  still: Any,
-  codes: ema_codebook.Moving | None,
+  frozen: Any,
+  codes: ema_codebook.EmaCodebook | None,
   teacher: Any,
   batch: dict[str, jax.Array],
   key: Key[Array, ''],
 ) -> tuple[jax.Array, tuple[dict[str, jax.Array], Any]]:
-  """What a step minimizes.
+  """Computes the weighted sum of the losses of a batch.
 
   Args:
     dims: As of `finetune_step`.
     weights: As of `finetune_step`.
     quantizer: As of `finetune_step`.
-    params: What trains.
-    still: What does not.
-    codes: The codebook that moves, or None.
+    params: Trainable parameters.
+    frozen: Frozen parameters.
+    codes: The learned codebook, or None.
     teacher: As of `finetune_step`.
     batch: As of `finetune_step`.
-    key: The batch's.
+    key: Random key of the batch.
 
   Returns:
     The sum, each loss by itself, and the vectors with their codes for
-    `moving.update`, or None.
+    `ema_codebook.update`, or None.
   """
   images = batch['image'].astype(jnp.float32) / 127.5 - 1
   inputs = batch['tokens'][:, :-1], batch['mask_ar'][:, :-1]
-  own = param_groups.join(params, still)
-  model = paligemma.Model(own['model'], dims)
+  joined = param_groups.join(params, frozen)
+  model = paligemma.Model(joined['model'], dims)
   features = model.encode_image(images)
-  total, metrics, sent = jnp.zeros(()), {}, None
+  total, metrics, assignment = jnp.zeros(()), {}, None
   if weights.label and 'heads' in params:
-    labels = losses.label_losses(own['heads'], features, batch)
+    labels = losses.label_losses(joined['heads'], features, batch)
     metrics['label'] = sum(labels.values())
     total += weights.label * metrics['label']
   if quantizer is None:
-    view = model.project(features)
+    prefix = model.project(features)
   else:
-    found = passed(quantizer, codes, features, key, weights.gradient)
-    view = prefix(model, found.tokens)
-    inner = learns(quantizer)
-    if inner is not None and found.sent is not None and codes is not None:
-      x = found.sent.reshape(-1, features.shape[-1])
-      chosen = _codes(found.message, inner.stages)
-      sent = jax.lax.stop_gradient(x), chosen
-      rebuilt = codes.codes[jnp.arange(inner.stages), chosen].sum(1)
+    output = apply_bottleneck(quantizer, codes, features, key, weights.gradient)
+    prefix = project(model, output.tokens)
+    inner = learned_codebook(quantizer)
+    centroids = output.centroids
+    if inner is not None and centroids is not None and codes is not None:
+      x = centroids.reshape(-1, features.shape[-1])
+      assigned = _codes(output.message, inner.stages)
+      assignment = jax.lax.stop_gradient(x), assigned
+      rebuilt = codes.codes[jnp.arange(inner.stages), assigned].sum(1)
       metrics['commit'] = jnp.mean(jnp.sum((x - rebuilt) ** 2, 1))
       price = max(getattr(inner, 'weight', 0.0), 1e-3)
-      metrics['rate'] = ema_codebook.soft_bits(codes, x, chosen, price)
+      metrics['rate'] = ema_codebook.soft_bits(codes, x, assigned, price)
       total += weights.commit * metrics['commit']
       total += weights.rate * metrics['rate']
-  logits = model.logits(view, *inputs, softcap=False)
+  logits = model.logits(prefix, *inputs, softcap=False)
   if weights.distill:
-    old = paligemma.Model(teacher, dims)
-    whole = old.project(old.encode_image(images))
-    target = old.logits(whole, *inputs, softcap=False)
-    metrics['distill'] = divergence(
+    start = paligemma.Model(teacher, dims)
+    all_vectors = start.project(start.encode_image(images))
+    target = start.logits(all_vectors, *inputs, softcap=False)
+    metrics['distill'] = kl_divergence(
       logits,
       jax.lax.stop_gradient(target),
       batch['mask_loss'][:, 1:],
@@ -224,56 +226,56 @@ def loss(
     total += weights.distill * metrics['distill']
   captions = losses.suffix_loss(logits, batch['tokens'], batch['mask_loss'])
   metrics['full' if quantizer is None else 'caption'] = captions
-  return total + weights.caption * captions, (metrics, sent)
+  return total + weights.caption * captions, (metrics, assignment)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2, 3), donate_argnums=(4,))
 def finetune_step(
   dims: paligemma.Config,
   tx: optax.GradientTransformation,
-  weights: Weights,
+  weights: LossWeights,
   quantizer: quantizers.Quantizer | None,
-  state: State,
-  still: Any,
+  state: FinetuneState,
+  frozen: Any,
   teacher: Any,
   batch: dict[str, jax.Array],
   key: Key[Array, ''],
-) -> tuple[State, dict[str, jax.Array]]:
-  """Updates what trains once.
+) -> tuple[FinetuneState, dict[str, jax.Array]]:
+  """Takes one optimizer step.
 
   Args:
     dims: The model's dimensions.
     tx: The optimizer.
-    weights: What is minimized.
-    quantizer: What the features pass through; None for all of them as they are.
-    state: Before; its buffers are given up.
-    still: What does not train, see `choices.split`.
-    teacher: The parameters of the model to distil; None without.
+    weights: Weights of the losses.
+    quantizer: Bottleneck of the features; None for all features unchanged.
+    state: State before the step; its buffers are donated.
+    frozen: Frozen parameters, see `param_groups.split`.
+    teacher: Parameters of the model to distil; None without.
     batch: From `batches`.
-    key: What quantizers draw is drawn from it.
+    key: Random key of the run.
 
   Returns:
-    The state after, and the losses; 'full' is the captions' without a
+    The state after the step, and the losses; 'full' is the captions' without a
     quantizer, 'caption' with one.
   """
   key = jax.random.fold_in(key, state.step)
-  one = functools.partial(loss, dims, weights, quantizer)
-  grads, (metrics, sent) = jax.grad(one, has_aux=True)(
-    state.params, still, state.codes, teacher, batch, key
+  loss_fn = functools.partial(loss, dims, weights, quantizer)
+  grads, (metrics, assignment) = jax.grad(loss_fn, has_aux=True)(
+    state.params, frozen, state.codes, teacher, batch, key
   )
   updates, opt_state = tx.update(grads, state.opt_state, state.params)
   params = optax.apply_updates(state.params, updates)
   codes = state.codes
-  if sent is not None and codes is not None:
-    x, chosen = sent
+  if assignment is not None and codes is not None:
+    x, assigned = assignment
     codes = ema_codebook.update(
-      codes, x, chosen, key, weights.decay, weights.dead
+      codes, x, assigned, key, weights.decay, weights.dead
     )
-  return State(params, opt_state, codes, state.step + 1), metrics
+  return FinetuneState(params, opt_state, codes, state.step + 1), metrics
 
 
 def _codes(message, stages):
-  """The codes of all vectors of a batch, i32[rows, stages]."""
+  """Returns the codes of all vectors of a batch, i32[rows, stages]."""
   inner = base.unprefix('centroids', message)
   if 'x' in inner:
     return inner['x'].reshape(-1, stages)

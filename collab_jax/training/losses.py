@@ -1,4 +1,4 @@
-"""What the tiny model is trained on: captions, and labels of patches."""
+"""Losses of training: captions, and labels of patches."""
 
 from typing import Any
 
@@ -10,8 +10,8 @@ import optax
 from collab_jax.data import world
 from collab_jax.models import paligemma
 
-# Classes of each label, "nothing" included. Objects after those that a
-# caption names share the last class of 'object'.
+# Classes of each label, "nothing" included. Objects that a caption does not
+# name share the last class of 'object'.
 LABELS = {
   'shape': 1 + len(world.SHAPES),
   'colour': 1 + len(world.COLOURS),
@@ -25,7 +25,7 @@ EMPTY_WEIGHT = 0.1
 
 
 def init_heads(key: jax.Array, width: int) -> dict[str, Any]:
-  """Linear classifiers on the features, used in training only."""
+  """Makes linear classifiers of the features, used in training only."""
   keys = jax.random.split(key, len(LABELS))
   return {
     name: {

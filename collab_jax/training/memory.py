@@ -1,15 +1,15 @@
-"""How much memory a step of fine-tuning takes, from shapes alone."""
+"""Estimates the memory of a fine-tuning step, from shapes alone."""
 
 import collections
 from collections.abc import Iterable
 import functools
 import math
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 from jax import numpy as jnp
 
-from collab_jax import quantizers
+from collab_jax import _renamed, quantizers
 from collab_jax.checkpoints import trees
 from collab_jax.models import paligemma
 from collab_jax.training import (
@@ -19,18 +19,21 @@ from collab_jax.training import (
   param_groups,
 )
 
+if not TYPE_CHECKING:  # Unknown names are errors to type checkers.
+  __getattr__ = _renamed.module_getattr(__name__)
 
-class Needs(NamedTuple):
+
+class StepMemory(NamedTuple):
   """Bytes of a step.
 
   Attributes:
-    params: All parameters, adapters and heads among them, and of those that
-      train also what they were loaded as.
-    trained: Of those that train.
+    params: All parameters, adapters and heads among them, and the loaded
+      copies of the trainable ones.
+    trained: Trainable parameters.
     optimizer: The optimizer's state.
-    gradients: As large as what trains.
-    activations: What the backward pass keeps of the forward pass, parameters
-      not counted; what it computes in between comes on top.
+    gradients: Gradients, as large as the trainable parameters.
+    activations: Values of the forward pass that the backward pass keeps,
+      parameters not counted; its own temporaries come on top.
   """
 
   params: int
@@ -41,111 +44,119 @@ class Needs(NamedTuple):
 
   @property
   def total(self) -> int:
-    """Bytes of all that is there at once."""
+    """Bytes that are in memory at the same time."""
     return self.params + self.optimizer + self.gradients + self.activations
 
 
-def shapes(
+def param_shapes(
   config: Any, dims: paligemma.Config, dtype: str = 'float32'
 ) -> tuple[Any, Any]:
-  """What trains and what does not, as shapes.
+  """Returns the shapes of trainable and of frozen parameters.
 
   Args:
     config: From configs/finetune.py.
     dims: The model's dimensions.
-    dtype: The model is loaded in; what trains, adapters and heads are float32.
+    dtype: Dtype of the loaded model; trainable parameters, adapters and heads
+      are float32.
   """
   model = jax.eval_shape(
-    lambda p: finetune.start_params(config, p, dims), paligemma.shapes(dims)
+    lambda p: finetune.initial_params(config, p, dims), paligemma.shapes(dims)
   )
-  parts = param_groups.trained(config.train, config.encoder)
-  moves, still = param_groups.split(model, parts)
-  flat = trees.flatten(still)
-  own = {
-    p: x for p, x in flat.items() if param_groups.part(p) in param_groups.ADDED
+  groups = param_groups.trainable_groups(config.train, config.encoder)
+  trainable, frozen = param_groups.split(model, groups)
+  added = {
+    path: x
+    for path, x in trees.flatten(frozen).items()
+    if param_groups.group_of(path) in param_groups.ADDED
   }
-  return moves, trees.unflatten(trees.flatten(_in(still, dtype)) | own)
+  loaded = trees.flatten(_cast(frozen, dtype))
+  return trainable, trees.unflatten(loaded | added)
 
 
-def replaced(moves: Any, dims: paligemma.Config, dtype: str = 'float32') -> Any:
-  """What trains as it was loaded, as shapes: the start model keeps it.
+def loaded_copies(
+  trainable: Any, dims: paligemma.Config, dtype: str = 'float32'
+) -> Any:
+  """Returns the shapes of the trainable parameters as they were loaded.
+
+  The start model keeps these copies in memory.
 
   Args:
-    moves: From `shapes`.
+    trainable: From `param_shapes`.
     dims: The model's dimensions.
-    dtype: As of `shapes`.
+    dtype: As of `param_shapes`.
   """
-  start = trees.flatten({'model': _in(paligemma.shapes(dims), dtype)})
-  kept = {p: start[p] for p in trees.flatten(moves) if p in start}
-  return trees.unflatten(kept)
+  start = trees.flatten({'model': _cast(paligemma.shapes(dims), dtype)})
+  copies = {p: start[p] for p in trees.flatten(trainable) if p in start}
+  return trees.unflatten(copies)
 
 
-def batch(config: Any, dims: paligemma.Config) -> dict[str, Any]:
-  """A batch of `batches.batches`, as shapes."""
+def batch_shapes(config: Any, dims: paligemma.Config) -> dict[str, Any]:
+  """Returns the shapes of a batch of `batches.batches`."""
   b, t, side = config.batch_size, config.text_length, dims.vision.image_size
-  whole = jax.ShapeDtypeStruct
-  found = {
-    'image': whole((b, side, side, 3), jnp.uint8),
-    'tokens': whole((b, t), jnp.int32),
-    'mask_ar': whole((b, t), jnp.int32),
-    'mask_loss': whole((b, t), jnp.float32),
+  struct = jax.ShapeDtypeStruct
+  inputs = {
+    'image': struct((b, side, side, 3), jnp.uint8),
+    'tokens': struct((b, t), jnp.int32),
+    'mask_ar': struct((b, t), jnp.int32),
+    'mask_loss': struct((b, t), jnp.float32),
   }
   grid = round(dims.vision.num_tokens**0.5)
-  labels = {n: whole((b, grid, grid), jnp.int32) for n in losses.LABELS}
-  return found | labels
+  labels = {n: struct((b, grid, grid), jnp.int32) for n in losses.LABELS}
+  return inputs | labels
 
 
-def needs(
+def step_memory(
   config: Any,
   dims: paligemma.Config,
   quantizer: quantizers.Quantizer | None = None,
   dtype: str = 'float32',
-) -> Needs:
-  """Adds up what a step needs.
+) -> StepMemory:
+  """Adds up the memory of a step.
 
   Args:
     config: From configs/finetune.py.
     dims: The model's dimensions.
-    quantizer: What the features pass through; one that learns no codebook.
-    dtype: As of `shapes`.
+    quantizer: Bottleneck of the features; one that learns no codebook.
+    dtype: As of `param_shapes`.
   """
-  moves, still = shapes(config, dims, dtype)
-  weights = finetune_step.Weights(**config.weights.to_dict())
+  trainable, frozen = param_shapes(config, dims, dtype)
+  weights = finetune_step.LossWeights(**config.weights.to_dict())
   tx = param_groups.optimizer(config, config.rates.to_dict())
-  one = functools.partial(finetune_step.loss, dims, weights, quantizer)
-  teacher = _in(paligemma.shapes(dims), dtype) if weights.distill else None
+  loss_fn = functools.partial(finetune_step.loss, dims, weights, quantizer)
+  teacher = _cast(paligemma.shapes(dims), dtype) if weights.distill else None
   key = jax.eval_shape(lambda: jax.random.key(0))
 
-  def kept(params, still, teacher, batch, key):
+  def residuals(params, frozen, teacher, batch, key):
     def scalar(params):
-      return one(params, still, None, teacher, batch, key)[0]
+      return loss_fn(params, frozen, None, teacher, batch, key)[0]
 
     return jax.vjp(scalar, params)[1]
 
-  saved = jax.eval_shape(kept, moves, still, teacher, batch(config, dims), key)
-  params = [moves, still]
-  trained = _bytes(moves)
-  # The teacher is the start model, whose other parameters are `still`.
-  return Needs(
-    _bytes([*params, replaced(moves, dims, dtype)]),
+  batch = batch_shapes(config, dims)
+  saved = jax.eval_shape(residuals, trainable, frozen, teacher, batch, key)
+  params = [trainable, frozen]
+  trained = _bytes(trainable)
+  # The teacher is the start model, whose other parameters are `frozen`.
+  return StepMemory(
+    _bytes([*params, loaded_copies(trainable, dims, dtype)]),
     trained,
-    _bytes(jax.eval_shape(tx.init, moves)),
+    _bytes(jax.eval_shape(tx.init, trainable)),
     trained,
     _without(jax.tree.leaves(saved), jax.tree.leaves(params)),
   )
 
 
 def estimate(config: Any, dims: paligemma.Config) -> str:
-  """What a run of a config needs, in a line, before it starts."""
-  found = needs(config, dims, dtype=config.dtype or 'float32')
+  """Describes the memory of a config's steps in a line."""
+  memory = step_memory(config, dims, dtype=config.dtype or 'float32')
   parts = ', '.join(
-    f'{name} {getattr(found, name) / 1e6:,.0f}'
+    f'{name} {getattr(memory, name) / 1e6:,.0f}'
     for name in ('params', 'optimizer', 'gradients', 'activations')
   )
-  return f'memory of a step, MB: {parts}; together {found.total / 1e6:,.0f}'
+  return f'memory of a step, MB: {parts}; together {memory.total / 1e6:,.0f}'
 
 
-def _in(tree, dtype):
+def _cast(tree, dtype):
   return jax.tree.map(
     lambda x: jax.ShapeDtypeStruct(x.shape, jnp.dtype(dtype)), tree
   )
@@ -160,7 +171,7 @@ def _size(leaf) -> int:
 
 
 def _without(saved: Iterable[Any], params: Iterable[Any]) -> int:
-  """Bytes of arrays, of those that may be parameters each left out once."""
+  """Counts bytes of arrays, leaving each parameter's shape out once."""
   known = collections.Counter((p.shape, str(p.dtype)) for p in params)
   total = 0
   for leaf in saved:

@@ -1,17 +1,21 @@
-"""What trains: parts of the parameters, by their paths."""
+"""Groups of parameters by path: trainable or frozen, and their rates."""
 
 from collections.abc import Mapping
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import optax
 
+from collab_jax import _renamed, _validate
 from collab_jax.checkpoints import trees
 from collab_jax.models import lora
 from collab_jax.training import pretrain_step
 
-# The first pattern that is found in a path says which part it belongs to.
-_PARTS = (
+if not TYPE_CHECKING:  # Unknown names are errors to type checkers.
+  __getattr__ = _renamed.module_getattr(__name__)
+
+# The first pattern found in a path decides its group.
+_PATTERNS = (
   (r'^heads/', 'heads'),
   (r'^model/img/head/', 'projector'),
   (r'^model/img/', 'encoder'),
@@ -19,8 +23,8 @@ _PARTS = (
   (rf'^model/llm/layers/{lora.NAME}/scale$', 'scale'),
   (r'^model/llm/', 'decoder'),
 )
-PARTS = tuple(part for _, part in _PARTS if part != 'scale')
-# Those that the model that is loaded does not have.
+GROUPS = tuple(group for _, group in _PATTERNS if group != 'scale')
+# Groups that a loaded model does not have.
 ADDED = ('heads', 'lora', 'scale')
 TRAIN = {
   'projector': ('projector',),
@@ -29,13 +33,13 @@ TRAIN = {
 }
 
 
-def part(path: str) -> str:
-  """Returns which part of the parameters a path belongs to."""
-  return next(name for found, name in _PARTS if re.search(found, path))
+def group_of(path: str) -> str:
+  """Returns the group of parameters that a path belongs to."""
+  return next(name for pattern, name in _PATTERNS if re.search(pattern, path))
 
 
-def trained(train: str, encoder: bool) -> tuple[str, ...]:
-  """Returns the parts that train.
+def trainable_groups(train: str, encoder: bool) -> tuple[str, ...]:
+  """Returns the groups that train.
 
   Args:
     train: A key of `TRAIN`.
@@ -45,49 +49,48 @@ def trained(train: str, encoder: bool) -> tuple[str, ...]:
   Raises:
     ValueError: An unknown choice.
   """
-  if train not in TRAIN:
-    raise ValueError(f'train: got {train!r}, expected one of {[*TRAIN]}')
+  _validate.choice('train', train, TRAIN)
   return TRAIN[train] + (('encoder', 'heads') if encoder else ())
 
 
-def split(params: trees.Tree, parts: tuple[str, ...]) -> tuple[Any, Any]:
-  """Takes parameters apart: what trains, and what stays as it is.
+def split(params: trees.Tree, groups: tuple[str, ...]) -> tuple[Any, Any]:
+  """Splits parameters into trainable and frozen ones.
 
   Args:
     params: {'model': {'img', 'llm'}, 'heads': ...}.
-    parts: From `trained`.
+    groups: From `trainable_groups`.
 
   Returns:
-    Two trees, each of which lacks what the other has.
+    Two trees, each of which lacks the leaves of the other.
   """
   flat = trees.flatten(params)
-  moving = {path: x for path, x in flat.items() if part(path) in parts}
-  still = {path: x for path, x in flat.items() if path not in moving}
-  return trees.unflatten(moving), trees.unflatten(still)
+  trainable = {p: x for p, x in flat.items() if group_of(p) in groups}
+  frozen = {p: x for p, x in flat.items() if p not in trainable}
+  return trees.unflatten(trainable), trees.unflatten(frozen)
 
 
-def join(moving: trees.Tree, still: trees.Tree) -> dict[str, Any]:
-  """Returns the tree that `split` took apart."""
-  return trees.unflatten(trees.flatten(moving) | trees.flatten(still))
+def join(trainable: trees.Tree, frozen: trees.Tree) -> dict[str, Any]:
+  """Joins the two trees of `split` again."""
+  return trees.unflatten(trees.flatten(trainable) | trees.flatten(frozen))
 
 
 def optimizer(
   config: Any, rates: Mapping[str, float]
 ) -> optax.GradientTransformation:
-  """The optimizer of `step.optimizer`, with a share of its rate by part.
+  """Makes the optimizer of `pretrain_step`, with rates scaled by group.
 
   Args:
-    config: As of `step.optimizer`.
-    rates: What the updates of each part are scaled by; 1 if not there.
+    config: As of `pretrain_step.optimizer`.
+    rates: Factor of the updates of each group; 1 for groups not in it.
 
   Raises:
-    ValueError: An unknown part, or a rate below 0.
+    ValueError: An unknown group, or a rate below 0.
   """
   scales = []
   for name, share in rates.items():
-    if name not in PARTS or not share >= 0:
+    if name not in GROUPS or not share >= 0:
       raise ValueError(
-        f'rates: got {name} = {share!r}, expected one of {PARTS}, at least 0'
+        f'rates: got {name} = {share!r}, expected one of {GROUPS}, at least 0'
       )
     scales.append(optax.masked(optax.scale(share), _mask_of(name)))
   return optax.chain(pretrain_step.optimizer(config), *scales)
@@ -95,6 +98,7 @@ def optimizer(
 
 def _mask_of(name):
   def mask(tree):
-    return trees.unflatten({p: part(p) == name for p in trees.flatten(tree)})
+    paths = trees.flatten(tree)
+    return trees.unflatten({p: group_of(p) == name for p in paths})
 
   return mask

@@ -1,4 +1,4 @@
-"""The training run: vocabulary, steps, metrics, checkpoints, evaluation."""
+"""Trains the tiny model from random weights."""
 
 import os
 import pathlib
@@ -38,7 +38,7 @@ def make_tokenizer(config: Any) -> tokenizer_lib.Tokenizer:
 def evaluate(
   model: paligemma.Model, config: Any, split: str
 ) -> dict[str, float]:
-  """BLEU-4, CIDEr-D and slots on the first validation scenes."""
+  """Computes BLEU-4 and correct slots of the first scenes of a split."""
   caption = captioner_lib.Captioner(model, config.max_tokens, config.prompt)
   encode = jax.jit(lambda m, u8: m.project(m.encode_image(u8 / 127.5 - 1)))
   captions, examples = validation.captions(
@@ -70,10 +70,10 @@ def train(config: Any, workdir: str | os.PathLike[str]) -> paligemma.Model:
     The trained model, as it was written.
 
   Raises:
-    ValueError: The folder belongs to a run with other settings, or they
-      would lose metrics when the run is stopped.
+    ValueError: The folder belongs to a run with other settings, or the
+      intervals would give other metrics after a stop.
   """
-  train_loop.check_every(config, 'label_steps')
+  train_loop.check_intervals(config, 'label_steps')
   workdir = pathlib.Path(workdir).absolute()
   train_loop.open_run(config, workdir)
   tokenizer = make_tokenizer(config)
@@ -81,7 +81,7 @@ def train(config: Any, workdir: str | os.PathLike[str]) -> paligemma.Model:
   dims = paligemma.Config.from_dict(description)
   tx = pretrain_step.optimizer(config)
   state = pretrain_step.init(config, dims, tx)
-  source = batches.Source(
+  source = batches.TrainingExamples(
     tokenizer,
     config.prompt,
     config.text_length,
@@ -89,21 +89,23 @@ def train(config: Any, workdir: str | os.PathLike[str]) -> paligemma.Model:
     config.dense_share,
   )
 
-  def take(state, done, batch):
-    captions = done >= config.label_steps
+  def step_fn(state, steps_done, batch):
+    captions = steps_done >= config.label_steps
     return pretrain_step.train_step(dims, tx, captions, state, batch)
 
-  def scores(state, now):
-    captions = now > config.label_steps
-    if not ((captions and now % config.eval_every == 0) or now == config.steps):
+  def scores(state, steps_done):
+    due = (
+      steps_done > config.label_steps and steps_done % config.eval_every == 0
+    )
+    if not due and steps_done != config.steps:
       return []
     model = paligemma.Model(state.params['model'], dims, tokenizer)
-    return [evaluate(model, config, s) for s in ('val', 'train_dense')]
+    return [evaluate(model, config, name) for name in ('val', 'train_dense')]
 
   def stream(first):
     return batches.batches(source, config.batch_size, first)
 
-  state = train_loop.run(config, workdir, state, take, stream, scores)
+  state = train_loop.run(config, workdir, state, step_fn, stream, scores)
   params = jax.tree.map(lambda p: p.astype(jnp.bfloat16), state.params['model'])
   checkpoints.save(workdir / 'model', params, description, tokenizer)
   return checkpoints.load(workdir / 'model', dtype='float32')

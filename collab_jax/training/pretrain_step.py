@@ -1,4 +1,4 @@
-"""One optimizer step."""
+"""Optimizer and step of training from random weights."""
 
 import functools
 from typing import Any, NamedTuple
@@ -28,8 +28,8 @@ MATRICES = {
 }
 
 
-class State(NamedTuple):
-  """What a run needs to go on.
+class PretrainState(NamedTuple):
+  """State of a run, as checkpoints hold it.
 
   Attributes:
     params: {'model': {'img', 'llm'}, 'heads': ...}.
@@ -43,19 +43,19 @@ class State(NamedTuple):
 
 
 def muon_axes(params: Any) -> Any:
-  """Says which leaves Muon updates; the others (None) are left to Adam."""
+  """Returns the axes of leaves that Muon updates, None for those of Adam."""
 
-  def axes(path, leaf):
+  def dimension_numbers(path, leaf):
     del leaf
     keys = [str(entry.key) for entry in path]
-    found = MATRICES.get('/'.join(keys[-2:]))
-    return contrib.MuonDimensionNumbers(*found) if found else None
+    axes = MATRICES.get('/'.join(keys[-2:]))
+    return contrib.MuonDimensionNumbers(*axes) if axes else None
 
-  return jax.tree_util.tree_map_with_path(axes, params)
+  return jax.tree_util.tree_map_with_path(dimension_numbers, params)
 
 
 def schedule(config: Any) -> optax.Schedule:
-  """Linear warm-up, then a cosine down to a hundredth of the peak."""
+  """Makes a linear warm-up and a cosine down to a hundredth of the peak."""
   return optax.warmup_cosine_decay_schedule(
     0.0,
     config.learning_rate,
@@ -66,7 +66,9 @@ def schedule(config: Any) -> optax.Schedule:
 
 
 def optimizer(config: Any) -> optax.GradientTransformation:
-  """Clipping, then AdamW, or Muon for the matrices and AdamW for the rest.
+  """Makes an optimizer: clipping, then AdamW, or Muon for the matrices.
+
+  With Muon, parameters that are no matrices are updated by AdamW.
 
   Source: Muon as optax.contrib has it, its updates scaled to AdamW's size
   (Liu et al., arXiv 2502.16982), so that one learning rate serves both.
@@ -95,14 +97,14 @@ def optimizer(config: Any) -> optax.GradientTransformation:
 
 def init(
   config: Any, dims: paligemma.Config, tx: optax.GradientTransformation
-) -> State:
-  """The state before the first step."""
+) -> PretrainState:
+  """Makes the state before the first step."""
   model, heads = jax.random.split(jax.random.key(config.seed))
   params = {
     'model': paligemma.init(dims, model),
     'heads': losses.init_heads(heads, dims.vision.width),
   }
-  return State(params, tx.init(params), jnp.zeros((), jnp.int32))
+  return PretrainState(params, tx.init(params), jnp.zeros((), jnp.int32))
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2), donate_argnums=(3,))
@@ -110,20 +112,20 @@ def train_step(
   dims: paligemma.Config,
   tx: optax.GradientTransformation,
   captions: bool,
-  state: State,
+  state: PretrainState,
   batch: dict[str, jax.Array],
-) -> tuple[State, dict[str, jax.Array]]:
+) -> tuple[PretrainState, dict[str, jax.Array]]:
   """Updates the parameters once.
 
   Args:
     dims: The model's dimensions.
     tx: The optimizer.
-    captions: Whether captions are learned, or the patches' labels only.
-    state: Before; its buffers are given up.
+    captions: Whether the captions' loss is added to that of the labels.
+    state: State before the step; its buffers are donated.
     batch: From `batches`.
 
   Returns:
-    The state after, and the losses.
+    The state after the step, and the losses.
   """
 
   def loss_fn(params):
@@ -146,7 +148,7 @@ def train_step(
   grads, metrics = jax.grad(loss_fn, has_aux=True)(state.params)
   updates, opt_state = tx.update(grads, state.opt_state, state.params)
   params = optax.apply_updates(state.params, updates)
-  return State(params, opt_state, state.step + 1), metrics
+  return PretrainState(params, opt_state, state.step + 1), metrics
 
 
 # The six label losses together are about as large as the captions' loss.

@@ -1,4 +1,4 @@
-"""The folder of a run: its settings, its metrics, and going on after a kill."""
+"""Training loop that resumes from checkpoints, and the folder of a run."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 import contextlib
@@ -16,24 +16,24 @@ from collab_jax import jsonl
 
 State = TypeVar('State', bound=Any)
 
-# What a folder holds whose config.json was there before it.
-_MADE = ('checkpoints', 'model', 'book.safetensors')
+# Files of a run, which are written after its config.json.
+_OUTPUTS = ('checkpoints', 'model', 'book.safetensors')
 
 
-def check_every(config: Any, *names: str) -> None:
-  """Refuses what would make other metrics after a kill than without one.
+def check_intervals(config: Any, *names: str) -> None:
+  """Checks that metrics after a resume equal those of an unbroken run.
 
   Args:
     config: With `log_every`, `save_every` and `eval_every`, in steps.
-    names: Fields at whose step other losses begin.
+    names: Fields that hold steps from which other losses count.
 
   Raises:
-    ValueError: One is below 1, or none of a mean's ends.
+    ValueError: An interval is below 1, or no multiple of log_every.
   """
   for name in ('log_every', 'save_every', 'eval_every'):
     if config[name] < 1:
       raise ValueError(f'{name}: got {config[name]}, expected at least 1')
-  # Each mean is over the steps since the last one, of the same losses.
+  # A mean covers the steps since the last one, which must have equal losses.
   for name in ('save_every', *names):
     if config[name] % config.log_every:
       raise ValueError(
@@ -45,24 +45,24 @@ def check_every(config: Any, *names: str) -> None:
 def open_run(
   config: Any, workdir: pathlib.Path, free: Collection[str] = ()
 ) -> None:
-  """Makes a run's folder, or checks that it is the run's.
+  """Makes the folder of a run, or checks that an old one is of this run.
 
   Args:
-    config: Its settings.
+    config: Settings of the run.
     workdir: The folder; gets config.json.
-    free: Fields that may differ: what was computed does not depend on them.
+    free: Fields that may differ, since no result depends on them.
 
   Raises:
-    ValueError: It belongs to a run with other settings.
+    ValueError: The folder belongs to a run with other settings.
   """
   workdir.mkdir(parents=True, exist_ok=True)
   path = workdir / 'config.json'
   settings = json.loads(json.dumps(config.to_dict()))
   if not path.exists():
-    made = [name for name in _MADE if (workdir / name).exists()]
-    if made:
+    outputs = [name for name in _OUTPUTS if (workdir / name).exists()]
+    if outputs:
       raise ValueError(
-        f'{workdir} holds {made[0]}, but {path.name}, which tells how it was'
+        f'{workdir} holds {outputs[0]}, but {path.name}, which tells how it was'
         ' made, is missing; take another --workdir'
       )
     jsonl.write_json(path, settings)
@@ -87,62 +87,63 @@ def open_run(
     jsonl.write_json(path, settings)
 
 
-def goes_on(workdir: pathlib.Path) -> bool:
-  """Whether `run` would go on from a checkpoint, and not begin."""
+def has_checkpoint(workdir: pathlib.Path) -> bool:
+  """Returns whether `run` would resume from a checkpoint."""
   path = workdir / 'checkpoints'
   if not path.exists():
     return False
-  with _quiet(), _manager(path) as saved:
-    return saved.latest_step() is not None
+  with _quiet_orbax(), _manager(path) as manager:
+    return manager.latest_step() is not None
 
 
 def run(
   config: Any,
   workdir: pathlib.Path,
   state: State,
-  take: Callable[[State, int, Any], tuple[State, Mapping[str, jax.Array]]],
+  step_fn: Callable[[State, int, Any], tuple[State, Mapping[str, jax.Array]]],
   stream: Callable[[int], Iterator[Any]],
   evaluate: Callable[[State, int], Sequence[Mapping[str, float]]],
 ) -> State:
-  """Takes the steps that are left, from the last checkpoint if there is one.
+  """Takes the remaining steps, from the last checkpoint if there is one.
 
   Args:
     config: With `steps`, `log_every` and `save_every`.
     workdir: Gets checkpoints/ and metrics.jsonl.
-    state: Before the first step; has a field `step`.
-    take: (state, steps done, batch) to the state after, and its losses.
-    stream: Number of the first batch to an iterator from there.
-    evaluate: (state, steps done) to scores; none where it is not their turn.
+    state: State before the first step; has a field `step`.
+    step_fn: Maps (state, steps done, batch) to the next state and its losses.
+    stream: Maps the number of a batch to an iterator from there.
+    evaluate: Maps (state, steps done) to scores; empty where none are due.
 
   Returns:
-    The state after the last.
+    The state after the last step.
   """
-  with _quiet(), _manager(workdir / 'checkpoints') as saved:
-    if saved.latest_step() is not None:
-      state = saved.restore(
-        saved.latest_step(), args=ocp.args.StandardRestore(state)
+  with _quiet_orbax(), _manager(workdir / 'checkpoints') as manager:
+    if manager.latest_step() is not None:
+      state = manager.restore(
+        manager.latest_step(), args=ocp.args.StandardRestore(state)
       )
       tqdm.tqdm.write(f'goes on from step {int(state.step)}')
     first = int(state.step)
-    batches, window = stream(first), []
+    batches, recent = stream(first), []
     bar = tqdm.tqdm(
       range(first, config.steps), initial=first, total=config.steps, unit='step'
     )
     with _open_log(workdir / 'metrics.jsonl', first) as log:
-      for done in bar:
-        state, losses = take(state, done, next(batches))
-        window.append(losses)
-        now = done + 1
-        if now % config.log_every == 0 or now == config.steps:
-          means = _means(jax.device_get(window))
-          log.append({'step': now, **means})
+      for step in bar:
+        state, losses = step_fn(state, step, next(batches))
+        recent.append(losses)
+        steps_done = step + 1
+        last = steps_done == config.steps
+        if last or steps_done % config.log_every == 0:
+          means = _means(jax.device_get(recent))
+          log.append({'step': steps_done, **means})
           bar.set_postfix(dict(list(means.items())[-2:]))
-          window = []
-        for scores in evaluate(state, now):
-          log.append({'step': now, **scores})
-          tqdm.tqdm.write(f'step {now}: {scores}')
-        if now % config.save_every == 0 or now == config.steps:
-          saved.save(now, args=ocp.args.StandardSave(state))
+          recent = []
+        for scores in evaluate(state, steps_done):
+          log.append({'step': steps_done, **scores})
+          tqdm.tqdm.write(f'step {steps_done}: {scores}')
+        if last or steps_done % config.save_every == 0:
+          manager.save(steps_done, args=ocp.args.StandardSave(state))
   return state
 
 
@@ -154,8 +155,8 @@ def _manager(path):
 
 
 @contextlib.contextmanager
-def _quiet():
-  """Leaves out what Orbax logs: many lines for each checkpoint."""
+def _quiet_orbax():
+  """Silences Orbax, which logs many lines for each checkpoint."""
   before = logging.get_verbosity()
   logging.set_verbosity(min(before, logging.WARNING))
   try:
@@ -164,11 +165,11 @@ def _quiet():
     logging.set_verbosity(before)
 
 
-def _means(window):
-  """The mean of each loss over the steps that have it."""
-  names = dict.fromkeys(name for losses in window for name in losses)
+def _means(recent):
+  """Averages each loss over the steps that have it."""
+  names = dict.fromkeys(name for losses in recent for name in losses)
   return {
-    name: round(float(np.mean([w[name] for w in window if name in w])), 4)
+    name: round(float(np.mean([w[name] for w in recent if name in w])), 4)
     for name in names
   }
 

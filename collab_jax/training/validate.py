@@ -1,4 +1,4 @@
-"""What the settings of a fine-tuning may be: checked before it begins."""
+"""Checks the settings of a fine-tuning, before anything is computed."""
 
 from collections.abc import Iterator
 import dataclasses
@@ -20,7 +20,7 @@ from collab_jax.training import (
   train_loop,
 )
 
-# The least and the most.
+# Lowest and highest values.
 _INTS = {
   'seed': (0, 2**32 - 1),
   'rank': (1, 2**16),
@@ -50,21 +50,20 @@ _BOOK = {
 
 def check(
   config: Any, dims: paligemma.Config | None = None
-) -> tuple[list[quantizers.Quantizer], finetune_step.Weights]:
-  """Checks a config; returns its quantizers and what is minimized.
+) -> tuple[list[quantizers.Quantizer], finetune_step.LossWeights]:
+  """Checks a config, and returns its quantizers and the losses' weights.
 
   Args:
     config: From configs/finetune.py.
-    dims: The model's dimensions, which the quantizers must fit; None leaves
-      that out.
+    dims: The model's dimensions, which the quantizers must fit; None skips
+      that check.
 
   Raises:
-    ValueError: A setting is out of range, a quantizer is none that can be
-      trained through, or a book of one is missing, damaged, or for something
-      else.
+    ValueError: A setting is out of range, a quantizer cannot be trained
+      through, or its parameters are missing, damaged or of other features.
     ImportError: A quantizer's module cannot be imported.
   """
-  train_loop.check_every(config)
+  train_loop.check_intervals(config)
   for name, bounds in _INTS.items():
     _validate.integer(name, config[name], *bounds)
   for name, bounds in _NUMBERS.items():
@@ -78,24 +77,25 @@ def check(
     )
   for name in ('dtype', 'saved'):
     checkpoints.as_dtype(config[name] or None, name)
-  param_groups.trained(config.train, config.encoder)
+  param_groups.trainable_groups(config.train, config.encoder)
   param_groups.optimizer(config, config.rates.to_dict())
   _check_scenes(config, dims)
   try:
-    weights = finetune_step.Weights(**config.weights.to_dict())
+    weights = finetune_step.LossWeights(**config.weights.to_dict())
   except ValueError as error:
     raise ValueError(f'weights: {error}') from error
-  chosen = _made('quantizers', config.quantizers)
-  judges = _made('eval_codecs', config.eval_codecs)
-  for name, some in (('quantizers', chosen), ('eval_codecs', judges)):
-    for one in some:
-      _check_quantizer(name, one, dims)
-  _check_codebooks(config, chosen, judges, weights)
-  return chosen, weights
+  train_quantizers = _make_all('quantizers', config.quantizers)
+  eval_quantizers = _make_all('eval_codecs', config.eval_codecs)
+  for quantizer in train_quantizers:
+    _check_quantizer('quantizers', quantizer, dims)
+  for quantizer in eval_quantizers:
+    _check_quantizer('eval_codecs', quantizer, dims)
+  _check_codebooks(config, train_quantizers, eval_quantizers, weights)
+  return train_quantizers, weights
 
 
 def _check_scenes(config, dims):
-  """Whether there are so many scenes, and of the model's size."""
+  """Checks that there are enough scenes, and of the model's size."""
   last = config.first_example + config.steps * config.batch_size
   if last > batches.EXAMPLES:
     raise ValueError(
@@ -109,50 +109,54 @@ def _check_scenes(config, dims):
     )
 
 
-def _made(name, texts):
-  """The quantizers of a field."""
-  found = []
+def _make_all(name, texts):
+  """Makes the quantizers of a field."""
+  made = []
   for text in texts:
     try:
-      found.append(quantizers.make(text))
+      made.append(quantizers.make(text))
     except ValueError as error:
       raise ValueError(f'{name}: got {text!r}: {error}') from error
-  return found
+  return made
 
 
-def _check_quantizer(name, one, dims):
-  """Whether training can do with a quantizer what its name says."""
-  if needs := base.needs(one):
+def _check_quantizer(name, quantizer, dims):
+  """Checks that a quantizer can be trained through, and fits the model."""
+  shown = quantizers.name(quantizer)
+  if needs := base.needs(quantizer):
     raise ValueError(
-      f'{name}: got {quantizers.name(one)}, which takes {", ".join(needs)} from'
+      f'{name}: got {shown}, which takes {", ".join(needs)} from'
       ' the encoder, expected one that takes the features alone'
     )
-  inner = finetune_step.learns(one)
-  if drawn := [*_drawn(one, inner)]:
+  inner = finetune_step.learned_codebook(quantizer)
+  if unlearned := [*_unlearned(quantizer, inner)]:
     raise ValueError(
-      f"{name}: got {quantizers.name(one)}, where the book 'random' of"
-      f' {type(drawn[0]).__name__} is not learned, expected it of ecvq or'
+      f"{name}: got {shown}, where the book 'random' of"
+      f' {type(unlearned[0]).__name__} is not learned, expected it of ecvq or'
       ' residual_vq as the centroids of a clustering or pool; name a book'
     )
   if dims is None:
     return
   n, d = dims.vision.num_tokens, dims.vision.width
   try:
-    one.sent(n)
-    one.fields(n, d)
+    quantizer.sent(n)
+    quantizer.fields(n, d)
     if inner is None:
-      one.init_params(jax.random.key(0), n, d)
-    pretrained.check_coordinates(one)
+      quantizer.init_params(jax.random.key(0), n, d)
+    pretrained.check_coordinates(quantizer)
   except ValueError as error:
-    raise ValueError(f'{name}: got {quantizers.name(one)}: {error}') from error
+    raise ValueError(f'{name}: got {shown}: {error}') from error
 
 
-def _check_codebooks(config, chosen, judges, weights):
-  """Whether one codebook serves all, has a start, and follows its vectors."""
-  learning: list[Any] = [q for q in chosen if finetune_step.learns(q)]
-  if not learning:  # What judges has none to take then, and is left out.
+def _check_codebooks(config, train_quantizers, eval_quantizers, weights):
+  """Checks that one codebook fits all, can be initialized, and is stable."""
+  learning: list[Any] = [
+    q for q in train_quantizers if finetune_step.learned_codebook(q)
+  ]
+  if not learning:  # Evaluation then skips quantizers that read it.
     return
-  readers = [q for q in (*chosen, *judges) if finetune_step.learns(q)]
+  evaluated = [q for q in eval_quantizers if finetune_step.learned_codebook(q)]
+  readers = [*learning, *evaluated]
   sizes = {(q.centroids.stages, q.centroids.size) for q in readers}
   if len(sizes) > 1:
     raise ValueError(
@@ -173,12 +177,12 @@ def _check_codebooks(config, chosen, judges, weights):
     )
 
 
-def _drawn(quantizer: Any, learned: Any) -> Iterator[Any]:
-  """Yields what within a quantizer reads a book 'random' and does not learn."""
+def _unlearned(quantizer: Any, learned: Any) -> Iterator[Any]:
+  """Yields inner quantizers with a book 'random' that training leaves as is."""
   if quantizer is learned or not dataclasses.is_dataclass(quantizer):
     return
-  own = getattr(quantizer, 'book', None) == pretrained.RANDOM
-  if own and getattr(quantizer, 'uses_book', True):
+  random = getattr(quantizer, 'book', None) == pretrained.RANDOM
+  if random and getattr(quantizer, 'uses_book', True):
     yield quantizer
   for field in dataclasses.fields(quantizer):
-    yield from _drawn(getattr(quantizer, field.name), learned)
+    yield from _unlearned(getattr(quantizer, field.name), learned)

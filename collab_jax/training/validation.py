@@ -1,4 +1,4 @@
-"""The captions by which a training run is judged."""
+"""Captions of validation scenes, to score a training run by."""
 
 from collections.abc import Callable, Sequence
 
@@ -18,7 +18,7 @@ def captions(
   """Captions the first scenes of a split.
 
   Args:
-    caption: Of the images of a batch.
+    caption: Captions the images of a batch.
     split: As of `data.scenes`.
     limit: Number of scenes.
     batch_size: Images at a time; the last batch may have fewer.
@@ -28,8 +28,8 @@ def captions(
   """
   reader = data.scenes(split, limit)
   scenes = [reader[i] for i in range(len(reader))]
-  found: list[str] = []
+  texts: list[str] = []
   for start in range(0, len(scenes), batch_size):
     batch = scenes[start : start + batch_size]
-    found += caption(np.stack([scene.image for scene in batch]))
-  return found, scenes
+    texts += caption(np.stack([scene.image for scene in batch]))
+  return texts, scenes

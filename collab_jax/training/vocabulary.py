@@ -1,4 +1,4 @@
-"""Makes a vocabulary from captions."""
+"""Trains a vocabulary on captions."""
 
 from collections.abc import Iterable
 import io

@@ -11,10 +11,10 @@ import collab_jax
 from collab_jax import data, quantizers
 from collab_jax.quantizers import pretrained
 from collab_jax.quantizers.vectors import ecvq
+from collab_jax.training import codebooks
 from collab_jax.training.codebooks import (
   joint_rvq,
   minibatch_kmeans,
-  train,
   validate,
 )
 
@@ -29,7 +29,7 @@ def _config(mode='smoke'):
 def test_principal_axes_agree_with_scikit_learn():
   rng = np.random.default_rng(0)
   x = rng.normal(size=(300, 5)) @ rng.normal(size=(5, 5)) + 7
-  found = train.principal(x)
+  found = codebooks.principal_axes(x)
   want = decomposition.PCA().fit(x)
   unit = np.sqrt(want.explained_variance_ @ np.ones(5) / 5 * 299 / 300)
   np.testing.assert_allclose(found.mean, want.mean_)
@@ -45,7 +45,7 @@ def test_axes_of_a_metric_have_no_correlation_and_keep_its_errors():
   x = rng.normal(size=(500, 4)) @ rng.normal(size=(4, 4))
   root = rng.normal(size=(4, 4))
   metric = root @ root.T
-  found = train.principal(x, metric)
+  found = codebooks.principal_axes(x, metric)
   z = (x - found.mean) @ found.forward
   np.testing.assert_allclose(
     np.cov(z.T, bias=True), np.diag(found.variances), atol=1e-9
@@ -150,7 +150,7 @@ def test_trains_a_book_that_its_quantizer_reads(tmp_path, model, kind):
       validate.check(config, model)
     config.sent = validate.ALL
   reader = data.scenes(config.data_split, config.limit)
-  book = train.train(config, model, reader, tmp_path)
+  book = codebooks.train(config, model, reader, tmp_path)
   name = str(tmp_path / 'book.safetensors')
   inner = {
     'linear': f'pca(dims=8,vectors=ecsq(book={name}),book={name})',
@@ -183,7 +183,7 @@ def test_trains_a_book_that_its_quantizer_reads(tmp_path, model, kind):
 
 def test_places_are_means_over_pictures():
   x = np.random.default_rng(4).normal(size=(3, 4, 2)).astype(np.float32)
-  found = train.places(x.reshape(12, 2), 3)
+  found = codebooks.fit_position_mean(x.reshape(12, 2), 3)
   np.testing.assert_allclose(found, x.mean(axis=0), atol=1e-3)  # In 16 bits.
 
 
@@ -192,7 +192,7 @@ def test_a_codebook_of_transformed_vectors(tmp_path, model):
   config.kind, config.metric = 'shared', 'plain'
   config.transform = 'pca(dims=5,book=random)'
   reader = data.scenes(config.data_split, config.limit)
-  book = train.train(config, model, reader, tmp_path)
+  book = codebooks.train(config, model, reader, tmp_path)
   assert (book.width, book.arrays['codes'].shape) == (5, (1, 4, 5))
   assert book.transform == 'random/5'
   codes = f'shared_vq(size=4,book={tmp_path / "book.safetensors"})'
@@ -208,7 +208,7 @@ def test_a_codebook_of_transformed_vectors(tmp_path, model):
 def test_the_heads_metric_is_its_kernel(model):
   config = _config()
   config.metric = 'head'
-  found = train.make_metric(model, config, None)
+  found = codebooks.make_metric(model, config, None)
   kernel = np.asarray(model.params['img']['head']['kernel'], np.float64)
   np.testing.assert_allclose(found, kernel @ kernel.T, rtol=0.02, atol=0.02)
 
@@ -256,7 +256,7 @@ def test_refuses(tmp_path, model, field, value, match):
   config.kind, config.joint, config.metric = 'residual', 2, 'plain'
   config[field] = value
   with pytest.raises(ValueError, match=match):
-    train.train(config, model, data.scenes('train', 2), tmp_path)
+    codebooks.train(config, model, data.scenes('train', 2), tmp_path)
   # Before anything was collected.
   assert not list(tmp_path.iterdir())
 
@@ -276,5 +276,5 @@ def test_refuses_a_transform_for_something_else(
   config.transform = 'pca(dims=4)'
   config.update(changes)
   with pytest.raises(ValueError, match=match):
-    train.train(config, model, data.scenes('train', 2), tmp_path)
+    codebooks.train(config, model, data.scenes('train', 2), tmp_path)
   assert not list(tmp_path.iterdir())

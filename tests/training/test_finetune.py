@@ -1,4 +1,4 @@
-"""Training with the quantizer inside: what moves, what is minimized, kills."""
+"""Training with the quantizer inside: groups, losses, codebooks, memory."""
 
 import functools
 
@@ -41,7 +41,7 @@ def settings(**changes):
 @functools.cache
 def batch(config_rows=2):
   model = standin.small()
-  shapes = memory.batch(settings(batch_size=config_rows), model.config)
+  shapes = memory.batch_shapes(settings(batch_size=config_rows), model.config)
   rng = np.random.default_rng(0)
   found = {n: np.zeros(x.shape, x.dtype) for n, x in shapes.items()}
   found['image'] = rng.integers(0, 256, shapes['image'].shape, np.uint8)
@@ -51,50 +51,53 @@ def batch(config_rows=2):
   return found
 
 
-def moved(train, encoder):
-  """Parameters before and after two steps, flat."""
+def two_steps(train, encoder):
+  """Returns parameters before and after two steps, flat."""
   config = settings(train=train, encoder=encoder, rank=2)
   model = standin.small()
-  moves, still = finetune.start(config, model)
+  trainable, frozen = finetune.split_params(config, model)
   tx = param_groups.optimizer(config, {})
-  state = finetune_step.State(
-    moves, tx.init(moves), None, jnp.zeros((), jnp.int32)
+  state = finetune_step.FinetuneState(
+    trainable, tx.init(trainable), None, jnp.zeros((), jnp.int32)
   )
-  params = param_groups.join(moves, still)
+  params = param_groups.join(trainable, frozen)
   before = {k: np.array(v) for k, v in trees.flatten(params).items()}
-  weights, quantizer = finetune_step.Weights(), quantizers.make('merge(k=2)')
+  weights, quantizer = (
+    finetune_step.LossWeights(),
+    quantizers.make('merge(k=2)'),
+  )
   for _ in range(3):  # The rate is 0 at first; B is 0 before the second.
     state, _ = finetune_step.finetune_step(
-      model.config, tx, weights, quantizer, state, still, None, batch(), KEY
+      model.config, tx, weights, quantizer, state, frozen, None, batch(), KEY
     )
-  return before, trees.flatten(param_groups.join(state.params, still))
+  return before, trees.flatten(param_groups.join(state.params, frozen))
 
 
 @pytest.mark.parametrize(
   ('train', 'encoder'), [('projector', False), ('lora', False), ('all', True)]
 )
-def test_only_what_is_chosen_moves(train, encoder):
-  before, after = moved(train, encoder)
-  parts = param_groups.trained(train, encoder)
+def test_only_trainable_groups_change(train, encoder):
+  before, after = two_steps(train, encoder)
+  parts = param_groups.trainable_groups(train, encoder)
   assert set(before) == set(after)
   unmoved = []
   for path, old in before.items():
     same = np.array_equal(old, np.asarray(after[path]))
-    if param_groups.part(path) not in parts:
+    if param_groups.group_of(path) not in parts:
       assert same, path
     elif same:
       unmoved.append(path)
   # Without labels, nothing reaches the heads.
-  assert [p for p in unmoved if param_groups.part(p) != 'heads'] == []
+  assert [p for p in unmoved if param_groups.group_of(p) != 'heads'] == []
 
 
 def test_unknown_choices_are_refused():
   with pytest.raises(ValueError, match="train: got 'half'"):
-    param_groups.trained('half', True)
+    param_groups.trainable_groups('half', True)
   with pytest.raises(ValueError, match='rates: got head'):
     param_groups.optimizer(settings(), {'head': 1.0})
   with pytest.raises(ValueError, match='expected one above 0'):
-    finetune_step.Weights(caption=0.0)
+    finetune_step.LossWeights(caption=0.0)
 
 
 def test_rates_scale_a_part():
@@ -156,7 +159,7 @@ def test_gradient_of_a_mean_is_shared_by_its_members():
   quantizer = quantizers.make('merge(k=2,centroids=identity(dtype=float32))')
 
   def first(x, gradient):
-    found = bottleneck.through(quantizer, {}, x, KEY, gradient)
+    found = bottleneck.apply(quantizer, {}, x, KEY, gradient)
     return found.tokens.x[0, 0]
 
   mean = jax.grad(first)(x, 'mean')
@@ -178,7 +181,7 @@ def test_vectors_are_quantized_once(monkeypatch):
     return own(*arguments)
 
   monkeypatch.setattr(quantizers.Scalar, 'quantize', counted)
-  found = bottleneck.through(quantizer, {}, x, KEY)
+  found = bottleneck.apply(quantizer, {}, x, KEY)
   assert len(calls) == 1
   np.testing.assert_array_equal(found.tokens.x, apart.x)
 
@@ -193,7 +196,7 @@ def test_fewer_tokens_have_the_gradient_of_those_they_stand_for(rebuild):
   )
 
   def total(x, gradient):
-    return bottleneck.through(quantizer, {}, x, KEY, gradient).tokens.x.sum()
+    return bottleneck.apply(quantizer, {}, x, KEY, gradient).tokens.x.sum()
 
   mean = jax.grad(total)(x, 'mean')
   np.testing.assert_allclose(mean[:, 0], [1 / 3, 1, 1 / 3, 1 / 3], atol=1e-6)
@@ -208,17 +211,17 @@ def test_fewer_tokens_have_the_gradient_of_those_they_stand_for(rebuild):
 def test_empty_clusters_have_a_finite_gradient():
   # More clusters than different vectors.
   x = jnp.ones((4, 2))
-  book = ema_codebook.start(
+  book = ema_codebook.init(
     jax.random.normal(KEY, (2, 4, 2)), jnp.full((2, 4), 1.0)
   )
   quantizer = quantizers.make(LEARNED.replace('k=2', 'k=3,smooth=2'))
-  params = finetune_step.params_of(quantizer, book, 4, 2)
+  params = finetune_step.quantizer_params(quantizer, book, 4, 2)
 
   def bits(x):
-    found = bottleneck.through(quantizer, params, x, KEY)
+    found = bottleneck.apply(quantizer, params, x, KEY)
     chosen = found.message['centroids/x']
     return (
-      ema_codebook.soft_bits(book, found.sent, chosen, 0.1)
+      ema_codebook.soft_bits(book, found.centroids, chosen, 0.1)
       + found.tokens.x.sum()
     )
 
@@ -237,7 +240,7 @@ def test_running_means_are_numpys():
   counts = np.array([[3.0, 5, 2, 4], [6, 1, 2, 7]], np.float32)
   x = vectors()
   chosen = rng.integers(0, 4, (64, 2)).astype(np.int32)
-  book = ema_codebook.start(codes, counts)
+  book = ema_codebook.init(codes, counts)
   found = ema_codebook.update(book, x, chosen, KEY, 0.9, 0.0)
   for stage in range(2):
     rest = x - codes[1 - stage][chosen[:, 1 - stage]]
@@ -255,13 +258,15 @@ def test_running_means_are_numpys():
 def test_dead_codes_live_again():
   codes = np.zeros((1, 4, 3), np.float32)
   codes[0, 3] = 100.0  # Nothing is near.
-  book = ema_codebook.start(codes, np.array([[9.0, 9, 9, 1]], np.float32))
+  book = ema_codebook.init(codes, np.array([[9.0, 9, 9, 1]], np.float32))
   x = vectors()
   chosen = np.zeros((64, 1), np.int32)
   quiet = ema_codebook.update(book, x, chosen, KEY, 0.5, 0.0)
   np.testing.assert_allclose(quiet.codes[0, 3], 100.0)
   # However seldom it was chosen.
-  seldom = ema_codebook.Moving(codes, book.sums * 1e-12, book.counts * 1e-12)
+  seldom = ema_codebook.EmaCodebook(
+    codes, book.sums * 1e-12, book.counts * 1e-12
+  )
   quiet_too = ema_codebook.update(seldom, x, chosen, KEY, 0.5, 0.0)
   np.testing.assert_array_equal(quiet_too.codes[0, 3], codes[0, 3])
   alive = ema_codebook.update(book, x, chosen, KEY, 0.5, 0.6)
@@ -271,7 +276,7 @@ def test_dead_codes_live_again():
 
 def test_gradient_of_the_rate_lowers_the_entropy():
   codes = np.array([[[-1.0], [1], [3]]], np.float32)
-  book = ema_codebook.start(codes, np.array([[8.0, 2, 1]], np.float32))
+  book = ema_codebook.init(codes, np.array([[8.0, 2, 1]], np.float32))
   inner = quantizers.make('ecvq(stages=1,size=3,weight=1.0,book=random)')
   x = jnp.linspace(-2, 4, 60)[:, None]
 
@@ -292,7 +297,7 @@ def test_divergence_is_zero_at_equality():
   weight = jnp.ones((2, 5))
 
   def gap(x):
-    return finetune_step.divergence(x, logits, weight, 2.0)
+    return finetune_step.kl_divergence(x, logits, weight, 2.0)
 
   assert float(gap(logits)) == pytest.approx(0, abs=1e-6)
   assert np.abs(np.asarray(jax.grad(gap)(logits))).max() < 1e-6
@@ -301,7 +306,7 @@ def test_divergence_is_zero_at_equality():
 
 def test_distillation_of_the_start_model_is_zero():
   model = standin.small()
-  weights = finetune_step.Weights(caption=0.5, distill=1.0)
+  weights = finetune_step.LossWeights(caption=0.5, distill=1.0)
   _, (metrics, _) = jax.jit(
     functools.partial(finetune_step.loss, model.config, weights, None)
   )({'model': model.params}, {}, None, model.params, batch(), KEY)
@@ -311,10 +316,16 @@ def test_distillation_of_the_start_model_is_zero():
 def test_batches_pass_through_all_quantizers_and_none():
   config = settings(full=0.3)
   chosen = [quantizers.make(f'merge(k={k})') for k in (1, 2)]
-  drawn = [finetune.choose(config, chosen, i) for i in range(300)]
+
+  def draw():
+    return [finetune.draw_quantizer(config, chosen, i) for i in range(300)]
+
+  drawn = draw()
   assert 60 <= drawn.count(None) <= 120
   assert all(75 <= drawn.count(q) <= 135 for q in chosen)
-  assert drawn == [finetune.choose(config, chosen, i) for i in range(300)]
+  assert drawn == [
+    finetune.draw_quantizer(config, chosen, i) for i in range(300)
+  ]
 
 
 @pytest.mark.parametrize(
@@ -327,9 +338,9 @@ def test_parameters_are_counted_as_they_lie_in_memory(train, encoder, distill):
   half = jax.tree.map(lambda p: p.astype(jnp.bfloat16), model.params)
   model = model.replace(params=half)
   # The start model, which is the teacher, is there as long as the caller's.
-  held = jax.tree.leaves([model.params, finetune.start(config, model)])
+  held = jax.tree.leaves([model.params, finetune.split_params(config, model)])
   there = {leaf.unsafe_buffer_pointer(): leaf.nbytes for leaf in held}
-  need = memory.needs(config, model.config, dtype='bfloat16')
+  need = memory.step_memory(config, model.config, dtype='bfloat16')
   assert need.params == sum(there.values())
 
 
@@ -338,7 +349,7 @@ def test_full_size_steps_have_shapes(train, encoder):
   dims = bench.dimensions('paligemma-3b')
   config = bench.settings(train, encoder, 2)
   config.prompt, config.text_length = '', 16
-  need = memory.needs(config, dims, dtype='bfloat16')
+  need = memory.step_memory(config, dims, dtype='bfloat16')
   assert need.gradients == need.trained
   # AdamW keeps two numbers for each that trains.
   assert need.optimizer == pytest.approx(2 * need.trained, rel=1e-3)
@@ -347,7 +358,7 @@ def test_full_size_steps_have_shapes(train, encoder):
   # Of each of 18 layers one residual stream in float32, and more at the ends.
   assert need.activations > 18 * 2 * (256 + 15) * 2048 * 4
   mesh = bench_sharding.abstract_mesh(*bench.MESH)
-  moves, still = memory.shapes(config, dims, 'bfloat16')
-  placed = jax.tree.leaves(bench.placed([moves, still], mesh))
+  trainable, frozen = memory.param_shapes(config, dims, 'bfloat16')
+  placed = jax.tree.leaves(bench.placed([trainable, frozen], mesh))
   here = sum(bench_sharding.sharding.device_bytes(x) for x in placed)
   assert here < need.params / 4

@@ -25,7 +25,7 @@ CONFIG = train_tiny.get_config('mode=smoke')
 
 @pytest.fixture(scope='module')
 def source():
-  return batches.Source(
+  return batches.TrainingExamples(
     training.make_tokenizer(CONFIG), CONFIG.prompt, CONFIG.text_length, 8, 0.5
   )
 

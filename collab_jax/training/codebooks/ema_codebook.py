@@ -1,4 +1,4 @@
-"""A codebook of residual stages that moves with the vectors it is for."""
+"""Residual codebook whose codes are exponential moving averages."""
 
 from typing import NamedTuple
 
@@ -9,13 +9,13 @@ from jaxtyping import Array, Float, Int, Key
 from collab_jax.quantizers import base
 
 
-class Moving(NamedTuple):
-  """Codes and the running sums that they are the quotient of.
+class EmaCodebook(NamedTuple):
+  """Codes, and the running sums and counts whose quotient they are.
 
   Attributes:
     codes: The codebooks.
-    sums: Running sums of what each code stands for.
-    counts: Running counts of the vectors for which each is chosen.
+    sums: Running sums of the vectors assigned to each code.
+    counts: Running counts of those vectors.
   """
 
   codes: Float[Array, 'stages size d']
@@ -23,113 +23,112 @@ class Moving(NamedTuple):
   counts: Float[Array, 'stages size']
 
 
-def start(
+def init(
   codes: Float[Array, 'stages size d'], counts: Float[Array, 'stages size']
-) -> Moving:
-  """Starts from codes, and how often each was chosen, at least once."""
+) -> EmaCodebook:
+  """Makes a codebook from codes and counts, which are raised to 1 at least."""
   counts = jnp.maximum(jnp.asarray(counts, jnp.float32), 1.0)
   codes = jnp.asarray(codes, jnp.float32)
-  return Moving(codes, codes * counts[..., None], counts)
+  return EmaCodebook(codes, codes * counts[..., None], counts)
 
 
-def params(book: Moving) -> base.Params:
-  """Returns what `quantizers.ECVQ` and its like quantize with."""
+def params(book: EmaCodebook) -> base.Params:
+  """Returns the parameters of `quantizers.ECVQ` and `ResidualVQ`."""
   share = book.counts / book.counts.sum(1, keepdims=True)
   bits = -jnp.log2(jnp.maximum(share, 2.0**-16))
-  # Of sum 2**16, roughly: nothing is coded with them in training.
+  # Their sum is 2**16 roughly: nothing is coded with them in training.
   frequencies = jnp.maximum(jnp.round(share * 2**16), 1).astype(jnp.int32)
   return {'codes': book.codes, 'bits': bits, 'frequencies': frequencies}
 
 
 def update(
-  book: Moving,
+  book: EmaCodebook,
   x: Float[Array, 'n d'],
-  chosen: Int[Array, 'n stages'],
+  assigned: Int[Array, 'n stages'],
   key: Key[Array, ''],
   decay: float,
-  least: float,
-) -> Moving:
-  """Moves each code to the running mean of what it was chosen for.
+  min_count: float,
+) -> EmaCodebook:
+  """Moves each code towards the mean of the vectors assigned to it.
 
-  sums and counts become `decay` times themselves plus 1 - `decay` times those
-  of the batch, a code their quotient. What a code stands for is what the other
-  stages leave of a vector. A code whose count is below `least` takes a vector
-  of the batch, drawn, as the stages before leave it, and counts as `least`
-  twice; one whose count is next to 0 stays what it is.
+  Sums and counts become `decay` times themselves plus 1 - `decay` times those
+  of the batch, and a code their quotient. A stage sees the residuals of all
+  other stages. A dead code, with a count below `min_count`, is replaced by the
+  residual of a random vector of the batch and gets the count 2 `min_count`; a
+  code whose count is next to 0 stays as it is.
 
-  All stages move at once: what all vectors have in common moves them stages
-  times as far as 1 - `decay`, and too far if that is above 1.
+  All stages move at once: a shift that all vectors share moves the sum of the
+  stages by stages * (1 - `decay`), which must not be above 1.
 
   Args:
-    book: Before.
-    x: The vectors of a batch.
-    chosen: The codes of each.
-    key: What dead codes take is drawn from it.
+    book: Codebook before the batch.
+    x: Vectors of the batch.
+    assigned: Codes of each vector.
+    key: Random key of the vectors that replace dead codes.
     decay: From 1 - 1 / stages to 1.
-    least: Below it, a code is dead; 0 leaves all as they are.
+    min_count: Running count below which a code is dead; 0 for never.
 
   Source: van den Oord et al. 2017, arXiv 1711.00937, appendix A.1; Zeghidour et
   al. 2021, arXiv 2107.03312, section III-C (dead codes).
   """
   stages, size, _ = book.codes.shape
-  picked = book.codes[jnp.arange(stages), chosen]
-  whole = picked.sum(1)
+  picked = book.codes[jnp.arange(stages), assigned]
+  rebuilt = picked.sum(1)
   sums, counts, codes = [], [], []
   before = x
   for stage in range(stages):
-    left = x - whole + picked[:, stage]
-    at = chosen[:, stage]
-    total = jax.ops.segment_sum(left, at, size)
-    count = jax.ops.segment_sum(jnp.ones(len(x)), at, size)
+    residual = x - rebuilt + picked[:, stage]
+    rows = assigned[:, stage]
+    total = jax.ops.segment_sum(residual, rows, size)
+    count = jax.ops.segment_sum(jnp.ones(len(x)), rows, size)
     total = decay * book.sums[stage] + (1 - decay) * total
     count = decay * book.counts[stage] + (1 - decay) * count
-    dead = count < least
+    dead = count < min_count
     draw = jax.random.fold_in(key, stage)
-    fresh = before[jax.random.randint(draw, (size,), 0, len(x))]
-    count = jnp.where(dead, 2 * least, count)
-    total = jnp.where(dead[:, None], fresh * count[:, None], total)
+    replacement = before[jax.random.randint(draw, (size,), 0, len(x))]
+    count = jnp.where(dead, 2 * min_count, count)
+    total = jnp.where(dead[:, None], replacement * count[:, None], total)
     counts.append(count)
     sums.append(total)
     mean = total / jnp.maximum(count, 1e-6)[:, None]
     unused = (count < 1e-6) & ~dead
     codes.append(jnp.where(unused[:, None], book.codes[stage], mean))
     before = before - picked[:, stage]
-  return Moving(*(jnp.stack(part) for part in (codes, sums, counts)))
+  return EmaCodebook(*(jnp.stack(part) for part in (codes, sums, counts)))
 
 
 def soft_bits(
-  book: Moving,
+  book: EmaCodebook,
   x: Float[Array, 'n d'],
-  chosen: Int[Array, 'n stages'],
+  assigned: Int[Array, 'n stages'],
   weight: float,
 ) -> Float[Array, '']:
-  """Bits of a vector's codes, with a gradient.
+  """Estimates the bits of a vector's codes, differentiably.
 
-  At each stage, the code c of what the stages before leave is taken to be drawn
-  with a probability in proportion to 2^-(|x - c|^2 / weight + bits(c)), bits
-  being those of the codes' frequencies: the softened choice of an
-  entropy-constrained quantizer. The bits are the mean of that draw, so that
-  their gradient draws vectors to codes that are frequent.
+  At each stage, the code c of a residual x has a probability in proportion to
+  2^-(|x - c|^2 / weight + bits(c)), where bits(c) follows from the codes'
+  frequencies: the softened choice of an entropy-constrained quantizer. The
+  estimate is the mean over that distribution, so that its gradient moves
+  vectors towards frequent codes.
 
   Args:
-    book: Held.
-    x: The vectors.
-    chosen: Their codes, for what the stages leave.
-    weight: What a bit costs in squared distance, above 0.
+    book: Codebook; gets no gradient.
+    x: Vectors.
+    assigned: Codes of each vector, from which residuals follow.
+    weight: Cost of a bit in squared distance, above 0.
 
   Returns:
-    The mean over the vectors of the sum over the stages.
+    Mean over the vectors of the sum over the stages.
 
   Source: Agustsson et al. 2017, arXiv 1704.00648 (soft assignment and the
   entropy of the codes).
   """
-  still = jax.lax.stop_gradient
-  bits = still(params(book)['bits'])
+  bits = jax.lax.stop_gradient(params(book)['bits'])
   total = jnp.zeros(len(x))
   for stage, (codes, price) in enumerate(zip(book.codes, bits, strict=True)):
-    codes = still(codes)
+    codes = jax.lax.stop_gradient(codes)
     gaps = jnp.sum(codes * codes, 1) - 2 * x @ codes.T
     share = jax.nn.softmax(-jnp.log(2.0) * (gaps / weight + price))
     total += share @ price
-    x = x - codes[chosen[:, stage]]
+    x = x - codes[assigned[:, stage]]
   return total.mean()

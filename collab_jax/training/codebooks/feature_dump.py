@@ -1,4 +1,4 @@
-"""The vectors that a quantizer will send, of all pictures of a dataset."""
+"""Collects the vectors that a quantizer sends, over a dataset."""
 
 import functools
 import os
@@ -18,10 +18,10 @@ from collab_jax.training import batches
 
 
 class FeatureDump:
-  """Runs pictures through the encoder and a quantizer that sends floats.
+  """Encoder and a quantizer that sends floats, to collect vectors with.
 
   Attributes:
-    quantizer: Sends vectors in float32, such as
+    quantizer: A quantizer that sends vectors in float32, such as
       'merge(k=6,centroids=identity(dtype=float32))', or 'identity(...)' for
       all of them.
     codec: Model, quantizer and split.
@@ -53,7 +53,7 @@ class FeatureDump:
   def gradients(
     self, message: dict[str, np.ndarray], texts: dict[str, np.ndarray]
   ) -> np.ndarray:
-    """Returns the gradient of the captions' loss by the vectors, f32[B m d]."""
+    """Differentiates the captions' loss by the vectors, f32[B m d]."""
     model, split = self.codec.model, self.codec.split
     params = self.codec.params
     return np.asarray(
@@ -66,15 +66,15 @@ class FeatureDump:
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
 def _gradients(quantizer, split, field, params, model, message, texts):
   def loss(values):
-    many = jax.vmap(quantizer.dequantize, in_axes=(None, 0))
-    tokens = many(params, {**message, field: values})
+    dequantize = jax.vmap(quantizer.dequantize, in_axes=(None, 0))
+    tokens = dequantize(params, {**message, field: values})
     x = tokens.x if split == 'head' else model.project(tokens.x)
     prefix = messages.Prefix(x, *tokens[1:])
     inputs = texts['tokens'][:, :-1], texts['mask_ar'][:, :-1]
     logits = model.logits(prefix, *inputs)
     scores = jax.nn.log_softmax(logits.astype(jnp.float32))
-    chosen = jnp.take_along_axis(scores, texts['tokens'][:, 1:, None], 2)
-    return -jnp.sum(chosen[..., 0] * texts['mask_loss'][:, 1:])
+    targets = jnp.take_along_axis(scores, texts['tokens'][:, 1:, None], 2)
+    return -jnp.sum(targets[..., 0] * texts['mask_loss'][:, 1:])
 
   return jax.grad(loss)(message[field])
 
@@ -89,7 +89,7 @@ def collect(
 
   Args:
     model: The model.
-    reader: Pictures, with captions if gradients are asked for.
+    reader: Pictures, with captions for the metric 'gradient'.
     config: From configs/codebook.py.
     path: An npy file, float32[count, d]; it is read back as it is needed, so
       that a million vectors take no memory.
@@ -100,15 +100,15 @@ def collect(
   """
   sources = [FeatureDump(model, text, config.split) for text in config.sent]
   width = sources[0].codec.width
-  rows = sum(source.rows for source in sources)
+  per_picture = sum(source.rows for source in sources)
   path = pathlib.Path(path)
   path.parent.mkdir(parents=True, exist_ok=True)
   vectors = np.lib.format.open_memmap(
-    path, 'w+', np.float32, (rows * len(reader), width)
+    path, 'w+', np.float32, (per_picture * len(reader), width)
   )
   moments = np.zeros((width, width)) if config.metric == 'gradient' else None
   tokenizer = cast(Any, model.tokenizer)
-  spell = batches.Source(
+  tokenize = batches.TrainingExamples(
     tokenizer, config.prompt, config.text_length, 0, 0.0
   ).text
   starts = range(0, len(reader), config.batch_size)
@@ -123,12 +123,12 @@ def collect(
       message = source.codec.quantize(
         features, jax.random.key(config.seed), ids
       )
-      found = message[source.field].reshape(-1, width)
-      vectors[done : done + len(found)] = found
-      done += len(found)
+      rows = message[source.field].reshape(-1, width)
+      vectors[done : done + len(rows)] = rows
+      done += len(rows)
       if moments is None:
         continue
-      texts = [spell(e.captions[0]) for e in examples]
+      texts = [tokenize(e.captions[0]) for e in examples]
       stacked = {k: np.stack([t[k] for t in texts]) for k in texts[0]}
       gradients = source.gradients(message, stacked).reshape(-1, width)
       gradients = gradients.astype(np.float64)

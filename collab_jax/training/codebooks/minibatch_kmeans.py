@@ -21,12 +21,12 @@ _TRIES = 8
 Read = Callable[[slice | np.ndarray], jax.Array | np.ndarray]
 
 
-class Codes(NamedTuple):
-  """A codebook.
+class Clusters(NamedTuple):
+  """Codes as k-means leaves them.
 
   Attributes:
     codes: The means of the vectors nearest to each.
-    counts: How many those are.
+    counts: Number of vectors nearest to each.
     error: Mean squared distance of a vector from its code.
   """
 
@@ -35,8 +35,8 @@ class Codes(NamedTuple):
   error: float
 
 
-class _Sums(NamedTuple):
-  """What a pass over the vectors adds up, and the farthest of them."""
+class _PassSums(NamedTuple):
+  """Sums over a part of the vectors, and the farthest of them."""
 
   sums: jax.Array
   counts: jax.Array
@@ -51,13 +51,14 @@ def plus_plus(
 ) -> Float[Array, 'size width']:
   """Draws initial codes by greedy k-means++.
 
-  Of a few vectors drawn in proportion to their squared distance from the
-  nearest code so far, the one that lowers the sum of these distances most.
+  Each step draws a few vectors in proportion to their squared distance from
+  the nearest code so far, and keeps the one that lowers the sum of these
+  distances most.
 
   Args:
     x: Vectors.
-    key: What is drawn is drawn from it.
-    size: How many codes.
+    key: Random key.
+    size: Number of codes.
 
   Source: Arthur and Vassilvitskii 2007, section 8, as scikit-learn has it.
   """
@@ -66,12 +67,12 @@ def plus_plus(
 
   def step(gaps, key):
     noise = jax.random.gumbel(key, gaps.shape)
-    places = jax.lax.top_k(jnp.log(gaps) + noise, tries)[1]
-    cross = jnp.einsum('tw,nw->tn', x[places], x, precision='highest')
-    distances = squares[places, None] - 2 * cross + squares
+    candidates = jax.lax.top_k(jnp.log(gaps) + noise, tries)[1]
+    cross = jnp.einsum('tw,nw->tn', x[candidates], x, precision='highest')
+    distances = squares[candidates, None] - 2 * cross + squares
     left = jnp.clip(distances, 1e-30, gaps)
     best = jnp.argmin(jnp.sum(left, axis=1))
-    return left[best], x[places[best]]
+    return left[best], x[candidates[best]]
 
   first = jnp.full(len(x), 1e30)
   return jax.lax.scan(step, first, jax.random.split(key, size))[1]
@@ -84,8 +85,8 @@ def _nearest(codes, x):
 
 
 @jax.jit
-def _small_step(codes, counts, x):
-  """One step of mini-batch k-means: each code moves to its running mean."""
+def _minibatch_step(codes, counts, x):
+  """Moves each code to its running mean, as mini-batch k-means does."""
   assigned, _ = _nearest(codes, x)
   new = jnp.zeros(len(codes)).at[assigned].add(1)
   sums = jnp.zeros_like(codes).at[assigned].add(x)
@@ -95,23 +96,23 @@ def _small_step(codes, counts, x):
 
 
 @jax.jit
-def _add(codes, state, x, real):
+def _add_chunk(codes, state, x, real):
   """Adds a chunk to a pass; rows that are not real only fill it up."""
   assigned, gaps = _nearest(codes, x)
   ones = real.astype(jnp.float32)
   far = jnp.concatenate([state.far, x])
   farthest = jnp.concatenate([state.gaps, jnp.where(real, gaps, -1)])
-  farthest, places = jax.lax.top_k(farthest, len(codes))
-  return _Sums(
+  farthest, rows = jax.lax.top_k(farthest, len(codes))
+  return _PassSums(
     state.sums.at[assigned].add(x * ones[:, None]),
     state.counts.at[assigned].add(ones),
     state.error + jnp.sum(gaps * ones),
-    far[places],
+    far[rows],
     farthest,
   )
 
 
-def _scan(read, count, codes, chunk):
+def _pass(read, count, codes, chunk):
   """Adds up all vectors, a chunk at a time, in float64 between chunks."""
   size, width = codes.shape
   sums, counts, error = np.zeros((size, width)), np.zeros(size), 0.0
@@ -120,10 +121,10 @@ def _scan(read, count, codes, chunk):
     rows = np.asarray(read(slice(start, min(start + chunk, count))))
     real = np.arange(chunk) < len(rows)
     rows = np.pad(rows, ((0, chunk - len(rows)), (0, 0)))
-    zero = _Sums(
+    zero = _PassSums(
       jnp.zeros((size, width)), jnp.zeros(size), jnp.zeros(()), far, gaps
     )
-    state = _add(codes, zero, rows, real)
+    state = _add_chunk(codes, zero, rows, real)
     far, gaps = state.far, state.gaps
     sums += np.asarray(state.sums)
     counts += np.asarray(state.counts)
@@ -140,7 +141,7 @@ def kmeans(
   steps: int = 200,
   batch: int = 8192,
   passes: int = 10,
-) -> Codes:
+) -> Clusters:
   """Clusters vectors: k-means++ on a sample, mini-batches, whole passes.
 
   A code that no vector is nearest to takes one of the farthest vectors. No
@@ -148,9 +149,9 @@ def kmeans(
 
   Args:
     read: Returns rows of the vectors.
-    count: How many vectors there are, at least `size`.
-    size: How many codes to make.
-    key: What is drawn is drawn from it.
+    count: Number of vectors, at least `size`.
+    size: Number of codes.
+    key: Random key.
     steps: Mini-batches, for a start close to the end.
     batch: Vectors in a mini-batch, and at a time in a pass.
     passes: Passes over all vectors, each an iteration of Lloyd's algorithm.
@@ -176,15 +177,15 @@ def kmeans(
   seen = jnp.zeros(size)
   for i in range(steps):
     rows = _rows(jax.random.fold_in(batch_key, i), count, batch)
-    codes, seen = _small_step(codes, seen, jnp.asarray(read(rows)))
+    codes, seen = _minibatch_step(codes, seen, jnp.asarray(read(rows)))
   for _ in range(passes):
-    sums, counts, _, far = _scan(read, count, codes, batch)
+    sums, counts, _, far = _pass(read, count, codes, batch)
     means = sums / np.maximum(counts, 1)[:, None]
     dead = np.flatnonzero(counts == 0)
     means[dead] = far[: len(dead)]
     codes = jnp.asarray(means, jnp.float32)
-  _, counts, error, _ = _scan(read, count, codes, batch)
-  return Codes(np.asarray(codes), counts.astype(np.int64), error)
+  _, counts, error, _ = _pass(read, count, codes, batch)
+  return Clusters(np.asarray(codes), counts.astype(np.int64), error)
 
 
 def _rows(key, count, rows):

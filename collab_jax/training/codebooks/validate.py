@@ -1,4 +1,4 @@
-"""What the settings of a book may be: checked before vectors are collected."""
+"""Checks the settings of codebooks, before vectors are collected."""
 
 from typing import Any
 
@@ -10,31 +10,31 @@ from collab_jax.quantizers import (
 
 KINDS = ('linear', 'residual', 'product', 'shared', 'places')
 
-# What sends all vectors of a picture, for the kind 'places'.
+# Quantizers that send all vectors of a picture, for the kind 'places'.
 ALL = ('identity(dtype=float32)',)
 METRICS = ('plain', 'head', 'gradient')
 
-# Codes of all stages that are trained together: of each two it is counted how
-# often they meet, in float64, half a gigabyte.
-_TOGETHER = 2**13
+# Most codes that are trained together: the counts of all pairs, in float64,
+# take half a gigabyte.
+_MAX_JOINT_CODES = 2**13
 
-# A transform with nothing within.
-_PLAIN = quantizers.PCA()
+# A transform without an inner quantizer.
+_BARE_PCA = quantizers.PCA()
 
 
 def check(config: Any, model: paligemma.Model) -> quantizers.PCA | None:
-  """Checks the settings of a book.
+  """Checks the settings of quantizer parameters.
 
   Args:
     config: From configs/codebook.py.
-    model: Whose features it is to be for.
+    model: The model whose features they are for.
 
   Returns:
-    The transform of the vectors before; None for none.
+    The transform that is applied to the vectors first; None for none.
 
   Raises:
-    ValueError: One is out of range, or means nothing for this kind of book.
-    BookError: The transform is not for the model's features.
+    ValueError: A setting is out of range, or has no meaning for this kind.
+    QuantizerParamsError: The transform is not for the model's features.
   """
   for name, known in (
     ('kind', KINDS),
@@ -67,33 +67,33 @@ def check(config: Any, model: paligemma.Model) -> quantizers.PCA | None:
 
 
 def _check_codes(config, n, width):
-  """The limits of codebooks are those of the quantizers that read them."""
+  """Checks the limits of codebooks: those of the quantizers that read them."""
   _validate.integer('steps', config.steps, 0, 10**6)
   _validate.integer('rows', config.rows, 1, 2**24)
   _validate.integer('passes', config.passes, 0, 10**6)
-  stages, size, own = config.stages, config.size, pretrained.RANDOM
+  stages, size, book = config.stages, config.size, pretrained.RANDOM
   if config.kind == 'product':
-    quantizers.ProductVQ(config.groups, size, own).fields(n, width)
+    quantizers.ProductVQ(config.groups, size, book).fields(n, width)
   elif config.kind == 'shared':
-    quantizers.SharedVQ(size, own)
+    quantizers.SharedVQ(size, book)
   elif not config.joint:
-    quantizers.ResidualVQ(stages, size, own)
+    quantizers.ResidualVQ(stages, size, book)
   else:
-    quantizers.ECVQ(stages, size, config.weight, config.beam, own)
-    if stages * size > _TOGETHER:
+    quantizers.ECVQ(stages, size, config.weight, config.beam, book)
+    if stages * size > _MAX_JOINT_CODES:
       raise ValueError(
         f'joint: got {stages} stages of {size} codes to train together,'
-        f' expected at most {_TOGETHER} codes in all; lower stages or size, or'
-        ' set joint to 0'
+        f' expected at most {_MAX_JOINT_CODES} codes in all; lower stages or'
+        ' size, or set joint to 0'
       )
 
 
 def _transform(config, model, width):
-  """The transform that a config names, which must be for its features."""
+  """Makes the transform that a config names, and checks its features."""
   if not config.transform:
     return None
   pca = quantizers.make(config.transform)
-  if not isinstance(pca, quantizers.PCA) or pca.vectors != _PLAIN.vectors:
+  if not isinstance(pca, quantizers.PCA) or pca.vectors != _BARE_PCA.vectors:
     raise ValueError(
       f'transform: got {config.transform!r}, expected like'
       " 'pca(dims=32,book=...)', with nothing within"
