@@ -1,4 +1,4 @@
-"""Quality of the captions against what a channel does."""
+"""Scores of captions against loss or noise of a channel."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -7,13 +7,8 @@ import matplotlib as mpl
 from matplotlib import axes as mpl_axes
 from matplotlib import figure as figures
 
-from collab_jax import evaluation
-from collab_jax.evaluation.report import (
-  channel as channel_lib,
-)
-from collab_jax.evaluation.report import (
-  labels,
-)
+from collab_jax.evaluation.report import channel as channel_lib
+from collab_jax.evaluation.report import labels
 from collab_jax.plots import style
 
 _AXES = {
@@ -48,18 +43,14 @@ def channel(records: Sequence[Mapping[str, Any]]) -> figures.Figure:
   Raises:
     ValueError: There is no link among them.
   """
-  rows = [dict(record) for record in records]
-  if rows and 'bleu4' not in rows[0]:
-    rows = evaluation.summarize(rows)
-  families = channel_lib.link_curves(rows)
-  if not families:
+  rows = [dict(row) for row in style.rows_of(records)]
+  sweeps = channel_lib.link_curves(rows)
+  if not sweeps:
     raise ValueError('no records of links: there is nothing to draw')
-  lines = [
-    families[n : n + _COLUMNS] for n in range(0, len(families), _COLUMNS)
-  ]
-  # Inches of the names of the curves, below each line of panels.
+  lines = [sweeps[n : n + _COLUMNS] for n in range(0, len(sweeps), _COLUMNS)]
+  # Inches of the legends, below each line of panels.
   below = [
-    0.19 * max(len(family.curves) for family in line) + 0.7 for line in lines
+    0.19 * max(len(sweep.curves) for sweep in line) + 0.7 for line in lines
   ]
   width = 5.4 * len(lines[0])
   height = 3.6 * len(lines) + sum(below)
@@ -67,65 +58,44 @@ def channel(records: Sequence[Mapping[str, Any]]) -> figures.Figure:
   with mpl.rc_context(style.RC):
     for n, line in enumerate(lines):
       bottom = (height - 3.6 * (n + 1) - sum(below[:n])) / height
-      for column, family in enumerate(line):
+      for column, sweep in enumerate(line):
         left = (0.62 + 5.4 * column) / width
         axes = figure.add_axes((left, bottom, 4.55 / width, 3.0 / height))
-        _panel(axes, family, rows)
+        _panel(axes, sweep, rows)
     _title(figure, rows, height)
   return figure
 
 
-def _panel(axes: mpl_axes.Axes, family: channel_lib.ChannelSweep, rows) -> None:
-  size = _size(family)
-  for n, (name, curve) in enumerate(family.curves.items()):
+def _panel(axes: mpl_axes.Axes, sweep: channel_lib.ChannelSweep, rows) -> None:
+  """Draws the curves of a sweep."""
+  size = _size(sweep)
+  for n, (name, curve) in enumerate(sweep.curves.items()):
     colour, marker, line = _LOOKS[n % len(_LOOKS)]
     xs = [x for x, _ in curve]
-    low, high = ([row[f'bleu4_{e}'] for _, row in curve] for e in _ENDS)
-    axes.fill_between(xs, low, high, color=colour, alpha=0.13, linewidth=0)
+    own = [row for _, row in curve]
+    style.band(axes, xs, own, color=colour, alpha=0.13)
     axes.plot(
       xs,
-      [row['bleu4'] for _, row in curve],
+      [row['bleu4'] for row in own],
       color=colour,
       marker=marker,
       linestyle=line,
-      linewidth=1.8,
-      markersize=6,
-      markeredgecolor='white',
-      markeredgewidth=0.7,
-      label=f'{name}, {size(curve[-1][1])}',
+      label=f'{name}, {size(own[-1])}',
       zorder=20 - n,
+      **style.LINE,
     )
   full = labels.full(rows)
   if full:
-    axes.axhline(full['bleu4'], color=style.INK, linestyle=(0, (6, 2)), lw=1.1)
-    axes.axhline(
-      0.9 * full['bleu4'], color=style.GREY, linestyle=(0, (1, 2)), lw=1.1
-    )
-    across = axes.get_yaxis_transform()
-    for share, text in ((1.0, 'all vectors'), (0.9, '90% of it')):
-      axes.text(
-        0.995,
-        share * full['bleu4'] + 0.8,
-        text,
-        transform=across,
-        horizontalalignment='right',
-        fontsize=7.5,
-        color=style.GREY,
-        path_effects=[style.HALO],
-        zorder=30,
-      )
-  top = max(row['bleu4_high'] for row in rows)
-  axes.set_ylim(-0.015 * top, 1.06 * top or 1.0)
-  axes.set_ylabel('BLEU-4')
-  axes.yaxis.grid(True, color='#EEEEEE', linewidth=0.8)
-  axes.set_axisbelow(True)
+    _levels(axes, full['bleu4'])
+  style.score_axis(axes, max(row['bleu4_high'] for row in rows), room=1.06)
+  style.grid(axes, 'y')
   axes.tick_params(length=3)
-  axes.set_xlabel(_AXES.get(family.setting) or family.setting)
-  if family.setting in ('p', 'to_bad'):
+  axes.set_xlabel(_AXES.get(sweep.setting) or sweep.setting)
+  if sweep.setting in ('p', 'to_bad'):
     axes.xaxis.set_major_formatter(lambda x, _: f'{100 * x:g}%')
-  if family.setting == 'rate':
+  if sweep.setting == 'rate':
     axes.set_xscale('log')
-  axes.set_title(family.channel, fontsize=9, loc='left', color=style.GREY)
+  axes.set_title(sweep.channel, fontsize=9, loc='left', color=style.GREY)
   axes.legend(
     loc='upper left',
     bbox_to_anchor=(-0.1, -0.17),
@@ -136,14 +106,31 @@ def _panel(axes: mpl_axes.Axes, family: channel_lib.ChannelSweep, rows) -> None:
   )
 
 
-_ENDS = ('low', 'high')
+def _levels(axes: mpl_axes.Axes, full: float) -> None:
+  """Draws the score of all vectors, and 90% of it."""
+  for share, text, colour, line in (
+    (1.0, 'all vectors', style.INK, (0, (6, 2))),
+    (0.9, '90% of it', style.GREY, (0, (1, 2))),
+  ):
+    axes.axhline(share * full, color=colour, linestyle=line, lw=1.1)
+    axes.text(
+      0.995,
+      share * full + 0.8,
+      text,
+      transform=axes.get_yaxis_transform(),
+      horizontalalignment='right',
+      fontsize=7.5,
+      color=style.GREY,
+      path_effects=[style.HALO],
+      zorder=30,
+    )
 
 
 def _size(
-  family: channel_lib.ChannelSweep,
+  sweep: channel_lib.ChannelSweep,
 ) -> Callable[[Mapping[str, Any]], str]:
-  """How to tell what a row sends: bytes, unless some send more than those."""
-  rows = [row for curve in family.curves.values() for _, row in curve]
+  """Returns how to write a row's size: in bytes, or on air if any is analog."""
+  rows = [row for curve in sweep.curves.values() for _, row in curve]
   if any(row['codec']['transport'] == 'analog' for row in rows):
     return lambda row: f'{1000 * row["link"]["airtime"]:.1f} ms on air'
   return lambda row: f'{row["bytes"]:,.0f} B'

@@ -1,12 +1,12 @@
-"""Where the bytes of a message go, and the seconds of a caption."""
+"""Bytes of messages by field, and latency of captions over a link."""
 
 from collections.abc import Mapping, Sequence
 import textwrap
 from typing import Any
 
 import matplotlib as mpl
+from matplotlib import axes as mpl_axes
 from matplotlib import figure as figures
-from matplotlib import ticker
 
 from collab_jax.plots import style
 
@@ -34,7 +34,7 @@ def fields(rows: Mapping[str, Row]) -> figures.Figure:
   """Draws the bytes of some codecs by field, as shares of their messages.
 
   Args:
-    rows: From `evaluation.summarize`, by what to call them.
+    rows: From `evaluation.summarize`, by label.
 
   Returns:
     The figure.
@@ -53,40 +53,10 @@ def fields(rows: Mapping[str, Row]) -> figures.Figure:
   height = figure.get_figheight()
   with mpl.rc_context(style.RC):
     axes = figure.add_axes((0.27, 0.5 / height, 0.5, 1 - 1.45 / height))
-    for at, row in enumerate(rows.values()):
-      left = 0.0
-      for name, count in row['fields'].items():
-        share = 100 * (count or 0.0) / row['bytes']
-        axes.barh(
-          at,
-          share,
-          left=left,
-          height=0.62,
-          color=looks[name],
-          edgecolor='white',
-          linewidth=0.8,
-          label=name,
-        )
-        if share > 6:
-          axes.text(
-            left + share / 2,
-            at,
-            f'{count:,.0f}',
-            color='white',
-            fontweight='bold',
-            fontsize=8,
-            horizontalalignment='center',
-            verticalalignment='center',
-          )
-        left += share
-      axes.text(
-        101.5,
-        at,
-        f'{row["bytes"]:,.0f} bytes, BLEU-4 {row["bleu4"]:.1f}',
-        verticalalignment='center',
-        fontsize=8.5,
-      )
-    axes.set_yticks(range(len(rows)), [_wrapped(label) for label in rows])
+    for y, row in enumerate(rows.values()):
+      _bar(axes, y, row, looks)
+    wrapped = [textwrap.fill(label, 38) for label in rows]
+    axes.set_yticks(range(len(rows)), wrapped)
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_xlim(0, 100)
     axes.tick_params(axis='y', length=0)
@@ -109,12 +79,48 @@ def fields(rows: Mapping[str, Row]) -> figures.Figure:
   return figure
 
 
+def _bar(axes: mpl_axes.Axes, y: int, row: Row, looks: Mapping[str, str]):
+  """Draws the fields of a message as parts of a bar."""
+  left = 0.0
+  for name, count in row['fields'].items():
+    share = 100 * (count or 0.0) / row['bytes']
+    axes.barh(
+      y,
+      share,
+      left=left,
+      height=0.62,
+      color=looks[name],
+      edgecolor='white',
+      linewidth=0.8,
+      label=name,
+    )
+    if share > 6:
+      axes.text(
+        left + share / 2,
+        y,
+        f'{count:,.0f}',
+        color='white',
+        fontweight='bold',
+        fontsize=8,
+        horizontalalignment='center',
+        verticalalignment='center',
+      )
+    left += share
+  axes.text(
+    101.5,
+    y,
+    f'{row["bytes"]:,.0f} bytes, BLEU-4 {row["bleu4"]:.1f}',
+    verticalalignment='center',
+    fontsize=8.5,
+  )
+
+
 def latency(table: Sequence[Row], note: str = '') -> figures.Figure:
   """Draws the time from picture to caption against the rate of the link.
 
   Args:
-    table: From `latency.Link.table`.
-    note: What to say under the title.
+    table: From `evaluation.LinkRates.table`.
+    note: Text under the title.
 
   Returns:
     The figure; its lines hold the table's 'total'.
@@ -129,34 +135,25 @@ def latency(table: Sequence[Row], note: str = '') -> figures.Figure:
     axes = figure.add_axes((0.095, 0.125, 0.54, 0.7))
     for n, name in enumerate(names):
       own = [line for line in table if line['codec'] == name]
-      line, marker = _LINES[n % len(_LINES)]
+      dashes, marker = _LINES[n % len(_LINES)]
       axes.plot(
         [line['rate_kbps'] for line in own],
         [1000 * line['total'] for line in own],
         color=_COLOURS[n % len(_COLOURS)],
-        linestyle=line,
+        linestyle=dashes,
         marker=marker,
         markersize=5,
-        markeredgecolor='white',
-        markeredgewidth=0.7,
         linewidth=1.7,
         label=name,
+        **style.EDGE,
       )
     axes.set_xscale('log')
     axes.set_yscale('log')
     rates = sorted({line['rate_kbps'] for line in table})
     axes.set_xticks(rates, [_rate(rate) for rate in rates])
-    axes.xaxis.set_minor_locator(ticker.NullLocator())
-    for axis in (axes.yaxis,):
-      axis.set_major_locator(
-        ticker.LogLocator(10, (1.0, 2.0, 5.0), numticks=20)
-      )
-      axis.set_major_formatter(
-        ticker.FuncFormatter(lambda value, _: f'{value:,.0f}')
-      )
-      axis.set_minor_locator(ticker.NullLocator())
-    axes.grid(True, color='#EEEEEE', linewidth=0.8)
-    axes.set_axisbelow(True)
+    axes.minorticks_off()
+    style.log_ticks(axes.yaxis)
+    style.grid(axes)
     axes.set_xlabel('rate of the link, bits per second (logarithmic)')
     axes.set_ylabel('picture to caption, ms (logarithmic)')
     handles, labels = axes.get_legend_handles_labels()
@@ -183,26 +180,6 @@ def _rate(kbps: float) -> str:
   return f'{kbps:g}k' if kbps < 1000 else f'{kbps / 1000:g}M'
 
 
-def _wrapped(label: str) -> str:
-  return textwrap.fill(label, 38)
-
-
-def _title(figure: figures.Figure, title: str, note: str = ''):
+def _title(figure: figures.Figure, title: str, note: str = '') -> None:
   height = figure.get_figheight()
-  figure.text(
-    0.012,
-    1 - 0.13 / height,
-    title,
-    fontsize=13,
-    fontweight='bold',
-    verticalalignment='top',
-  )
-  if note:
-    figure.text(
-      0.012,
-      1 - 0.42 / height,
-      note,
-      fontsize=9,
-      color=style.GREY,
-      verticalalignment='top',
-    )
+  style.titles(figure, title, note, (1 - 0.13 / height, 1 - 0.42 / height))

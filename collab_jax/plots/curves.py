@@ -1,4 +1,4 @@
-"""Fig. 3 of the paper: quality of the captions against what was sent."""
+"""Fig. 3 of the paper: scores of captions against vectors or bytes sent."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,16 +10,9 @@ from matplotlib import lines as mpl_lines
 from matplotlib import ticker
 import numpy as np
 
-from collab_jax import evaluation
-from collab_jax.evaluation.report import (
-  labels as labels_lib,
-)
-from collab_jax.evaluation.report import (
-  text as text_lib,
-)
+from collab_jax.evaluation.report import labels as labels_lib
+from collab_jax.evaluation.report import text as text_lib
 from collab_jax.plots import style
-
-_FILLED = mpl_lines.Line2D.filled_markers
 
 # The paper's findings: (share of the vectors, share of the full score).
 CLAIMS = (
@@ -49,10 +42,7 @@ def tradeoff(
   """
   if x not in ('ratio', 'bytes'):
     raise ValueError(f"x: got {x!r}, expected 'ratio' or 'bytes'")
-  if records and 'bleu4' in records[0]:
-    rows = list(records)
-  else:
-    rows = evaluation.summarize(records)
+  rows = style.rows_of(records)
   if not rows:
     raise ValueError('no records: there is nothing to draw')
   curves = labels_lib.curves(rows)
@@ -67,61 +57,56 @@ def tradeoff(
     if claims and x == 'ratio':
       _claims(axes, rows, curves)
     draw_labels(axes, labels)
-    _titles(figure, rows, x)
+    unit = 'feature vectors' if x == 'ratio' else 'bytes of features'
+    title = f'How many {unit} does a caption need?'
+    style.titles(figure, title, subtitle(rows), (0.968, 0.915))
   return figure
 
 
 def _curves(axes: mpl_axes.Axes, curves, x: str) -> list[tuple]:
+  """Draws curves with their bands, and returns their labels."""
   labels = []
   for order, (name, looks) in enumerate(style.curve_styles([*curves]).items()):
     colour, marker, line = looks
     rows, front = curves[name], 20 - order
     xs = [row[x] for row in rows]
-    axes.fill_between(
-      xs,
-      [row['bleu4_low'] for row in rows],
-      [row['bleu4_high'] for row in rows],
-      color=colour,
-      alpha=0.13,
-      linewidth=0,
-      zorder=front - 18,
-    )
+    style.band(axes, xs, rows, color=colour, alpha=0.13, zorder=front - 18)
     axes.plot(
       xs,
       [row['bleu4'] for row in rows],
       color=colour,
       marker=marker,
       linestyle=line,
-      linewidth=1.8,
-      markersize=6,
-      markeredgecolor='white',
-      markeredgewidth=0.7,
       label=name,
       zorder=front,
+      **style.LINE,
     )
     labels.append((rows[-1]['bleu4'], xs[-1], name, looks))
-    if x == 'bytes' and not order:
-      for n, row in (
-        enumerate(rows) if not labels_lib.is_picture(rows[0]) else ()
-      ):
-        axes.annotate(
-          f'k={row["sent"]}',
-          (row[x], row['bleu4']),
-          xytext=(-4 if n else 0, 6),
-          textcoords='offset points',
-          horizontalalignment='right' if n else 'center',
-          fontsize=7.5,
-          color=style.GREY,
-          zorder=30,
-          path_effects=[style.HALO],
-        )
+    if x == 'bytes' and not order and not labels_lib.is_picture(rows[0]):
+      _annotate_k(axes, rows)
   return labels
+
+
+def _annotate_k(axes: mpl_axes.Axes, rows) -> None:
+  """Writes the number of vectors beside the points of a curve of bytes."""
+  for n, row in enumerate(rows):
+    axes.annotate(
+      f'k={row["sent"]}',
+      (row['bytes'], row['bleu4']),
+      xytext=(-4 if n else 0, 6),
+      textcoords='offset points',
+      horizontalalignment='right' if n else 'center',
+      fontsize=7.5,
+      color=style.GREY,
+      zorder=30,
+      path_effects=[style.HALO],
+    )
 
 
 def horizontals(
   axes: mpl_axes.Axes, rows, y: str = 'bleu4', scale: float = 1.0
 ) -> list[tuple]:
-  """Draws the rows that no bytes belong to, and returns their labels."""
+  """Draws rows without a curve as lines across; returns their labels."""
   labels = []
   for row in text_lib.horizontal_rows(rows):
     name, value = labels_lib.label(row), scale * row[y]
@@ -145,8 +130,14 @@ def horizontals(
   return labels
 
 
-def draw_labels(axes: mpl_axes.Axes, labels):
-  """Names the curves at their ends, with a short line to each."""
+def draw_labels(axes: mpl_axes.Axes, labels) -> None:
+  """Writes labels at the ends of their curves, with a short line to each.
+
+  Args:
+    axes: The axes, whose limits are final.
+    labels: Of each curve the last y and x (None at the right edge), its name,
+      and colour, marker and line style.
+  """
   low, high = axes.get_ylim()
   gap = 0.056 * (high - low)
   places = style.spread([label[0] for label in labels], gap, low, high)
@@ -194,13 +185,12 @@ def draw_labels(axes: mpl_axes.Axes, labels):
     )
 
 
-def _frame(axes: mpl_axes.Axes, rows, curves, x: str):
+def _frame(axes: mpl_axes.Axes, rows, curves, x: str) -> None:
+  """Sets limits, ticks and labels of the axes."""
   points = [row for curve in curves.values() for row in curve]
   top = max((row['bleu4_high'] for row in rows), default=100.0)
-  axes.set_ylim(-0.015 * top, 1.04 * top or 1.0)
-  axes.set_ylabel('BLEU-4')
-  axes.yaxis.grid(True, color='#EEEEEE', linewidth=0.8)
-  axes.set_axisbelow(True)
+  style.score_axis(axes, top)
+  style.grid(axes, 'y')
   axes.tick_params(length=3)
   axes.set_xscale('log', base=2)
   axes.xaxis.set_minor_locator(ticker.NullLocator())
@@ -236,7 +226,8 @@ def _binary(value: float) -> str:
   return f'{value:.0f} GiB'
 
 
-def _claims(axes: mpl_axes.Axes, rows, curves):
+def _claims(axes: mpl_axes.Axes, rows, curves) -> None:
+  """Marks the paper's two findings."""
   full = labels_lib.full(rows)
   if not full:
     return
@@ -273,7 +264,7 @@ def _claims(axes: mpl_axes.Axes, rows, curves):
     axes.annotate(
       text,
       (ratio, y),
-      xytext=_free(axes, rows, curves, ratio, y),
+      xytext=_free_place(axes, rows, curves, ratio, y),
       horizontalalignment='center',
       verticalalignment='center',
       fontsize=7.5,
@@ -283,13 +274,13 @@ def _claims(axes: mpl_axes.Axes, rows, curves):
     )
 
 
-def _free(
+def _free_place(
   axes: mpl_axes.Axes, rows, curves, x: float, below: float
 ) -> tuple[float, float]:
-  """Where under a point, or to its left, a small text hides least."""
+  """Returns where under a point, or to its left, a small text hides least."""
   low, high = axes.get_ylim()
   flat = [low, *(row['bleu4'] for row in text_lib.horizontal_rows(rows))]
-  found = []
+  candidates = []
   for shift in (0.0, -1.3):
     # The text is about 1.2 octaves wide and 0.13 of the axis high.
     octaves = np.log2(x) + shift + np.linspace(-0.6, 0.6, 13)
@@ -302,28 +293,13 @@ def _free(
     # Enough is enough: then the nearest place is best.
     good = np.minimum(distances / (high - low), 0.06) + 0.03 * places / high
     best = int(np.argmax(good))
-    found.append((good[best] + 0.02 * shift, x * 2**shift, places[best]))
-  _, x, y = max(found)
+    candidates.append((good[best] + 0.02 * shift, x * 2**shift, places[best]))
+  _, x, y = max(candidates)
   return float(x), float(y)
 
 
-def _titles(figure: figures.Figure, rows, x: str):
-  what = 'feature vectors' if x == 'ratio' else 'bytes of features'
-  figure.text(
-    0.012,
-    0.968,
-    f'How many {what} does a caption need?',
-    fontsize=13,
-    fontweight='bold',
-    verticalalignment='top',
-  )
-  figure.text(
-    0.012, 0.915, subtitle(rows), fontsize=9, color=style.GREY, va='top'
-  )
-
-
 def subtitle(rows: Sequence[Mapping[str, Any]]) -> str:
-  """What the rows were measured on, in one line."""
+  """Returns model, pictures and seeds of the rows, in one line."""
   images = max(row['images'] for row in rows)
   seeds = max(row['seeds'] for row in rows)
   model = rows[0].get('model') or 'unnamed'

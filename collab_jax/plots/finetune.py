@@ -5,12 +5,8 @@ from typing import Any
 
 import matplotlib as mpl
 from matplotlib import figure as figures
-from matplotlib import ticker
 
-from collab_jax.evaluation.report import (
-  labels,
-  rate,
-)
+from collab_jax.evaluation.report import labels, rate
 from collab_jax.plots import style
 
 _LOOKS = (
@@ -18,7 +14,7 @@ _LOOKS = (
   (style.BLUE, 'D', '-.'),
   (style.VERMILION, 'o', '-'),
 )
-_MOST = 200  # Bytes; beyond, all are at their full score.
+_MAX_BYTES = 200  # Beyond, all are at their full score.
 
 
 def tuned(
@@ -44,53 +40,27 @@ def tuned(
       colour, marker, line = looks
       full = next((row for row in rows if labels.is_full(row)), None)
       features, _ = rate.split(rows)
-      own = rate.front([row for row in features if row is not full])
-      own = [row for row in own if row['bytes'] < _MOST] or own
-      x = [row['bytes'] for row in own]
+      front = rate.front([row for row in features if row is not full])
+      front = [row for row in front if row['bytes'] < _MAX_BYTES] or front
+      x = [row['bytes'] for row in front]
       axes.plot(
         x,
-        [row['bleu4'] for row in own],
+        [row['bleu4'] for row in front],
         color=colour,
         marker=marker,
         linestyle=line,
         markersize=5,
         label=name,
       )
-      axes.fill_between(
-        x,
-        [row['bleu4_low'] for row in own],
-        [row['bleu4_high'] for row in own],
-        color=colour,
-        alpha=0.13,
-        linewidth=0,
-      )
+      style.band(axes, x, front, color=colour, alpha=0.13)
       if full:
         axes.axhline(full['bleu4'], color=colour, linestyle=line, linewidth=0.7)
     axes.set_xscale('log')
-    axes.xaxis.set_major_locator(
-      ticker.LogLocator(10, (1.0, 1.5, 2.0, 3.0, 5.0, 7.0), numticks=20)
-    )
-    axes.xaxis.set_major_formatter(ticker.FuncFormatter(lambda v, _: f'{v:g}'))
-    axes.xaxis.set_minor_locator(ticker.NullLocator())
+    style.log_ticks(axes.xaxis, (1.0, 1.5, 2.0, 3.0, 5.0, 7.0), '{:g}')
     axes.set_xlabel('mean bytes of a message, all of it (logarithmic)')
     axes.set_ylabel('BLEU-4')
-    axes.grid(True, color='#EEEEEE', linewidth=0.8)
-    axes.set_axisbelow(True)
+    style.grid(axes)
     axes.legend(loc='lower right', frameon=False)
-    figure.text(
-      0.012,
-      0.965,
-      'Trained through the bottleneck',
-      fontsize=13,
-      fontweight='bold',
-      verticalalignment='top',
-    )
-    figure.text(
-      0.012,
-      0.905,
-      'the best codec at each size; thin: all features of each model',
-      fontsize=9,
-      color=style.GREY,
-      verticalalignment='top',
-    )
+    note = 'the best codec at each size; thin: all features of each model'
+    style.titles(figure, 'Trained through the bottleneck', note, (0.965, 0.905))
   return figure

@@ -6,14 +6,9 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib import axes as mpl_axes
 from matplotlib import figure as figures
-from matplotlib import ticker
 
-from collab_jax.evaluation.report import (
-  labels as labels_lib,
-)
-from collab_jax.evaluation.report import (
-  rate as rate_lib,
-)
+from collab_jax.evaluation.report import labels as labels_lib
+from collab_jax.evaluation.report import rate as rate_lib
 from collab_jax.plots import curves, style
 
 # Image codecs are grey, features coloured; markers and lines differ, too.
@@ -22,8 +17,8 @@ PICTURES = {
   'WebP': ('#6E6E6E', '+', (0, (5, 2))),
   'AVIF': ('#222222', '1', '-'),
 }
-_MOST = 8  # Families of features with a line of their own.
-_LETTERS = 34  # Of a label; there is room for no more.
+_MAX_LINES = 8  # Families of features with a line of their own.
+_MAX_LETTERS = 34  # Letters of a label; there is room for no more.
 _SCORES = {'bleu4': ('BLEU-4', 1.0), 'cider': ('CIDEr', 100.0)}
 
 
@@ -58,46 +53,31 @@ def rate(rows: Sequence[Mapping[str, Any]], y: str = 'bleu4') -> figures.Figure:
     _frame(axes, shown, name, scale, y)
     _fronts(axes, rows, y, scale)
     labels = curves.horizontals(axes, rows, y, scale)
-    for order, (label, (colour, marker, line)) in enumerate(looks.items()):
-      own = families[label]
-      labels.append(
-        _family(axes, own, label, (colour, marker, line), order, y, scale)
-      )
+    for order, (label, look) in enumerate(looks.items()):
+      group = families[label]
+      labels.append(_family(axes, group, label, look, order, y, scale))
     for label in other:
       _points(axes, families[label], style.PALE, 'o', y, scale, 3)
     if y == 'bleu4':
       _paper(axes, rows)
     curves.draw_labels(axes, labels)
-    figure.text(
-      0.012,
-      0.972,
-      'How many bytes does a caption need?',
-      fontsize=13,
-      fontweight='bold',
-      verticalalignment='top',
-    )
-    figure.text(
-      0.012,
-      0.924,
-      curves.subtitle(rows),
-      fontsize=9,
-      color=style.GREY,
-      verticalalignment='top',
-    )
+    title, note = 'How many bytes does a caption need?', curves.subtitle(rows)
+    style.titles(figure, title, note, (0.972, 0.924))
   return figure
 
 
 def styles(
   families: Mapping[str, Sequence[Mapping[str, Any]]],
 ) -> tuple[dict[str, tuple[str, str, Any]], list[str]]:
-  """Looks of the families that get a line, and the names of the others.
+  """Chooses the families that get a line, and their looks.
 
   Args:
-    families: From `rates.families`.
+    families: From `report.rate.families`.
 
   Returns:
     Colour, marker and line style by family: the paper's k-means, those
-    features that reach most for few bytes, image codecs; and the rest.
+    features that reach most for few bytes, image codecs; and the names of the
+    other families.
   """
   features = [
     name
@@ -106,7 +86,7 @@ def styles(
   ]
   best = max(row['bleu4'] for rows in families.values() for row in rows)
 
-  def worth(name):
+  def rank(name):
     rows = families[name]
     enough = rate_lib.cheapest(rows, 0.9 * best)
     if enough:
@@ -115,8 +95,8 @@ def styles(
 
   paper = [name for name in style.CURVES if name in features]
   plain = [name for name in paper if name.startswith('k-means')]
-  rest = sorted((n for n in features if n not in plain), key=worth)
-  chosen = [*plain, *rest[: _MOST - len(plain)]]
+  ranked = sorted((n for n in features if n not in plain), key=rank)
+  chosen = [*plain, *ranked[: _MAX_LINES - len(plain)]]
   named = [look for n, look in style.CURVES.items() if n not in chosen]
   free = [*named, *style.OTHERS]
   looks: dict[str, tuple[str, str, Any]] = {}
@@ -127,11 +107,13 @@ def styles(
 
 
 def _family(axes, rows, label, looks, order, y, scale) -> tuple:
+  """Draws the points of a family and its front, and returns its label."""
   colour, marker, line = looks
   picture = labels_lib.is_picture(rows[0])
   line_rows = rate_lib.front(rows, y)
+  xs = [row['bytes'] for row in line_rows]
   axes.plot(
-    [row['bytes'] for row in line_rows],
+    xs,
     [scale * row[y] for row in line_rows],
     color=colour,
     linestyle=line,
@@ -140,30 +122,19 @@ def _family(axes, rows, label, looks, order, y, scale) -> tuple:
     zorder=12 if picture else 30 - order,
   )
   if not picture:
-    axes.fill_between(
-      [row['bytes'] for row in line_rows],
-      [scale * row[f'{y}_low'] for row in line_rows],
-      [scale * row[f'{y}_high'] for row in line_rows],
-      color=colour,
-      alpha=0.12,
-      linewidth=0,
-      zorder=5,
-    )
+    looks_of_band = {'color': colour, 'alpha': 0.12, 'zorder': 5}
+    style.band(axes, xs, line_rows, y, scale, **looks_of_band)
   _points(axes, rows, colour, marker, y, scale, 13 if picture else 31 - order)
-  short = label if len(label) <= _LETTERS else f'{label[: _LETTERS - 3]}...'
+  short = (
+    label if len(label) <= _MAX_LETTERS else f'{label[: _MAX_LETTERS - 3]}...'
+  )
   return scale * line_rows[-1][y], None, short, looks
 
 
 def _points(axes, rows, colour, marker, y, scale, order):
   picture = labels_lib.is_picture(rows[0])
-  bare = (
-    {'markeredgewidth': 1.1}
-    if picture
-    else {
-      'markeredgecolor': 'white',
-      'markeredgewidth': 0.7,
-    }
-  )
+  # A marker of strokes is all edge.
+  edge = {'markeredgewidth': 1.1} if picture else style.EDGE
   axes.plot(
     [row['bytes'] for row in rows],
     [scale * row[y] for row in rows],
@@ -172,12 +143,12 @@ def _points(axes, rows, colour, marker, y, scale, order):
     marker=marker,
     markersize=5 if picture else 6,
     zorder=order,
-    **bare,
+    **edge,
   )
 
 
 def _fronts(axes: mpl_axes.Axes, rows, y: str, scale: float):
-  """A band behind each front, wide enough to be seen around its points."""
+  """Draws a wide band behind each front, to be seen around its points."""
   names = rate_lib.FEATURES, rate_lib.PICTURES
   colours = style.SKY, '#8A8A8A'
   for name, group, colour in zip(
@@ -200,30 +171,22 @@ def _fronts(axes: mpl_axes.Axes, rows, y: str, scale: float):
 
 def _frame(axes: mpl_axes.Axes, rows, name: str, scale: float, y: str):
   top = max(scale * row[f'{y}_high'] for row in rows)
-  axes.set_ylim(-0.015 * top, 1.05 * top or 1.0)
-  axes.set_ylabel(name)
-  axes.grid(True, color='#EEEEEE', linewidth=0.8)
-  axes.set_axisbelow(True)
+  style.score_axis(axes, top, name, 1.05)
+  style.grid(axes)
   axes.tick_params(length=3)
   axes.set_xscale('log')
   # All vectors are a line, and far to the right.
   sizes = [row['bytes'] for row in rows if not labels_lib.is_full(row)]
   sizes = sizes or [row['bytes'] for row in rows]
   axes.set_xlim(min(sizes) / 1.3, max(sizes) * 1.3)
-  axes.xaxis.set_major_locator(
-    ticker.LogLocator(10, (1.0, 2.0, 5.0), numticks=20)
-  )
-  axes.xaxis.set_major_formatter(
-    ticker.FuncFormatter(lambda value, _: f'{value:,.0f}')
-  )
-  axes.xaxis.set_minor_locator(ticker.NullLocator())
+  style.log_ticks(axes.xaxis)
   axes.set_xlabel('mean bytes of a message, all of it (logarithmic)')
 
 
 def _paper(axes: mpl_axes.Axes, rows):
   """Marks the paper's configuration, k-means in 16 bits with k = 8."""
   for row in rows:
-    if rate_lib.family(row) == 'k-means, random start' and row['sent'] == 8:
+    if rate_lib.is_paper_codec(row):
       axes.annotate(
         f'the paper: 8 centroids\nin 16 bits, {row["bytes"]:,.0f} bytes',
         (row['bytes'], row['bleu4']),

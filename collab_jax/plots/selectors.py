@@ -1,4 +1,4 @@
-"""Ways to choose what is sent, side by side."""
+"""Selectors side by side, a panel for each number of vectors."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,7 +11,7 @@ from matplotlib import lines as mpl_lines
 from collab_jax import evaluation
 from collab_jax.plots import curves, style
 
-# By what a message has: a field's last part, what to call it, how it looks.
+# The last part of a message's field, and the label and looks of its kind.
 _KINDS = (
   ('packed', 'several means in each of k vectors', style.PURPLE, '^'),
   ('mix', 'mixtures of k vectors', style.VERMILION, 'D'),
@@ -53,7 +53,8 @@ def selectors(rows: Sequence[Mapping[str, Any]]) -> figures.Figure:
   return figure
 
 
-def _panel(axes: mpl_axes.Axes, ranked, k: int, labels: bool):
+def _panel(axes: mpl_axes.Axes, ranked, k: int, labels: bool) -> None:
+  """Draws the shares kept at one number of vectors."""
   for y, curve in enumerate(ranked.values()):
     row = next((row for row in curve if row['sent'] == k), None)
     if row is None or row['kept'] is None:
@@ -82,33 +83,24 @@ def _panel(axes: mpl_axes.Axes, ranked, k: int, labels: bool):
   axes.set_yticks(range(len(ranked)), [*ranked] if labels else [])
   axes.tick_params(axis='y', length=0, labelsize=8.5)
   axes.tick_params(axis='x', length=3, labelsize=8)
-  axes.grid(True, color='#EEEEEE', linewidth=0.8)
-  axes.set_axisbelow(True)
+  style.grid(axes)
   axes.spines['left'].set_visible(False)
   axes.set_title(f'k = {k}', fontsize=9.5, pad=4)
 
 
-def _kind(row):
+def _kind(row) -> tuple[str, str, str, str]:
+  """Returns the kind of a row's selector, by the fields of its messages."""
   ends = {name.rpartition('/')[2] for name in row['fields']}
   return next(kind for kind in _KINDS if not kind[0] or kind[0] in ends)
 
 
-def _titles(figure: figures.Figure, rows, height: float):
-  figure.text(
-    0.012,
-    1 - 0.1 / height,
+def _titles(figure: figures.Figure, rows, height: float) -> None:
+  style.titles(
+    figure,
     f'Which k vectors? % kept of the BLEU-4 of all {rows[0]["vectors"]}',
-    fontsize=12,
-    fontweight='bold',
-    va='top',
-  )
-  figure.text(
-    0.012,
-    1 - 0.36 / height,
     curves.subtitle(rows),
-    fontsize=9,
-    color=style.GREY,
-    va='top',
+    (1 - 0.1 / height, 1 - 0.36 / height),
+    sizes=(12, 9),
   )
   handles = [
     mpl_lines.Line2D(

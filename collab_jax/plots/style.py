@@ -1,14 +1,19 @@
-"""How the figures look: colours, markers, fonts."""
+"""Style of the figures: colours, markers, fonts, axes and titles."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib as mpl
+from matplotlib import axes as mpl_axes
 from matplotlib import figure as figures
-from matplotlib import patheffects
+from matplotlib import patheffects, ticker
 from matplotlib import pyplot as plt
+
+from collab_jax import evaluation
+
+Row = Mapping[str, Any]
 
 # Okabe and Ito's colours, without their yellow, which is too pale for lines.
 # They differ for every kind of colour blindness, and markers and line styles
@@ -35,7 +40,11 @@ OTHERS = [
   ('#00606B', '>', '-'),
 ]
 
-# Of a text that points at something, and of the line to it.
+# Markers stand out from the lines that they lie on.
+EDGE: dict[str, Any] = {'markeredgecolor': 'white', 'markeredgewidth': 0.7}
+LINE: dict[str, Any] = {'linewidth': 1.8, 'markersize': 6, **EDGE}
+
+# An annotation, and the line from it to its point.
 BOX = {
   'boxstyle': 'round,pad=0.25',
   'facecolor': 'white',
@@ -43,6 +52,8 @@ BOX = {
   'linewidth': 0.6,
 }
 ARROW = {'arrowstyle': '-', 'color': GREY, 'linewidth': 0.7}
+
+_ENDS = 'low', 'high'
 
 # Keeps small text readable on lines.
 HALO = patheffects.withStroke(linewidth=2.5, foreground='white')
@@ -68,14 +79,14 @@ RC: dict[Any, Any] = {
 
 
 def curve_styles(names: Sequence[str]) -> dict[str, tuple[str, str, str]]:
-  """Colour, marker and line style of each curve, by its name."""
+  """Returns colour, marker and line style of each curve, by its name."""
   others = [name for name in names if name not in CURVES]
   extra = {n: OTHERS[i % len(OTHERS)] for i, n in enumerate(others)}
   return {name: (CURVES | extra)[name] for name in names}
 
 
 def new_figure(width: float, height: float) -> figures.Figure:
-  """An empty figure that a notebook shows once: as a cell's value."""
+  """Returns an empty figure, which a notebook shows once: as a cell's value."""
   with mpl.rc_context(RC):
     figure = plt.figure(figsize=(width, height))
   plt.close(figure)
@@ -90,7 +101,7 @@ def save(
   Args:
     figure: From this package.
     stem: Path without suffix; its folder is made.
-    dpi: Of the PNG.
+    dpi: Resolution of the PNG.
 
   Returns:
     The two files.
@@ -105,13 +116,88 @@ def save(
   return files
 
 
+def rows_of(records: Sequence[Row]) -> list[Row]:
+  """Returns rows as they are, and records summarized."""
+  if records and 'bleu4' in records[0]:
+    return list(records)
+  return list(evaluation.summarize(records)) if records else []
+
+
+def grid(axes: mpl_axes.Axes, axis: Literal['both', 'y'] = 'both') -> None:
+  """Draws a faint grid behind the curves."""
+  axes.grid(True, axis=axis, color='#EEEEEE', linewidth=0.8)
+  axes.set_axisbelow(True)
+
+
+def log_ticks(
+  axis: Any,
+  subs: tuple[float, ...] = (1.0, 2.0, 5.0),
+  form: str = '{:,.0f}',
+) -> None:
+  """Labels a logarithmic axis with these multiples of powers of ten."""
+  axis.set_major_locator(ticker.LogLocator(10, subs, numticks=20))
+  axis.set_major_formatter(ticker.FuncFormatter(lambda v, _: form.format(v)))
+  axis.set_minor_locator(ticker.NullLocator())
+
+
+def band(
+  axes: mpl_axes.Axes,
+  xs: Sequence[float],
+  rows: Sequence[Row],
+  y: str = 'bleu4',
+  scale: float = 1.0,
+  **looks: Any,
+) -> None:
+  """Fills the intervals of a curve."""
+  low, high = ([scale * row[f'{y}_{end}'] for row in rows] for end in _ENDS)
+  axes.fill_between(xs, low, high, linewidth=0, **looks)
+
+
+def score_axis(
+  axes: mpl_axes.Axes, top: float, name: str = 'BLEU-4', room: float = 1.04
+) -> None:
+  """Sets the limits and the label of an axis of scores.
+
+  Args:
+    axes: The axes.
+    top: The highest score.
+    name: The label.
+    room: Share of the highest score that the axis reaches.
+  """
+  axes.set_ylim(-0.015 * top, room * top or 1.0)
+  axes.set_ylabel(name)
+
+
+def titles(
+  figure: figures.Figure,
+  title: str,
+  note: str,
+  y: tuple[float, float],
+  x: float = 0.012,
+  sizes: tuple[float, float] = (13, 9),
+) -> None:
+  """Writes a title, and a note below it.
+
+  Args:
+    figure: The figure.
+    title: The title.
+    note: The note; '' for none.
+    y: Upper edges of both, as shares of the figure's height.
+    x: Left edge, as a share of its width.
+    sizes: Font sizes of both.
+  """
+  figure.text(x, y[0], title, fontsize=sizes[0], fontweight='bold', va='top')
+  if note:
+    figure.text(x, y[1], note, fontsize=sizes[1], color=GREY, va='top')
+
+
 def spread(
   wanted: Sequence[float], gap: float, low: float, high: float
 ) -> list[float]:
   """Moves positions apart, as little as needed, for labels beside an axis.
 
   Args:
-    wanted: Where each label would like to be.
+    wanted: Preferred position of each label.
     gap: Least distance between two.
     low: Lower bound.
     high: Upper bound.
