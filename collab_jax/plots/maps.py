@@ -33,7 +33,7 @@ def fig2(
   captioner: captioning.Captioner | None = None,
   batch_size: int = 1,
 ) -> figures.Figure:
-  """Draws a picture's features, and what k-means leaves of them.
+  """Draws a picture's features before and after k-means.
 
   Above: the L2 norm of each vector, all maps on one scale. Below: the
   clusters. A cluster's colour is its centroid's place on the three main axes
@@ -47,7 +47,7 @@ def fig2(
       model has so many vectors.
     init: Of k-means: '++' or 'random'.
     key: Random key, by default key(0).
-    captioner: If given, what it writes stands under each column.
+    captioner: If given, its captions stand under the columns.
     batch_size: Copies of the picture that are computed; with the batch size
       of an evaluation in the same process, its compiled programs serve again.
 
@@ -98,6 +98,7 @@ def fig2(
 
 
 def _draw(image, columns, side: int, name: str) -> figures.Figure:
+  """Draws the columns of maps beside the picture."""
   captions = any('caption' in column for column in columns)
   width = _COLUMN * (len(columns) + 1.28) + 0.68
   top, bottom = 0.85, 1.15 if captions else 0.35
@@ -115,9 +116,7 @@ def _draw(image, columns, side: int, name: str) -> figures.Figure:
         size * (tall - 0.1 / height),
       )
     )
-    axes.set_xticks([])
-    axes.set_yticks([])
-    axes.spines[:].set_visible(False)
+    style.bare(axes)
     return axes
 
   norms = [column['norms'] for column in columns]
@@ -153,7 +152,14 @@ def _draw(image, columns, side: int, name: str) -> figures.Figure:
     figure.colorbar(shown, cax=bar)
     bar.tick_params(labelsize=7.5, length=2)
     bar.spines[:].set_visible(False)
-    _titles(figure, name, height)
+    style.titles(
+      figure,
+      'What k-means leaves of a picture',
+      f'Features of the {name} model before and after quantization;'
+      ' equal colours inside white lines are one cluster',
+      (1 - 0.12 / height, 1 - 0.39 / height),
+      0.12 / width,
+    )
   return figure
 
 
@@ -189,23 +195,3 @@ def _under(axes: mpl_axes.Axes, column: dict[str, Any]):
       verticalalignment='top',
       linespacing=1.25,
     )
-
-
-def _titles(figure: figures.Figure, name: str, height: float):
-  figure.text(
-    0.12 / figure.get_figwidth(),
-    1 - 0.12 / height,
-    'What k-means leaves of a picture',
-    fontsize=13,
-    fontweight='bold',
-    verticalalignment='top',
-  )
-  figure.text(
-    0.12 / figure.get_figwidth(),
-    1 - 0.39 / height,
-    f'Features of the {name} model before and after quantization;'
-    ' equal colours inside white lines are one cluster',
-    fontsize=9,
-    color=style.GREY,
-    verticalalignment='top',
-  )

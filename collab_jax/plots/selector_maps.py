@@ -22,7 +22,7 @@ _TITLE = 0.27
 def selector_maps(
   model: paligemma.Model,
   images: Mapping[str, UInt8[np.ndarray, 'H W 3']],
-  made: Sequence[Any],
+  selectors: Sequence[Any],
   columns: int = 8,
   key: jax.Array | None = None,
 ) -> figures.Figure:
@@ -35,9 +35,9 @@ def selector_maps(
 
   Args:
     model: The model, whose vectors form a square grid.
-    images: Pictures of the model's size, by what to call them.
-    made: Quantizers; the titles tell where one does not send as many vectors as
-      the first.
+    images: Pictures of the model's size, by label.
+    selectors: Quantizers; the titles tell where one does not send as many
+      vectors as the first.
     columns: Panels in a row.
     key: Random key, by default key(0).
 
@@ -45,7 +45,7 @@ def selector_maps(
     The figure.
   """
   key = jax.random.key(0) if key is None else key
-  rows = math.ceil((len(made) + 1) / columns)
+  rows = math.ceil((len(selectors) + 1) / columns)
   band = rows * (_PANEL + _TITLE)
   width = columns * _PANEL + 0.2
   height = len(images) * (band + 0.12) + 0.55
@@ -53,8 +53,7 @@ def selector_maps(
   with mpl.rc_context(style.RC):
     for n, (name, image) in enumerate(images.items()):
       top = height - 0.5 - n * (band + 0.12)
-      panels = _panels(model, name, image, made, key)
-      for i, panel in enumerate(panels):
+      for i, panel in enumerate(_panels(model, name, image, selectors, key)):
         x = 0.1 + (i % columns) * _PANEL
         y = top - (i // columns + 1) * (_PANEL + _TITLE)
         axes = figure.add_axes(
@@ -65,77 +64,67 @@ def selector_maps(
             (_PANEL - 0.08) / height,
           )
         )
-        axes.set_xticks([])
-        axes.set_yticks([])
-        axes.spines[:].set_visible(False)
+        style.bare(axes)
         axes.imshow(panel['image'], interpolation='nearest')
         axes.set_title(panel['title'], fontsize=7.5, pad=2.5)
         if 'clusters' in panel:
           maps.borders(axes, panel['clusters'])
-    figure.text(
-      0.1 / width,
-      1 - 0.1 / height,
-      f'What each leaves of the {model.config.vision.num_tokens} vectors:'
-      f' {made[0].sent(model.config.vision.num_tokens)} are sent',
-      fontsize=11,
-      fontweight='bold',
-      va='top',
-    )
-    figure.text(
-      0.1 / width,
-      1 - 0.3 / height,
+    vectors = model.config.vision.num_tokens
+    style.titles(
+      figure,
+      f'What each leaves of the {vectors} vectors:'
+      f' {selectors[0].sent(vectors)} are sent',
       f'Features of the {model.config.name} model',
-      fontsize=8,
-      color=style.GREY,
-      va='top',
+      (1 - 0.1 / height, 1 - 0.3 / height),
+      0.1 / width,
+      (11, 8),
     )
   return figure
 
 
-def _panels(model, name, image, made, key) -> list[dict[str, Any]]:
+def _panels(model, name, image, selectors, key) -> list[dict[str, Any]]:
+  """Returns title, image and clusters of each selector's panel."""
   whole = codecs.FeatureCodec(model, quantizers.Identity())
   features = whole.features(image[None])
   original = np.asarray(features[0], np.float32)
   colours = codecs.colours_by_axes(original)
-  side = math.isqrt(len(original))
+  n, side = len(original), math.isqrt(len(original))
   panels: list[dict[str, Any]] = [{'title': name, 'image': image}]
-  for quantizer in made:
+  for quantizer in selectors:
     codec = codecs.FeatureCodec(model, quantizer)
-    seen, extra = codec.observe(image[None], features)
-    message = codec.quantize(seen, key, None, extra)
+    inputs, aux = codec.observe(image[None], features)
+    message = codec.quantize(inputs, key, None, aux)
     rebuilt = np.asarray(codec.rebuild_message(message)[0].x[0], np.float32)
-    sent = quantizer.sent(len(original))
-    other = sent if sent != made[0].sent(len(original)) else None
-    panel: dict[str, Any] = {'title': _short(quantizer, other)}
-    shown = np.full((side * side, 3), 0.93)
-    if len(rebuilt) == len(original):
-      shown = np.asarray(colours(rebuilt)).reshape(-1, 3)
+    sent = quantizer.sent(n)
+    panel: dict[str, Any] = {
+      'title': _title(quantizer, None if sent == selectors[0].sent(n) else sent)
+    }
+    pixels = np.asarray(colours(rebuilt)).reshape(-1, 3)
+    if len(rebuilt) == n:
       # Of vectors that are equal, the first says which cluster it is.
-      found = np.unique(rebuilt.round(4), axis=0, return_inverse=True)[1]
-      panel['clusters'] = _clusters(message, found.ravel()).reshape(side, side)
+      equal = np.unique(rebuilt.round(4), axis=0, return_inverse=True)[1]
+      panel['clusters'] = _clusters(message, equal.ravel()).reshape(side, side)
     else:
-      one = {field: value[0] for field, value in message.items()}
-      shown[np.asarray(quantizer.origins(one))] = np.asarray(
-        colours(rebuilt)
-      ).reshape(-1, 3)
-    panels.append({**panel, 'image': shown.reshape(side, side, 3)})
+      first = {field: value[0] for field, value in message.items()}
+      selected, pixels = pixels, np.full((n, 3), 0.93)
+      pixels[np.asarray(quantizer.origins(first))] = selected
+    panels.append({**panel, 'image': pixels.reshape(side, side, 3)})
   return panels
 
 
-def _clusters(message, otherwise):
-  """The assignments of a message, wherever they stand in it."""
+def _clusters(message, default):
+  """Returns the assignments of a message, at whatever level they are."""
   for name, value in message.items():
     if name.rpartition('/')[2] == 'assignments':
       return value[0]
-  return otherwise
+  return default
 
 
-def _short(quantizer, sent: int | None) -> str:
-  """Its name without k, in at most two lines, and how many it sends."""
+def _title(quantizer, sent: int | None) -> str:
+  """Returns a selector's name without k, and how many it sends if not None."""
   name = settings.text(settings.without(quantizers.settings(quantizer), 'k'))
   if sent is not None:
     name += f', {sent} sent'
-  if len(name) > 22:
-    head, _, rest = name.partition('(')
-    name = f'{head}\n({rest}'
+  if len(name) > 22:  # In two lines.
+    name = name.replace('(', '\n(', 1)
   return name

@@ -129,6 +129,13 @@ def grid(axes: mpl_axes.Axes, axis: Literal['both', 'y'] = 'both') -> None:
   axes.set_axisbelow(True)
 
 
+def bare(axes: mpl_axes.Axes) -> None:
+  """Hides ticks and frame, as of an image."""
+  axes.set_xticks([])
+  axes.set_yticks([])
+  axes.spines[:].set_visible(False)
+
+
 def log_ticks(
   axis: Any,
   subs: tuple[float, ...] = (1.0, 2.0, 5.0),
