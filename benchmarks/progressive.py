@@ -127,7 +127,7 @@ def main(argv):
     port=0,
     metrics_port=-1,
     quantizers=_CODEC.value,
-    sizes=serving.EngineConfig(max_tokens=34),
+    engine=serving.EngineConfig(max_tokens=34),
   )
   with serving.Server(model, settings) as server:
     seen = {

@@ -40,10 +40,14 @@ _QUANTIZERS = flags.DEFINE_string(
   'kmeans(k=8);merge(k=16);random(k=60);identity',
   'What edges use, in turn.',
 )
-_SIZES = serving.EngineConfig()
-_ROWS = flags.DEFINE_integer('rows', _SIZES.rows, 'As of the server.')
-_BATCH = flags.DEFINE_integer('batch', _SIZES.batch, 'As of the server.')
-_STEPS = flags.DEFINE_integer('steps', _SIZES.steps, 'As of the server.')
+_ENGINE = serving.EngineConfig()
+_ROWS = flags.DEFINE_integer('rows', _ENGINE.max_slots, 'As of the server.')
+_BATCH = flags.DEFINE_integer(
+  'batch', _ENGINE.max_prefill_batch, 'As of the server.'
+)
+_STEPS = flags.DEFINE_integer(
+  'steps', _ENGINE.decode_steps, 'As of the server.'
+)
 _GROUP = flags.DEFINE_float('group_ms', 2.0, 'As of the server.')
 
 # Stages of the table.
@@ -201,8 +205,10 @@ def main(argv):
       port=0,
       metrics_port=-1,
       quantizers=_QUANTIZERS.value,
-      sizes=serving.EngineConfig(
-        rows=_ROWS.value, batch=_BATCH.value, steps=_STEPS.value
+      engine=serving.EngineConfig(
+        max_slots=_ROWS.value,
+        max_prefill_batch=_BATCH.value,
+        decode_steps=_STEPS.value,
       ),
       group_ms=_GROUP.value,
     )

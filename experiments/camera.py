@@ -61,7 +61,7 @@ def frames(source: str, size: int):
     for i in itertools.cycle(range(len(scenes))):
       yield pictures.resize(scenes[i].image, size)
   else:
-    for path in itertools.cycle(batch.pictures(source)):
+    for path in itertools.cycle(batch.list_pictures(source)):
       yield data.read_image(path, size)
 
 

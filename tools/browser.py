@@ -136,7 +136,7 @@ async def _port(process) -> str:
 
 
 @contextlib.asynccontextmanager
-async def served(shown: app.Page):
+async def served(shown: app.DemoPage):
   """Serves a page, and yields its address."""
   runner = web.AppRunner(shown.app(), handler_cancellation=True)
   await runner.setup()

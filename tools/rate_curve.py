@@ -16,7 +16,7 @@ from absl import app, flags
 
 from collab_jax import evaluation
 from collab_jax.evaluation.report import labels, settings, text
-from collab_jax.serving.client import rate_curve
+from collab_jax.serving.client import rate_control
 
 _RECORDS = flags.DEFINE_string(
   'rate_records', None, 'JSONL of experiments/rate.py.'
@@ -24,7 +24,7 @@ _RECORDS = flags.DEFINE_string(
 _CURVE = flags.DEFINE_string('curve', None, 'JSON file to write.')
 
 
-def make(records) -> rate_curve.RateCurve:
+def make(records) -> rate_control.RateCurve:
   """Makes a curve from records.
 
   Args:
@@ -50,7 +50,7 @@ def make(records) -> rate_curve.RateCurve:
     largest[name] = max(largest[name], record['total_bytes'])
   features = [r for r in seen if not labels.is_picture(r)]
   points = [
-    rate_curve.OperatingPoint(
+    rate_control.OperatingPoint(
       _name(row),
       round(row['bytes'], 1),
       largest[row['name']],
@@ -58,7 +58,7 @@ def make(records) -> rate_curve.RateCurve:
     )
     for row in rows
   ]
-  return rate_curve.RateCurve(
+  return rate_control.RateCurve(
     model=_only('model', [r['model'] for r in seen]),
     split=_only('split', [r['codec']['split'] for r in features]),
     coding=_only('coding', [r['codec'].get('coding') for r in features])
@@ -66,7 +66,7 @@ def make(records) -> rate_curve.RateCurve:
     data=_only('data', [r['data'] for r in seen]),
     full=round(full[0], 2),
     captions=len({r['image_id'] for r in seen}),
-    points=rate_curve.front(points),
+    points=rate_control.pareto_front(points),
   )
 
 

@@ -6,8 +6,8 @@ collab-jax caption --server=localhost:50051 photos --out=captions.jsonl \
 collab-jax caption --server=edge.example.org:443 --ca=system \
     --token-file=token photos --out=captions.jsonl --max-bytes=60
 
-A folder is captioned picture by picture into a JSONL file; started again, it
-goes on where it was. docs/edge.md explains it all.
+A folder is captioned into a JSONL file; started again, it resumes. See
+docs/edge.md.
 """
 
 from pathlib import Path
@@ -28,7 +28,6 @@ from collab_jax.commands import (
 from collab_jax.serving.client import (
   batch,
   rate_control,
-  rate_curve,
 )
 from collab_jax.serving.client import client as clients
 
@@ -38,7 +37,7 @@ _PROMPT = flags.DEFINE_string('prompt', '', "Instead of the server's.")
 _TOKENS = flags.DEFINE_integer(
   'max_tokens', 0, "Longest caption; 0 for the server's.", lower_bound=0
 )
-_SEED = flags.DEFINE_integer('seed', 0, 'Of the quantizer.')
+_SEED = flags.DEFINE_integer('seed', 0, 'Seed of the quantizers.')
 _STREAM = flags.DEFINE_bool('stream', False, 'Print the caption word by word.')
 _OUT = flags.DEFINE_string(
   'out', '', 'JSONL file to write; for a folder by default captions.jsonl.'
@@ -65,12 +64,15 @@ _PROGRESSIVE = flags.DEFINE_bool(
   'Send the first layers of a message, the others if the server is unsure.',
 )
 _COARSE = flags.DEFINE_integer(
-  'coarse', rate_control.COARSE, 'How many layers go first.', lower_bound=1
+  'coarse',
+  rate_control.COARSE,
+  'Number of layers that go first.',
+  lower_bound=1,
 )
 _THRESHOLD = flags.DEFINE_float(
   'threshold',
   rate_control.THRESHOLD,
-  'Bits of min-entropy from which it is unsure.',
+  'Bits of min-entropy above which it is unsure.',
   lower_bound=0.0,
 )
 
@@ -85,23 +87,23 @@ def main(argv):
     path = Path(argv[1])
     if not (path.is_file() or path.is_dir()):
       raise FileNotFoundError(f'no such picture or folder: {path}')
-    many = path.is_dir()
-    if _STREAM.value and (many or _PROGRESSIVE.value or _OUT.value):
+    is_folder = path.is_dir()
+    if _STREAM.value and (is_folder or _PROGRESSIVE.value or _OUT.value):
       raise ValueError(
         'stream: prints the caption of one picture, all of whose layers are'
         ' sent; leave it out, or folder, out and progressive'
       )
-    files = batch.pictures(path) if many else [path]
+    files = batch.list_pictures(path) if is_folder else [path]
     with _client() as client:
       size = client.codecs[0].model.config.vision.image_size
-      if many or _OUT.value:
-        root = path if many else path.parent
+      if is_folder or _OUT.value:
+        root = path if is_folder else path.parent
         return _caption_all(client, files, root, size)
       return _caption_one(client, path, size)
 
 
 def _client() -> clients.EdgeClient:
-  """The client that the flags ask for."""
+  """Makes the client from the flags."""
   given = _CHOICE.given
   limits = [n for n in ('max_bytes', 'goal_ms') if flags.FLAGS[n].value]
   if len(limits) > 1 or (limits and (given or _CHOICE.codec.value)):
@@ -122,33 +124,34 @@ def _client() -> clients.EdgeClient:
     )
   curve = _curve()
   edge = codec_flags.edge_model(_CHOICE.model.value, curve.split, curve.coding)
-  link, max_bytes = _CONNECTION.connect(), _MAX_BYTES.value
+  connection, max_bytes = _CONNECTION.connect(), _MAX_BYTES.value
   if _GOAL.value:
-    plan = rate_control.plan(link, curve, edge.bind, _GOAL.value)
+    plan = rate_control.plan(connection, curve, edge.bind, _GOAL.value)
     max_bytes = plan.max_bytes
-    print(_told(plan), file=sys.stderr)
+    print(_describe(plan), file=sys.stderr)
   return rate_control.client_for_budget(
-    link, curve, edge.bind, max_bytes, **settings
+    connection, curve, edge.bind, max_bytes, **settings
   )
 
 
 def _limit() -> str:
-  """What chooses the codec, where it is not named."""
-  chosen = [n for n in ('max_bytes', 'goal_ms') if flags.FLAGS[n].value]
-  if not chosen:
+  """Returns the limit by which codecs are chosen; '' for a named codec."""
+  names = [n for n in ('max_bytes', 'goal_ms') if flags.FLAGS[n].value]
+  if not names:
     return ''
-  text = f'{chosen[0]}={flags.FLAGS[chosen[0]].value:g}'
+  text = f'{names[0]}={flags.FLAGS[names[0]].value:g}'
   return f'{text} curve={_CURVE.value}' if _CURVE.value else text
 
 
-def _curve() -> rate_curve.RateCurve:
+def _curve() -> rate_control.RateCurve:
   if _CURVE.value:
-    return rate_curve.read(_CURVE.value)
-  return rate_curve.shipped(checkpoints.config_of(_CHOICE.model.value).name)
+    return rate_control.read_curve(_CURVE.value)
+  return rate_control.shipped_curve(
+    checkpoints.config_of(_CHOICE.model.value).name
+  )
 
 
-def _told(plan: rate_control.RateControlPlan) -> str:
-  """What was measured, and what follows."""
+def _describe(plan: rate_control.RateControlPlan) -> str:
   missed = '' if plan.met else ', which is too much: the goal is missed'
   return (
     f'uplink {plan.link.kbps:,.0f} kbps; {plan.link.delay_ms:.1f} ms of the'
@@ -159,27 +162,27 @@ def _told(plan: rate_control.RateControlPlan) -> str:
 
 def _caption_one(client: clients.EdgeClient, path: Path, size: int) -> int:
   image = data.read_image(path, size)
-  identity = batch.picture_id(path.name)
-  asked = _PROMPT.value, _TOKENS.value
+  image_id = batch.picture_id(path.name)
+  prompt, max_tokens = _PROMPT.value, _TOKENS.value
   client.warm_up()
   if _STREAM.value:
-    answer = None
-    for piece in client.stream(image, asked[0], identity, asked[1]):
-      if isinstance(piece, str):
-        print(piece, end='', flush=True)
+    result = None
+    for item in client.stream(image, prompt, image_id, max_tokens):
+      if isinstance(item, str):
+        print(item, end='', flush=True)
       else:
-        answer = piece
+        result = item
     print()
-    assert answer is not None  # A stream ends with it.
+    assert result is not None  # A stream ends with it.
   else:
-    answer = client.caption(image[None], asked[0], [identity], asked[1])[0]
-    print(answer.caption)
-  fields = ', '.join(f'{f} {n:,}' for f, n in answer.sizes.items())
-  spent = answer.milliseconds
+    result = client.caption(image[None], prompt, [image_id], max_tokens)[0]
+    print(result.caption)
+  fields = ', '.join(f'{f} {n:,}' for f, n in result.sizes.items())
+  spent = result.milliseconds
   stages = ', '.join(f'{s} {ms:.1f}' for s, ms in spent.items())
   print(
-    f'  codec  {answer.codec}\n'
-    f'  bytes  {answer.bytes:,} ({fields})\n'
+    f'  codec  {result.codec}\n'
+    f'  bytes  {result.bytes:,} ({fields})\n'
     f'  ms     {sum(spent.values()):.1f} ({stages})',
     file=sys.stderr,
   )
@@ -188,7 +191,7 @@ def _caption_one(client: clients.EdgeClient, path: Path, size: int) -> int:
 
 def _caption_all(client, files, root: Path, size: int) -> int:
   out = _OUT.value or 'captions.jsonl'
-  tally = batch.caption(
+  summary = batch.caption(
     client,
     files,
     root,
@@ -198,11 +201,11 @@ def _caption_all(client, files, root: Path, size: int) -> int:
     max_tokens=_TOKENS.value,
     limit=_limit(),
   )
-  rate = tally.captioned / max(tally.seconds, 1e-9)
-  mean = tally.bytes / max(tally.captioned, 1)
+  rate = summary.captioned / max(summary.seconds, 1e-9)
+  mean = summary.bytes / max(summary.captioned, 1)
   print(
-    f'{out}: {tally.captioned:,} captions, {tally.before:,} were there,'
-    f' {len(tally.bad):,} bad pictures;'
+    f'{out}: {summary.captioned:,} captions, {summary.resumed:,} were there,'
+    f' {len(summary.failed):,} bad pictures;'
     f' {mean:,.1f} bytes a picture, {rate:,.1f} pictures a second'
   )
-  return 1 if tally.bad else 0
+  return 1 if summary.failed else 0

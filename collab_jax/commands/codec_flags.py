@@ -1,4 +1,4 @@
-"""The flags of commands that send pictures: as what, and of which model."""
+"""Flags of commands that send pictures: codec and model."""
 
 from typing import Any, NamedTuple
 
@@ -10,12 +10,12 @@ from collab_jax import (
   wire,
 )
 
-# They belong to the command that calls `define`, whose --help shows them.
+# The flags belong to the command that calls `define`, and to its --help.
 flags.disclaim_key_flags()
 
 
-class Flags(NamedTuple):
-  """The flags' holders; see `define`."""
+class CodecFlags(NamedTuple):
+  """Holders of the flags; see `define`."""
 
   k: Any
   method: Any
@@ -26,7 +26,7 @@ class Flags(NamedTuple):
 
   @property
   def given(self) -> list[str]:
-    """Which of method and k were named, not left at a default."""
+    """Those of method and k that were given, not left at a default."""
     named = {'method': self.method, 'k': self.k}
     return [name for name, flag in named.items() if flag.present]
 
@@ -72,9 +72,9 @@ def edge_model(
   )
 
 
-def define() -> Flags:
+def define() -> CodecFlags:
   """Defines the flags."""
-  return Flags(
+  return CodecFlags(
     k=flags.DEFINE_integer('k', 8, 'Number of vectors sent.', lower_bound=1),
     method=flags.DEFINE_string(
       'method', 'kmeans', "Quantizer: 'kmeans', 'random(rebuild=zero)', ..."
@@ -83,8 +83,10 @@ def define() -> Flags:
       'codec', '', "Instead of method and k: 'webp(quality=30,strip=true)', ..."
     ),
     coding=flags.DEFINE_enum(
-      'coding', 'best', wire.CODINGS, 'How features are made bytes.'
+      'coding', 'best', wire.CODINGS, 'Coding of features.'
     ),
     model=flags.DEFINE_string('model', 'tiny', "Name, or a model's folder."),
-    split=flags.DEFINE_enum('split', 'encoder', codecs.SPLITS, 'Where to cut.'),
+    split=flags.DEFINE_enum(
+      'split', 'encoder', codecs.SPLITS, 'Split of the model.'
+    ),
   )

@@ -1,4 +1,4 @@
-"""The flags of commands that connect to a server."""
+"""Flags of commands that connect to a server."""
 
 from typing import Any, NamedTuple
 
@@ -6,12 +6,12 @@ from absl import flags
 
 from collab_jax.serving.client import channel
 
-# They belong to the command that calls `define`, whose --help shows them.
+# The flags belong to the command that calls `define`, and to its --help.
 flags.disclaim_key_flags()
 
 
-class Flags(NamedTuple):
-  """The flags' holders; see `define`."""
+class ConnectionFlags(NamedTuple):
+  """Holders of the flags; see `define`."""
 
   server: Any
   token_file: Any
@@ -23,10 +23,10 @@ class Flags(NamedTuple):
   timeout: Any
 
   def connect(self) -> channel.Connection:
-    """Opens a connection as the flags say.
+    """Opens a connection.
 
     Raises:
-      ValueError: They do not go together.
+      ValueError: The flags do not go together.
       OSError: A file cannot be read.
     """
     return channel.Connection(
@@ -41,11 +41,11 @@ class Flags(NamedTuple):
     )
 
 
-def define() -> Flags:
+def define() -> ConnectionFlags:
   """Defines the flags."""
   server = flags.DEFINE_string('server', None, 'HOST:PORT of the server.')
   flags.mark_flag_as_required('server')
-  return Flags(
+  return ConnectionFlags(
     server=server,
     token_file=flags.DEFINE_string(
       'token_file', None, "File with the server's token, if it asks for one."
@@ -53,8 +53,8 @@ def define() -> Flags:
     ca=flags.DEFINE_string(
       'ca',
       None,
-      "PEM file of who signed the server's certificate, or 'system' for those"
-      ' that this machine trusts; without it, no TLS.',
+      "PEM file of the authority of the server's certificate, or 'system' for"
+      ' those that this machine trusts; without it, no TLS.',
     ),
     cert=flags.DEFINE_string(
       'cert', None, "PEM file of the edge's certificate, for mTLS."
@@ -64,12 +64,12 @@ def define() -> Flags:
       'server_name', None, "Name in the server's certificate, if not HOST."
     ),
     insecure=flags.DEFINE_bool(
-      'insecure', False, 'Do without TLS to other machines, too.'
+      'insecure', False, 'Connect to other machines without TLS, too.'
     ),
     timeout=flags.DEFINE_float(
       'timeout',
       30.0,
-      'Seconds that a picture may take, with all tries.',
+      'Seconds that a picture may take, with all of its tries.',
       lower_bound=0.001,
     ),
   )

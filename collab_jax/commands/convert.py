@@ -29,7 +29,7 @@ flags.mark_flags_as_required(['source', 'target', 'to'])
 
 
 def main(argv):
-  """Converts, and says what was made."""
+  """Converts a checkpoint."""
   if argv[1:]:
     raise app.UsageError(f'unexpected arguments: {argv[1:]}')
   if _MODEL.value and _CONFIG.value:
@@ -44,7 +44,7 @@ def main(argv):
       config = checkpoints.read_config(_CONFIG.value)
     elif _MODEL.value:
       config = zoo.card(_MODEL.value).config
-    made = checkpoints.convert(
+    model_config = checkpoints.convert(
       _SOURCE.value,
       _TARGET.value,
       _TO.value,
@@ -52,4 +52,4 @@ def main(argv):
       dtype=_DTYPE.value,
       part=_PART.value,
     )
-    print(f'{_TARGET.value}: {made.name} as {_TO.value}')
+    print(f'{_TARGET.value}: {model_config.name} as {_TO.value}')

@@ -40,7 +40,7 @@ _INSIDE = flags.DEFINE_integer(
 
 
 def main(argv):
-  """Exports, and says what was written."""
+  """Exports a program."""
   if len(argv) != 2:
     raise app.UsageError(f'expected one folder to write, got {argv[1:]}')
   with launcher.runtime():
@@ -49,11 +49,11 @@ def main(argv):
     )
     codec = codecs.FeatureCodec(model, _QUANTIZER.value, _SPLIT.value)
     limit = {} if _INSIDE.value is None else {'inside': _INSIDE.value}
-    made = exporters.export(
+    manifest = exporters.export(
       codec, argv[1], _FORMAT.value, seed=_SEED.value, **limit
     )
-    total = sum(file['bytes'] for file in made['files'].values())
+    total = sum(file['bytes'] for file in manifest['files'].values())
     print(
-      f'{argv[1]}: {codec.name} of {made["model"]} as {made["format"]},'
-      f' {total:,} bytes in {len(made["files"])} files and manifest.json'
+      f'{argv[1]}: {codec.name} of {manifest["model"]} as {manifest["format"]},'
+      f' {total:,} bytes in {len(manifest["files"])} files and manifest.json'
     )

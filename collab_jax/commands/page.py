@@ -15,22 +15,24 @@ from collab_jax import (
   wire,
 )
 from collab_jax.commands import codec_flags, connection_flags
+from collab_jax.serving import tls
 from collab_jax.serving.client import client as clients
-from collab_jax.serving.server import security
 from collab_jax.serving.web import app as app_lib
 
 _CONNECTION = connection_flags.define()
 _MODEL = flags.DEFINE_string('model', 'tiny', "Name, or a model's folder.")
-_SPLIT = flags.DEFINE_enum('split', 'encoder', codecs.SPLITS, 'Where to cut.')
+_SPLIT = flags.DEFINE_enum(
+  'split', 'encoder', codecs.SPLITS, 'Split of the model.'
+)
 _CODING = flags.DEFINE_enum(
-  'coding', 'best', wire.CODINGS, 'How features are made bytes.'
+  'coding', 'best', wire.CODINGS, 'Coding of features.'
 )
 _HOST = flags.DEFINE_string(
   'host', '127.0.0.1', 'Address to listen at; the page has no password.'
 )
 _PORT = flags.DEFINE_integer('port', 8080, 'Port.', lower_bound=0)
 _OPEN = flags.DEFINE_bool(
-  'open', False, 'Shows the page to other machines, too, without a password.'
+  'open', False, 'Show the page to other machines, too, without a password.'
 )
 _NAMES = flags.DEFINE_list(
   'names', [], 'Names of this machine, by which others open the page.'
@@ -45,7 +47,7 @@ def main(argv):
   if argv[1:]:
     raise app.UsageError(f'unexpected arguments: {argv[1:]}')
   with launcher.runtime():
-    if not (_OPEN.value or security.is_loopback(_HOST.value)):
+    if not (_OPEN.value or tls.is_loopback(_HOST.value)):
       raise ValueError(
         f'host: {_HOST.value} is open to other machines, and the page has no'
         ' password: --open says that this is meant'
@@ -53,16 +55,16 @@ def main(argv):
     edge = codec_flags.edge_model(_MODEL.value, _SPLIT.value, _CODING.value)
     made = edge.bind('kmeans(k=8,init=++)')
     with clients.EdgeClient(_CONNECTION.connect(), made) as client:
-      shown = app_lib.Page(
+      page = app_lib.DemoPage(
         client,
         edge.bind,
         edge.size,
         edge.vectors,
         max_upload=int(_UPLOAD.value * (1 << 20)),
-        names=(*app_lib.SAME, _HOST.value, *_NAMES.value),
+        hosts=(*app_lib.LOCAL_NAMES, _HOST.value, *_NAMES.value),
       )
       web.run_app(
-        shown.app(),
+        page.app(),
         host=_HOST.value,
         port=_PORT.value,
         access_log=None,

@@ -1,11 +1,12 @@
-"""What an edge and a server agree on before the first message.
+"""Handshake: the session descriptions and server facts that both ends exchange.
 
-Of features that is `wire.Session`, whose JSON has the quantizer, the split and
-the fingerprints of model and codebooks. Of pictures it is JSON of the same
-kind, without fields: a file says itself how to read it.
+The session of features is `wire.Session`, whose JSON has the quantizer, the
+split and the fingerprints of model and codebooks. That of pictures is JSON of
+the same form without fields: a file says itself how to read it.
 """
 
 from collections.abc import Mapping
+import dataclasses
 import hashlib
 import json
 from typing import Any, NamedTuple
@@ -16,39 +17,71 @@ from collab_jax.wire import session_json
 
 Codec = codecs.FeatureCodec | codecs.ImageCodec
 
-ID = 8  # Bytes by which requests name a session, but for its tag.
-_TAG = 4
+ID = 8  # Bytes of a session id: how requests name it, before the tag.
+_TAG = 4  # Bytes.
 
 _FORMAT, _VERSION = 'collab_jax.image', 1
 
-# The longest text that is read; the sessions of all quantizers are shorter.
+# Longest description that is read; those of all quantizers are shorter.
 LONGEST = 1 << 16
 
 
-class Agreement(NamedTuple):
-  """What a text says.
+@dataclasses.dataclass(frozen=True)
+class ServerInfo:
+  """Server facts sent in handshakes, and the session tag derived from them.
 
   Attributes:
-    described: Without the digest.
-    digest: SHA-256 of it.
-    fields: Of features: what a message holds.
+    model: Name of the model.
+    encoder: Fingerprint of its image encoder; '' if that is not known.
+    decoder: Fingerprint of its decoder.
+    prompt: Prompt of requests that have none.
+    max_tokens: Longest caption.
+    max_prompt: Longest prompt, in tokens.
+    max_message_bytes: Longest message.
   """
 
-  described: Mapping[str, Any]
+  model: str
+  encoder: str
+  decoder: str
+  prompt: str
+  max_tokens: int
+  max_prompt: int
+  max_message_bytes: int
+
+  @property
+  def tag(self) -> bytes:
+    """End of every session's name; another one for other weights.
+
+    An edge that agreed with a server which was started anew with another model
+    must therefore do the handshake again.
+    """
+    return tag(self.encoder, self.decoder)
+
+
+class SessionDescription(NamedTuple):
+  """Codec description from a handshake: parsed and hashed, not yet checked.
+
+  Attributes:
+    values: The description without its digest.
+    digest: SHA-256 of the values.
+    fields: Fields of a message of features.
+  """
+
+  values: Mapping[str, Any]
   digest: bytes
   fields: Mapping[str, Any]
 
   @property
   def spec(self) -> Mapping[str, Any]:
-    """What makes the codec."""
-    return self.described['spec']
+    """Settings of which the codec is made."""
+    return self.values['spec']
 
 
 def to_json(codec: Codec) -> str:
-  """Returns what the edge tells the server of a codec.
+  """Returns the session description that an edge sends.
 
   Args:
-    codec: The edge's.
+    codec: The edge's codec.
   """
   if isinstance(codec, codecs.FeatureCodec):
     return codec.session.to_json()
@@ -58,13 +91,13 @@ def to_json(codec: Codec) -> str:
 
 
 def encoder_of(codec: Codec) -> str:
-  """Returns the fingerprint of what makes the codec's features.
+  """Returns the fingerprint of the image encoder that a codec uses.
 
   Args:
-    codec: The edge's.
+    codec: The edge's codec.
 
   Returns:
-    '' for an image codec.
+    The fingerprint; '' for an image codec.
   """
   if isinstance(codec, codecs.FeatureCodec):
     return codecs.encoder_fingerprint(codec.model)
@@ -72,7 +105,7 @@ def encoder_of(codec: Codec) -> str:
 
 
 def tag(encoder: str, decoder: str) -> bytes:
-  """Returns what follows the id of a session in its name: the server's weights.
+  """Returns the tag of a server's weights, which ends its sessions' names.
 
   Args:
     encoder: Fingerprint of the image encoder, or ''.
@@ -82,71 +115,71 @@ def tag(encoder: str, decoder: str) -> bytes:
 
 
 def id_of(codec: Codec) -> bytes:
-  """Returns what tells the codec's session from others."""
+  """Returns the id of a codec's session."""
   if isinstance(codec, codecs.FeatureCodec):
     return bytes.fromhex(codec.session.digest)[:ID]
   return session_json.digest(_describe(codec))[:ID]
 
 
-def parse(text: str) -> Agreement:
-  """Reads what an edge says of its codec.
+def parse(text: str) -> SessionDescription:
+  """Parses a session description.
 
   Args:
-    text: From `to_json`, or anything.
+    text: Any text; `to_json` writes valid ones.
 
   Returns:
-    The agreement. That there is such a codec is not checked.
+    The description. Whether there is such a codec is not checked.
 
   Raises:
-    FormatError: It is no such text, is too long, or holds tables.
+    FormatError: The text is no description, is too long, or holds tables.
   """
   if len(text) > LONGEST:
     raise wire.FormatError(
       f'The session has {len(text)} letters, expected at most {LONGEST}.'
     )
   try:
-    plain = json.loads(text)
+    values = json.loads(text)
   except (ValueError, RecursionError) as error:
     raise wire.FormatError(f'No JSON of a session: {error}.') from error
-  if not isinstance(plain, dict):
+  if not isinstance(values, dict):
     raise wire.FormatError('This JSON describes no session.')
-  if plain.get('format') == _FORMAT:
-    return _picture(plain)
-  # The server has its own; what others send would only cost memory.
-  priors = plain.get('priors')
+  if values.get('format') == _FORMAT:
+    return _parse_image(values)
+  # The server has its own tables; an edge's would only cost memory.
+  priors = values.get('priors')
   if isinstance(priors, dict) and any(
     'table' in str(p) for p in priors.values()
   ):
     raise wire.FormatError(
       'The session holds tables; expected to_json() without them.'
     )
-  read = session_json.parse(text)
-  if not _is_spec(read['spec']):
+  session = session_json.parse(text)
+  if not _is_spec(session['spec']):
     raise wire.FormatError('The session has no spec that names a quantizer.')
-  described = read['described']
-  return Agreement(described, session_json.digest(described), read['fields'])
+  values = session['described']
+  digest = session_json.digest(values)
+  return SessionDescription(values, digest, session['fields'])
 
 
-def differences(codec: Codec, there: Agreement) -> list[str]:
-  """Returns what differs between the server's codec and what an edge said.
+def differences(codec: Codec, description: SessionDescription) -> list[str]:
+  """Lists differences between a server's codec and an edge's description.
 
   Args:
-    codec: The server's.
-    there: What `parse` returned.
+    codec: The server's codec.
+    description: From `parse`.
 
   Returns:
     A line for each value; none if both agree.
   """
-  here = codec_description(codec)
-  return session_json.differences(here, there.described)
+  return session_json.differences(codec_description(codec), description.values)
 
 
 def codec_description(codec: Codec) -> Mapping[str, Any]:
-  """What `to_json` writes of a codec, without the digest."""
+  """Returns the values of `to_json`, without the digest."""
   if isinstance(codec, codecs.FeatureCodec):
-    plain = json.loads(codec.session.to_json())
-    del plain['digest']
-    return plain
+    values = json.loads(codec.session.to_json())
+    del values['digest']
+    return values
   return _describe(codec)
 
 
@@ -168,20 +201,20 @@ def _describe(codec: codecs.ImageCodec) -> dict[str, Any]:
   }
 
 
-def _picture(plain: dict[str, Any]) -> Agreement:
-  if plain.get('version') != _VERSION:
+def _parse_image(values: dict[str, Any]) -> SessionDescription:
+  if values.get('version') != _VERSION:
     raise wire.FormatError(
-      f'The session is of version {plain.get("version")}, expected {_VERSION}.'
+      f'The session is of version {values.get("version")}, expected {_VERSION}.'
     )
-  described = {key: plain.get(key) for key in ('format', 'version', 'spec')}
-  spec = described['spec']
+  values = {key: values.get(key) for key in ('format', 'version', 'spec')}
+  spec = values['spec']
   if not isinstance(spec, dict) or not isinstance(spec.get('name'), str):
     raise wire.FormatError('The session has no spec that names an image codec.')
   try:
-    digest = session_json.digest(described)
+    digest = session_json.digest(values)
   except (ValueError, RecursionError) as error:
     raise wire.FormatError(f'The JSON is damaged: {error}.') from error
-  return Agreement(described, digest, {})
+  return SessionDescription(values, digest, {})
 
 
 def _is_spec(spec: Any) -> bool:

@@ -25,7 +25,7 @@ QUANTIZERS = (
 )
 # The same in all tests: equal programs are compiled once.
 SIZES = serving.EngineConfig(
-  rows=4, batch=2, steps=2, max_tokens=12, max_prompt=24
+  max_slots=4, max_prefill_batch=2, decode_steps=2, max_tokens=12, max_prompt=24
 )
 
 
@@ -35,7 +35,7 @@ def settings(**changes):
     'port': 0,
     'metrics_port': -1,
     'quantizers': ';'.join(QUANTIZERS),
-    'sizes': SIZES,
+    'engine': SIZES,
     'drain_seconds': 10.0,
   }
   return serving.ServerConfig(**{**defaults, **changes})
@@ -107,7 +107,7 @@ def held(server):
     assert release.wait(20)
 
   holding = asyncio.run_coroutine_threadsafe(
-    server._worker.call(hold), server._loop
+    server._scheduler.call(hold), server._loop
   )
   assert busy.wait(20)
   try:

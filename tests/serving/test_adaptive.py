@@ -10,13 +10,9 @@ from collab_jax import checkpoints, codecs, quantizers
 from collab_jax.models import paligemma
 from collab_jax.serving.client import (
   channel,
-  link_estimate,
   rate_control,
 )
 from collab_jax.serving.client import client as clients
-from collab_jax.serving.client import (
-  rate_curve as rate_curve_lib,
-)
 from tests import standin
 from tests.serving import answering, shaper
 from tools import rate_curve
@@ -33,12 +29,12 @@ def _make(text):
 
 
 def _point(quality, size, largest, bleu4):
-  return rate_curve_lib.OperatingPoint(
+  return rate_control.OperatingPoint(
     f'jpeg(quality={quality})', float(size), largest, bleu4
   )
 
 
-CURVE = rate_curve_lib.RateCurve(
+CURVE = rate_control.RateCurve(
   model='m',
   split='encoder',
   coding='best',
@@ -66,7 +62,7 @@ def test_the_best_within_a_limit_comes_first():
 def test_a_curve_is_read_as_it_was_written(tmp_path):
   path = tmp_path / 'curve.json'
   path.write_text(CURVE.to_json())
-  assert rate_curve_lib.read(path) == CURVE
+  assert rate_control.read_curve(path) == CURVE
   assert len(path.read_text().splitlines()) < 20
 
 
@@ -85,7 +81,7 @@ def test_a_damaged_curve_is_told(tmp_path, change):
   path = tmp_path / 'curve.json'
   path.write_text(json.dumps(json.loads(CURVE.to_json()) | change))
   with pytest.raises(ValueError, match='is no rate curve'):
-    rate_curve_lib.read(path)
+    rate_control.read_curve(path)
 
 
 def test_points_that_others_beat_are_left_out():
@@ -95,8 +91,8 @@ def test_points_that_others_beat_are_left_out():
   beaten = [_point(4, 10.0, 21, 50.0), _point(5, 11.0, 30, 49.0)]
   dear = _point(6, 99.0, 99, 51.0)
   points = [*beaten, dear, shorter, same, best]
-  assert set(rate_curve_lib.front(points)) == {best, same, shorter, dear}
-  assert [p.bytes for p in rate_curve_lib.front(points)] == [
+  assert set(rate_control.pareto_front(points)) == {best, same, shorter, dear}
+  assert [p.bytes for p in rate_control.pareto_front(points)] == [
     10.0,
     10.0,
     12.0,
@@ -105,9 +101,9 @@ def test_points_that_others_beat_are_left_out():
 
 
 def test_the_shipped_curve_is_of_the_shipped_model():
-  curve = rate_curve_lib.shipped('tiny')
+  curve = rate_control.shipped_curve('tiny')
   assert curve.data == 'scenes/val'
-  assert rate_curve_lib.front(curve.points) == curve.points
+  assert rate_control.pareto_front(curve.points) == curve.points
   assert len(curve.points) > 8
   vectors = checkpoints.config_of('tiny').vision.num_tokens
   for point in curve.points:
@@ -117,7 +113,7 @@ def test_the_shipped_curve_is_of_the_shipped_model():
   assert curve.points[0].largest < 40
   assert curve.points[-1].bleu4 > 0.98 * curve.full
   with pytest.raises(ValueError, match=r'tools/rate_curve\.py'):
-    rate_curve_lib.shipped('other')
+    rate_control.shipped_curve('other')
 
 
 def _record(name, image, size, caption, **codec):
@@ -171,15 +167,15 @@ def test_a_link_is_measured(kbps, delay_ms):
     shaper.Shaper(target, kbps, delay_ms) as link,
     clients.EdgeClient(link.address, _make('jpeg(quality=50)')) as client,
   ):
-    found = link_estimate.measure(client)
+    found = rate_control.measure_link(client)
   assert found.kbps == pytest.approx(kbps, rel=0.3)
   assert 2 * delay_ms < found.delay_ms < 2 * delay_ms + 20
 
 
 def test_a_budget_is_what_is_left_of_the_goal():
-  link = link_estimate.LinkEstimate(kbps=80.0, delay_ms=20.0)
-  assert link_estimate.budget(link, 130.0, 10.0) == 1000
-  assert link_estimate.budget(link, 25.0, 10.0) < 0
+  link = rate_control.LinkEstimate(kbps=80.0, delay_ms=20.0)
+  assert rate_control.byte_budget(link, 130.0, 10.0) == 1000
+  assert rate_control.byte_budget(link, 25.0, 10.0) < 0
 
 
 def test_a_client_for_so_many_bytes():

@@ -23,4 +23,4 @@ def test_a_queue_says_why_it_was_closed():
     asyncio.run(put())
   assert not len(queue)
   with pytest.raises(request_queue.ServerStoppedError, match='has failed'):
-    queue.call(print)
+    queue.add_job(print)

@@ -182,8 +182,8 @@ def test_one_bad_picture_leaves_the_others(client, servicer):
   pictures = [(IMAGES[0], 0)] * 3
   found = list(client.captions(pictures))
   assert sorted(type(f).__name__ for f in found) == [
-    'Answer',
-    'Answer',
+    'CaptionResult',
+    'CaptionResult',
     'RemoteError',
   ]
 
@@ -221,7 +221,7 @@ def test_a_picture_goes_by_the_first_codec_that_fits(target, servicer):
 
 def test_a_message_that_the_server_does_not_take_is_not_sent(client, servicer):
   agreed = client.handshake()
-  client._asker._agreed[0] = agreed._replace(max_message_bytes=10)
+  client._rpc._sessions[0] = agreed._replace(max_message_bytes=10)
   with pytest.raises(ValueError, match='the server takes 10'):
     client.caption(IMAGES)
   assert servicer.requests == []

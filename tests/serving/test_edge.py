@@ -143,26 +143,26 @@ def test_a_beginning_that_the_server_forgot_is_sent_again(
 ):
   whole = client.using(layered).caption(images[:1])[0]
   progressive = client.using(layered, threshold=-1.0)
-  ask = progressive._asker.caption
+  ask = progressive._rpc.caption
 
   def forget(*args):
-    server._service._beginnings._entries.clear()
+    server._service._partial_messages.clear()
     return ask(*args)
 
-  progressive._asker.caption = forget
+  progressive._rpc.caption = forget
   answer = progressive.caption(images[:1])[0]
   assert (answer.caption, answer.layers) == (whole.caption, 2)
 
 
 def test_the_page_s_work(client, edge, images):
-  shower = backend.DemoBackend(client, lambda text: _codec(edge, text), 64)
-  image, _ = shower.read(images[0])
-  own, ready = shower.client(KMEANS)
+  backend_ = backend.DemoBackend(client, lambda text: _codec(edge, text), 64)
+  image, _ = backend_.read(images[0])
+  own, ready = backend_.client(KMEANS)
   assert not ready
   own.handshake()
-  shower.prepare(KMEANS, own, image)
-  assert shower.client(KMEANS) == (own, True)
-  packed, shown = shower.packed(own, image)
+  backend_.prepare(KMEANS, own, image)
+  assert backend_.client(KMEANS) == (own, True)
+  packed, shown = backend_.encode(own, image)
   assert shown['bytes'] == len(packed.message)
   groups, colours = shown['map']['group'], shown['map']['colour']
   assignments = own.codecs[0].session.unpack(packed.message)['assignments']

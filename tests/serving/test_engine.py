@@ -74,18 +74,18 @@ def _run(ready, works, pause=0):
     )
     if room and rounds > pause:
       some, waiting = waiting[:room], waiting[room:]
-      begun = ready.begin([work for _, work in some])
+      begun = ready.prefill([work for _, work in some])
       for (number, _), one in zip(some, begun, strict=True):
-        rows[one.row] = number
-      news += [(rows[one.row], one) for one in begun]
+        rows[one.slot] = number
+      news += [(rows[one.slot], one) for one in begun]
       for one in begun:
         if one.ended:
-          del rows[one.row]
-    gone_on = ready.advance()
-    news += [(rows[one.row], one) for one in gone_on]
+          del rows[one.slot]
+    gone_on = ready.decode()
+    news += [(rows[one.slot], one) for one in gone_on]
     for one in gone_on:
       if one.ended:
-        del rows[one.row]
+        del rows[one.slot]
     for number, one in news:
       tokens[number] += one.tokens
       bits[number] += one.bits
@@ -98,18 +98,18 @@ def test_captions_of_many_lengths_are_the_captioner_s(model, ready, prefix):
   got = [model.tokenizer.decode(row) for row in tokens]
   assert got == _expected(model, prefix)
   assert len({len(row) for row in tokens} | {0}) > 1
-  assert ready.free == SIZES.rows
+  assert ready.free == SIZES.max_slots
 
 
 @pytest.mark.parametrize('before', [1, 7, 2 * SIZES.max_tokens + 1])
 def test_a_caption_may_begin_at_any_step(model, ready, prefix, before):
   works = _works(model, prefix)
   # Others are in the making; the ring has gone round.
-  ready.begin([works[5]])
+  ready.prefill([works[5]])
   for _ in range(before):
-    if not ready.advance():
-      ready.begin([works[5]])
-  for row in range(SIZES.rows):
+    if not ready.decode():
+      ready.prefill([works[5]])
+  for row in range(SIZES.max_slots):
     ready.release(row)
   tokens, _ = _run(ready, works[:3])
   got = [model.tokenizer.decode(row) for row in tokens]
@@ -143,11 +143,11 @@ def test_bits_are_those_of_the_likeliest_token(model, ready, prefix):
 
 def test_what_a_row_held_before_does_not_matter(model, ready, prefix):
   works = _works(model, prefix)
-  bad = works[0].vectors._replace(x=np.full_like(works[0].vectors.x, np.nan))
-  for _ in range(SIZES.rows):
-    ready.begin([works[0]._replace(vectors=bad)])
-  ready.advance()
-  for row in range(SIZES.rows):
+  bad = works[0].prefix._replace(x=np.full_like(works[0].prefix.x, np.nan))
+  for _ in range(SIZES.max_slots):
+    ready.prefill([works[0]._replace(prefix=bad)])
+  ready.decode()
+  for row in range(SIZES.max_slots):
     ready.release(row)
   tokens, _ = _run(ready, works[1:3])
   got = [model.tokenizer.decode(row) for row in tokens]
@@ -163,7 +163,7 @@ def test_nothing_is_compiled_after_the_warm_up(model, ready, prefix):
   _run(ready, works[::-1])
   assert counted == []
   jax.jit(lambda x: x + len(counted))(np.zeros(3))
-  with compilations.warming():
+  with compilations.warming_up():
     jax.jit(lambda x: x - len(counted))(np.zeros(3))
   assert counted == [False, True]
 
@@ -174,7 +174,9 @@ def test_windows_caps_and_turned_weights_are_the_captioner_s(model, prefix):
   )
   config = dataclasses.replace(model.config, text=text)
   other = model.replace(config=config).arranged()
-  sizes = dataclasses.replace(SIZES, rows=1, batch=1, max_prompt=16)
+  sizes = dataclasses.replace(
+    SIZES, max_slots=1, max_prefill_batch=1, max_prompt=16
+  )
   ready = engine.Engine(other, sizes)
   for job in ready.warm_up():
     job()
@@ -187,7 +189,7 @@ def test_windows_caps_and_turned_weights_are_the_captioner_s(model, prefix):
 
 
 def test_batches_are_filled_up_only_if_nearly_full(model):
-  sizes = dataclasses.replace(SIZES, rows=64, batch=8)
+  sizes = dataclasses.replace(SIZES, max_slots=64, max_prefill_batch=8)
   made = engine.Engine(model, sizes)
   assert made.batches == [1, 2, 4, 8]
   taken = [made.split(count) for count in range(1, 11)]
@@ -195,7 +197,7 @@ def test_batches_are_filled_up_only_if_nearly_full(model):
 
 
 @pytest.mark.parametrize(
-  ('name', 'value'), [('rows', 0), ('steps', -1), ('max_prompt', 2)]
+  ('name', 'value'), [('max_slots', 0), ('decode_steps', -1), ('max_prompt', 2)]
 )
 def test_sizes_out_of_range_are_refused(name, value):
   with pytest.raises(ValueError, match=f'{name}: got {value}'):

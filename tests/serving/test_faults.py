@@ -81,7 +81,7 @@ def test_bad_bytes_do_not_take_places(server, caller, kmeans):
   assert caller.caption(codec, packets[0]).tokens
 
 
-@pytest.mark.parametrize('name', ['prefill', 'advance'])
+@pytest.mark.parametrize('name', ['prefill', 'decode'])
 def test_an_error_on_the_device_ends_what_it_concerns(
   server, caller, kmeans, monkeypatch, name
 ):
@@ -161,7 +161,7 @@ def test_the_end_of_the_worker_is_the_end_of_serving(
   with serving.Server(model, chosen) as server:
     caller = calling.Caller(server.address)
     caller.handshake(codec)
-    worker = server._worker
+    worker = server._scheduler
     with calling.held(server):
       asked = caller.future(codec, packets[0])
       calling.until(lambda: server.metrics.value('queue') == 1)
@@ -169,7 +169,7 @@ def test_the_end_of_the_worker_is_the_end_of_serving(
         monkeypatch.setattr(worker.queue, 'take', lambda choose: [])
         monkeypatch.setattr(worker.queue, 'wait', broken)
       else:
-        monkeypatch.setattr(worker, '_turn', broken)
+        monkeypatch.setattr(worker, '_step', broken)
     # Who waits is told, and nobody is let in any more.
     assert asked.exception(timeout=10).code() is CODES.UNAVAILABLE
     assert 'its log says why' in asked.details()
@@ -184,7 +184,7 @@ def test_the_end_of_the_worker_is_the_end_of_serving(
 
 def test_a_program_whose_worker_has_ended_ends(model, monkeypatch, capsys):
   async def warm_up(self):
-    self._fail()
+    self._on_failure()
 
   monkeypatch.setattr(serving.Server, '_warm_up', warm_up)
   with pytest.raises(OSError, match='the server has failed'):
@@ -295,7 +295,7 @@ def test_a_stop_in_the_warm_up(model):
   start = time.monotonic()
   server.__exit__()
   assert time.monotonic() - start < 8
-  assert not server._worker._thread.is_alive()
+  assert not server._scheduler._thread.is_alive()
 
 
 def _background(model, **changes):

@@ -57,7 +57,7 @@ def client(servicer):
 def _run(client, photos, out, said=None, **settings):
   return batch.caption(
     client,
-    batch.pictures(photos),
+    batch.list_pictures(photos),
     photos,
     out,
     64,
@@ -73,10 +73,10 @@ def _lines(out):
 
 def test_each_picture_has_a_line(client, photos, tmp_path):
   said, out = [], tmp_path / 'made' / 'captions.jsonl'
-  tally = _run(client, photos, out, said)
-  assert (tally.captioned, tally.before) == (3, 0)
-  assert list(tally.bad) == ['b.png']
-  assert said == [tally.bad['b.png']]
+  summary = _run(client, photos, out, said)
+  assert (summary.captioned, summary.resumed) == (3, 0)
+  assert list(summary.failed) == ['b.png']
+  assert said == [summary.failed['b.png']]
   assert said[0].startswith(f'{photos / "b.png"} is no picture')
   found = _lines(out)
   assert [line['file'] for line in found] == ['a.png', 'c.JPG', 'more/d.webp']
@@ -86,7 +86,7 @@ def test_each_picture_has_a_line(client, photos, tmp_path):
   assert line['bytes'] == len(
     _codec().encode(np.zeros((1, 64, 64, 3), np.uint8))[0]
   )
-  assert tally.bytes == sum(line['bytes'] for line in found)
+  assert summary.bytes == sum(line['bytes'] for line in found)
   assert list(line['milliseconds']) == [
     *('read', 'encode', 'network', 'queue', 'unpack', 'rebuild'),
     *('prefill', 'decode'),
@@ -103,13 +103,13 @@ def test_a_run_that_was_killed_goes_on(client, servicer, photos, tmp_path):
   for cut in (first + 1, second - 2):
     out.write_bytes(whole[:cut])
     servicer.requests.clear()
-    tally = _run(client, photos, out)
-    assert (tally.captioned, tally.before) == (2, 1)
+    summary = _run(client, photos, out)
+    assert (summary.captioned, summary.resumed) == (2, 1)
     assert len(servicer.requests) == 2
     files = [line['file'] for line in _lines(out)]
     assert files == ['a.png', 'c.JPG', 'more/d.webp']
   servicer.requests.clear()
-  assert _run(client, photos, out).before == 3
+  assert _run(client, photos, out).resumed == 3
   assert servicer.requests == []
 
 
@@ -117,9 +117,9 @@ def test_the_picture_that_the_server_refuses_is_counted(
   client, servicer, photos, tmp_path
 ):
   servicer.failures = [(CODES.INVALID_ARGUMENT, 'a check fails')]
-  tally = _run(client, photos, tmp_path / 'captions.jsonl')
-  assert tally.captioned == 2
-  assert len(tally.bad) == 2
+  summary = _run(client, photos, tmp_path / 'captions.jsonl')
+  assert summary.captioned == 2
+  assert len(summary.failed) == 2
 
 
 def test_a_server_that_cannot_be_used_ends_the_run(
@@ -231,8 +231,8 @@ def test_a_limit_may_choose_another_codec_when_it_goes_on(
   _run(client, photos, out, limit='goal_ms=200')
   (photos / 'later.png').write_bytes((photos / 'a.png').read_bytes())
   other = client.using(_codec(quality=70))
-  tally = _run(other, photos, out, limit='goal_ms=200')
-  assert (tally.captioned, tally.before) == (1, 3)
+  summary = _run(other, photos, out, limit='goal_ms=200')
+  assert (summary.captioned, summary.resumed) == (1, 3)
   assert _lines(out)[-1]['codec'] == 'jpeg(quality=70)'
   with pytest.raises(ValueError, match=r'now it is .goal_ms=90'):
     _run(other, photos, out, limit='goal_ms=90')
@@ -257,11 +257,11 @@ def test_a_name_need_not_be_utf8(client, servicer, photos, tmp_path):
   except OSError:
     pytest.skip('this file system takes UTF-8 only')
   said, out = [], tmp_path / 'captions.jsonl'
-  tally = _run(client, photos, out, said)
-  assert (tally.captioned, len(tally.bad)) == (4, 2)
+  summary = _run(client, photos, out, said)
+  assert (summary.captioned, len(summary.failed)) == (4, 2)
   assert odd in [line['file'] for line in _lines(out)]
   servicer.requests.clear()
-  assert _run(client, photos, out).before == 4
+  assert _run(client, photos, out).resumed == 4
   assert servicer.requests == []
 
 
@@ -276,7 +276,7 @@ def test_another_file_is_left_alone(client, photos, tmp_path, text):
 
 def test_a_folder_without_pictures_is_told(tmp_path):
   with pytest.raises(FileNotFoundError, match=r'no pictures: expected .*\.png'):
-    batch.pictures(tmp_path)
+    batch.list_pictures(tmp_path)
 
 
 def test_the_id_is_that_of_the_name():

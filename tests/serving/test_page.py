@@ -25,7 +25,7 @@ from tests import standin
 from tests.serving import answering
 from tools import browser
 
-METHODS = (
+PRESETS = (
   presets.Preset('k-means', 'kmeans(k={})', (2, 4, 999)),
   presets.Preset('random', 'random(k={})', (2, 4)),
   presets.Preset('JPEG', 'jpeg(quality={})', (10, 90), 'quality'),
@@ -56,8 +56,8 @@ def client(servicer):
 
 
 def _page(client, **settings):
-  settings = {'methods': METHODS, 'max_upload': LIMIT, **settings}
-  return app.Page(client, _make, 64, 64, **settings)
+  settings = {'presets': PRESETS, 'max_upload': LIMIT, **settings}
+  return app.DemoPage(client, _make, 64, 64, **settings)
 
 
 def _run(client, work, **settings):
@@ -183,8 +183,8 @@ def test_the_page_is_its_own_only(client):
       found['about'] = await reply.json()
     return found
 
-  names = *app.SAME, '127.0.0.1', 'edge.example'
-  found = _run(client, work, names=names)
+  names = *app.LOCAL_NAMES, '127.0.0.1', 'edge.example'
+  found = _run(client, work, hosts=names)
   assert found['host text'].count('127.0.0.1') == 1
   assert 'edge.example' in found['host text']
   assert (found['own'], found['origin'], found['host']) == (200, 403, 403)

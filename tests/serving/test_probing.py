@@ -11,7 +11,6 @@ import pytest
 
 from collab_jax.serving.client import (
   channel,
-  diagnosis,
   rpc,
 )
 from tests.serving import answering, authority
@@ -96,7 +95,7 @@ def test_a_server_that_goes_away_is_waited_for(ca, pair):
   # As a proxy does whose own server is away: without and with TLS.
   for made, tls in ((None, False), (None, True), (context, True)):
     with _closing(made) as (port, _):
-      assert not diagnosis.diagnose_closed_connection(
+      assert not channel.diagnose_closed_connection(
         '127.0.0.1', port, 2.0, tls=tls
       )
   with _closing() as (port, count):

@@ -7,7 +7,7 @@ import pytest
 
 from collab_jax import checkpoints, codecs, serving, wire
 from collab_jax.serving import protocol
-from collab_jax.serving.server import codec_allowlist
+from collab_jax.serving.server import codecs as server_codecs
 from tests import launching
 
 
@@ -93,7 +93,7 @@ def test_a_missing_extra_is_named(monkeypatch):
 
 def test_what_is_read_from_a_shipped_book_is_the_package_s_own():
   tiny = checkpoints.load('tiny', part='server')
-  offer = codec_allowlist.CodecAllowlist(tiny, codec_allowlist.ANY, '')
+  offer = server_codecs.CodecAllowlist(tiny, server_codecs.ANY, '')
 
   def agreement(vectors):
     codec = codecs.FeatureCodec(tiny, f'pca(dims=4,vectors={vectors})')
@@ -105,6 +105,6 @@ def test_what_is_read_from_a_shipped_book_is_the_package_s_own():
   name = other.spec['quantizer'].replace('scalar', 'scalar(book=random)')
   spec = {**other.spec, 'quantizer': name}
   with pytest.raises(
-    codec_allowlist.RefusedError, match='without modules and books'
+    server_codecs.RefusedError, match='without modules and books'
   ):
-    offer.check(other._replace(described={**other.described, 'spec': spec}))
+    offer.check(other._replace(values={**other.values, 'spec': spec}))

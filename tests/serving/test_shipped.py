@@ -22,11 +22,11 @@ def test_scenes_are_captioned_the_same():
   codec = codecs.FeatureCodec(model, 'kmeans(k=8)')
   packets = codec.encode(images, jax.random.key(0))
   sizes = dataclasses.replace(
-    calling.SIZES, batch=1, max_tokens=32, max_prompt=16
+    calling.SIZES, max_prefill_batch=1, max_tokens=32, max_prompt=16
   )
   want = captioning.Captioner(model, 32)(codec.decode(packets))
   # What the server's part holds is enough.
-  chosen = calling.settings(quantizers='kmeans(k=8)', sizes=sizes)
+  chosen = calling.settings(quantizers='kmeans(k=8)', engine=sizes)
   part = checkpoints.load(name, part='server')
   encoder = codecs.encoder_fingerprint(model)
   with serving.Server(part, chosen, encoder) as server:

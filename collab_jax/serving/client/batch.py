@@ -1,4 +1,4 @@
-"""Captions many picture files, into a file that a killed run goes on with."""
+"""Captions many picture files into a JSONL file; a killed run is resumed."""
 
 import collections
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,131 +17,131 @@ from collab_jax.serving.client import (
   encode,
   rpc,
 )
+from collab_jax.serving.client import result as results
 
-# Pictures that are encoded at a time.
-_BATCH = 8
+_BATCH = 8  # Pictures that are encoded at a time.
 
-# Of errors that the next picture need not meet, too.
-_ITS_OWN = ('INVALID_ARGUMENT', 'INTERNAL')
+# Codes of errors that concern one picture, not the next one too.
+_PER_PICTURE = ('INVALID_ARGUMENT', 'INTERNAL')
 
-# By their ends, in a folder; a file that is named is read whatever its end.
-ENDS = (
+# Suffixes of the pictures of a folder; a file that is named may have any.
+SUFFIXES = (
   *('.avif', '.bmp', '.gif', '.jp2', '.jpeg', '.jpg'),
   *('.png', '.ppm', '.tif', '.tiff', '.webp'),
 )
 
 
 class RunSummary(NamedTuple):
-  """What became of the files.
+  """Counts of a run.
 
   Attributes:
-    captioned: Those captioned by this run.
-    before: Those that an earlier run had captioned.
-    bad: Why others were not, by file.
-    bytes: Of all messages of this run.
-    seconds: How long it took.
+    captioned: Number of pictures captioned by this run.
+    resumed: Number of pictures captioned by earlier runs.
+    failed: Errors of the other pictures, by file.
+    bytes: Bytes of all messages of this run.
+    seconds: Duration of the run.
   """
 
   captioned: int
-  before: int
-  bad: dict[str, str]
+  resumed: int
+  failed: dict[str, str]
   bytes: int
   seconds: float
 
 
-def pictures(folder: str | os.PathLike[str]) -> list[Path]:
-  """The picture files in a folder and the folders in it, sorted.
+def list_pictures(folder: str | os.PathLike[str]) -> list[Path]:
+  """Lists the picture files of a folder and its sub-folders, sorted.
 
   Args:
     folder: The folder.
 
   Returns:
-    Files that end like pictures, see `ENDS`.
+    The files with one of `SUFFIXES`.
 
   Raises:
-    FileNotFoundError: There are none.
+    FileNotFoundError: The folder has no pictures.
   """
-  found = sorted(
+  paths = sorted(
     path
     for path in Path(folder).rglob('*')
-    if path.suffix.lower() in ENDS and path.is_file()
+    if path.suffix.lower() in SUFFIXES and path.is_file()
   )
-  if not found:
+  if not paths:
     raise FileNotFoundError(
       f'{os.fspath(folder)} has no pictures: expected files that end in'
-      f' {", ".join(ENDS)}'
+      f' {", ".join(SUFFIXES)}'
     )
-  return found
+  return paths
 
 
 def picture_id(name: str) -> int:
-  """A picture's id by its file's name, whatever else lies beside it."""
+  """Returns a picture's id, which depends on its file's name only."""
   return zlib.crc32(os.fsencode(name))
 
 
 def checksum(path: Path) -> str:
-  """What tells a picture file from another one of its name."""
+  """Returns a checksum of a file's content."""
   return f'{zlib.crc32(path.read_bytes()):08x}'
 
 
 def to_record(
   name: str,
   crc32: str,
-  answer: clients.Answer,
+  result: results.CaptionResult,
   read_ms: float,
   settings: Mapping[str, Any],
 ) -> dict[str, Any]:
-  """What is written of a picture.
+  """Returns the JSON record of a picture.
 
   Args:
-    name: Of the file.
+    name: Name of the file.
     crc32: Its `checksum`.
-    answer: What came of it.
+    result: Its caption.
     read_ms: Milliseconds that reading took.
-    settings: Of the run, see `run_settings`.
+    settings: Settings of the run, from `run_settings`.
   """
-  spent = {'read': read_ms, **answer.milliseconds}
+  spent = {'read': read_ms, **result.milliseconds}
   return {
     'file': name,
     'crc32': crc32,
-    'caption': answer.caption,
-    'bytes': answer.bytes,
-    'codec': answer.codec,
-    'layers': answer.layers,
-    'tokens': answer.tokens,
-    'min_entropy': round(answer.min_entropy, 3),
+    'caption': result.caption,
+    'bytes': result.bytes,
+    'codec': result.codec,
+    'layers': result.layers,
+    'tokens': result.tokens,
+    'min_entropy': round(result.min_entropy, 3),
     'milliseconds': {stage: round(value, 3) for stage, value in spent.items()},
-    'tries': answer.tries,
+    'tries': result.tries,
     'settings': dict(settings),
   }
 
 
 def run_settings(
   client: clients.EdgeClient,
-  agreed: rpc.SessionInfo,
+  session: rpc.SessionInfo,
   prompt: str = '',
   max_tokens: int = 0,
   limit: str = '',
 ) -> dict[str, Any]:
-  """What the captions of a file have in common, besides the codec.
+  """Returns the settings that all captions of a file share, but for the codec.
 
   Args:
-    client: What makes them.
-    agreed: What the server said.
-    prompt: As of `caption`.
-    max_tokens: As of `caption`.
-    limit: As of `caption`.
+    client: The client.
+    session: From a handshake.
+    prompt: As in `caption`.
+    max_tokens: As in `caption`.
+    limit: As in `caption`.
   """
   layered = client.threshold is not None
   splits = {
     str(c.split) for c in client.codecs if isinstance(c, codecs.FeatureCodec)
   }
   return {
-    'model': agreed.model,
-    'encoder': agreed.encoder,
-    'decoder': agreed.decoder,
-    'prompt': prompt or agreed.prompt,
-    'max_tokens': max_tokens or agreed.max_tokens,
+    'model': session.model,
+    'encoder': session.encoder,
+    'decoder': session.decoder,
+    'prompt': prompt or session.prompt,
+    'max_tokens': max_tokens or session.max_tokens,
     'seed': client.seed,
     'split': min(splits, default=None),
     'limit': limit or None,
@@ -163,28 +163,28 @@ def caption(
   progress: bool = True,
   report: Callable[[str], None] | None = None,
 ) -> RunSummary:
-  """Captions files, a line each, and leaves out those that have one.
+  """Captions files, a record each; skips those that have a record.
 
   A picture that cannot be read or sent is reported, and the others go on. An
   error of the server or the link, which the next picture would meet too, ends
-  the run; started again, it goes on there.
+  the run; started again, it resumes there.
 
   Args:
-    client: What captions them.
+    client: The client.
     files: The picture files.
     root: Folder to which their names in `out` are relative.
     out: JSONL file to append to.
     size: Side of the model's pictures in pixels.
-    prompt: As of `EdgeClient.caption`.
-    max_tokens: As of `EdgeClient.caption`.
-    limit: What the client's codecs were chosen by, if they were: captions in
+    prompt: As in `EdgeClient.caption`.
+    max_tokens: As in `EdgeClient.caption`.
+    limit: Limit by which the client's codecs were chosen, if any: captions in
       `out` by other codecs may then stay, if the same limit chose them.
     progress: Show a bar.
-    report: Called with a line about each bad picture; by default it goes to
-      the standard error.
+    report: Called with a line about each failed picture; by default it is
+      written to standard error.
 
   Returns:
-    What became of them.
+    Counts of the run.
 
   Raises:
     RemoteError: The server cannot be used, or the prompt is too long for it.
@@ -193,48 +193,49 @@ def caption(
   """
   start = time.perf_counter()
   names = {path.relative_to(root).as_posix(): path for path in files}
-  bad: dict[str, str] = {}
+  failed: dict[str, str] = {}
   captioned = total = 0
-  with jsonl.JsonlWriter(out) as store:
-    agreed = client.handshake(prompt=prompt, max_tokens=max_tokens, keep=True)
-    settings = run_settings(client, agreed, prompt, max_tokens, limit)
-    done = _done(store, client, settings, names)
-    left = {n: path for n, path in names.items() if n not in done}
-    if left:
-      client.warm_up(min(_BATCH, client.window, len(left)))
-    reading = _Reading(left, size, bad, report or _complain)
+  with jsonl.JsonlWriter(out) as writer:
+    session = client.handshake(prompt=prompt, max_tokens=max_tokens, keep=True)
+    settings = run_settings(client, session, prompt, max_tokens, limit)
+    done = _resume(writer, client, settings, names)
+    pending = {n: path for n, path in names.items() if n not in done}
+    resumed = len(names) - len(pending)
+    if pending:
+      client.warm_up(min(_BATCH, client.window, len(pending)))
+    reader = _FileReader(pending, size, failed, report or _write_above_bar)
     bar = tqdm.tqdm(
       total=len(names),
-      initial=len(names) - len(left),
+      initial=resumed,
       unit='picture',
       disable=not progress,
     )
     with bar:
-      for answer in client.captions(iter(reading), prompt, max_tokens, _BATCH):
-        name, crc32, read_ms = reading.order.popleft()
-        if isinstance(answer, clients.Answer):
-          store.append(to_record(name, crc32, answer, read_ms, settings))
+      for outcome in client.captions(iter(reader), prompt, max_tokens, _BATCH):
+        name, crc32, read_ms = reader.order.popleft()
+        if isinstance(outcome, results.CaptionResult):
+          writer.append(to_record(name, crc32, outcome, read_ms, settings))
           captioned += 1
-          total += answer.bytes
-        elif _its_own(answer):
-          reading.refuse(name, str(answer))
+          total += outcome.bytes
+        elif _is_per_picture(outcome):
+          reader.fail(name, str(outcome))
         else:
-          raise answer
-        bar.update(captioned + len(bad) + len(names) - len(left) - bar.n)
-      bar.update(captioned + len(bad) + len(names) - len(left) - bar.n)
+          raise outcome
+        bar.update(resumed + captioned + len(failed) - bar.n)
+      bar.update(resumed + captioned + len(failed) - bar.n)
   seconds = time.perf_counter() - start
-  return RunSummary(captioned, len(names) - len(left), bad, total, seconds)
+  return RunSummary(captioned, resumed, failed, total, seconds)
 
 
-class _Reading:
-  """Reads files as they are needed; remembers whose picture comes next."""
+class _FileReader:
+  """Reads files as they are needed; `order` has those in flight, in order."""
 
-  def __init__(self, files, size, bad, report):
+  def __init__(self, files, size, failed, report):
     self.order: collections.deque[tuple[str, str, float]]
     self.order = collections.deque()
     self._files = files
     self._size = size
-    self._bad = bad
+    self._failed = failed
     self._report = report
 
   def __iter__(self) -> Iterator[tuple[Any, int]]:
@@ -244,70 +245,69 @@ class _Reading:
         crc32 = checksum(path)
         image = data.read_image(path, self._size)
       except (data.PictureError, OSError) as error:
-        self.refuse(name, str(error))
+        self.fail(name, str(error))
         continue
       spent = 1000 * (time.perf_counter() - start)
       self.order.append((name, crc32, spent))
       yield image, picture_id(name)
 
-  def refuse(self, name: str, why: str) -> None:
-    """Counts a bad picture, and tells it."""
-    self._bad[name] = why
-    self._report(why if name in why else f'{name}: {why}')
+  def fail(self, name: str, reason: str) -> None:
+    """Counts and reports a failed picture."""
+    self._failed[name] = reason
+    self._report(reason if name in reason else f'{name}: {reason}')
 
 
-def _complain(text: str) -> None:
-  """Writes above the bar."""
+def _write_above_bar(text: str) -> None:
   tqdm.tqdm.write(text, file=sys.stderr)
 
 
-def _its_own(error: clients.Failure) -> bool:
-  """Whether an error is the picture's, and not one that all would meet."""
-  return isinstance(error, encode.TooLargeError) or error.code in _ITS_OWN
+def _is_per_picture(error: clients.Failure) -> bool:
+  """Returns whether an error concerns one picture only."""
+  return isinstance(error, encode.TooLargeError) or error.code in _PER_PICTURE
 
 
-def _other(path: Path, crc32: Any) -> bool:
-  """Whether a file is another than it was; not if it cannot be read now."""
+def _has_changed(path: Path, crc32: Any) -> bool:
+  """Returns whether a file's content has changed; not if it is unreadable."""
   try:
     return checksum(path) != crc32
   except OSError:
     return False
 
 
-def _done(
-  store: jsonl.JsonlWriter[list[dict[str, Any]]],
+def _resume(
+  writer: jsonl.JsonlWriter[list[dict[str, Any]]],
   client: clients.EdgeClient,
   settings: Mapping[str, Any],
   files: Mapping[str, Path],
 ) -> set[str]:
-  """The files that have a caption, which must have been made as others will."""
+  """Returns the files that have a record, after checking its settings."""
   names = [codec.name for codec in client.codecs]
-  for number, found in enumerate(store.objects, 1):
-    if not isinstance(found.get('file'), str) or 'caption' not in found:
+  for number, record in enumerate(writer.objects, 1):
+    if not isinstance(record.get('file'), str) or 'caption' not in record:
       raise ValueError(
-        f"{store.path}:{number}: expected the fields 'file' and 'caption';"
+        f"{writer.path}:{number}: expected the fields 'file' and 'caption';"
         ' is this a file of captions? choose another one'
       )
-    there = found.get('settings')
-    there = there if isinstance(there, dict) else {}
-    apart = [
-      f'{name} {there.get(name)!r}, now it is {value!r}'
+    before = record.get('settings')
+    before = before if isinstance(before, dict) else {}
+    differences = [
+      f'{name} {before.get(name)!r}, now it is {value!r}'
       for name, value in settings.items()
-      if there.get(name) != value
+      if before.get(name) != value
     ]
     # A limit may choose another codec when the link or the server is another.
-    if settings['limit'] is None and found.get('codec') not in names:
-      by = f'codec {found.get("codec")}, now it is {" or ".join(names)}'
-      apart.insert(0, by)
-    path = files.get(found['file'])
-    if path is not None and _other(path, found.get('crc32')):
+    if settings['limit'] is None and record.get('codec') not in names:
+      codec = record.get('codec')
+      differences.insert(0, f'codec {codec}, now it is {" or ".join(names)}')
+    path = files.get(record['file'])
+    if path is not None and _has_changed(path, record.get('crc32')):
       raise ValueError(
-        f'{store.path}:{number}: is of another picture of the name'
-        f' {found["file"]!r} than {path}; choose another file for the captions'
+        f'{writer.path}:{number}: is of another picture of the name'
+        f' {record["file"]!r} than {path}; choose another file for the captions'
       )
-    if apart:
+    if differences:
       raise ValueError(
-        f'{store.path}:{number}: was made with {"; with ".join(apart)}; choose'
-        ' another file, or the same settings'
+        f'{writer.path}:{number}: was made with {"; with ".join(differences)};'
+        ' choose another file, or the same settings'
       )
-  return {found['file'] for found in store.objects}
+  return {record['file'] for record in writer.objects}

@@ -1,30 +1,31 @@
-"""The edge's end of the link: a channel, who may use it, and trying again."""
+"""The edge's connection: channel, credentials, retries, diagnosis."""
 
 import dataclasses
 import logging
 import os
 from pathlib import Path
 import random
+import socket
+import ssl
 import time
+from typing import NamedTuple
 
 import grpc
 
-from collab_jax.serving import collab_pb2_grpc
-from collab_jax.serving.client import diagnosis
-from collab_jax.serving.server import security
+from collab_jax.serving import collab_pb2_grpc, tls
 
 _LOG = logging.getLogger(__name__)
-_QUIET = 10.0  # Seconds between two lines about the same server.
+_WARN_INTERVAL = 10.0  # Seconds between two warnings about the same server.
 
-# The code of a session that the server does not take.
+# Status code of a session that the server does not take.
 REFUSED = grpc.StatusCode.FAILED_PRECONDITION.name
 
-# What passes by itself: the server starts, drains or is full.
+# Codes of conditions that pass by themselves: it starts, drains or is full.
 _TRANSIENT = (
   grpc.StatusCode.UNAVAILABLE,
   grpc.StatusCode.RESOURCE_EXHAUSTED,
 )
-# gRPC gives these codes to what will not pass, too.
+# Texts of lasting conditions to which gRPC gives the same codes.
 _PERMANENT = (
   'larger than max',
   'CERTIFICATE_VERIFY_FAILED',
@@ -34,7 +35,7 @@ _PERMANENT = (
   'DNS resolution failed',
   'NO_COMMON_SIGNATURE_ALGORITHMS',
 )
-# What to do about those, where gRPC's words are not enough.
+# Advice about those, where gRPC's text is not enough.
 _HINTS = {
   'WRONG_VERSION_NUMBER': 'the server speaks no TLS: leave ca out',
   'CERTIFICATE_VERIFY_FAILED': (
@@ -44,7 +45,10 @@ _HINTS = {
     "the server's certificate has another name: give server_name"
   ),
 }
-_PROBE = 2.0  # Seconds.
+_PROBE_SECONDS = 2.0
+# gRPC's texts where a connection was made, and closed before it was of use: by
+# a server that wants another kind, or by one that is just going away.
+_CLOSED = 'failed to connect', 'Socket closed'
 # Captions are short; a peer that is gone must be noticed within a deadline.
 # gRPC's own waits before it connects again are 1 s to 2 minutes.
 _OPTIONS = (
@@ -61,7 +65,7 @@ _OPTIONS = (
 
 
 class RemoteError(OSError):
-  """What the server said instead of a caption, or that nobody answered.
+  """The server refused a request, or nobody answered in time.
 
   Attributes:
     code: Name of the gRPC status code.
@@ -74,14 +78,16 @@ class RemoteError(OSError):
 
 @dataclasses.dataclass(frozen=True)
 class Backoff:
-  """Waits between tries: twice as long each time, less a random part.
+  """Exponential back-off with jitter.
 
-  Without that part, all edges would come back to a server that was restarted
-  at the same moment.
+      Backoff(first=0.1, most=3.0)
+
+  Without the jitter, all edges would come back to a restarted server at the
+  same moment.
 
   Attributes:
-    first: Seconds of the first wait, at most.
-    most: Seconds of any wait, at most.
+    first: Longest first wait, in seconds.
+    most: Longest wait of all, in seconds.
   """
 
   first: float = 0.1
@@ -95,10 +101,10 @@ class Backoff:
       )
 
   def wait(self, failures: int, draw: float) -> float:
-    """Seconds to wait.
+    """Returns the seconds to wait.
 
     Args:
-      failures: Tries in a row that failed, at least 1.
+      failures: Number of failures in a row, at least 1.
       draw: A random number in [0, 1).
 
     Returns:
@@ -111,11 +117,13 @@ class Backoff:
 class Connection:
   """A channel to a server, for any number of threads and codecs.
 
+      Connection('example.org:50051', ca='ca.pem', token='...')
+
   Attributes:
-    target: The server's host and port.
+    target: Host and port of the server.
     timeout: Seconds that a request may take, with all of its tries.
-    stub: The service, each call one try.
-    metadata: What every call carries.
+    stub: The service; each call is one try.
+    metadata: Metadata of every call.
   """
 
   def __init__(
@@ -135,30 +143,29 @@ class Connection:
 
     Args:
       target: 'HOST:PORT'.
-      token: What the server's token file holds, if it asks for one.
-      ca: PEM file of who signed the server's certificate, or 'system' for
-        those that this machine trusts; None does without TLS.
-      cert: PEM file of the edge's own certificate, if the server asks for it.
+      token: A token of the server's token file, if it has one.
+      ca: PEM file of the authority of the server's certificate, or 'system'
+        for those that this machine trusts; None does without TLS.
+      cert: PEM file of the edge's certificate, if the server asks for it.
       key: PEM file of its private key.
-      server_name: The name in the server's certificate, if it is not the
-        host's.
+      server_name: Name in the server's certificate, if it is not the host's.
       insecure: Do without TLS to other machines, too.
       timeout: Seconds that a request may take, with all of its tries.
       backoff: The waits between tries.
 
     Raises:
-      ValueError: These do not go together, a file holds something else, or
-        another machine would be reached without TLS.
+      ValueError: The settings do not go together, a file holds something
+        else, or another machine would be reached without TLS.
       OSError: A file cannot be read.
     """
-    host, port = _place(target)
+    host, port = _parse_target(target)
     if not timeout > 0:
       raise ValueError(f'timeout: got {timeout} s, expected more than 0')
     if (cert is None) != (key is None):
       raise ValueError('cert and key: one is missing, expected both or neither')
     if cert is not None and ca is None:
       raise ValueError('cert: is given without ca, expected both, for mTLS')
-    if ca is None and not (insecure or security.is_loopback(host)):
+    if ca is None and not (insecure or tls.is_loopback(host)):
       raise ValueError(
         f'{target} is another machine: what is sent, the token too, could be'
         ' read on the way; give ca for TLS, or insecure if that is meant'
@@ -167,19 +174,19 @@ class Connection:
     self.timeout = timeout
     self.metadata = (('authorization', f'Bearer {token}'),) if token else ()
     self._backoff = backoff
-    self._where, self._cert, self._key = (host, port), cert, key
+    self._address, self._cert, self._key = (host, port), cert, key
     self._tls = ca is not None
     self._random = random.Random(os.urandom(8))
-    self._complained = -_QUIET
+    self._last_warning = -_WARN_INTERVAL
     options: list[tuple[str, int | str]] = list(_OPTIONS)
     if ca is None:
       self._channel = grpc.insecure_channel(target, options)
     else:
       if server_name:
         options.append(('grpc.ssl_target_name_override', server_name))
-      security.check_files(cert, key, None if ca == 'system' else ca)
+      tls.check_files(cert, key, None if ca == 'system' else ca)
       if key is not None:
-        security.warn_if_open(key)
+        tls.warn_if_world_readable(key)
       credentials = grpc.ssl_channel_credentials(
         None if ca == 'system' else Path(ca).read_bytes(),
         Path(key).read_bytes() if key is not None else None,
@@ -188,38 +195,38 @@ class Connection:
       self._channel = grpc.secure_channel(target, credentials, options)
     self.stub = collab_pb2_grpc.CaptionerStub(self._channel)
 
-  def attempts(self) -> 'RetryLoop':
-    """Starts the clock of a request."""
+  def start_retries(self) -> 'RetryLoop':
+    """Starts the time limit of a request."""
     return RetryLoop(self)
 
   def wait(self, failures: int) -> float:
-    """Seconds to wait after so many failures in a row."""
+    """Returns the seconds to wait after some failures in a row."""
     return self._backoff.wait(failures, self._random.random())
 
-  def complain(self, text: str) -> None:
+  def warn_unavailable(self, text: str) -> None:
     """Logs that the server is away: of many requests, once in a while."""
     now = time.monotonic()
-    if now - self._complained > _QUIET:
-      self._complained = now
+    if now - self._last_warning > _WARN_INTERVAL:
+      self._last_warning = now
       _LOG.warning('%s: %s; trying again', self.target, text)
 
-  def why(self, text: str, seconds: float) -> str:
-    """Finds out what will not pass by itself.
+  def diagnose(self, text: str, seconds: float) -> str:
+    """Finds a lasting reason for a failure that looks transient.
 
     Args:
-      text: Of a status that may pass.
-      seconds: How long that may take.
+      text: Text of the status.
+      seconds: Time that this may take.
 
     Returns:
-      A sentence; '' if nothing is known, or the server is just away.
+      A sentence; '' if no reason is found, or the server is just away.
     """
-    host, port = self._where
-    if not port or not all(words in text for words in diagnosis.CLOSED):
+    host, port = self._address
+    if not port or not all(words in text for words in _CLOSED):
       return ''
-    return diagnosis.diagnose_closed_connection(
+    return diagnose_closed_connection(
       host,
       port,
-      min(seconds, _PROBE),
+      min(seconds, _PROBE_SECONDS),
       tls=self._tls,
       cert=self._cert,
       key=self._key,
@@ -231,65 +238,66 @@ class Connection:
 
 
 class RetryLoop:
-  """The tries of one request, all within the connection's time limit.
+  """Retry policy: the tries of one request, all within one time limit.
 
   Attributes:
-    tries: Which try this is, from 1.
+    tries: Number of the present try, from 1.
   """
 
-  def __init__(self, link: Connection):
-    """Starts the clock."""
+  def __init__(self, connection: Connection):
+    """Starts the time limit."""
     self.tries = 1
-    self._link = link
-    self._why = ''
-    self._end = time.monotonic() + link.timeout
+    self._connection = connection
+    self._last_error = ''
+    self._deadline = time.monotonic() + connection.timeout
 
-  def left(self) -> float:
-    """Seconds that this try may take."""
-    return max(self._end - time.monotonic(), 1e-3)
+  def remaining(self) -> float:
+    """Returns the seconds that this try may take."""
+    return max(self._deadline - time.monotonic(), 1e-3)
 
-  def failed(self, error: grpc.RpcError) -> None:
-    """Waits for the next try.
+  def wait_after(self, error: grpc.RpcError) -> None:
+    """Waits for the next try after a transient error.
 
     Args:
-      error: What became of this one.
+      error: The error of this try.
 
     Raises:
-      RemoteError: It will not pass, or time is up.
+      RemoteError: The error is permanent, or the time is up.
     """
     code, text = status(error)
-    if passes(code, text):
-      why = self._link.why(text, self.left())
-      if why:
-        raise RemoteError(code.name, f'{self._link.target}: {why}') from error
+    target = self._connection.target
+    if is_transient(code, text):
+      reason = self._connection.diagnose(text, self.remaining())
+      if reason:
+        raise RemoteError(code.name, f'{target}: {reason}') from error
     else:
       if code == grpc.StatusCode.DEADLINE_EXCEEDED:
-        # Why it was tried again says more than that time ran out.
-        text = self._late(self._why or text)
+        # The error before says more than that the time ran out.
+        text = self._timeout_text(self._last_error or text)
       hints = [hint for words, hint in _HINTS.items() if words in text]
       text = f'{hints[0]}: {text}' if hints else text
-      raise RemoteError(code.name, f'{self._link.target}: {text}') from error
-    self._again(code.name, text, error)
+      raise RemoteError(code.name, f'{target}: {text}') from error
+    self._wait(code.name, text, error)
 
-  def ended(self) -> None:
-    """Like `failed`, where an answer stopped without an error."""
-    self._again('UNAVAILABLE', 'the answer ended before the caption did', None)
+  def wait_after_early_end(self) -> None:
+    """Waits for the next try after a stream that ended without an error."""
+    self._wait('UNAVAILABLE', 'the answer ended before the caption did', None)
 
-  def _again(self, code: str, text: str, error: Exception | None) -> None:
-    wait = self._link.wait(self.tries)
-    if time.monotonic() + wait >= self._end:
-      text = f'{self._link.target}: {self._late(text)}'
+  def _wait(self, code: str, text: str, error: Exception | None) -> None:
+    wait = self._connection.wait(self.tries)
+    if time.monotonic() + wait >= self._deadline:
+      text = f'{self._connection.target}: {self._timeout_text(text)}'
       raise RemoteError(code, text) from error
-    self._why = text
-    self._link.complain(f'{text} ({code})')
+    self._last_error = text
+    self._connection.warn_unavailable(f'{text} ({code})')
     time.sleep(wait)
     self.tries += 1
 
-  def _late(self, text: str) -> str:
+  def _timeout_text(self, text: str) -> str:
     plural = 's' if self.tries > 1 else ''
     return (
-      f'no answer within {self._link.timeout:g} s, {self.tries} time{plural}'
-      f' tried; the last time: {text}'
+      f'no answer within {self._connection.timeout:g} s, {self.tries}'
+      f' time{plural} tried; the last time: {text}'
     )
 
 
@@ -298,33 +306,34 @@ def read_token(path: str | os.PathLike[str] | None) -> str | None:
 
   Raises:
     FileNotFoundError: There is no such file.
-    ValueError: It holds no token, several, or one that no header can hold.
+    ValueError: The file holds no token, several, or one that no header can
+      hold.
   """
   if path is None:
     return None
-  lines = security.words(path)
-  if len(lines) != 1:
+  tokens = tls.read_tokens(path)
+  if len(tokens) != 1:
     raise ValueError(
-      f'token_file: {os.fspath(path)} has {len(lines)} words, expected one:'
+      f'token_file: {os.fspath(path)} has {len(tokens)} words, expected one:'
       ' the token of this edge'
     )
-  return lines[0]
+  return tokens[0]
 
 
 def status(error: grpc.RpcError) -> tuple[grpc.StatusCode, str]:
-  """Code and text of an error; every one that a call raises has both."""
+  """Returns code and text of an error; all that a call raises have both."""
   code = error.code()  # pyright: ignore[reportAttributeAccessIssue]
   text = error.details()  # pyright: ignore[reportAttributeAccessIssue]
   return code, text or 'no reason given'
 
 
-def passes(code: grpc.StatusCode, text: str) -> bool:
-  """Whether the same request may work in a moment."""
+def is_transient(code: grpc.StatusCode, text: str) -> bool:
+  """Returns whether the same request may work in a moment."""
   return code in _TRANSIENT and not any(words in text for words in _PERMANENT)
 
 
-def _place(target: str) -> tuple[str, int]:
-  """The host and the port of a target; 0 for a socket that has none."""
+def _parse_target(target: str) -> tuple[str, int]:
+  """Returns host and port of a target; port 0 for a socket that has none."""
   if target.startswith(('unix:', 'unix-abstract:')):
     return target, 0
   host, colon, port = target.rpartition(':')
@@ -332,9 +341,100 @@ def _place(target: str) -> tuple[str, int]:
   bare = host
   if scheme in ('dns', 'ipv4', 'ipv6'):
     bare = host[len(scheme) + 1 :].lstrip('/')
-  known = bare and '/' not in bare and port.isdecimal() and port.isascii()
-  if not (colon and known and 0 < int(port) < 1 << 16):
+  is_host_port = (
+    bare and '/' not in bare and port.isdecimal() and port.isascii()
+  )
+  if not (colon and is_host_port and 0 < int(port) < 1 << 16):
     raise ValueError(
       f"server: got {target!r}, expected HOST:PORT, as in 'localhost:50051'"
     )
   return bare, int(port)
+
+
+def diagnose_closed_connection(
+  host: str,
+  port: int,
+  seconds: float,
+  *,
+  tls: bool,
+  cert: str | os.PathLike[str] | None = None,
+  key: str | os.PathLike[str] | None = None,
+) -> str:
+  """Finds out why a server closes connections at once, by making one.
+
+  Args:
+    host: Name or address.
+    port: TCP port.
+    seconds: Time that this may take.
+    tls: Whether the closed connections were TLS.
+    cert: The edge's certificate, PEM.
+    key: Its private key, PEM.
+
+  Returns:
+    A sentence; '' if no reason is found.
+  """
+  pair = (cert, key) if tls else None
+  if not tls:
+    probe = _probe(host, port, seconds, None, pair)
+    return 'the server speaks TLS: give ca' if probe.handshake else ''
+  tls13 = _probe(host, port, seconds, ssl.TLSVersion.TLSv1_3, pair)
+  if not tls13.handshake or tls13.open:
+    return ''
+  # The edge's certificate is checked after the handshake of TLS 1.3, and within
+  # that of TLS 1.2. A proxy that has lost its server ends both.
+  tls12 = _probe(host, port, seconds, ssl.TLSVersion.TLSv1_2, pair)
+  return '' if tls12.handshake or tls12.unknown else _certificate_advice(cert)
+
+
+class _Probe(NamedTuple):
+  """Result of a test connection.
+
+  Attributes:
+    handshake: Whether the TLS handshake was completed.
+    open: Whether the server then sent something, or waited.
+    unknown: Whether it has another version of TLS, or cannot be reached.
+  """
+
+  handshake: bool = False
+  open: bool = False
+  unknown: bool = False
+
+
+def _probe(host, port, seconds, version, pair) -> _Probe:
+  context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+  # Nothing is sent: the real connections have checked the server's identity.
+  context.check_hostname = False
+  context.verify_mode = ssl.CERT_NONE
+  if version is not None:
+    context.minimum_version = context.maximum_version = version
+  context.set_alpn_protocols(['h2'])
+  bare, handshake = host.strip('[]'), False
+  try:
+    if pair and None not in pair:
+      context.load_cert_chain(*pair)
+    with (
+      socket.create_connection((bare, port), timeout=seconds) as raw,
+      context.wrap_socket(raw, server_hostname=bare) as secured,
+    ):
+      handshake = True
+      return _Probe(True, bool(secured.recv(1)))
+  except TimeoutError:
+    return _Probe(handshake, True, not handshake)
+  except ssl.SSLError as error:
+    return _Probe(handshake, False, 'VERSION' in (error.reason or ''))
+  except ConnectionResetError:
+    return _Probe(handshake)
+  except OSError:
+    return _Probe(handshake, False, True)
+
+
+def _certificate_advice(cert: str | os.PathLike[str] | None) -> str:
+  if cert is None:
+    return (
+      'the server closes connections without a certificate of the edge: give'
+      ' cert and key'
+    )
+  return (
+    f"the server does not accept the edge's certificate {os.fspath(cert)}: it"
+    ' has expired, or is of another authority'
+  )

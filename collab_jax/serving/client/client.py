@@ -1,4 +1,4 @@
-"""The edge: pictures to a server, captions back."""
+"""The edge's client: sends pictures to a server, gets captions back."""
 
 import collections
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -18,27 +18,30 @@ from collab_jax.serving.client import (
   rpc,
 )
 
-Answer = result.CaptionResult
 Failure = encode.TooLargeError | channel.RemoteError
 
 
 class EdgeClient:
   """Encodes pictures, sends them and waits for captions.
 
-  Of the model it needs the image encoder only, for an image codec nothing. It
-  shakes hands when it must: before the first request, and when the server was
+      codec = FeatureCodec(load('tiny', part='edge'), 'kmeans(k=8)')
+      with EdgeClient('localhost:50051', codec) as client:
+        captions = [result.caption for result in client.caption(images)]
+
+  Needs only the image encoder of the model, for an image codec nothing. Does a
+  handshake when needed: before the first request, and after the server was
   started anew. A request that the server could not take is sent again, with
   the same id, so that no picture is captioned twice. Any number of threads may
   use it.
 
   Attributes:
     connection: The channel, its credentials and its time limit.
-    codecs: What encodes, best first.
-    window: How many requests may be in flight.
+    codecs: The codecs, best first.
+    window: Number of requests that may be in flight.
     threshold: Bits of min-entropy above which the finer layers are sent; None
       to send all layers at once.
-    coarse: How many layers are sent first.
-    seed: As of `__init__`.
+    coarse: Number of layers that are sent first.
+    seed: Seed of the quantizers' random keys.
   """
 
   def __init__(
@@ -57,17 +60,17 @@ class EdgeClient:
 
     Args:
       target: 'HOST:PORT', or the connection of another client.
-      codec: A FeatureCodec or ImageCodec. Or several, best first: a picture
-        is sent by the first one whose message has at most `max_bytes`.
-      window: How many requests may be in flight, at least 1.
-      max_bytes: The longest message; None for any.
+      codec: A codec, or several, best first: a picture is sent by the first
+        one whose message has at most `max_bytes`.
+      window: Number of requests that may be in flight, at least 1.
+      max_bytes: Longest message; None for any.
       threshold: Send the first layers of a message, and the others only if the
         caption has a higher min-entropy, in bits. The codec needs layers.
-      coarse: How many layers to send first then.
-      seed: Of the quantizers' random keys; each picture has its own, by its
-        id.
-      **settings: Of `connection.Connection`, for a target in words: token,
-        ca, cert, key, server_name, insecure, timeout, backoff.
+      coarse: Number of layers to send first then.
+      seed: Seed of the quantizers' random keys; each picture has a key of its
+        own, by its id.
+      **settings: Arguments of `channel.Connection`, where target is a string:
+        token, ca, cert, key, server_name, insecure, timeout, backoff.
 
     Raises:
       ValueError: A setting is out of range, does not go with another, or
@@ -76,14 +79,14 @@ class EdgeClient:
     """
     if window < 1:
       raise ValueError(f'window: got {window}, expected at least 1')
-    self._packer = encode.EdgeEncoder(codec, max_bytes, jax.random.key(seed))
-    self.codecs = self._packer.codecs
+    self._encoder = encode.EdgeEncoder(codec, max_bytes, jax.random.key(seed))
+    self.codecs = self._encoder.codecs
     self.window = window
     self.threshold, self.coarse, self.seed = threshold, coarse, seed
     if threshold is not None:
-      for one in self.codecs:
-        _check_layers(one, coarse)
-    self._owns = isinstance(target, str)
+      for each in self.codecs:
+        _check_layers(each, coarse)
+    self._owns_connection = isinstance(target, str)
     if isinstance(target, str):
       self.connection = channel.Connection(target, **settings)
     elif settings:
@@ -92,18 +95,18 @@ class EdgeClient:
       )
     else:
       self.connection = target
-    self._asker = rpc.RpcClient(self.connection, self.codecs)
+    self._rpc = rpc.RpcClient(self.connection, self.codecs)
     self._pool = futures.ThreadPoolExecutor(window, 'edge')
 
   def using(
     self, codec: encode.Codec | Sequence[encode.Codec], **settings: Any
   ) -> 'EdgeClient':
-    """Another client on the same connection.
+    """Returns another client on the same connection.
 
     Args:
-      codec: As of `__init__`.
-      **settings: window (by default this one's), max_bytes, threshold, coarse
-        and seed of `__init__`.
+      codec: As in `EdgeClient`.
+      **settings: window (default: this client's), max_bytes, threshold, coarse
+        and seed of `EdgeClient`.
     """
     settings = {'window': self.window, **settings}
     return EdgeClient(self.connection, codec, **settings)
@@ -119,30 +122,30 @@ class EdgeClient:
     """Agrees with the server on a codec, whether or not it has before.
 
     Args:
-      codec: Which of `codecs`.
-      padding: Bytes to send besides, that mean nothing; see `uplink`.
-      prompt: As of `caption`; one that is too long is refused now.
+      codec: Index in `codecs`.
+      padding: Bytes of padding to send besides; see `rate_control`.
+      prompt: As in `caption`; one that is too long is refused now.
       max_tokens: Likewise.
       keep: Refuse a server that comes back with other weights, from now on.
 
     Returns:
-      What the server said.
+      The session.
 
     Raises:
-      RemoteError: It does not agree, and says why; or nobody answers.
+      RemoteError: The server refused, or nobody answered.
     """
-    wanted = rpc.GenerationOptions(prompt, max_tokens)
-    return self._asker.handshake(codec, padding, wanted, keep)
+    options = rpc.GenerationOptions(prompt, max_tokens)
+    return self._rpc.handshake(codec, padding, options, keep)
 
   def warm_up(self, batch_size: int = 1) -> None:
-    """Compiles what the edge needs, so that no picture's time has it.
+    """Compiles the edge's programs ahead of the first picture.
 
     Args:
       batch_size: Number of pictures that will come at a time.
     """
     size = self.codecs[0].model.config.vision.image_size
     black = np.zeros((batch_size, size, size, 3), np.uint8)
-    self._packer.pack(black, range(batch_size))
+    self._encoder.encode(black, range(batch_size))
 
   def caption(
     self,
@@ -150,7 +153,7 @@ class EdgeClient:
     prompt: str = '',
     image_ids: Sequence[int] | None = None,
     max_tokens: int = 0,
-  ) -> list[Answer]:
+  ) -> list[result.CaptionResult]:
     """Captions a batch of pictures.
 
     Args:
@@ -160,20 +163,20 @@ class EdgeClient:
       max_tokens: Longest caption; 0 for the server's.
 
     Returns:
-      One answer per picture.
+      One result per picture.
 
     Raises:
-      ValueError: They are no such pictures, or a message is too long.
+      ValueError: The images have another shape, or a message is too long.
       RemoteError: The server refused one, or nobody answered in time.
     """
     ids = range(len(images)) if image_ids is None else image_ids
-    result = []
+    results = []
     pairs = zip(np.asarray(images), ids, strict=True)
-    for answer in self.captions(pairs, prompt, max_tokens):
-      if isinstance(answer, Exception):
-        raise answer
-      result.append(answer)
-    return result
+    for outcome in self.captions(pairs, prompt, max_tokens):
+      if isinstance(outcome, Exception):
+        raise outcome
+      results.append(outcome)
+    return results
 
   def captions(
     self,
@@ -181,40 +184,42 @@ class EdgeClient:
     prompt: str = '',
     max_tokens: int = 0,
     batch_size: int = 8,
-  ) -> Iterator[Answer | Failure]:
-    """Captions pictures as they come, many in flight.
+  ) -> Iterator[result.CaptionResult | Failure]:
+    """Captions a stream of pictures, with many requests in flight.
 
     Args:
       pictures: Pictures with their ids; no more are taken than are needed.
-      prompt: As of `caption`.
-      max_tokens: As of `caption`.
-      batch_size: How many are encoded at a time.
+      prompt: As in `caption`.
+      max_tokens: As in `caption`.
+      batch_size: Number of pictures that are encoded at a time.
 
     Yields:
-      An answer per picture, in order, or the error that it met.
+      A result or an error per picture, in order.
 
     Raises:
-      ValueError: They are no such pictures.
+      ValueError: The images have another shape.
     """
-    wanted = rpc.GenerationOptions(prompt, max_tokens)
-    waiting: collections.deque[futures.Future[Answer | Failure]]
-    waiting = collections.deque()
+    options = rpc.GenerationOptions(prompt, max_tokens)
+    pending: collections.deque[futures.Future[result.CaptionResult | Failure]]
+    pending = collections.deque()
     pictures = iter(pictures)
     size = min(batch_size, self.window)
     try:
       while chunk := list(itertools.islice(pictures, size)):
         images, ids = zip(*chunk, strict=True)
-        for packed in self._packer.pack(np.stack(images), ids):
-          while len(waiting) >= self.window:
-            yield waiting.popleft().result()
-          waiting.append(self._pool.submit(self._settle, packed, wanted))
-        while waiting and waiting[0].done():
-          yield waiting.popleft().result()
-      while waiting:
-        yield waiting.popleft().result()
+        for encoded in self._encoder.encode(np.stack(images), ids):
+          while len(pending) >= self.window:
+            yield pending.popleft().result()
+          pending.append(
+            self._pool.submit(self._caption_or_error, encoded, options)
+          )
+        while pending and pending[0].done():
+          yield pending.popleft().result()
+      while pending:
+        yield pending.popleft().result()
     finally:
-      for one in waiting:
-        one.cancel()
+      for future in pending:
+        future.cancel()
 
   def stream(
     self,
@@ -222,24 +227,24 @@ class EdgeClient:
     prompt: str = '',
     image_id: int = 0,
     max_tokens: int = 0,
-  ) -> Iterator[str | Answer]:
+  ) -> Iterator[str | result.CaptionResult]:
     """Captions a picture, word by word; all of its layers are sent at once.
 
     Args:
       image: A picture of the model's size, 0..255.
-      prompt: As of `caption`.
-      image_id: Of the picture.
-      max_tokens: As of `caption`.
+      prompt: As in `caption`.
+      image_id: Id of the picture.
+      max_tokens: As in `caption`.
 
     Yields:
-      Pieces of the caption as they are decoded, and last the answer.
+      Pieces of the caption as they are decoded, and last the result.
 
     Raises:
-      ValueError: It is no such picture, or its message is too long.
-      RemoteError: As `caption`.
+      ValueError: The image has another shape, or its message is too long.
+      RemoteError: As in `caption`.
     """
-    packed = self.pack(image, image_id)
-    yield from self.stream_packed(packed, prompt, max_tokens)
+    encoded = self.pack(image, image_id)
+    yield from self.stream_packed(encoded, prompt, max_tokens)
 
   def pack(
     self, image: UInt8[Array | np.ndarray, 'H W 3'], image_id: int = 0
@@ -248,102 +253,101 @@ class EdgeClient:
 
     Args:
       image: A picture of the model's size, 0..255.
-      image_id: Of the picture.
+      image_id: Id of the picture.
 
     Returns:
       The message, for `stream_packed`.
 
     Raises:
-      ValueError: It is no such picture, or its message is too long.
+      ValueError: The image has another shape, or its message is too long.
     """
-    packed = self._packer.pack(np.asarray(image)[None], [image_id])[0]
-    if isinstance(packed, Exception):
-      raise packed
-    return packed
+    encoded = self._encoder.encode(np.asarray(image)[None], [image_id])[0]
+    if isinstance(encoded, Exception):
+      raise encoded
+    return encoded
 
   def stream_packed(
     self,
-    packed: encode.EncodedImage,
+    encoded: encode.EncodedImage,
     prompt: str = '',
     max_tokens: int = 0,
     watch: Callable[[Any], None] | None = None,
-  ) -> Generator[str | Answer, None, None]:
-    """Like `stream`, of what `pack` made.
+  ) -> Generator[str | result.CaptionResult, None, None]:
+    """Streams the caption of a message from `pack`; see `stream`.
 
     Args:
-      packed: What is sent.
-      prompt: As of `caption`.
-      max_tokens: As of `caption`.
+      encoded: The message.
+      prompt: As in `caption`.
+      max_tokens: As in `caption`.
       watch: Called with each try's call, which any thread may `cancel`.
     """
-    wanted = rpc.GenerationOptions(prompt, max_tokens)
-    number, message = packed.codec, packed.message
-    for said in self._asker.stream(number, message, wanted, watch):
-      if isinstance(said, rpc.RpcResult):
-        codec = self.codecs[packed.codec]
-        yield result.made(codec, packed, packed.message, [said])
+    options = rpc.GenerationOptions(prompt, max_tokens)
+    message, codec = encoded.message, self.codecs[encoded.codec]
+    for item in self._rpc.stream(encoded.codec, message, options, watch):
+      if isinstance(item, rpc.RpcResult):
+        yield result.make_result(codec, encoded, message, [item])
       else:
-        yield said
+        yield item
 
   def close(self) -> None:
-    """Drops what has not been sent; closes the channel if it is its own."""
+    """Drops pending requests; closes the channel if the client opened it."""
     self._pool.shutdown(wait=False, cancel_futures=True)
-    if self._owns:
+    if self._owns_connection:
       self.connection.close()
 
   def __enter__(self) -> 'EdgeClient':
-    """The client itself."""
+    """Returns the client."""
     return self
 
   def __exit__(self, *unused):
-    """Closes it."""
+    """Closes the client."""
     self.close()
 
   def __repr__(self) -> str:
-    """Shows where it sends what."""
+    """Shows target and codecs."""
     names = ', '.join(codec.name for codec in self.codecs)
     return f'EdgeClient({self.connection.target}, {names})'
 
-  def _settle(
+  def _caption_or_error(
     self,
-    packed: encode.EncodedImage | encode.TooLargeError,
-    wanted: rpc.GenerationOptions,
-  ) -> Answer | Failure:
-    """Asks, and gives back an error rather than raise it."""
-    if isinstance(packed, Exception):
-      return packed
+    encoded: encode.EncodedImage | encode.TooLargeError,
+    options: rpc.GenerationOptions,
+  ) -> result.CaptionResult | Failure:
+    """Requests a caption, and returns an error rather than raise it."""
+    if isinstance(encoded, Exception):
+      return encoded
     try:
-      return self._ask(packed, wanted)
+      return self._request(encoded, options)
     except (encode.TooLargeError, channel.RemoteError) as error:
       return error
 
-  def _ask(
-    self, packed: encode.EncodedImage, wanted: rpc.GenerationOptions
-  ) -> Answer:
-    """Sends a message: at once, or its first layers and then perhaps more."""
-    number, message = packed.codec, packed.message
+  def _request(
+    self, encoded: encode.EncodedImage, options: rpc.GenerationOptions
+  ) -> result.CaptionResult:
+    """Sends a message: all of it, or first layers and the others if unsure."""
+    number, message = encoded.codec, encoded.message
     codec = self.codecs[number]
     if self.threshold is None:
-      reply = self._asker.caption(number, message, wanted)
-      return result.made(codec, packed, message, [reply])
+      reply = self._rpc.caption(number, message, options)
+      return result.make_result(codec, encoded, message, [reply])
     assert isinstance(codec, codecs.FeatureCodec)
     coarse = b''.join(codec.session.split(message)[: self.coarse])
-    first = self._asker.caption(number, coarse, wanted)
+    first = self._rpc.caption(number, coarse, options)
     if first.reply.min_entropy <= self.threshold:
-      return result.made(codec, packed, coarse, [first])
+      return result.make_result(codec, encoded, coarse, [first])
     rest = message[len(coarse) :]
     try:
-      second = self._asker.caption(number, rest, wanted, first.request_id)
+      second = self._rpc.caption(number, rest, options, first.request_id)
     except channel.RemoteError as error:
       if error.code != channel.REFUSED:
         raise
-      # The server has forgotten the beginning; it was started anew.
-      second = self._asker.caption(number, message, wanted)
-    return result.made(codec, packed, message, [first, second])
+      # The server has dropped the first layers; it was started anew.
+      second = self._rpc.caption(number, message, options)
+    return result.make_result(codec, encoded, message, [first, second])
 
 
 def _check_layers(codec: encode.Codec, coarse: int) -> None:
-  """Raises ValueError unless a codec's messages have more layers than that."""
+  """Raises ValueError unless messages have more layers than are sent first."""
   layers = 1
   if isinstance(codec, codecs.FeatureCodec):
     layers = codec.session.layers

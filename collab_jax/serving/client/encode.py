@@ -1,4 +1,4 @@
-"""Pictures to messages on the edge, each stage timed."""
+"""Encoding on the edge: pictures to messages, each stage timed."""
 
 from collections.abc import Sequence
 import time
@@ -15,12 +15,12 @@ Images = UInt8[Array | np.ndarray, 'B H W 3']
 
 
 class EncodedImage(NamedTuple):
-  """A message that is ready to be sent.
+  """A picture's message, ready to be sent.
 
   Attributes:
     message: The bytes.
-    codec: Which of the codecs made it.
-    milliseconds: Per stage, of this picture's share of its batch.
+    codec: Index of the codec that made it.
+    milliseconds: This picture's share of its batch's time, by stage.
   """
 
   message: bytes
@@ -29,15 +29,15 @@ class EncodedImage(NamedTuple):
 
 
 class TooLargeError(ValueError):
-  """No codec makes so small a message of a picture."""
+  """All codecs make longer messages of a picture than allowed."""
 
 
 class EdgeEncoder:
-  """Turns pictures into messages, of no more than so many bytes.
+  """Encodes pictures by the first codec whose message is short enough.
 
   Attributes:
-    codecs: The codecs, best first; of features all with one model and split.
-    max_bytes: The longest message; None for any.
+    codecs: The codecs, best first; all feature codecs share a model and split.
+    max_bytes: Longest message; None for any.
     key: Random key; each picture uses fold_in(key, its id).
   """
 
@@ -50,10 +50,9 @@ class EdgeEncoder:
     """Binds codecs.
 
     Args:
-      codec: One, or several, best first.
-      max_bytes: The longest message: a picture is sent by the first codec
-        whose message is not longer.
-      key: By default key(0).
+      codec: A codec, or several, best first.
+      max_bytes: Longest message; None for any.
+      key: Random key; default key(0).
 
     Raises:
       ValueError: There is no codec, or codecs of several splits.
@@ -69,7 +68,7 @@ class EdgeEncoder:
     self.max_bytes = max_bytes
     self.key = jax.random.key(0) if key is None else key
 
-  def pack(
+  def encode(
     self, images: Images, image_ids: Sequence[int]
   ) -> list[EncodedImage | TooLargeError]:
     """Encodes a batch.
@@ -79,10 +78,10 @@ class EdgeEncoder:
       image_ids: One per picture.
 
     Returns:
-      A message per picture, or the error that all are too long.
+      A message per picture, or an error where all messages are too long.
 
     Raises:
-      ValueError: They are no such pictures.
+      ValueError: The images have another dtype or shape.
     """
     count = len(images)
     images, ids = _pad_to_power_of_two(np.asarray(images), list(image_ids))

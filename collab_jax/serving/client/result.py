@@ -1,4 +1,4 @@
-"""What an edge knows of a picture in the end."""
+"""Captions with the bytes and times that they took."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -9,29 +9,28 @@ from collab_jax.serving.client import (
   rpc,
 )
 
-# Stages of a reply that follow one another; `first_token` lies within.
+# Stages of a reply, one after the other; `first_token` lies within.
 STAGES = ('queue', 'unpack', 'rebuild', 'prefill', 'decode')
 
 
 class CaptionResult(NamedTuple):
-  """What came of a picture.
+  """Caption of a picture, with its bytes, times and retries.
 
   Attributes:
     caption: The caption.
-    tokens: Its length in tokens.
-    min_entropy: Bits; the largest, over the tokens, of -log2 of the likeliest
-      token's probability. High where the server was unsure.
+    tokens: Length of the caption in tokens.
+    min_entropy: Largest -log2 of a token's probability, in bits; high where the
+      server was unsure.
     codec: Name of the codec that made the message.
-    bytes: Length of the message, as far as it was sent; counted once, however
-      often it was tried.
-    sizes: The same by field.
-    layers: How many layers of a progressive message were sent.
-    milliseconds: By stage, one after the other: 'encode', 'quantize' and
-      'pack' here, 'network', and 'queue', 'unpack', 'rebuild', 'prefill' and
-      'decode' there. Besides 'first_token': from its arrival there to the
-      first token.
-    tries: How many requests it took.
-    batch: With how many requests the server began it.
+    bytes: Length of the sent part of the message, without repeats.
+    sizes: The bytes by field.
+    layers: Number of layers of a progressive message that were sent.
+    milliseconds: Time by stage, one after the other: 'encode', 'quantize' and
+      'pack' on the edge, 'network', then 'queue', 'unpack', 'rebuild',
+      'prefill' and 'decode' on the server.
+    first_token: Milliseconds from the arrival at the server to the first token.
+    tries: Number of requests that were sent.
+    batch: Number of captions in the same prefill.
   """
 
   caption: str
@@ -47,31 +46,32 @@ class CaptionResult(NamedTuple):
   batch: int
 
 
-def made(
+def make_result(
   codec: encode.Codec,
-  packed: encode.EncodedImage,
+  encoded: encode.EncodedImage,
   sent: bytes,
   replies: Sequence[rpc.RpcResult],
 ) -> CaptionResult:
-  """Adds up what became of a message.
+  """Combines a message and its replies.
 
   Args:
-    codec: What made it.
-    packed: The message.
-    sent: As much of it as was sent.
-    replies: One, or one per part that was sent.
+    codec: Codec of the message.
+    encoded: The message.
+    sent: The part of it that was sent.
+    replies: One reply, or one per part that was sent.
 
   Returns:
-    The answer; its times are sums over the parts.
+    The result; its times are sums over the parts.
   """
   last = replies[-1].reply
   spent: dict[str, float] = dict.fromkeys(('network', *STAGES), 0.0)
-  for one in replies:
-    there = {stage: getattr(one.reply.stages, stage) for stage in STAGES}
-    for name, value in there.items():
+  for result in replies:
+    stages = {stage: getattr(result.reply.stages, stage) for stage in STAGES}
+    for name, value in stages.items():
       spent[name] += value
-    spent['network'] += max(1000 * one.seconds - sum(there.values()), 0.0)
-  feature = isinstance(codec, codecs.FeatureCodec)
+    network = 1000 * result.seconds - sum(stages.values())
+    spent['network'] += max(network, 0.0)
+  is_feature = isinstance(codec, codecs.FeatureCodec)
   return CaptionResult(
     caption=last.caption,
     tokens=last.tokens,
@@ -79,9 +79,9 @@ def made(
     codec=codec.name,
     bytes=len(sent),
     sizes=codec.sizes(sent),
-    layers=len(codec.session.split(sent)) if feature else 1,
-    milliseconds={**packed.milliseconds, **spent},
+    layers=len(codec.session.split(sent)) if is_feature else 1,
+    milliseconds={**encoded.milliseconds, **spent},
     first_token=last.stages.first_token,
-    tries=sum(one.tries for one in replies),
+    tries=sum(result.tries for result in replies),
     batch=last.stages.batch,
   )

@@ -1,4 +1,4 @@
-"""One message to the server, and its answer, however often it takes."""
+"""RPCs of an edge: handshakes and captions, with retries."""
 
 from collections.abc import Callable, Iterator, Sequence
 import os
@@ -17,23 +17,23 @@ from collab_jax.serving.client import (
   encode,
 )
 
-# How the server says that it does not know a session: it was started anew, or
-# has had too many others since.
-_UNKNOWN = 'handshake first'
-_HANDSHAKES = 3  # In a row that did not help.
+# Text of the status of an unknown session: the server was started anew, or has
+# had too many others since.
+_EXPIRED = 'handshake first'
+_MAX_HANDSHAKES = 3  # In a row that did not help.
 
 
 class SessionInfo(NamedTuple):
-  """What the server said of a session.
+  """Server facts and session name, from a handshake.
 
   Attributes:
-    session: How requests name it.
+    session: Name of the session in requests.
     model: Name of the server's model.
-    encoder: Fingerprint of the image encoder; '' if nobody has one.
+    encoder: Fingerprint of the image encoder; '' if neither end has one.
     decoder: Fingerprint of the weights that write captions.
-    max_message_bytes: The longest message that it takes.
-    max_tokens: The longest caption that it makes.
-    prompt: The prompt of requests that have none.
+    max_message_bytes: Longest message that the server takes.
+    max_tokens: Longest caption that it makes.
+    prompt: Prompt of requests that have none.
   """
 
   session: bytes
@@ -46,13 +46,13 @@ class SessionInfo(NamedTuple):
 
 
 class RpcResult(NamedTuple):
-  """What came of a request.
+  """Reply to a request.
 
   Attributes:
-    reply: What the server sent.
-    tries: How many times it was sent.
-    seconds: How long the last of them took.
-    request_id: Its id.
+    reply: The server's reply.
+    tries: Number of times that the request was sent.
+    seconds: Time of the last try.
+    request_id: Id of the request.
   """
 
   reply: collab_pb2.CaptionReply
@@ -62,7 +62,7 @@ class RpcResult(NamedTuple):
 
 
 class GenerationOptions(NamedTuple):
-  """What is asked for besides a caption.
+  """Options of a caption.
 
   Attributes:
     prompt: Text for the model; empty for the server's.
@@ -73,21 +73,23 @@ class GenerationOptions(NamedTuple):
   max_tokens: int = 0
 
 
-_ANYTHING = GenerationOptions()
+_DEFAULT_OPTIONS = GenerationOptions()
 
 
 class RpcClient:
-  """Sends the messages of some codecs; shakes hands whenever it must.
+  """Sends the messages of some codecs; does handshakes whenever needed.
 
   Attributes:
-    connection: What they are sent over.
+    connection: The connection.
   """
 
-  def __init__(self, link: channel.Connection, codecs: Sequence[encode.Codec]):
+  def __init__(
+    self, connection: channel.Connection, codecs: Sequence[encode.Codec]
+  ):
     """Binds a connection and the codecs; nothing is sent yet."""
-    self.connection = link
+    self.connection = connection
     self._codecs = codecs
-    self._agreed: list[SessionInfo | None] = [None] * len(codecs)
+    self._sessions: list[SessionInfo | None] = [None] * len(codecs)
     self._encoders: dict[int, str] = {}
     self._weights: tuple[str, str] | None = None
     self._locks = [threading.Lock() for _ in codecs]
@@ -96,103 +98,105 @@ class RpcClient:
     self,
     codec: int = 0,
     padding: int = 0,
-    wanted: GenerationOptions = _ANYTHING,
+    options: GenerationOptions = _DEFAULT_OPTIONS,
     keep: bool = False,
   ) -> SessionInfo:
     """Agrees with the server on a codec, whether or not it has before.
 
     Args:
-      codec: Which one.
-      padding: Bytes to send besides, that mean nothing.
-      wanted: What will be asked for: refused now, if it could not be answered.
+      codec: Index of the codec.
+      padding: Bytes of padding to send besides.
+      options: Options of later requests: refused now, if they cannot be met.
       keep: Refuse a server that comes back with other weights, from now on.
 
     Returns:
-      What the server said.
+      The session.
 
     Raises:
-      RemoteError: It does not agree, and says why; or nobody answers.
+      RemoteError: The server refused, or nobody answered.
     """
-    attempts = self.connection.attempts()
+    retries = self.connection.start_retries()
     if keep:
       self._weights = None
     while True:
       try:
-        agreed = self._shake(codec, attempts.left(), padding, wanted)
+        session = self._handshake_once(
+          codec, retries.remaining(), padding, options
+        )
         if keep:
-          self._weights = agreed.encoder, agreed.decoder
-        return agreed
+          self._weights = session.encoder, session.decoder
+        return session
       except grpc.RpcError as error:
-        attempts.failed(error)
-
-  def agreed(self, codec: int = 0) -> SessionInfo:
-    """What was agreed upon, with a handshake if nothing was."""
-    return self._agreed[codec] or self.handshake(codec)
+        retries.wait_after(error)
 
   def caption(
     self,
     codec: int,
     message: bytes,
-    wanted: GenerationOptions,
+    options: GenerationOptions,
     continues: bytes = b'',
   ) -> RpcResult:
     """Sends a message and waits for its caption.
 
     Args:
-      codec: Which codec made it.
-      message: Its bytes.
-      wanted: What is asked for.
-      continues: The id of a request, whose message this one goes on.
+      codec: Index of the codec.
+      message: Bytes of the message.
+      options: Options of the caption.
+      continues: Id of the request whose message this one continues.
 
     Returns:
       The reply.
 
     Raises:
       RemoteError: The server refused it, or nobody answered in time.
-      TooLargeError: The server takes no message of that length.
+      TooLargeError: The message is longer than the server takes.
     """
-    attempts = self.connection.attempts()
-    request = _request(message, wanted, continues)
-    forgotten, agreed = 0, None
+    retries = self.connection.start_retries()
+    request = _request(message, options, continues)
+    expired, session = 0, None
     while True:
       try:
-        agreed = self._sign(request, codec, attempts.left())
+        session = self._attach_session(request, codec, retries.remaining())
         start = time.monotonic()
         reply = self.connection.stub.Caption(
-          request, timeout=attempts.left(), metadata=self.connection.metadata
+          request,
+          timeout=retries.remaining(),
+          metadata=self.connection.metadata,
         )
         seconds = time.monotonic() - start
-        return RpcResult(reply, attempts.tries, seconds, request.request_id)
+        return RpcResult(reply, retries.tries, seconds, request.request_id)
       except grpc.RpcError as error:
-        unknown = self._forgets(error, agreed, codec)
-        forgotten += unknown
-        if not unknown or forgotten > _HANDSHAKES:
-          attempts.failed(error)
+        is_expired = self._session_expired(error, session, codec)
+        expired += is_expired
+        if not is_expired or expired > _MAX_HANDSHAKES:
+          retries.wait_after(error)
 
   def stream(
     self,
     codec: int,
     message: bytes,
-    wanted: GenerationOptions,
+    options: GenerationOptions,
     watch: Callable[[Any], None] | None = None,
   ) -> Iterator[str | RpcResult]:
     """Like `caption`; yields the caption piece by piece, then the reply.
 
     Args:
-      codec: As of `caption`.
-      message: As of `caption`.
-      wanted: As of `caption`.
+      codec: Index of the codec.
+      message: Bytes of the message.
+      options: Options of the caption.
       watch: Called with each try's call, which any thread may `cancel`.
     """
-    attempts = self.connection.attempts()
-    request = _request(message, wanted)
-    told, forgotten, agreed, call = '', 0, None, None
+    retries = self.connection.start_retries()
+    request = _request(message, options)
+    yielded, expired, session, call = '', 0, None, None
     while True:
       try:
-        agreed = self._sign(request, codec, attempts.left())
-        start, said = time.monotonic(), ''
+        session = self._attach_session(request, codec, retries.remaining())
+        start, received = time.monotonic(), ''
         call = self.connection.stub.CaptionStream(
-          request, timeout=attempts.left(), metadata=self.connection.metadata
+          request,
+          timeout=retries.remaining(),
+          metadata=self.connection.metadata,
         )
         if watch is not None:
           watch(call)
@@ -200,63 +204,62 @@ class RpcClient:
           if chunk.WhichOneof('kind') == 'reply':
             seconds = time.monotonic() - start
             yield RpcResult(
-              chunk.reply, attempts.tries, seconds, request.request_id
+              chunk.reply, retries.tries, seconds, request.request_id
             )
             return
-          # After a break it comes again from the beginning.
-          said += chunk.text
-          if len(said) > len(told):
-            piece, told = said[len(told) :], said
+          # After a break the text comes again from the beginning.
+          received += chunk.text
+          if len(received) > len(yielded):
+            piece, yielded = received[len(yielded) :], received
             yield piece
-        attempts.ended()
+        retries.wait_after_early_end()
       except grpc.RpcError as error:
-        unknown = self._forgets(error, agreed, codec)
-        forgotten += unknown
-        if not unknown or forgotten > _HANDSHAKES:
-          attempts.failed(error)
+        is_expired = self._session_expired(error, session, codec)
+        expired += is_expired
+        if not is_expired or expired > _MAX_HANDSHAKES:
+          retries.wait_after(error)
       finally:
         if call is not None:
-          call.cancel()  # Nobody listens any more; else it has ended.
+          call.cancel()  # Ends it if the caller has stopped listening.
 
-  def _sign(self, request, codec: int, left: float) -> SessionInfo:
-    """Names the session, after a handshake if there is none."""
-    agreed = self._agreed[codec]
-    if agreed is None:
+  def _attach_session(self, request, codec: int, timeout: float) -> SessionInfo:
+    """Names the session in a request, after a handshake if there is none."""
+    session = self._sessions[codec]
+    if session is None:
       with self._locks[codec]:
-        agreed = self._agreed[codec] or self._shake(codec, left)
-    if len(request.message) > agreed.max_message_bytes:
+        session = self._sessions[codec] or self._handshake_once(codec, timeout)
+    if len(request.message) > session.max_message_bytes:
       raise encode.TooLargeError(
         f'got a message of {len(request.message):,} bytes, the server takes'
-        f' {agreed.max_message_bytes:,}: choose a codec that sends less, or'
+        f' {session.max_message_bytes:,}: choose a codec that sends less, or'
         " raise the server's limit"
       )
-    request.session = agreed.session
-    return agreed
+    request.session = session.session
+    return session
 
-  def _shake(
+  def _handshake_once(
     self,
     codec: int,
-    left: float,
+    timeout: float,
     padding: int = 0,
-    wanted: GenerationOptions = _ANYTHING,
+    options: GenerationOptions = _DEFAULT_OPTIONS,
   ) -> SessionInfo:
-    own = self._codecs[codec]
-    # Blanks around it are no part of JSON.
-    text = protocol.to_json(own) + ' ' * padding
+    # JSON may end with blanks.
+    text = protocol.to_json(self._codecs[codec]) + ' ' * padding
     if codec not in self._encoders:
-      self._encoders[codec] = protocol.encoder_of(own)
+      self._encoders[codec] = protocol.encoder_of(self._codecs[codec])
     encoder = self._encoders[codec]
     reply = self.connection.stub.Handshake(
       collab_pb2.HandshakeRequest(
         session=text,
-        prompt=wanted.prompt,
-        max_tokens=wanted.max_tokens,
+        prompt=options.prompt,
+        max_tokens=options.max_tokens,
         encoder=encoder,
       ),
-      timeout=left,
+      timeout=timeout,
       metadata=self.connection.metadata,
     )
-    made = SessionInfo(
+    session = SessionInfo(
       reply.session,
       reply.model,
       encoder or reply.encoder,
@@ -265,35 +268,35 @@ class RpcClient:
       reply.max_tokens,
       reply.prompt,
     )
-    if self._weights not in (None, (made.encoder, made.decoder)):
+    if self._weights not in (None, (session.encoder, session.decoder)):
       raise channel.RemoteError(
         channel.REFUSED,
         f'{self.connection.target}: the server has other weights than before:'
-        f' got encoder and decoder {made.encoder!r}, {made.decoder!r}, expected'
-        f' {self._weights}',
+        f' got encoder and decoder {session.encoder!r}, {session.decoder!r},'
+        f' expected {self._weights}',
       )
-    self._agreed[codec] = made
-    return made
+    self._sessions[codec] = session
+    return session
 
-  def _forgets(
-    self, error: grpc.RpcError, agreed: SessionInfo | None, codec: int
+  def _session_expired(
+    self, error: grpc.RpcError, session: SessionInfo | None, codec: int
   ) -> bool:
-    """Whether the server does not know what was agreed (any more)."""
+    """Drops a session that the server does not know (any more)."""
     code, text = channel.status(error)
-    unknown = code == grpc.StatusCode.FAILED_PRECONDITION and _UNKNOWN in text
-    if unknown:
+    expired = code == grpc.StatusCode.FAILED_PRECONDITION and _EXPIRED in text
+    if expired:
       with self._locks[codec]:
-        # Of many requests in flight, the first one to hear of it.
-        if self._agreed[codec] is agreed:
-          self._agreed[codec] = None
-    return unknown
+        # Another request in flight may have made a new session already.
+        if self._sessions[codec] is session:
+          self._sessions[codec] = None
+    return expired
 
 
-def _request(message, wanted, continues=b'') -> collab_pb2.CaptionRequest:
+def _request(message, options, continues=b'') -> collab_pb2.CaptionRequest:
   return collab_pb2.CaptionRequest(
     message=message,
-    prompt=wanted.prompt,
+    prompt=options.prompt,
     request_id=os.urandom(16),
     continues=continues,
-    max_tokens=wanted.max_tokens,
+    max_tokens=options.max_tokens,
   )

@@ -1,10 +1,11 @@
-"""A pool of captions in the making, on the device: continuous decoding.
+"""Device side of continuous batching: the KV cache of all decode slots.
 
-A row holds one caption. A step adds a token to every row and writes all of
-their keys and values at one slot, the same for all: slots behind the prefix are
-a ring, which a step goes on by one. No row lives longer than the ring is, so
-that it never meets its own; what others wrote before it began, it does not see.
-So a row may begin at any step and end at any, and the others go on.
+A decode slot holds one caption, in one row of every array. A step adds a token
+to every slot and writes its keys and values at one cache index, the same for
+all slots: the indices behind the prefix are a ring, and a step moves on by one.
+No caption lives longer than the ring, so that it never overwrites its own
+entries; entries that others wrote before it began are masked. So a caption may
+begin and end at any step while the others go on.
 
 Greedy search: the first of the likeliest tokens, as `decoding.Greedy`.
 """
@@ -18,37 +19,37 @@ from jaxtyping import Array, Bool, Float, Int
 
 from collab_jax.models import gemma, paligemma
 
-_CACHE = 'float32'  # As `paligemma.Model.generate` has it.
+_CACHE = 'float32'  # The dtype of `paligemma.Model.generate`.
 
 
 class DecodeState(NamedTuple):
-  """The state of R rows with S slots.
+  """State of R decode slots with S cache entries each.
 
   Attributes:
     cache: Keys and values.
-    at: Position of what is in each slot.
-    visible: The slots that a row may see.
-    token: The last token of each row, whose keys and values are not there yet.
-    position: Its position.
+    entry_position: Position of each cache entry.
+    visible: Entries that a slot may attend to.
+    token: Last token of each slot; its keys and values are not cached yet.
+    position: Position of that token.
   """
 
   cache: gemma.Cache
-  at: Int[Array, 'R S']
+  entry_position: Int[Array, 'R S']
   visible: Bool[Array, 'R S']
   token: Int[Array, ' R']
   position: Int[Array, ' R']
 
 
 class PrefillBatch(NamedTuple):
-  """Prefixes and prompts, one after the other, padded to one length.
+  """Prefixes followed by prompts, padded to one length P.
 
   Attributes:
-    image: Vectors of the picture, at its places.
-    tokens: Ids of the prompt, at its places.
-    text: Which places are the prompt's.
-    valid: False for padding, and for vectors that nobody sees.
-    positions: The decoder's position of each place.
-    last: Place of the prompt's last token.
+    image: Vectors of the picture, zero elsewhere.
+    tokens: Ids of the prompt, zero elsewhere.
+    text: True at the prompt.
+    valid: False for padding, and for vectors that are masked.
+    positions: The decoder's positions.
+    last: Index of the prompt's last token.
     end: Position of the first new token.
   """
 
@@ -62,10 +63,10 @@ class PrefillBatch(NamedTuple):
 
 
 class NextTokens(NamedTuple):
-  """The tokens that were chosen, and how sure the model was.
+  """Greedily chosen tokens.
 
   Attributes:
-    token: The likeliest.
+    token: The likeliest token.
     bits: -log2 of its probability.
   """
 
@@ -73,48 +74,48 @@ class NextTokens(NamedTuple):
   bits: Float[Array, '...']
 
 
-@functools.partial(jax.jit, static_argnames=('config', 'rows', 'slots'))
-def empty(config: gemma.TextConfig, rows: int, slots: int) -> DecodeState:
-  """Returns a pool in which no row is used.
+@functools.partial(jax.jit, static_argnames=('config', 'slots', 'length'))
+def empty(config: gemma.TextConfig, slots: int, length: int) -> DecodeState:
+  """Returns a state in which no slot is used.
 
   Args:
     config: The decoder's dimensions.
-    rows: Captions at a time.
-    slots: The longest prefix and prompt, and the longest caption.
+    slots: Number of decode slots R.
+    length: Number of cache entries S: longest prefix, prompt and caption.
   """
-  shape = rows, config.num_kv_heads
+  shape = slots, config.num_kv_heads
   return DecodeState(
     cache=tuple(
       (
-        jnp.zeros((*shape, config.head_dim, slots), _CACHE),
-        jnp.zeros((*shape, slots, config.head_dim), _CACHE),
+        jnp.zeros((*shape, config.head_dim, length), _CACHE),
+        jnp.zeros((*shape, length, config.head_dim), _CACHE),
       )
       for _ in range(config.depth)
     ),
-    at=jnp.zeros((rows, slots), jnp.int32),
-    visible=jnp.zeros((rows, slots), bool),
-    token=jnp.zeros(rows, jnp.int32),
-    position=jnp.zeros(rows, jnp.int32),
+    entry_position=jnp.zeros((slots, length), jnp.int32),
+    visible=jnp.zeros((slots, length), bool),
+    token=jnp.zeros(slots, jnp.int32),
+    position=jnp.zeros(slots, jnp.int32),
   )
 
 
-@functools.partial(jax.jit, donate_argnames='pool')
+@functools.partial(jax.jit, donate_argnames='state')
 def prefill(
   model: paligemma.Model,
-  pool: DecodeState,
+  state: DecodeState,
   sequences: PrefillBatch,
-  rows: Int[Array, ' b'],
+  slots: Int[Array, ' b'],
 ) -> tuple[DecodeState, NextTokens]:
   """Begins captions.
 
   Args:
     model: The model, of which `llm` is used.
-    pool: The pool; its buffers are used up.
-    sequences: What the captions are of, no longer than the pool's prefix.
-    rows: Where they go. Rows may be there twice if their sequences are equal.
+    state: The state; its buffers are donated.
+    sequences: Prefixes and prompts, no longer than the prefix of the cache.
+    slots: Decode slot of each. A slot may occur twice with equal sequences.
 
   Returns:
-    The pool, and the first token of each.
+    The state, and the first token of each.
   """
   config, llm = model.config.text, model.params['llm']
   text = sequences.text[..., None]
@@ -129,93 +130,90 @@ def prefill(
     _CACHE,
   )
   chosen = _choose(gemma.unembed(config, llm, x))
-  more = pool.at.shape[1] - sequences.valid.shape[1]
+  more = state.entry_position.shape[1] - sequences.valid.shape[1]
   pad = ((0, 0), (0, more))
-  # The whole row: what an earlier caption left may be no number, and that
-  # times a weight of zero is none either.
+  # Overwrites the whole row: an earlier caption may have left NaN, and NaN
+  # times a weight of zero is NaN.
   cache = gemma.extend(cache, more)
-  fresh = (
+  values = (
     jnp.pad(sequences.positions, pad),
     jnp.pad(sequences.valid, pad),
     chosen.token,
     sequences.end,
   )
 
-  def place(i, pool: DecodeState):
-    def put(whole, part):
-      one = jax.lax.dynamic_index_in_dim(part, i, 0)
-      start = (rows[i], *(0,) * (whole.ndim - 1))
-      return jax.lax.dynamic_update_slice(whole, one, start)
+  def write(i, state: DecodeState):
+    def write_row(whole, batch):
+      row = jax.lax.dynamic_index_in_dim(batch, i, 0)
+      start = (slots[i], *(0,) * (whole.ndim - 1))
+      return jax.lax.dynamic_update_slice(whole, row, start)
 
     return DecodeState(
-      jax.tree.map(put, pool.cache, cache),
-      *map(put, pool[1:], fresh),
+      jax.tree.map(write_row, state.cache, cache),
+      *map(write_row, state[1:], values),
     )
 
-  return jax.lax.fori_loop(0, len(rows), place, pool), chosen
+  return jax.lax.fori_loop(0, len(slots), write, state), chosen
 
 
 @functools.partial(
-  jax.jit, static_argnames=('rows', 'ring', 'count'), donate_argnames='pool'
+  jax.jit, static_argnames=('slots', 'ring', 'count'), donate_argnames='state'
 )
 def decode(
   model: paligemma.Model,
-  pool: DecodeState,
+  state: DecodeState,
   step: Int[Array, ''],
-  rows: int,
+  slots: int,
   ring: int,
   count: int,
 ) -> tuple[DecodeState, NextTokens]:
-  """Adds tokens to the first rows, whether they are used or not.
+  """Runs decode steps in the first slots, whether they are used or not.
 
   Args:
     model: The model, of which `llm` is used.
-    pool: The pool; its buffers are used up.
-    step: How many steps were made before, modulo `ring`.
-    rows: How many rows.
-    ring: How many slots the ring has, the last of the pool.
-    count: How many tokens.
+    state: The state; its buffers are donated.
+    step: Number of steps before, modulo `ring`.
+    slots: Number of slots.
+    ring: Number of cache entries of the ring, which are the last ones.
+    count: Number of steps, and of tokens for each slot.
 
   Returns:
-    The pool, and [count rows] tokens.
+    The state, and [count slots] tokens.
   """
   config, llm = model.config.text, model.params['llm']
   layers = gemma.unstack(config, llm)
-  first = pool.at.shape[1] - ring
-  part = pool if rows == len(pool.at) else _first(pool, rows)
+  total, length = state.entry_position.shape
+  part = state if slots == total else jax.tree.map(lambda x: x[:slots], state)
 
   def body(part: DecodeState, t):
-    slot = first + (step + t) % ring
+    index = length - ring + (step + t) % ring
 
-    def put(whole, column):
-      return jax.lax.dynamic_update_slice_in_dim(whole, column, slot, 1)
+    def write(whole, column):
+      return jax.lax.dynamic_update_slice_in_dim(whole, column, index, 1)
 
-    at = put(part.at, part.position[:, None])
-    visible = put(part.visible, jnp.ones((rows, 1), bool))
+    positions = write(part.entry_position, part.position[:, None])
+    visible = write(part.visible, jnp.ones((slots, 1), bool))
     mask = visible
     if config.window:
-      near = part.position[:, None] - at < config.window
+      near = part.position[:, None] - positions < config.window
       mask = visible & near, visible
     x = gemma.embed(llm, part.token)
     x, cache = gemma.step(
-      config, layers, x, part.position, part.cache, slot, mask
+      config, layers, x, part.position, part.cache, index, mask
     )
     chosen = _choose(gemma.unembed(config, llm, x))
-    part = DecodeState(cache, at, visible, chosen.token, part.position + 1)
+    part = DecodeState(
+      cache, positions, visible, chosen.token, part.position + 1
+    )
     return part, chosen
 
   part, chosen = jax.lax.scan(body, part, jnp.arange(count))
-  if rows == len(pool.at):
+  if slots == total:
     return part, chosen
-  return jax.tree.map(_write, pool, part), chosen
-
-
-def _first(pool: DecodeState, rows: int) -> DecodeState:
-  return jax.tree.map(lambda x: x[:rows], pool)
-
-
-def _write(whole, part):
-  return jax.lax.dynamic_update_slice_in_dim(whole, part, 0, 0)
+  write_first = functools.partial(
+    jax.lax.dynamic_update_slice_in_dim, start_index=0, axis=0
+  )
+  return jax.tree.map(write_first, state, part), chosen
 
 
 def _choose(logits: Float[Array, 'b V']) -> NextTokens:

@@ -1,7 +1,8 @@
-"""Captions in the making, on the host: which row is whose, and which program.
+"""Host side of continuous batching: decode slots, and the compiled programs.
 
-Every shape is one of a few, so that after a warm-up nothing is compiled. All of
-it is called from one thread.
+Assigns requests to decode slots and picks the program to run. Every shape is
+one of a few, so that nothing is compiled after the warm-up. All calls must come
+from one thread.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -14,14 +15,14 @@ import numpy as np
 
 from collab_jax import _validate
 from collab_jax.models import paligemma
-from collab_jax.serving.engine import decode_state as pools
+from collab_jax.serving.engine import decode_state
 
 # Prefixes shorter than this are padded to it, longer ones to a power of two.
 _SHORTEST = 64
 
 
 class HostPrefix(NamedTuple):
-  """The prefix of one picture, on the host; see `message.Prefix`."""
+  """Prefix of one picture, on the host; see `message.Prefix`."""
 
   x: Float[np.ndarray, 'm M']
   valid: Bool[np.ndarray, ' m']
@@ -30,30 +31,30 @@ class HostPrefix(NamedTuple):
 
 
 class PrefillRequest(NamedTuple):
-  """A caption to make.
+  """A caption to begin.
 
   Attributes:
-    vectors: The picture.
-    prompt: Ids of the prompt.
-    max_tokens: The longest caption, its end included.
+    prefix: The picture.
+    prompt: Ids of the prompt's tokens.
+    max_tokens: Longest caption, its end included.
   """
 
-  vectors: HostPrefix
+  prefix: HostPrefix
   prompt: Sequence[int]
   max_tokens: int
 
 
 class StepOutput(NamedTuple):
-  """What happened to a caption.
+  """New tokens of one caption.
 
   Attributes:
-    row: Where it is.
-    tokens: The new tokens; the end is none of them.
+    slot: Its decode slot.
+    tokens: The new tokens, without the end.
     bits: -log2 of the probability of each, and of the end if it was chosen.
-    ended: Whether that is all; the row is free then.
+    ended: Whether the caption is complete; the slot is free then.
   """
 
-  row: int
+  slot: int
   tokens: list[int]
   bits: list[float]
   ended: bool
@@ -61,19 +62,21 @@ class StepOutput(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class EngineConfig:
-  """Of what is computed at a time.
+  """Static engine sizes; all shapes of the compiled programs follow from them.
+
+      EngineConfig(max_slots=32, max_prefill_batch=8, decode_steps=4)
 
   Attributes:
-    rows: Captions in the making.
-    batch: Captions begun at a time.
-    steps: Tokens by which captions go on until others may begin.
-    max_tokens: The longest caption.
-    max_prompt: The longest prompt in tokens.
+    max_slots: Captions that are decoded at a time.
+    max_prefill_batch: Captions that are begun at a time.
+    decode_steps: Tokens per round, after which others may begin.
+    max_tokens: Longest caption.
+    max_prompt: Longest prompt in tokens.
   """
 
-  rows: int = 32
-  batch: int = 8
-  steps: int = 4
+  max_slots: int = 32
+  max_prefill_batch: int = 8
+  decode_steps: int = 4
   max_tokens: int = 32
   max_prompt: int = 64
 
@@ -88,173 +91,182 @@ class EngineConfig:
 
 
 class Engine:
-  """Makes captions of many pictures at a time.
+  """Decodes captions of many pictures at a time.
 
   Attributes:
     model: The model, of which `llm` is used.
-    sizes: Of what is computed at a time.
-    batches: How many captions may be begun at a time.
+    config: The static sizes.
+    batches: Sizes of the compiled prefill batches, ascending.
     broken: Whether an error on the device has cost all captions in the making;
       `reset` mends it.
   """
 
   def __init__(
-    self, model: paligemma.Model, sizes: EngineConfig, prompt: int = 8
+    self,
+    model: paligemma.Model,
+    config: EngineConfig,
+    usual_prompt: int = 8,
   ):
     """Binds a model; nothing is computed yet.
 
     Args:
       model: The model, with a tokenizer, on one device.
-      sizes: Of what is computed at a time.
-      prompt: Length of most prompts in tokens. Longer ones are padded to the
-        longest; what is padded takes time, too.
+      config: The static sizes.
+      usual_prompt: Length of most prompts in tokens. Longer ones are padded to
+        the longest, and padding takes time, too.
     """
     self.model = model
-    self.sizes = sizes
-    self.batches = _powers(min(sizes.batch, sizes.rows), 2)
-    self._parts = _powers(sizes.rows, 4)
-    self._prompt = min(prompt, sizes.max_prompt)
-    n = model.config.vision.num_tokens
-    self._longest = n + sizes.max_prompt
-    self._slots = self._longest + sizes.max_tokens
-    self._lengths: list[int] = []  # Those that are compiled.
+    self.config = config
+    self.batches = _powers(min(config.max_prefill_batch, config.max_slots), 2)
+    self._slot_counts = _powers(config.max_slots, 4)
+    self._usual_prompt = min(usual_prompt, config.max_prompt)
+    self._max_prefill = model.config.vision.num_tokens + config.max_prompt
+    self._cache_length = self._max_prefill + config.max_tokens
+    self._lengths: list[int] = []  # Lengths for which prefill is compiled.
     self._eos = model.tokenizer.eos_id if model.tokenizer else 1
-    self._left = [0] * sizes.rows  # Tokens that a row may still get.
-    self._used = [False] * sizes.rows
+    self._tokens_left = [0] * config.max_slots
+    self._used = [False] * config.max_slots
     self._step = 0
-    self._pool: pools.DecodeState | None = None
+    self._state: decode_state.DecodeState | None = None
     self.broken = False
 
   @property
   def free(self) -> int:
-    """How many more captions may begin."""
+    """Number of free decode slots."""
     return self._used.count(False)
 
   @property
   def active(self) -> int:
-    """How many captions are in the making."""
+    """Number of captions in the making."""
     return self._used.count(True)
 
-  def warm_up(self) -> Iterator[Callable[[], None]]:
-    """Yields what compiles a program each, for prefixes of any length."""
+  def warm_up(self) -> Iterator[Callable[[], object]]:
+    """Yields functions that compile one program each, for full prefixes."""
     yield self.reset
-    for rows in self._parts:
-      yield lambda rows=rows: self._compile_steps(rows)
-    yield from self.warm_up_length(self._longest - self.sizes.max_prompt)
+    for slots in self._slot_counts:
+      yield lambda slots=slots: self._decode(slots)
+    yield from self.warm_up_length(self.model.config.vision.num_tokens)
 
-  def warm_up_length(self, m: int) -> Iterator[Callable[[], None]]:
-    """Yields what compiles a program each, for prefixes of m vectors."""
+  def warm_up_length(self, m: int) -> Iterator[Callable[[], object]]:
+    """Yields functions that compile one program each, for m image vectors."""
     n = self.model.config.vision.num_tokens
     bucket = min(max(_SHORTEST, 1 << (m - 1).bit_length()), n)
-    lengths = {bucket + self._prompt, bucket + self.sizes.max_prompt}
+    lengths = {bucket + self._usual_prompt, bucket + self.config.max_prompt}
     for length in sorted(lengths):
       if length in self._lengths:
         continue
       for batch in self.batches:
         yield lambda s=(batch, length): self._compile_prefill(*s)
-      yield lambda length=length: self._add(length)
+      yield lambda length=length: self._add_length(length)
 
   def reset(self) -> None:
-    """Forgets all captions; needed after an error, and at first."""
-    self.lose()
-    self._pool = pools.empty(
-      self.model.config.text, self.sizes.rows, self._slots
+    """Allocates an empty cache; needed at first, and after an error."""
+    self.drop_all()
+    self._state = decode_state.empty(
+      self.model.config.text, self.config.max_slots, self._cache_length
     )
     self.broken = False
 
-  def lose(self) -> None:
-    """Gives up all captions; `reset` must be called before others begin."""
-    self._used = [False] * self.sizes.rows
+  def drop_all(self) -> None:
+    """Drops all captions; `reset` must be called before others begin."""
+    self._used = [False] * self.config.max_slots
     self._step = 0
     self.broken = True
 
-  def begin(self, works: Sequence[PrefillRequest]) -> list[StepOutput]:
+  def prefill(self, requests: Sequence[PrefillRequest]) -> list[StepOutput]:
     """Begins captions, and returns the first token of each.
 
     Args:
-      works: At most as many as rows are free, and as `sizes.batch`.
+      requests: At most as many as slots are free, and as
+        `config.max_prefill_batch`.
 
     Returns:
-      News of each; the rows are used until they have ended, or are released.
+      An output per request; their slots are used until the captions have
+      ended, or are released.
     """
-    free = [row for row, used in enumerate(self._used) if not used]
-    rows = free[: len(works)]
-    batch = next(b for b in self.batches if b >= len(works))
-    # What is there twice is computed twice, and is the same.
-    filled = [*range(len(works)), *[0] * (batch - len(works))]
-    sequences = self._sequences([works[i] for i in filled])
-    places = np.array([rows[i] for i in filled], np.int32)
-    for row, work in zip(rows, works, strict=True):
-      self._used[row] = True
-      self._left[row] = min(work.max_tokens, self.sizes.max_tokens)
-    chosen = self._prefill(sequences, places)
+    slots = self._free_slots()[: len(requests)]
+    batch = next(b for b in self.batches if b >= len(requests))
+    # Padding repeats the first request, in its own slot: the result is equal.
+    rows = [*range(len(requests)), *[0] * (batch - len(requests))]
+    sequences = self._prefill_batch([requests[i] for i in rows])
+    for slot, request in zip(slots, requests, strict=True):
+      self._used[slot] = True
+      limit = min(request.max_tokens, self.config.max_tokens)
+      self._tokens_left[slot] = limit
+    slot_of_row = np.array([slots[i] for i in rows], np.int32)
+    chosen = self._run(decode_state.prefill, sequences, slot_of_row)
     return [
-      self._took(row, chosen.token[i : i + 1], chosen.bits[i : i + 1])
-      for i, row in enumerate(rows)
+      self._output(slot, chosen.token[i : i + 1], chosen.bits[i : i + 1])
+      for i, slot in enumerate(slots)
     ]
 
-  def advance(self) -> list[StepOutput]:
-    """Goes on with all captions; returns news of each that is in the making."""
-    used = [row for row, is_used in enumerate(self._used) if is_used]
+  def decode(self) -> list[StepOutput]:
+    """Runs `config.decode_steps` steps; returns an output for each caption."""
+    used = [slot for slot, is_used in enumerate(self._used) if is_used]
     if not used:
       return []
-    chosen = self._advance(next(p for p in self._parts if p > used[-1]))
+    chosen = self._decode(next(n for n in self._slot_counts if n > used[-1]))
     return [
-      self._took(row, chosen.token[:, row], chosen.bits[:, row]) for row in used
+      self._output(slot, chosen.token[:, slot], chosen.bits[:, slot])
+      for slot in used
     ]
 
-  def release(self, row: int) -> None:
-    """Gives up a caption; the row is free."""
-    self._used[row] = False
+  def release(self, slot: int) -> None:
+    """Drops a caption and frees its slot."""
+    self._used[slot] = False
 
   def split(self, count: int) -> int:
-    """How many of so many pictures to take at a time.
+    """Chooses how many of `count` pictures to take into one batch.
 
     Args:
       count: At least 1.
 
     Returns:
-      At most `count`. A batch that is nearly full is filled up, else a smaller
-      one is taken: what is filled up, is computed for nothing.
+      At most `count`. A batch that is nearly full is padded, else a smaller one
+      is taken: padding is computed for nothing.
     """
     count = min(count, self.batches[-1])
     above = next(b for b in self.batches if b >= count)
     return count if 4 * count > 3 * above else above // 2
 
-  def _took(self, row, tokens, bits) -> StepOutput:
-    """Takes tokens until a caption's end or its limit."""
-    tokens = tokens[: self._left[row]].tolist()
-    bits = bits[: self._left[row]].tolist()
-    self._left[row] -= len(tokens)
-    ended = not self._left[row]
-    if self._eos in tokens:
-      at = tokens.index(self._eos)
-      tokens, bits, ended = tokens[:at], bits[: at + 1], True
-    if ended:
-      self.release(row)
-    return StepOutput(row, tokens, bits, ended)
+  def _free_slots(self) -> list[int]:
+    return [slot for slot, is_used in enumerate(self._used) if not is_used]
 
-  def _sequences(self, works: Sequence[PrefillRequest]) -> Any:
-    longest = max(len(w.vectors.x) + len(w.prompt) for w in works)
+  def _output(self, slot: int, tokens: Any, bits: Any) -> StepOutput:
+    """Cuts tokens at the caption's end or limit."""
+    tokens = tokens[: self._tokens_left[slot]].tolist()
+    bits = bits[: self._tokens_left[slot]].tolist()
+    self._tokens_left[slot] -= len(tokens)
+    ended = not self._tokens_left[slot]
+    if self._eos in tokens:
+      end = tokens.index(self._eos)
+      tokens, bits, ended = tokens[:end], bits[: end + 1], True
+    if ended:
+      self.release(slot)
+    return StepOutput(slot, tokens, bits, ended)
+
+  def _prefill_batch(self, requests: Sequence[PrefillRequest]) -> Any:
+    """Pads prefixes and prompts to a length that is compiled."""
+    longest = max(len(r.prefix.x) + len(r.prompt) for r in requests)
     length = next(n for n in self._lengths if n >= longest)
-    made = self._blank(len(works), length)
-    for i, (vectors, prompt, _) in enumerate(works):
-      m, t = len(vectors.x), len(prompt)
-      made.image[i, :m] = vectors.x
-      made.tokens[i, m : m + t] = prompt
-      made.text[i, m : m + t] = True
-      made.valid[i, :m] = vectors.valid
-      made.valid[i, m : m + t] = True
-      made.positions[i, :m] = vectors.positions
-      made.positions[i, m:] = vectors.end + np.arange(length - m)
-      made.last[i] = m + t - 1
-      made.end[i] = vectors.end + t
-    return made
+    batch = self._blank(len(requests), length)
+    for i, (prefix, prompt, _) in enumerate(requests):
+      m, t = len(prefix.x), len(prompt)
+      batch.image[i, :m] = prefix.x
+      batch.tokens[i, m : m + t] = prompt
+      batch.text[i, m : m + t] = True
+      batch.valid[i, :m] = prefix.valid
+      batch.valid[i, m : m + t] = True
+      batch.positions[i, :m] = prefix.positions
+      batch.positions[i, m:] = prefix.end + np.arange(length - m)
+      batch.last[i] = m + t - 1
+      batch.end[i] = prefix.end + t
+    return batch
 
   def _blank(self, batch: int, length: int) -> Any:
-    """`pools.Sequences` of arrays that can be written to."""
+    """Returns a `PrefillBatch` of writable zeros."""
     width = self.model.config.text.width
-    return cast(Any, pools.PrefillBatch)(
+    return cast(Any, decode_state.PrefillBatch)(
       image=np.zeros((batch, length, width), np.float32),
       tokens=np.zeros((batch, length), np.int32),
       text=np.zeros((batch, length), bool),
@@ -264,42 +276,36 @@ class Engine:
       end=np.zeros(batch, np.int32),
     )
 
-  def _prefill(self, sequences, rows):
-    return self._run(pools.prefill, sequences, rows)
-
-  def _advance(self, rows: int):
-    steps, ring = self.sizes.steps, self.sizes.max_tokens
+  def _decode(self, slots: int) -> decode_state.NextTokens:
+    steps, ring = self.config.decode_steps, self.config.max_tokens
     step = np.int32(self._step)
-    chosen = self._run(pools.decode, step, rows, ring, steps)
+    chosen = self._run(decode_state.decode, step, slots, ring, steps)
     self._step = (self._step + steps) % ring
     return chosen
 
-  def _run(self, program, *args) -> pools.NextTokens:
-    """Runs what takes the pool and returns it; waits for the tokens."""
+  def _run(self, program, *args) -> decode_state.NextTokens:
+    """Runs a program that updates the state; waits for its tokens."""
     self.broken = True
-    self._pool, chosen = program(self.model, self._pool, *args)
+    self._state, chosen = program(self.model, self._state, *args)
     chosen = jax.device_get(chosen)
     self.broken = False
     return chosen
 
-  def _compile_steps(self, rows: int) -> None:
-    self._advance(rows)
-
   def _compile_prefill(self, batch: int, length: int) -> None:
     sequences = self._blank(batch, length)
-    # All in row 0, and the same: nothing of it is used.
+    # All rows are equal and go to one free slot: nothing of it is used.
     sequences.valid[:] = True
-    free = [row for row, used in enumerate(self._used) if not used]
-    self._prefill(sequences, np.full(batch, free[0], np.int32))
+    slot_of_row = np.full(batch, self._free_slots()[0], np.int32)
+    self._run(decode_state.prefill, sequences, slot_of_row)
 
-  def _add(self, length: int) -> None:
+  def _add_length(self, length: int) -> None:
     self._lengths = sorted({*self._lengths, length})
 
 
-def _powers(most: int, base: int) -> list[int]:
-  """The powers of a base below `most`, and `most`."""
-  found, value = [], 1
-  while value < most:
-    found.append(value)
+def _powers(largest: int, base: int) -> list[int]:
+  """Returns the powers of a base below `largest`, and `largest`."""
+  powers, value = [], 1
+  while value < largest:
+    powers.append(value)
     value *= base
-  return [*found, most]
+  return [*powers, largest]

@@ -1,4 +1,4 @@
-"""Counts the programs that a thread has compiled, as JAX reports them."""
+"""Counter of the programs that a thread compiles, as JAX reports them."""
 
 from collections.abc import Callable, Iterator
 import contextlib
@@ -8,44 +8,44 @@ from typing import Any
 
 from jax import monitoring
 
-# A program that is found in a cache on disk counts, too: it was not at hand.
+# A program that is found in a cache on disk counts too: it was not at hand.
 _EVENT = '/jax/core/compile/backend_compile_duration'
 
 
-class _Thread(threading.local):
-  tell: Callable[[bool], None] | None = None
-  warming: bool = False
+class _ThreadState(threading.local):
+  callback: Callable[[bool], None] | None = None
+  warming_up: bool = False
 
 
-_THREAD = _Thread()
+_THREAD = _ThreadState()
 
 
-def listen(tell: Callable[[bool], None]) -> None:
-  """Has every compilation of this thread reported from now on.
+def listen(callback: Callable[[bool], None]) -> None:
+  """Reports every compilation of this thread from now on.
 
   Args:
-    tell: Is called with whether it came within `warming`.
+    callback: Called with whether the compilation was within `warming_up`.
   """
   _register()
-  _THREAD.tell = tell
+  _THREAD.callback = callback
 
 
 @contextlib.contextmanager
-def warming() -> Iterator[None]:
-  """What is compiled within is compiled ahead, and expected."""
-  before, _THREAD.warming = _THREAD.warming, True
+def warming_up() -> Iterator[None]:
+  """Marks compilations within as ahead of time."""
+  before, _THREAD.warming_up = _THREAD.warming_up, True
   try:
     yield
   finally:
-    _THREAD.warming = before
+    _THREAD.warming_up = before
 
 
 @functools.cache
 def _register() -> None:
-  monitoring.register_event_duration_secs_listener(_heard)
+  monitoring.register_event_duration_secs_listener(_on_event)
 
 
-def _heard(event: str, duration_secs: float, **kwargs: Any) -> None:
+def _on_event(event: str, duration_secs: float, **kwargs: Any) -> None:
   del duration_secs, kwargs
-  if event == _EVENT and _THREAD.tell is not None:
-    _THREAD.tell(_THREAD.warming)
+  if event == _EVENT and _THREAD.callback is not None:
+    _THREAD.callback(_THREAD.warming_up)

@@ -1,4 +1,4 @@
-"""What an operator chooses."""
+"""Settings of a server."""
 
 import dataclasses
 
@@ -10,24 +10,26 @@ _SHORTEST = 8  # Bytes: five of header and check, and a few of vectors.
 
 @dataclasses.dataclass(frozen=True)
 class ServerConfig:
-  """What an operator chooses.
+  """Settings of a server.
+
+      ServerConfig(port=0, quantizers='kmeans(k=8)', images='webp(quality=30)')
 
   Attributes:
-    host: Where to listen: an address, a name, or 'unix:/path'.
+    host: Address to listen on: an address, a name, or 'unix:/path'.
     port: TCP port; 0 for any that is free.
-    metrics_host: Where to show the metrics.
-    metrics_port: Its port; 0 for any that is free, -1 for none.
-    quantizers: Those that edges may use, with ';' between them, or 'any'.
-    images: Image codecs that they may use, likewise; '' for none.
-    split: Where edges cut the model, of the quantizers made ready at the start.
-    prompt: For requests that have none.
-    sizes: Of what is computed at a time.
-    queue: Requests that may wait.
-    max_sessions: Codecs that are agreed on at a time.
-    max_message_bytes: The longest message; 0 for what any codec may need.
-    group_ms: How long to wait for further requests when there is nothing to do.
-    drain_seconds: How long requests that were taken may go on at the end.
-    security: Who may talk to the server.
+    metrics_host: Address of the metrics.
+    metrics_port: Port of the metrics; 0 for any that is free, -1 for none.
+    quantizers: Quantizers that edges may use, with ';' between them, or 'any'.
+    images: Image codecs that edges may use, likewise; '' for none.
+    split: Split for which the listed quantizers are compiled at the start.
+    prompt: Prompt of requests that have none.
+    engine: Sizes of the compiled programs.
+    queue: Number of requests that may wait.
+    max_sessions: Number of codecs that are agreed on at a time.
+    max_message_bytes: Longest message; 0 for what any codec may need.
+    group_ms: Milliseconds to wait for more requests when the engine is idle.
+    drain_seconds: Seconds that accepted requests may take at the end.
+    security: Identity of the server and its clients.
   """
 
   host: str = '127.0.0.1'
@@ -38,7 +40,7 @@ class ServerConfig:
   images: str = ''
   split: str = 'encoder'
   prompt: str = 'caption en'
-  sizes: EngineConfig = dataclasses.field(default_factory=EngineConfig)
+  engine: EngineConfig = dataclasses.field(default_factory=EngineConfig)
   queue: int = 128
   max_sessions: int = 64
   max_message_bytes: int = 0
@@ -48,8 +50,8 @@ class ServerConfig:
 
   def __post_init__(self):
     """Raises ValueError for settings out of range, or that are not safe."""
-    least = {'queue': 1, 'max_sessions': 1, 'max_message_bytes': 0}
-    for name, low in least.items():
+    minima = {'queue': 1, 'max_sessions': 1, 'max_message_bytes': 0}
+    for name, low in minima.items():
       if getattr(self, name) < low:
         raise ValueError(
           f'{name}: got {getattr(self, name)}, expected at least {low}'
@@ -60,7 +62,7 @@ class ServerConfig:
         f' least {_SHORTEST}: shorter ones say nothing of a picture'
       )
     for name, high in (('group_ms', 10_000), ('drain_seconds', 86_400)):
-      if not 0 <= getattr(self, name) <= high:  # Neither is a NaN.
+      if not 0 <= getattr(self, name) <= high:  # NaN fails both.
         raise ValueError(
           f'{name}: got {getattr(self, name)}, expected 0 to {high}'
         )

@@ -1,4 +1,4 @@
-"""Bytes to requests, of whatever a peer sends."""
+"""gRPC interceptor that reports requests which cannot be parsed."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ from google.protobuf import message as protobuf
 import grpc
 from grpc import aio
 
-# What a request is told whose bytes are none.
+# Text of the status of a request that cannot be parsed.
 REFUSAL = (
   'the bytes are no request of this service: expected a message of collab.proto'
 )
@@ -23,30 +23,32 @@ class ParseErrorInterceptor(aio.ServerInterceptor):
     self._prefix = f'/{service}/'
 
   async def intercept_service(self, continuation, handler_call_details):
-    """Changes how the call's requests are read."""
+    """Replaces the deserializer of the call's requests."""
     handler = await continuation(handler_call_details)
     method = handler_call_details.method
     if handler is None or not method.startswith(self._prefix):
       return handler
     parse: Any = handler.request_deserializer
 
-    def read(data: bytes):
+    def parse_or_none(data: bytes):
       try:
         return parse(data)
       except protobuf.DecodeError:
         return None
 
     behaviour = handler.unary_unary or handler.unary_stream
-    return remade(handler, behaviour, read)
+    return replace_behaviour(handler, behaviour, parse_or_none)
 
 
-def remade(handler: Any, behaviour: Any, read: Any) -> grpc.RpcMethodHandler:
-  """A method of the same kind.
+def replace_behaviour(
+  handler: Any, behaviour: Any, deserializer: Any
+) -> grpc.RpcMethodHandler:
+  """Returns a handler of the same kind with another behaviour.
 
   Args:
-    handler: The method.
-    behaviour: What answers instead.
-    read: What makes a request of bytes.
+    handler: The method's handler.
+    behaviour: Function that answers instead.
+    deserializer: Function that makes a request of bytes.
   """
   kinds = {
     (False, False): grpc.unary_unary_rpc_method_handler,
@@ -57,6 +59,6 @@ def remade(handler: Any, behaviour: Any, read: Any) -> grpc.RpcMethodHandler:
   make = kinds[handler.request_streaming, handler.response_streaming]
   return make(
     behaviour,
-    request_deserializer=read,
+    request_deserializer=deserializer,
     response_serializer=handler.response_serializer,
   )

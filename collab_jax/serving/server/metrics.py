@@ -1,4 +1,4 @@
-"""What the server counts, in Prometheus' format: docs/serving.md lists it."""
+"""Prometheus metrics of a server; docs/serving.md lists them."""
 
 from collections.abc import Callable, Mapping
 
@@ -10,14 +10,14 @@ _PREFIX = 'collab_jax'
 
 
 class Metrics:
-  """The counters of one server.
+  """Metrics of one server.
 
   Attributes:
-    registry: Where Prometheus' client finds them.
+    registry: Registry of Prometheus' client.
   """
 
   def __init__(self):
-    """Makes them, all zero."""
+    """Makes the metrics, all zero."""
     self.registry = prometheus.CollectorRegistry()
     settings = {'namespace': _PREFIX, 'registry': self.registry}
     self._requests = prometheus.Counter(
@@ -59,40 +59,42 @@ class Metrics:
       'serving', 'Whether requests are taken: 1 or 0.', **settings
     )
 
-  def answered(self, method: str, code: str) -> None:
+  def count_answer(self, method: str, code: str) -> None:
     """Counts an answer, an error being one."""
     self._requests.labels(method, code).inc()
 
-  def received(self, count: int) -> None:
+  def count_received(self, count: int) -> None:
     """Counts bytes of a message."""
     self._bytes.inc(count)
 
-  def captioned(self, milliseconds: Mapping[str, float], tokens: int) -> None:
-    """Counts a caption and what its stages took."""
+  def count_caption(
+    self, milliseconds: Mapping[str, float], tokens: int
+  ) -> None:
+    """Counts a caption and the times of its stages."""
     self._tokens.inc(tokens)
     for stage, spent in milliseconds.items():
       self._stages.labels(stage).observe(spent / 1000)
 
-  def compiled(self, warming: bool) -> None:
+  def count_compilation(self, warming_up: bool) -> None:
     """Counts a program."""
-    self._compilations.labels('warm-up' if warming else 'serving').inc()
+    self._compilations.labels('warm-up' if warming_up else 'serving').inc()
 
-  def batch(self, count: int) -> None:
-    """Counts captions that were begun together."""
+  def observe_batch(self, count: int) -> None:
+    """Counts the captions of a prefill."""
     self._batch.observe(count)
 
-  def rows(self, count: int) -> None:
-    """Says how many captions are in the making."""
+  def set_active(self, count: int) -> None:
+    """Sets the number of captions in the making."""
     self._rows.set(count)
 
-  def serving(self, yes: bool) -> None:
-    """Says whether requests are taken."""
-    self._serving.set(yes)
+  def set_serving(self, serving: bool) -> None:
+    """Sets whether requests are taken."""
+    self._serving.set(serving)
 
   def watch(
     self, queue: Callable[[], int], sessions: Callable[[], int]
   ) -> None:
-    """Says where the lengths are asked for."""
+    """Binds functions that return the lengths."""
     self._queue.set_function(queue)
     self._sessions.set_function(sessions)
 

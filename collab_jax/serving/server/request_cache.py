@@ -1,91 +1,177 @@
-"""Requests that come again: by their ids they get the same answer."""
+"""Caches by request id: of answers to retries, and of first layers."""
 
 import collections
 import hashlib
 import time
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from collab_jax.serving import collab_pb2
 from collab_jax.serving.server.request import RequestState
 
-ID = 16  # Bytes.
+ID = 16  # Bytes of a request id.
+
+# Bounds of the first layers that are kept; an edge goes on within moments.
+_MAX_BYTES = 4 << 20
+_SECONDS = 60.0
 
 
-class _Entry(NamedTuple):
-  asked: bytes
-  ticket: RequestState
-  since: float
+class UnknownRequestError(Exception):
+  """The first layers of a request are not in the cache (any more)."""
+
+
+class _ExpiringMap:
+  """Insertion-ordered mapping, bounded by total size and by age."""
+
+  def __init__(self, capacity: int, seconds: float):
+    self._capacity = capacity
+    self._seconds = seconds
+    self._total = 0
+    self._entries: collections.OrderedDict[bytes, tuple[Any, int, float]]
+    self._entries = collections.OrderedDict()
+
+  def __len__(self) -> int:
+    return len(self._entries)
+
+  def get(self, key: bytes) -> Any | None:
+    """Returns a value; None if it is missing or has expired."""
+    value, _, since = self._entries.get(key, (None, 0, time.monotonic()))
+    return None if time.monotonic() - since > self._seconds else value
+
+  def put(self, key: bytes, value: Any, size: int = 1) -> None:
+    """Adds a value; drops the oldest ones to stay within the bounds."""
+    self.pop(key)
+    now = time.monotonic()
+    self._entries[key] = value, size, now
+    self._total += size
+    while self._total > self._capacity or (
+      now - next(iter(self._entries.values()))[2] > self._seconds
+    ):
+      self.pop(next(iter(self._entries)))
+
+  def pop(self, key: bytes) -> None:
+    """Drops a value, if it is there."""
+    _, size, _ = self._entries.pop(key, (None, 0, 0.0))
+    self._total -= size
+
+  def clear(self) -> None:
+    """Drops everything."""
+    self._entries.clear()
+    self._total = 0
+
+
+class _Answer(NamedTuple):
+  digest: bytes
+  request: RequestState
 
 
 class IdempotencyCache:
-  """Tickets by the ids of their requests, in flight and some time after.
+  """Requests by id, in flight and for some time after: a retry finds its own.
 
-  Tickets that have failed are forgotten: a retry tries anew.
+  Requests that failed are dropped: a retry tries anew.
   """
 
-  def __init__(self, most: int, seconds: float):
-    """Starts with none.
+  def __init__(self, max_entries: int, seconds: float):
+    """Makes an empty cache.
 
     Args:
-      most: How many to remember.
-      seconds: How long.
+      max_entries: Number of requests to keep.
+      seconds: Time for which they are kept.
     """
-    self._most = most
-    self._seconds = seconds
-    self._entries: collections.OrderedDict[bytes, _Entry] = (
-      collections.OrderedDict()
-    )
+    self._entries = _ExpiringMap(max_entries, seconds)
 
   def __len__(self) -> int:
-    """How many are remembered."""
+    """Number of requests in the cache."""
     return len(self._entries)
 
-  def find(self, request: collab_pb2.CaptionRequest) -> RequestState | None:
-    """Returns the ticket of an earlier request with this id, if there is one.
+  def get(self, message: collab_pb2.CaptionRequest) -> RequestState | None:
+    """Returns the earlier request with this id, if there is one.
 
     Raises:
-      ValueError: It asked for something else.
+      ValueError: The earlier request had other content.
     """
-    entry = self._entries.get(request.request_id)
-    if entry is None or time.monotonic() - entry.since > self._seconds:
+    entry = self._entries.get(message.request_id)
+    if entry is None:
       return None
-    if entry.asked != _digest(request):
+    if entry.digest != _digest(message):
       raise ValueError(
         'request_id: another request has the same; expected 16 random bytes'
         ' for every picture, and the same only to try again'
       )
-    return entry.ticket
+    return entry.request
 
   def add(
-    self, request: collab_pb2.CaptionRequest, ticket: RequestState
+    self, message: collab_pb2.CaptionRequest, request: RequestState
   ) -> None:
-    """Remembers a ticket; requests without an id are not remembered."""
-    name, now = request.request_id, time.monotonic()
-    if not name:
+    """Adds a request; one without an id is not kept."""
+    if not message.request_id:
       return
-    self._entries[name] = _Entry(_digest(request), ticket, now)
-    self._entries.move_to_end(name)
+    self._entries.put(message.request_id, _Answer(_digest(message), request))
 
-    def over(done):
+    def drop_if_failed(done):
       if done.cancelled() or done.exception() is not None:
-        self.forget(request, ticket)
+        self.discard(message, request)
 
-    ticket.done.add_done_callback(over)
-    while len(self._entries) > self._most or (
-      now - next(iter(self._entries.values())).since > self._seconds
-    ):
-      self._entries.popitem(last=False)
+    request.done.add_done_callback(drop_if_failed)
 
-  def forget(
-    self, request: collab_pb2.CaptionRequest, ticket: RequestState
+  def discard(
+    self, message: collab_pb2.CaptionRequest, request: RequestState
   ) -> None:
-    """Forgets a ticket, unless the id is another's by now."""
-    entry = self._entries.get(request.request_id)
-    if entry is not None and entry.ticket is ticket:
-      del self._entries[request.request_id]
+    """Drops a request, unless its id is another request's by now."""
+    entry = self._entries.get(message.request_id)
+    if entry is not None and entry.request is request:
+      self._entries.pop(message.request_id)
 
 
-def _digest(request: collab_pb2.CaptionRequest) -> bytes:
-  """Of all that was asked."""
-  whole = request.SerializeToString(deterministic=True)
-  return hashlib.sha256(whole).digest()
+class PartialMessageCache:
+  """First layers of messages by request id; the oldest are dropped first."""
+
+  def __init__(self, max_bytes: int = _MAX_BYTES, seconds: float = _SECONDS):
+    """Makes an empty cache.
+
+    Args:
+      max_bytes: Bytes to keep in all.
+      seconds: Time for which they are kept.
+    """
+    self._max_bytes = max_bytes
+    self._entries = _ExpiringMap(max_bytes, seconds)
+
+  def add(self, request_id: bytes, session: bytes, data: bytes) -> None:
+    """Keeps first layers; those without an id, or too long, are not kept.
+
+    Args:
+      request_id: Id of the request.
+      session: Id of the session.
+      data: The layers.
+    """
+    if request_id and len(data) <= self._max_bytes:
+      self._entries.put(request_id, (session, data), len(data))
+
+  def complete(self, request_id: bytes, session: bytes, rest: bytes) -> bytes:
+    """Returns a whole message, from its first layers and the others.
+
+    Args:
+      request_id: Id of the request that held the first layers.
+      session: Id of the session of the others.
+      rest: The other layers.
+
+    Raises:
+      UnknownRequestError: The request is not in the cache, or was of another
+        session.
+    """
+    kept, data = self._entries.get(request_id) or (None, b'')
+    if kept != session:
+      raise UnknownRequestError(
+        'continues: that request is not known here (any more): send the whole'
+        ' message'
+      )
+    return data + rest
+
+  def clear(self) -> None:
+    """Drops everything."""
+    self._entries.clear()
+
+
+def _digest(message: collab_pb2.CaptionRequest) -> bytes:
+  """Returns a digest of all fields of a request."""
+  data = message.SerializeToString(deterministic=True)
+  return hashlib.sha256(data).digest()

@@ -1,8 +1,8 @@
-"""The queue: places first, then requests, and jobs between them.
+"""Bounded request queue, with jobs to run between decode steps.
 
-A place is taken before anything is unpacked, so that whoever finds none is told
-at once, and memory is bounded. Whoever takes requests out of the queue waits a
-few milliseconds for others to come, if nothing else is to be done.
+A place is reserved before a message is unpacked (admission control): when all
+are taken, the caller is refused at once and memory stays bounded. When nothing
+else is to be done, the scheduler waits a few milliseconds for more requests.
 """
 
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from collab_jax.serving.server.request import RequestState
 
 
 class QueueFullError(Exception):
-  """There is no place."""
+  """No place is free in the queue."""
 
 
 class ServerStoppedError(Exception):
@@ -21,10 +21,10 @@ class ServerStoppedError(Exception):
 
 
 class RequestQueue:
-  """First come, first served, for several threads.
+  """First-come-first-served queue for several threads.
 
   Attributes:
-    size: How many places there are.
+    size: Number of places.
   """
 
   def __init__(self, size: int):
@@ -34,60 +34,60 @@ class RequestQueue:
       size: Number of places.
     """
     self.size = size
-    self._taken = 0
+    self._reserved = 0
     self._waiting: list[RequestState] = []
     self._jobs: list[Callable[[], None]] = []
     self._closed = ''
     self._changed = threading.Condition()
 
   def __len__(self) -> int:
-    """How many places are taken."""
-    return self._taken
+    """Number of places that are taken."""
+    return self._reserved
 
   def reserve(self) -> None:
-    """Takes a place, which `put` and `take`, or `leave`, make free again.
+    """Takes a place, which `put` and `take`, or `release`, make free again.
 
     Raises:
-      QueueFullError: There is none.
+      QueueFullError: No place is free.
     """
     with self._changed:
-      if self._taken >= self.size:
+      if self._reserved >= self.size:
         raise QueueFullError(
           f'the queue is full: {self.size} requests wait; try again later'
         )
-      self._taken += 1
+      self._reserved += 1
 
-  def leave(self) -> None:
-    """Gives up a place for which nothing was put."""
+  def release(self) -> None:
+    """Frees a reserved place for which nothing was put."""
     with self._changed:
-      self._taken -= 1
+      self._reserved -= 1
 
-  def put(self, ticket: RequestState) -> None:
-    """Puts a request into the place that was taken for it.
+  def put(self, request: RequestState) -> None:
+    """Puts a request into its reserved place.
 
     Raises:
-      GoneError: The queue is closed; the place is free.
+      ServerStoppedError: The queue is closed; the place is free.
     """
     with self._changed:
       if self._closed:
-        self._taken -= 1
+        self._reserved -= 1
         raise ServerStoppedError(self._closed)
-      self._waiting.append(ticket)
+      self._waiting.append(request)
       self._changed.notify()
 
-  def cancel(self, ticket: RequestState) -> None:
-    """Gives a request up, wherever it is."""
+  def cancel(self, request: RequestState) -> None:
+    """Cancels a request, waiting or being decoded."""
     with self._changed:
-      ticket.cancelled = True
-      if ticket in self._waiting:
-        self._waiting.remove(ticket)
-        self._taken -= 1
+      request.cancelled = True
+      if request in self._waiting:
+        self._waiting.remove(request)
+        self._reserved -= 1
 
-  def call(self, job: Callable[[], None]) -> None:
-    """Has the worker run something between two steps.
+  def add_job(self, job: Callable[[], None]) -> None:
+    """Adds a job for the scheduler to run between two steps.
 
     Raises:
-      GoneError: The queue is closed.
+      ServerStoppedError: The queue is closed.
     """
     with self._changed:
       if self._closed:
@@ -95,25 +95,25 @@ class RequestQueue:
       self._jobs.append(job)
       self._changed.notify()
 
-  def close(self, why: str) -> list[RequestState]:
-    """Lets nobody in any more; returns those who wait.
+  def close(self, reason: str) -> list[RequestState]:
+    """Refuses all further requests; returns those that wait.
 
     Args:
-      why: What others are told from now on; the first one said stays.
+      reason: Text for requests that come later; the first reason stays.
     """
     with self._changed:
-      self._closed = self._closed or why
-      rest, self._waiting, self._jobs = self._waiting, [], []
-      self._taken -= len(rest)
+      self._closed = self._closed or reason
+      waiting, self._waiting, self._jobs = self._waiting, [], []
+      self._reserved -= len(waiting)
       self._changed.notify()
-      return rest
+      return waiting
 
   def wait(self, seconds: float, count: int) -> bool:
-    """Waits for something to do; the worker calls it when it has nothing.
+    """Waits for requests or jobs; called by an idle scheduler.
 
     Args:
-      seconds: How long to wait for more requests once there is one.
-      count: Of how many requests there is no need to wait for more.
+      seconds: Time to wait for more requests after the first one.
+      count: Number of requests that end the wait at once.
 
     Returns:
       False once the queue is closed.
@@ -121,16 +121,16 @@ class RequestQueue:
     with self._changed:
       while not (self._waiting or self._jobs or self._closed):
         self._changed.wait()
-      until = time.monotonic() + seconds
+      deadline = time.monotonic() + seconds
       while len(self._waiting) < count and not (self._jobs or self._closed):
-        left = until - time.monotonic()
-        if left <= 0:
+        remaining = deadline - time.monotonic()
+        if remaining <= 0:
           break
-        self._changed.wait(left)
+        self._changed.wait(remaining)
       return not self._closed
 
-  def job(self) -> Callable[[], None] | None:
-    """Takes the next job, if there is any."""
+  def next_job(self) -> Callable[[], None] | None:
+    """Takes the next job; None if there is none."""
     with self._changed:
       return self._jobs.pop(0) if self._jobs else None
 
@@ -138,15 +138,15 @@ class RequestQueue:
     """Takes the requests that came first, and frees their places.
 
     Args:
-      choose: Of how many there are, to how many to take.
+      choose: Function from the number of waiting requests to the number taken.
     """
     with self._changed:
       count = choose(len(self._waiting)) if self._waiting else 0
       taken, self._waiting = self._waiting[:count], self._waiting[count:]
-      self._taken -= len(taken)
+      self._reserved -= len(taken)
       return taken
 
   @property
   def closed(self) -> str:
-    """Why it was closed; '' if it is not."""
+    """Reason for which the queue was closed; '' while it is open."""
     return self._closed

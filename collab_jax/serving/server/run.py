@@ -1,4 +1,4 @@
-"""A server as a program: signals, and what it prints."""
+"""Runs a server as a program: signals, and lines on standard output."""
 
 import asyncio
 import logging
@@ -18,30 +18,30 @@ def serve_forever(server: Server) -> None:
 
   Raises:
     OSError: A port is in use; or the server has failed while it served.
-    Exception: Whatever kept it from getting ready.
+    Exception: The warm-up failed.
   """
   asyncio.run(_run(server))
 
 
 async def _run(server: Server) -> None:
-  asked = asyncio.Event()
+  stop_requested = asyncio.Event()
   loop = asyncio.get_running_loop()
 
-  def stop(number):
-    _LOG.warning('%s: stopping; a second one ends it at once', number.name)
-    for each in _SIGNALS:
-      loop.remove_signal_handler(each)
-    asked.set()
+  def stop(signum):
+    _LOG.warning('%s: stopping; a second one ends it at once', signum.name)
+    for handled in _SIGNALS:
+      loop.remove_signal_handler(handled)
+    stop_requested.set()
 
-  for number in _SIGNALS:
-    loop.add_signal_handler(number, stop, number)
+  for signum in _SIGNALS:
+    loop.add_signal_handler(signum, stop, signum)
   await server.start(warm=False)
   print(f'listening on {server.address}', flush=True)
   if server.metrics_address:
     print(f'metrics on http://{server.metrics_address}/metrics', flush=True)
-  waiting = asyncio.create_task(asked.wait())
+  stopping = asyncio.create_task(stop_requested.wait())
   failing = asyncio.create_task(server.failed.wait())
-  ends = [waiting, failing]
+  ends = [stopping, failing]
   await asyncio.wait(
     [*ends, server.warming], return_when=asyncio.FIRST_COMPLETED
   )
@@ -50,8 +50,8 @@ async def _run(server: Server) -> None:
   if ready and not failed:
     print('serving', flush=True)
     await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
-  for each in ends:
-    each.cancel()
+  for task in ends:
+    task.cancel()
   await server.stop()
   if server.failed.is_set():
     raise OSError(

@@ -1,6 +1,6 @@
-"""The one thread that uses JAX: it begins captions and goes on with them.
+"""The one thread that uses JAX: runs the engine on the queued requests.
 
-Whatever goes wrong ends the requests that it concerns, never the thread.
+An error ends the requests that it concerns, never the thread.
 """
 
 import asyncio
@@ -10,7 +10,7 @@ import threading
 import time
 from typing import Any
 
-from collab_jax.serving.engine import engine
+from collab_jax.serving.engine import engine as engines
 from collab_jax.serving.server import (
   compilations,
   metrics,
@@ -20,51 +20,50 @@ from collab_jax.serving.server.request import RequestState
 
 _LOG = logging.getLogger(__name__)
 
-# What a request's error is told; the log says more.
+# Texts of errors in answers; the log says more.
 _FAILED = 'the server failed to make this caption; its log says why'
-
 _STOPPED = 'the server is being stopped'
 _DEAD = 'the server has failed; its log says why'
 
 
 class FailedError(Exception):
-  """The server is to blame."""
+  """A request failed by the server's fault."""
 
 
 class Scheduler:
-  """Runs an engine on what a queue holds.
+  """Runs an engine on the requests of a queue, in a thread of its own.
 
   Attributes:
-    queue: Requests, and jobs to run between the steps.
-    engine: What makes captions; nobody else may use it.
+    queue: Requests, and jobs to run between decode steps.
+    engine: The engine; nobody else may use it.
   """
 
   def __init__(
     self,
-    made: engine.Engine,
+    engine: engines.Engine,
     queue: request_queue.RequestQueue,
     loop: asyncio.AbstractEventLoop,
-    counts: metrics.Metrics,
-    wait: float,
-    died: Callable[[], None],
+    counters: metrics.Metrics,
+    group_seconds: float,
+    on_failure: Callable[[], None],
   ):
-    """Binds what it works with; `start` starts the thread.
+    """Binds an engine and a queue; `start` starts the thread.
 
     Args:
-      made: The engine.
+      engine: The engine.
       queue: The queue.
-      loop: Where the requests are waited for.
-      counts: What is counted.
-      wait: Seconds to wait for further requests when there is nothing to do.
-      died: Called in the loop if the thread ends without `stop`.
+      loop: Event loop in which the requests are waited for.
+      counters: Metrics of the server.
+      group_seconds: Time to wait for more requests when the engine is idle.
+      on_failure: Called in the loop if the thread ends without `stop`.
     """
-    self.engine = made
+    self.engine = engine
     self.queue = queue
     self._loop = loop
-    self._metrics = counts
-    self._wait = wait
-    self._died = died
-    self._rows: dict[int, RequestState] = {}
+    self._metrics = counters
+    self._group_seconds = group_seconds
+    self._on_failure = on_failure
+    self._active: dict[int, RequestState] = {}  # By decode slot.
     self._thread = threading.Thread(
       target=self._run, name='collab_jax-worker', daemon=True
     )
@@ -74,47 +73,47 @@ class Scheduler:
     self._thread.start()
 
   async def stop(self, seconds: float) -> bool:
-    """Ends the thread; requests that are left are told so.
+    """Ends the thread; remaining requests end with an error.
 
     Args:
-      seconds: How long to wait for what it is doing.
+      seconds: Time to wait for the program that is running.
 
     Returns:
-      Whether it has ended.
+      Whether the thread has ended.
     """
     self._fail(
       self.queue.close(_STOPPED), request_queue.ServerStoppedError(_STOPPED)
     )
-    until = time.monotonic() + seconds
-    while self._thread.is_alive() and time.monotonic() < until:
+    deadline = time.monotonic() + seconds
+    while self._thread.is_alive() and time.monotonic() < deadline:
       await asyncio.sleep(0.01)
     if not self._thread.is_alive():
       return True
-    # It hangs, or compiles: those in it need not.
+    # The thread hangs, or compiles: its requests need not wait for it.
     self._fail(
-      list(self._rows.values()), request_queue.ServerStoppedError(_STOPPED)
+      list(self._active.values()), request_queue.ServerStoppedError(_STOPPED)
     )
     return False
 
   async def call(self, job: Callable[[], Any]) -> Any:
-    """Runs a job in the thread, between two steps; returns what it returns.
+    """Runs a job in the thread, between two steps; returns its result.
 
     Raises:
-      GoneError: The server is being stopped, or has failed.
+      ServerStoppedError: The server is being stopped, or has failed.
     """
     done = self._loop.create_future()
 
     def run():
-      with compilations.warming():
+      with compilations.warming_up():
         try:
-          outcome, error = job(), None
+          result, error = job(), None
         except Exception as raised:
-          outcome, error = None, raised
-      self._tell(_settle, done, outcome, error)
+          result, error = None, raised
+      self._post_to_loop(_settle, done, result, error)
 
-    self.queue.call(run)
+    self.queue.add_job(run)
     while not done.done():
-      # A queue that is closed forgets its jobs.
+      # A queue that is closed drops its jobs.
       await asyncio.wait([done], timeout=0.2)
       if self.queue.closed and not done.done():
         raise request_queue.ServerStoppedError(self.queue.closed)
@@ -124,156 +123,163 @@ class Scheduler:
     try:
       self._serve()
     except BaseException:
-      # Not of a request, but of the thread itself: nobody may wait for it.
+      # An error of the thread itself: nobody may wait for it any more.
       _LOG.critical(
         'the worker has ended; start the server anew', exc_info=True
       )
-      gone = request_queue.ServerStoppedError(_DEAD)
-      self._fail([*self.queue.close(_DEAD), *self._rows.values()], gone)
-      self._tell(self._died)
+      error = request_queue.ServerStoppedError(_DEAD)
+      self._fail([*self.queue.close(_DEAD), *self._active.values()], error)
+      self._post_to_loop(self._on_failure)
 
   def _serve(self) -> None:
-    compilations.listen(self._metrics.compiled)
+    compilations.listen(self._metrics.count_compilation)
     while not self.queue.closed:
-      if not self._rows and not self.queue.wait(
-        self._wait, self.engine.batches[-1]
+      if not self._active and not self.queue.wait(
+        self._group_seconds, self.engine.batches[-1]
       ):
         break
       try:
-        self._turn()
+        self._step()
       except Exception:
         _LOG.exception('the worker failed; all captions in the making are lost')
-        self._lose()
+        self._drop_all()
     self._fail(
-      list(self._rows.values()), request_queue.ServerStoppedError(_STOPPED)
+      list(self._active.values()), request_queue.ServerStoppedError(_STOPPED)
     )
 
-  def _turn(self) -> None:
-    """One round: a job, captions begun, and all gone on with by some steps."""
-    # A job may need a row; there will be one soon.
+  def _step(self) -> None:
+    """Runs one round: a job, a prefill, and some decode steps for all."""
+    # A job may need a slot; there will be one soon.
     if self.engine.free:
-      job = self.queue.job()
+      job = self.queue.next_job()
       if job:
         job()
-      self._begin()
-    for row, ticket in list(self._rows.items()):
-      if ticket.cancelled:
-        self.engine.release(row)
-        del self._rows[row]
-    if self._rows:
-      self._news(self.engine.advance())
-    self._metrics.rows(len(self._rows))
+      self._prefill()
+    for slot, request in list(self._active.items()):
+      if request.cancelled:
+        self.engine.release(slot)
+        del self._active[slot]
+    if self._active:
+      self._dispatch(self.engine.decode())
+    self._metrics.set_active(len(self._active))
 
-  def _begin(self) -> None:
-    tickets = self.queue.take(
+  def _prefill(self) -> None:
+    """Takes waiting requests into free slots; ends them if that fails."""
+    requests = self.queue.take(
       lambda waiting: self.engine.split(min(waiting, self.engine.free))
     )
     try:
-      self._begin_all(tickets)
+      self._prefill_requests(requests)
     except BaseException as error:
-      # Those that were told already are not told again.
-      ends = not isinstance(error, Exception)
-      why = (
+      # Requests that have ended already are left as they are.
+      is_fatal = not isinstance(error, Exception)
+      self._fail(
+        requests,
         request_queue.ServerStoppedError(_DEAD)
-        if ends
-        else FailedError(_FAILED)
+        if is_fatal
+        else FailedError(_FAILED),
       )
-      self._fail(tickets, why)
       raise
 
-  def _begin_all(self, tickets: list[RequestState]) -> None:
-    if tickets and self.engine.broken:
+  def _prefill_requests(self, requests: list[RequestState]) -> None:
+    if requests and self.engine.broken:
       self.engine.reset()
     now = time.perf_counter()
-    tickets = [ticket for ticket in tickets if not ticket.cancelled]
-    for ticket in tickets:
-      ticket.milliseconds['queue'] = 1000 * (now - ticket.began)
-    alike = {}
-    for ticket in tickets:
-      key = ticket.session, ticket.session.layers(ticket.message)
-      alike.setdefault(key, []).append(ticket)
-    works = [pair for group in alike.values() for pair in self._rebuild(group)]
-    if not works:
+    requests = [request for request in requests if not request.cancelled]
+    groups = {}  # Messages of one codec and as many layers decode together.
+    for request in requests:
+      request.milliseconds['queue'] = 1000 * (now - request.stage_start)
+      key = request.decoder, request.decoder.layers(request.message)
+      groups.setdefault(key, []).append(request)
+    prefills = [p for group in groups.values() for p in self._rebuild(group)]
+    if not prefills:
       return
     start = time.perf_counter()
-    tickets = [ticket for ticket, _ in works]
+    requests = [request for request, _ in prefills]
     try:
-      news = self.engine.begin([work for _, work in works])
+      outputs = self.engine.prefill([prefill for _, prefill in prefills])
     except Exception:
-      _LOG.exception('%d captions could not be begun', len(tickets))
-      self._fail(tickets, FailedError(_FAILED))
+      _LOG.exception('%d captions could not be begun', len(requests))
+      self._fail(requests, FailedError(_FAILED))
       if self.engine.broken:
-        self._lose()
+        self._drop_all()
       return
     end = time.perf_counter()
-    for ticket, one in zip(tickets, news, strict=True):
-      ticket.milliseconds['prefill'] = 1000 * (end - start)
-      ticket.milliseconds['first_token'] = 1000 * (end - ticket.arrived)
-      ticket.batch, ticket.began = len(tickets), end
-      self._rows[one.row] = ticket
-    self._metrics.batch(len(tickets))
-    self._news(news)
+    for request, output in zip(requests, outputs, strict=True):
+      request.milliseconds['prefill'] = 1000 * (end - start)
+      request.milliseconds['first_token'] = 1000 * (end - request.arrived)
+      request.batch, request.stage_start = len(requests), end
+      self._active[output.slot] = request
+    self._metrics.observe_batch(len(requests))
+    self._dispatch(outputs)
 
-  def _rebuild(self, tickets: list[RequestState]):
-    """Pairs of tickets and work, of one session; those that fail are told."""
-    session, found = tickets[0].session, []
-    while tickets:
-      count = session.most(tickets[0].message, self.engine.split(len(tickets)))
-      some, tickets = tickets[:count], tickets[count:]
-      batch = next(b for b in self.engine.batches if b >= count)
+  def _rebuild(
+    self, requests: list[RequestState]
+  ) -> list[tuple[RequestState, engines.PrefillRequest]]:
+    """Decodes messages of one codec; ends the requests for which that fails."""
+    decoder, prefills = requests[0].decoder, []
+    while requests:
+      count = self.engine.split(len(requests))
+      count = decoder.max_batch(requests[0].message, count)
+      batch, requests = requests[:count], requests[count:]
+      size = next(b for b in self.engine.batches if b >= count)
       start = time.perf_counter()
       try:
-        vectors = session.rebuild([t.message for t in some], batch)
+        prefixes = decoder.rebuild([r.message for r in batch], size)
       except Exception:
-        _LOG.exception('%d messages could not be rebuilt', len(some))
-        self._fail(some, FailedError(_FAILED))
+        _LOG.exception('%d messages could not be rebuilt', len(batch))
+        self._fail(batch, FailedError(_FAILED))
         continue
       spent = 1000 * (time.perf_counter() - start)
-      for ticket, one in zip(some, vectors, strict=True):
-        ticket.milliseconds['rebuild'] = spent
-        ticket.message = None
-        work = engine.PrefillRequest(one, ticket.prompt, ticket.max_tokens)
-        found.append((ticket, work))
-    return found
+      for request, prefix in zip(batch, prefixes, strict=True):
+        request.milliseconds['rebuild'] = spent
+        request.message = None
+        prefill = engines.PrefillRequest(
+          prefix, request.prompt, request.max_tokens
+        )
+        prefills.append((request, prefill))
+    return prefills
 
-  def _news(self, news: list[engine.StepOutput]) -> None:
+  def _dispatch(self, outputs: list[engines.StepOutput]) -> None:
+    """Hands new tokens to their requests; frees the slots that have ended."""
     now = time.perf_counter()
-    told = []
-    for one in news:
-      ticket = self._rows[one.row]
-      if one.ended:
-        ticket.milliseconds['decode'] = 1000 * (now - ticket.began)
-      told.append((ticket, one.tokens, one.bits, one.ended, None))
-    self._tell(_tell_all, told)
-    for one in news:
-      if one.ended:
-        del self._rows[one.row]
+    updates = []
+    for output in outputs:
+      request = self._active[output.slot]
+      if output.ended:
+        request.milliseconds['decode'] = 1000 * (now - request.stage_start)
+      updates.append((request, output.tokens, output.bits, output.ended, None))
+    self._post_to_loop(_update_all, updates)
+    for output in outputs:
+      if output.ended:
+        del self._active[output.slot]
 
-  def _lose(self) -> None:
-    """Ends all captions in the making."""
-    self._fail(list(self._rows.values()), FailedError(_FAILED))
-    self._rows.clear()
-    self.engine.lose()
+  def _drop_all(self) -> None:
+    """Ends all captions in the making with an error."""
+    self._fail(list(self._active.values()), FailedError(_FAILED))
+    self._active.clear()
+    self.engine.drop_all()
 
-  def _fail(self, tickets: list[RequestState], error: Exception) -> None:
-    self._tell(_tell_all, [(t, [], [], True, error) for t in tickets])
+  def _fail(self, requests: list[RequestState], error: Exception) -> None:
+    updates = [(request, [], [], True, error) for request in requests]
+    self._post_to_loop(_update_all, updates)
 
-  def _tell(self, function, *args) -> None:
+  def _post_to_loop(self, function, *args) -> None:
     try:
       self._loop.call_soon_threadsafe(function, *args)
     except RuntimeError:  # The loop is closed: nobody waits any more.
       _LOG.debug('the event loop has ended')
 
 
-def _tell_all(told) -> None:
-  for ticket, *news in told:
-    ticket.told(*news)
+def _update_all(updates) -> None:
+  for request, *update in updates:
+    request.update(*update)
 
 
-def _settle(done: asyncio.Future, outcome: Any, error: Exception | None):
+def _settle(done: asyncio.Future, result: Any, error: Exception | None):
   if done.done():
     return
   if error is None:
-    done.set_result(outcome)
+    done.set_result(result)
   else:
     done.set_exception(error)

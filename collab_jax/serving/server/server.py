@@ -1,4 +1,4 @@
-"""The server: everything put together, started, watched and stopped."""
+"""The server: assembles the parts, starts and stops them."""
 
 import asyncio
 import contextlib
@@ -17,55 +17,54 @@ from collab_jax.serving import (
   collab_pb2,
   collab_pb2_grpc,
   protocol,
+  tls,
 )
 from collab_jax.serving.engine import engine
+from collab_jax.serving.server import codecs as server_codecs
 from collab_jax.serving.server import (
-  codec_allowlist,
-  codec_registry,
+  decoders,
   interceptors,
   metrics,
   request_cache,
   request_queue,
   scheduler,
   security,
-  server_info,
   service,
 )
-from collab_jax.serving.server import decoders as served_lib
 from collab_jax.serving.server.config import ServerConfig
 
 _LOG = logging.getLogger(__name__)
 
 _SERVICE = collab_pb2.DESCRIPTOR.services_by_name['Captioner'].full_name
-# What a request has besides its message, at most.
-_MORE = protocol.LONGEST + 4 * 4096
-# A call besides those that wait: handshakes, probes, and those refused.
-_CALLS = 256
-_REMEMBERED = 4096, 300.0  # Requests, seconds.
+# Bytes of a request besides its message, at most.
+_OVERHEAD = protocol.LONGEST + 4 * 4096
+# Calls besides those that wait: handshakes, probes, and those refused.
+_EXTRA_CALLS = 256
+_IDEMPOTENCY = 4096, 300.0  # Requests, seconds.
 
 
 class Server:
   """Serves a model to edges.
 
-  In a program of its own `running.run` does all; in a test or a notebook
-
-      with serving.Server(model, serving.Settings(port=0)) as server:
+      with serving.Server(model, serving.ServerConfig(port=0)) as server:
         client = serving.EdgeClient(server.address, codec)
 
+  `serve_forever` runs it as a program.
+
   Attributes:
-    settings: What the operator chose.
-    metrics: What is counted.
-    address: Where it listens, once it has started.
-    metrics_address: Where the metrics are, or ''.
-    warming: The task after which requests are taken.
-    failed: Set if the thread that computes has ended by itself: no request can
+    config: The operator's settings.
+    metrics: Counters and histograms.
+    address: Address of the service, once it has started.
+    metrics_address: Address of the metrics, or ''.
+    warming: The warm-up task, after which requests are taken.
+    failed: Set if the scheduler's thread has ended by itself: no request can
       be answered any more.
   """
 
   def __init__(
     self,
     model: paligemma.Model,
-    settings: ServerConfig | None = None,
+    config: ServerConfig | None = None,
     encoder: str = '',
   ):
     """Binds a model; nothing is started yet.
@@ -73,9 +72,9 @@ class Server:
     Args:
       model: The model, with its tokenizer; `load(..., part='server')` is enough
         where no image codecs are served.
-      settings: What the operator chose.
+      config: The operator's settings.
       encoder: `codecs.encoder_fingerprint` of the edges' part, where `model`
-        lacks it; edges with other weights are refused.
+        lacks that part; edges with other weights are refused.
 
     Raises:
       ValueError: A quantizer or codec is unknown or not for the model, the
@@ -83,91 +82,101 @@ class Server:
       ImportError: The module of a quantizer cannot be imported.
       OSError: A file with a key, certificate or token cannot be read.
     """
-    self.settings = settings or ServerConfig()
+    self.config = config = config or ServerConfig()
     self.metrics = metrics.Metrics()
     self.address = self.metrics_address = ''
-    own, tokenizer = self.settings, model.tokenizer
+    tokenizer = model.tokenizer
     if tokenizer is None:
       raise ValueError('the model has no tokenizer: load(..., tokenizer=...)')
     if 'llm' not in model.params:
       raise ValueError(
         "the model has no decoder; load all of it, or the part 'server'"
       )
-    known = codecs.encoder_fingerprint(model)
-    if own.images and not known:
+    fingerprint = codecs.encoder_fingerprint(model)
+    if config.images and not fingerprint:
       raise ValueError(
         'images: the model has no image encoder; load all of it, not the part'
         " 'server'"
       )
-    self._prompt = len(tokenizer.prompt(own.prompt))
-    if self._prompt > own.sizes.max_prompt:
+    self._prompt_length = len(tokenizer.prompt(config.prompt))
+    if self._prompt_length > config.engine.max_prompt:
       raise ValueError(
-        f'prompt: got {self._prompt} tokens, expected at most'
-        f' {own.sizes.max_prompt}; raise max_prompt'
+        f'prompt: got {self._prompt_length} tokens, expected at most'
+        f' {config.engine.max_prompt}; raise max_prompt'
       )
-    self._encoder = known or encoder
+    self._encoder = fingerprint or encoder
     self._model = model
     self._tokenizer = tokenizer
-    self._offer = codec_allowlist.CodecAllowlist(
-      model, own.quantizers, own.images
+    self._allowlist = server_codecs.CodecAllowlist(
+      model, config.quantizers, config.images
     )
-    self._credentials = own.security.credentials()
-    self._tokens = own.security.tokens()
-    self._cleaning = contextlib.AsyncExitStack()
+    self._credentials = config.security.credentials()
+    self._tokens = config.security.tokens()
+    self._cleanup = contextlib.AsyncExitStack()
 
   @property
   def max_message_bytes(self) -> int:
-    """The longest message that is taken."""
+    """Longest message that is taken, in bytes."""
     vision = self._model.config.vision
-    # All vectors in float32, or a picture as no encoder makes it.
+    # All vectors in float32, or a picture larger than any encoder makes it.
     numbers = vision.num_tokens * max(vision.width, vision.out_dim)
-    most = 4 * max(numbers, 3 * vision.image_size**2) + (1 << 16)
-    return self.settings.max_message_bytes or most
+    longest = 4 * max(numbers, 3 * vision.image_size**2) + (1 << 16)
+    return self.config.max_message_bytes or longest
 
   async def start(self, warm: bool = True) -> None:
     """Listens; takes requests once everything is compiled.
 
     Args:
-      warm: Wait for that.
+      warm: Return only then.
 
     Raises:
       OSError: A port is in use.
     """
-    own, loop = self.settings, asyncio.get_running_loop()
-    queue = request_queue.RequestQueue(own.queue)
-    self._engine = engine.Engine(self._model, own.sizes, self._prompt)
-    self._worker = scheduler.Scheduler(
-      self._engine, queue, loop, self.metrics, own.group_ms / 1000, self._fail
+    config = self.config
+    queue = request_queue.RequestQueue(config.queue)
+    self._engine = engine.Engine(
+      self._model, config.engine, self._prompt_length
     )
-    self._known = codec_registry.CodecRegistry(
-      self._offer, own.max_sessions, self._worker.call, self._warm
+    self._scheduler = scheduler.Scheduler(
+      self._engine,
+      queue,
+      asyncio.get_running_loop(),
+      self.metrics,
+      config.group_ms / 1000,
+      self._on_failure,
+    )
+    self._registry = server_codecs.CodecRegistry(
+      self._allowlist,
+      config.max_sessions,
+      self._scheduler.call,
+      self._warm_up_decoder,
     )
     self._service = service.Service(
-      server_info.ServerInfo(
+      protocol.ServerInfo(
         self._model.config.name,
         self._encoder,
         sharding.checksum(self._model.params['llm']),
-        own.prompt,
-        own.sizes.max_tokens,
-        own.sizes.max_prompt,
+        config.prompt,
+        config.engine.max_tokens,
+        config.engine.max_prompt,
         self.max_message_bytes,
       ),
       self._tokenizer,
       queue,
-      self._known,
-      request_cache.IdempotencyCache(*_REMEMBERED),
+      self._registry,
+      request_cache.IdempotencyCache(*_IDEMPOTENCY),
       self.metrics,
     )
     self.failed = asyncio.Event()
-    self.metrics.watch(lambda: len(queue), lambda: len(self._known))
+    self.metrics.watch(lambda: len(queue), lambda: len(self._registry))
     self._health = health.aio.HealthServicer()  # pyright: ignore
-    await self._say(False)
+    await self._set_serving(False)
     try:
       await self._listen()
     except BaseException:
-      await self._cleaning.aclose()
+      await self._cleanup.aclose()
       raise
-    self._worker.start()
+    self._scheduler.start()
     self.warming = asyncio.create_task(self._warm_up())
     if not warm:
       return
@@ -178,39 +187,39 @@ class Server:
       raise
 
   async def stop(self) -> None:
-    """Takes no more requests, ends those that it has, then everything."""
-    own = self.settings
+    """Refuses new requests, finishes those it has, then stops everything."""
+    drain_seconds = self.config.drain_seconds
     self._service.closed = 'the server is being stopped'
-    self.metrics.serving(False)
+    self.metrics.set_serving(False)
     await self._health.enter_graceful_shutdown()
     self.warming.cancel()
     await asyncio.wait([self.warming])
-    await self._idle(own.drain_seconds)
+    await self._wait_until_idle(drain_seconds)
     if self._service.open:
       _LOG.warning('%d requests are given up', self._service.open)
-    if not await self._worker.stop(own.drain_seconds):
+    if not await self._scheduler.stop(drain_seconds):
       _LOG.warning('a program still runs; it is left alone')
-    await self._idle(1.0)
-    # What is answered by now is on its way; streams of probes never end.
+    await self._wait_until_idle(1.0)
+    # Answers are on their way by now; streams of probes never end.
     await self._grpc.stop(0.5)
     self._service.close()
-    await self._cleaning.aclose()
+    await self._cleanup.aclose()
 
-  async def _idle(self, seconds: float) -> None:
-    """Waits so long for all requests to be answered."""
+  async def _wait_until_idle(self, seconds: float) -> None:
+    """Waits for all requests to be answered, at most some seconds."""
     with contextlib.suppress(TimeoutError):
       async with asyncio.timeout(seconds):
-        await self._service.idle()
+        await self._service.wait_until_idle()
 
   def __enter__(self) -> 'Server':
-    """Serves from a thread; returns when requests are taken."""
+    """Serves from a thread; returns once requests are taken."""
     return self.in_thread()
 
   def in_thread(self, warm: bool = True) -> 'Server':
     """Serves from a thread, until `__exit__`.
 
     Args:
-      warm: Return when requests are taken, else when it listens.
+      warm: Return once requests are taken, else once it listens.
     """
     self._loop = asyncio.new_event_loop()
     self._thread = threading.Thread(
@@ -230,7 +239,7 @@ class Server:
     self._end_thread()
 
   def wait(self, work: Any) -> Any:
-    """Runs a coroutine where the server runs, from another thread."""
+    """Runs a coroutine in the server's event loop, from another thread."""
     return asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
   def _end_thread(self) -> None:
@@ -239,18 +248,40 @@ class Server:
     self._loop.close()
 
   async def _listen(self) -> None:
-    own = self.settings
-    most = self.max_message_bytes + _MORE
-    guards = [security.Tokens(self._tokens, self.metrics)]
-    self._grpc = aio.server(
+    """Opens the ports of the service and of the metrics."""
+    self._grpc = self._make_grpc_server()
+    host, port = self.config.host, self.config.port
+    address = tls.join_address(host, port)
+    try:
+      if self._credentials is None:
+        port = self._grpc.add_insecure_port(address)
+      else:
+        port = self._grpc.add_secure_port(address, self._credentials)
+    except RuntimeError as error:
+      raise OSError(
+        f'port: cannot listen on {address}; is it in use, or a certificate'
+        f' damaged? {error}'
+      ) from error
+    self.address = tls.join_address(host, port)
+    if self.config.metrics_port >= 0:
+      self._serve_metrics()
+    await self._grpc.start()
+
+  def _make_grpc_server(self) -> aio.Server:
+    config = self.config
+    longest = self.max_message_bytes + _OVERHEAD
+    guards = [security.TokenInterceptor(self._tokens, self.metrics)]
+    server = aio.server(
       interceptors=[
         *(guards if self._tokens else []),
         interceptors.ParseErrorInterceptor(_SERVICE),
       ],
-      maximum_concurrent_rpcs=own.queue + own.sizes.rows + _CALLS,
+      maximum_concurrent_rpcs=(
+        config.queue + config.engine.max_slots + _EXTRA_CALLS
+      ),
       options=[
-        ('grpc.max_receive_message_length', most),
-        ('grpc.max_send_message_length', most),
+        ('grpc.max_receive_message_length', longest),
+        ('grpc.max_send_message_length', longest),
         ('grpc.max_concurrent_streams', 1024),
         ('grpc.so_reuseport', 0),
         # A connection whose other end has gone is found out and closed.
@@ -261,75 +292,63 @@ class Server:
         ('grpc.http2.min_ping_interval_without_data_ms', 5_000),
       ],
     )
-    collab_pb2_grpc.add_CaptionerServicer_to_server(self._service, self._grpc)
-    health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
+    collab_pb2_grpc.add_CaptionerServicer_to_server(self._service, server)
+    health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
     names = [_SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME]
-    reflection.enable_server_reflection(names, self._grpc)
-    where = security.address(own.host, own.port)
+    reflection.enable_server_reflection(names, server)
+    return server
+
+  def _serve_metrics(self) -> None:
+    host, port = self.config.metrics_host, self.config.metrics_port
     try:
-      if self._credentials is None:
-        port = self._grpc.add_insecure_port(where)
-      else:
-        port = self._grpc.add_secure_port(where, self._credentials)
-    except RuntimeError as error:
-      raise OSError(
-        f'port: cannot listen on {where}; is it in use, or a certificate'
-        f' damaged? {error}'
-      ) from error
-    self.address = security.address(own.host, port)
-    if own.metrics_port >= 0:
-      try:
-        web, thread = prometheus.start_http_server(
-          own.metrics_port, own.metrics_host, self.metrics.registry
-        )
-      except OSError as error:
-        where = security.address(own.metrics_host, own.metrics_port)
-        raise OSError(
-          f'metrics_port: cannot listen on {where}: {error}; -1 for none'
-        ) from error
-      for end in (thread.join, web.server_close, web.shutdown):
-        self._cleaning.push_async_callback(asyncio.to_thread, end)
-      self.metrics_address = security.address(
-        own.metrics_host, web.server_address[1]
+      web, thread = prometheus.start_http_server(
+        port, host, self.metrics.registry
       )
-    await self._grpc.start()
+    except OSError as error:
+      address = tls.join_address(host, port)
+      raise OSError(
+        f'metrics_port: cannot listen on {address}: {error}; -1 for none'
+      ) from error
+    for end in (thread.join, web.server_close, web.shutdown):
+      self._cleanup.push_async_callback(asyncio.to_thread, end)
+    self.metrics_address = tls.join_address(host, web.server_address[1])
 
   async def _warm_up(self) -> None:
-    """Compiles all that will be needed, then takes requests."""
+    """Compiles the programs of the engine and the listed codecs."""
     for job in self._engine.warm_up():
-      await self._worker.call(job)
-    for make in self._offer.listed([self.settings.split]):
-      added = await self._known.add(make)
-      if (added.shortest or 0) > self.max_message_bytes:
+      await self._scheduler.call(job)
+    for make in self._allowlist.decoder_factories([self.config.split]):
+      decoder = await self._registry.add(make)
+      if (decoder.shortest or 0) > self.max_message_bytes:
         _LOG.warning(
           "max_message_bytes: got %d; %s needs %d in the coding 'fixed', and"
           ' will be refused in it',
           self.max_message_bytes,
-          added.codec.name,
-          added.shortest,
+          decoder.codec.name,
+          decoder.shortest,
         )
     self._service.closed = ''
-    await self._say(True)
+    await self._set_serving(True)
 
-  async def _warm(self, made: served_lib.MessageDecoder) -> None:
-    """Compiles what a codec needs, between the steps of others' captions."""
+  async def _warm_up_decoder(self, decoder: decoders.MessageDecoder) -> None:
+    """Compiles a codec's programs, between the steps of others' captions."""
     lengths = set()
-    for job in made.warm_up(self._engine.batches):
-      lengths.add(await self._worker.call(job))
+    for job in decoder.warm_up(self._engine.batches):
+      lengths.add(await self._scheduler.call(job))
     for length in sorted(lengths - {0}):
       for job in self._engine.warm_up_length(length):
-        await self._worker.call(job)
+        await self._scheduler.call(job)
 
-  def _fail(self) -> None:
-    """Takes no more requests, since nothing can be computed."""
+  def _on_failure(self) -> None:
+    """Refuses all requests, since nothing can be computed."""
     self._service.closed = 'the server has failed; its log says why'
     self.failed.set()
-    self._saying = asyncio.ensure_future(self._say(False))
+    self._health_task = asyncio.ensure_future(self._set_serving(False))
 
-  async def _say(self, yes: bool) -> None:
-    self.metrics.serving(yes)
+  async def _set_serving(self, serving: bool) -> None:
+    self.metrics.set_serving(serving)
     status = health_pb2.HealthCheckResponse.ServingStatus
     for name in ('', _SERVICE):
       await self._health.set(
-        name, status.SERVING if yes else status.NOT_SERVING
+        name, status.SERVING if serving else status.NOT_SERVING
       )

@@ -1,4 +1,4 @@
-"""The service itself: requests to tickets, tickets to replies."""
+"""The gRPC service: requests to request states, and those to replies."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
@@ -10,35 +10,32 @@ import time
 import grpc
 
 from collab_jax import wire
-from collab_jax.models import tokenizer as tokenizer_lib
+from collab_jax.models import tokenizer as tokenizers
 from collab_jax.serving import (
   collab_pb2,
   collab_pb2_grpc,
   protocol,
 )
 from collab_jax.serving.server import (
-  codec_allowlist,
-  codec_registry,
+  codecs,
   interceptors,
   metrics,
-  partial_message_cache,
   request_cache,
   request_queue,
   scheduler,
 )
-from collab_jax.serving.server import server_info as terms_lib
 from collab_jax.serving.server.request import RequestState
 
 _LOG = logging.getLogger(__name__)
 _CODES = grpc.StatusCode
-# What a piece of text ends with whose bytes are not all there yet.
-_UNFINISHED = '\N{REPLACEMENT CHARACTER}'
-# No prompt of as many tokens as may be is longer.
+# Last letter of a text that ends within the bytes of a letter.
+_INCOMPLETE = '\N{REPLACEMENT CHARACTER}'
+# No prompt of the most tokens is longer.
 _LONGEST_PROMPT = 4096
 
 
 class RefusalError(Exception):
-  """A request gets this status."""
+  """A request is refused with this status."""
 
   def __init__(self, code: grpc.StatusCode, text: str):
     """Binds a status."""
@@ -46,12 +43,12 @@ class RefusalError(Exception):
     self.code = code
 
 
-# The status of what may be raised while a request is answered.
+# Status of each error that may be raised while a request is answered.
 _STATUS = {
   wire.FormatError: _CODES.INVALID_ARGUMENT,
-  codec_allowlist.RefusedError: _CODES.FAILED_PRECONDITION,
-  codec_registry.BusyError: _CODES.RESOURCE_EXHAUSTED,
-  partial_message_cache.UnknownError: _CODES.FAILED_PRECONDITION,
+  codecs.RefusedError: _CODES.FAILED_PRECONDITION,
+  codecs.BusyError: _CODES.RESOURCE_EXHAUSTED,
+  request_cache.UnknownRequestError: _CODES.FAILED_PRECONDITION,
   request_queue.QueueFullError: _CODES.RESOURCE_EXHAUSTED,
   request_queue.ServerStoppedError: _CODES.UNAVAILABLE,
   scheduler.FailedError: _CODES.INTERNAL,
@@ -59,45 +56,45 @@ _STATUS = {
 
 
 class Service(collab_pb2_grpc.CaptionerServicer):
-  """Answers every request once, or with a status.
+  """Answers every request once, with a reply or a status.
 
   Attributes:
-    open: Requests that are being answered.
-    closed: Why no requests are taken; '' if they are.
+    open: Number of requests that are being answered.
+    closed: Reason for which no requests are taken; '' if they are.
   """
 
   def __init__(
     self,
-    terms: terms_lib.ServerInfo,
-    tokenizer: tokenizer_lib.Tokenizer,
+    info: protocol.ServerInfo,
+    tokenizer: tokenizers.Tokenizer,
     queue: request_queue.RequestQueue,
-    known: codec_registry.CodecRegistry,
-    remembered: request_cache.IdempotencyCache,
-    counts: metrics.Metrics,
+    registry: codecs.CodecRegistry,
+    idempotency: request_cache.IdempotencyCache,
+    counters: metrics.Metrics,
   ):
-    """Binds what it answers with; at first no requests are taken.
+    """Binds the parts of a server; at first no requests are taken.
 
     Args:
-      terms: What edges are told.
-      tokenizer: The model's.
-      queue: The worker's.
-      known: The codecs.
-      remembered: Requests that may come again.
-      counts: What is counted.
+      info: Server facts sent in handshakes.
+      tokenizer: The model's tokenizer.
+      queue: The scheduler's queue.
+      registry: Codecs that edges have agreed on.
+      idempotency: Requests that may come again.
+      counters: Metrics of the server.
     """
     self.open = 0
     self.closed = 'the server is warming up'
-    self._terms = terms
+    self._info = info
     self._tokenizer = tokenizer
     self._queue = queue
-    self._known = known
-    self._repeats = remembered
-    self._beginnings = partial_message_cache.PartialMessageCache()
-    self._metrics = counts
+    self._registry = registry
+    self._idempotency = idempotency
+    self._partial_messages = request_cache.PartialMessageCache()
+    self._metrics = counters
     # Two: one message is being unpacked while another is fetched.
     self._threads = futures.ThreadPoolExecutor(2, 'collab_jax-unpack')
 
-  async def idle(self) -> None:
+  async def wait_until_idle(self) -> None:
     """Waits until nothing is being answered."""
     while self.open:
       await asyncio.sleep(0.005)
@@ -109,45 +106,45 @@ class Service(collab_pb2_grpc.CaptionerServicer):
   async def Handshake(self, request, context) -> collab_pb2.HandshakeReply:
     """Agrees on a codec."""
     async with self._answering('Handshake', request, context):
-      self._tokens(request.max_tokens)
-      self._prompt(request.prompt)
-      self._encoder(request.encoder)
-      found = await self._known.agree(request.session)
+      self._max_tokens(request.max_tokens)
+      self._tokenize(request.prompt)
+      self._check_encoder(request.encoder)
+      decoder = await self._registry.get_or_create(request.session)
       return collab_pb2.HandshakeReply(
-        session=found.id + self._terms.tag,
-        model=self._terms.model,
-        encoder=self._terms.encoder,
-        decoder=self._terms.decoder,
-        max_message_bytes=self._terms.max_message_bytes,
-        max_tokens=self._terms.max_tokens,
-        prompt=self._terms.prompt,
+        session=decoder.id + self._info.tag,
+        model=self._info.model,
+        encoder=self._info.encoder,
+        decoder=self._info.decoder,
+        max_message_bytes=self._info.max_message_bytes,
+        max_tokens=self._info.max_tokens,
+        prompt=self._info.prompt,
       )
     raise AssertionError  # The context manager has raised.
 
   async def Caption(self, request, context) -> collab_pb2.CaptionReply:
     """Captions a picture."""
     async with self._answering('Caption', request, context):
-      with self._ticket(request) as (ticket, repeated):
-        # The ticket is others' too: it must not be cancelled with this one.
-        await asyncio.shield(ticket.done)
-        return self._reply(ticket, repeated)
+      with self._join(request) as (state, repeated):
+        # Other calls may wait for the same state: shield it from this one.
+        await asyncio.shield(state.done)
+        return self._reply(state, repeated)
     raise AssertionError
 
   async def CaptionStream(self, request, context) -> None:
     """Captions a picture, and sends the text while it is written."""
     async with self._answering('CaptionStream', request, context):
-      with self._ticket(request) as (ticket, repeated):
+      with self._join(request) as (state, repeated):
         sent = ''
-        while not ticket.done.done():
-          changed = ticket.changed
-          text = self._tokenizer.decode(ticket.tokens)
-          if _goes_on(sent, text):
+        while not state.done.done():
+          progress = state.progress
+          text = self._tokenizer.decode(state.tokens)
+          if _extends(sent, text):
             piece, sent = text[len(sent) :], text
             await context.write(collab_pb2.CaptionChunk(text=piece))
-          if changed is ticket.changed and not ticket.done.done():
-            await changed.wait()
-        ticket.done.result()
-        reply = self._reply(ticket, repeated)
+          if progress is state.progress and not state.done.done():
+            await progress.wait()
+        state.done.result()
+        reply = self._reply(state, repeated)
         if reply.caption != sent and reply.caption.startswith(sent):
           piece = reply.caption[len(sent) :]
           await context.write(collab_pb2.CaptionChunk(text=piece))
@@ -157,7 +154,7 @@ class Service(collab_pb2_grpc.CaptionerServicer):
   async def _answering(
     self, method: str, request, context
   ) -> AsyncIterator[None]:
-    """Turns what is raised within into a status, and counts it."""
+    """Turns errors raised within into a status, and counts the answer."""
     code, text = _CODES.OK, ''
     self.open += 1
     try:
@@ -182,154 +179,159 @@ class Service(collab_pb2_grpc.CaptionerServicer):
       code, text = _CODES.INTERNAL, 'the server failed; its log says why'
     finally:
       self.open -= 1
-      self._metrics.answered(method, code.name)
+      self._metrics.count_answer(method, code.name)
     if code is not _CODES.OK:
       await context.abort(code, text)
 
   @contextlib.contextmanager
-  def _ticket(self, request) -> Iterator[tuple[RequestState, bool]]:
-    """The ticket of a request, its own or that of the same one before."""
-    ticket, repeated = self._find(request)
-    ticket.waiters += 1
+  def _join(self, request) -> Iterator[tuple[RequestState, bool]]:
+    """Waits on a request's state: a new one, or that of its first try."""
+    state, repeated = self._get_or_admit(request)
+    state.waiters += 1
     try:
-      yield ticket, repeated
+      yield state, repeated
     finally:
-      ticket.waiters -= 1
-      if not ticket.waiters and not ticket.done.done():
-        # Nobody is left to be answered: its row or place is for others.
-        self._repeats.forget(request, ticket)
-        self._queue.cancel(ticket)
-        ticket.told(error=request_queue.ServerStoppedError('nobody waits'))
+      state.waiters -= 1
+      if not state.waiters and not state.done.done():
+        # Nobody is left to be answered: frees its slot or place.
+        self._idempotency.discard(request, state)
+        self._queue.cancel(state)
+        state.update(error=request_queue.ServerStoppedError('nobody waits'))
 
-  def _find(self, request) -> tuple[RequestState, bool]:
-    terms = self._terms
+  def _get_or_admit(self, request) -> tuple[RequestState, bool]:
+    """Returns a request's state, and whether it was answered before."""
     if len(request.request_id) not in (0, request_cache.ID):
       raise RefusalError(
         _CODES.INVALID_ARGUMENT,
         f'request_id: got {len(request.request_id)} bytes, expected'
         f' {request_cache.ID} random ones, or none',
       )
-    self._metrics.received(len(request.message))
+    self._metrics.count_received(len(request.message))
     try:
-      known = self._repeats.find(request)
+      earlier = self._idempotency.get(request)
     except ValueError as error:
       raise RefusalError(_CODES.INVALID_ARGUMENT, str(error)) from error
-    if known is not None:
-      return known, known.done.done()
-    name = request.session[: protocol.ID]
-    here = request.session == name + terms.tag
-    session = self._known.find(name) if here else None
-    if session is None:
+    if earlier is not None:
+      return earlier, earlier.done.done()
+    return self._admit(request), False
+
+  def _admit(self, request) -> RequestState:
+    """Checks a request, reserves its place and starts to unpack its message."""
+    decoder = self._find_decoder(request.session)
+    message = request.message
+    if request.continues:
+      message = self._partial_messages.complete(
+        request.continues, decoder.id, message
+      )
+    if len(message) > self._info.max_message_bytes:
+      raise RefusalError(
+        _CODES.RESOURCE_EXHAUSTED,
+        f'message: got {len(message)} bytes, expected at most'
+        f' {self._info.max_message_bytes}',
+      )
+    max_tokens = self._max_tokens(request.max_tokens)
+    prompt = self._tokenize(request.prompt)
+    self._queue.reserve()
+    state = RequestState(decoder, prompt, max_tokens, time.perf_counter())
+    self._idempotency.add(request, state)
+    state.done.add_done_callback(lambda _: self._count(state))
+    if decoder.progressive:
+      self._partial_messages.add(request.request_id, decoder.id, message)
+    future = self._threads.submit(_unpack, state, message)
+    self._enqueue_when_unpacked(future, state)
+    return state
+
+  def _find_decoder(self, session: bytes):
+    """Returns the decoder of a session that was agreed on with this server."""
+    name = session[: protocol.ID]
+    is_ours = session == name + self._info.tag
+    decoder = self._registry.get(name) if is_ours else None
+    if decoder is None:
       raise RefusalError(
         _CODES.FAILED_PRECONDITION,
         f'session {name.hex() or "none"} is not known here (any more):'
         ' handshake first',
       )
-    message = request.message
-    if request.continues:
-      message = self._beginnings.whole(
-        request.continues, session.id, request.message
-      )
-    if len(message) > terms.max_message_bytes:
-      raise RefusalError(
-        _CODES.RESOURCE_EXHAUSTED,
-        f'message: got {len(message)} bytes, expected at most'
-        f' {terms.max_message_bytes}',
-      )
-    wanted = self._tokens(request.max_tokens)
-    prompt = self._prompt(request.prompt)
-    self._queue.reserve()
-    ticket = RequestState(
-      session,
-      prompt,
-      wanted,
-      time.perf_counter(),
-    )
-    self._repeats.add(request, ticket)
-    ticket.done.add_done_callback(lambda _: self._count(ticket))
-    if session.progressive:
-      self._beginnings.add(request.request_id, session.id, message)
-    future = self._threads.submit(_unpack, ticket, message)
-    self._follow(future, ticket)
-    return ticket, False
+    return decoder
 
-  def _tokens(self, wanted: int) -> int:
-    """The longest caption of a request."""
-    most = self._terms.max_tokens
-    if wanted > most:
+  def _max_tokens(self, requested: int) -> int:
+    """Returns the longest caption of a request."""
+    limit = self._info.max_tokens
+    if requested > limit:
       raise RefusalError(
         _CODES.INVALID_ARGUMENT,
-        f'max_tokens: got {wanted}, expected at most {most}',
+        f'max_tokens: got {requested}, expected at most {limit}',
       )
-    return wanted or most
+    return requested or limit
 
-  def _encoder(self, there: str) -> None:
+  def _check_encoder(self, fingerprint: str) -> None:
     """Refuses features of another image encoder."""
-    here = self._terms.encoder
-    if here and there and there != here:
-      raise codec_allowlist.RefusedError(
-        f'image encoder: got the fingerprint {there[:16]!r}, expected {here!r}:'
-        ' the edge and the server have different weights of the model'
-        f' {self._terms.model!r}'
+    expected = self._info.encoder
+    if expected and fingerprint and fingerprint != expected:
+      raise codecs.RefusedError(
+        f'image encoder: got the fingerprint {fingerprint[:16]!r}, expected'
+        f' {expected!r}: the edge and the server have different weights of the'
+        f' model {self._info.model!r}'
       )
 
-  def _prompt(self, text: str) -> list[int]:
-    """The ids of a request's prompt."""
-    text, most = text or self._terms.prompt, self._terms.max_prompt
+  def _tokenize(self, text: str) -> list[int]:
+    """Returns the ids of a request's prompt."""
+    text, limit = text or self._info.prompt, self._info.max_prompt
     ids = self._tokenizer.prompt(text[: _LONGEST_PROMPT + 1])
-    if len(text) > _LONGEST_PROMPT or len(ids) > most:
+    if len(text) > _LONGEST_PROMPT or len(ids) > limit:
       raise RefusalError(
         _CODES.INVALID_ARGUMENT,
         f'prompt: got {len(text)} letters, {len(ids)} tokens or more, expected'
-        f' at most {_LONGEST_PROMPT} and {most}',
+        f' at most {_LONGEST_PROMPT} and {limit}',
       )
     return ids
 
-  def _follow(self, future: futures.Future, ticket: RequestState) -> None:
-    """Puts a ticket into the queue once its message is unpacked."""
+  def _enqueue_when_unpacked(
+    self, future: futures.Future, state: RequestState
+  ) -> None:
+    """Puts a request into the queue once its message is unpacked."""
 
-    def unpacked(future):
-      ticket.began = time.perf_counter()
+    def enqueue(future):
+      state.stage_start = time.perf_counter()
       error = None if future.cancelled() else future.exception()
-      if future.cancelled() or error or ticket.cancelled:
-        self._queue.leave()
+      if future.cancelled() or error or state.cancelled:
+        self._queue.release()
       else:
         try:
-          self._queue.put(ticket)
-        except request_queue.ServerStoppedError as gone:
-          error = gone
+          self._queue.put(state)
+        except request_queue.ServerStoppedError as stopped:
+          error = stopped
       if error or future.cancelled():
-        ticket.told(
+        state.update(
           error=error or request_queue.ServerStoppedError('nobody waits')
         )
 
-    asyncio.wrap_future(future).add_done_callback(unpacked)
+    asyncio.wrap_future(future).add_done_callback(enqueue)
 
-  def _count(self, ticket: RequestState) -> None:
-    if ticket.done.exception() is None:
-      self._metrics.captioned(ticket.milliseconds, len(ticket.tokens))
+  def _count(self, state: RequestState) -> None:
+    if state.done.exception() is None:
+      self._metrics.count_caption(state.milliseconds, len(state.tokens))
 
   def _reply(
-    self, ticket: RequestState, repeated: bool
+    self, state: RequestState, repeated: bool
   ) -> collab_pb2.CaptionReply:
-    spent = ticket.milliseconds
     return collab_pb2.CaptionReply(
-      caption=self._tokenizer.decode(ticket.tokens),
-      tokens=len(ticket.tokens),
-      min_entropy=ticket.bits,
-      stages=collab_pb2.Stages(batch=ticket.batch, **spent),
+      caption=self._tokenizer.decode(state.tokens),
+      tokens=len(state.tokens),
+      min_entropy=state.min_entropy,
+      stages=collab_pb2.Stages(batch=state.batch, **state.milliseconds),
       repeated=repeated,
     )
 
 
-def _goes_on(sent: str, text: str) -> bool:
-  """Whether text is what was sent, and more, that may be sent by now."""
-  more = text.startswith(sent) and len(text) > len(sent)
-  return more and not text.endswith(_UNFINISHED)
+def _extends(sent: str, text: str) -> bool:
+  """Returns whether text is `sent` and more, all of it whole letters."""
+  is_longer = text.startswith(sent) and len(text) > len(sent)
+  return is_longer and not text.endswith(_INCOMPLETE)
 
 
-def _unpack(ticket: RequestState, data: bytes) -> None:
+def _unpack(state: RequestState, data: bytes) -> None:
   """Checks and unpacks a message, on a thread of its own."""
   start = time.perf_counter()
-  ticket.message = ticket.session.unpack(data)
-  ticket.milliseconds['unpack'] = 1000 * (time.perf_counter() - start)
+  state.message = state.decoder.unpack(data)
+  state.milliseconds['unpack'] = 1000 * (time.perf_counter() - start)

@@ -1,4 +1,4 @@
-"""The edge's page: a picture in, what was sent and the caption out."""
+"""Demo page of the edge: a picture in, its message and caption out."""
 
 import asyncio
 import base64
@@ -19,66 +19,66 @@ from collab_jax.serving.client import client as clients
 from collab_jax.serving.client import encode
 from collab_jax.serving.web import (
   backend,
-  presets,
   visualize,
 )
+from collab_jax.serving.web import presets as presets_lib
 
 _SCENES = 12
-_PROMPT = 200  # Letters.
-SAME = ('127.0.0.1', 'localhost', '[::1]')
+_MAX_PROMPT = 200  # Letters.
+LOCAL_NAMES = ('127.0.0.1', 'localhost', '[::1]')
 
 
-class Page:
-  """Serves the page, and does on the edge what it asks for.
+class DemoPage:
+  """Web application of the demo page.
 
   Attributes:
-    client: Whose connection is used.
-    methods: The menu.
+    client: A client of the server.
+    presets: Entries of the menu.
     size: Side of the model's pictures in pixels.
   """
 
   def __init__(
     self,
     client: clients.EdgeClient,
-    make: Callable[[str], encode.Codec],
+    make_codec: Callable[[str], encode.Codec],
     size: int,
     vectors: int,
     *,
-    methods: tuple[presets.Preset, ...] = presets.METHODS,
+    presets: tuple[presets_lib.Preset, ...] = presets_lib.PRESETS,
     max_upload: int = 16 << 20,
     seconds: float = 60.0,
-    names: tuple[str, ...] = SAME,
+    hosts: tuple[str, ...] = LOCAL_NAMES,
   ):
     """Binds a client.
 
     Args:
-      client: Of the server; its codecs are not used.
-      make: From a codec's text to the codec.
+      client: A client of the server; its codecs are not used.
+      make_codec: Function from a config string to the codec.
       size: Side of the model's pictures in pixels.
-      vectors: Number of vectors of a picture, the most that can be sent.
-      methods: The menu.
-      max_upload: Bytes of a picture's file, at most.
-      seconds: How long a picture may take, from its file to its caption.
-      names: By which hosts the page may be asked for.
+      vectors: Number of vectors of a picture.
+      presets: Entries of the menu.
+      max_upload: Largest picture file, in bytes.
+      seconds: Time limit of a picture, from its file to its caption.
+      hosts: Host names by which the page may be opened.
     """
     self.client = client
-    self.methods = methods
+    self.presets = presets
     self.size = size
     self._vectors = vectors
     self._max_upload = max_upload
     self._seconds = seconds
-    self._names = tuple(dict.fromkeys(map(str.lower, names)))
+    self._hosts = tuple(dict.fromkeys(map(str.lower, hosts)))
     self._scenes = data.scenes('test', _SCENES)
     self._html = pathlib.Path(__file__).with_name('index.html').read_bytes()
     self._policy = _policy(self._html.decode())
-    self._shower = backend.DemoBackend(client, make, size)
-    # JAX's work in one thread, so that no stage's time has another's in it; it
+    self._backend = backend.DemoBackend(client, make_codec, size)
+    # JAX runs in one thread, so that the stages are timed apart; that thread
     # never waits for the server, as the others do.
     self._edge = futures.ThreadPoolExecutor(1, 'page-edge')
     self._waits = futures.ThreadPoolExecutor(32, 'page-wait')
 
   def app(self) -> web.Application:
-    """The application, for aiohttp to run, with `handler_cancellation`."""
+    """Returns the application; aiohttp runs it with `handler_cancellation`."""
     app = web.Application(
       client_max_size=self._max_upload, middlewares=[self._guard]
     )
@@ -95,13 +95,13 @@ class Page:
 
   async def _cleanup(self, app: web.Application) -> None:
     del app
-    self._shower.close()
+    self._backend.close()
     self._edge.shutdown(wait=False, cancel_futures=True)
     self._waits.shutdown(wait=False, cancel_futures=True)
 
   @web.middleware
   async def _guard(self, request: web.Request, handler: Any):
-    """Answers this page only, and says what is wrong as JSON."""
+    """Refuses other origins, and turns errors into JSON."""
     try:
       self._check_origin(request)
       response = await handler(request)
@@ -113,7 +113,7 @@ class Page:
       )
     except web.HTTPException as error:
       response = _error(error.status, error.reason)
-    except backend.Refused as error:
+    except backend.BadRequestError as error:
       response = _error(400, str(error))
     if not response.prepared:
       response.headers.update(_headers(self._policy))
@@ -123,10 +123,10 @@ class Page:
     """Refuses other sites, and other names for this machine."""
     host = request.headers.get('Host', '')
     name = host.rpartition(':')[0] if re.search(r':\d+$', host) else host
-    if name.lower() not in self._names:
+    if name.lower() not in self._hosts:
       raise web.HTTPForbidden(
         reason=f'This page is not {name[:80]!r}; open it by one of'
-        f' {", ".join(self._names)}.'
+        f' {", ".join(self._hosts)}.'
       )
     origin = request.headers.get('Origin')
     if origin is not None and origin.partition('://')[2] != host.lower():
@@ -139,20 +139,20 @@ class Page:
     )
 
   async def _about(self, request: web.Request) -> web.Response:
-    """What the page needs to know before the first picture."""
+    """Answers with the menu and the limits."""
     del request
-    methods = []
-    for method in self.methods:
-      plain = dataclasses.asdict(method)
-      if method.unit != 'quality':
-        plain['numbers'] = [k for k in method.numbers if k <= self._vectors]
-      methods.append(plain)
+    menu = []
+    for preset in self.presets:
+      entry = dataclasses.asdict(preset)
+      if preset.unit != 'quality':
+        entry['numbers'] = [k for k in preset.numbers if k <= self._vectors]
+      menu.append(entry)
     return web.json_response(
       {
         'server': self.client.connection.target,
         'size': self.size,
         'vectors': self._vectors,
-        'methods': methods,
+        'methods': menu,
         'scenes': len(self._scenes),
         'max_upload': self._max_upload,
       }
@@ -167,25 +167,25 @@ class Page:
   def _scene_image(self, index: str) -> backend.Image:
     number = int(index) if re.fullmatch('[0-9]{1,4}', index) else _SCENES
     if number >= _SCENES:
-      raise backend.Refused(
+      raise backend.BadRequestError(
         f'There is no test scene {index[:20]!r}, expected one of 0 to'
         f' {_SCENES - 1}.'
       )
     return self._scenes[number].image
 
   async def _caption(self, request: web.Request) -> web.StreamResponse:
-    """Answers with a line of JSON for each thing that happens."""
+    """Answers with a line of JSON for each event."""
     text = self._codec_text(request.query)
     if 'scene' in request.query:
       body = self._scene_image(request.query['scene'])
     else:
       body = await request.read()
       if not body:
-        raise backend.Refused('The file is empty; choose a picture.')
+        raise backend.BadRequestError('The file is empty; choose a picture.')
     prompt = request.query.get('prompt', '')
-    if len(prompt) > _PROMPT:
-      raise backend.Refused(
-        f'prompt: got {len(prompt)} letters, expected at most {_PROMPT}.'
+    if len(prompt) > _MAX_PROMPT:
+      raise backend.BadRequestError(
+        f'prompt: got {len(prompt)} letters, expected at most {_MAX_PROMPT}.'
       )
     events = self._events(text, body, prompt)
     response = web.StreamResponse(
@@ -195,7 +195,7 @@ class Page:
     try:
       # Closed as soon as nobody listens any more.
       async with asyncio.timeout(self._seconds), contextlib.aclosing(events):
-        # What is wrong with the picture is told by the status.
+        # A bad picture is reported by the status.
         first = await anext(events)
         await response.prepare(request)
         await response.write(_line(first))
@@ -204,30 +204,30 @@ class Page:
             await response.write(_line(event))
           await response.write_eof()
     except TimeoutError:
-      late = f'There was no caption within {self._seconds:g} s; try again.'
+      message = f'There was no caption within {self._seconds:g} s; try again.'
       if not response.prepared:
-        return _error(504, late)
+        return _error(504, message)
       with contextlib.suppress(ConnectionResetError):
-        await response.write(_line({'kind': 'error', 'error': late}))
+        await response.write(_line({'kind': 'error', 'error': message}))
         await response.write_eof()
     return response
 
   def _codec_text(self, query: Mapping[str, str]) -> str:
-    """The codec that is asked for, which must be of the menu."""
-    known = {str(i): method for i, method in enumerate(self.methods)}
-    method = known.get(query.get('method', '0'))
-    if method is None:
-      raise backend.Refused(
+    """Returns the config string of the codec, which must be in the menu."""
+    by_index = {str(i): preset for i, preset in enumerate(self.presets)}
+    preset = by_index.get(query.get('method', '0'))
+    if preset is None:
+      raise backend.BadRequestError(
         f'method: got {query["method"][:20]!r}, expected the number of a line'
-        f' of the menu, 0 to {len(known) - 1}.'
+        f' of the menu, 0 to {len(by_index) - 1}.'
       )
     number = query.get('number', '')
-    if number not in map(str, method.numbers):
-      raise backend.Refused(
+    if number not in map(str, preset.numbers):
+      raise backend.BadRequestError(
         f'number: got {number[:20]!r}, expected one of'
-        f' {", ".join(map(str, method.numbers))}.'
+        f' {", ".join(map(str, preset.numbers))}.'
       )
-    return method.text.format(number)
+    return preset.text.format(number)
 
   async def _events(
     self,
@@ -243,34 +243,34 @@ class Page:
     def wait(function, *args):
       return loop.run_in_executor(self._waits, function, *args)
 
-    image, read_ms = await run(self._shower.read, body)
+    image, read_ms = await run(self._backend.read, body)
     yield {'kind': 'picture', 'picture': visualize.png_url(image)}
     try:
-      client, ready = await run(self._shower.client, text)
+      client, ready = await run(self._backend.client, text)
       if not ready:
         await wait(client.handshake)
-        await run(self._shower.prepare, text, client, image)
-      packed, shown = await run(self._shower.packed, client, image)
+        await run(self._backend.prepare, text, client, image)
+      encoded, description = await run(self._backend.encode, client, image)
     except (ValueError, OSError) as error:
       yield {'kind': 'error', 'error': str(error)}
       return
-    spent = {'read': read_ms, **packed.milliseconds}
-    yield {'kind': 'message', 'milliseconds': spent, **shown}
-    streamed = self._streamed(loop, client, packed, prompt)
-    async with contextlib.aclosing(streamed):
-      async for event in streamed:
+    spent = {'read': read_ms, **encoded.milliseconds}
+    yield {'kind': 'message', 'milliseconds': spent, **description}
+    stream = self._stream(loop, client, encoded, prompt)
+    async with contextlib.aclosing(stream):
+      async for event in stream:
         if event['kind'] == 'answer':
           event['milliseconds'] = {'read': read_ms, **event['milliseconds']}
         yield event
 
-  async def _streamed(
+  async def _stream(
     self,
     loop: asyncio.AbstractEventLoop,
     client: clients.EdgeClient,
-    packed: encode.EncodedImage,
+    encoded: encode.EncodedImage,
     prompt: str,
   ) -> AsyncGenerator[dict[str, Any], None]:
-    """Runs the blocking stream in a thread, and hands on what it says."""
+    """Runs the blocking stream in a thread, and yields its events."""
     queue: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
     stopped = False
     calls = []
@@ -281,7 +281,7 @@ class Page:
         call.cancel()
 
     def work():
-      for event in backend.stream_events(client, packed, prompt, watch):
+      for event in backend.stream_events(client, encoded, prompt, watch):
         if stopped:
           break
         loop.call_soon_threadsafe(queue.put_nowait, event)
@@ -316,11 +316,11 @@ def _headers(policy: str) -> dict[str, str]:
 
 
 def _policy(html: str) -> str:
-  """Allows the page's own script and style, and nothing from elsewhere."""
+  """Returns a policy that allows only the page's own script and style."""
 
   def hashed(tag: str) -> str:
-    found = re.findall(rf'<{tag}>(.*?)</{tag}>', html, re.DOTALL)
-    digests = (hashlib.sha256(text.encode()).digest() for text in found)
+    blocks = re.findall(rf'<{tag}>(.*?)</{tag}>', html, re.DOTALL)
+    digests = (hashlib.sha256(text.encode()).digest() for text in blocks)
     return ' '.join(f"'sha256-{base64.b64encode(d).decode()}'" for d in digests)
 
   return (

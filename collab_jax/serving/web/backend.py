@@ -1,4 +1,4 @@
-"""The work behind the edge's page, one picture at a time."""
+"""Work behind the demo page: encodes pictures and streams captions."""
 
 import collections
 from collections.abc import Callable, Iterator
@@ -16,37 +16,36 @@ from collab_jax.serving.client import (
 )
 from collab_jax.serving.web import visualize
 
-# Clients that are kept, one for each codec that was asked for.
-_MOST = 24
+_MAX_CLIENTS = 24  # One for each codec in use.
 
 Image = UInt8[np.ndarray, 'H W 3']
 
 
-class Refused(ValueError):
-  """What a browser asked for cannot be done; the message is for a person."""
+class BadRequestError(ValueError):
+  """A browser's request cannot be met; the text is for its user."""
 
 
 class DemoBackend:
-  """Encodes pictures by whatever codec is asked for, and tells what came of it.
+  """Encodes pictures by the codecs that the page asks for.
 
-  Its methods are called by one thread, and none of them waits for the server.
+  All methods must be called by one thread; none of them waits for the server.
   """
 
   def __init__(
     self,
     client: clients.EdgeClient,
-    make: Callable[[str], encode.Codec],
+    make_codec: Callable[[str], encode.Codec],
     size: int,
   ):
     """Binds a client.
 
     Args:
-      client: Whose connection is used.
-      make: From a codec's text to the codec.
+      client: A client of the server, for its connection.
+      make_codec: Function from a config string to the codec.
       size: Side of the model's pictures in pixels.
     """
     self._client = client
-    self._make = make
+    self._make_codec = make_codec
     self._size = size
     self._clients: collections.OrderedDict[str, clients.EdgeClient]
     self._clients = collections.OrderedDict()
@@ -55,62 +54,62 @@ class DemoBackend:
     """Reads a picture.
 
     Args:
-      file: A picture's file, or the picture.
+      file: Bytes of a picture file, or the picture.
 
     Returns:
-      The picture at the model's size, and the milliseconds it took.
+      The picture at the model's size, and the milliseconds of reading.
 
     Raises:
-      Refused: The file is damaged, or no picture.
+      BadRequestError: The file is damaged, or no picture.
     """
     start = time.perf_counter()
     if isinstance(file, bytes):
       try:
         file = pictures.decode(file, 'The file')
       except pictures.PictureError as error:
-        raise Refused(str(error)) from error
+        raise BadRequestError(str(error)) from error
     image = pictures.resize(file, self._size)
     return image, 1000 * (time.perf_counter() - start)
 
   def client(self, text: str) -> tuple[clients.EdgeClient, bool]:
-    """A client for a codec, and whether it is prepared.
+    """Returns a client for a codec, and whether it is prepared.
 
     Args:
-      text: The codec.
+      text: Config string of the codec.
 
     Raises:
       ValueError: There is no such codec.
     """
     client = self._clients.get(text)
     if client is None:
-      return self._client.using(self._make(text)), False
+      return self._client.using(self._make_codec(text)), False
     self._clients.move_to_end(text)
     return client, True
 
   def prepare(
     self, text: str, client: clients.EdgeClient, image: Image
   ) -> None:
-    """Compiles what a codec needs, and keeps its client.
+    """Compiles the programs of a codec, and keeps its client.
 
     Args:
-      text: The codec.
-      client: Its client, which has agreed on it with the server.
+      text: Config string of the codec.
+      client: Its client, after the handshake.
       image: Any picture.
     """
-    self.packed(client, image)
-    # Of two that came at a time, the first stays.
+    self.encode(client, image)
+    # Of two clients made at a time, the first stays.
     self._clients.setdefault(text, client)
     self._clients.move_to_end(text)
-    if len(self._clients) > _MOST:
+    if len(self._clients) > _MAX_CLIENTS:
       self._clients.popitem(last=False)[1].close()
 
-  def packed(
+  def encode(
     self, client: clients.EdgeClient, image: Image
   ) -> tuple[encode.EncodedImage, dict[str, Any]]:
-    """A picture's message, and what there is to see of it."""
-    packed = client.pack(image)
-    shown = visualize.view(client.codecs[packed.codec], image, packed.message)
-    return packed, shown
+    """Encodes a picture; returns the message and its description."""
+    encoded = client.pack(image)
+    codec = client.codecs[encoded.codec]
+    return encoded, visualize.describe_message(codec, image, encoded.message)
 
   def close(self) -> None:
     """Closes all clients."""
@@ -120,30 +119,31 @@ class DemoBackend:
 
 def stream_events(
   client: clients.EdgeClient,
-  packed: encode.EncodedImage,
+  encoded: encode.EncodedImage,
   prompt: str,
   watch: Callable[[Any], None] | None = None,
 ) -> Iterator[dict[str, Any]]:
-  """Sends a message, and says what comes back.
+  """Sends a message, and yields events for the page.
 
   Args:
-    client: Whose message it is.
-    packed: The message.
+    client: The client that encoded it.
+    encoded: The message.
     prompt: Text for the model; empty for the server's.
-    watch: As of `EdgeClient.stream_packed`.
+    watch: As in `EdgeClient.stream_packed`.
 
   Yields:
     {'kind': 'text', 'text'} for pieces of the caption, then {'kind':
-    'answer'} with the fields of an `Answer`; or {'kind': 'error', 'error'}.
+    'answer'} with the fields of a `CaptionResult`, or {'kind': 'error',
+    'error'}.
   """
-  said = client.stream_packed(packed, prompt, watch=watch)
+  stream = client.stream_packed(encoded, prompt, watch=watch)
   try:
-    for piece in said:
-      if isinstance(piece, result.CaptionResult):
-        yield {'kind': 'answer', **piece._asdict()}
+    for item in stream:
+      if isinstance(item, result.CaptionResult):
+        yield {'kind': 'answer', **item._asdict()}
       else:
-        yield {'kind': 'text', 'text': piece}
+        yield {'kind': 'text', 'text': item}
   except (OSError, ValueError) as error:
     yield {'kind': 'error', 'error': str(error)}
   finally:
-    said.close()
+    stream.close()

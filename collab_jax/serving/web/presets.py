@@ -1,21 +1,21 @@
-"""What the edge's page lets one choose."""
+"""Codecs that the demo page offers."""
 
 import dataclasses
 
-# Numbers of vectors that the slider offers; each is a program to compile.
+# Numbers of vectors on the slider; each is a program to compile.
 KS = (1, 2, 3, 4, 5, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)
 QUALITIES = (1, 5, 10, 20, 30, 40, 50, 60, 75, 90)
 
 
 @dataclasses.dataclass(frozen=True)
 class Preset:
-  """A line of the page's menu.
+  """An entry of the page's menu.
 
   Attributes:
-    title: What a person reads.
-    text: The codec, as a config has it, with {} for the slider's number.
-    numbers: What the slider offers.
-    unit: What the number is.
+    title: Text of the entry.
+    text: Config string of the codec, with {} for the slider's number.
+    numbers: Numbers on the slider.
+    unit: Meaning of the number.
   """
 
   title: str
@@ -28,7 +28,7 @@ class Preset:
       raise ValueError(f'text: got {self.text!r}, expected {{}} for the number')
 
 
-METHODS = (
+PRESETS = (
   Preset('k-means, as in the paper', 'kmeans(k={},init=++)'),
   Preset(
     'merging, the fewest bytes',

@@ -1,4 +1,4 @@
-"""What the edge's page shows of a message."""
+"""Pictures of messages for the demo page: cluster maps and decoded files."""
 
 import base64
 import io
@@ -13,22 +13,22 @@ from collab_jax import codecs
 from collab_jax.serving.client import encode
 
 
-def view(
+def describe_message(
   codec: encode.Codec,
   image: UInt8[np.ndarray, 'H W 3'],
   message: bytes,
 ) -> dict[str, Any]:
-  """Describes a message by what the server sees of it.
+  """Describes a message, with the part of the picture that it conveys.
 
   Args:
-    codec: What made it.
+    codec: Codec of the message.
     image: The picture, of the model's size.
     message: The message.
 
   Returns:
     Plain values: 'codec', 'bytes', 'sizes' by field, 'sent' and 'vectors';
-    then 'map' of features, see `clusters`, or 'picture', a data URL of what is
-    left of the picture.
+    for features 'map', see `cluster_map`, for a file 'picture', a data URL of
+    the decoded picture.
   """
   common = {
     'codec': codec.name,
@@ -40,22 +40,22 @@ def view(
   if isinstance(codec, codecs.ImageCodec):
     return common | {'picture': png_url(codec.pictures([message])[0])}
   features = codec.features(image[None])[0]
-  return common | {'map': clusters(codec, features, message)}
+  return common | {'map': cluster_map(codec, features, message)}
 
 
-def clusters(
+def cluster_map(
   codec: codecs.FeatureCodec, features: Float[Array, 'n d'], message: bytes
 ) -> dict[str, Any]:
-  """The lower row of Fig. 2: which vectors were made one, and where they lie.
+  """Maps each place of the grid to its cluster and a colour, as in Fig. 2.
 
   Args:
-    codec: What made the message.
-    features: Of the picture; they say what a colour means.
+    codec: Codec of the message.
+    features: Features of the picture, whose axes define the colours.
     message: The message.
 
   Returns:
     'side' of the grid; for each place, row by row, its 'group', which places
-    with the same vector share (None where no vector goes on), and its 'colour'
+    with the same vector share (None where no vector is kept), and its 'colour'
     ('#rrggbb' or None).
   """
   n = codec.vectors
@@ -65,7 +65,7 @@ def clusters(
   colours = codecs.colours_by_axes(np.asarray(features, np.float32))
   places = np.arange(n)
   if len(x) != n:
-    # Only some go on, at their places, or closed up; then a mask tells those.
+    # Only some vectors are kept, at their places, or packed with a mask.
     places = np.asarray(tokens.positions[0])
     if 'mask' in unpacked:
       places = np.flatnonzero(unpacked['mask'])
@@ -82,12 +82,12 @@ def clusters(
 
 
 def png(image: UInt8[np.ndarray, 'H W 3']) -> bytes:
-  """A picture as a PNG file."""
+  """Encodes a picture as a PNG file."""
   file = io.BytesIO()
   Image.fromarray(image).save(file, 'PNG')
   return file.getvalue()
 
 
 def png_url(image: UInt8[np.ndarray, 'H W 3']) -> str:
-  """A picture as a data URL."""
+  """Encodes a picture as a data URL."""
   return 'data:image/png;base64,' + base64.b64encode(png(image)).decode()

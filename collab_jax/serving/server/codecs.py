@@ -1,0 +1,336 @@
+"""Codecs of a server: those its operator allows, and those agreed upon.
+
+A receiving codec is made from the names in a session, by this end's own code,
+and only if the operator has listed it; nothing that the other end sends becomes
+code or a table.
+"""
+
+import asyncio
+import collections
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+import dataclasses
+import itertools
+import logging
+from typing import Any
+
+from collab_jax import codecs, config, quantizers, wire
+from collab_jax import message as messages
+from collab_jax.models import paligemma
+from collab_jax.serving import protocol
+from collab_jax.serving.server import decoders
+
+_LOG = logging.getLogger(__name__)
+
+ANY = 'any'
+
+# Names of quantizers are shorter; no name can make the reader recurse deeply.
+_LONGEST_NAME = 512
+# Limit of all tables of an unlisted quantizer, in frequencies.
+_LARGEST_TABLES = 1 << 24
+# Number of codecs that may be made ready at a time.
+_PENDING = 4
+
+
+class RefusedError(Exception):
+  """The server and the edge do not agree; the text says on what."""
+
+
+class BusyError(Exception):
+  """Too many codecs are being made ready."""
+
+
+class CodecAllowlist:
+  """Codecs that an operator lets edges use.
+
+  Attributes:
+    any_quantizer: Whether every quantizer of the package is allowed.
+    any_image: Whether every image codec is allowed.
+    quantizers: Listed quantizers, by their name in sessions.
+    images: Listed image codecs, by name.
+  """
+
+  def __init__(self, model: paligemma.Model, quantizer_list: str, images: str):
+    """Reads the lists.
+
+    Args:
+      model: The model.
+      quantizer_list: Quantizers with ';' between them, or 'any'.
+      images: Image codecs with ';' between them, 'any', or '' for none.
+
+    Raises:
+      ValueError: A name is unknown, or the codec does not fit the model.
+      ImportError: The module of a quantizer cannot be imported.
+    """
+    vision = model.config.vision
+    self._model = model
+    self.any_quantizer, self.any_image = quantizer_list == ANY, images == ANY
+    self.quantizers: dict[str, list[quantizers.Quantizer]] = {}
+    self.images: dict[str, codecs.ImageSettings] = {}
+    for text in [] if self.any_quantizer else _split(quantizer_list):
+      quantizer = quantizers.make(text)
+      quantizer.sent(vision.num_tokens)
+      self.quantizers.setdefault(_name(quantizer), []).append(quantizer)
+    for text in [] if self.any_image else _split(images):
+      settings = _image(text).at(vision.image_size)
+      self.images[settings.name] = settings
+
+  def decoder_factories(
+    self, splits: Sequence[str]
+  ) -> Iterator[Callable[[], decoders.MessageDecoder]]:
+    """Yields a function for each listed codec that makes its decoder."""
+    listed = itertools.chain.from_iterable(self.quantizers.values())
+    for quantizer, split, coding in itertools.product(
+      listed, splits, wire.CODINGS
+    ):
+      yield lambda q=quantizer, s=split, c=coding: self._feature_decoder(
+        q, s, c
+      )
+    for settings in self.images.values():
+      yield lambda settings=settings: self._image_decoder(settings)
+
+  def create(
+    self, description: protocol.SessionDescription
+  ) -> decoders.MessageDecoder:
+    """Makes the decoder that an edge describes; on the scheduler's thread.
+
+    Args:
+      description: Session description of the edge.
+
+    Raises:
+      RefusedError: The codec is not allowed, or differs.
+      FormatError: There is no such codec.
+    """
+    try:
+      candidates = [make() for make in self._candidates(description)]
+    except (ValueError, TypeError) as error:
+      if isinstance(error, wire.FormatError):
+        raise
+      raise RefusedError(str(error)) from error
+    found = []
+    for decoder in candidates:
+      differences = protocol.differences(decoder.codec, description)
+      if not differences:
+        return decoder
+      found.append(differences)
+    fewest = min(found, key=len)
+    raise RefusedError('the sessions differ: ' + '; '.join(fewest))
+
+  def check(self, description: protocol.SessionDescription) -> None:
+    """Raises the errors of `create` that are known without a device."""
+    self._candidates(description)
+
+  def _candidates(self, description: protocol.SessionDescription):
+    spec = description.spec
+    if spec.get('codec') == 'image':
+      settings = self._image_settings(spec['name'])
+      return [lambda: self._image_decoder(settings)]
+    name, split = spec['quantizer'], spec['split']
+    if split not in codecs.SPLITS:
+      raise wire.FormatError(
+        f'The split is {split!r}, expected one of {codecs.SPLITS}.'
+      )
+    coding = description.values['coding']
+    if coding not in wire.CODINGS:
+      raise wire.FormatError(
+        f'The coding is {coding!r}, expected one of {wire.CODINGS}.'
+      )
+    allowed = self.quantizers.get(name)
+    if allowed is None and self.any_quantizer:
+      allowed = [self._package_quantizer(name)]
+    if allowed is None:
+      raise RefusedError(_unknown('quantizer', name, self.quantizers))
+    return [
+      lambda q=q: self._feature_decoder(q, split, coding) for q in allowed
+    ]
+
+  def _package_quantizer(self, name: str) -> quantizers.Quantizer:
+    """Makes an unlisted quantizer, which may name no module and no file."""
+    vision = self._model.config.vision
+    if len(name) > _LONGEST_NAME or ':' in name:
+      raise RefusedError(_not_package(name))
+    try:
+      quantizer = quantizers.make(name)
+      fields = quantizer.fields(vision.num_tokens, vision.width)
+    except (ValueError, TypeError, RecursionError) as error:
+      raise wire.FormatError(f'No quantizer: {error}') from error
+    if quantizer != quantizers.pretrained.unnamed(quantizer):
+      raise RefusedError(_not_package(name))
+    size = sum(
+      f.alphabet * (f.shape[-1] if f.shape else 1)
+      for f in fields.values()
+      if isinstance(f, messages.Symbols)
+    )
+    if size > _LARGEST_TABLES:
+      raise RefusedError(
+        f'quantizer: {name[:64]} may have tables of {size} frequencies,'
+        f' expected at most {_LARGEST_TABLES} where it is not listed'
+      )
+    return quantizer
+
+  def _image_settings(self, name: str) -> codecs.ImageSettings:
+    if name in self.images:
+      return self.images[name]
+    if not self.any_image:
+      raise RefusedError(_unknown('image codec', name, self.images))
+    try:
+      return _image(name).at(self._model.config.vision.image_size)
+    except ValueError as error:
+      raise wire.FormatError(f'No image codec: {error}') from error
+
+  def _feature_decoder(
+    self, quantizer, split: str, coding: str
+  ) -> decoders.MessageDecoder:
+    codec = codecs.FeatureCodec(self._model, quantizer, split, coding=coding)
+    return decoders.FeatureDecoder(codec)
+
+  def _image_decoder(
+    self, settings: codecs.ImageSettings
+  ) -> decoders.MessageDecoder:
+    return decoders.ImageDecoder(
+      codecs.ImageCodec(self._model, **dataclasses.asdict(settings))
+    )
+
+
+class CodecRegistry:
+  """Decoders of the codecs that edges and the server have agreed on.
+
+  The least recently used ones are dropped. An edge that uses a dropped one
+  again is asked for a handshake, which it does by itself.
+  """
+
+  def __init__(
+    self,
+    allowlist: CodecAllowlist,
+    capacity: int,
+    call: Callable[..., Any],
+    warm_up: Callable[[decoders.MessageDecoder], Coroutine],
+  ):
+    """Makes an empty registry.
+
+    Args:
+      allowlist: Codecs that may be agreed on.
+      capacity: Number of decoders to keep.
+      call: Coroutine that runs a function on the scheduler's thread.
+      warm_up: Coroutine that compiles the programs of a decoder.
+    """
+    self._allowlist = allowlist
+    self._capacity = capacity
+    self._call = call
+    self._warm_up = warm_up
+    self._decoders: collections.OrderedDict[bytes, decoders.MessageDecoder]
+    self._decoders = collections.OrderedDict()
+    self._pending: dict[bytes, asyncio.Task] = {}
+    self._dropped = 0  # Since programs were freed.
+    self._recompiling: asyncio.Task | None = None
+
+  def __len__(self) -> int:
+    """Number of decoders."""
+    return len(self._decoders)
+
+  def get(self, name: bytes) -> decoders.MessageDecoder | None:
+    """Returns the decoder that a request names, if there is one."""
+    decoder = self._decoders.get(name)
+    if decoder is not None:
+      self._decoders.move_to_end(name)
+    return decoder
+
+  async def get_or_create(self, text: str) -> decoders.MessageDecoder:
+    """Returns the decoder of a session, made and compiled if it is new.
+
+    Args:
+      text: Session description, as `protocol.to_json` writes it.
+
+    Returns:
+      The decoder, ready to be used.
+
+    Raises:
+      FormatError: The text describes no codec.
+      RefusedError: The codec is not allowed, or differs from the server's.
+      BusyError: Too many codecs are being made ready.
+    """
+    description = protocol.parse(text)
+    name = description.digest[: protocol.ID]
+    decoder = self.get(name)
+    if decoder is not None:
+      return decoder
+    task = self._pending.get(name)
+    if task is None:
+      self._allowlist.check(description)
+      if len(self._pending) >= _PENDING:
+        raise BusyError(
+          f'{_PENDING} codecs are being made ready; try again later'
+        )
+      task = asyncio.create_task(self._create(description))
+      self._pending[name] = task
+      task.add_done_callback(lambda done: self._forget_task(name, done))
+    # One edge that goes away leaves the others waiting.
+    return await asyncio.shield(task)
+
+  async def add(
+    self, make: Callable[[], decoders.MessageDecoder]
+  ) -> decoders.MessageDecoder:
+    """Adds a decoder that the operator has listed."""
+    decoder = await self._call(make)
+    await self._warm_up(decoder)
+    return self._keep(decoder)
+
+  async def _create(
+    self, description: protocol.SessionDescription
+  ) -> decoders.MessageDecoder:
+    return await self.add(lambda: self._allowlist.create(description))
+
+  def _forget_task(self, name: bytes, task: asyncio.Task) -> None:
+    del self._pending[name]
+    if not task.cancelled():
+      task.exception()  # Marks it as retrieved: nobody may be waiting.
+
+  def _keep(self, decoder: decoders.MessageDecoder) -> decoders.MessageDecoder:
+    self._decoders[decoder.id] = decoder
+    while len(self._decoders) > self._capacity:
+      self._decoders.popitem(last=False)
+      self._dropped += 1
+    if self._dropped >= self._capacity and self._recompiling is None:
+      self._dropped = 0
+      self._recompiling = asyncio.create_task(self._recompile())
+      self._recompiling.add_done_callback(self._recompiled)
+    return decoder
+
+  async def _recompile(self) -> None:
+    """Frees the programs of dropped codecs; compiles the others' anew.
+
+    Memory is bounded by twice the capacity, however many codecs come and go.
+    """
+    await self._call(codecs.forget_programs)
+    for decoder in list(self._decoders.values()):
+      await self._warm_up(decoder)
+
+  def _recompiled(self, task: asyncio.Task) -> None:
+    self._recompiling = None
+    if not task.cancelled() and task.exception() is not None:
+      _LOG.warning('programs were not made anew: %s', task.exception())
+
+
+def _split(text: str) -> list[str]:
+  return [part for part in map(str.strip, text.split(';')) if part]
+
+
+def _name(quantizer: quantizers.Quantizer) -> str:
+  """Returns the name of a quantizer in sessions."""
+  return quantizers.name(quantizers.pretrained.unnamed(quantizer))
+
+
+def _image(text: str) -> codecs.ImageSettings:
+  kind, settings = config.call(text, 'images', 'webp(quality=20)', ('kind',))
+  return codecs.ImageSettings.make(kind, settings)
+
+
+def _not_package(name: str) -> str:
+  return (
+    f"quantizer: got {name[:64]!r}, expected one of the package's own, as"
+    ' sessions name them: without modules and books'
+  )
+
+
+def _unknown(what: str, name: str, allowed) -> str:
+  known = ', '.join(sorted(allowed)) or 'none'
+  return f'{what}: got {name[:64]!r}, the server takes {known}'
