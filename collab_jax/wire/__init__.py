@@ -1,4 +1,4 @@
-"""Messages as bytes; docs/wire.md specifies the format."""
+"""Wire format: messages as bytes, specified by docs/wire.md."""
 
 from collab_jax.wire.container import (
   MessageFile,

@@ -1,4 +1,4 @@
-"""CRC-32C (Castagnoli) of what a message says, its layers one by one."""
+"""CRC-32C (Castagnoli), the checksum of messages and their layers."""
 
 import google_crc32c
 
@@ -10,7 +10,7 @@ def crc32c(*parts: bytes, start: int = 0) -> int:
 
   Args:
     *parts: Bytes.
-    start: The CRC-32C of what came before them.
+    start: CRC-32C of the bytes before them.
 
   Returns:
     The CRC-32C of all, 0xE3069283 for b'123456789'.

@@ -1,10 +1,11 @@
-"""Messages in a file that says itself how to read them."""
+"""Files of messages, which hold the session that reads them."""
 
 from collections.abc import Sequence
 import os
 from pathlib import Path
 from typing import NamedTuple
 
+from collab_jax import _validate
 from collab_jax.wire import checksum
 from collab_jax.wire import fields as declared
 from collab_jax.wire import session as sessions
@@ -14,10 +15,10 @@ _LENGTH = 4  # Bytes of a length, little-endian.
 
 
 class MessageFile(NamedTuple):
-  """What a file holds.
+  """Contents of a file of messages.
 
   Attributes:
-    session: Reads and writes its messages.
+    session: The session that packed the messages.
     packets: The messages, packed.
   """
 
@@ -26,11 +27,11 @@ class MessageFile(NamedTuple):
 
 
 def dumps(session: sessions.Session, packets: Sequence[bytes]) -> bytes:
-  """Returns messages with the session that reads them.
+  """Returns the bytes of a file with messages and their session.
 
   Args:
-    session: What packed them.
-    packets: The messages.
+    session: The session that packed the messages.
+    packets: The packed messages.
   """
   text = session.to_json(priors=True).encode()
   check = checksum.to_bytes(checksum.crc32c(MAGIC, text))
@@ -49,18 +50,22 @@ def loads(data: bytes, limit: int = 1 << 28) -> MessageFile:
     The session and the messages, which `session.unpack` reads and checks.
 
   Raises:
-    FormatError: It is no such file, a damaged one, or one of larger messages
-      or tables.
+    FormatError: The bytes are no such file, are damaged, or describe messages
+      or tables beyond the limit.
   """
   if not data.startswith(MAGIC):
-    raise declared.FormatError(
-      f'No file of messages: it starts with {data[: len(MAGIC)]!r}, expected '
-      f'{MAGIC!r}.'
+    raise _validate.error(
+      'file of messages',
+      data[: len(MAGIC)],
+      f'the start {MAGIC!r}',
+      kind=declared.FormatError,
     )
   text, at = _next(data, len(MAGIC))
   check, at = data[at : at + 4], at + 4
   if checksum.to_bytes(checksum.crc32c(MAGIC, text)) != check:
-    raise declared.FormatError("The check of the file's session fails.")
+    raise declared.FormatError(
+      'file of messages: the checksum of its session is wrong: it is damaged'
+    )
   session = sessions.Session.from_json(text, limit=limit)
   packets = []
   while at < len(data):
@@ -88,11 +93,12 @@ def _sized(part):
 
 
 def _next(data, at):
-  """Returns the bytes whose length stands at `at`, and where they end."""
+  """Reads the length at `at`; returns the bytes behind it and their end."""
   start = at + _LENGTH
   end = start + int.from_bytes(data[at:start], 'little')
   if start > len(data) or end > len(data):
     raise declared.FormatError(
-      f'The file is cut: {len(data)} bytes, expected {max(start, end)} or more.'
+      f'file of messages: got {len(data)} bytes, expected at least'
+      f' {max(start, end)}: it is cut'
     )
   return data[start:end], end

@@ -13,8 +13,8 @@ import math
 from jaxtyping import UInt8
 import numpy as np
 
-# Blocks of one message, at most: the numbers of the field.
-MOST = 256
+# Blocks of a message: the elements of the field.
+MAX_BLOCKS = 256
 _POLYNOMIAL = 0x11D  # x^8 + x^4 + x^3 + x^2 + 1; x generates the field.
 
 
@@ -34,10 +34,10 @@ def encode(
     ValueError: There are fewer or more blocks than that.
   """
   needed = len(data)
-  if not 1 <= needed <= count <= MOST:
+  if not 1 <= needed <= count <= MAX_BLOCKS:
     raise ValueError(
       f'got {needed} blocks to make {count} of, expected at least one, no more'
-      f' than that, and {MOST} at most'
+      f' than that, and {MAX_BLOCKS} at most'
     )
   return np.concatenate([data, _times(_cauchy(needed, count), data)])
 
@@ -47,12 +47,15 @@ def decode(
   places: Sequence[int],
   needed: int,
 ) -> UInt8[np.ndarray, 'needed size']:
-  """Returns the data.
+  """Solves for the blocks of data.
 
   Args:
-    blocks: Some of what `encode` returned.
-    places: Which of them these are; different, in [0, 256).
+    blocks: Received blocks, a subset of those that `encode` returned.
+    places: Index of each in what `encode` returned; distinct, in [0, 256).
     needed: Number of blocks of data.
+
+  Returns:
+    The data.
 
   Raises:
     ValueError: There are fewer blocks than needed.
@@ -69,15 +72,15 @@ def decode(
   if len(known) == needed:
     return data
   missing = np.setdiff1d(np.arange(needed), known)
-  mix = _cauchy(needed, MOST)[[p - needed for p in places[len(known) :]]]
-  # What the mixed blocks say of the missing data, after that of the known.
-  rest = blocks[len(known) :] ^ _times(mix[:, known], data[known])
-  data[missing] = _solve(mix[:, missing], rest)
+  mix = _cauchy(needed, MAX_BLOCKS)[[p - needed for p in places[len(known) :]]]
+  # Take the known blocks out of the mixed ones, which leaves the missing.
+  mixed = blocks[len(known) :] ^ _times(mix[:, known], data[known])
+  data[missing] = _solve(mix[:, missing], mixed)
   return data
 
 
 def needed(count: int, loss: float | int, failure: float | int) -> int:
-  """The most blocks of data that `count` blocks can carry safely.
+  """Returns the most blocks of data that `count` blocks carry safely.
 
   Args:
     count: Blocks sent, each lost independently.
@@ -87,18 +90,18 @@ def needed(count: int, loss: float | int, failure: float | int) -> int:
   Returns:
     The number; 0 where even one block of data is not safe enough.
   """
-  few = 0.0  # The probability that fewer than `best` + 1 blocks arrive.
-  for best in range(count):
-    ways = math.comb(count, best)
-    few += ways * (1 - loss) ** best * loss ** (count - best)
-    if few > failure:
-      return best
+  too_few = 0.0  # The probability that at most `arrived` blocks arrive.
+  for arrived in range(count):
+    ways = math.comb(count, arrived)
+    too_few += ways * (1 - loss) ** arrived * loss ** (count - arrived)
+    if too_few > failure:
+      return arrived
   return count
 
 
 @functools.cache
 def _tables() -> tuple[np.ndarray, np.ndarray]:
-  """Powers of x, twice around, and logarithms; log 0 is past all powers."""
+  """Makes powers of x, twice around, and logarithms; log 0 is past them."""
   powers = np.zeros(1101, np.uint8)
   logs = np.full(256, 550, np.int64)
   value = 1
@@ -122,7 +125,7 @@ def _inverse(a):
 
 
 def _times(matrix, data):
-  """A product of matrices."""
+  """Multiplies matrices."""
   out = np.zeros((len(matrix), data.shape[1]), np.uint8)
   for column, row in zip(matrix.T, data, strict=True):
     out ^= _multiply(column[:, None], row[None])
@@ -131,13 +134,13 @@ def _times(matrix, data):
 
 @functools.cache
 def _cauchy(needed: int, count: int) -> np.ndarray:
-  """1 / (x_i + y_j) for the mixed blocks i and the data j."""
+  """Makes 1 / (x_i + y_j) for the mixed blocks i and the data j."""
   x = np.arange(needed, count)[:, None]
   return _inverse(x ^ np.arange(needed)[None])
 
 
 def _solve(matrix, right):
-  """Gauss and Jordan; the matrix can be inverted."""
+  """Solves by Gauss-Jordan elimination; the matrix is invertible."""
   matrix, right = matrix.copy(), right.copy()
   for n in range(len(matrix)):
     pivot = n + int(np.flatnonzero(matrix[n:, n])[0])

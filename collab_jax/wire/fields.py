@@ -1,4 +1,4 @@
-"""What the fields of a message may be, and the checks of their arrays."""
+"""Declared fields of a message, and the checks of their arrays."""
 
 from collections.abc import Mapping
 import math
@@ -6,6 +6,7 @@ import math
 import ml_dtypes
 import numpy as np
 
+from collab_jax import _validate
 from collab_jax import message as messages
 from collab_jax.wire.coding import bits
 
@@ -25,103 +26,91 @@ _MAX_AXES = 32
 _MAX_AXIS = (1 << 31) - 1
 _MAX_SIZE = 1 << 40  # Of a field, axes of 0 left out.
 _MAX_LAYERS = 255
+_MAX_ALPHABET = 1 << bits.MAX_WIDTH
 
 
 class FormatError(ValueError):
-  """Bytes that are no message of the expected kind."""
+  """Raised for bytes that are no message of the expected kind."""
 
 
 def check(fields: Fields) -> None:
-  """Raises ValueError unless all of these can be sent.
+  """Raises ValueError unless messages of these fields can be packed.
 
   Args:
-    fields: What `Quantizer.fields` returned.
+    fields: Fields that `Quantizer.fields` returned.
   """
   if not fields:
-    raise ValueError('A message needs at least one field.')
+    raise ValueError('fields: got none, expected at least one')
   for name, field in fields.items():
-    shape, layer = field.shape, field.layer
-    if not all(_is_size(n) for n in shape):
-      raise ValueError(f'Field {name!r}: expected a static shape, got {shape}.')
+    label, shape = f'field {name!r}', field.shape
+    if not all(_validate.is_integer(n) and n >= 0 for n in shape):
+      raise _validate.error(f'{label}: shape', shape, 'integers of at least 0')
     if not _is_small(shape):
       raise ValueError(
-        f'Field {name!r}: a shape has at most {_MAX_AXES} axes of at most '
-        f'{_MAX_AXIS}, and at most {_MAX_SIZE} elements, axes of 0 left out; '
-        f'got {len(shape)} axes: {shape[:_MAX_AXES]}.'
+        f'{label}: shape: got {len(shape)} axes, {shape[:_MAX_AXES]}, expected'
+        f' at most {_MAX_AXES} of at most {_MAX_AXIS}, and at most {_MAX_SIZE}'
+        ' elements, not counting axes of 0'
       )
-    if not _is_size(layer):
-      raise ValueError(f'Field {name!r}: a layer is 0 or above, got {layer}.')
-    if isinstance(field, messages.Symbols):
-      alphabet = field.alphabet
-      if not (_is_size(alphabet) and 1 <= alphabet <= 1 << bits.MAX_WIDTH):
-        raise ValueError(
-          f'Field {name!r}: an alphabet has 1 to 2**{bits.MAX_WIDTH} symbols, '
-          f'got {alphabet}.'
-        )
-      if field.rows:
-        _check_rows(name, fields)
-    elif field.dtype not in DTYPES:
-      raise ValueError(
-        f'Field {name!r}: dtype must be one of {sorted(DTYPES)}, got '
-        f'{field.dtype!r}.'
-      )
+    _validate.integer(f'{label}: layer', field.layer, 0)
+    if isinstance(field, messages.Values):
+      _validate.choice(f'{label}: dtype', field.dtype, DTYPES)
+      continue
+    _validate.integer(f'{label}: alphabet', field.alphabet, 1, _MAX_ALPHABET)
+    if field.rows:
+      _check_rows(name, fields)
   layers = {field.layer for field in fields.values()}
   if len(layers) > _MAX_LAYERS:
     raise ValueError(
-      f'A message has at most {_MAX_LAYERS} layers, got {len(layers)}.'
+      f'fields: got {len(layers)} layers, expected at most {_MAX_LAYERS}'
     )
   if layers != set(range(len(layers))):
-    raise ValueError(
-      f'The layers of a message are numbered from 0, got {sorted(layers)}.'
-    )
+    raise _validate.error('fields: layers', sorted(layers), '0, 1, 2, ...')
 
 
 def _check_rows(name, fields):
-  """Raises ValueError unless another field can say how many rows there are."""
+  """Raises ValueError unless `rows` names a field that counts the rows."""
   field, before = fields[name], [*fields][: [*fields].index(name)]
-  other = fields.get(field.rows) if field.rows in before else None
-  if not isinstance(other, messages.Symbols) or other.rows:
+  counter = fields.get(field.rows) if field.rows in before else None
+  label = f'field {name!r}: rows'
+  if not isinstance(counter, messages.Symbols) or counter.rows:
+    raise _validate.error(label, field.rows, 'a field of symbols before it')
+  if not field.shape or counter.layer != field.layer or not count(counter):
     raise ValueError(
-      f'Field {name!r}: rows are told by a field of symbols before it, got '
-      f'{field.rows!r}.'
+      f'{label}: got shapes {field.shape} and {counter.shape}, layers'
+      f' {field.layer} and {counter.layer}, expected an axis of rows, and'
+      f' symbols in {field.rows!r} in the same layer'
     )
-  if not field.shape or other.layer != field.layer or not count(other):
+  if counter.alphabet > field.shape[0]:
     raise ValueError(
-      f'Field {name!r}: expected an axis of rows, and symbols in {field.rows!r}'
-      f' in the same layer; got shapes {field.shape} and {other.shape}, layers '
-      f'{field.layer} and {other.layer}.'
-    )
-  if other.alphabet > field.shape[0]:
-    raise ValueError(
-      f'Field {name!r}: got {field.shape[0]} rows, expected at least the '
-      f'{other.alphabet} symbols of {field.rows!r}.'
+      f'{label}: got {field.shape[0]}, expected at least the'
+      f' {counter.alphabet} symbols of {field.rows!r}'
     )
 
 
 def nonzero_beyond_count(
   message: Mapping[str, np.ndarray], fields: Fields
 ) -> str:
-  """Says where symbols lie behind the last row that another field tells.
+  """Looks for symbols beyond the number of rows that another field counts.
 
   Args:
-    message: Fields of B images, maybe flat; of some layers.
-    fields: All that there are.
+    message: Fields of B images, flat or not, of some of the layers.
+    fields: All fields.
 
   Returns:
-    What lies there; '' where all is as it must be.
+    The first such symbols in words; '' if there are none.
   """
   for name, field in fields.items():
     if isinstance(field, messages.Symbols) and field.rows in message:
-      others = message[field.rows]
-      last = others.max(axis=tuple(range(1, others.ndim)), initial=0)
-      each = count(field) // field.shape[0]
-      table = message[name].reshape(len(last), field.shape[0], each)
+      counter = message[field.rows]
+      last = counter.max(axis=tuple(range(1, counter.ndim)), initial=0)
+      row_size = count(field) // field.shape[0]
+      table = message[name].reshape(len(last), field.shape[0], row_size)
       behind = np.arange(field.shape[0]) > last[:, None]
       wrong = np.flatnonzero((behind[..., None] & (table != 0)).any((1, 2)))
       if wrong.size:
         return (
-          f'Field {name!r} of image {wrong[0]} has symbols behind row '
-          f'{last[wrong[0]]}, the last one by {field.rows!r}'
+          f'field {name!r} of image {wrong[0]}: got symbols behind row'
+          f' {last[wrong[0]]}, the last one by {field.rows!r}'
         )
   return ''
 
@@ -135,40 +124,38 @@ def flat(name: str, array: np.ndarray, field: messages.Field) -> np.ndarray:
   """Checks one field of B images.
 
   Args:
-    name: Of the field.
-    array: With an axis B in front.
-    field: How it was declared.
+    name: Name of the field.
+    array: Its values, with an axis B in front.
+    field: Its declaration.
 
   Returns:
     [B count]: integers within the alphabet, or finite numbers of the type.
 
   Raises:
-    ValueError: If it is not as declared.
+    ValueError: The array is not as declared.
   """
   if array.ndim == 0 or array.shape[1:] != field.shape:
     raise ValueError(
-      f'Field {name!r}: expected shape {field.shape} per image, got '
-      f'{array.shape[1:]}.'
+      f'field {name!r}: got shape {array.shape}, expected {("B", *field.shape)}'
     )
   rows = array.reshape(len(array), count(field))
   if isinstance(field, messages.Symbols):
     if rows.dtype.kind not in 'iu':
-      raise ValueError(f'Field {name!r}: expected integers: {rows.dtype}.')
+      raise ValueError(f'field {name!r}: got {rows.dtype}, expected integers')
     if rows.size and (rows.min() < 0 or rows.max() >= field.alphabet):
       raise ValueError(
-        f'Field {name!r}: symbols must lie in [0, {field.alphabet}), got '
-        f'{rows.min()} to {rows.max()}.'
+        f'field {name!r}: got symbols from {rows.min()} to {rows.max()},'
+        f' expected [0, {field.alphabet})'
       )
     return rows
   dtype = DTYPES[field.dtype]
   if rows.dtype != dtype:
-    raise ValueError(f'Field {name!r}: expected {dtype}, got {rows.dtype}.')
+    raise ValueError(f'field {name!r}: got {rows.dtype}, expected {dtype}')
   rows = np.ascontiguousarray(rows)
   infinite = _infinite(rows, field.dtype)
   if infinite.size:
     raise ValueError(
-      f'Field {name!r} of image {infinite[0]} holds numbers that are not '
-      'finite.'
+      f'field {name!r} of image {infinite[0]}: got numbers that are not finite'
     )
   return rows
 
@@ -177,28 +164,24 @@ def numbers(name: str, data: np.ndarray, field: messages.Values) -> np.ndarray:
   """Turns the bytes of one field of B images into its numbers.
 
   Args:
-    name: Of the field.
+    name: Name of the field.
     data: uint8[B size], contiguous; the result shares its memory.
-    field: How it was declared.
+    field: Its declaration.
 
   Returns:
     [B *shape] of the declared type.
 
   Raises:
-    FormatError: If a number is not finite.
+    FormatError: A number is not finite.
   """
   values = data.view(DTYPES[field.dtype])
   infinite = _infinite(values, field.dtype)
   if infinite.size:
     raise FormatError(
-      f'Field {name!r} of message {infinite[0]} holds numbers that are not '
-      'finite.'
+      f'field {name!r} of message {infinite[0]}: got numbers that are not'
+      ' finite'
     )
   return values.reshape(len(data), *field.shape)
-
-
-def _is_size(value):
-  return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
 def _is_small(shape):

@@ -1,4 +1,4 @@
-"""Where the layers of a message begin and end."""
+"""Framing: lengths, heads, checksums and bodies of a message's layers."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -11,12 +11,12 @@ _LENGTH = 5  # Bytes of a length, at most.
 
 
 class LayerFrame(NamedTuple):
-  """The bytes of one layer.
+  """Bytes of a layer.
 
   Attributes:
-    length: How many bytes the rest has, where nothing else tells it.
+    length: Number of bytes that follow; empty where it is known.
     head: Version and models.
-    check: The CRC.
+    check: The CRC-32C.
     body: The fields.
   """
 
@@ -26,58 +26,57 @@ class LayerFrame(NamedTuple):
   body: bytes
 
 
-def length(every: Sequence[layers.Layer], index: int, body: bytes) -> bytes:
+def length(formats: Sequence[layers.Layer], index: int, body: bytes) -> bytes:
   """Returns the length that goes before a layer: seven bits a byte, low first.
 
   A layer needs none if all its bodies are equally long, or if it is the last.
   """
-  if every[index].body is not None or index == len(every) - 1:
+  if formats[index].body is not None or index == len(formats) - 1:
     return b''
-  return bits.leb128(every[index].head + checksum.SIZE + len(body))
+  return bits.leb128(formats[index].head + checksum.SIZE + len(body))
 
 
 def split(
-  every: Sequence[layers.Layer], data: bytes, index: int = 0
+  formats: Sequence[layers.Layer], data: bytes, index: int = 0
 ) -> list[LayerFrame]:
   """Cuts a message into its layers; nothing but lengths is checked.
 
   Args:
-    every: The layers that a whole message has.
-    data: The bytes.
-    index: Which message of a batch it is, for errors.
+    formats: The layers of a whole message.
+    data: The message, or its first layers.
+    index: Index of the message in its batch, for errors.
 
   Returns:
-    A `LayerFrame` for each layer that is there, at least one.
+    A `LayerFrame` for each layer in the data, at least one.
 
   Raises:
-    FormatError: It ends inside a layer, or goes on after the last.
-    TypeError: It is no bytes at all.
+    FormatError: The data end inside a layer, or go on after the last.
+    TypeError: The data are no bytes.
   """
   try:
     data = memoryview(data).tobytes()
   except TypeError as error:
     raise TypeError(
-      f'Message {index}: expected the bytes of a message, got '
-      f'{type(data).__name__}.'
+      f'message {index}: got {type(data).__name__}, expected bytes'
     ) from error
   frames: list[LayerFrame] = []
   at = 0
   while at < len(data) or not frames:
-    if len(frames) == len(every):
+    if len(frames) == len(formats):
       raise declared.FormatError(
-        f'Message {index} has {len(data)} bytes, expected {at}.'
+        f'message {index}: got {len(data)} bytes, expected {at}'
       )
-    layer = every[len(frames)]
+    layer = formats[len(frames)]
     least = layer.head + checksum.SIZE
     start, size = at, least + (layer.body or 0)
-    if layer.body is None and layer is every[-1]:
+    if layer.body is None and layer is formats[-1]:
       size = max(size, len(data) - at)
     elif layer.body is None:
       start, size = _read_length(data, at)
     if size < least or start + size > len(data):
       raise declared.FormatError(
-        f'Message {index} is cut or damaged: layer {len(frames)} has '
-        f'{len(data) - start} bytes, expected {max(size, least)}.'
+        f'message {index}: got {len(data) - start} bytes of layer'
+        f' {len(frames)}, expected {max(size, least)}: it is cut or damaged'
       )
     head, check, end = start + layer.head, start + least, start + size
     pieces = data[at:start], data[start:head], data[head:check], data[check:end]
@@ -87,7 +86,7 @@ def split(
 
 
 def _read_length(data, at):
-  """Returns where a length at `at` ends, and the length."""
+  """Reads the length at `at`; returns its end and the length."""
   value = 0
   for i, byte in enumerate(data[at : at + _LENGTH]):
     value |= (byte & 127) << 7 * i

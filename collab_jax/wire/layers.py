@@ -1,4 +1,4 @@
-"""One layer of a message: its head, which tells models, and its body."""
+"""Layers of a message: a head with the fields' models, and a body."""
 
 from collections.abc import Mapping, Sequence
 from typing import Protocol, runtime_checkable
@@ -16,38 +16,40 @@ from collab_jax.wire.coding import (
 VERSION = 1
 VERSION_BITS = 3
 
+_SPARE_BIT = 'head: a spare bit is set'
+
 Packed = tuple[bytes, bytes]
 
 
 @runtime_checkable
 class Layer(Protocol):
-  """Fields that are sent together."""
+  """Format of the fields that are sent together."""
 
   @property
   def head(self) -> int:
-    """Bytes of a head."""
+    """Number of bytes of a head."""
     ...
 
   @property
   def body(self) -> int | None:
-    """Bytes of every body; None if they differ."""
+    """Number of bytes of a body; None if bodies differ."""
     ...
 
   def pack(self, rows: Mapping[str, np.ndarray], count: int) -> list[Packed]:
-    """Packs what `fields.flat` returned for B images: heads and bodies."""
+    """Packs rows that `fields.flat` returned into B heads and bodies."""
     ...
 
   def unpack(self, packed: Sequence[Packed]) -> declared.Message:
-    """Gives back arrays with an axis B; FormatError if one is damaged."""
+    """Unpacks arrays with an axis B; FormatError if one is damaged."""
     ...
 
   def sizes(self, packed: Packed, message: declared.Message) -> dict[str, int]:
-    """Bytes of one body by field, which holds this message (B = 1)."""
+    """Returns the bytes of a body by field, given its message (B = 1)."""
     ...
 
 
 class FixedLayer:
-  """A layer of the coding 'fixed'; see `plain`."""
+  """Layer of the coding 'fixed'; see `coding.fixed`."""
 
   def __init__(self, fields: declared.Fields, first: bool):
     """Binds the fields; only the first layer has a version."""
@@ -65,21 +67,21 @@ class FixedLayer:
   def unpack(self, packed: Sequence[Packed]) -> declared.Message:
     """Unpacks all bodies at once."""
     if any(head != self._head for head, _ in packed):
-      raise declared.FormatError('A spare bit of a head is set.')
+      raise declared.FormatError(_SPARE_BIT)
     table = np.frombuffer(b''.join(body for _, body in packed), np.uint8)
     return fixed.unpack(table.reshape(len(packed), self.body), self._fields)
 
   def sizes(self, packed: Packed, message: declared.Message) -> dict[str, int]:
-    """All bodies have the same."""
+    """Returns the sizes that all bodies have."""
     del packed, message
     return self._sizes
 
 
 class BestLayer:
-  """A layer of the coding 'best': one stream of bytes, then bytes as they are.
+  """Layer of the coding 'best': a stream of range coding, then raw bytes.
 
   The head has the number of each field's model, two bits for symbols and one
-  for values, the highest bit first, after the version and with zeros behind.
+  for values, the highest bit first, after the version and padded with zeros.
   Fields that cannot vary have none.
   """
 
@@ -98,7 +100,7 @@ class BestLayer:
     self.body = None
 
   def pack(self, rows: Mapping[str, np.ndarray], count: int) -> list[Packed]:
-    """Packs one message after the other."""
+    """Packs message by message."""
     return [
       self._pack({name: rows[name][i] for name in self._coders})
       for i in range(count)
@@ -108,11 +110,11 @@ class BestLayer:
     self, row: Mapping[str, np.ndarray]
   ) -> dict[str, field_coder.EncodingPlan]:
     """Chooses a model for each field of one message."""
-    found = {}
-    for name, one in self._coders.items():
-      one = _sized(one, row)
-      found[name] = one.plan(row[name][: one.count])
-    return found
+    plans = {}
+    for name, coder in self._coders.items():
+      coder = _resized(coder, row)
+      plans[name] = coder.plan(row[name][: coder.count])
+    return plans
 
   def _pack(self, row):
     plans = self.plans(row)
@@ -127,13 +129,13 @@ class BestLayer:
     return (head << left).to_bytes(self.head, 'big'), writer.finish() + raw
 
   def unpack(self, packed: Sequence[Packed]) -> declared.Message:
-    """Unpacks one message after the other."""
+    """Unpacks message by message."""
     rows = [self._unpack(*pair) for pair in packed]
     message = {}
     for name, field in self._fields.items():
       if name in self._coders and rows:
         values = np.stack([row[name] for row in rows])
-      else:  # Nothing of it was sent, because it is known.
+      else:  # Not sent, because it cannot vary.
         dtype = np.int32
         if isinstance(field, messages.Values):
           dtype = declared.DTYPES[field.dtype]
@@ -142,54 +144,54 @@ class BestLayer:
     return message
 
   def _unpack(self, head, body):
-    chosen, raw = self._models(head)
+    models, raw = self._models(head)
     at = len(body) - sum(raw.values())
     if at < 0:
       raise declared.FormatError(
-        f'A body has {len(body)} bytes, expected {sum(raw.values())} or more.'
+        f'body: got {len(body)} bytes, expected at least {sum(raw.values())}'
       )
     if at and not (self._coders and body[at - 1]):
-      raise declared.FormatError('The coded symbols have a byte too many.')
+      raise declared.FormatError('body: the coded symbols end in a spare byte')
     reader, row = range_coder.Reader(body[:at]), {}
-    for name, one in self._coders.items():
+    for name, coder in self._coders.items():
       end = at + raw[name]
-      own = _sized(one, row)
-      read = own.read(reader, chosen[name], body[at:end])
-      more = one.count - own.count
-      row[name] = np.pad(read, (0, more)) if more else read
+      resized = _resized(coder, row)
+      values = resized.read(reader, models[name], body[at:end])
+      padding = coder.count - resized.count
+      row[name] = np.pad(values, (0, padding)) if padding else values
       at = end
     return row
 
   def _models(self, head):
-    """The model of each field, and how many bytes it sends as they are."""
+    """Reads the model of each field; returns them and the raw bytes of each."""
     value = int.from_bytes(head, 'big')
     left = 8 * len(head) - self._version
-    chosen, raw = {}, {}
-    for name, one in self._coders.items():
-      left -= one.flag_bits
-      chosen[name] = value >> left & ((1 << one.flag_bits) - 1)
-      if chosen[name] not in one.known:
+    models, raw = {}, {}
+    for name, coder in self._coders.items():
+      left -= coder.flag_bits
+      models[name] = value >> left & ((1 << coder.flag_bits) - 1)
+      if models[name] not in coder.models:
         raise declared.FormatError(
-          f'Field {name!r} has the model {chosen[name]}, expected one of '
-          f'{sorted(one.known)}.'
+          f'field {name!r}: got the model {models[name]}, expected one of'
+          f' {sorted(coder.models)}'
         )
-      raw[name] = one.raw_size(chosen[name])
+      raw[name] = coder.raw_size(models[name])
     if value & ((1 << left) - 1):
-      raise declared.FormatError('A spare bit of a head is set.')
-    return chosen, raw
+      raise declared.FormatError(_SPARE_BIT)
+    return models, raw
 
   def sizes(self, packed: Packed, message: declared.Message) -> dict[str, int]:
-    """Shares the stream by what the symbols' probabilities amount to."""
+    """Divides the stream in proportion to the symbols' information."""
     head, body = packed
-    chosen, raw = self._models(head)
+    models, raw = self._models(head)
     rows = {
       name: declared.flat(name, message[name], c.field)[0]
       for name, c in self._coders.items()
     }
     bits = []
-    for name, one in self._coders.items():
-      one = _sized(one, rows)
-      bits.append(one.bits(rows[name][: one.count], chosen[name]))
+    for name, coder in self._coders.items():
+      coder = _resized(coder, rows)
+      bits.append(coder.bits(rows[name][: coder.count], models[name]))
     coded = len(body) - sum(raw.values())
     ends = np.cumsum([0.0, *bits])
     ends = np.rint(coded * ends / (ends[-1] or 1)).astype(int)
@@ -198,10 +200,10 @@ class BestLayer:
     return {n: raw.get(n, 0) + shares.get(n, 0) for n in self._fields}
 
 
-def _sized(
-  one: field_coder.FieldCoder, row: Mapping[str, np.ndarray]
+def _resized(
+  coder: field_coder.FieldCoder, row: Mapping[str, np.ndarray]
 ) -> field_coder.FieldCoder:
-  """The coder of the rows that one message has."""
-  if isinstance(one, field_coder.RowsCoder):
-    return one.of(row.get(one.field.rows))
-  return one
+  """Returns the coder of as many rows as a message has."""
+  if isinstance(coder, field_coder.RowsCoder):
+    return coder.resized(row.get(coder.field.rows))
+  return coder

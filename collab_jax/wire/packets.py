@@ -1,14 +1,14 @@
 """Messages as packets of which some may be lost.
 
-A message has rows, such as centroids, and the rest, such as the indices that
-say where they belong. Every packet holds a few rows, which it alone brings,
-and a share of the rest, which any `needed` packets give back. So a lost packet
-costs its rows, and the message is lost with nearly all packets only.
+A message has rows, such as centroids, and shared fields, such as the indices
+that place them. Every packet holds a few rows, which it alone brings, and a
+share of the shared fields, which any `needed` packets give back. So a lost
+packet costs its rows, and the message is lost with nearly all packets only.
 
-A packet is its number (1 byte), a checksum (CRC-16/CCITT of all the others, 2
-bytes), its share of the rest and its rows, both in the coding 'fixed'. Which
-message a packet belongs to is left to what carries it, as are keeping the
-order and the time.
+A packet is its number (1 byte), a checksum (CRC-16/CCITT of all other bytes, 2
+bytes), its share of the shared fields and its rows, both in the coding
+'fixed'. The transport keeps the packets of different messages apart, and their
+order and time.
 """
 
 import binascii
@@ -21,28 +21,25 @@ from jaxtyping import Bool
 import numpy as np
 
 from collab_jax import message as messages
-from collab_jax.wire import (
-  erasure,
-  raw,
-)
+from collab_jax.wire import erasure, raw
 from collab_jax.wire import fields as declared
 from collab_jax.wire.coding import fixed
 
 HEADER = 3
-# Packets of one message, at most.
-MOST = erasure.MOST
+# Packets of a message, at most.
+MAX_PACKETS = erasure.MAX_BLOCKS
 
 
 class Received(NamedTuple):
-  """What packets brought of B messages.
+  """Messages put together from the packets that arrived.
 
   Attributes:
-    message: One array per field, with an axis B in front; where nothing
-      arrived, what zeros stand for.
-    rows: False for a row that did not arrive.
-    whole: False for a message that is lost: too few packets for the rest, or
+    message: One array per field, with an axis B in front; zeros stand for
+      lost rows and lost messages.
+    rows: False for a lost row.
+    whole: False for a lost message: too few packets for the shared fields, or
       not a single row, unless rows are optional.
-    layers: If not 0, a row that did not arrive still has these layers.
+    layers: If not 0, lost rows still have these layers.
   """
 
   message: declared.Message
@@ -52,11 +49,11 @@ class Received(NamedTuple):
 
 
 class PacketFormat:
-  """How messages of given fields are cut into packets.
+  """Packet layout of messages with given fields.
 
   Attributes:
     count: Packets of a message.
-    needed: How many packets give back what is not in rows.
+    needed: Number of packets that give back the shared fields.
     size: Bytes of a packet.
   """
 
@@ -73,16 +70,16 @@ class PacketFormat:
     """Lays out the packets.
 
     Args:
-      fields: What `Quantizer.fields` returned.
+      fields: Fields that `Quantizer.fields` returned.
       rows: Names of the fields whose first axis may be split; at least one,
         all with the same number of rows.
       per_packet: Rows in a packet. Rows that are neighbours in the message are
         in different packets.
-      parity: Packets with nothing but mixtures of rows: lost rows come back
-        if no more packets are lost than this.
-      loss: Share of lost packets for which `needed` is chosen...
-      failure: ...such that at most this share of the messages is lost.
-      optional: Whether a message is one without a single row, too.
+      parity: Packets of mixed rows: lost rows come back if no more packets
+        than this are lost.
+      loss: Share of lost packets for which `needed` is chosen.
+      failure: Largest share of lost messages at that loss.
+      optional: Whether a message without a single row counts as received.
 
     Raises:
       ValueError: There are no rows, too many packets, or too few to lose no
@@ -97,10 +94,10 @@ class PacketFormat:
     (self.rows,) = lengths
     self.data = math.ceil(self.rows / per_packet)
     self.count = self.data + parity
-    if self.count > MOST:
+    if self.count > MAX_PACKETS:
       raise ValueError(
         f'got {self.count} packets of {per_packet} rows, parity included,'
-        f' expected at most {MOST}; put more rows into a packet'
+        f' expected at most {MAX_PACKETS}; put more rows into a packet'
       )
     self.needed = erasure.needed(self.count, loss, failure)
     if not self.needed:
@@ -111,19 +108,21 @@ class PacketFormat:
       )
     self._optional = optional
     self._fields = dict(fields)
-    self._rest = {n: f for n, f in fields.items() if n not in rows}
-    # A packet has places for as many rows as any other.
-    self._row = {n: _rows(fields[n], 1) for n in fields if n in rows}
+    self._shared = {n: f for n, f in fields.items() if n not in rows}
+    # All packets have places for equally many rows.
     self._places = math.ceil(self.rows / self.data)
-    whole = {n: _rows(f, self._places) for n, f in self._row.items()}
-    self._group = whole
-    self._rest_size = raw.size(self._rest)
-    self._share = math.ceil(self._rest_size / self.needed)
-    self._group_size = raw.size(whole)
+    self._group = {
+      name: dataclasses.replace(field, shape=(self._places, *field.shape[1:]))
+      for name, field in fields.items()
+      if name in rows
+    }
+    self._shared_size = raw.size(self._shared)
+    self._share = math.ceil(self._shared_size / self.needed)
+    self._group_size = raw.size(self._group)
     self.size = HEADER + self._share + self._group_size
 
   def sizes(self) -> dict[str, int]:
-    """Bytes of a message by field, and 'packets': headers, redundancy."""
+    """Returns the bytes of a message by field, and of redundancy: 'packets'."""
     parts = fixed.sizes(self._fields)
     total = self.count * self.size
     return {**parts, 'packets': total - sum(parts.values())}
@@ -141,17 +140,21 @@ class PacketFormat:
       ValueError: The message is not as declared.
     """
     batch = len(next(iter(message.values())))
-    rest = [b''] * batch
-    if self._rest:
-      rest = raw.pack_batch({n: message[n] for n in self._rest}, self._rest)
-    groups = self._groups(message, batch)
-    return [self._packets(r, g) for r, g in zip(rest, groups, strict=True)]
+    shared = [b''] * batch
+    if self._shared:
+      arrays = {name: message[name] for name in self._shared}
+      shared = raw.pack_batch(arrays, self._shared)
+    groups = self._pack_groups(message, batch)
+    return [
+      self._packets(fields, rows)
+      for fields, rows in zip(shared, groups, strict=True)
+    ]
 
-  def _groups(self, message, batch):
-    """The rows of each packet as bytes, uint8[B data group_size]."""
+  def _pack_groups(self, message, batch):
+    """Packs the rows of each packet, uint8[B data group_size]."""
     empty = self.data * self._places - self.rows
     arrays = {}
-    for name in self._row:
+    for name in self._group:
       array = np.asarray(message[name])
       pad = [(0, 0), (0, empty)] + [(0, 0)] * (array.ndim - 2)
       array = np.pad(array, pad)
@@ -163,73 +166,79 @@ class PacketFormat:
     shape = (batch, self.data, self._group_size)
     return np.frombuffer(packed, np.uint8).reshape(shape)
 
-  def _packets(self, rest: bytes, groups: np.ndarray) -> list[bytes]:
+  def _packets(self, shared: bytes, groups: np.ndarray) -> list[bytes]:
+    """Makes the packets of a message."""
     body = erasure.encode(groups, self.count)
     if self._share:
-      padded = rest.ljust(self.needed * self._share, b'\0')
+      padded = shared.ljust(self.needed * self._share, b'\0')
       blocks = np.frombuffer(padded, np.uint8).reshape(self.needed, self._share)
       shares = erasure.encode(blocks, self.count)
       body = np.concatenate([shares, body], axis=1)
     return [seal(n, row.tobytes()) for n, row in enumerate(body)]
 
   def unpack(self, packets: Sequence[Sequence[bytes | None]]) -> Received:
-    """Puts together what arrived of B messages.
+    """Puts B messages together from the packets that arrived.
 
     Args:
-      packets: For each message what arrived, in any order; None for nothing.
+      packets: Packets of each message, in any order; None for a lost one.
         Packets that are damaged, or of another format, count as lost.
 
     Returns:
-      The messages, with what is missing.
+      The messages, and the rows and messages that are lost.
     """
     rows = np.zeros((len(packets), self.rows), bool)
     whole = np.zeros(len(packets), bool)
-    rests, groups = [], []
-    for n, some in enumerate(packets):
-      rest, group, there = self._open(some)
-      rows[n] = np.resize(there, self.data * self._places)[: self.rows]
-      whole[n] = rest is not None and (self._optional or rows[n].any())
-      rests.append(rest or bytes(self._rest_size))
+    shared, groups = [], []
+    for n, of_message in enumerate(packets):
+      data, group, received = self._open(of_message)
+      rows[n] = np.resize(received, self.data * self._places)[: self.rows]
+      whole[n] = data is not None and (self._optional or rows[n].any())
+      shared.append(data or bytes(self._shared_size))
       groups.append(group)
-    message = self._ungroup(np.stack(groups), rows, whole)
-    if self._rest:
-      message |= self._unrest(rests, whole)
+    message = self._unpack_groups(np.stack(groups), rows, whole)
+    if self._shared:
+      message |= self._unpack_shared(shared, whole)
     rows &= whole[:, None]
     return Received({n: message[n] for n in self._fields}, rows, whole)
 
   def _open(self, packets):
-    """The rest if it is there, the rows as bytes, and which packets' are."""
-    found = {}
+    """Opens a message's packets.
+
+    Returns:
+      The shared fields as bytes, or None; the rows as bytes [data group_size];
+      and for each packet of data whether its rows were received.
+    """
+    contents = {}
     for packet in packets:
       if packet is None or len(packet) != self.size:
         continue
       opened = unseal(packet)
       if opened and opened[0] < self.count:
-        found[opened[0]] = opened[1]
-    places = sorted(found)
-    table = np.frombuffer(b''.join(found[p] for p in places), np.uint8)
+        contents[opened[0]] = opened[1]
+    places = sorted(contents)
+    table = np.frombuffer(b''.join(contents[p] for p in places), np.uint8)
     table = table.reshape(len(places), self.size - HEADER)
-    rest = None
+    shared = None
     if len(places) >= self.needed:
-      rest = erasure.decode(table[:, : self._share], places, self.needed)
-      rest = rest.tobytes()[: self._rest_size]
+      shared = erasure.decode(table[:, : self._share], places, self.needed)
+      shared = shared.tobytes()[: self._shared_size]
     group = np.zeros((self.data, self._group_size), np.uint8)
-    there = np.zeros(self.data, bool)
+    received = np.zeros(self.data, bool)
     bodies = table[:, self._share :]
     if len(places) >= self.data:
-      group[:], there[:] = erasure.decode(bodies, places, self.data), True
+      group[:], received[:] = erasure.decode(bodies, places, self.data), True
     else:
-      own = [p for p in places if p < self.data]
-      group[own], there[own] = bodies[: len(own)], True
-    return rest, group, there
+      data = [p for p in places if p < self.data]
+      group[data], received[data] = bodies[: len(data)], True
+    return shared, group, received
 
-  def _ungroup(self, groups, rows, whole):
-    """The rows' fields; a group that is no message is as if it were lost."""
+  def _unpack_groups(self, groups, rows, whole):
+    """Unpacks the rows' fields; a group that is no message counts as lost."""
     batch = len(groups)
     flat = [row.tobytes() for row in groups.reshape(-1, self._group_size)]
-    flat, fine = _sound(flat, self._group)
-    fine = fine.reshape(batch, self.data)
-    rows &= np.tile(fine, self._places)[:, : self.rows]
+    flat, valid = _replace_invalid(flat, self._group)
+    valid = valid.reshape(batch, self.data)
+    rows &= np.tile(valid, self._places)[:, : self.rows]
     whole &= rows.any(1) | self._optional
     arrays = raw.unpack_batch(flat, self._group)
     message = {}
@@ -240,42 +249,40 @@ class PacketFormat:
       message[name] = array[:, : self.rows]
     return message
 
-  def _unrest(self, rests, whole):
-    rests, fine = _sound(rests, self._rest)
-    whole &= fine
-    return raw.unpack_batch(rests, self._rest)
+  def _unpack_shared(self, shared, whole):
+    shared, valid = _replace_invalid(shared, self._shared)
+    whole &= valid
+    return raw.unpack_batch(shared, self._shared)
 
 
 def seal(number: int, body: bytes) -> bytes:
-  """A packet: its number and a checksum before what it holds."""
+  """Makes a packet: number and checksum before its content."""
   start = bytes([number])
   check = binascii.crc_hqx(start + body, 0xFFFF)
   return start + check.to_bytes(2, 'big') + body
 
 
 def unseal(packet: bytes) -> tuple[int, bytes] | None:
-  """The number and content of a packet, unless it is damaged."""
+  """Returns number and content of a packet; None if it is damaged."""
   if len(packet) < HEADER or seal(packet[0], packet[HEADER:]) != packet:
     return None
   return packet[0], packet[HEADER:]
 
 
-def _rows(field: messages.Field, count: int) -> messages.Field:
-  return dataclasses.replace(field, shape=(count, *field.shape[1:]))
-
-
-def _sound(data: list[bytes], fields) -> tuple[list[bytes], np.ndarray]:
-  """Zeros instead of what cannot be unpacked, and what could be."""
+def _replace_invalid(
+  data: list[bytes], fields: declared.Fields
+) -> tuple[list[bytes], np.ndarray]:
+  """Puts zeros in the place of invalid messages; returns which are valid."""
   try:
     raw.unpack_batch(data, fields)
     return data, np.ones(len(data), bool)
   except declared.FormatError:
     pass
-  fine = np.ones(len(data), bool)
-  kept = list(data)
+  valid = np.ones(len(data), bool)
+  replaced = list(data)
   for n, row in enumerate(data):
     try:
       raw.unpack_batch([row], fields)
     except declared.FormatError:
-      fine[n], kept[n] = False, bytes(len(row))
-  return kept, fine
+      valid[n], replaced[n] = False, bytes(len(row))
+  return replaced, valid

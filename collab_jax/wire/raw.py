@@ -1,4 +1,4 @@
-"""Fields as bytes and nothing around them, for packets with their own frame."""
+"""Fields as bytes without header or checksum, which packets bring."""
 
 from collections.abc import Mapping, Sequence
 
@@ -16,7 +16,7 @@ def size(fields: declared.Fields) -> int:
 def pack_batch(
   message: Mapping[str, np.ndarray], fields: declared.Fields
 ) -> list[bytes]:
-  """Turns B messages into bytes: 'fixed' coding, no header, no checksum.
+  """Packs B messages in the coding 'fixed', without header and checksum.
 
   Args:
     message: One array per field, with an axis B in front.
@@ -38,20 +38,23 @@ def pack_batch(
 def unpack_batch(
   data: Sequence[bytes], fields: declared.Fields
 ) -> declared.Message:
-  """Turns bytes back into arrays with an axis B in front.
+  """Unpacks B messages.
 
   Args:
-    data: What `pack_batch` returned, or anything.
-    fields: As given to it.
+    data: Bytes that `pack_batch` returned, or any others.
+    fields: The fields that were given to it.
+
+  Returns:
+    One array per field, with an axis B in front.
 
   Raises:
-    FormatError: A length is wrong, or a message is none of these fields.
+    FormatError: A length is wrong, or a message does not have these fields.
   """
   total = size(fields)
-  for n, row in enumerate(data):
+  for index, row in enumerate(data):
     if len(row) != total:
       raise declared.FormatError(
-        f'Message {n} has {len(row)} bytes, expected {total}.'
+        f'message {index}: got {len(row)} bytes, expected {total}'
       )
   table = np.frombuffer(b''.join(data), np.uint8).reshape(len(data), total)
   return fixed.unpack(table, fields)

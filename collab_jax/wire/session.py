@@ -1,4 +1,4 @@
-"""Messages of one agreed kind as bytes: docs/wire.md says how."""
+"""Session of messages: fields and coding that both ends agreed on."""
 
 from collections.abc import Mapping, Sequence
 import json
@@ -6,14 +6,20 @@ from typing import Any
 
 import numpy as np
 
-from collab_jax import message as messages
+from collab_jax import _validate
 from collab_jax.wire import checksum, framing, layers, session_json
 from collab_jax.wire import fields as declared
 from collab_jax.wire.coding import static
 
 
 class Session:
-  """Turns messages into bytes and back, as both ends have agreed.
+  """Turns messages into bytes and back.
+
+  ```python
+  session = wire.Session({'indices': messages.Symbols(8, (256,))})
+  data = session.pack({'indices': np.zeros(256, int)})
+  session.unpack(data)['indices']
+  ```
 
   Both ends build it from the same fields, frequencies and spec, so that a
   message carries neither shapes nor names: one byte of version and models, a
@@ -21,14 +27,14 @@ class Session:
   after the other, coarse to fine, each with its own check.
 
   Attributes:
-    fields: What a message holds, by name.
+    fields: Fields of a message, by name.
     priors: Frequencies of symbols, by field.
-    spec: What else has been agreed: plain values, for instance the quantizer
-      and the fingerprints of model and codebooks.
+    spec: Other agreed facts as plain values, for instance the quantizer and
+      the fingerprints of model and codebooks.
     coding: 'best' codes each field with the model that is smallest for it;
       'fixed' gives all messages one length, and packs many at once.
-    digest: SHA-256 of all of this, in hexadecimal.
-    layers: How many layers a whole message has.
+    digest: SHA-256 of all these, in hexadecimal.
+    layers: Number of layers of a whole message.
   """
 
   def __init__(
@@ -38,16 +44,16 @@ class Session:
     spec: Mapping[str, Any] | None = None,
     coding: str = 'best',
   ):
-    """Agrees on a kind of messages.
+    """Checks the agreement and derives its digest.
 
     Args:
-      fields: What `Quantizer.fields` returned.
-      priors: What `Quantizer.priors` returned, if there is such a method.
+      fields: Fields that `Quantizer.fields` returned.
+      priors: Frequencies that `Quantizer.priors` returned.
       spec: Plain values that must be the same on both ends.
       coding: 'best' or 'fixed'.
 
     Raises:
-      ValueError: One of them is not as described.
+      ValueError: An argument is not as described.
     """
     session_json.check_coding(coding)
     declared.check(fields)
@@ -61,11 +67,9 @@ class Session:
     self._digest = session_json.digest(self._described)
     self.digest = self._digest.hex()
     self.layers = 1 + max(field.layer for field in fields.values())
-    every: list[dict[str, messages.Field]] = [{} for _ in range(self.layers)]
-    for name, field in self.fields.items():
-      every[field.layer][name] = field
     self._layers: list[layers.Layer] = []
-    for i, of_layer in enumerate(every):
+    for i in range(self.layers):
+      of_layer = {n: f for n, f in self.fields.items() if f.layer == i}
       if coding == 'fixed':
         self._layers.append(layers.FixedLayer(of_layer, i == 0))
       else:
@@ -92,16 +96,16 @@ class Session:
     """Turns bytes back into the message of one image.
 
     Args:
-      data: What `pack` returned, its first whole layers, or anything.
+      data: Bytes that `pack` returned, their first layers, or any others.
 
     Returns:
-      One array per field of the layers that are there: int32 for symbols, the
-      declared type for values. `present` tells the layers.
+      One array per field of the layers in the data: int32 for symbols, the
+      declared type for values. `present` returns the layers.
 
     Raises:
       FormatError: The bytes are damaged, cut inside a layer, or of another
         session.
-      TypeError: It is no bytes at all.
+      TypeError: The data are no bytes.
     """
     batch = self.unpack_batch([data])
     return {n: v.reshape(v.shape[1:]) for n, v in batch.items()}
@@ -119,9 +123,8 @@ class Session:
       ValueError: As `pack`, or if the arrays differ in B.
     """
     if message.keys() != self.fields.keys():
-      raise ValueError(
-        f'A message must hold the fields {sorted(self.fields)}, got '
-        f'{sorted(message)}.'
+      raise _validate.error(
+        'message: fields', sorted(message), f'{sorted(self.fields)}'
       )
     rows = {
       name: declared.flat(name, np.asarray(message[name]), field)
@@ -129,12 +132,12 @@ class Session:
     }
     counts = {len(column) for column in rows.values()}
     if len(counts) > 1:
-      raise ValueError(
-        f'The fields hold different numbers of images: {counts}.'
+      raise _validate.error(
+        'message: images by field', sorted(counts), 'the same number in all'
       )
     wrong = declared.nonzero_beyond_count(rows, self.fields)
     if wrong:
-      raise ValueError(f'{wrong}, expected zeros.')
+      raise ValueError(f'{wrong}, expected zeros')
     count = counts.pop()
     crcs: list[int] = [checksum.crc32c(self._digest)] * count
     parts: list[list[bytes]] = [[] for _ in range(count)]
@@ -156,29 +159,29 @@ class Session:
       One array per field, as `unpack`.
 
     Raises:
-      FormatError: As `unpack`; the message tells which of the B is wrong.
+      FormatError: As `unpack`; its text has the index of the message.
     """
     frames = [framing.split(self._layers, row, i) for i, row in enumerate(data)]
     counts = {len(parts) for parts in frames} or {self.layers}
     if len(counts) > 1:
       raise declared.FormatError(
-        f'The messages of a batch need the same layers, got {sorted(counts)} '
-        f'of {self.layers}: unpack them one by one, or cut them alike.'
+        f'messages: got {sorted(counts)} of {self.layers} layers, expected the'
+        ' same layers in a batch; unpack them one by one, or cut them alike'
       )
     count = counts.pop()
-    crcs, found = [checksum.crc32c(self._digest)] * len(frames), {}
+    crcs, message = [checksum.crc32c(self._digest)] * len(frames), {}
     for i in range(count):
       parts = [row[i] for row in frames]
       crcs = self._check_layer(i, parts, crcs)
-      found |= self._layers[i].unpack([(p.head, p.body) for p in parts])
-    wrong = declared.nonzero_beyond_count(found, self.fields)
+      message |= self._layers[i].unpack([(p.head, p.body) for p in parts])
+    wrong = declared.nonzero_beyond_count(message, self.fields)
     if wrong:
-      raise declared.FormatError(f'{wrong}, expected zeros.')
-    return {name: found[name] for name in self.fields if name in found}
+      raise declared.FormatError(f'{wrong}, expected zeros')
+    return {name: message[name] for name in self.fields if name in message}
 
   @property
   def length(self) -> int | None:
-    """Bytes of every whole message; None if they differ."""
+    """Number of bytes of a whole message; None if messages differ."""
     bodies = [layer.body for layer in self._layers]
     if None in bodies:
       return None
@@ -193,8 +196,7 @@ class Session:
     """Cuts a message into its layers; the first few, joined, are a message.
 
     Args:
-      data: A message, or its first whole layers. Nothing but lengths is
-        checked.
+      data: A message, or its first layers; only lengths are checked.
 
     Raises:
       FormatError: The message ends inside a layer.
@@ -207,20 +209,22 @@ class Session:
   def sizes(self, data: bytes) -> dict[str, int]:
     """Returns the bytes of a message by field; they add up to its length.
 
-    The coded fields of a layer share one stream of bytes. They are said to
-    take what their symbols' probabilities amount to, to the nearest byte.
+    The coded fields of a layer share one stream of bytes, which is divided in
+    proportion to their information, to the nearest byte.
 
     Args:
       data: A message.
 
     Returns:
-      'header' (versions, models, lengths and checks) and each field.
+      Bytes of 'header' (versions, models, lengths and checksums) and of each
+      field.
 
     Raises:
-      FormatError: It is none; of the coding 'fixed' only lengths are checked.
+      FormatError: The data are no message; of the coding 'fixed' only lengths
+        are checked.
     """
     frames = framing.split(self._layers, data)
-    # What is always the same need not be decoded.
+    # Sizes of 'fixed' messages follow from the fields.
     message = {} if self.coding == 'fixed' else self.unpack_batch([data])
     sizes = {'header': 0}
     for layer, part in zip(self._layers, frames, strict=False):
@@ -232,13 +236,13 @@ class Session:
     """Returns the session for the other end to compare.
 
     Args:
-      priors: Whether it holds the frequencies themselves, not their SHA-256
-        only, so that `from_json` needs nothing else.
+      priors: Whether to write the frequencies, not only their SHA-256, so
+        that `from_json` needs nothing else.
     """
-    plain_ = self._described
+    described = self._described
     if priors:
-      plain_ = session_json.with_tables(plain_, self.priors)
-    return json.dumps({**plain_, 'digest': self.digest})
+      described = session_json.with_tables(described, self.priors)
+    return json.dumps({**described, 'digest': self.digest})
 
   @classmethod
   def from_json(
@@ -250,7 +254,7 @@ class Session:
     """Builds the session that another end described.
 
     Args:
-      text: What its `to_json` returned, or anything.
+      text: JSON that its `to_json` returned, or any other text.
       priors: The frequencies, unless the text holds them.
       limit: The most bytes that a message's arrays may take, and the most
         that all tables in the text may, at 8 bytes a frequency.
@@ -259,36 +263,34 @@ class Session:
       A session with the same digest.
 
     Raises:
-      FormatError: It describes none, one with other frequencies, or one of
-        larger messages or tables.
+      FormatError: The text describes no session, one with other frequencies,
+        or one of messages or tables beyond the limit.
     """
     read = session_json.parse(text, limit)
     try:
-      made = cls(
+      session = cls(
         read['fields'],
         {**read['priors'], **(priors or {})},
         read['spec'],
         read['coding'],
       )
     except (TypeError, ValueError) as error:
-      raise declared.FormatError(
-        f'The JSON describes no session: {error}'
-      ) from error
-    differ = session_json.differences(made._described, read['described'])
-    if read['digest'] not in (None, made.digest):
-      differ.append(f'digest: here {made.digest}, there {read["digest"]}')
+      raise declared.FormatError(f'session JSON: {error}') from error
+    differ = session_json.differences(session._described, read['described'])
+    if read['digest'] not in (None, session.digest):
+      differ.append(f'digest: here {session.digest}, there {read["digest"]}')
     if differ:
-      raise declared.FormatError('Other sessions: ' + '; '.join(differ))
-    return made
+      raise declared.FormatError('sessions differ: ' + '; '.join(differ))
+    return session
 
   def differences(self, other: 'Session | str | bytes') -> list[str]:
-    """Returns what differs between two sessions, a line each; none if nothing.
+    """Returns the differences between two sessions, a line each.
 
     Args:
       other: A session, or its JSON.
 
     Raises:
-      FormatError: It is no JSON of a session.
+      FormatError: The text is no JSON of a session.
     """
     if isinstance(other, Session):
       described = other._described
@@ -310,7 +312,7 @@ class Session:
         version = part.head[0] >> 8 - layers.VERSION_BITS
         if version != layers.VERSION:
           raise declared.FormatError(
-            f'Message {i} has the version {version}, expected {layers.VERSION}.'
+            f'message {i}: got version {version}, expected {layers.VERSION}'
           )
     crcs = [
       checksum.crc32c(part.length, part.head, part.body, start=crc)
@@ -319,7 +321,7 @@ class Session:
     for i, (crc, part) in enumerate(zip(crcs, parts, strict=True)):
       if checksum.to_bytes(crc) != part.check:
         raise declared.FormatError(
-          f'Message {i}: the check of layer {layer} fails. It is damaged, or '
-          f'of another session than {self!r}; compare them by `differences`.'
+          f'message {i}: the check of layer {layer} fails: it is damaged, or'
+          f' of another session than {self!r}; compare them by `differences`'
         )
     return crcs

@@ -1,4 +1,4 @@
-"""What both ends have to agree on, as JSON."""
+"""Sessions as JSON: writing, parsing and comparing their descriptions."""
 
 import base64
 import binascii
@@ -10,6 +10,7 @@ import zlib
 
 import numpy as np
 
+from collab_jax import _validate
 from collab_jax import message as messages
 from collab_jax.wire import fields as declared
 from collab_jax.wire import layers
@@ -20,8 +21,7 @@ CODINGS = ('best', 'fixed')
 
 def check_coding(coding: str) -> None:
   """Raises ValueError unless there is a coding of that name."""
-  if coding not in CODINGS:
-    raise ValueError(f'coding: got {coding!r}, expected one of {CODINGS}')
+  _validate.choice('coding', coding, CODINGS)
 
 
 def describe(
@@ -38,7 +38,7 @@ def describe(
   try:
     spec = json.loads(json.dumps(spec, allow_nan=False))
   except (TypeError, ValueError, RecursionError) as error:
-    raise ValueError(f'spec: expected plain values, {error}.') from error
+    raise ValueError(f'spec: expected plain values: {error}') from error
   return {
     'format': _FORMAT,
     'version': layers.VERSION,
@@ -81,44 +81,33 @@ def parse(text: str | bytes, limit: int = 1 << 28) -> dict[str, Any]:
   """Reads a session's JSON, and checks its form.
 
   Args:
-    text: What `Session.to_json` returned, or anything.
+    text: JSON that `Session.to_json` returned, or any other text.
     limit: The most bytes that a message's arrays may take, and the most that
       all tables in the text may, at 8 bytes a frequency.
 
   Returns:
-    'fields' as `Symbols` and `Values` by name, 'priors' (those tables that it
-    holds), 'spec', 'coding', 'digest' (None without one), and 'described'.
+    'fields' as `Symbols` and `Values` by name, 'priors' (the tables in the
+    text), 'spec', 'coding', 'digest' (None without one), and 'described'.
 
   Raises:
-    FormatError: It describes no session of this version.
+    FormatError: The text describes no session of this version.
   """
   try:
     plain = json.loads(text)
   except (ValueError, RecursionError) as error:
-    raise declared.FormatError(f'No JSON of a session: {error}.') from error
+    raise declared.FormatError(f'session JSON: {error}') from error
   if not isinstance(plain, dict) or plain.get('format') != _FORMAT:
-    raise declared.FormatError('This JSON describes no session.')
+    raise declared.FormatError(
+      f'session JSON: expected an object with the format {_FORMAT!r}'
+    )
   if plain.get('version') != layers.VERSION:
     raise declared.FormatError(
-      f'The session is of version {plain.get("version")}, expected '
-      f'{layers.VERSION}.'
+      f'session JSON: got version {plain.get("version")}, expected'
+      f' {layers.VERSION}'
     )
   try:
-    fields = {}
-    for entry in plain['fields']:
-      name, field = _field(entry)
-      if name in fields:
-        raise ValueError(f'field {name!r} is there twice')
-      fields[name] = field
-    declared.check(fields)
-    size = 4 * sum(declared.count(field) for field in fields.values())
-    if size > limit:
-      raise ValueError(f'messages of {size} bytes, expected {limit} at most')
-    tables = {n: e for n, e in plain['priors'].items() if 'table' in e}
-    size = 8 * sum(_entries(e, fields[n]) for n, e in tables.items())
-    if size > limit:
-      raise ValueError(f'tables of {size} bytes, expected {limit} at most')
-    priors = {n: _table(e, fields[n]) for n, e in tables.items()}
+    fields = _fields(plain['fields'], limit)
+    priors = _tables(plain['priors'], fields, limit)
     known = {'format', 'version', 'coding', 'fields', 'priors', 'spec'}
     described = {key: plain[key] for key in known}
     described['priors'] = {
@@ -132,7 +121,7 @@ def parse(text: str | bytes, limit: int = 1 << 28) -> dict[str, Any]:
     *(OverflowError, zlib.error, binascii.Error),
   ) as error:
     raise declared.FormatError(
-      f'The JSON of a session is damaged: {type(error).__name__}: {error}.'
+      f'session JSON: it is damaged: {type(error).__name__}: {error}'
     ) from error
   return {
     'fields': fields,
@@ -144,9 +133,11 @@ def parse(text: str | bytes, limit: int = 1 << 28) -> dict[str, Any]:
   }
 
 
-def differences(here: Mapping[str, Any], there: Mapping[str, Any]) -> list[str]:
+def differences(
+  ours: Mapping[str, Any], theirs: Mapping[str, Any]
+) -> list[str]:
   """Returns a line for each value that two described sessions differ in."""
-  ours, theirs = _flat(here), _flat(there)
+  ours, theirs = _flat(ours), _flat(theirs)
   nothing = 'nothing'
   return [
     f'{key}: here {ours.get(key, nothing)}, there {theirs.get(key, nothing)}'
@@ -168,7 +159,7 @@ def _flat(value, prefix=''):
 
 
 def _by_name(value):
-  """Turns a list of objects into one, if all have names of their own."""
+  """Turns a list of objects into a dict, if their names are distinct."""
   if not isinstance(value, list):
     return {}
   named = [v for v in value if isinstance(v, dict)]
@@ -189,43 +180,67 @@ def _plain(name, field):
   return {**plain, 'rows': rows} if rows else plain
 
 
+def _fields(entries, limit):
+  """Reads the fields, whose arrays may take `limit` bytes."""
+  fields = {}
+  for entry in entries:
+    name, field = _field(entry)
+    if name in fields:
+      raise ValueError(f'field {name!r}: got two of this name')
+    fields[name] = field
+  declared.check(fields)
+  size = 4 * sum(declared.count(field) for field in fields.values())
+  if size > limit:
+    raise ValueError(f'messages: got {size} bytes, expected at most {limit}')
+  return fields
+
+
+def _tables(priors, fields, limit):
+  """Reads the tables in a session's priors, of at most `limit` bytes."""
+  tables = {n: entry for n, entry in priors.items() if 'table' in entry}
+  size = 8 * sum(_size(entry, fields[n]) for n, entry in tables.items())
+  if size > limit:
+    raise ValueError(f'tables: got {size} bytes, expected at most {limit}')
+  return {n: _table(entry, fields[n]) for n, entry in tables.items()}
+
+
 def _field(entry):
   name, kind, layer = entry['name'], entry['kind'], entry['layer']
   if not isinstance(name, str):
-    raise ValueError(f'a field is called {name!r}')
+    raise _validate.error('field: name', name, 'a string')
   shape = tuple(entry['shape'])
   if kind == 'symbols':
     rows = entry.get('rows', '')
     if not isinstance(rows, str):
-      raise ValueError(f'the rows of {name!r} are told by {rows!r}')
+      raise _validate.error(f'field {name!r}: rows', rows, 'a string')
     return name, messages.Symbols(entry['alphabet'], shape, layer, rows)
   if kind == 'values' and isinstance(entry['dtype'], str):
     return name, messages.Values(entry['dtype'], shape, layer)
-  raise ValueError(f'field {name!r} is of the kind {kind!r}')
+  raise _validate.error(f'field {name!r}: kind', kind, 'symbols or values')
 
 
 def _bytes(table):
-  """The frequencies less one, which fit 16 bits, row by row."""
+  """Returns the frequencies less one, which fit 16 bits, row by row."""
   return (table - 1).astype('<u2').tobytes()
 
 
-def _entries(entry, field):
-  """How many frequencies a table has."""
+def _size(entry, field):
+  """Returns the number of frequencies in a table."""
   rows = entry['rows']
   if rows not in (1, *field.shape[-1:]):
-    raise ValueError(f'a table has {rows} rows')
+    raise _validate.error('table: rows', rows, '1 or those of the field')
   return rows * field.alphabet
 
 
 def _table(entry, field):
   """Unpacks a table, of no more bytes than its shape says."""
-  rows, size = entry['rows'], 2 * _entries(entry, field)
+  rows, size = entry['rows'], 2 * _size(entry, field)
   packed = base64.b64decode(entry['table'], validate=True)
-  # As much again is allowed, so that a table that is too long is told.
+  # One byte more than expected shows that a table is too long.
   data = zlib.decompressobj().decompress(packed, size + 1)
   if len(data) != size:
-    raise ValueError(f'a table does not have {size} bytes')
+    raise ValueError(f'table: got other than {size} bytes')
   if hashlib.sha256(data).hexdigest() != entry['sha256']:
-    raise ValueError('a table does not have its SHA-256')
+    raise ValueError('table: its SHA-256 is wrong')
   table = np.frombuffer(data, '<u2').reshape(rows, field.alphabet)
   return table.astype(np.int64) + 1

@@ -148,7 +148,7 @@ def test_bad_bytes_are_told_apart(caller, made):
   for message in bad:
     with calling.refused(CODES.INVALID_ARGUMENT) as text:
       caller.caption(codec, message)
-    assert 'Message 0' in text[0]
+    assert 'message 0' in text[0]
   picture, files = made['webp']
   with calling.refused(CODES.INVALID_ARGUMENT):
     caller.caption(picture, files[0][:-20])

@@ -65,5 +65,7 @@ def test_any_file(saved, junk, at, flip):
 
 def test_large_messages_are_refused(saved):
   session, _, packets = saved
-  with pytest.raises(wire.FormatError, match='28 bytes, expected 20'):
+  with pytest.raises(
+    wire.FormatError, match='got 28 bytes, expected at most 20'
+  ):
     wire.loads(wire.dumps(session, packets), limit=20)

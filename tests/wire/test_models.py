@@ -95,25 +95,25 @@ def test_every_model_gives_symbols_back(seed):
   field = messages.Symbols(alphabet, (side * side,))
   rows = int(rng.choice([1, side * side]))
   prior = rng.integers(1, 2**16 // alphabet + 1, (rows, alphabet))
-  one = field_coder.SymbolCoder('a', field, prior)
+  coder = field_coder.SymbolCoder('a', field, prior)
   symbols = symbols.astype(np.int32)
   writes = {
     0: lambda w: field_coder._write_even(symbols, alphabet, w),
     1: lambda w: adaptive.write(w, symbols, alphabet),
     2: context.DecisionRecorder(symbols, alphabet).write,
-    3: lambda w: one.static.write(w, symbols),
+    3: lambda w: coder.static.write(w, symbols),
   }
-  assert one.known == writes.keys()
-  plan = one.plan(symbols)
+  assert coder.models == writes.keys()
+  plan = coder.plan(symbols)
   for model, write in writes.items():
     writer = range_coder.Writer()
     write(writer)
     data = writer.finish()
-    bits = one.bits(symbols, model)
+    bits = coder.bits(symbols, model)
     assert len(data) <= 1.001 * bits / 8 + 1.01
     if model != 2 or context.promising(symbols):
       assert plan.bits <= bits + 1e-3
-    found = one.read(range_coder.Reader(data), model, b'')
+    found = coder.read(range_coder.Reader(data), model, b'')
     np.testing.assert_array_equal(found, symbols)
     assert found.dtype == np.int32
 
@@ -160,13 +160,13 @@ def test_the_smallest_model_is_taken():
   coders = field_coder.SymbolCoder('a', field, peaked)
   even = rng.integers(0, 16, 256).astype(np.int32)
   skewed = rng.permutation(np.repeat([0, 1, 2], [180, 40, 36])).astype(np.int32)
-  told = {
+  symbols_of = {
     'fixed': even,
     'adaptive': skewed,
-    'spatial': np.repeat(np.arange(16), 16).astype(np.int32),
+    'context': np.repeat(np.arange(16), 16).astype(np.int32),
     'static': np.zeros(256, np.int32),
   }
-  for name, symbols in told.items():
+  for name, symbols in symbols_of.items():
     assert field_coder.SYMBOL_MODELS[coders.plan(symbols).model] == name
   values = field_coder.ValueCoder('x', messages.Values('float16', (1000,)))
   normal = rng.normal(size=1000).astype(np.float16)

@@ -68,7 +68,7 @@ def test_what_lies_behind_is_refused(coding):
   session = wire.Session(_fields(), coding=coding)
   message = _message(4)
   message['codes'][4, 1] = 3
-  said = "'codes' of image 0 has symbols behind row 3, the last one by 'which'"
+  said = "'codes' of image 0: got symbols behind row 3, the last one by 'which'"
   with pytest.raises(ValueError, match=said):
     session.pack(message)
   if coding == 'fixed':
@@ -81,8 +81,8 @@ def test_what_lies_behind_is_refused(coding):
 @pytest.mark.parametrize(
   ('changes', 'said'),
   [
-    ({'rows': 'other'}, "before it, got 'other'"),
-    ({'rows': 'codes'}, "before it, got 'codes'"),
+    ({'rows': 'other'}, "got 'other', expected .* before it"),
+    ({'rows': 'codes'}, "got 'codes', expected .* before it"),
     ({'shape': ()}, 'expected an axis of rows'),
     (
       {'shape': (7,)},

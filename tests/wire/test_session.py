@@ -201,8 +201,11 @@ def test_what_is_no_bytes_is_told(coding):
   ('kw', 'match'),
   [
     ({'coding': 'zip'}, "coding: got 'zip'"),
-    ({'fields': {}}, 'at least one field'),
-    ({'fields': {'a': messages.Symbols(2, (), 1)}}, r'from 0, got \[1\]'),
+    ({'fields': {}}, 'fields: got none, expected at least one'),
+    (
+      {'fields': {'a': messages.Symbols(2, (), 1)}},
+      r'layers: got \[1\], expected 0, 1',
+    ),
     ({'fields': {'a': messages.Symbols(2, (1,) * 70)}}, 'got 70 axes'),
     ({'fields': {'a': messages.Symbols(2, (0,) * 65)}}, 'got 65 axes'),
     ({'fields': {'a': messages.Symbols(2, (0, 1 << 31))}}, 'got 2 axes'),
@@ -211,14 +214,14 @@ def test_what_is_no_bytes_is_told(coding):
     ({'fields': {'a': messages.Values('float16', (0, 1 << 62))}}, 'axes'),
     (
       {'fields': {f'{i}': messages.Symbols(2, (), i) for i in range(256)}},
-      'at most 255 layers, got 256',
+      'got 256 layers, expected at most 255',
     ),
     ({'spec': {'x': object()}}, 'spec: expected plain values'),
     ({'spec': {'x': float('nan')}}, 'spec: expected plain values'),
     ({'priors': {'x': [[1]]}}, "priors: got 'x'"),
     ({'priors': {'a': [[1, 2]]}}, r'shape \(1, 3\) or \(4, 3\)'),
     ({'priors': {'a': [[1, 2, 0]]}}, 'at least 1'),
-    ({'priors': {'a': [[1, 2, 65534]]}}, 'largest sum of 65537'),
+    ({'priors': {'a': [[1, 2, 65534]]}}, 'sums up to 65537, expected'),
     ({'priors': {'a': [[1.0, 2, 3]]}}, 'expected integers'),
   ],
 )

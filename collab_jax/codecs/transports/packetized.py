@@ -124,13 +124,16 @@ def _count(settings: Whole, length: int, of: str = '') -> tuple[int, int]:
   """
   pieces = math.ceil((_LENGTH + length) / (settings.mtu - _WHOLE_HEADER))
   count, (loss, failure) = pieces, (settings.loss, settings.failure)
-  while count < packing.MOST and erasure.needed(count, loss, failure) < pieces:
+  while (
+    count < packing.MAX_PACKETS
+    and erasure.needed(count, loss, failure) < pieces
+  ):
     count += 1
-  if count >= packing.MOST:
+  if count >= packing.MAX_PACKETS:
     raise ValueError(
       f'mtu: {length} bytes{of} in packets of {settings.mtu}, loss={loss:g}'
-      f' make {count} or more, expected at most {packing.MOST - 1}; choose a'
-      ' larger mtu, or less loss'
+      f' make {count} or more, expected at most {packing.MAX_PACKETS - 1};'
+      ' choose a larger mtu, or less loss'
     )
   return pieces, count
 

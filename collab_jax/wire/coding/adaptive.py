@@ -1,8 +1,8 @@
-"""Symbols coded with the frequencies of those before them.
+"""Adaptive model: symbols coded with the frequencies of earlier blocks.
 
-The frequencies of a block are 1 + 2 * how often each symbol came in the blocks
+The frequencies of a block are 1 + 2 * the counts of each symbol in the blocks
 before (the estimator of Krichevsky and Trofimov, doubled). Blocks grow with
-what is known, so that many symbols are coded at a time.
+the number of earlier symbols, so that many symbols are coded at a time.
 """
 
 import functools
@@ -20,17 +20,17 @@ _SHARE = 16
 
 
 def allowed(count: int, alphabet: int) -> bool:
-  """Whether the format knows the model for this many symbols."""
+  """Whether the format has this model for so many symbols."""
   return 2 <= alphabet <= MAX_ALPHABET and 0 < count <= MAX_COUNT
 
 
 @functools.lru_cache(64)
 def starts(count: int, alphabet: int) -> tuple[int, ...]:
-  """Returns where blocks start, and `count`."""
-  least, found = max(1, alphabet // _SHARE), [0]
-  while found[-1] < count:
-    found.append(found[-1] + max(least, found[-1] // _SHARE))
-  return (*found[:-1], count)
+  """Returns the start of each block, and `count`."""
+  least, blocks = max(1, alphabet // _SHARE), [0]
+  while blocks[-1] < count:
+    blocks.append(blocks[-1] + max(least, blocks[-1] // _SHARE))
+  return (*blocks[:-1], count)
 
 
 def frequencies(symbols: np.ndarray, alphabet: int) -> np.ndarray:
@@ -75,8 +75,8 @@ def _block_of(count, alphabet):
 
 
 def _counts(symbols, alphabet):
-  """How often each symbol comes in each block, int64[blocks alphabet]."""
+  """Counts each symbol in each block, int64[blocks alphabet]."""
   blocks = len(starts(len(symbols), alphabet)) - 1
   at = _block_of(len(symbols), alphabet) * alphabet + symbols
-  found = np.bincount(at, minlength=blocks * alphabet)
-  return found.reshape(blocks, alphabet)
+  counts = np.bincount(at, minlength=blocks * alphabet)
+  return counts.reshape(blocks, alphabet)

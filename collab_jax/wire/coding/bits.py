@@ -1,4 +1,4 @@
-"""Symbols as bits."""
+"""Symbols packed in bits of equal width, and LEB128 numbers."""
 
 import numpy as np
 
@@ -42,7 +42,7 @@ def pack(symbols: np.ndarray, alphabet: int) -> np.ndarray:
 
 
 def unpack(data: np.ndarray, count: int, alphabet: int) -> np.ndarray:
-  """Unpacks what `pack` made, without checking it.
+  """Unpacks symbols, without checking them.
 
   Args:
     data: uint8[B size(count, alphabet)].
@@ -50,8 +50,8 @@ def unpack(data: np.ndarray, count: int, alphabet: int) -> np.ndarray:
     alphabet: Number of distinct symbols.
 
   Returns:
-    Symbols int32[B count], which may lie beyond the alphabet if `data` was
-    not made by `pack`.
+    Symbols int32[B count], which may lie beyond the alphabet if `data` is
+    not a result of `pack`.
   """
   rows = data.shape[0]
   wide = width(alphabet)

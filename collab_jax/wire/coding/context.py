@@ -1,11 +1,11 @@
-"""Symbols of a square grid, coded by their neighbours.
+"""Context model: symbols of a square grid, coded by their neighbours.
 
-Neighbouring patches mostly fall in the same cluster, so each symbol is told
-by decisions: is it the left neighbour's, the upper one's, that of the upper
-right or upper left, the next one never used so far, one that was used, and
-which? How often each decision was a yes, where the neighbours agreed in the
-same way, gives its probability. Which symbol stands for which cluster does
-not matter, except that numbering them as they appear costs least.
+Neighbouring patches mostly fall in the same cluster, so each symbol is coded
+as decisions: is it the left neighbour's, the upper one's, that of the upper
+right or upper left, the next unused symbol, a used one, and which? The
+probability of a decision is its frequency so far where the neighbours agreed
+in the same way. Symbols may stand for clusters in any order, but numbering
+clusters by first use costs least.
 """
 
 from collections.abc import Callable
@@ -17,9 +17,9 @@ import numpy as np
 
 from collab_jax.wire.coding import range_coder
 
-# Decisions (no, yes) counted double before the first one, by how the
-# neighbours agree: the bits of `_agreement`. Fitted on k-means of 100 generated
-# training scenes at k = 4 to 32; patterns that cannot be have (2, 2).
+# Initial counts (no, yes), doubled, of decisions by the pattern of equal
+# neighbours, the bits in `walk`. Fitted on k-means of 100 generated training
+# scenes at k = 4 to 32; impossible patterns have (2, 2).
 _LEFT = {
   0: (32, 12),
   1: (16, 24),
@@ -50,7 +50,7 @@ _UP_RIGHT, _UP_LEFT = (8, 12), (12, 8)
 # By how many symbols are ruled out already, 0 to 4.
 _NEXT = ((1, 32), (8, 24), (16, 24), (24, 32), (24, 32))
 _USED = (1, 32)
-# Of the first row; of the first column, by whether up is as upper right.
+# Of the first row; of the first column, by whether up equals upper right.
 _FIRST_LEFT, _FIRST_UP = (6, 32), ((6, 32), (2, 32))
 
 PRIORS = (
@@ -65,19 +65,18 @@ PRIORS = (
 )
 _AT_UP, _AT_UP_RIGHT, _AT_UP_LEFT, _AT_NEXT, _AT_USED = 32, 64, 65, 66, 71
 _AT_FIRST_LEFT, _AT_FIRST_UP = 72, 73
-# What a use near by adds to the frequency of a symbol, and where that is:
-# rows and columns from here.
+# Weight of a nearby use in a symbol's frequency; rows and columns of nearby.
 _NEAR = 64
 _AROUND = ((0, -2), (-2, 0), (-1, -2), (-1, 2), (-2, -1), (-2, 1))
-# A pair of counts whose sum gets there is halved, rounding up.
+# A pair of counts whose sum reaches the limit is halved, rounding up.
 LIMIT = 256
-# The largest grids: of at most FEW symbols, and of more. The time to find a
-# symbol grows with those that were used.
+# The largest grids: of at most FEW symbols, and of more. The time to code a
+# symbol grows with the number of used ones.
 MAX_COUNT, FEW, MAX_OF_MANY = 4096, 256, 1024
 
 
 def allowed(shape: tuple[int, ...], alphabet: int) -> bool:
-  """Whether a field is a square grid, neither it nor its alphabet too large."""
+  """Whether a field is a square grid of no more symbols than the limits."""
   if len(shape) != 1 or shape[0] < 1 or not 2 <= alphabet <= range_coder.DIGIT:
     return False
   square = math.isqrt(shape[0]) ** 2 == shape[0]
@@ -85,63 +84,63 @@ def allowed(shape: tuple[int, ...], alphabet: int) -> bool:
 
 
 def promising(symbols: np.ndarray) -> bool:
-  """Whether at least a quarter of the symbols are those of a neighbour."""
+  """Whether at least a quarter of the symbols equal a neighbour's."""
   side = math.isqrt(len(symbols))
   grid = np.full((side + 1, side + 2), -1, symbols.dtype)
   grid[1:, 1:-1] = symbols.reshape(side, side)
-  here, above = grid[1:, 1:-1], grid[:-1]
-  found = here == grid[1:, :-2]
+  center, above = grid[1:, 1:-1], grid[:-1]
+  equal = center == grid[1:, :-2]
   for column in range(3):
-    found |= here == above[:, column : column + side]
-  return 4 * int(found.sum()) >= len(symbols)
+    equal |= center == above[:, column : column + side]
+  return 4 * int(equal.sum()) >= len(symbols)
 
 
 @runtime_checkable
 class DecisionCoder(Protocol):
-  """Where decisions go to, or come from."""
+  """Encoder or decoder of decisions: a decoder ignores the values given."""
 
-  def yes(self, context: int, hit: bool) -> bool:
-    """Tells `hit`, or returns what was told."""
+  def decide(self, context: int, hit: bool) -> bool:
+    """Codes a yes or no in a context."""
     ...
 
-  def one(self, weights: list[int], index: int) -> int:
-    """Tells or returns an index in proportion to the weights."""
+  def choose(self, weights: list[int], index: int) -> int:
+    """Codes an index with probabilities in proportion to the weights."""
     ...
 
-  def any(self, count: int, index: int) -> int:
-    """Tells or returns one of `count` indices that are equally likely."""
+  def choose_evenly(self, count: int, index: int) -> int:
+    """Codes an index in [0, count), all equally likely."""
     ...
 
 
 def walk(
   count: int,
   alphabet: int,
-  choices: DecisionCoder,
+  coder: DecisionCoder,
   symbols: list[int] | None = None,
 ) -> list[int]:
-  """Goes through a grid, row by row.
+  """Codes a grid, row by row.
 
   Args:
-    count: A square number of symbols.
+    count: Number of symbols, a square.
     alphabet: Number of distinct symbols, at least 2.
-    choices: What makes decisions from symbols, or gives them back.
-    symbols: Those to tell; None to find them.
+    coder: Encodes the decisions of symbols, or decodes them.
+    symbols: The symbols to encode; None to decode them.
 
   Returns:
     The symbols.
   """
   side = math.isqrt(count)
-  found: list[int] = [] if symbols is None else symbols
+  grid: list[int] = [] if symbols is None else symbols
   uses: dict[int, int] = {}
   above, top = -1, -1
   for i in range(count):
     column = i % side
-    left = found[i - 1] if column else -1
+    left = grid[i - 1] if column else -1
     upper_left, upper_right = -1, -1
     if i >= side:
-      above = found[i - side]
-      upper_left = found[i - side - 1] if column else -1
-      upper_right = found[i - side + 1] if column + 1 < side else -1
+      above = grid[i - side]
+      upper_left = grid[i - side - 1] if column else -1
+      upper_right = grid[i - side + 1] if column + 1 < side else -1
     symbol = -1 if symbols is None else symbols[i]
     pattern = (
       (left == above)
@@ -151,7 +150,7 @@ def walk(
       + 16 * (left == upper_right)
     )
     at_left = pattern if i >= side else _AT_FIRST_LEFT
-    if left >= 0 and choices.yes(at_left, symbol == left):
+    if left >= 0 and coder.decide(at_left, symbol == left):
       symbol = left
     else:
       tried = [left] if left >= 0 else []
@@ -165,29 +164,29 @@ def walk(
       ):
         if neighbour < 0 or neighbour in tried or len(tried) == alphabet - 1:
           continue
-        if choices.yes(context, symbol == neighbour):
+        if coder.decide(context, symbol == neighbour):
           symbol = neighbour
           break
         tried.append(neighbour)
       else:
         near = [
-          found[i + row * side + step]
+          grid[i + row * side + step]
           for row, step in _AROUND
           if i + row * side >= 0 and 0 <= column + step < side
         ]
-        symbol = _far(symbol, alphabet, tried, uses, top, near, choices)
+        symbol = _code_other(symbol, alphabet, tried, uses, top, near, coder)
     if symbols is None:
-      found.append(symbol)
+      grid.append(symbol)
     uses[symbol] = uses.get(symbol, 0) + 1
     top = max(top, symbol)
-  return found
+  return grid
 
 
-def _far(symbol, alphabet, tried, uses, top, near, choices):
-  """Tells or returns a symbol that no neighbour has."""
+def _code_other(symbol, alphabet, tried, uses, top, near, coder):
+  """Codes a symbol that no neighbour has."""
   new = top + 1
   if new < alphabet and len(tried) < alphabet - 1:
-    if choices.yes(_AT_NEXT + len(tried), symbol == new):
+    if coder.decide(_AT_NEXT + len(tried), symbol == new):
       return new
     tried.append(new)
   if len(tried) == alphabet - 1:  # One is left.
@@ -195,22 +194,22 @@ def _far(symbol, alphabet, tried, uses, top, near, choices):
   used = sorted(uses.keys() - tried)
   ruled_out = sorted(uses.keys() | tried)
   unused = alphabet - len(ruled_out)
-  again = bool(used)
+  is_used = bool(used)
   if used and unused:
-    again = choices.yes(_AT_USED, symbol in uses)
-  if again:
+    is_used = coder.decide(_AT_USED, symbol in uses)
+  if is_used:
     index = used.index(symbol) if symbol >= 0 else -1
     weights = [2 * uses[s] + 1 + _NEAR * near.count(s) for s in used]
-    return used[choices.one(weights, index)]
+    return used[coder.choose(weights, index)]
   rank = symbol - sum(s < symbol for s in ruled_out)
-  rank = choices.any(unused, rank)
-  for s in ruled_out:  # The rank among all, from that among the unused.
+  rank = coder.choose_evenly(unused, rank)
+  for s in ruled_out:  # From the rank among the unused to that among all.
     rank += s <= rank
   return rank
 
 
 class _DecisionModel:
-  """A pair of counts: the model of a decision, and its successors."""
+  """Model of a decision by counts (no, yes), and the models after it."""
 
   __slots__ = ('_after', '_counts', 'bits', 'model')
 
@@ -222,7 +221,7 @@ class _DecisionModel:
     self._after: list[_DecisionModel | None] = [None, None]
 
   def after(self, hit: bool) -> '_DecisionModel':
-    """Returns the state after a decision."""
+    """Returns the model after a decision."""
     state = self._after[hit]
     if state is None:
       no, yes = self._counts
@@ -244,7 +243,7 @@ def _start() -> list[_DecisionModel]:
 
 
 class DecisionRecorder:
-  """The decisions that symbols take, and what they cost."""
+  """Records the decisions of symbols and their cost in bits."""
 
   def __init__(self, symbols: np.ndarray, alphabet: int):
     self.bits = 0.0
@@ -253,23 +252,23 @@ class DecisionRecorder:
     self._states = _start()
     walk(len(symbols), alphabet, self, symbols.tolist())
 
-  def yes(self, context: int, hit: bool) -> bool:
-    """Notes a decision."""
+  def decide(self, context: int, hit: bool) -> bool:
+    """Records a decision."""
     state = self._states[context]
     self.bits += state.bits[hit]
     self._steps.append((int(hit), state.model))
     self._states[context] = state.after(hit)
     return hit
 
-  def one(self, weights: list[int], index: int) -> int:
-    """Notes a choice."""
+  def choose(self, weights: list[int], index: int) -> int:
+    """Records a choice."""
     if len(weights) > 1:
       self.bits += math.log2(sum(weights) / weights[index])
       self._steps.append((index, weights))
     return index
 
-  def any(self, count: int, index: int) -> int:
-    """Notes a choice."""
+  def choose_evenly(self, count: int, index: int) -> int:
+    """Records a choice."""
     if count > 1:
       self.bits += math.log2(count)
       self._steps.append((index, range_coder.even(count)))
@@ -285,24 +284,24 @@ class DecisionRecorder:
 
 
 class _DecisionReader:
-  """The decisions that bytes tell."""
+  """Decodes decisions from bytes."""
 
   def __init__(self, read: Callable[[range_coder.Model], int]):
     self._read = read
     self._states = _start()
 
-  def yes(self, context: int, hit: bool) -> bool:
+  def decide(self, context: int, hit: bool) -> bool:
     state = self._states[context]
     hit = self._read(state.model) == 1
     self._states[context] = state.after(hit)
     return hit
 
-  def one(self, weights: list[int], index: int) -> int:
+  def choose(self, weights: list[int], index: int) -> int:
     if len(weights) == 1:
       return 0
     return self._read(range_coder.small_model(weights))
 
-  def any(self, count: int, index: int) -> int:
+  def choose_evenly(self, count: int, index: int) -> int:
     return self._read(range_coder.even(count)) if count > 1 else 0
 
 

@@ -1,4 +1,4 @@
-"""How one field of one message is coded: its models, the smallest chosen."""
+"""Coders of fields: the models of each, of which the smallest is chosen."""
 
 from collections.abc import Callable, Mapping
 import dataclasses
@@ -19,18 +19,18 @@ from collab_jax.wire.coding import (
 )
 
 # By their numbers in a message.
-SYMBOL_MODELS = ('fixed', 'adaptive', 'spatial', 'static')
+SYMBOL_MODELS = ('fixed', 'adaptive', 'context', 'static')
 VALUE_MODELS = ('raw', 'adaptive')
 
 
 class EncodingPlan(NamedTuple):
-  """One way to code a field.
+  """Encoding of a field by a model.
 
   Attributes:
-    model: The model's number.
-    bits: The ideal length of what is written, by the model's probabilities.
-    write: Writes it.
-    raw: Bytes that are sent as they are.
+    model: Number of the model.
+    bits: Ideal length of the coded symbols, by the model's probabilities.
+    write: Writes the coded symbols.
+    raw: Bytes that are sent without coding.
   """
 
   model: int
@@ -50,31 +50,31 @@ class SymbolCoder:
     """Binds a field.
 
     Args:
-      name: Of the field.
+      name: Name of the field.
       field: Its declaration.
-      prior: Frequencies as `static.check` returns them, if there are any.
+      prior: Frequencies that `static.check` returned, or None.
     """
     self.name, self.field = name, field
     self.count = declared.count(field)
     alphabet = field.alphabet
-    known = {0}
+    models = {0}
     if adaptive.allowed(self.count, alphabet):
-      known.add(1)
+      models.add(1)
     if context.allowed(field.shape, alphabet) and not field.rows:
-      known.add(2)
+      models.add(2)
     self.static = None
     if prior is not None and alphabet > 1:
       self.static = static.StaticModel(prior, self.count)
-      known.add(3)
-    self.known = frozenset(known)
+      models.add(3)
+    self.models = frozenset(models)
 
   def raw_size(self, model: int) -> int:
-    """Returns how many bytes are sent as they are."""
+    """Returns the number of bytes that are sent without coding."""
     del model
     return 0
 
   def plan(self, symbols: np.ndarray) -> EncodingPlan:
-    """Returns the smallest way to code integers [count]."""
+    """Returns the smallest encoding of integers [count]."""
     symbols = np.ascontiguousarray(symbols, np.int32)
     alphabet = self.field.alphabet
     bits = self.count * math.log2(alphabet)
@@ -84,15 +84,15 @@ class SymbolCoder:
     if self.static and (bits := self.static.cost(symbols)) < best.bits:
       write = functools.partial(self.static.write, symbols=symbols)
       best = EncodingPlan(3, bits, write)
-    # No adaptive code beats the entropy of what it has to learn.
-    if 1 in self.known and _entropy(symbols) < best.bits:
+    # No adaptive code beats the empirical entropy.
+    if 1 in self.models and _entropy(symbols) < best.bits:
       bits = adaptive.cost(symbols, alphabet)
       if bits < best.bits:
         write = functools.partial(
           adaptive.write, symbols=symbols, alphabet=alphabet
         )
         best = EncodingPlan(1, bits, write)
-    if 2 in self.known and context.promising(symbols):
+    if 2 in self.models and context.promising(symbols):
       planned = context.DecisionRecorder(symbols, alphabet)
       if planned.bits < best.bits:
         best = EncodingPlan(2, planned.bits, planned.write)
@@ -128,7 +128,7 @@ class SymbolCoder:
 
 
 class RowsCoder(SymbolCoder):
-  """Codes a field of symbols up to its last row."""
+  """Codes a field of symbols whose number of rows another field counts."""
 
   def __init__(
     self, name: str, field: messages.Symbols, prior: np.ndarray | None = None
@@ -136,31 +136,31 @@ class RowsCoder(SymbolCoder):
     """Binds a field with `rows`."""
     super().__init__(name, field, prior)
     self._prior = prior
-    self._each: dict[int, SymbolCoder] = {}
+    self._by_rows: dict[int, SymbolCoder] = {}
 
-  def of(self, others: np.ndarray | None) -> SymbolCoder:
-    """Returns the coder of as many rows as there are.
+  def resized(self, counter: np.ndarray | None) -> SymbolCoder:
+    """Returns the coder of a message's number of rows.
 
     Args:
-      others: The field that tells; None where it cannot vary.
+      counter: The field that counts the rows; None where it cannot vary.
     """
-    count = 1 if others is None else int(others.max()) + 1
-    if count not in self._each:
+    count = 1 if counter is None else int(counter.max()) + 1
+    if count not in self._by_rows:
       field = dataclasses.replace(
         self.field, shape=(count, *self.field.shape[1:])
       )
       prior = self._prior
       if prior is not None and len(prior) > 1 and len(field.shape) == 1:
         prior = prior[:count]  # A table's rows are the last axis.
-      self._each[count] = SymbolCoder(self.name, field, prior)
-    return self._each[count]
+      self._by_rows[count] = SymbolCoder(self.name, field, prior)
+    return self._by_rows[count]
 
 
 class ValueCoder:
   """Codes a field of numbers: their highest bytes may be coded."""
 
   flag_bits = 1
-  known = frozenset({0, 1})
+  models = frozenset({0, 1})
 
   def __init__(self, name: str, field: messages.Values):
     """Binds a field."""
@@ -168,17 +168,17 @@ class ValueCoder:
     self.count = declared.count(field)
     self.width = declared.DTYPES[field.dtype].itemsize
     if not adaptive.allowed(self.count, 256):
-      self.known = frozenset({0})
+      self.models = frozenset({0})
 
   def raw_size(self, model: int) -> int:
-    """Returns how many bytes are sent as they are."""
+    """Returns the number of bytes that are sent without coding."""
     return self.count * (self.width - model)
 
   def plan(self, values: np.ndarray) -> EncodingPlan:
-    """Returns the smaller way to code [count] of the declared type."""
+    """Returns the smaller encoding of [count] of the declared type."""
     planes = self._planes(values)
     raw = planes.tobytes()
-    if 1 in self.known and _entropy(planes[:, -1]) < 8 * self.count:
+    if 1 in self.models and _entropy(planes[:, -1]) < 8 * self.count:
       top = planes[:, -1].astype(np.int32)
       bits = adaptive.cost(top, 256)
       if bits < 8 * self.count:
@@ -187,7 +187,7 @@ class ValueCoder:
     return EncodingPlan(0, 0.0, lambda writer: None, raw)
 
   def bits(self, values: np.ndarray, model: int) -> float:
-    """Returns the ideal length of what is coded of values in a model."""
+    """Returns the ideal length of the coded bytes of values in a model."""
     if model == 0:
       return 0.0
     return adaptive.cost(self._planes(values)[:, -1].astype(np.int32), 256)
@@ -231,7 +231,7 @@ def make(
 
 
 def _entropy(symbols):
-  """The empirical entropy of all symbols together, in bits."""
+  """Returns the empirical entropy of all symbols together, in bits."""
   if not symbols.size:
     return 0.0
   counts = np.bincount(symbols)
@@ -257,11 +257,12 @@ def _read_even(reader, count, alphabet, name):
   symbols += reader.read(range_coder.even(range_coder.DIGIT), count)
   if symbols.max() >= alphabet:
     raise declared.FormatError(
-      f'Field {name!r}: symbol {symbols.max()} lies beyond [0, {alphabet}).'
+      f'field {name!r}: got the symbol {symbols.max()}, expected'
+      f' [0, {alphabet})'
     )
   return symbols.astype(np.int32)
 
 
 def _high(alphabet):
-  """How many high parts the symbols of a wide alphabet have."""
+  """Returns the number of high parts of a wide alphabet's symbols."""
   return -(-alphabet // range_coder.DIGIT)

@@ -1,4 +1,4 @@
-"""The coding 'fixed': fields one after another, symbols in whole bits.
+"""Fixed coding: fields one after another, symbols in whole bits.
 
 Symbols take ceil(log2(alphabet)) bits each, the highest bit first, and end on
 a whole byte; values are little-endian. So all messages are equally long, and
@@ -18,7 +18,7 @@ def sizes(fields: declared.Fields) -> dict[str, int]:
   """Returns the bytes that each field takes.
 
   Args:
-    fields: What `fields.check` accepts.
+    fields: Fields that pass `fields.check`.
   """
   return {name: size(field) for name, field in fields.items()}
 
@@ -34,8 +34,8 @@ def pack(rows: Mapping[str, np.ndarray], fields: declared.Fields) -> np.ndarray:
   """Packs the fields of B images.
 
   Args:
-    rows: What `fields.flat` returned, by name.
-    fields: Which of them to pack.
+    rows: Arrays that `fields.flat` returned, by name.
+    fields: The fields to pack.
 
   Returns:
     uint8[B sum of the sizes].
@@ -51,19 +51,19 @@ def pack(rows: Mapping[str, np.ndarray], fields: declared.Fields) -> np.ndarray:
 
 
 def unpack(data: np.ndarray, fields: declared.Fields) -> declared.Message:
-  """Unpacks what `pack` made.
+  """Unpacks the fields of B images.
 
   Args:
     data: uint8[B sum of the sizes].
-    fields: As given to `pack`.
+    fields: The fields that were given to `pack`.
 
   Returns:
     One array per field, with an axis B in front: int32 for symbols, the
     declared type for values.
 
   Raises:
-    FormatError: If a symbol lies beyond its alphabet, a padding bit is set or
-      a number is not finite.
+    FormatError: A symbol lies beyond its alphabet, a padding bit is set, or a
+      number is not finite.
   """
   message, start = {}, 0
   for name, field in fields.items():
@@ -82,13 +82,13 @@ def _unpack(name, column, field):
   wide = bits.width(field.alphabet)
   spare = -count * wide % 8
   if spare and (column[:, -1] & ((1 << spare) - 1)).any():
-    raise declared.FormatError(f'Field {name!r}: a padding bit is set.')
+    raise declared.FormatError(f'field {name!r}: a padding bit is set')
   # Every pattern of bits is a symbol if the alphabet is a power of two.
   if field.alphabet != 1 << wide and symbols.size:
     bad = np.flatnonzero((symbols >= field.alphabet).any(axis=1))
     if bad.size:
       raise declared.FormatError(
-        f'Field {name!r} of message {bad[0]}: symbol '
-        f'{symbols[bad[0]].max()} lies beyond [0, {field.alphabet}).'
+        f'field {name!r} of message {bad[0]}: got the symbol'
+        f' {symbols[bad[0]].max()}, expected [0, {field.alphabet})'
       )
   return symbols.reshape(len(column), *field.shape)

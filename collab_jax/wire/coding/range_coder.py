@@ -1,10 +1,10 @@
-"""The range coder, on whole bytes, with models of integers.
+"""Range coder on whole bytes, with models of integer frequencies.
 
-constriction codes with 24 bits: a model gives every symbol an integer of
-2**24 parts. It finds them from floats as floor(p * scale) + 1, scale being
-what makes their sum right. Handed parts - 1, which are integers below 2**24
-and add up to what scale expects, that is exact: no rounding is left, and two
-machines cannot disagree.
+constriction codes with 24 bits: a model gives every symbol an integer number
+of 2**24 parts. It computes them from floats as floor(p * scale) + 1, with the
+scale that makes their sum right. Given parts - 1, which are integers below
+2**24 of the expected sum, that is exact: nothing is rounded, and two machines
+cannot disagree.
 """
 
 from collections.abc import Sequence
@@ -21,11 +21,11 @@ PRECISION = 24
 DIGIT = 1 << 16
 
 Model = Any
-_DAMAGED = 'The coded symbols are damaged: nothing leads to these bytes.'
+_DAMAGED = 'coded symbols: no symbols have these bytes: they are damaged'
 
 
 def parts(frequencies: np.ndarray) -> np.ndarray:
-  """Returns how many of 2**24 parts each symbol has.
+  """Divides 2**24 parts among symbols.
 
   Args:
     frequencies: Integers of at least 1, [... alphabet]; a row adds up to 2**24
@@ -45,12 +45,12 @@ def model(frequencies: np.ndarray) -> Model:
 
 
 def from_parts(row: np.ndarray) -> Model:
-  """Returns the model that gives symbols these many of 2**24 parts."""
+  """Returns the model of parts that `parts` returned."""
   return stream.model.Categorical((row - 1).astype(np.float32), perfect=False)
 
 
 def small_model(frequencies: Sequence[int]) -> Model:
-  """Returns the model of a few frequencies, sooner than `model` does."""
+  """Returns the model of a few frequencies, faster than `model`."""
   total, cumulative, last, row = sum(frequencies), 0, 0, []
   for frequency in frequencies:
     cumulative += frequency
@@ -64,7 +64,7 @@ def small_model(frequencies: Sequence[int]) -> Model:
 def even(count: int) -> Model:
   """Returns the model of `count` equally likely symbols, 2 to 2**16.
 
-  Each has floor(2**24 / count) parts, the last one the rest, too.
+  Each has floor(2**24 / count) parts, the last also the remainder.
   """
   return stream.model.Uniform(count)
 
@@ -77,10 +77,10 @@ class Writer:
     self.write = self._encoder.encode
 
   def finish(self) -> bytes:
-    """Returns the fewest bytes that tell the symbols.
+    """Returns the fewest bytes that encode the symbols.
 
-    constriction ends on a whole word of 32 bits. Its state tells the interval
-    in which the bytes, read as one number with zeros behind, have to lie.
+    constriction ends on a whole word of 32 bits. Its state is the interval in
+    which the bytes, read as a number with zeros behind, have to lie.
     """
     words = self._encoder.get_compressed()
     if not len(words):
@@ -101,7 +101,7 @@ class Writer:
 
 
 class Reader:
-  """Gives back what a `Writer` wrote."""
+  """Decodes symbols from the bytes of a `Writer`."""
 
   def __init__(self, data: bytes):
     words = np.frombuffer(data + bytes(-len(data) % 4), '>u4')
@@ -111,7 +111,7 @@ class Reader:
     """Returns a symbol, or an array of `count` of them.
 
     Raises:
-      FormatError: No symbols lead to these bytes.
+      FormatError: No symbols have these bytes.
     """
     try:
       return self._decoder.decode(model, *count)
@@ -122,7 +122,7 @@ class Reader:
     """Returns int32[len(models) count], `count` symbols of each model."""
     decode = self._decoder.decode
     try:
-      found = [decode(model, count) for model in models]
+      symbols = [decode(model, count) for model in models]
     except AssertionError as error:
       raise declared.FormatError(_DAMAGED) from error
-    return np.concatenate(found).reshape(len(models), count)
+    return np.concatenate(symbols).reshape(len(models), count)

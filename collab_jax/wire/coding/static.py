@@ -1,10 +1,11 @@
-"""Symbols coded with frequencies that both ends have agreed on."""
+"""Static model: symbols coded with frequencies that both ends know."""
 
 from collections.abc import Mapping
 import functools
 
 import numpy as np
 
+from collab_jax import _validate
 from collab_jax import message as messages
 from collab_jax.wire import fields as declared
 from collab_jax.wire.coding import range_coder
@@ -14,12 +15,12 @@ MAX_TOTAL = 1 << 16
 
 
 class StaticModel:
-  """A table of frequencies: one row, or one for each of the last axis."""
+  """Model of a table of frequencies: one row, or one per column of a field."""
 
   def __init__(self, table: np.ndarray, count: int):
     """Binds int64[rows alphabet] to a field of `count` symbols."""
     self._table = table
-    self._each = count // len(table)
+    self._per_row = count // len(table)
 
   def cost(self, symbols: np.ndarray) -> float:
     """Returns the ideal code length of int32[count] in bits."""
@@ -27,14 +28,14 @@ class StaticModel:
 
   def write(self, writer: range_coder.Writer, symbols: np.ndarray) -> None:
     """Writes int32[count]: all symbols of a row, then those of the next."""
-    columns = np.ascontiguousarray(symbols.reshape(self._each, -1).T)
+    columns = np.ascontiguousarray(symbols.reshape(self._per_row, -1).T)
     write = writer.write
     for column, model in zip(columns, self._models, strict=True):
       write(column, model)
 
   def read(self, reader: range_coder.Reader) -> np.ndarray:
     """Reads int32[count]."""
-    return reader.many(self._models, self._each).T.reshape(-1)
+    return reader.many(self._models, self._per_row).T.reshape(-1)
 
   @functools.cached_property
   def _models(self):
@@ -50,7 +51,7 @@ class StaticModel:
   @functools.cached_property
   def _offsets(self):
     rows, alphabet = self._table.shape
-    return np.tile(np.arange(rows) * alphabet, self._each)
+    return np.tile(np.arange(rows) * alphabet, self._per_row)
 
 
 def check(
@@ -59,38 +60,36 @@ def check(
   """Checks frequencies of symbols.
 
   Args:
-    priors: What `Quantizer.priors` returned: by field int[rows alphabet]; rows
-      is 1, or the size of the field's last axis.
-    fields: What `Quantizer.fields` returned.
+    priors: Frequencies that `Quantizer.priors` returned, int[rows alphabet] by
+      field; rows is 1, or the size of the field's last axis.
+    fields: Fields that `Quantizer.fields` returned.
 
   Returns:
-    The same as int64.
+    The frequencies as int64.
 
   Raises:
-    ValueError: If they are not of that form.
+    ValueError: The frequencies are not of that form.
   """
   checked = {}
   for name, table in priors.items():
     field = fields.get(name)
     if not isinstance(field, messages.Symbols):
-      raise ValueError(
-        f'priors: got {name!r}, expected fields of symbols: '
-        f'{[n for n, f in fields.items() if isinstance(f, messages.Symbols)]}.'
-      )
+      names = [n for n, f in fields.items() if isinstance(f, messages.Symbols)]
+      raise _validate.error('priors', name, f'fields of symbols, {names}')
     table = np.asarray(table)
     rows = {1, *field.shape[-1:]} - {0}
     shapes = [(n, field.alphabet) for n in sorted(rows)]
     if table.dtype.kind not in 'iu' or table.shape not in shapes:
       raise ValueError(
-        f'priors of {name!r}: expected integers of shape '
-        f'{" or ".join(map(str, shapes))}, got {table.dtype}{table.shape}.'
+        f'priors of {name!r}: got {table.dtype}{table.shape}, expected integers'
+        f' of shape {" or ".join(map(str, shapes))}'
       )
     table = table.astype(np.int64)
     if table.min() < 1 or table.sum(axis=1).max() > MAX_TOTAL:
       raise ValueError(
-        f'priors of {name!r}: frequencies are at least 1 and a row adds up to '
-        f'{MAX_TOTAL} at most, got a least of {table.min()} and a largest sum '
-        f'of {table.sum(axis=1).max()}.'
+        f'priors of {name!r}: got frequencies from {table.min()} and rows of'
+        f' sums up to {table.sum(axis=1).max()}, expected at least 1 and sums'
+        f' of at most {MAX_TOTAL}'
       )
     checked[name] = table
   return checked
