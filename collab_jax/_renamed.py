@@ -26,16 +26,62 @@ NAMES = {
   'collab_jax.quantizers.Salient': 'collab_jax.quantizers.WeightedKMeans',
   'collab_jax.quantizers.base.check_choice': 'collab_jax._validate.choice',
   'collab_jax.quantizers.base.check_int': 'collab_jax._validate.integer',
-  'collab_jax.quantizers.base.check_number': 'collab_jax._validate.number',
   'collab_jax.quantizers.base.check_iters': 'collab_jax._validate.integer',
+  'collab_jax.quantizers.base.check_number': 'collab_jax._validate.number',
   'collab_jax.quantizers.base.grid': 'collab_jax.quantizers.base.full_grid',
+  'collab_jax.quantizers.base.needs': (
+    'collab_jax.quantizers.Quantizer.aux_inputs'
+  ),
   'collab_jax.quantizers.base.over_images': (
-    'collab_jax.quantizers.base.map_or_vmap'
+    'collab_jax.quantizers.math.vmap.map_or_vmap'
+  ),
+  'collab_jax.quantizers.base.priors': 'collab_jax.quantizers.Quantizer.priors',
+  'collab_jax.quantizers.base.receiver': (
+    'collab_jax.quantizers.Quantizer.receiver'
+  ),
+  'collab_jax.quantizers.base.split': (
+    'collab_jax.quantizers.base.Composite.split_key'
   ),
   'collab_jax.quantizers.books': 'collab_jax.quantizers.pretrained',
   'collab_jax.quantizers.clustering': 'collab_jax.quantizers.clusters.base',
+  'collab_jax.quantizers.clusters.base.Rebuilding': (
+    'collab_jax.quantizers.clusters.base.CentroidQuantizer'
+  ),
+  'collab_jax.quantizers.clusters.base.Received': (
+    'collab_jax.quantizers.clusters.base.ReceivedClusters'
+  ),
+  'collab_jax.quantizers.clusters.base.origins': (
+    'collab_jax.quantizers.clusters.base.token_origins'
+  ),
+  'collab_jax.quantizers.clusters.base.rebuilt': (
+    'collab_jax.quantizers.clusters.base.expand'
+  ),
+  'collab_jax.quantizers.clusters.base.rows': (
+    'collab_jax.quantizers.clusters.base.token_rows'
+  ),
+  'collab_jax.quantizers.codebook': 'collab_jax.quantizers.vectors.vq',
+  'collab_jax.quantizers.conceal': 'collab_jax.quantizers.Quantizer.conceal',
   'collab_jax.quantizers.identity': 'collab_jax.quantizers.vectors.identity',
-  'collab_jax.quantizers.layered': 'collab_jax.quantizers.decode_partial',
+  'collab_jax.quantizers.layered': (
+    'collab_jax.quantizers.Quantizer.decode_partial'
+  ),
+  'collab_jax.quantizers.needs': 'collab_jax.quantizers.Quantizer.aux_inputs',
+  'collab_jax.quantizers.pretrained.Features': (
+    'collab_jax.quantizers.pretrained.FeatureSource'
+  ),
+  'collab_jax.quantizers.pretrained.check': (
+    'collab_jax.quantizers.pretrained.check_features'
+  ),
+  'collab_jax.quantizers.pretrained.of': (
+    'collab_jax.quantizers.pretrained.names_of'
+  ),
+  'collab_jax.quantizers.pretrained.unnamed': (
+    'collab_jax.quantizers.pretrained.with_default_books'
+  ),
+  'collab_jax.quantizers.priors': 'collab_jax.quantizers.Quantizer.priors',
+  'collab_jax.quantizers.row_fields': (
+    'collab_jax.quantizers.Quantizer.row_fields'
+  ),
   'collab_jax.quantizers.selection': 'collab_jax.quantizers.selectors.base',
   'collab_jax.serving.Settings': 'collab_jax.serving.ServerConfig',
   'collab_jax.serving.Sizes': 'collab_jax.serving.EngineConfig',

@@ -11,12 +11,11 @@ import numpy as np
 
 from collab_jax import message as messages
 from collab_jax import quantizers, wire
-
-_MEMBERS = 'uses_key, init_params, quantize, dequantize, fields, sent'
+from collab_jax.quantizers import base
 
 
 def check_quantizer(
-  quantizer: quantizers.Quantizer,
+  quantizer: quantizers.QuantizerLike,
   n: int = 256,
   d: int = 32,
   seed: int = 0,
@@ -40,6 +39,7 @@ def check_quantizer(
     AssertionError: With what was checked, what was found and what is needed.
   """
   _check_class(quantizer)
+  quantizer = quantizers.as_quantizer(quantizer)
   keys = jax.random.split(jax.random.key(seed), 4)
   _check_fields(quantizer, n, d)
   name = quantizers.name(quantizer)
@@ -73,8 +73,8 @@ def _check_class(quantizer):
   )
   _require(frozen, f'{title} must be a dataclass(frozen=True).')
   _require(
-    isinstance(quantizer, quantizers.Quantizer),
-    f'{title} lacks one of: {_MEMBERS}.',
+    isinstance(quantizer, quantizers.QuantizerLike),
+    f'{title} lacks one of: {base.MEMBERS}.',
   )
   try:
     same = hash(quantizer) == hash(dataclasses.replace(quantizer))
@@ -193,9 +193,9 @@ def _check_message(quantizer, case, message, n, d):
 
 
 def _sessions(quantizer, params, n, d):
-  name, priors = quantizers.name(quantizer), getattr(quantizer, 'priors', None)
-  if priors is not None:
-    priors = jax.device_get(_guarded(priors, f'{name}: priors()')(params))
+  name = quantizers.name(quantizer)
+  priors = _guarded(quantizer.priors, f'{name}: priors()')(params)
+  priors = jax.device_get(priors)
   make = _guarded(wire.Session, f'{name}: a wire.Session of its fields')
   return [make(quantizer.fields(n, d), priors, None, c) for c in wire.CODINGS]
 

@@ -57,6 +57,8 @@ def test_names_do_not_depend_on_the_order_of_imports(first):
 def _resolve(name):
   """Returns the object of a dotted name: a module, or a name in one."""
   module, _, attribute = name.rpartition('.')
+  if module.rpartition('.')[2][:1].isupper():  # A method of a class.
+    return getattr(_resolve(module), attribute)
   try:
     return importlib.import_module(name)
   except ModuleNotFoundError as error:

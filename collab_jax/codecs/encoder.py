@@ -34,16 +34,16 @@ def features(
   return x if split == 'encoder' else model.project(x)
 
 
-@functools.partial(jax.jit, static_argnames=('split', 'needs'))
+@functools.partial(jax.jit, static_argnames=('split', 'aux_inputs'))
 def observed(
   model: paligemma.Model,
   split: str,
   images: UInt8[Array | np.ndarray, 'B H W 3'],
-  needs: tuple[str, ...],
+  aux_inputs: tuple[str, ...],
 ) -> tuple[Float[Array, 'B N D'], dict[str, Array]]:
   """Runs the image encoder as `features`, with auxiliary outputs."""
   vision, tower = model.config.vision, model.params['img']
-  return observe(vision, tower, split, images, needs)
+  return observe(vision, tower, split, images, aux_inputs)
 
 
 def observe(
@@ -51,15 +51,15 @@ def observe(
   tower: siglip.Params,
   split: str,
   images: UInt8[Array | np.ndarray, 'B H W 3'],
-  needs: tuple[str, ...],
+  aux_inputs: tuple[str, ...],
 ) -> tuple[Float[Array, 'B N D'], dict[str, Array]]:
   """Computes what `observed` compiles, of the image tower alone."""
-  x, extra = encoder_aux.observe(vision, tower, to_float(images), needs)
+  x, aux = encoder_aux.observe(vision, tower, to_float(images), aux_inputs)
   if split != 'encoder':
     x = siglip.project(tower, x)
-    if 'reduced' in extra:
-      extra['reduced'] = siglip.project(tower, extra['reduced'])
-  return x, extra
+    if 'reduced' in aux:
+      aux['reduced'] = siglip.project(tower, aux['reduced'])
+  return x, aux
 
 
 def check_images(images: Any, size: int) -> None:

@@ -51,6 +51,8 @@ class FeatureCodecSpec(base.CodecSpec):
         f"split: got {self.split!r}, expected 'encoder' or 'head'"
       )
     wire.check_coding(self.coding)
+    quantizer = quantizers.as_quantizer(self.quantizer)
+    object.__setattr__(self, 'quantizer', quantizer)
 
   @property
   def name(self) -> str:
@@ -82,7 +84,7 @@ class FeatureCodecSpec(base.CodecSpec):
       self.name,
       self.quantizer.sent(n),
       fields,
-      quantizers.row_fields(self.quantizer, n, d),
+      self.quantizer.row_fields(n, d),
       wire.Session(fields, coding=self.coding).length,
     )
 
@@ -100,7 +102,7 @@ class FeatureCodecSpec(base.CodecSpec):
     names = pretrained.check_coordinates(self.quantizer)
     if load_encoder and any(pretrained.load(name).model for name in names):
       features = fingerprint.features_of(load_encoder(), self.split)
-      pretrained.check(self.quantizer, features)
+      pretrained.check_features(self.quantizer, features)
     return self
 
 
@@ -119,12 +121,12 @@ def image_keys(key: jax.Array, image_ids: UInt32[Array, ' B']) -> jax.Array:
 
 
 @functools.partial(jax.jit, static_argnames=('quantizer', 'mesh'))
-def _quantize(quantizer, params, features, keys, extra, mesh):
-  def one(params, x, key, extra):
-    return quantizer.quantize(params, x, key, **extra)
+def _quantize(quantizer, params, features, keys, aux, mesh):
+  def one(params, x, key, aux):
+    return quantizer.quantize(params, x, key, **aux)
 
   run = jax.vmap(one, in_axes=(None, 0, 0, 0))
-  return sharding.each(run, mesh, len(keys))(params, features, keys, extra)
+  return sharding.each(run, mesh, len(keys))(params, features, keys, aux)
 
 
 @functools.partial(
@@ -135,9 +137,9 @@ def _rebuild(
 ):
   def one(params, message, rows):
     if coarse:
-      return quantizers.decode_partial(quantizer, params, message, rows, coarse)
+      return quantizer.decode_partial(params, message, rows, coarse)
     if rows is not None:
-      message = quantizers.conceal(quantizer, message, rows, names)
+      message = quantizer.conceal(message, rows, names)
     return quantizer.dequantize(params, message)
 
   run = jax.vmap(one, in_axes=(None, 0, 0))
@@ -210,7 +212,7 @@ class FeatureCodec(base.Codec):
       quantizer = quantizers.make(quantizer)
     self.spec = FeatureCodecSpec(quantizer, split, coding)
     self.model = model
-    self.quantizer = quantizer
+    self.quantizer = quantizer = self.spec.quantizer
     self.split = split
     vision = model.config.vision
     self.vectors = vision.num_tokens
@@ -218,19 +220,20 @@ class FeatureCodec(base.Codec):
     self._pretrained = pretrained.check_coordinates(quantizer)
     # A server has no encoder to compare with; the wire's session does it.
     if self._pretrained and fingerprint.has_encoder(model):
-      pretrained.check(quantizer, fingerprint.features_of(model, split))
+      source = fingerprint.features_of(model, split)
+      pretrained.check_features(quantizer, source)
     key = jax.random.key(0) if key is None else key
     self.params = quantizer.init_params(key, self.vectors, self.width)
     self.fields = quantizer.fields(self.vectors, self.width)
     self.sent = quantizer.sent(self.vectors)
     self.uses_key = quantizer.uses_key
-    self._sender = getattr(quantizer, 'sender', quantizer)
-    self._receiver = getattr(quantizer, 'receiver', quantizer)
+    self._sender = quantizer.sender
+    self._receiver = quantizer.receiver
     self.name = self.spec.name
     self.settings = self.spec.settings
     self.session = wire.Session(
       self.fields,
-      jax.device_get(quantizers.priors(quantizer, self.params)),
+      jax.device_get(quantizer.priors(self.params)),
       self._session_spec(),
       coding,
     )
@@ -240,7 +243,7 @@ class FeatureCodec(base.Codec):
   @functools.cached_property
   def rows(self) -> tuple[str, ...]:
     """Names of the fields with a row for every vector that is sent."""
-    return quantizers.row_fields(self.quantizer, self.vectors, self.width)
+    return self.quantizer.row_fields(self.vectors, self.width)
 
   @functools.cached_property
   def layout(self) -> transports.MessageLayout:
@@ -275,7 +278,9 @@ class FeatureCodec(base.Codec):
     return {
       'codec': 'feature',
       # Each end may keep its pretrained parameters in another file.
-      'quantizer': quantizers.name(pretrained.unnamed(self.quantizer)),
+      'quantizer': quantizers.name(
+        pretrained.with_default_books(self.quantizer)
+      ),
       'split': self.split,
       'n': self.vectors,
       'd': self.width,
@@ -320,8 +325,8 @@ class FeatureCodec(base.Codec):
     Raises:
       ValueError: They are no such pictures.
     """
-    features, extra = self.observe(images)
-    return self.pack(self.quantize(features, key, image_ids, extra))
+    features, aux = self.observe(images)
+    return self.pack(self.quantize(features, key, image_ids, aux))
 
   def encode_features(
     self,
@@ -344,14 +349,17 @@ class FeatureCodec(base.Codec):
       features: From `features`, if known; enough for most quantizers.
 
     Returns:
-      The features, and `quantize`'s `extra`: see `quantizers.needs`.
+      The features, and `quantize`'s `aux`: see
+      `quantizers.Quantizer.aux_inputs`.
     """
-    needs = quantizers.needs(self.quantizer)
-    if not needs:
+    aux_inputs = self.quantizer.aux_inputs
+    if not aux_inputs:
       return self.features(images) if features is None else features, {}
     encoder.check_images(images, self.model.config.vision.image_size)
     images = self._spread(images)
-    return self._spread(encoder.observed(self.model, self.split, images, needs))
+    return self._spread(
+      encoder.observed(self.model, self.split, images, aux_inputs)
+    )
 
   def encode_batch(
     self,
@@ -373,14 +381,14 @@ class FeatureCodec(base.Codec):
 
   def prefetch(self, images: base.Images, cache: base.FeatureCache) -> None:
     """Runs the image encoder for a cache, if the quantizer takes no more."""
-    if not quantizers.needs(self.quantizer):
+    if not self.quantizer.aux_inputs:
       self.observe_cached(images, cache)
 
   def observe_cached(
     self, images: base.Images, cache: base.FeatureCache
   ) -> tuple[tuple[Array, dict[str, Array]], float]:
     """Returns `observe`'s features and auxiliary outputs, and the seconds."""
-    key = self.split, quantizers.needs(self.quantizer)
+    key = self.split, self.quantizer.aux_inputs
     return cache.get(key, lambda: self.observe(images))
 
   def quantize(
@@ -388,21 +396,21 @@ class FeatureCodec(base.Codec):
     features: Float[Array, 'B N D'],
     key: jax.Array,
     image_ids: Sequence[int] | None = None,
-    extra: Mapping[str, Array] | None = None,
+    aux: Mapping[str, Array] | None = None,
   ) -> dict[str, np.ndarray]:
     """Quantizes a batch and fetches the message's arrays from the device.
 
-    As `encode_features`; `extra` is that of `observe`, without it the features
+    As `encode_features`; `aux` is that of `observe`, without it the features
     have to do.
     """
     ids = range(len(features)) if image_ids is None else image_ids
     # Folding an id in uses its low 32 bits.
     ids = np.asarray([i & 0xFFFFFFFF for i in ids], np.uint32)
     mesh = sharding.mesh_of(self.model.params)
-    features, ids, extra = self._spread((features, ids, dict(extra or {})))
+    features, ids, aux = self._spread((features, ids, dict(aux or {})))
     keys = image_keys(key, ids)
     return jax.device_get(
-      _quantize(self._sender, self.params, features, keys, extra, mesh)
+      _quantize(self._sender, self.params, features, keys, aux, mesh)
     )
 
   def pack(self, batch: Mapping[str, np.ndarray]) -> list[bytes]:
@@ -539,7 +547,7 @@ class FeatureCodec(base.Codec):
     The encoder runs only if the quantizer takes more than features.
     """
     features, aux = jnp.zeros((batch_size, self.vectors, self.width)), {}
-    if quantizers.needs(self.quantizer):
+    if self.quantizer.aux_inputs:
       features, aux = self.observe(self._black(batch_size))
     return self.quantize(features, jax.random.key(0), None, aux)
 

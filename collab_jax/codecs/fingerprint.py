@@ -50,11 +50,11 @@ def encoder_fingerprint(model: paligemma.Model) -> str:
 
 def features_of(
   model: paligemma.Model, split: str
-) -> quantizers.pretrained.Features:
+) -> quantizers.pretrained.FeatureSource:
   """Returns what books say of the features that they are for.
 
   Args:
     model: The model; its image encoder must be there.
     split: 'encoder' or 'head'.
   """
-  return quantizers.pretrained.Features(encoder_fingerprint(model), split)
+  return quantizers.pretrained.FeatureSource(encoder_fingerprint(model), split)

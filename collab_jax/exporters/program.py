@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int32, UInt8, UInt32
 
-from collab_jax import codecs, quantizers
+from collab_jax import codecs
 from collab_jax.codecs import (
   encoder,
   feature,
@@ -62,12 +62,12 @@ def batched(codec: codecs.FeatureCodec, seed: int) -> Callable[..., Message]:
   ) -> Message:
     found = _features(codec, weights, images)
     # Compiled as the codec does it, in two programs: to the bit the same.
-    x, extra = jax.lax.optimization_barrier(found)
+    x, aux = jax.lax.optimization_barrier(found)
     keys = feature.image_keys(jax.random.key(seed), ids)
     each = jax.vmap(
-      lambda x, key, extra: quantizer.quantize(codec.params, x, key, **extra)
+      lambda x, key, aux: quantizer.quantize(codec.params, x, key, **aux)
     )
-    return each(x, keys, extra)
+    return each(x, keys, aux)
 
   return run
 
@@ -82,7 +82,7 @@ def single(codec: codecs.FeatureCodec) -> Single:
     plain.Unplain: The quantizer uses its key in a way that is not known, or
       needs more than features.
   """
-  if quantizers.needs(codec.quantizer):
+  if codec.quantizer.aux_inputs:
     raise primitives.UnsupportedQuantizerError(
       'it takes more of the encoder than its features'
     )
@@ -103,8 +103,8 @@ def single(codec: codecs.FeatureCodec) -> Single:
 
 
 def _features(codec, tower, images):
-  vision, needs = codec.model.config.vision, quantizers.needs(codec.quantizer)
-  return encoder.observe(vision, tower, codec.split, images, needs)
+  vision, aux_inputs = codec.model.config.vision, codec.quantizer.aux_inputs
+  return encoder.observe(vision, tower, codec.split, images, aux_inputs)
 
 
 def _portable(array):

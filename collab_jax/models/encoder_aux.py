@@ -48,7 +48,7 @@ def observe(
   config: siglip.VisionConfig,
   params: siglip.Params,
   images: Float[Array, 'B H W 3'],
-  needs: Sequence[str],
+  aux_inputs: Sequence[str],
 ) -> tuple[Float[Array, 'B N D'], dict[str, Array]]:
   """Encodes pictures, and returns what else is asked for.
 
@@ -56,7 +56,7 @@ def observe(
     config: The tower's dimensions.
     params: The `img` tree.
     images: Pictures in [-1, 1].
-    needs: As of `quantizers.needs`.
+    aux_inputs: As of `Quantizer.aux_inputs`.
 
   Returns:
     The features, and 'attention' f32[B N] or 'reduced' f32[B n D], or both.
@@ -64,16 +64,16 @@ def observe(
   Raises:
     ValueError: Something else is asked for.
   """
-  extra, asked = {}, 'attention' in needs
+  aux, asked = {}, 'attention' in aux_inputs
   x = siglip.encode(config, params, images, asked)
   if asked:
-    x, extra['attention'] = x
-  for need in needs:
+    x, aux['attention'] = x
+  for need in aux_inputs:
     name, _, side = need.partition('=')
     if name == 'reduced' and side.isdecimal():
-      extra[name] = encode_reduced(config, params, images, int(side))
+      aux[name] = encode_reduced(config, params, images, int(side))
     elif need != 'attention':
       raise ValueError(
-        f"needs: got {need!r}, expected 'attention' or 'reduced=SIDE'"
+        f"aux_inputs: got {need!r}, expected 'attention' or 'reduced=SIDE'"
       )
-  return x, extra
+  return x, aux

@@ -1,4 +1,4 @@
-"""Quantizers: the vectors of one image to a message, and back."""
+"""Quantizers turn the vectors of one image into a message, and back."""
 
 from collections.abc import Mapping
 import dataclasses
@@ -12,8 +12,9 @@ from collab_jax import (
 from collab_jax.quantizers import pretrained
 from collab_jax.quantizers.base import (
   Quantizer,
-  needs,
-  priors,
+  QuantizerLike,
+  as_quantizer,
+  full_grid,
   straight_through,
 )
 from collab_jax.quantizers.clusters.adaptive import (
@@ -22,6 +23,7 @@ from collab_jax.quantizers.clusters.adaptive import (
 )
 from collab_jax.quantizers.clusters.agglomerative import Agglomerative
 from collab_jax.quantizers.clusters.avg_pool import AvgPool
+from collab_jax.quantizers.clusters.base import Clustering
 from collab_jax.quantizers.clusters.bisecting import Bisecting
 from collab_jax.quantizers.clusters.dpc_knn import DpcKnn
 from collab_jax.quantizers.clusters.kmeans import KMeans
@@ -34,27 +36,29 @@ from collab_jax.quantizers.clusters.spherical import Spherical
 from collab_jax.quantizers.clusters.tome import ToMe
 from collab_jax.quantizers.clusters.visionzip import VisionZip
 from collab_jax.quantizers.clusters.weighted_kmeans import WeightedKMeans
-from collab_jax.quantizers.concealment import (
-  conceal,
-  decode_partial,
-  row_fields,
-)
 from collab_jax.quantizers.pretrained import QuantizerParamsError
-from collab_jax.quantizers.selectors.divprune import DivPrune
-from collab_jax.quantizers.selectors.farthest_point import FarthestPoint
-from collab_jax.quantizers.selectors.random import Random
-from collab_jax.quantizers.selectors.top_norm import TopNorm
+from collab_jax.quantizers.selectors.base import Selection
+from collab_jax.quantizers.selectors.max_min import (
+  DivPrune,
+  FarthestPoint,
+)
+from collab_jax.quantizers.selectors.simple import (
+  Random,
+  TopNorm,
+)
+from collab_jax.quantizers.transforms.base import TransformWrapper
 from collab_jax.quantizers.transforms.pca import PCA
 from collab_jax.quantizers.transforms.position_mean import PositionMean
-from collab_jax.quantizers.vectors import codebook
 from collab_jax.quantizers.vectors.ecsq import ECSQ
 from collab_jax.quantizers.vectors.ecvq import ECVQ
 from collab_jax.quantizers.vectors.fsq import FSQ
 from collab_jax.quantizers.vectors.identity import Identity
-from collab_jax.quantizers.vectors.product_vq import ProductVQ
-from collab_jax.quantizers.vectors.residual_vq import ResidualVQ
 from collab_jax.quantizers.vectors.scalar import Scalar
-from collab_jax.quantizers.vectors.shared_vq import SharedVQ
+from collab_jax.quantizers.vectors.vq import (
+  ProductVQ,
+  ResidualVQ,
+  SharedVQ,
+)
 
 __all__ = [
   'ALIASES',
@@ -67,6 +71,7 @@ __all__ = [
   'Agglomerative',
   'AvgPool',
   'Bisecting',
+  'Clustering',
   'DivPrune',
   'DpcKnn',
   'FarthestPoint',
@@ -79,28 +84,27 @@ __all__ = [
   'PositionMean',
   'ProductVQ',
   'Quantizer',
+  'QuantizerLike',
   'QuantizerParamsError',
   'Random',
   'ResidualVQ',
   'Scalar',
+  'Selection',
   'SharedVQ',
   'Spatial',
   'Spherical',
   'ToMe',
   'TopNorm',
+  'TransformWrapper',
   'VisionZip',
   'WeightedKMeans',
-  'codebook',
-  'conceal',
-  'decode_partial',
+  'as_quantizer',
   'describe',
   'error_for',
+  'full_grid',
   'make',
   'name',
-  'needs',
   'pretrained',
-  'priors',
-  'row_fields',
   'settings',
   'straight_through',
 ]
@@ -177,7 +181,7 @@ def make(name: str, **kw: Any) -> Quantizer:
   inner = {
     field.name
     for field in dataclasses.fields(cls)
-    if isinstance(field.default, Quantizer)
+    if isinstance(field.default, QuantizerLike)
   }
   for field in inner & kw.keys():
     value = kw[field]
@@ -185,10 +189,10 @@ def make(name: str, **kw: Any) -> Quantizer:
       kw[field] = make(value)
     elif isinstance(value, Mapping):
       kw[field] = make(**value)
-  return registry.make(NAMES, 'quantizer', name, **kw)
+  return as_quantizer(registry.make(NAMES, 'quantizer', name, **kw))
 
 
-def name(quantizer: Quantizer) -> str:
+def name(quantizer: QuantizerLike) -> str:
   """Returns a short name that differs between settings, equal for equal ones.
 
   The fields at their defaults are left out: 'kmeans(k=8,init=++)'.
@@ -222,7 +226,7 @@ def settings(quantizer: Any) -> dict[str, Any]:
   }
 
 
-def describe(quantizer: Quantizer) -> dict[str, Any]:
+def describe(quantizer: QuantizerLike) -> dict[str, Any]:
   """Returns the settings with inner quantizers by name, for flat records.
 
   Args:

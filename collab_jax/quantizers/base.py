@@ -1,75 +1,454 @@
-"""What a quantizer is, and what quantizers are made from."""
+"""Contract of a quantizer, and base classes that fill in most of it."""
 
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+import abc
+from collections.abc import Collection, Mapping
+import copy
+import dataclasses
+import functools
+import operator
+from typing import (
+  TYPE_CHECKING,
+  Any,
+  ClassVar,
+  Protocol,
+  cast,
+  runtime_checkable,
+)
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from collab_jax import _renamed, _validate
 from collab_jax import message as messages
+from collab_jax.quantizers import concealment
 
 if not TYPE_CHECKING:  # Unknown names are errors to type checkers.
   __getattr__ = _renamed.module_getattr(__name__)
 
 Params = Mapping[str, Any]
 
+MEMBERS = 'uses_key, init_params, quantize, dequantize, fields, sent'
+
 
 @runtime_checkable
-class Quantizer(Protocol):
-  """Turns the n vectors of one image into a message, and back.
+class QuantizerLike(Protocol):
+  """Members that every quantizer has, whether it inherits them or not.
 
-  An implementation is a frozen dataclass of plain values: hashable, hence a
-  static argument of a jitted function. It is written for one image; callers
-  `vmap` it. Every shape follows from n, d and the dataclass.
-
-  A quantizer may have properties `sender` and `receiver`: a quantizer that
-  quantizes, or dequantizes, just as it does, and is the same one for many. What
-  it is the same for shares one compiled program. One whose inner quantizer gets
-  other coordinates than it gets itself has a method `coordinates() -> str`
-  that names them; see `books.check_coordinates`. One whose property `needs`
-  names what the encoder knows beside the vectors gets it by keyword, as
-  `quantize(params, x, key, attention=...)`, where the caller has it.
-
-  Attributes:
-    uses_key: False if the message does not depend on the key, so that an
-      evaluation need not repeat it for several seeds.
+  A frozen dataclass with these six is accepted wherever a quantizer is; the
+  optional hooks of `Quantizer` are read from it too, where it has them.
   """
 
   @property
   def uses_key(self) -> bool:
-    """Whether another key may give another message."""
+    """See `Quantizer.uses_key`."""
     ...
 
-  # Not `init`: that is the field in which KMeans and others say how they start.
   def init_params(self, key: Key[Array, ''], n: int, d: int) -> Params:
-    """Returns what both ends share; empty without a shared codebook."""
+    """See `Quantizer.init_params`."""
     ...
 
   def quantize(
     self, params: Params, x: Float[Array, 'n d'], key: Key[Array, '']
   ) -> messages.Message:
-    """Returns the message: int32 for `Symbols`, the dtype of `Values`."""
+    """See `Quantizer.quantize`."""
     ...
 
   def dequantize(
     self, params: Params, message: messages.Message
   ) -> messages.Tokens:
-    """Rebuilds the vectors, in float32, from what crossed the link."""
+    """See `Quantizer.dequantize`."""
     ...
 
   def fields(self, n: int, d: int) -> dict[str, messages.Field]:
-    """Declares the message that `quantize` returns for n vectors of width d."""
+    """See `Quantizer.fields`."""
     ...
 
   def sent(self, n: int) -> int:
-    """Returns how many vectors cross the link: the paper's ratio times n."""
+    """See `Quantizer.sent`."""
     ...
 
 
+class Quantizer(abc.ABC):
+  """Turns the n vectors of one image into a message, and back.
+
+      @dataclasses.dataclass(frozen=True)
+      class Signs(cj.quantizers.Quantizer):
+        def fields(self, n, d):
+          return {'x': cj.message.Symbols(alphabet=2, shape=(n, d))}
+
+        def quantize(self, params, x, key):
+          return {'x': (x > 0).astype(jnp.int32)}
+
+        def dequantize(self, params, message):
+          return cj.quantizers.full_grid(2.0 * message['x'] - 1.0)
+
+  A subclass is a frozen dataclass of plain values and inner quantizers:
+  hashable, hence a static argument of a jitted function. It is written for one
+  image; callers `vmap` it. Every shape follows from n, d and the fields.
+
+  `fields`, `quantize` and `dequantize` are needed; every other member is a
+  hook with a default, to be overridden where the default does not hold.
+  `testing.check_quantizer` tests each hook that a class overrides.
+
+  Attributes:
+    draws: Whether the quantizer itself draws from the key of `quantize`.
+    reads_quantiles: Whether the quantiles of its `book` are read, which are
+      those of the coordinates that the book's own transform makes.
+  """
+
+  # So that `as_quantizer` serves classes with slots too.
+  __slots__ = ()
+
+  draws: ClassVar[bool] = False
+  reads_quantiles: ClassVar[bool] = False
+
+  def __init_subclass__(cls, **kwargs: Any):
+    """Refuses the former name of a hook, which nothing would read."""
+    super().__init_subclass__(**kwargs)
+    if hasattr(cls, 'needs'):
+      raise TypeError(f'{cls.__name__}.needs is now called aux_inputs')
+
+  @property
+  def uses_key(self) -> bool:
+    """Whether another key may give another message.
+
+    If not, an evaluation does not repeat it for several seeds.
+    """
+    return self.draws
+
+  # Not `init`: that is the field in which KMeans and others say how they start.
+  def init_params(self, key: Key[Array, ''], n: int, d: int) -> Params:
+    """Returns what both ends share; empty without trained parameters.
+
+    Args:
+      key: For parameters that are drawn.
+      n: Number of vectors.
+      d: Their width.
+    """
+    del key, n, d
+    return {}
+
+  @abc.abstractmethod
+  def fields(self, n: int, d: int) -> dict[str, messages.Field]:
+    """Declares the message that `quantize` returns for n vectors of width d."""
+
+  @abc.abstractmethod
+  def quantize(
+    self, params: Params, x: Float[Array, 'n d'], key: Key[Array, '']
+  ) -> messages.Message:
+    """Returns the message: int32 for `Symbols`, the dtype of `Values`.
+
+    A quantizer with `aux_inputs` takes those by keyword, and must do without
+    them too: a caller may have the vectors alone.
+    """
+
+  @abc.abstractmethod
+  def dequantize(
+    self, params: Params, message: messages.Message
+  ) -> messages.Tokens:
+    """Rebuilds the vectors, in float32, from what crossed the link."""
+
+  def sent(self, n: int) -> int:
+    """Returns how many vectors cross the link: the paper's ratio times n."""
+    return n
+
+  @property
+  def aux_inputs(self) -> tuple[str, ...]:
+    """Outputs of the image encoder that `quantize` takes beside the vectors.
+
+    - 'attention': by the keyword `attention`, f32[n], the attention that each
+      vector received in the encoder's last block, averaged over heads and
+      queries.
+    - 'reduced=SIDE': by the keyword `reduced`, f32[SIDE^2 d], the vectors of
+      the image reduced to SIDE x SIDE patches.
+    """
+    return ()
+
+  @property
+  def sender(self) -> 'Quantizer':
+    """Quantizer with the same `quantize`, and the same one for many.
+
+    Quantizers with equal senders share one compiled program on the edge.
+    """
+    return self
+
+  @property
+  def receiver(self) -> 'Quantizer':
+    """Quantizer with the same `dequantize`, and the same one for many.
+
+    Quantizers with equal receivers share one compiled program on the server.
+    """
+    return self
+
+  def priors(self, params: Params) -> dict[str, jax.Array]:
+    """Returns symbol frequencies that both ends know, for the entropy coder.
+
+    Args:
+      params: From `init_params`.
+
+    Returns:
+      For some of the fields of `Symbols` positive int32[rows, alphabet], of
+      sum at most 2**16 a row; rows is 1 or the size of the field's last axis.
+    """
+    del params
+    return {}
+
+  def origins(self, message: messages.Message) -> Int[Array, ' m'] | None:
+    """Returns which of the n vectors each of m tokens stands for.
+
+    The gradient of a token goes there. None where token i stands for vector i;
+    a quantizer that rebuilds m != n vectors must say it.
+    """
+    del message
+    return None
+
+  def row_of(self, message: messages.Message) -> Int[Array, ' m'] | None:
+    """Returns which sent row makes each token, or None where row i makes i."""
+    del message
+    return None
+
+  def row_fields(self, n: int, d: int) -> tuple[str, ...]:
+    """Returns the names of the fields with a row for every vector sent.
+
+    By default they are those that grow with the number of vectors: with k
+    where that is a field of the dataclass, else with n.
+
+    Args:
+      n: Number of vectors.
+      d: Their width.
+    """
+    fields = self.fields(n, d)
+    settings = {
+      f.name: getattr(self, f.name) for f in dataclasses.fields(cast(Any, self))
+    }
+    k = settings.get('k')
+    if isinstance(k, int) and n > 1:
+      count = k
+      other, grown = self._neighbour(k, n, d)
+    else:
+      count, other = n, n + 1
+      grown = self.fields(other, d)
+    return tuple(
+      name
+      for name, field in fields.items()
+      if name in grown
+      and field.shape[:1] == (count,)
+      and grown[name].shape[:1] == (other,)
+    )
+
+  def _neighbour(self, k, n, d):
+    """Returns the nearest other k that is valid, and its fields."""
+    for other in sorted({*range(1, n + 1)} - {k}, key=lambda o: abs(o - k)):
+      try:
+        changed = dataclasses.replace(cast(Any, self), k=other)
+        return other, changed.fields(n, d)
+      except ValueError:  # Not every k makes a grid, or leaves room.
+        pass
+    return k, {}
+
+  def conceal(
+    self,
+    message: messages.Message,
+    received: Bool[Array, ' k'],
+    rows: Collection[str],
+  ) -> messages.Message:
+    """Returns a message that `dequantize` can read as if nothing were missing.
+
+    By default a lost row is replaced by the nearest that arrived: on the grid
+    if the rows make a square, else in their order.
+
+    Args:
+      message: With anything in the rows that were lost.
+      received: False for a lost row; at least one is True.
+      rows: From `row_fields`.
+    """
+    return concealment.copied(message, rows, concealment.nearest(received))
+
+  def decode_partial(
+    self,
+    params: Params,
+    message: messages.Message,
+    received: Bool[Array, ' k'],
+    coarse: Collection[str],
+  ) -> messages.Tokens:
+    """Rebuilds the vectors, those of lost rows from their coarse layers only.
+
+    For progressive quantizers; `row_of` says which row makes a token.
+
+    Args:
+      params: From `init_params`.
+      message: With anything in the finer layers of the rows that were lost.
+      received: False for a row whose finer layers were lost.
+      coarse: The fields that arrived of all rows.
+
+    Raises:
+      ValueError: It is unknown which row makes a token.
+    """
+    fine = self.dequantize(params, message)
+    rough = self.dequantize(params, {n: message[n] for n in coarse})
+    row_of = self.row_of(message)
+    if row_of is not None:
+      received = received[row_of]
+    elif fine.x.shape[0] != received.shape[0]:
+      raise ValueError(
+        f'{type(self).__name__} rebuilds {fine.x.shape[0]} vectors of'
+        f' {received.shape[0]} rows and has no method row_of(message); add one'
+      )
+    return fine._replace(x=jnp.where(received[:, None], fine.x, rough.x))
+
+  def coordinates(self) -> str:
+    """Returns a name of the coordinates that the inner quantizer works in.
+
+    Empty where those are the coordinates of the vectors themselves. A codebook
+    is read in the coordinates it was trained in; see
+    `pretrained.check_coordinates`.
+    """
+    return ''
+
+  @property
+  def uses_book(self) -> bool:
+    """Whether the parameter file in the field `book`, if any, is read."""
+    return True
+
+
+def as_quantizer(quantizer: QuantizerLike) -> Quantizer:
+  """Gives a quantizer that inherits nothing the default hooks.
+
+  Args:
+    quantizer: An instance of any class with the members of `QuantizerLike`.
+
+  Returns:
+    The quantizer itself if it is a `Quantizer`; else an equal copy, whose class
+    has `Quantizer` as its last base.
+
+  Raises:
+    TypeError: It lacks a member.
+  """
+  if isinstance(quantizer, Quantizer):
+    return quantizer
+  if not isinstance(quantizer, QuantizerLike):
+    raise TypeError(
+      f'quantizer: got {quantizer!r}, expected an object with {MEMBERS}; add'
+      ' what it lacks, or inherit collab_jax.quantizers.Quantizer'
+    )
+  adapted = copy.copy(quantizer)
+  # Past the __setattr__ of a frozen dataclass.
+  object.__setattr__(adapted, '__class__', _with_hooks(type(quantizer)))
+  return cast(Quantizer, adapted)
+
+
+@functools.cache
+def _with_hooks(cls: Any) -> type:
+  """Returns a subclass of a plain dataclass that has the default hooks."""
+
+  def equal(self, other):
+    values = (tuple(getattr(q, n) for n in names) for q in (self, other))
+    return isinstance(other, cls) and operator.eq(*values)
+
+  names = [field.name for field in dataclasses.fields(cls)]
+  return abc.ABCMeta(
+    cls.__name__,
+    (cls, Quantizer),
+    {
+      # A field without a default must not find a property of `Quantizer`.
+      **{n: None for n in names if not hasattr(cls, n)},
+      '__module__': cls.__module__,
+      '__qualname__': cls.__qualname__,
+      '__doc__': cls.__doc__,
+      '__slots__': (),
+      '__eq__': equal,
+      '__hash__': cls.__hash__,
+    },
+  )
+
+
+class Composite(Quantizer):
+  """Base for quantizers that hand vectors of their own to an inner quantizer.
+
+  The message and parameters of the inner one stand under its field's name, as
+  in 'centroids/x'. Subclasses say what the inner one gets, in `inner_shape`.
+
+  Attributes:
+    inner_field: Name of the field that holds the inner quantizer.
+  """
+
+  inner_field: ClassVar[str] = 'vectors'
+
+  @property
+  def inner(self) -> Quantizer:
+    """The inner quantizer, with all hooks."""
+    return as_quantizer(getattr(self, self.inner_field))
+
+  @abc.abstractmethod
+  def inner_shape(self, n: int, d: int) -> tuple[int, int]:
+    """Returns number and width of the vectors that the inner quantizer gets.
+
+    Raises:
+      ValueError: This quantizer is not for n vectors of width d.
+    """
+
+  @property
+  def uses_key(self) -> bool:
+    """Whether this quantizer or the inner one draws."""
+    return self.draws or self.inner.uses_key
+
+  def init_params(self, key: Key[Array, ''], n: int, d: int) -> Params:
+    """Returns the parameters of the inner quantizer."""
+    params = self.inner.init_params(key, *self.inner_shape(n, d))
+    return nest(self.inner_field, params)
+
+  def fields(self, n: int, d: int) -> dict[str, messages.Field]:
+    """Returns the fields of the inner quantizer."""
+    return prefix(self.inner_field, self.inner.fields(*self.inner_shape(n, d)))
+
+  def sent(self, n: int) -> int:
+    """Returns how many vectors the inner quantizer gets."""
+    return self.inner_shape(n, 1)[0]
+
+  def priors(self, params: Params) -> dict[str, jax.Array]:
+    """Returns the symbol frequencies of the inner quantizer."""
+    inner = self.inner.priors(unnest(self.inner_field, params))
+    return prefix(self.inner_field, inner)
+
+  def split_key(self, key: Key[Array, '']) -> tuple[jax.Array, jax.Array]:
+    """Returns a key to draw from, and one for the inner quantizer.
+
+    They are the same where the inner one ignores its key: on a CPU the program
+    that splits a key takes longer to compile than many a quantizer.
+    """
+    return tuple(jax.random.split(key)) if self.inner.uses_key else (key, key)
+
+  def quantize_inner(
+    self,
+    params: Params,
+    x: Float[Array, 'm w'],
+    key: Key[Array, ''],
+    **aux: Any,
+  ) -> messages.Message:
+    """Returns the inner quantizer's part of the message.
+
+    Args:
+      params: Parameters of this quantizer.
+      x: Vectors for the inner quantizer.
+      key: Key for the inner quantizer.
+      **aux: Its auxiliary inputs.
+    """
+    inner = unnest(self.inner_field, params)
+    message = self.inner.quantize(inner, x, key, **aux)
+    return prefix(self.inner_field, message)
+
+  def dequantize_inner(
+    self, params: Params, message: messages.Message
+  ) -> messages.Tokens:
+    """Returns the tokens that the inner quantizer rebuilds from its part."""
+    return self.inner.dequantize(
+      unnest(self.inner_field, params), unprefix(self.inner_field, message)
+    )
+
+
 def straight_through(
-  quantizer: Quantizer,
+  quantizer: QuantizerLike,
   params: Params,
   x: Float[Array, 'n d'],
   key: Key[Array, ''],
@@ -81,10 +460,8 @@ def straight_through(
   do not reach `params`.
 
   Args:
-    quantizer: Any quantizer. If it rebuilds m != n vectors, it must have a
-      method `origins(message) -> i32[m]` that returns which vector of x each
-      of them stands for.
-    params: What `quantizer.init_params` returned.
+    quantizer: Any quantizer; one that rebuilds m != n vectors has `origins`.
+    params: From `quantizer.init_params`.
     x: The vectors.
     key: The key of this image.
 
@@ -101,18 +478,18 @@ def straight_through(
 
 
 def with_gradient(
-  quantizer: Quantizer,
+  quantizer: QuantizerLike,
   x: Float[Array, 'n d'],
   sent: messages.Message,
   tokens: messages.Tokens,
 ) -> messages.Tokens:
-  """Gives what was rebuilt of a message the gradient of `straight_through`.
+  """Gives rebuilt vectors the gradient of `straight_through`.
 
   Args:
-    quantizer: What quantized and rebuilt.
+    quantizer: The quantizer.
     x: The vectors.
-    sent: The message of them.
-    tokens: What was rebuilt of it.
+    sent: Their message.
+    tokens: The vectors rebuilt from the message.
 
   Returns:
     The tokens.
@@ -120,28 +497,17 @@ def with_gradient(
   Raises:
     ValueError: As `straight_through`.
   """
-  still = jax.lax.stop_gradient(x)
-  origins = getattr(quantizer, 'origins', None)
-  if tokens.x.shape[0] == x.shape[0]:
-    wire = x - still
-  elif origins is not None:
-    wire = (x - still)[origins(sent)]
-  else:
-    raise ValueError(
-      f'{type(quantizer).__name__} rebuilds {tokens.x.shape[0]} of '
-      f'{x.shape[0]} vectors and has no method origins(message), so it is '
-      'unknown where their gradient belongs; add one.'
-    )
-  return tokens._replace(x=jax.lax.stop_gradient(tokens.x) + wire)
-
-
-def split(key: Key[Array, ''], inner: Quantizer) -> tuple[jax.Array, jax.Array]:
-  """Returns a key to draw from, and one for an inner quantizer.
-
-  They are the same where the inner one ignores its key: on a CPU the program
-  that splits a key takes longer to compile than many a quantizer.
-  """
-  return tuple(jax.random.split(key)) if inner.uses_key else (key, key)
+  identity = x - jax.lax.stop_gradient(x)
+  if tokens.x.shape[0] != x.shape[0]:
+    origins = as_quantizer(quantizer).origins(sent)
+    if origins is None:
+      raise ValueError(
+        f'{type(quantizer).__name__} rebuilds {tokens.x.shape[0]} of '
+        f'{x.shape[0]} vectors and has no method origins(message), so it is '
+        'unknown where their gradient belongs; add one.'
+      )
+    identity = identity[origins]
+  return tokens._replace(x=jax.lax.stop_gradient(tokens.x) + identity)
 
 
 def shuffled(key: Key[Array, ''], n: int) -> Int[Array, ' n']:
@@ -172,69 +538,6 @@ def nest(name: str, params: Params) -> Params:
 def unnest(name: str, params: Params) -> Params:
   """Returns the params that `nest` put under `name`."""
   return params.get(name, {})
-
-
-def priors(quantizer: Quantizer, params: Params) -> dict[str, Any]:
-  """Returns the frequencies of a quantizer's symbols that both ends know.
-
-  Args:
-    quantizer: Any; one without a method `priors` has none.
-    params: What its `init_params` returned.
-
-  Returns:
-    For some of the fields of `Symbols` positive int32[rows, alphabet], of sum
-    at most 2**16 a row, rows being 1 or the size of the field's last axis.
-  """
-  known = getattr(quantizer, 'priors', None)
-  return known(params) if known else {}
-
-
-def needs(quantizer: Quantizer) -> tuple[str, ...]:
-  """Returns what a quantizer takes by keyword beside the vectors.
-
-  Args:
-    quantizer: Any; one without a property `needs` takes nothing.
-
-  Returns:
-    Of 'attention': f32[n], the attention that each vector received in the
-    encoder's last block, averaged over heads and queries; and 'reduced=SIDE',
-    by the keyword `reduced`: f32[SIDE^2 d], the vectors of the picture reduced
-    to SIDE x SIDE patches.
-  """
-  return getattr(quantizer, 'needs', ())
-
-
-def receiver(quantizer: Quantizer) -> Any:
-  """Returns what rebuilds just as a quantizer does; see `Quantizer`."""
-  return getattr(quantizer, 'receiver', quantizer)
-
-
-def map_or_vmap(one: Callable[..., Any]) -> Callable[..., Any]:
-  """Returns a function of one image with its own rule for many.
-
-  Under `vmap` a CPU takes one image after the other, so that its matrices
-  stay in the cache and its loops end when they have; other devices take them
-  side by side.
-
-  Args:
-    one: Arrays of one image to a tree of arrays.
-  """
-  solve = jax.custom_batching.custom_vmap(one)
-
-  @solve.def_vmap
-  def many(axis_size, batched, *args):
-    args = [
-      a if b else jnp.broadcast_to(a, (axis_size, *a.shape))
-      for a, b in zip(args, batched, strict=True)
-    ]
-    out = jax.lax.platform_dependent(
-      *args,
-      cpu=lambda *a: jax.lax.map(lambda one: solve(*one), a),
-      default=jax.vmap(one),
-    )
-    return out, jax.tree.map(lambda _: True, out)
-
-  return solve
 
 
 def check_k(k: int) -> None:

@@ -1,45 +1,89 @@
-"""Books: trained parameters that both ends hold, so that nobody sends them.
+"""Trained parameters of quantizers, in files that both ends hold.
 
-A book is one safetensors file: arrays, and in its metadata what they are, for
-which vectors, and a fingerprint. `training.codebooks` makes them.
+A file is one safetensors file: arrays, and in its metadata their kind, the
+vectors they are for, and a fingerprint. A quantizer names its file in the field
+`book`; `training.codebooks` makes such files.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 import dataclasses
+import functools
+import hashlib
+import json
 import os
 import pathlib
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Key
 import numpy as np
+import safetensors
+from safetensors import numpy as safetensors_numpy
 
-from collab_jax import _validate
-from collab_jax.quantizers import params_file
-from collab_jax.quantizers.params_file import (
-  QuantizerParams,
-  QuantizerParamsError,
-)
+from collab_jax import _renamed, _validate, jsonl
+from collab_jax.quantizers import base
 
-# In place of a book: what is drawn from the key of `init_params`.
+if not TYPE_CHECKING:  # Unknown names are errors to type checkers.
+  __getattr__ = _renamed.module_getattr(__name__)
+
+# In place of a file: parameters drawn from the key of `init_params`.
 RANDOM = 'random'
 SUFFIX = '.safetensors'
+FORMAT = 'collab_jax book 1'
+# In place of a transform: there is one, and the file does not say which.
+UNKNOWN_TRANSFORM = 'unknown'
 
 _SHIPPED = pathlib.Path(__file__).parent.parent / 'assets' / 'books'
+# No file is larger; a header may claim anything.
+_LARGEST = 2**31
 
 
-class Features(NamedTuple):
-  """The vectors for which somebody wants to use books.
+class QuantizerParamsError(ValueError):
+  """A parameter file is missing, damaged, or for other vectors."""
+
+
+class FeatureSource(NamedTuple):
+  """Origin of the vectors that a quantizer is for.
 
   Attributes:
     model: Fingerprint of their image encoder.
-    split: Where they were taken.
+    split: Where they were taken, 'encoder' or 'head'.
   """
 
   model: str
   split: str
 
 
+@dataclasses.dataclass(frozen=True)
+class QuantizerParams:
+  """Contents of a parameter file.
+
+  Attributes:
+    kind: 'linear', 'codebook', 'places' or 'scales'.
+    width: Width of the vectors that it is for.
+    model: Fingerprint of the image encoder whose features it was trained on;
+      '' for any.
+    split: Where the features were taken, 'encoder' or 'head'; '' for any.
+    transform: Coordinates of the vectors, as `PCA.coordinates` names them; ''
+      for the features' own, `UNKNOWN_TRANSFORM` if it is not known.
+    fingerprint: Fingerprint of the arrays and their names.
+    arrays: Read-only arrays, by name.
+    notes: Texts about the training, by name.
+  """
+
+  kind: str
+  width: int
+  model: str
+  split: str
+  transform: str
+  fingerprint: str
+  arrays: Mapping[str, np.ndarray]
+  notes: Mapping[str, str]
+
+
 def check_name(book: object) -> None:
-  """Raises BookError unless it can name a book."""
+  """Raises QuantizerParamsError unless it can name a parameter file."""
   if not isinstance(book, str) or not book:
     raise QuantizerParamsError(
       f'book must be the name or path of a book, or {RANDOM!r}, got {book!r}.'
@@ -47,15 +91,15 @@ def check_name(book: object) -> None:
 
 
 def path_of(name: str) -> pathlib.Path:
-  """Returns the file of a book: one that ships, or the user's own path."""
-  own = pathlib.Path(name)
-  if name.endswith(SUFFIX) or own.is_file():
-    return own
+  """Returns the path of a parameter file: a shipped one, or the user's own."""
+  path = pathlib.Path(name)
+  if name.endswith(SUFFIX) or path.is_file():
+    return path
   return _SHIPPED / f'{name}{SUFFIX}'
 
 
 def shipped() -> list[str]:
-  """Returns the names of the books that ship with the package."""
+  """Returns the names of the parameter files that ship with the package."""
   paths = sorted(_SHIPPED.rglob(f'*{SUFFIX}'))
   return [str(p.relative_to(_SHIPPED).with_suffix('')) for p in paths]
 
@@ -63,25 +107,22 @@ def shipped() -> list[str]:
 def load(
   name: str, kind: str | None = None, width: int | None = None
 ) -> QuantizerParams:
-  """Reads a book.
+  """Reads a parameter file, once.
 
   Args:
-    name: One that ships, such as 'tiny/centroids', or a path.
-    kind: What it must be for; None for anything.
-    width: How many numbers its vectors must have; None for any.
-
-  Returns:
-    The book; files are read once.
+    name: Name of a shipped one, such as 'tiny/centroids', or a path.
+    kind: Kind that it must be of; None for any.
+    width: Width that its vectors must have; None for any.
 
   Raises:
-    BookError: It is missing, damaged, or of another kind or width.
+    QuantizerParamsError: It is missing, damaged, or of another kind or width.
   """
   path = path_of(name)
   if not path.is_file():
     file = f'the path of a {SUFFIX} file of experiments/train_codebook.py'
     raise _validate.unknown('book', name, shipped(), file, QuantizerParamsError)
   status = path.stat()
-  book = params_file.read(str(path), status.st_mtime_ns, status.st_size)
+  book = _read(str(path), status.st_mtime_ns, status.st_size)
   if kind is not None and book.kind != kind:
     raise QuantizerParamsError(
       f'book {name!r} is for {book.kind}, expected {kind}.'
@@ -97,21 +138,28 @@ def load(
 def array(
   book: QuantizerParams, name: str, shape: tuple[int | None, ...], why: str = ''
 ) -> np.ndarray:
-  """Returns an array of a book, which must have a shape; None fits all.
+  """Returns an array of a parameter file, after checking its shape.
+
+  Args:
+    book: The file.
+    name: Name of the array.
+    shape: Shape that it must have; None fits any size.
+    why: Why it must have that shape, for the error.
 
   Raises:
-    BookError: It has another, or numbers that are none in float32.
+    QuantizerParamsError: It has another shape, or numbers that are not finite
+      in float32.
   """
   value = book.arrays.get(name)
   got = () if value is None else value.shape
   fits = len(got) == len(shape) and all(
-    want in (None, have) for have, want in zip(got, shape, strict=True)
+    expected in (None, size) for size, expected in zip(got, shape, strict=True)
   )
   if value is None or not fits:
-    want = ' x '.join('?' if n is None else str(n) for n in shape)
+    expected = ' x '.join('?' if n is None else str(n) for n in shape)
     raise QuantizerParamsError(
       f'a book of {book.kind} (fingerprint {book.fingerprint}): got'
-      f' {name!r} of shape {got}, expected {want}{why}.'
+      f' {name!r} of shape {got}, expected {expected}{why}.'
     )
   with np.errstate(over='ignore'):
     numbers = value.dtype.kind not in 'bc' and value.astype(np.float32)
@@ -124,39 +172,72 @@ def array(
   return value
 
 
+def principal_axes(
+  book: str, key: Key[Array, ''], d: int, dims: int
+) -> dict[str, jax.Array]:
+  """Returns the first axes of a linear transform, as parameters.
+
+  Args:
+    book: Parameter file of kind 'linear', or 'random' for random orthogonal
+      axes.
+    key: Key for random ones.
+    d: Width of the vectors.
+    dims: Number of axes, at most d.
+
+  Returns:
+    'mean', f32[d], 'forward', f32[d dims], and 'inverse', f32[dims d].
+
+  Raises:
+    QuantizerParamsError: There is no such file for vectors of this width.
+  """
+  if book == RANDOM:
+    axes = jnp.linalg.qr(jax.random.normal(key, (d, d)))[0]
+    mean, forward, inverse = jnp.zeros(d), axes, axes.T
+  else:
+    stored = load(book, 'linear', d)
+    mean = array(stored, 'mean', (d,))
+    forward = array(stored, 'forward', (d, d))
+    inverse = array(stored, 'inverse', (d, d))
+  return {
+    'mean': jnp.asarray(mean, jnp.float32),
+    'forward': jnp.asarray(forward[:, :dims], jnp.float32),
+    'inverse': jnp.asarray(inverse[:dims], jnp.float32),
+  }
+
+
 def save(
   path: str | os.PathLike[str],
   arrays: Mapping[str, np.ndarray],
   *,
   kind: str,
   width: int,
-  features: Features | None = None,
+  features: FeatureSource | None = None,
   transform: str = '',
   notes: Mapping[str, str] | None = None,
 ) -> QuantizerParams:
-  """Writes a book, at once; equal ones are equal files.
+  """Writes a parameter file atomically; equal contents make equal files.
 
   Args:
-    path: Where; ends in .safetensors.
-    arrays: What it holds.
-    kind: What it is for.
-    width: Numbers of each vector.
-    features: Whose vectors; None for any.
-    transform: In whose coordinates they are; see `Book`.
-    notes: How it was made.
+    path: Path that ends in .safetensors.
+    arrays: Arrays by name.
+    kind: See `QuantizerParams`.
+    width: Width of the vectors.
+    features: Origin of the vectors; None for any.
+    transform: Coordinates of the vectors; see `QuantizerParams`.
+    notes: Texts about the training.
 
   Returns:
-    The book, as `load` reads it.
+    The contents, as `load` reads them.
 
   Raises:
-    BookError: The path does not end in .safetensors.
+    QuantizerParamsError: The path does not end in .safetensors.
   """
   path = pathlib.Path(path)
   if path.suffix != SUFFIX:
     raise QuantizerParamsError(
       f'got {str(path)!r}, expected a name that ends in {SUFFIX}'
     )
-  features = features or Features('', '')
+  features = features or FeatureSource('', '')
   metadata = {
     **{f'notes.{k}': str(v) for k, v in (notes or {}).items()},
     'kind': kind,
@@ -165,125 +246,222 @@ def save(
     'split': features.split,
     'transform': transform,
   }
-  params_file.write(path, arrays, metadata)
+  _write(path, arrays, metadata)
   return load(str(path))
 
 
-def of(quantizer: Any) -> list[str]:
-  """Returns the names of the books of a quantizer and of those within it.
+def _write(
+  path: pathlib.Path,
+  arrays: Mapping[str, np.ndarray],
+  metadata: Mapping[str, str],
+) -> None:
+  arrays = {k: np.ascontiguousarray(v) for k, v in arrays.items()}
+  kind, width = metadata['kind'], int(metadata['width'])
+  metadata = {
+    **metadata,
+    'format': FORMAT,
+    'fingerprint': _fingerprint(kind, width, arrays),
+  }
+  data = safetensors_numpy.save(arrays, metadata)
+  # safetensors writes the header's entries in any order.
+  end = 8 + int.from_bytes(data[:8], 'little')
+  header = json.dumps(json.loads(data[8:end]), sort_keys=True).encode()
+  header += b' ' * (-len(header) % 8)
+  length = len(header).to_bytes(8, 'little')
+  jsonl.write_atomically(path, length + header + data[end:])
+
+
+@functools.lru_cache(maxsize=32)
+def _read(path: str, modified: int, size: int) -> QuantizerParams:
+  del modified  # A key of the cache: another time means another file.
+  if size > _LARGEST:
+    raise QuantizerParamsError(
+      f'{path}: {size} bytes, a book has less than {_LARGEST}'
+    )
+  try:
+    with safetensors.safe_open(path, framework='numpy') as file:
+      metadata = file.metadata() or {}
+      arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+  except (safetensors.SafetensorError, OSError, TypeError) as error:
+    raise QuantizerParamsError(
+      f'{path} is damaged or no safetensors: {error}'
+    ) from error
+  if metadata.get('format') != FORMAT:
+    raise QuantizerParamsError(
+      f'{path} is no book: its metadata say format'
+      f' {metadata.get("format")!r}, expected {FORMAT!r}'
+    )
+  kind, width = metadata.get('kind', ''), metadata.get('width', '')
+  number = int(width) if width.isdecimal() and len(width) < 8 else 0
+  actual = _fingerprint(kind, number, arrays)
+  if actual != metadata.get('fingerprint'):
+    raise QuantizerParamsError(
+      f'{path} is damaged: its fingerprint is {actual}, expected'
+      f' {metadata.get("fingerprint")}; get it anew'
+    )
+  for value in arrays.values():
+    value.setflags(write=False)
+  return QuantizerParams(
+    kind,
+    number,
+    metadata.get('model', ''),
+    metadata.get('split', ''),
+    metadata.get(
+      'transform',
+      UNKNOWN_TRANSFORM if metadata.get('notes.transform') else '',
+    ),
+    actual,
+    arrays,
+    {
+      k.removeprefix('notes.'): v
+      for k, v in metadata.items()
+      if k.startswith('notes.')
+    },
+  )
+
+
+def _fingerprint(
+  kind: str, width: int, arrays: Mapping[str, np.ndarray]
+) -> str:
+  digest = hashlib.sha256(f'{kind} {width}'.encode())
+  for name in sorted(arrays):
+    value = arrays[name]
+    digest.update(f'{name} {value.dtype} {value.shape}'.encode())
+    digest.update(value.tobytes())
+  return digest.hexdigest()[:16]
+
+
+class _Reference(NamedTuple):
+  """Parameter file that a quantizer reads.
+
+  Attributes:
+    book: Name of the file.
+    coordinates: Coordinates of the vectors that the reader gets.
+    reads_quantiles: As of the reader.
+  """
+
+  book: str
+  coordinates: str
+  reads_quantiles: bool
+
+
+def _references(quantizer: Any, coordinates: str = '') -> Iterator[_Reference]:
+  """Yields the parameter files that a quantizer and its inner ones read."""
+  if not isinstance(quantizer, base.QuantizerLike):
+    return
+  hooks = base.as_quantizer(quantizer)
+  inside = f'{coordinates} {hooks.coordinates()}'.strip()
+  for name, value in _settings(quantizer).items():
+    if name != 'book':
+      yield from _references(value, inside)
+    elif value not in ('', RANDOM) and hooks.uses_book:
+      yield _Reference(value, coordinates, hooks.reads_quantiles)
+
+
+def _settings(quantizer: Any) -> dict[str, Any]:
+  fields = dataclasses.fields(quantizer)
+  return {field.name: getattr(quantizer, field.name) for field in fields}
+
+
+def names_of(quantizer: base.QuantizerLike) -> list[str]:
+  """Returns the names of the parameter files that a quantizer reads.
 
   Args:
-    quantizer: Any quantizer; one that does not read the book in its field says
-      so by a property `uses_book`.
+    quantizer: Any quantizer; those of its inner quantizers count too.
   """
-  return [name for name, *_ in _readers(quantizer)]
+  return [reference.book for reference in _references(quantizer)]
 
 
-def unnamed(quantizer: Any) -> Any:
+def with_default_books(quantizer: Any) -> Any:
   """Returns a quantizer with each `book`, its own and within, at the default.
 
-  It is equal on two ends that keep equal books in different places. What the
-  books hold is in the parameters.
+  It is equal on two ends that keep equal files in different places: the
+  contents of the files are in the parameters.
 
   Args:
     quantizer: Any quantizer.
   """
+  defaults = {f.name: f.default for f in dataclasses.fields(quantizer)}
   changes = {}
-  for field in dataclasses.fields(quantizer):
-    value = getattr(quantizer, field.name)
-    if field.name == 'book' and field.default is not dataclasses.MISSING:
-      changes[field.name] = field.default
+  for name, value in _settings(quantizer).items():
+    if name == 'book' and defaults[name] is not dataclasses.MISSING:
+      changes[name] = defaults[name]
     elif dataclasses.is_dataclass(value) and not isinstance(value, type):
-      changes[field.name] = unnamed(value)
+      changes[name] = with_default_books(value)
   return dataclasses.replace(quantizer, **changes)
 
 
-def check(quantizer: Any, features: Features) -> dict[str, str]:
-  """Checks what `check_coordinates` does, and that books are for features.
+def check_features(
+  quantizer: base.QuantizerLike, features: FeatureSource
+) -> dict[str, str]:
+  """Checks coordinates, and that the files were trained on these features.
 
   Args:
     quantizer: Any quantizer.
-    features: What it is to quantize.
+    features: Origin of the vectors that it is to quantize.
 
   Returns:
-    The fingerprints of its books, by name.
+    The fingerprints of its parameter files, by name.
 
   Raises:
-    BookError: As `check_coordinates`, or one was trained on another model's
-      features.
+    QuantizerParamsError: As `check_coordinates`, or one was trained on another
+      model's features.
   """
-  found = check_coordinates(quantizer)
-  for name in found:
-    book = load(name)
-    for what, own, other in zip(
-      ('model', 'split'), (book.model, book.split), features, strict=True
-    ):
-      if own and own != other:
+  fingerprints = check_coordinates(quantizer)
+  for name in fingerprints:
+    trained_on = load(name)
+    for what in features._fields:
+      expected, got = getattr(trained_on, what), getattr(features, what)
+      if expected and expected != got:
         raise QuantizerParamsError(
-          f'book {name!r} was trained on features of {what} {own}, these are'
-          f' of {what} {other}; train one for them with'
+          f'book {name!r} was trained on features of {what} {expected}, these'
+          f' are of {what} {got}; train one for them with'
           ' experiments/train_codebook.py.'
         )
-  return found
+  return fingerprints
 
 
-def check_coordinates(quantizer: Any) -> dict[str, str]:
-  """Checks that books of a quantizer are for the coordinates they are read in.
+def check_coordinates(quantizer: base.QuantizerLike) -> dict[str, str]:
+  """Checks that each file is for the coordinates in which it is read.
 
   Codes for a transform's coordinates have the right width outside of it too,
-  where they mean nothing. The quantiles of a linear book are those of the
-  coordinates that it makes itself.
+  where they mean nothing. The quantiles of a file of kind 'linear' are those of
+  the coordinates that its own transform makes.
 
   Args:
-    quantizer: Any quantizer. One that quantizes other coordinates than it gets
-      has a method `coordinates` that returns their name; one that reads a
-      linear book's quantiles has `reads_quantiles`.
+    quantizer: Any quantizer; `coordinates`, `uses_book` and `reads_quantiles`
+      are its hooks.
 
   Returns:
-    The fingerprints of its books, by name.
+    The fingerprints of its parameter files, by name.
 
   Raises:
-    BookError: One was trained in other coordinates.
+    QuantizerParamsError: One was trained in other coordinates.
   """
-  found = {}
-  for name, within, reader in _readers(quantizer):
+  fingerprints = {}
+  for name, actual, reads_quantiles in _references(quantizer):
     book = load(name)
-    found[name] = book.fingerprint
-    own = book.transform
-    if getattr(reader, 'reads_quantiles', False) and 'forward' in book.arrays:
-      # However many of them there are.
-      own = f'{own} {book.fingerprint}'.strip()
-      within = within.rpartition('/')[0]
-      where = f'put it within pca(...,book={name})'
+    fingerprints[name] = book.fingerprint
+    expected = book.transform
+    if reads_quantiles and 'forward' in book.arrays:
+      # Whatever the number of axes that the transform keeps.
+      expected = f'{expected} {book.fingerprint}'.strip()
+      actual = actual.rpartition('/')[0]
+      remedy = f'put it within pca(...,book={name})'
+    elif expected:
+      remedy = f'put it within {book.notes.get("transform")}'
     else:
-      told = book.notes.get('transform')
-      where = (
-        f'put it within {told}' if own else 'take it out of what is around it'
-      )
-    if own != within and not (own == params_file.SOME and within):
+      remedy = 'take it out of what is around it'
+    if expected != actual and not (expected == UNKNOWN_TRANSFORM and actual):
       raise QuantizerParamsError(
-        f'book {name!r} is for {_coordinates(own)}, these are'
-        f' {_coordinates(within)}; {where}, or train one for them with'
+        f'book {name!r} is for {_described(expected)}, these are'
+        f' {_described(actual)}; {remedy}, or train one for them with'
         ' experiments/train_codebook.py.'
       )
-  return found
+  return fingerprints
 
 
-def _readers(quantizer, within=''):
-  """Yields a book, the coordinates that it is read in, and what reads it."""
-  if not dataclasses.is_dataclass(quantizer) or isinstance(quantizer, type):
-    return
-  moved = getattr(quantizer, 'coordinates', None)
-  inside = f'{within} {moved()}'.strip() if moved else within
-  for field in dataclasses.fields(quantizer):
-    value = getattr(quantizer, field.name)
-    if field.name != 'book':
-      yield from _readers(value, inside)
-    elif value not in ('', RANDOM) and getattr(quantizer, 'uses_book', True):
-      yield value, within, quantizer
-
-
-def _coordinates(transform):
-  if not transform:
+def _described(coordinates):
+  if not coordinates:
     return 'vectors as they are'
-  return f'coordinates of the transform {transform}'
+  return f'coordinates of the transform {coordinates}'

@@ -2,17 +2,14 @@
 
 from collections.abc import Iterator
 import dataclasses
-from typing import Any
+from typing import Any, cast
 
 import jax
 
 from collab_jax import _validate, checkpoints, quantizers
 from collab_jax.data import world
 from collab_jax.models import paligemma
-from collab_jax.quantizers import (
-  base,
-  pretrained,
-)
+from collab_jax.quantizers import pretrained
 from collab_jax.training import (
   batches,
   finetune_step,
@@ -123,9 +120,9 @@ def _make_all(name, texts):
 def _check_quantizer(name, quantizer, dims):
   """Checks that a quantizer can be trained through, and fits the model."""
   shown = quantizers.name(quantizer)
-  if needs := base.needs(quantizer):
+  if aux_inputs := quantizer.aux_inputs:
     raise ValueError(
-      f'{name}: got {shown}, which takes {", ".join(needs)} from'
+      f'{name}: got {shown}, which takes {", ".join(aux_inputs)} from'
       ' the encoder, expected one that takes the features alone'
     )
   inner = finetune_step.learned_codebook(quantizer)
@@ -179,10 +176,15 @@ def _check_codebooks(config, train_quantizers, eval_quantizers, weights):
 
 def _unlearned(quantizer: Any, learned: Any) -> Iterator[Any]:
   """Yields inner quantizers with a book 'random' that training leaves as is."""
-  if quantizer is learned or not dataclasses.is_dataclass(quantizer):
+  is_quantizer = isinstance(quantizer, quantizers.QuantizerLike)
+  if quantizer is learned or not is_quantizer:
     return
-  random = getattr(quantizer, 'book', None) == pretrained.RANDOM
-  if random and getattr(quantizer, 'uses_book', True):
+  settings = {
+    field.name: getattr(quantizer, field.name)
+    for field in dataclasses.fields(cast(Any, quantizer))
+  }
+  random = settings.get('book') == pretrained.RANDOM
+  if random and quantizers.as_quantizer(quantizer).uses_book:
     yield quantizer
-  for field in dataclasses.fields(quantizer):
-    yield from _unlearned(getattr(quantizer, field.name), learned)
+  for value in settings.values():
+    yield from _unlearned(value, learned)

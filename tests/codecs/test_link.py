@@ -124,14 +124,14 @@ def test_neighbours_stand_for_lost_clusters():
     'centroids/x': jnp.eye(3, dtype=jnp.float16),
   }
   received = jnp.asarray([True, False, True])
-  rows = quantizers.row_fields(quantizer, 9, 3)
+  rows = quantizer.row_fields(9, 3)
   assert rows == ('centroids/x',)
-  got = quantizers.conceal(quantizer, message, received, rows)
+  got = quantizer.conceal(message, received, rows)
   # Of equally near ones the first.
   assert got['assignments'].tolist() == [0, 0, 0, 0, 2, 2, 2, 2, 2]
   x = quantizer.dequantize({}, got).x
   assert not np.asarray(x)[:, 1].any()
-  every = quantizers.conceal(quantizer, message, jnp.ones(3, bool), rows)
+  every = quantizer.conceal(message, jnp.ones(3, bool), rows)
   assert (every['assignments'] == assignments).all()
 
 
@@ -140,9 +140,9 @@ def test_lost_vectors_are_taken_from_the_nearest(rebuild):
   quantizer = quantizers.TopNorm(k=3, rebuild=rebuild)
   mask = jnp.asarray([1, 0, 0, 1, 0, 0, 0, 0, 1], jnp.int32)
   message = {'mask': mask, 'vectors/x': jnp.asarray([[1.0], [2.0], [9.0]])}
-  rows = quantizers.row_fields(quantizer, 9, 1)
+  rows = quantizer.row_fields(9, 1)
   received = jnp.asarray([False, True, True])
-  got = quantizers.conceal(quantizer, message, received, rows)
+  got = quantizer.conceal(message, received, rows)
   assert got['vectors/x'].tolist() == [[2.0], [2.0], [9.0]]
   assert got['mask'] is mask
 
@@ -177,11 +177,11 @@ def test_a_lost_layer_costs_detail(model, features):
 
 def test_rows_without_a_method_of_their_own():
   quantizer = quantizers.Identity()
-  assert quantizers.row_fields(quantizer, 9, 2) == ('x',)
-  assert quantizers.row_fields(quantizers.KMeans(9), 9, 9) == ('centroids/x',)
+  assert quantizer.row_fields(9, 2) == ('x',)
+  assert quantizers.KMeans(9).row_fields(9, 9) == ('centroids/x',)
   message = {'x': jnp.arange(9.0)[:, None]}
   received = jnp.ones(9, bool).at[4].set(False)
-  got = quantizers.conceal(quantizer, message, received, ('x',))
+  got = quantizer.conceal(message, received, ('x',))
   assert got['x'][4] == 1.0
   line = concealment.nearest(jnp.asarray([False, False, True, False, True]))
   assert line.tolist() == [2, 2, 2, 2, 4]

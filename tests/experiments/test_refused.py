@@ -79,7 +79,7 @@ def codebook(tmp_path_factory):
       'codes': np.zeros((1, 4, width), np.float16),
       'counts': np.ones((1, 4), np.int32),
     }
-    features = pretrained.Features(model, 'encoder')
+    features = pretrained.FeatureSource(model, 'encoder')
     pretrained.save(
       path, arrays, kind='codebook', width=width, features=features
     )

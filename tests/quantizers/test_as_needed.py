@@ -99,7 +99,7 @@ def test_what_a_picture_does_not_need_is_not_sent():
   params = quantizer.init_params(KEY, 64, 16)
   fields = quantizer.fields(64, 16)
   assert fields['centroids/x'].rows == 'assignments'
-  priors = jax.device_get(quantizers.priors(quantizer, params))
+  priors = jax.device_get(quantizer.priors(params))
   session = wire.Session(fields, priors)
   sizes = []
   for count in (2, 4, 7):

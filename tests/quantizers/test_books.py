@@ -21,7 +21,7 @@ def _save(path, width=4, **arrays):
     arrays,
     kind='linear',
     width=width,
-    features=pretrained.Features('abc', 'encoder'),
+    features=pretrained.FeatureSource('abc', 'encoder'),
     notes={'data': 'none'},
   )
 
@@ -97,17 +97,23 @@ def test_a_book_is_for_one_models_features(tmp_path):
   path = tmp_path / 'b.safetensors'
   book = _save(path)
   quantizer = quantizers.KMeans(4, centroids=quantizers.PCA(2, book=str(path)))
-  assert pretrained.of(quantizer) == [str(path)]
-  right = pretrained.Features('abc', 'encoder')
-  assert pretrained.check(quantizer, right) == {str(path): book.fingerprint}
+  assert pretrained.names_of(quantizer) == [str(path)]
+  right = pretrained.FeatureSource('abc', 'encoder')
+  assert pretrained.check_features(quantizer, right) == {
+    str(path): book.fingerprint
+  }
   with pytest.raises(
     pretrained.QuantizerParamsError, match='of model abc, these are of model'
   ):
-    pretrained.check(quantizer, pretrained.Features('abd', 'encoder'))
+    pretrained.check_features(
+      quantizer, pretrained.FeatureSource('abd', 'encoder')
+    )
   with pytest.raises(
     pretrained.QuantizerParamsError, match='split encoder, these are of split'
   ):
-    pretrained.check(quantizer, pretrained.Features('abc', 'head'))
+    pretrained.check_features(
+      quantizer, pretrained.FeatureSource('abc', 'head')
+    )
 
 
 def test_equal_books_are_equal_files(tmp_path):
@@ -160,25 +166,27 @@ def test_a_book_is_named_by_a_text(unchecked, book):
 
 def test_a_book_that_is_not_read_does_not_count():
   for name in ('scalar', 'kmeans(k=4,centroids=scalar(bits=4))'):
-    assert pretrained.of(quantizers.make(name)) == []
+    assert pretrained.names_of(quantizers.make(name)) == []
     assert (
-      pretrained.check(quantizers.make(name), pretrained.Features('x', 'head'))
+      pretrained.check_features(
+        quantizers.make(name), pretrained.FeatureSource('x', 'head')
+      )
       == {}
     )
   read = quantizers.make('kmeans(k=4,centroids=scalar(scales=book))')
-  assert pretrained.of(read) == ['tiny/centroids']
+  assert pretrained.names_of(read) == ['tiny/centroids']
 
 
 def test_without_the_names_of_books():
   made = quantizers.make(
     'merge(k=3,centroids=pca(dims=2,vectors=ecsq(step=2.0,book=b),book=a))'
   )
-  assert quantizers.name(pretrained.unnamed(made)) == (
+  assert quantizers.name(pretrained.with_default_books(made)) == (
     'merge(k=3,centroids=pca(dims=2,vectors=ecsq(step=2.0)))'
   )
   assert quantizers.name(made).count('book=') == 2
   plain = quantizers.KMeans(4, centroids=quantizers.Scalar(3))
-  assert pretrained.unnamed(plain) == plain
+  assert pretrained.with_default_books(plain) == plain
 
 
 def test_widths_that_do_not_fit_are_refused():
@@ -267,7 +275,7 @@ def test_priors_save_bytes_on_scenes_not_seen(features, means, name, share):
   x = features.reshape(-1, 128) if name == 'shared_vq' else means
   params, message = _message(quantizer, x)
   fields = quantizer.fields(*x.shape)
-  priors = quantizers.priors(quantizer, params)
+  priors = quantizer.priors(params)
   assert priors.keys() == fields.keys()
   length = fixed = 0.0
   for field, rows in priors.items():

@@ -101,8 +101,7 @@ def test_one_program_for_several(quantizer):
   x, key = jax.random.normal(jax.random.key(0), (16, 3)), jax.random.key(1)
   message = quantizer.quantize({}, x, key)
   tokens = quantizer.dequantize({}, message)
-  sender = getattr(quantizer, 'sender', quantizer)
-  receiver = getattr(quantizer, 'receiver', quantizer)
+  sender, receiver = quantizer.sender, quantizer.receiver
   assert {sender, receiver} != {quantizer}
   for expected, got in (
     (message, sender.quantize({}, x, key)),

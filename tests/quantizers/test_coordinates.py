@@ -65,12 +65,12 @@ def test_books_are_for_the_coordinates_they_are_read_in(own, text, said):
   if not said:
     found = pretrained.check_coordinates(quantizer)
     assert found == {
-      n: pretrained.load(n).fingerprint for n in pretrained.of(quantizer)
+      n: pretrained.load(n).fingerprint for n in pretrained.names_of(quantizer)
     }
     return
   for refuses in (
     pretrained.check_coordinates,
-    lambda q: pretrained.check(q, pretrained.Features('', '')),
+    lambda q: pretrained.check_features(q, pretrained.FeatureSource('', '')),
   ):
     with pytest.raises(pretrained.QuantizerParamsError, match=said):
       refuses(quantizer)

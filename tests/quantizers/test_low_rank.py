@@ -101,10 +101,8 @@ def test_rank_saves_vectors_where_clusters_lie_in_a_plane():
 def test_a_lost_vector_is_left_out_of_all_mixtures():
   quantizer = quantizers.LowRank(2, more=1)
   message = quantizer.quantize({}, _data(), jax.random.key(0))
-  assert quantizers.row_fields(quantizer, 16, 6) == ('basis/x',)
-  kept = quantizers.conceal(
-    quantizer, message, jnp.array([True, False]), ('basis/x',)
-  )
+  assert quantizer.row_fields(16, 6) == ('basis/x',)
+  kept = quantizer.conceal(message, jnp.array([True, False]), ('basis/x',))
   mix = (np.asarray(kept['mix']) - quantizer.reach) / quantizer.reach
   assert not mix[:, 1].any()
   got = quantizer.dequantize({}, kept).x
@@ -175,14 +173,13 @@ def test_books_within_are_for_other_coordinates(book):
 
 def test_rows_of_what_is_within(book):
   quantizer = quantizers.PositionMean(quantizers.Agglomerative(3), book[0])
-  rows = quantizers.row_fields(quantizer, 16, 6)
+  rows = quantizer.row_fields(16, 6)
   assert rows == ('vectors/centroids/x',)
   params = quantizer.init_params(jax.random.key(0), 16, 6)
   message = quantizer.quantize(params, _data(), jax.random.key(0))
   received = jnp.array([True, False, True])
-  got = quantizers.conceal(quantizer, message, received, rows)
-  expected = quantizers.conceal(
-    quantizers.Agglomerative(3),
+  got = quantizer.conceal(message, received, rows)
+  expected = quantizers.Agglomerative(3).conceal(
     base.unprefix('vectors', message),
     received,
     ('centroids/x',),

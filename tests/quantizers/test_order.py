@@ -3,16 +3,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from collab_jax import quantizers
-from collab_jax.quantizers.math import (
-  lloyd,
-  relabel,
-)
+from collab_jax.quantizers.clusters import base as clustering
+from collab_jax.quantizers.math import lloyd
 
 
 def test_clusters_are_numbered_as_they_appear():
   assignments = jnp.array([4, 4, 1, 0, 4, 1, 2])
   centroids = jnp.arange(6.0)[:, None]
-  named, moved = relabel.relabel_by_first_use(assignments, centroids)
+  named, moved = clustering.relabel_by_first_use(assignments, centroids)
   assert named.tolist() == [0, 0, 1, 2, 0, 1, 3]
   # Clusters 3 and 5 have no vectors.
   assert moved[:, 0].tolist() == [4, 1, 0, 2, 3, 5]

@@ -49,14 +49,12 @@ def test_the_shipped_axes_lose_little():
 
 def test_clusters_of_a_lost_vector_go_to_the_nearest_that_arrived():
   packed = quantizers.Packed(2, 2, book='random')
-  assert quantizers.row_fields(packed, 4, 4) == ('packed',)
+  assert packed.row_fields(4, 4) == ('packed',)
   message = {
     'assignments': jnp.array([0, 1, 2, 3]),
     'packed': jnp.zeros((2, 4), jnp.float16),
   }
-  kept = quantizers.conceal(
-    packed, message, jnp.array([True, False]), ('packed',)
-  )
+  kept = packed.conceal(message, jnp.array([True, False]), ('packed',))
   # The second row had clusters 1 and 3: of a grid of 2 x 2, the right column.
   np.testing.assert_array_equal(kept['assignments'], [0, 0, 2, 2])
 

@@ -249,5 +249,5 @@ def test_a_reduced_picture_is_encoded(model):
   ],
 )
 def test_what_is_lost_with_a_packet_is_known_where_not_every_k_can_be(text):
-  found = quantizers.row_fields(quantizers.make(text), 256, 4)
+  found = quantizers.make(text).row_fields(256, 4)
   assert found == ('centroids/x',)

@@ -45,7 +45,7 @@ def test_scalar_with_a_books_levels_sends_no_scales(normal):
 
 
 def _code_length(quantizer, params, message):
-  rows = np.asarray(quantizers.priors(quantizer, params)['x'])
+  rows = np.asarray(quantizer.priors(params)['x'])
   assert rows.min() >= 1
   assert rows.sum(axis=1).max() <= 2**16
   symbols = np.asarray(message['x'])

@@ -12,18 +12,18 @@ import numpy as np
 from collab_jax import _validate
 from collab_jax import message as messages
 from collab_jax.quantizers import base
-from collab_jax.quantizers.clusters import agglomerative as merging
-from collab_jax.quantizers.clusters import base as base_lib
+from collab_jax.quantizers.clusters import agglomerative
+from collab_jax.quantizers.clusters import base as clustering
 from collab_jax.quantizers.math import (
   geometry,
   lloyd,
+  potts,
 )
-from collab_jax.quantizers.math import potts as smoothing
 from collab_jax.quantizers.vectors import identity
 
 
 @dataclasses.dataclass(frozen=True)
-class Adaptive(base_lib.Clustering):
+class Adaptive(clustering.Clustering):
   """Sends as few of k means as leave at most a share of the squared error.
 
   `Merge` goes on from k clusters for as long as the squared distance of the
@@ -40,7 +40,7 @@ class Adaptive(base_lib.Clustering):
     error: Share of the squared error, from 0 to 1; 0 is `Merge`.
     weight: As of `Merge`.
     smooth: As of `Merge`.
-    centroids: What quantizes the means.
+    centroids: Quantizer of the means.
     rebuild: 'grid', 'keep' or 'close'; see `Clustering`.
 
   Source: as of `Merge`. The stopping rule is that of Ward's method by its
@@ -55,7 +55,7 @@ class Adaptive(base_lib.Clustering):
   rebuild: str = 'grid'
 
   def __post_init__(self):
-    self.check()
+    super().__post_init__()
     for name, most in (('error', 1.0), ('weight', 1.0), ('smooth', 100.0)):
       _validate.number(name, getattr(self, name), 0.0, most)
 
@@ -64,13 +64,13 @@ class Adaptive(base_lib.Clustering):
   ) -> tuple[Int[Array, ' n'], Float[Array, 'k d']]:
     """Returns the clusters that are left; means of others are zeros."""
     del key
-    assignments = merging.merge(x, self.k, float(self.weight))
+    assignments = agglomerative.merge(x, self.k, float(self.weight))
     owners, shares = merges(x, assignments, self.k, float(self.weight))
     # They grow with every merge, but for rounding.
     small = jnp.cumsum(shares > self.error) == 0
     assignments = owners[jnp.maximum(small.sum() - 1, 0)][assignments]
     if self.smooth:
-      assignments = smoothing.smooth(x, assignments, self.k, self.smooth)
+      assignments = potts.smooth(x, assignments, self.k, self.smooth)
     means = lloyd.means(x, assignments, self.k)
     counts = jnp.zeros(self.k, jnp.float32).at[assignments].add(1)
     return assignments, jnp.where(counts[:, None] > 0, means, 0)
@@ -80,10 +80,10 @@ class Adaptive(base_lib.Clustering):
     params: base.Params,
     x: Float[Array, 'n d'],
     key: Key[Array, ''],
-    **extra: Any,
+    **aux: Any,
   ) -> messages.Message:
     """Returns the assignments, and the means' message: zeros behind."""
-    message = super().quantize(params, x, key, **extra)
+    message = super().quantize(params, x, key, **aux)
     behind = jnp.arange(self.k) > message['assignments'].max()
     for name in self._rows(*x.shape):
       value = message[name]
@@ -140,11 +140,11 @@ def merges(
   costs = jnp.where(pairs, gaps * size**weight, jnp.inf)
 
   def step(state, _):
-    slots, owner = merging.join(state[0], state[1], weight)
+    slots, owner = agglomerative.join(state[0], state[1], weight)
     return (slots, owner), owner
 
   first = jnp.arange(k, dtype=jnp.int32)
-  state = merging.Slots(gaps, costs, counts), first
+  state = agglomerative.Slots(gaps, costs, counts), first
   owners = jax.lax.scan(step, state, None, length=k - 1)[1]
   owners = jnp.concatenate([first[None], owners])
 
@@ -180,7 +180,7 @@ def error_for(
 
   @jax.vmap
   def shares(x):
-    return merges(x, merging.merge(x, k, weight), k, weight)[1]
+    return merges(x, agglomerative.merge(x, k, weight), k, weight)[1]
 
   found = np.asarray(shares(features), np.float64)
   low, high = 0, 10_000  # Ten-thousandths.

@@ -9,17 +9,18 @@ from jaxtyping import Array, Float, Int, Key
 
 from collab_jax import _validate
 from collab_jax.quantizers import base
-from collab_jax.quantizers.clusters import base as base_lib
+from collab_jax.quantizers.clusters import base as clustering
 from collab_jax.quantizers.math import (
   geometry,
   lloyd,
+  potts,
+  vmap,
 )
-from collab_jax.quantizers.math import potts as smoothing
 from collab_jax.quantizers.vectors import identity
 
 
 @dataclasses.dataclass(frozen=True)
-class Agglomerative(base_lib.Clustering):
+class Agglomerative(clustering.Clustering):
   """Sends the means of k clusters that are left when the nearest two merge.
 
   k-means spends centroids in proportion to squared error, hence on large
@@ -36,7 +37,7 @@ class Agglomerative(base_lib.Clustering):
     iters: Largest number of iterations of Lloyd's algorithm after that.
     smooth: How much an equal neighbour on the grid counts in the end, in mean
       squared errors; above 0 the assignments take fewer bytes.
-    centroids: What quantizes the centroids.
+    centroids: Quantizer of the centroids.
     rebuild: 'grid', 'keep' or 'close'; see `Clustering`.
 
   Source: Lance and Williams 1967 (the update of the distances); Ward 1963.
@@ -51,7 +52,7 @@ class Agglomerative(base_lib.Clustering):
   rebuild: str = 'grid'
 
   def __post_init__(self):
-    self.check()
+    super().__post_init__()
     _validate.integer('iters', self.iters, 0)
     _validate.number('weight', self.weight, 0.0, 1.0)
     _validate.number('smooth', self.smooth, 0.0, 100.0)
@@ -67,7 +68,7 @@ class Agglomerative(base_lib.Clustering):
       found = lloyd.lloyd(x, means, self.iters)
       assignments, means = found.assignments, found.centroids
     if self.smooth:
-      assignments = smoothing.smooth(x, assignments, self.k, self.smooth)
+      assignments = potts.smooth(x, assignments, self.k, self.smooth)
       means = lloyd.means(x, assignments, self.k)
     return assignments, means
 
@@ -93,7 +94,7 @@ def merge(
   """
   base.check_k_of_n(k, x.shape[0])
   one = functools.partial(_merge, k=k, weight=weight)
-  return base.map_or_vmap(one)(x)
+  return vmap.map_or_vmap(one)(x)
 
 
 def _merge(x, k, weight):

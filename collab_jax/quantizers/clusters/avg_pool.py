@@ -1,9 +1,8 @@
-"""Averages over the cells of a coarser grid."""
+"""Average pooling over the cells of a coarser grid."""
 
 import dataclasses
 import math
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 import numpy as np
@@ -15,8 +14,10 @@ from collab_jax.quantizers.vectors import identity
 
 
 @dataclasses.dataclass(frozen=True)
-class AvgPool:
+class AvgPool(base.Composite):
   """Sends the mean of each cell of a rows x columns grid, rows * columns = k.
+
+      AvgPool(k=16)
 
   The grid is the squarest that k allows, not higher than wide: 64 is 8 x 8,
   8 is 2 x 4. Cells that do not divide the image evenly differ by one vector
@@ -26,10 +27,12 @@ class AvgPool:
     k: Number of cells.
     n: Number of vectors of the image, a square; 256 is PaliGemma at 224 px.
       The message itself does not tell it.
-    centroids: What quantizes the means.
+    centroids: Quantizer of the means.
 
-  Source: average pooling, a control that knows nothing of the picture.
+  Source: average pooling, a control that knows nothing of the image.
   """
+
+  inner_field = 'centroids'
 
   k: int
   n: int = 256
@@ -40,11 +43,6 @@ class AvgPool:
     base.check_k_of_n(self.k, self.n)
     self.grid()
 
-  @property
-  def uses_key(self) -> bool:
-    """Whether what quantizes the means draws."""
-    return self.centroids.uses_key
-
   def grid(self) -> tuple[int, int]:
     """Returns the rows and columns of cells.
 
@@ -53,8 +51,8 @@ class AvgPool:
     """
     side = geometry.side(self.n)
     for rows in range(math.isqrt(self.k), 0, -1):
-      columns, rest = divmod(self.k, rows)
-      if not rest and columns <= side:
+      columns, remainder = divmod(self.k, rows)
+      if not remainder and columns <= side:
         return rows, columns
     products = {a * b for a in range(1, side + 1) for b in range(a, side + 1)}
     near = sorted(sorted(products), key=lambda p: abs(p - self.k))[:2]
@@ -63,17 +61,21 @@ class AvgPool:
       f'the nearest k that do are {near[0]} and {near[1]}.'
     )
 
-  def init_params(self, key: Key[Array, ''], n: int, d: int) -> base.Params:
-    """Returns the parameters of `centroids`."""
-    self._check(n)
-    return base.nest('centroids', self.centroids.init_params(key, self.k, d))
+  def inner_shape(self, n: int, d: int) -> tuple[int, int]:
+    """Returns k and d."""
+    if n != self.n:
+      raise ValueError(
+        f'Pool is for n = {self.n} vectors, got {n}; use '
+        f'Pool(k={self.k}, n={n}).'
+      )
+    return self.k, d
 
   def cluster(
     self, x: Float[Array, 'n d'], key: Key[Array, '']
   ) -> tuple[Int[Array, ' n'], Float[Array, 'k d']]:
     """Returns the cell of each vector, and the mean of each cell."""
     del key
-    self._check(x.shape[0])
+    self.inner_shape(*x.shape)
     cell = self._cell()
     weights = cell == np.arange(self.k)[:, None]
     weights = weights / weights.sum(axis=1, keepdims=True)
@@ -86,41 +88,19 @@ class AvgPool:
     self, params: base.Params, x: Float[Array, 'n d'], key: Key[Array, '']
   ) -> messages.Message:
     """Returns the message of the means, row by row."""
-    return self._send(params, self.cluster(x, key)[1], key)
+    return self.quantize_inner(params, self.cluster(x, key)[1], key)
 
   def dequantize(
     self, params: base.Params, message: messages.Message
   ) -> messages.Tokens:
     """Returns the whole grid, each vector replaced by its cell's mean."""
-    inner = self.centroids.dequantize(
-      base.unnest('centroids', params), base.unprefix('centroids', message)
-    )
-    return base.full_grid(inner.x[self._cell()])
+    means = self.dequantize_inner(params, message).x
+    return base.full_grid(means[self._cell()])
 
   def row_of(self, message: messages.Message) -> Int[Array, ' n']:
     """Returns which mean makes each token."""
     del message
     return jnp.asarray(self._cell(), jnp.int32)
-
-  def fields(self, n: int, d: int) -> dict[str, messages.Field]:
-    """Returns the fields of the means."""
-    self._check(n)
-    return base.prefix('centroids', self.centroids.fields(self.k, d))
-
-  def priors(self, params: base.Params) -> dict[str, jax.Array]:
-    """Returns the frequencies of the means' symbols."""
-    inner = base.priors(self.centroids, base.unnest('centroids', params))
-    return base.prefix('centroids', inner)
-
-  def sent(self, n: int) -> int:
-    """Returns k."""
-    self._check(n)
-    return self.k
-
-  def _send(self, params, rows, key):
-    """Returns the message of a vector for each cell."""
-    inner = self.centroids.quantize(base.unnest('centroids', params), rows, key)
-    return base.prefix('centroids', inner)
 
   def _cell(self):
     """Returns the cell of each vector, i64[n]."""
@@ -130,10 +110,3 @@ class AvgPool:
     return (
       (along * rows // side)[:, None] * columns + along * columns // side
     ).ravel()
-
-  def _check(self, n):
-    if n != self.n:
-      raise ValueError(
-        f'Pool is for n = {self.n} vectors, got {n}; use '
-        f'Pool(k={self.k}, n={n}).'
-      )

@@ -1,31 +1,31 @@
-"""What the quantizers share that replace every vector by a centroid."""
+"""Base of quantizers that send k centroids, one for each cluster of vectors."""
 
 import abc
 from collections.abc import Collection
 import dataclasses
-import math
-from typing import Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, cast
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from collab_jax import _validate
+from collab_jax import _renamed, _validate
 from collab_jax import message as messages
 from collab_jax.quantizers import (
   base,
   concealment,
 )
-from collab_jax.quantizers.math import (
-  geometry,
-  relabel,
-)
+from collab_jax.quantizers.math import geometry
+
+if not TYPE_CHECKING:  # Unknown names are errors to type checkers.
+  __getattr__ = _renamed.module_getattr(__name__)
 
 REBUILDS = ('grid', 'keep', 'close')
 
 
-class Rebuilding:
-  """Sends k centroids; what the server makes of them is a field.
+class CentroidQuantizer(base.Composite):
+  """Base for quantizers that send k centroids.
+
+  `rebuild` selects how the server expands them to tokens:
 
   - 'grid': all n vectors, each replaced by its centroid, as in the paper.
   - 'keep': the k centroids, each at the position of its cluster's member
@@ -35,91 +35,100 @@ class Rebuilding:
 
   Attributes:
     k: Number of clusters, at most n.
-    centroids: What quantizes the centroids.
+    centroids: Quantizer of the centroids.
     rebuild: 'grid', 'keep' or 'close'.
   """
+
+  inner_field = 'centroids'
 
   k: int
   centroids: base.Quantizer
   rebuild: str = REBUILDS[0]
 
-  # Whether clusters are drawn.
-  draws: ClassVar[bool] = False
-
-  @property
-  def uses_key(self) -> bool:
-    """Whether the clusters, or what quantizes the centroids, is drawn."""
-    return self.draws or self.centroids.uses_key
+  def __post_init__(self):
+    base.check_k(self.k)
+    _validate.choice('rebuild', self.rebuild, REBUILDS)
 
   @property
   def sender(self) -> Any:
-    """The same for all ways to rebuild: one program on the edge."""
+    """Quantizer with the first way to rebuild: one program on the edge."""
     if self.rebuild == REBUILDS[0]:  # It need not be a field.
       return self
     return dataclasses.replace(cast(Any, self), rebuild=REBUILDS[0])
 
-  def check(self) -> None:
-    """Raises ValueError unless k and rebuild can be what they are."""
-    base.check_k(self.k)
-    _validate.choice('rebuild', self.rebuild, REBUILDS)
+  def inner_shape(self, n: int, d: int) -> tuple[int, int]:
+    """Returns k and d."""
+    base.check_k_of_n(self.k, n)
+    return self.k, d
 
 
-class Clustering(Rebuilding, abc.ABC):
+class Clustering(CentroidQuantizer):
   """Sends k centroids, and for every vector which of them replaces it.
 
-  Subclasses are dataclasses that say how to cluster, in `cluster`.
+      @dataclasses.dataclass(frozen=True)
+      class Stripes(cj.quantizers.Clustering):
+        k: int
+        centroids: cj.quantizers.Quantizer = cj.quantizers.Identity()
+
+        def cluster(self, x, key):
+          stripe = jnp.arange(len(x)) * self.k // len(x)
+          members = jax.nn.one_hot(stripe, self.k, axis=0)
+          return stripe, members @ x / members.sum(1)[:, None]
+
+  Subclasses are dataclasses that assign vectors to clusters, in `cluster`, and
+  set `draws` if that uses its key.
   """
 
   @property
-  def receiver(self) -> 'Received':
-    """The same for all ways to cluster: one program on the server."""
-    return Received(self.k, base.receiver(self.centroids), self.rebuild)
+  def receiver(self) -> 'ReceivedClusters':
+    """Quantizer that is equal for all ways to cluster."""
+    return ReceivedClusters(self.k, self.inner.receiver, self.rebuild)
 
   @abc.abstractmethod
   def cluster(
     self, x: Float[Array, 'n d'], key: Key[Array, '']
   ) -> tuple[Int[Array, ' n'], Float[Array, 'k d']]:
-    """Returns the cluster of each vector, and what stands for each cluster.
+    """Returns the cluster of each vector, and the centroid of each cluster.
 
-    A subclass with a property `needs` takes that by keyword; see `base.needs`.
+    A subclass with `aux_inputs` takes those by keyword.
     """
 
-  def init_params(self, key: Key[Array, ''], n: int, d: int) -> base.Params:
-    """Returns the parameters of `centroids`."""
-    base.check_k_of_n(self.k, n)
-    return base.nest('centroids', self.centroids.init_params(key, self.k, d))
+  def fields(self, n: int, d: int) -> dict[str, messages.Field]:
+    """Returns 'assignments' of n symbols, and the centroids' fields."""
+    inner = super().fields(n, d)
+    return {'assignments': messages.Symbols(self.k, (n,)), **inner}
 
   def quantize(
     self,
     params: base.Params,
     x: Float[Array, 'n d'],
     key: Key[Array, ''],
-    **extra: Any,
+    **aux: Any,
   ) -> messages.Message:
     """Returns the assignments, and the centroids' message."""
-    base.check_k_of_n(self.k, x.shape[0])
-    draw_key, inner_key = base.split(key, self.centroids)
-    found = self.cluster(x, draw_key, **extra)
-    assignments, means = relabel.relabel_by_first_use(*found)
-    inner = self.centroids.quantize(
-      base.unnest('centroids', params), means, inner_key
-    )
-    return {'assignments': assignments, **base.prefix('centroids', inner)}
+    self.inner_shape(*x.shape)
+    draw_key, inner_key = self.split_key(key)
+    assignments, means = relabel_by_first_use(*self.cluster(x, draw_key, **aux))
+    inner = self.quantize_inner(params, means, inner_key)
+    return {'assignments': assignments, **inner}
 
   def dequantize(
     self, params: base.Params, message: messages.Message
   ) -> messages.Tokens:
     """Returns n tokens ('grid') or k ('keep', 'close')."""
-    inner = self.centroids.dequantize(
-      base.unnest('centroids', params), base.unprefix('centroids', message)
-    )
+    centroids = self.dequantize_inner(params, message).x
     assignments = message['assignments'].astype(jnp.int32)
-    return rebuilt(inner.x, assignments, self.rebuild)
+    return expand(centroids, assignments, self.rebuild)
 
-  def origins(self, message: messages.Message) -> Int[Array, ' k']:
-    """Returns which vector each of k tokens stands for."""
+  def origins(self, message: messages.Message) -> Int[Array, ' m']:
+    """Returns which vector each token stands for."""
     assignments = message['assignments'].astype(jnp.int32)
-    return origins(assignments, self.k, self.rebuild)
+    return token_origins(assignments, self.k, self.rebuild)
+
+  def row_of(self, message: messages.Message) -> Int[Array, ' m']:
+    """Returns which centroid makes each token."""
+    assignments = message['assignments'].astype(jnp.int32)
+    return token_rows(assignments, self.k, self.rebuild)
 
   def conceal(
     self,
@@ -131,34 +140,10 @@ class Clustering(Rebuilding, abc.ABC):
     del rows
     return concealment.reassigned(message, received)
 
-  def row_of(self, message: messages.Message) -> Int[Array, ' n']:
-    """Returns which centroid makes each token."""
-    assignments = message['assignments'].astype(jnp.int32)
-    return rows(assignments, self.k, self.rebuild)
-
-  def fields(self, n: int, d: int) -> dict[str, messages.Field]:
-    """Returns 'assignments' of n symbols, and the centroids' fields."""
-    base.check_k_of_n(self.k, n)
-    inner = self.centroids.fields(self.k, d)
-    return {
-      'assignments': messages.Symbols(self.k, (n,)),
-      **base.prefix('centroids', inner),
-    }
-
-  def priors(self, params: base.Params) -> dict[str, jax.Array]:
-    """Returns the frequencies of the centroids' symbols."""
-    inner = base.priors(self.centroids, base.unnest('centroids', params))
-    return base.prefix('centroids', inner)
-
-  def sent(self, n: int) -> int:
-    """Returns k: the paper counts centroids, not assignments."""
-    base.check_k_of_n(self.k, n)
-    return self.k
-
 
 @dataclasses.dataclass(frozen=True)
-class Received(Clustering):
-  """Rebuilds what any clustering sent."""
+class ReceivedClusters(Clustering):
+  """Rebuilds the message of any clustering."""
 
   k: int
   centroids: base.Quantizer
@@ -167,7 +152,7 @@ class Received(Clustering):
   def cluster(
     self, x: Float[Array, 'n d'], key: Key[Array, '']
   ) -> tuple[Int[Array, ' n'], Float[Array, 'k d']]:
-    """Is not for the receiving end.
+    """Refuses: the receiving end does not cluster.
 
     Raises:
       TypeError: Always.
@@ -175,35 +160,55 @@ class Received(Clustering):
     raise TypeError('a receiver has no way to cluster; quantize by the sender')
 
 
-def rebuilt(
-  centroids: Float[Array, 'k d'], assignments: Int[Array, ' n'], rebuild: str
-) -> messages.Tokens:
-  """Returns n tokens ('grid') or k ('keep', 'close'); see `Rebuilding`.
+def relabel_by_first_use(
+  assignments: Int[Array, ' n'], centroids: Float[Array, 'k d']
+) -> tuple[Int[Array, ' n'], Float[Array, 'k d']]:
+  """Numbers clusters by their first vectors, which takes fewest bytes.
+
+  The numbers carry no information; a decoder that expects new clusters in order
+  need not be told which of them it is. Clusters without vectors are last.
 
   Args:
-    centroids: Of k clusters.
+    assignments: The cluster of each vector.
+    centroids: The centroid of each cluster.
+  """
+  n, k = assignments.shape[0], centroids.shape[0]
+  first = n + jnp.arange(k)
+  first = first.at[assignments].min(jnp.arange(n))
+  # Ranks by comparisons: a sort takes longer to compile.
+  rank = jnp.sum(first[None] < first[:, None], axis=1, dtype=jnp.int32)
+  return rank[assignments], jnp.zeros_like(centroids).at[rank].set(centroids)
+
+
+def expand(
+  centroids: Float[Array, 'k d'], assignments: Int[Array, ' n'], rebuild: str
+) -> messages.Tokens:
+  """Returns the tokens of k centroids; see `CentroidQuantizer`.
+
+  Args:
+    centroids: Centroids of k clusters.
     assignments: The cluster of each vector.
     rebuild: 'grid', 'keep' or 'close'.
   """
   k = len(centroids)
-  which = rows(assignments, k, rebuild)
-  tokens = base.full_grid(centroids[which])
+  of_token = token_rows(assignments, k, rebuild)
+  tokens = base.full_grid(centroids[of_token])
   if rebuild == 'grid':
     return tokens
   # A damaged message may have clusters without members.
   counts = jnp.zeros(k, jnp.float32).at[assignments].add(1)
-  tokens = tokens._replace(valid=counts[which] > 0)
+  tokens = tokens._replace(valid=counts[of_token] > 0)
   if rebuild == 'close':
     return tokens
   end = jnp.asarray(assignments.shape[0], jnp.int32)
-  places = origins(assignments, k, rebuild)
-  return tokens._replace(positions=places, end=end)
+  positions = token_origins(assignments, k, rebuild)
+  return tokens._replace(positions=positions, end=end)
 
 
-def rows(
+def token_rows(
   assignments: Int[Array, ' n'], k: int, rebuild: str
 ) -> Int[Array, ' m']:
-  """Returns which centroid makes each token of `rebuilt`."""
+  """Returns which centroid makes each token of `expand`."""
   if rebuild == 'grid':
     return assignments
   if rebuild == 'keep':
@@ -211,10 +216,10 @@ def rows(
   return jnp.arange(k, dtype=jnp.int32)
 
 
-def origins(
+def token_origins(
   assignments: Int[Array, ' n'], k: int, rebuild: str
 ) -> Int[Array, ' m']:
-  """Returns which vector each token of `rebuilt` stands for.
+  """Returns which vector each token of `expand` stands for.
 
   'keep': the member in the middle of its cluster; 'close': the first one.
   """
@@ -223,8 +228,8 @@ def origins(
     return jnp.arange(n, dtype=jnp.int32)
   if rebuild == 'keep':
     return jnp.sort(middles(assignments, k))
-  at = jnp.arange(n, dtype=jnp.int32)
-  return jnp.full(k, n - 1, jnp.int32).at[assignments].min(at)
+  every = jnp.arange(n, dtype=jnp.int32)
+  return jnp.full(k, n - 1, jnp.int32).at[assignments].min(every)
 
 
 def middles(assignments: Int[Array, ' n'], k: int) -> Int[Array, ' k']:
@@ -240,14 +245,13 @@ def middles(assignments: Int[Array, ' n'], k: int) -> Int[Array, ' k']:
     without members.
   """
   n = assignments.shape[0]
-  side = math.isqrt(n)
-  width = side if side * side == n else n
-  places = jnp.stack(jnp.divmod(jnp.arange(n), width), axis=1)
+  width = geometry.grid_width(n)
+  positions = jnp.stack(jnp.divmod(jnp.arange(n), width), axis=1)
   hot = assignments[:, None] == jnp.arange(k)
   counts = jnp.sum(hot, axis=0)
   # In whole numbers, times the count, so that ties are ties everywhere.
-  totals = jnp.sum(jnp.where(hot[..., None], places[:, None], 0), axis=0)
-  away = places[:, None] * counts[:, None] - totals
+  totals = jnp.sum(jnp.where(hot[..., None], positions[:, None], 0), axis=0)
+  away = positions[:, None] * counts[:, None] - totals
   away = jnp.sum(away**2, axis=2)
   away = jnp.where(hot, away, jnp.iinfo(jnp.int32).max)
   nearest = geometry.first_min(away)[0]

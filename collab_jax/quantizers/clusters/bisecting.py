@@ -11,16 +11,17 @@ from jaxtyping import Array, Float, Int, Key
 from collab_jax import _validate
 from collab_jax import message as messages
 from collab_jax.quantizers import base
-from collab_jax.quantizers.clusters import base as base_lib
+from collab_jax.quantizers.clusters import base as clustering
 from collab_jax.quantizers.math import (
   geometry,
   lloyd,
+  vmap,
 )
 from collab_jax.quantizers.vectors import identity
 
 
 @dataclasses.dataclass(frozen=True)
-class Bisecting(base_lib.Rebuilding):
+class Bisecting(clustering.CentroidQuantizer):
   """Sends k centroids of clusters that split, the first ones first.
 
   The cluster of the greatest squared error splits in two by k-means, until
@@ -38,7 +39,7 @@ class Bisecting(base_lib.Rebuilding):
   Attributes:
     k: Number of clusters, at most n.
     iters: Iterations of each split.
-    centroids: What quantizes the means. Its errors add up in the means that
+    centroids: Quantizer of the means. Its errors add up in the means that
       are not sent: at most by the number of pieces a layer makes of a cluster.
     rebuild: 'grid', 'keep' or 'close'; see `Clustering`.
 
@@ -51,17 +52,17 @@ class Bisecting(base_lib.Rebuilding):
   rebuild: str = 'grid'
 
   def __post_init__(self):
-    self.check()
+    super().__post_init__()
     _validate.integer('iters', self.iters, 0)
 
   def init_params(self, key: Key[Array, ''], n: int, d: int) -> base.Params:
     """Returns the parameters of `centroids`, by layer."""
     base.check_k_of_n(self.k, n)
-    made: dict[str, base.Params] = {}
+    params: dict[str, base.Params] = {}
     for layer, count in enumerate(self._new()):
-      params = self.centroids.init_params(key, count, d)
-      made |= base.nest(f'centroids{layer}', params)
-    return made
+      inner = self.inner.init_params(key, count, d)
+      params |= base.nest(f'centroids{layer}', inner)
+    return params
 
   def quantize(
     self, params: base.Params, x: Float[Array, 'n d'], key: Key[Array, '']
@@ -80,7 +81,7 @@ class Bisecting(base_lib.Rebuilding):
       message[f'moves{layer}'] = moves.astype(jnp.int32)
       means = lloyd.means(x, after, count)[count - new :]
       name = f'centroids{layer}'
-      inner = self.centroids.quantize(base.unnest(name, params), means, key)
+      inner = self.inner.quantize(base.unnest(name, params), means, key)
       message |= base.prefix(name, inner)
       before = after
     return message
@@ -93,14 +94,11 @@ class Bisecting(base_lib.Rebuilding):
     Raises:
       ValueError: It lacks the first layer, or one between others.
     """
-    have = self._layers(message)
-    means, assignments = (
-      jnp.zeros((), jnp.float32),
-      message['moves0'].astype(jnp.int32),
-    )
-    for layer in have:
+    means = jnp.zeros((), jnp.float32)
+    assignments = message['moves0'].astype(jnp.int32)
+    for layer in self._layers(message):
       name = f'centroids{layer}'
-      inner = self.centroids.dequantize(
+      inner = self.inner.dequantize(
         base.unnest(name, params), base.unprefix(name, message)
       ).x
       if layer:
@@ -108,71 +106,68 @@ class Bisecting(base_lib.Rebuilding):
         means, assignments = joined(means, assignments, inner, moves)
       else:
         means = inner
-    return base_lib.rebuilt(means, assignments, self.rebuild)
+    return clustering.expand(means, assignments, self.rebuild)
 
   def assignments(self, message: messages.Message) -> Int[Array, ' n']:
     """Returns the cluster of each vector, as far as the message tells."""
-    found = message['moves0'].astype(jnp.int32)
+    assignments = message['moves0'].astype(jnp.int32)
     for layer in self._layers(message)[1:]:
       moves = message[f'moves{layer}'].astype(jnp.int32)
       first = self._ends()[layer] - self._new()[layer]
-      found = jnp.where(moves > 0, first - 1 + moves, found)
-    return found
+      assignments = jnp.where(moves > 0, first - 1 + moves, assignments)
+    return assignments
 
   def origins(self, message: messages.Message) -> Int[Array, ' k']:
     """Returns which vector each of k tokens stands for; see `Clustering`."""
-    return base_lib.origins(self.assignments(message), self.k, self.rebuild)
+    return clustering.token_origins(
+      self.assignments(message), self.k, self.rebuild
+    )
 
   def fields(self, n: int, d: int) -> dict[str, messages.Field]:
     """Returns 'moves0' and the centroids' fields, and so on, by layer."""
     base.check_k_of_n(self.k, n)
-    found: dict[str, messages.Field] = {}
+    fields: dict[str, messages.Field] = {}
     for layer, count in enumerate(self._new()):
-      inner = base.prefix(f'centroids{layer}', self.centroids.fields(count, d))
+      inner = base.prefix(f'centroids{layer}', self.inner.fields(count, d))
       # Of alphabet 1 in the first layer: no bytes, but it tells n.
       alphabet = count + 1 if layer else 1
-      found[f'moves{layer}'] = messages.Symbols(alphabet, (n,), layer)
-      found |= {
+      fields[f'moves{layer}'] = messages.Symbols(alphabet, (n,), layer)
+      fields |= {
         name: dataclasses.replace(field, layer=layer)
         for name, field in inner.items()
       }
-    return found
+    return fields
 
   def priors(self, params: base.Params) -> dict[str, jax.Array]:
     """Returns the frequencies of the centroids' symbols."""
-    found = {}
+    priors = {}
     for layer in range(len(self._ends())):
       name = f'centroids{layer}'
-      inner = base.priors(self.centroids, base.unnest(name, params))
-      found |= base.prefix(name, inner)
-    return found
-
-  def sent(self, n: int) -> int:
-    """Returns k."""
-    base.check_k_of_n(self.k, n)
-    return self.k
+      inner = self.inner.priors(base.unnest(name, params))
+      priors |= base.prefix(name, inner)
+    return priors
 
   def _ends(self) -> list[int]:
-    """How many clusters there are after each layer."""
+    """Returns the number of clusters after each layer."""
     ends = [1]
     while ends[-1] < self.k:
       ends.append(min(2 * ends[-1], self.k))
     return ends
 
   def _new(self) -> list[int]:
-    """How many of them are new."""
+    """Returns how many clusters are new in each layer."""
     ends = self._ends()
     return [1, *(b - a for a, b in itertools.pairwise(ends))]
 
   def _layers(self, message):
     count = len(self._ends())
-    have = [i for i in range(count) if f'moves{i}' in message]
-    if not have or have != list(range(len(have))):
+    present = [i for i in range(count) if f'moves{i}' in message]
+    if not present or present != list(range(len(present))):
       raise ValueError(
-        f'got the layers {have} of {count}, expected the first of them'
+        f'got the layers {present} of {count}, expected the first of them'
         ' without a gap'
       )
-    return have
+    return present
 
 
 # Jitted here, so that calls outside of jit compile once, too.
@@ -189,7 +184,7 @@ def split(x: Float[Array, 'n d'], k: int, iters: int) -> Int[Array, 'k n']:
     Row i holds the cluster of each vector once there are i + 1; the last one is
     then the smaller half of what was split.
   """
-  return base.map_or_vmap(functools.partial(_split, k=k, iters=iters))(x)
+  return vmap.map_or_vmap(functools.partial(_split, k=k, iters=iters))(x)
 
 
 def _split(x, *, k, iters):

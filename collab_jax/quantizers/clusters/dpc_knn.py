@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from collab_jax import _validate
 from collab_jax.quantizers import base
-from collab_jax.quantizers.clusters import base as base_lib
+from collab_jax.quantizers.clusters import base as clustering
 from collab_jax.quantizers.math import (
   geometry,
   weighted,
@@ -18,7 +18,7 @@ from collab_jax.quantizers.vectors import identity
 
 
 @dataclasses.dataclass(frozen=True)
-class DpcKnn(base_lib.Clustering):
+class DpcKnn(clustering.Clustering):
   """Sends the means of k clusters around density peaks.
 
   The density of a vector is exp(-its mean squared distance to its nearest
@@ -34,7 +34,7 @@ class DpcKnn(base_lib.Clustering):
       them.
     weight: Members count in the mean by their density to this power: 0 is the
       average pooling of TOFC.
-    centroids: What quantizes the means.
+    centroids: Quantizer of the means.
     rebuild: 'grid', 'keep' or 'close'; see `Clustering`.
 
   Source: Du et al. 2016 (DPC-KNN) as in TCFormer, arXiv 2204.08680, and TOFC,
@@ -49,7 +49,7 @@ class DpcKnn(base_lib.Clustering):
   rebuild: str = 'grid'
 
   def __post_init__(self):
-    self.check()
+    super().__post_init__()
     _validate.integer('neighbours', self.neighbours, 1, 2**16)
     _validate.number('weight', self.weight, 0.0, 100.0)
 

@@ -7,13 +7,13 @@ from jaxtyping import Array, Float, Int, Key
 
 from collab_jax import _validate
 from collab_jax.quantizers import base
-from collab_jax.quantizers.clusters import base as base_lib
+from collab_jax.quantizers.clusters import base as clustering
 from collab_jax.quantizers.math import lloyd
 from collab_jax.quantizers.vectors import identity
 
 
 @dataclasses.dataclass(frozen=True)
-class KMeans(base_lib.Clustering):
+class KMeans(clustering.Clustering):
   """Sends k centroids, and for every vector which of them replaces it.
 
   Exact Lloyd in float32; see `lloyd.lloyd` for ties and empty clusters.
@@ -22,7 +22,7 @@ class KMeans(base_lib.Clustering):
     k: Number of clusters, at most n.
     init: 'random' (k different vectors, as in the paper) or '++' (k-means++).
     iters: Largest number of iterations; it stops earlier once converged.
-    centroids: What quantizes the centroids.
+    centroids: Quantizer of the centroids.
     rebuild: 'grid', 'keep' or 'close'; see `Clustering`.
 
   Source: section 2 of the paper; checked against scikit-learn.
@@ -37,7 +37,7 @@ class KMeans(base_lib.Clustering):
   draws: ClassVar[bool] = True
 
   def __post_init__(self):
-    self.check()
+    super().__post_init__()
     _validate.choice('init', self.init, ('random', '++'))
     _validate.integer('iters', self.iters, 0)
 

@@ -1,9 +1,8 @@
-"""More clusters than vectors: centroids as mixtures of a few vectors."""
+"""Low-rank approximation of more centroids than vectors are sent."""
 
 from collections.abc import Collection
 import dataclasses
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Key
 
@@ -11,10 +10,8 @@ from collab_jax import _validate
 from collab_jax import message as messages
 from collab_jax.quantizers import base
 from collab_jax.quantizers.clusters import agglomerative
-from collab_jax.quantizers.math import (
-  jacobi,
-  relabel,
-)
+from collab_jax.quantizers.clusters import base as clustering
+from collab_jax.quantizers.math import jacobi
 from collab_jax.quantizers.vectors import identity
 
 # Singular values, in parts of the largest: the root of float32's precision.
@@ -22,10 +19,12 @@ _SMALLEST = 3.5e-4
 
 
 @dataclasses.dataclass(frozen=True)
-class LowRank:
-  """Sends k vectors, and how more than k centroids are mixed from them.
+class LowRank(base.Composite):
+  """Sends k vectors, and coefficients that mix more than k centroids from them.
 
-  The picture is first cut into k + more clusters by merging. Their centroids
+      LowRank(k=8, more=4)
+
+  The image is first cut into k + more clusters by merging. Their centroids
   span few directions, so that k vectors and a small table of coefficients
   stand for all of them: the best approximation of rank k, in which a cluster
   of c members counts (c^weight)^2. At weight 1/2 that is the squared error
@@ -33,17 +32,19 @@ class LowRank:
 
   Attributes:
     k: Number of vectors sent, at most n.
-    more: How many clusters there are beyond k, at most n in all.
-    weight: How much clusters' sizes count, from 0 to 1.
-    smooth: As of `merge.Merge`: above 0 the assignments take fewer bytes.
+    more: Number of clusters beyond k; there are at most n in all.
+    weight: Exponent of the clusters' sizes, from 0 to 1.
+    smooth: As of `Agglomerative`: above 0 the assignments take fewer bytes.
     reach: Coefficients are rounded to -reach..reach, in parts of the largest
       of their vector.
-    basis: What quantizes the k vectors.
+    basis: Quantizer of the k vectors.
 
   Source: Eckart and Young 1936, by the eigenvectors of the centroids' Gram
   matrix; clusters as in `merge`. Complexity: that of merging, and a matrix of
   (k + more)^2 to diagonalize.
   """
+
+  inner_field = 'basis'
 
   k: int
   more: int = 1
@@ -61,20 +62,25 @@ class LowRank:
 
   @property
   def receiver(self) -> 'LowRank':
-    """The same for all ways to find clusters and vectors."""
+    """Quantizer that is equal for all ways to find clusters and vectors."""
     return LowRank(
-      self.k, self.more, reach=self.reach, basis=base.receiver(self.basis)
+      self.k, self.more, reach=self.reach, basis=self.inner.receiver
     )
 
-  @property
-  def uses_key(self) -> bool:
-    """Only what quantizes the vectors may draw."""
-    return self.basis.uses_key
-
-  def init_params(self, key: Key[Array, ''], n: int, d: int) -> base.Params:
-    """Returns the parameters of `basis`."""
+  def inner_shape(self, n: int, d: int) -> tuple[int, int]:
+    """Returns k and d."""
     base.check_k_of_n(self.k, n)
-    return base.nest('basis', self.basis.init_params(key, self.k, d))
+    return self.k, d
+
+  def fields(self, n: int, d: int) -> dict[str, messages.Field]:
+    """Returns 'assignments' of n symbols, 'mix', and the vectors' fields."""
+    inner = super().fields(n, d)
+    clusters = self._clusters(n)
+    return {
+      'assignments': messages.Symbols(clusters, (n,)),
+      'mix': messages.Symbols(2 * self.reach + 1, (clusters, self.k)),
+      **inner,
+    }
 
   def quantize(
     self, params: base.Params, x: Float[Array, 'n d'], key: Key[Array, '']
@@ -83,24 +89,22 @@ class LowRank:
     clusters = agglomerative.Agglomerative(
       self._clusters(len(x)), smooth=self.smooth
     )
-    found = clusters.cluster(x, key)
-    assignments, means = relabel.relabel_by_first_use(*found)
+    assignments, means = clustering.relabel_by_first_use(
+      *clusters.cluster(x, key)
+    )
     counts = jnp.bincount(assignments, length=len(means))
     mix, vectors = factors(means, counts**self.weight, self.k)
-    inner = self.basis.quantize(base.unnest('basis', params), vectors, key)
     return {
       'assignments': assignments,
       'mix': jnp.rint(mix * self.reach).astype(jnp.int32) + self.reach,
-      **base.prefix('basis', inner),
+      **self.quantize_inner(params, vectors, key),
     }
 
   def dequantize(
     self, params: base.Params, message: messages.Message
   ) -> messages.Tokens:
     """Returns the whole grid, each vector replaced by a mixture."""
-    vectors = self.basis.dequantize(
-      base.unnest('basis', params), base.unprefix('basis', message)
-    ).x
+    vectors = self.dequantize_inner(params, message).x
     mix = (message['mix'] - self.reach).astype(jnp.float32) / self.reach
     means = jnp.matmul(mix, vectors, precision='highest')
     # A sum of finite numbers, each of float16's range at the most, is finite;
@@ -119,26 +123,6 @@ class LowRank:
     mix = jnp.where(received, message['mix'], self.reach)
     return {**message, 'mix': mix.astype(jnp.int32)}
 
-  def fields(self, n: int, d: int) -> dict[str, messages.Field]:
-    """Returns 'assignments' of n symbols, 'mix', and the vectors' fields."""
-    base.check_k_of_n(self.k, n)
-    clusters = self._clusters(n)
-    return {
-      'assignments': messages.Symbols(clusters, (n,)),
-      'mix': messages.Symbols(2 * self.reach + 1, (clusters, self.k)),
-      **base.prefix('basis', self.basis.fields(self.k, d)),
-    }
-
-  def priors(self, params: base.Params) -> dict[str, jax.Array]:
-    """Returns the frequencies of the vectors' symbols."""
-    inner = base.priors(self.basis, base.unnest('basis', params))
-    return base.prefix('basis', inner)
-
-  def sent(self, n: int) -> int:
-    """Returns k: neither assignments nor coefficients are vectors."""
-    base.check_k_of_n(self.k, n)
-    return self.k
-
   def _clusters(self, n):
     return min(self.k + self.more, n)
 
@@ -150,7 +134,7 @@ def factors(
 
   Args:
     means: Finite vectors.
-    weights: How much an error of each counts, before it is squared.
+    weights: Weight of the error of each, before it is squared.
     k: The rank, at most m.
 
   Returns:
@@ -164,14 +148,14 @@ def factors(
   trace = jnp.trace(gram)
   axes = jacobi.largest(gram / jnp.where(trace > 0, trace, 1), k)
   basis = jnp.matmul(axes.T, rows, precision='highest')
-  # The singular values. What is left of smaller ones in the Gram matrix, in
-  # which they are squared, is rounding, and no direction.
+  # The singular values. The Gram matrix holds their squares, so that smaller
+  # ones are lost in rounding and give no direction.
   norms = jnp.linalg.norm(basis, axis=1, keepdims=True)
-  sound = norms > _SMALLEST * norms.max()
-  basis = jnp.where(sound, basis / jnp.where(sound, norms, 1), 0)
+  significant = norms > _SMALLEST * norms.max()
+  basis = jnp.where(significant, basis / jnp.where(significant, norms, 1), 0)
   mix = jnp.matmul(means / scale, basis.T, precision='highest')
   at = jnp.abs(mix).argmax(axis=0)
   largest = jnp.take_along_axis(mix, at[None], axis=0)[0]
-  there = jnp.abs(largest) > 1e-20
-  mix = jnp.where(there, mix / jnp.where(there, largest, 1), 0)
+  nonzero = jnp.abs(largest) > 1e-20
+  mix = jnp.where(nonzero, mix / jnp.where(nonzero, largest, 1), 0)
   return mix, basis * (largest * scale)[:, None]

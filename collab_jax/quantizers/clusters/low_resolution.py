@@ -1,4 +1,4 @@
-"""The features of a smaller picture."""
+"""Features of the image at a lower resolution."""
 
 import dataclasses
 import math
@@ -12,27 +12,29 @@ from collab_jax.quantizers.clusters import avg_pool
 
 @dataclasses.dataclass(frozen=True)
 class LowResolution(avg_pool.AvgPool):
-  """Sends the vectors of the picture reduced to k patches; k is a square.
+  """Sends the vectors of the image reduced to k patches; k is a square.
 
-  The encoder sees the smaller picture with its positions interpolated. The
-  server repeats each vector over its cell, as of `Pool`. Where the caller has
-  the features only, they are averaged over the cells, which is `Pool`.
+      LowResolution(k=16)
 
-  A control: what fewer vectors are worth that nobody had to choose. The edge
-  could do with the small picture alone, 256 / k times less to encode; codecs
-  run the encoder on both.
+  The encoder sees the smaller image with its positions interpolated. The
+  server repeats each vector over its cell, as `AvgPool` does. Where the caller
+  has the features only, they are averaged over the cells, which is `AvgPool`.
+
+  A control: the worth of fewer vectors without any selection. The edge could
+  encode the small image alone, 256 / k times less work; codecs run the encoder
+  on both.
 
   Attributes:
-    k: Number of patches of the reduced picture.
-    n: As of `Pool`.
-    centroids: What quantizes the vectors.
+    k: Number of patches of the reduced image.
+    n: As of `AvgPool`.
+    centroids: Quantizer of the vectors.
 
-  Source: `models.observing.encode_reduced`.
+  Source: `models.encoder_aux.encode_reduced`.
   """
 
   @property
-  def needs(self) -> tuple[str, ...]:
-    """The vectors of the reduced picture."""
+  def aux_inputs(self) -> tuple[str, ...]:
+    """The vectors of the reduced image."""
     return (f'reduced={math.isqrt(self.k)}',)
 
   def grid(self) -> tuple[int, int]:
@@ -57,8 +59,8 @@ class LowResolution(avg_pool.AvgPool):
     key: Key[Array, ''],
     reduced: Float[Array, 'k d'] | None = None,
   ) -> messages.Message:
-    """Returns the message of the reduced picture's vectors, row by row."""
+    """Returns the message of the reduced image's vectors, row by row."""
     if reduced is None:
       return super().quantize(params, x, key)
-    self._check(x.shape[0])
-    return self._send(params, reduced, key)
+    self.inner_shape(*x.shape)
+    return self.quantize_inner(params, reduced, key)

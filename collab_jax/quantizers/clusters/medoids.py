@@ -9,13 +9,13 @@ from jaxtyping import Array, Float, Int, Key
 
 from collab_jax import _validate
 from collab_jax.quantizers import base
-from collab_jax.quantizers.clusters import base as base_lib
-from collab_jax.quantizers.math import geometry
+from collab_jax.quantizers.clusters import base as clustering
+from collab_jax.quantizers.math import geometry, vmap
 from collab_jax.quantizers.vectors import identity
 
 
 @dataclasses.dataclass(frozen=True)
-class Medoids(base_lib.Clustering):
+class Medoids(clustering.Clustering):
   """Sends k of the vectors, and for every vector which of them replaces it.
 
   Facility location: the vectors are chosen one by one, each so that the sum of
@@ -47,7 +47,7 @@ class Medoids(base_lib.Clustering):
   rebuild: str = 'grid'
 
   def __post_init__(self):
-    self.check()
+    super().__post_init__()
     _validate.integer('iters', self.iters, 0)
     _validate.number('power', self.power, 0.1, 2.0)
 
@@ -78,7 +78,7 @@ def medoids(
     vectors the medoids are. Ties: the lowest index.
   """
   one = functools.partial(_solve, k=k, iters=iters, power=power)
-  return base.map_or_vmap(one)(x)
+  return vmap.map_or_vmap(one)(x)
 
 
 def _solve(x, *, k, iters, power):

@@ -1,4 +1,4 @@
-"""Several centroids in each vector that is sent, of fewer numbers each."""
+"""Several short centroids packed into each vector that is sent."""
 
 from collections.abc import Collection
 import dataclasses
@@ -13,31 +13,30 @@ from collab_jax.quantizers import (
   concealment,
   pretrained,
 )
-from collab_jax.quantizers.clusters import (
-  agglomerative,
-)
-from collab_jax.quantizers.clusters import (
-  base as base_lib,
-)
-from collab_jax.quantizers.math import relabel
-from collab_jax.quantizers.transforms import pca
+from collab_jax.quantizers.clusters import agglomerative
+from collab_jax.quantizers.clusters import base as clustering
+from collab_jax.quantizers.math import projection
+from collab_jax.quantizers.vectors import identity
 
 
 @dataclasses.dataclass(frozen=True)
-class Packed:
+class Packed(base.Quantizer):
   """Sends k vectors, each of which holds `parts` centroids of merged clusters.
 
+      Packed(k=8, parts=2)
+
   Of vectors with d numbers, a centroid keeps its first d // parts principal
-  coordinates, by the axes of a book. What crosses the link is as large as k
-  vectors, and says of k * parts clusters what they look like.
+  coordinates, by the axes of a parameter file. The message is as large as k
+  vectors, and describes k * parts clusters.
 
   Attributes:
     k: Number of vectors sent.
     parts: Centroids in each; k * parts is at most n, and parts at most d.
-    weight: As of `merge.Merge`.
-    smooth: As of `merge.Merge`.
-    rebuild: As of `clustering.Rebuilding`, of k * parts centroids.
-    book: A book of kind 'linear', or 'random' for random orthogonal axes.
+    weight: As of `Agglomerative`.
+    smooth: As of `Agglomerative`.
+    rebuild: As of `CentroidQuantizer`, of k * parts centroids.
+    book: Parameter file of kind 'linear', or 'random' for random orthogonal
+      axes.
 
   Source: Pearson 1901 (principal axes), clusters as in `merge`. Complexity:
   that of merging to k * parts clusters.
@@ -53,41 +52,38 @@ class Packed:
   def __post_init__(self):
     base.check_k(self.k)
     _validate.integer('parts', self.parts, 1, 2**16)
-    _validate.choice('rebuild', self.rebuild, base_lib.REBUILDS)
+    _validate.choice('rebuild', self.rebuild, clustering.REBUILDS)
     pretrained.check_name(self.book)
     self._clusters()  # Checks weight and smooth.
 
   @property
-  def uses_key(self) -> bool:
-    """Nothing is drawn."""
-    return False
-
-  @property
   def sender(self) -> 'Packed':
-    """The same for all ways to rebuild."""
+    """Quantizer that is equal for all ways to rebuild."""
     return dataclasses.replace(self, rebuild='grid')
 
   @property
   def receiver(self) -> 'Packed':
-    """The same for all ways to cluster."""
+    """Quantizer that is equal for all ways to cluster."""
     return Packed(self.k, self.parts, rebuild=self.rebuild, book=self.book)
 
   def init_params(self, key: Key[Array, ''], n: int, d: int) -> base.Params:
     """Returns the transform to the axes, and its inverse."""
     self._check(n, d)
-    return self._axes(d).init_params(key, self.k * self.parts, d)
+    return pretrained.principal_axes(self.book, key, d, d // self.parts)
 
   def quantize(
     self, params: base.Params, x: Float[Array, 'n d'], key: Key[Array, '']
   ) -> messages.Message:
     """Returns the assignments, and the coordinates as k vectors."""
     self._check(*x.shape)
-    found = self._clusters().cluster(x, key)
-    assignments, means = relabel.relabel_by_first_use(*found)
-    inner = self._axes(x.shape[1]).quantize(params, means, key)
+    assignments, means = clustering.relabel_by_first_use(
+      *self._clusters().cluster(x, key)
+    )
+    z = projection.project(params, means)
+    z = identity.FLOAT16.quantize({}, z, key)['x']
     # Cluster c goes into row c mod k: those that appear one after the other,
     # next to each other in the picture, are not lost together.
-    rows = inner['vectors/x'].reshape(self.parts, self.k, -1)
+    rows = z.reshape(self.parts, self.k, -1)
     return {
       'assignments': assignments,
       'packed': rows.swapaxes(0, 1).reshape(self.k, -1),
@@ -99,16 +95,16 @@ class Packed:
     """Returns n tokens ('grid') or k * parts ('keep', 'close')."""
     rows = message['packed'].reshape(self.k, self.parts, -1)
     z = rows.swapaxes(0, 1).reshape(self.k * self.parts, -1)
-    means = pca.PCA(z.shape[1], book=self.book).dequantize(
-      params, {'vectors/x': z}
-    )
+    means = projection.reconstruct(params, z.astype(jnp.float32))
     assignments = message['assignments'].astype(jnp.int32)
-    return base_lib.rebuilt(means.x, assignments, self.rebuild)
+    return clustering.expand(means, assignments, self.rebuild)
 
   def origins(self, message: messages.Message) -> Int[Array, ' m']:
     """Returns which vector each of the tokens stands for."""
     assignments = message['assignments'].astype(jnp.int32)
-    return base_lib.origins(assignments, self.k * self.parts, self.rebuild)
+    return clustering.token_origins(
+      assignments, self.k * self.parts, self.rebuild
+    )
 
   def conceal(
     self,
@@ -140,9 +136,6 @@ class Packed:
     return agglomerative.Agglomerative(
       clusters, weight=self.weight, smooth=self.smooth
     )
-
-  def _axes(self, d):
-    return pca.PCA(d // self.parts, book=self.book)
 
   def _check(self, n, d):
     if self.k * self.parts > n:

@@ -8,7 +8,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from collab_jax import _validate
 from collab_jax.quantizers import base
-from collab_jax.quantizers.clusters import base as base_lib
+from collab_jax.quantizers.clusters import base as clustering
 from collab_jax.quantizers.math import (
   geometry,
   lloyd,
@@ -17,7 +17,7 @@ from collab_jax.quantizers.vectors import identity
 
 
 @dataclasses.dataclass(frozen=True)
-class Spatial(base_lib.Clustering):
+class Spatial(clustering.Clustering):
   """Sends the means of k clusters of vectors with their places appended.
 
   The rows and columns of the grid are scaled so that together they have
@@ -30,7 +30,7 @@ class Spatial(base_lib.Clustering):
     k: Number of clusters, at most n.
     weight: Variance of the places in that of the vectors.
     iters: Largest number of iterations; it stops earlier once converged.
-    centroids: What quantizes the centroids.
+    centroids: Quantizer of the centroids.
     rebuild: 'grid', 'keep' or 'close'; see `Clustering`.
 
   Source: Achanta et al. 2012 (SLIC: colours and places), without its windows.
@@ -46,7 +46,7 @@ class Spatial(base_lib.Clustering):
   draws: ClassVar[bool] = True
 
   def __post_init__(self):
-    self.check()
+    super().__post_init__()
     _validate.integer('iters', self.iters, 0)
     _validate.number('weight', self.weight, 0.0, 100.0)
 

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from collab_jax import _validate
 from collab_jax.quantizers import base
-from collab_jax.quantizers.clusters import base as base_lib
+from collab_jax.quantizers.clusters import base as clustering
 from collab_jax.quantizers.math import (
   lloyd,
   weighted,
@@ -18,7 +18,7 @@ from collab_jax.quantizers.vectors import identity
 
 
 @dataclasses.dataclass(frozen=True)
-class Spherical(base_lib.Clustering):
+class Spherical(clustering.Clustering):
   """Sends the means of k clusters of directions.
 
   A vector belongs to the cluster with whose sum of unit vectors it has the
@@ -30,7 +30,7 @@ class Spherical(base_lib.Clustering):
   Attributes:
     k: Number of clusters, at most n.
     iters: Largest number of iterations; it stops earlier once converged.
-    centroids: What quantizes the centroids.
+    centroids: Quantizer of the centroids.
     rebuild: 'grid', 'keep' or 'close'; see `Clustering`.
 
   Source: Dhillon and Modha 2001; the start is that of k-means++ on the sphere.
@@ -44,7 +44,7 @@ class Spherical(base_lib.Clustering):
   draws: ClassVar[bool] = True
 
   def __post_init__(self):
-    self.check()
+    super().__post_init__()
     _validate.integer('iters', self.iters, 0)
 
   def cluster(

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
 from collab_jax.quantizers import base
-from collab_jax.quantizers.clusters import base as base_lib
+from collab_jax.quantizers.clusters import base as clustering
 from collab_jax.quantizers.math import (
   lloyd,
   weighted,
@@ -17,7 +17,7 @@ from collab_jax.quantizers.vectors import identity
 
 
 @dataclasses.dataclass(frozen=True)
-class ToMe(base_lib.Clustering):
+class ToMe(clustering.Clustering):
   """Sends the means of k clusters that bipartite matching leaves.
 
   In each round the vectors are parted alternately into two sets. Each vector
@@ -30,7 +30,7 @@ class ToMe(base_lib.Clustering):
 
   Attributes:
     k: Number of clusters, at most n.
-    centroids: What quantizes the means.
+    centroids: Quantizer of the means.
     rebuild: 'grid', 'keep' or 'close'; see `Clustering`.
 
   Source: Bolya et al. 2023, arXiv 2210.09461, without the layers between the
@@ -40,9 +40,6 @@ class ToMe(base_lib.Clustering):
   k: int
   centroids: base.Quantizer = identity.FLOAT16
   rebuild: str = 'grid'
-
-  def __post_init__(self):
-    self.check()
 
   def cluster(
     self, x: Float[Array, 'n d'], key: Key[Array, '']

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from collab_jax import _validate
 from collab_jax.quantizers import base
-from collab_jax.quantizers.clusters import base as base_lib
+from collab_jax.quantizers.clusters import base as clustering
 from collab_jax.quantizers.math import (
   geometry,
   lloyd,
@@ -20,7 +20,7 @@ from collab_jax.quantizers.vectors import identity
 
 
 @dataclasses.dataclass(frozen=True)
-class VisionZip(base_lib.Clustering):
+class VisionZip(clustering.Clustering):
   """Sends the vectors that received most attention, and means of the rest.
 
   A part of the k are the dominant vectors, as they are. From the rest a diverse
@@ -48,22 +48,22 @@ class VisionZip(base_lib.Clustering):
   rebuild: str = 'grid'
 
   def __post_init__(self):
-    self.check()
+    super().__post_init__()
     _validate.number('dominant', self.dominant, 0.0, 0.99)
     _validate.choice('saliency', self.saliency, saliency.KINDS)
 
   @property
-  def needs(self) -> tuple[str, ...]:
+  def aux_inputs(self) -> tuple[str, ...]:
     """The attention, if that is what counts."""
     asked = self.saliency == 'attention' and int(self.k * self.dominant) > 0
     return ('attention',) if asked else ()
 
   def cluster(
-    self, x: Float[Array, 'n d'], key: Key[Array, ''], **extra: Any
+    self, x: Float[Array, 'n d'], key: Key[Array, ''], **aux: Any
   ) -> tuple[Int[Array, ' n'], Float[Array, 'k d']]:
     """Returns the dominant vectors' clusters of one, then the others."""
     del key
-    values = saliency.of(self.saliency, x, **extra)
+    values = saliency.of(self.saliency, x, **aux)
     found = _cluster(x, values, self.k, int(self.k * self.dominant))
     return found, lloyd.means(x, found, self.k)
 

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from collab_jax import _validate
 from collab_jax.quantizers import base
-from collab_jax.quantizers.clusters import base as base_lib
+from collab_jax.quantizers.clusters import base as clustering
 from collab_jax.quantizers.math import (
   geometry,
   saliency,
@@ -19,7 +19,7 @@ from collab_jax.quantizers.vectors import identity
 
 
 @dataclasses.dataclass(frozen=True)
-class WeightedKMeans(base_lib.Clustering):
+class WeightedKMeans(clustering.Clustering):
   """Sends the weighted means of k clusters of weighted k-means.
 
   A vector's squared error counts by its saliency to a power, both when clusters
@@ -33,7 +33,7 @@ class WeightedKMeans(base_lib.Clustering):
     saliency: 'contrast', 'norm' or 'attention'; see `saliency.of`.
     power: Of the saliency; 0 is `kmeans`.
     iters: Largest number of iterations; it stops earlier once converged.
-    centroids: What quantizes the centroids.
+    centroids: Quantizer of the centroids.
     rebuild: 'grid', 'keep' or 'close'; see `Clustering`.
 
   Source: weighted Lloyd; the start draws by weight times squared distance, as
@@ -50,22 +50,22 @@ class WeightedKMeans(base_lib.Clustering):
   draws: ClassVar[bool] = True
 
   def __post_init__(self):
-    self.check()
+    super().__post_init__()
     _validate.integer('iters', self.iters, 0)
     _validate.choice('saliency', self.saliency, saliency.KINDS)
     _validate.number('power', self.power, 0.0, 8.0)
 
   @property
-  def needs(self) -> tuple[str, ...]:
+  def aux_inputs(self) -> tuple[str, ...]:
     """The attention, if that is what counts."""
     return ('attention',) if self.saliency == 'attention' else ()
 
   def cluster(
-    self, x: Float[Array, 'n d'], key: Key[Array, ''], **extra: Any
+    self, x: Float[Array, 'n d'], key: Key[Array, ''], **aux: Any
   ) -> tuple[Int[Array, ' n'], Float[Array, 'k d']]:
     """Returns the clusters, and their weighted means."""
     n = x.shape[0]
-    weights = saliency.of(self.saliency, x, **extra) ** self.power
+    weights = saliency.of(self.saliency, x, **aux) ** self.power
     weights = jnp.clip(weights / jnp.mean(weights), 1e-6)
     noise = jax.random.gumbel(key, (self.k * n,)).reshape(self.k, n)
     points = geometry.centred(x.astype(jnp.float32)).points

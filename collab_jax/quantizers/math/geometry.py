@@ -149,3 +149,15 @@ def side(n: int) -> int:
       f'are {root**2} and {(root + 1) ** 2}.'
     )
   return root
+
+
+def grid_width(n: int) -> int:
+  """Returns the side of the square grid of n vectors; n if it is no square.
+
+  Vectors that form no square grid are taken for a line.
+
+  Args:
+    n: Number of vectors.
+  """
+  root = math.isqrt(n)
+  return root if root * root == n else n

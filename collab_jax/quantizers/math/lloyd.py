@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
-from collab_jax.quantizers import base
-from collab_jax.quantizers.math import geometry
+from collab_jax import _validate
+from collab_jax.quantizers.math import geometry, vmap
 
 
 class Clusters(NamedTuple):
@@ -67,9 +67,8 @@ def lloyd(
   Source: section 2 of the paper (its k-means); Lloyd 1982. Checked against
   scikit-learn's `KMeans(init=initial, n_init=1, algorithm='lloyd', tol=0)`.
   """
-  base.check_k_of_n(initial.shape[0], x.shape[0])
-  if iters < 0:
-    raise ValueError(f'iters must be at least 0, got {iters}.')
+  _check(initial.shape[0], x.shape[0])
+  _validate.integer('iters', iters, 0)
   indices = jnp.issubdtype(initial.dtype, jnp.integer)
   start = _from_vectors if indices else _from_centroids
   return _cluster(x, initial, start, iters, stop)
@@ -95,10 +94,17 @@ def plus_plus(
 
   Source: Arthur and Vassilvitskii 2007 (one candidate per draw).
   """
-  base.check_k_of_n(k, x.shape[0])
+  _check(k, x.shape[0])
   # Drawn in one row: the same numbers, half the time to compile.
   noise = jax.random.gumbel(key, (k * x.shape[0],)).reshape(k, -1)
   return _cluster(x, noise, _from_noise, iters)
+
+
+def _check(k, n):
+  if k > n:
+    raise _validate.error(
+      'k', k, f'at most n = {n} vectors', f'choose k <= {n}'
+    )
 
 
 def draw(gram: Float[Array, 'n n'], noise: Float[Array, 'k n']):
@@ -132,7 +138,7 @@ def draw(gram: Float[Array, 'n n'], noise: Float[Array, 'k n']):
 @functools.partial(jax.jit, static_argnames=('start', 'iters', 'stop'))
 def _cluster(x, initial, start, iters, stop=True):
   one = functools.partial(_solve, start=start, iters=iters, stop=stop)
-  return base.map_or_vmap(one)(x, initial)
+  return vmap.map_or_vmap(one)(x, initial)
 
 
 def _from_vectors(data, gram, indices):

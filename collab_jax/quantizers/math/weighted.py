@@ -12,10 +12,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from collab_jax.quantizers import base
 from collab_jax.quantizers.math import (
   geometry,
   lloyd,
+  vmap,
 )
 
 
@@ -74,7 +74,7 @@ def cluster(
     The cluster of each vector.
   """
   one = functools.partial(_solve, iters=iters, cosine=cosine)
-  return base.map_or_vmap(one)(points, weights, noise)
+  return vmap.map_or_vmap(one)(points, weights, noise)
 
 
 def _solve(points, weights, noise, *, iters, cosine):

@@ -1,12 +1,9 @@
-"""What the quantizers share that send some of the vectors themselves."""
+"""Base of quantizers that send some of the vectors themselves."""
 
 import abc
 from collections.abc import Collection
 import dataclasses
-import math
-from typing import ClassVar
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
@@ -23,11 +20,17 @@ REBUILDS = ('close', 'keep', 'zero', 'nearest')
 
 
 @dataclasses.dataclass(frozen=True)
-class Selection(abc.ABC):
-  """Sends k of the n vectors, and a mask that tells which.
+class Selection(base.Composite):
+  """Sends k of the n vectors, and a mask of their positions.
 
-  Subclasses say which, in `select`. The paper leaves open what the server
-  puts in the place of the vectors that it did not get:
+      @dataclasses.dataclass(frozen=True)
+      class First(cj.quantizers.Selection):
+        def select(self, x, key):
+          return jnp.arange(self.k)
+
+  Subclasses choose the vectors, in `select`, and set `draws` if that uses its
+  key. `rebuild` selects what the server puts in the place of the others, which
+  the paper leaves open:
 
   - 'close': nothing; the sent vectors close up to positions 0..k-1.
   - 'keep': nothing; the sent vectors keep their positions in the grid.
@@ -38,15 +41,12 @@ class Selection(abc.ABC):
   Attributes:
     k: Number of vectors sent, at most n.
     rebuild: 'close', 'keep', 'zero' or 'nearest'.
-    vectors: What quantizes the sent vectors.
+    vectors: Quantizer of the sent vectors.
   """
 
   k: int
   rebuild: str = 'close'
   vectors: base.Quantizer = identity.FLOAT16
-
-  # Whether `select` uses its key.
-  draws: ClassVar[bool] = False
 
   def __post_init__(self):
     base.check_k(self.k)
@@ -60,40 +60,36 @@ class Selection(abc.ABC):
 
   @property
   def sender(self) -> 'Selection':
-    """The same for all ways to rebuild: one program on the edge."""
+    """Selection with the first way to rebuild: one program on the edge."""
     return dataclasses.replace(self, rebuild=REBUILDS[0])
 
-  @property
-  def uses_key(self) -> bool:
-    """Whether the selection, or what quantizes the vectors, is drawn."""
-    return self.draws or self.vectors.uses_key
+  def inner_shape(self, n: int, d: int) -> tuple[int, int]:
+    """Returns k and d."""
+    base.check_k_of_n(self.k, n)
+    if self.rebuild == 'nearest':
+      geometry.side(n)
+    return self.k, d
 
-  def init_params(self, key: Key[Array, ''], n: int, d: int) -> base.Params:
-    """Returns the parameters of `vectors`."""
-    self._check(n)
-    return base.nest('vectors', self.vectors.init_params(key, self.k, d))
+  def fields(self, n: int, d: int) -> dict[str, messages.Field]:
+    """Returns 'mask' of n symbols 0 and 1, and the vectors' fields."""
+    return {'mask': messages.Symbols(2, (n,)), **super().fields(n, d)}
 
   def quantize(
     self, params: base.Params, x: Float[Array, 'n d'], key: Key[Array, '']
   ) -> messages.Message:
     """Returns the mask, and the message of the vectors in grid order."""
     n = x.shape[0]
-    self._check(n)
-    select_key, inner_key = base.split(key, self.vectors)
+    self.inner_shape(*x.shape)
+    select_key, inner_key = self.split_key(key)
     indices = jnp.sort(self.select(x, select_key))
-    inner = self.vectors.quantize(
-      base.unnest('vectors', params), x[indices], inner_key
-    )
-    mask = jnp.zeros(n, jnp.int32).at[indices].set(1)
-    return {'mask': mask, **base.prefix('vectors', inner)}
+    inner = self.quantize_inner(params, x[indices], inner_key)
+    return {'mask': jnp.zeros(n, jnp.int32).at[indices].set(1), **inner}
 
   def dequantize(
     self, params: base.Params, message: messages.Message
   ) -> messages.Tokens:
     """Returns k tokens ('close', 'keep') or n tokens ('zero', 'nearest')."""
-    sent = self.vectors.dequantize(
-      base.unnest('vectors', params), base.unprefix('vectors', message)
-    ).x.astype(jnp.float32)
+    sent = self.dequantize_inner(params, message).x.astype(jnp.float32)
     n = message['mask'].shape[0]
     indices = self.origins(message)
     if self.rebuild == 'close':
@@ -108,7 +104,8 @@ class Selection(abc.ABC):
   def origins(self, message: messages.Message) -> Int[Array, ' k']:
     """Returns the grid positions of the sent vectors, in increasing order.
 
-    A damaged mask has no k ones; then zeros serve, or ones are left out.
+    A damaged mask may not have k ones; then zeros are taken too, or ones left
+    out.
     """
     order = jnp.argsort(-message['mask'].astype(jnp.int32), stable=True)
     return jnp.sort(order[: self.k]).astype(jnp.int32)
@@ -119,41 +116,15 @@ class Selection(abc.ABC):
     received: Bool[Array, ' k'],
     rows: Collection[str],
   ) -> messages.Message:
-    """Puts in a lost vector's place the nearest on the grid that arrived."""
+    """Replaces a lost vector by the nearest on the grid that arrived."""
+    positions = self.origins(message)
     n = message['mask'].shape[0]
-    side = math.isqrt(n)
-    width = side if side * side == n else n
-    at = self.origins(message)
-    near = concealment.closest(at, at, received, width)
-    return concealment.copied(message, rows, near)
-
-  def fields(self, n: int, d: int) -> dict[str, messages.Field]:
-    """Returns 'mask' of n symbols 0 and 1, and the vectors' fields."""
-    self._check(n)
-    inner = self.vectors.fields(self.k, d)
-    return {
-      'mask': messages.Symbols(2, (n,)),
-      **base.prefix('vectors', inner),
-    }
-
-  def priors(self, params: base.Params) -> dict[str, jax.Array]:
-    """Returns the frequencies of the vectors' symbols."""
-    inner = base.priors(self.vectors, base.unnest('vectors', params))
-    return base.prefix('vectors', inner)
-
-  def sent(self, n: int) -> int:
-    """Returns k."""
-    self._check(n)
-    return self.k
-
-  def _check(self, n):
-    base.check_k_of_n(self.k, n)
-    if self.rebuild == 'nearest':
-      geometry.side(n)
+    source = concealment.closest(positions, positions, received, n)
+    return concealment.copied(message, rows, source)
 
 
 def nearest(indices: Int[Array, ' k'], n: int) -> Int[Array, ' n']:
-  """Returns which of k grid positions lies nearest to each of all n.
+  """Returns which of k grid positions is nearest to each of all n.
 
   Args:
     indices: Positions in [0, n) of a square grid, row by row, increasing.
@@ -163,8 +134,6 @@ def nearest(indices: Int[Array, ' k'], n: int) -> Int[Array, ' n']:
     For each position the place in `indices` of the nearest; ties go to the
     lowest index.
   """
-  width = geometry.side(n)
-  every = jnp.arange(n)
-  rows = indices[:, None] // width - every // width
-  columns = indices[:, None] % width - every % width
-  return geometry.first_min(rows**2 + columns**2)[0]
+  geometry.side(n)
+  received = jnp.ones(len(indices), bool)
+  return concealment.closest(jnp.arange(n), indices, received, n)

@@ -1,6 +1,7 @@
 """Scalar quantization of one step, for a coder that knows the frequencies."""
 
 import dataclasses
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +21,7 @@ _ROUNDS = 4
 
 
 @dataclasses.dataclass(frozen=True)
-class ECSQ:
+class ECSQ(base.Quantizer):
   """Entropy-constrained scalar quantization: rounds to multiples of a step.
 
   Every number becomes the symbol of least squared distance from its multiple
@@ -41,6 +42,8 @@ class ECSQ:
   scalar quantizer (Sullivan 1996).
   """
 
+  reads_quantiles: ClassVar[bool] = True
+
   step: int | float = 1.0
   weight: int | float = 0.1
   reach: int = 20
@@ -51,16 +54,6 @@ class ECSQ:
     _validate.number('weight', self.weight, 0.0, 10.0)
     _validate.integer('reach', self.reach, 1, 1000)
     pretrained.check_name(self.book)
-
-  @property
-  def reads_quantiles(self) -> bool:
-    """A book's quantiles are of the coordinates that the book makes."""
-    return True
-
-  @property
-  def uses_key(self) -> bool:
-    """Nothing is drawn."""
-    return False
 
   def init_params(self, key: Key[Array, ''], n: int, d: int) -> base.Params:
     """Returns each symbol's frequency, length and mean, of each number."""
@@ -110,7 +103,3 @@ class ECSQ:
   def priors(self, params: base.Params) -> dict[str, jax.Array]:
     """Returns the frequencies of the symbols, a row for each number."""
     return {'x': params['frequencies']}
-
-  def sent(self, n: int) -> int:
-    """Returns n: all of them."""
-    return n

@@ -10,13 +10,11 @@ import numpy as np
 
 from collab_jax import _validate
 from collab_jax import message as messages
-from collab_jax.quantizers import (
-  base,
-  pretrained,
-)
+from collab_jax.quantizers import base
+from collab_jax.quantizers.math import vmap
 from collab_jax.quantizers.vectors import (
-  codebook,
   symbol_tables,
+  vq,
 )
 
 # Sums of a vector that the search goes on with; it compares size as many.
@@ -24,7 +22,7 @@ _WIDEST = 64
 
 
 @dataclasses.dataclass(frozen=True)
-class ECVQ:
+class ECVQ(vq.CodebookQuantizer):
   """Sends a code of each stage, together the best for their bits.
 
   A vector is the sum of its codes. Of all sums that the search looks at, that
@@ -53,25 +51,22 @@ class ECVQ:
 
   def __post_init__(self):
     _validate.integer('stages', self.stages, 1, 64)
-    _validate.integer('size', self.size, 2, 2**16)
     _validate.number('weight', self.weight, 0.0, 1e6)
     _validate.integer('beam', self.beam, 1, _WIDEST)
-    pretrained.check_name(self.book)
+    super().__post_init__()
 
-  @property
-  def uses_key(self) -> bool:
-    """Nothing is drawn."""
-    return False
+  def codebooks(self) -> tuple[int, int]:
+    """Returns a codebook for each stage, of whole vectors."""
+    return self.stages, 1
 
   @property
   def receiver(self) -> 'ECVQ':
-    """The same for all ways to search."""
+    """Quantizer that is equal for all ways to search."""
     return ECVQ(self.stages, self.size, book=self.book)
 
   def init_params(self, key: Key[Array, ''], n: int, d: int) -> base.Params:
     """Returns the codebooks, and frequencies and lengths of their codes."""
-    del n
-    params = codebook.load(self.book, key, self.stages, self.size, d)
+    params = super().init_params(key, n, d)
     bits = symbol_tables.bits(np.asarray(params['frequencies']))
     return {**params, 'bits': jnp.asarray(bits, jnp.float32)}
 
@@ -82,7 +77,7 @@ class ECVQ:
     del key
     prices = self.weight * params['bits']
     one = functools.partial(search, beam=self.beam)
-    return {'x': base.map_or_vmap(one)(x, params['codes'], prices)}
+    return {'x': vmap.map_or_vmap(one)(x, params['codes'], prices)}
 
   def dequantize(
     self, params: base.Params, message: messages.Message
@@ -96,14 +91,6 @@ class ECVQ:
     """Returns one field 'x' of n x stages codes."""
     del d
     return {'x': messages.Symbols(self.size, (n, self.stages))}
-
-  def priors(self, params: base.Params) -> dict[str, jax.Array]:
-    """Returns how often each code came in training, a row for each stage."""
-    return {'x': params['frequencies']}
-
-  def sent(self, n: int) -> int:
-    """Returns n: all of them."""
-    return n
 
 
 @functools.partial(jax.jit, static_argnames='beam')
@@ -122,7 +109,7 @@ def search(
     beam: How many of the cheapest sums are kept after each stage.
   """
   size = codes.shape[1]
-  rest = codebook.shortened(x)[:, None]
+  rest = vq.shortened(x)[:, None]
   # What the codes so far have changed of |x|^2, prices included.
   cost = jnp.zeros(rest.shape[:2], jnp.float32)
   chosen = jnp.zeros((*rest.shape[:2], 0), jnp.int32)

@@ -1,6 +1,7 @@
 """Finite scalar quantization: a bounded number, rounded to a few levels."""
 
 import dataclasses
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +19,7 @@ _EPS = 1e-3
 
 
 @dataclasses.dataclass(frozen=True)
-class FSQ:
+class FSQ(base.Quantizer):
   """Bounds every number by a tanh and rounds it to one of `levels` integers.
 
   The codebook is the grid of all levels, so there is none to train. The paper
@@ -34,6 +35,8 @@ class FSQ:
   Source: Mentzer et al. 2023, arXiv 2309.15505, section 3.1 and appendix A.1.
   """
 
+  reads_quantiles: ClassVar[bool] = True
+
   levels: int | str = 5
   book: str = 'tiny/centroids'
 
@@ -45,16 +48,6 @@ class FSQ:
         f' {self.levels!r}.'
       )
     pretrained.check_name(self.book)
-
-  @property
-  def reads_quantiles(self) -> bool:
-    """A book's quantiles are of the coordinates that the book makes."""
-    return True
-
-  @property
-  def uses_key(self) -> bool:
-    """Nothing is drawn."""
-    return False
 
   def init_params(self, key: Key[Array, ''], n: int, d: int) -> base.Params:
     """Returns how far numbers spread, and the levels' means and frequencies."""
@@ -103,10 +96,6 @@ class FSQ:
   def priors(self, params: base.Params) -> dict[str, jax.Array]:
     """Returns the frequencies of the levels, a row for each number."""
     return {'x': params['frequencies']}
-
-  def sent(self, n: int) -> int:
-    """Returns n: all of them."""
-    return n
 
   def _levels(self, d: int) -> Int[np.ndarray, ' d']:
     parts = [int(part) for part in str(self.levels).split('x')]

@@ -13,7 +13,7 @@ DTYPES = ('float16', 'bfloat16', 'float32')
 
 
 @dataclasses.dataclass(frozen=True)
-class Identity:
+class Identity(base.Quantizer):
   """Sends every vector in a float format.
 
   Numbers beyond the format's range become its largest number, so that what
@@ -27,16 +27,6 @@ class Identity:
 
   def __post_init__(self):
     _validate.choice('dtype', self.dtype, DTYPES)
-
-  @property
-  def uses_key(self) -> bool:
-    """Nothing is drawn."""
-    return False
-
-  def init_params(self, key: Key[Array, ''], n: int, d: int) -> base.Params:
-    """Returns no parameters."""
-    del key, n, d
-    return {}
 
   def quantize(
     self, params: base.Params, x: Float[Array, 'n d'], key: Key[Array, '']
@@ -56,10 +46,6 @@ class Identity:
   def fields(self, n: int, d: int) -> dict[str, messages.Field]:
     """Returns one field 'x' of n x d numbers."""
     return {'x': messages.Values(self.dtype, (n, d))}
-
-  def sent(self, n: int) -> int:
-    """Returns n: all of them."""
-    return n
 
 
 # How quantizers that compose send their vectors unless told otherwise.

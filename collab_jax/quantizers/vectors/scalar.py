@@ -1,6 +1,7 @@
 """A few bits for each number, between a lowest and a highest value."""
 
 import dataclasses
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +20,7 @@ SCALES = ('vector', 'dimension', 'book')
 
 
 @dataclasses.dataclass(frozen=True)
-class Scalar:
+class Scalar(base.Quantizer):
   """Rounds every number to one of 2^bits levels, equally far apart.
 
   The levels reach from the lowest to the highest value
@@ -37,6 +38,8 @@ class Scalar:
       distribution.
   """
 
+  reads_quantiles: ClassVar[bool] = True
+
   bits: int = 4
   scales: str = 'vector'
   book: str = 'tiny/centroids'
@@ -45,16 +48,6 @@ class Scalar:
     _validate.integer('bits', self.bits, 2, 8)
     _validate.choice('scales', self.scales, SCALES)
     pretrained.check_name(self.book)
-
-  @property
-  def reads_quantiles(self) -> bool:
-    """A book's quantiles are of the coordinates that the book makes."""
-    return True
-
-  @property
-  def uses_key(self) -> bool:
-    """Nothing is drawn."""
-    return False
 
   @property
   def uses_book(self) -> bool:
@@ -130,10 +123,6 @@ class Scalar:
   def priors(self, params: base.Params) -> dict[str, jax.Array]:
     """Returns the frequencies of a book's levels."""
     return {'x': params['frequencies']} if self.scales == 'book' else {}
-
-  def sent(self, n: int) -> int:
-    """Returns n: all of them."""
-    return n
 
   @property
   def _top(self) -> int:

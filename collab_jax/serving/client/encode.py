@@ -88,13 +88,13 @@ class EdgeEncoder:
     found: list[EncodedImage | TooLargeError | None] = [None] * count
     features, encoding = None, 0.0
     for number, codec in enumerate(self.codecs):
-      own, extra = features, {}
+      own, aux = features, {}
       if isinstance(codec, codecs.FeatureCodec):
         start = time.perf_counter()
-        own, extra = jax.block_until_ready(codec.observe(images, features))
+        own, aux = jax.block_until_ready(codec.observe(images, features))
         encoding += _since(start) / count
-        features = features if extra else own
-      data, spent = _encoded(codec, images, own, extra, self.key, ids)
+        features = features if aux else own
+      data, spent = _encoded(codec, images, own, aux, self.key, ids)
       milliseconds = {name: value / count for name, value in spent.items()}
       if _is_feature(codec):
         milliseconds = {'encode': encoding, **milliseconds}
@@ -114,13 +114,13 @@ class EdgeEncoder:
     )
 
 
-def _encoded(codec, images, features, extra, key, ids):
+def _encoded(codec, images, features, aux, key, ids):
   """Messages of a batch, and the milliseconds of each stage."""
   start = time.perf_counter()
   if isinstance(codec, codecs.ImageCodec):
     data = codec.encode(images)
     return data, {'encode': _since(start)}
-  message = codec.quantize(features, key, ids, extra)
+  message = codec.quantize(features, key, ids, aux)
   spent = {'quantize': _since(start)}
   start = time.perf_counter()
   data = codec.pack(message)

@@ -153,7 +153,7 @@ class CodecAllowlist:
       fields = quantizer.fields(vision.num_tokens, vision.width)
     except (ValueError, TypeError, RecursionError) as error:
       raise wire.FormatError(f'No quantizer: {error}') from error
-    if quantizer != quantizers.pretrained.unnamed(quantizer):
+    if quantizer != quantizers.pretrained.with_default_books(quantizer):
       raise RefusedError(_not_package(name))
     size = sum(
       f.alphabet * (f.shape[-1] if f.shape else 1)
@@ -316,7 +316,7 @@ def _split(text: str) -> list[str]:
 
 def _name(quantizer: quantizers.Quantizer) -> str:
   """Returns the name of a quantizer in sessions."""
-  return quantizers.name(quantizers.pretrained.unnamed(quantizer))
+  return quantizers.name(quantizers.pretrained.with_default_books(quantizer))
 
 
 def _image(text: str) -> codecs.ImageSettings:

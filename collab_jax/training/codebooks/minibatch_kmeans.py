@@ -9,7 +9,7 @@ from jax import numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 import numpy as np
 
-from collab_jax.quantizers.vectors import codebook
+from collab_jax.quantizers.vectors import vq
 
 # Vectors drawn for the start, for each code.
 _SAMPLE = 16
@@ -80,7 +80,7 @@ def plus_plus(
 
 @jax.jit
 def _nearest(codes, x):
-  assigned = codebook.nearest(x, codes)
+  assigned = vq.nearest(x, codes)
   return assigned, jnp.sum((x - codes[assigned]) ** 2, axis=1)
 
 

@@ -10,9 +10,10 @@ from jax import numpy as jnp
 from jaxtyping import Float
 import numpy as np
 
-from collab_jax import codecs, quantizers
+from collab_jax import codecs
 from collab_jax.models import paligemma
 from collab_jax.quantizers import pretrained
+from collab_jax.quantizers.vectors import vq
 from collab_jax.training.codebooks import (
   feature_dump,
   joint_rvq,
@@ -103,7 +104,7 @@ def fit_codebook(
 
 @jax.jit
 def _residual(x, codes):
-  return x - codes[quantizers.codebook.nearest(x, codes)]
+  return x - codes[vq.nearest(x, codes)]
 
 
 def train(

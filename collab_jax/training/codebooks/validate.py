@@ -103,6 +103,6 @@ def _transform(config, model, width):
       f'transform: got {config.transform!r} for a book of kind'
       f' {config.kind!r}, which is a transform itself; leave it empty'
     )
-  pretrained.check(pca, codecs.features_of(model, config.split))
+  pretrained.check_features(pca, codecs.features_of(model, config.split))
   pca.fields(model.config.vision.num_tokens, width)
   return pca
