@@ -16,6 +16,7 @@ import numpy as np
 
 from collab_jax import channels
 from collab_jax import message as messages
+from collab_jax.codecs import encoder
 from collab_jax.codecs.transports import base as transports
 from collab_jax.models import paligemma
 from collab_jax.wire import session_json
@@ -105,25 +106,28 @@ class FeatureCache:
 
 
 class Codec(abc.ABC):
-  """Turns pictures into messages and messages into image prefixes.
+  """Codec between an edge and a server: pictures to messages, and to prefixes.
 
-  A codec of one's own needs `encode` and `decode`; as a dataclass, whose first
-  field is the model, it has a name and settings too:
+  A codec of one's own is a dataclass, whose first field is the model::
 
     @dataclasses.dataclass
     class Thumbnail(cj.codecs.Codec):
-      model: cj.Model
+      model: cj.models.paligemma.Model
       side: int = 16
 
       def encode(self, images, key=None, image_ids=None):
         return [shrink(image, self.side).tobytes() for image in images]
 
-      def decode(self, messages):
-        return self.prefix(np.stack([enlarge(m, self.side) for m in messages]))
+      def unpack(self, message):
+        if len(message) != 3 * self.side**2:
+          raise cj.wire.FormatError(f'got {len(message)} bytes')
+        pixels = np.frombuffer(message, np.uint8)
+        return enlarge(pixels.reshape(self.side, self.side, 3))
 
-  The evaluation loop, links, server, client and page use the methods of this
-  class alone, and every other one has a default. A server that takes messages
-  from strangers wants `unpack` and `decode_unpacked` as well.
+  `encode` runs on the edge. `unpack` runs on the server's host and returns a
+  picture, on which the server runs the image encoder; a codec that sends
+  something else overrides `decode_unpacked` too. Evaluation, links, server,
+  client and page use these methods alone, and the others have defaults.
 
   Attributes:
     model: The model; the edge uses its `img`, the server its `llm` too.
@@ -188,17 +192,18 @@ class Codec(abc.ABC):
     """
 
   @abc.abstractmethod
-  def decode(self, data: Sequence[Any]) -> messages.Prefix:
-    """Turns messages into what the captioner reads: the server.
+  def unpack(self, message: bytes) -> Any:
+    """Checks a message and parses it on the host; on any thread.
 
     Args:
-      data: Messages of this codec.
+      message: A message, or its first layers.
 
     Returns:
-      The prefix at the decoder's width.
+      What `decode_unpacked` takes: by default a picture u8[H W 3] of the
+      model's size.
 
     Raises:
-      collab_jax.wire.FormatError: A message is damaged, or another codec's.
+      collab_jax.wire.FormatError: It is no message of this codec.
     """
 
   def encode_batch(
@@ -243,31 +248,36 @@ class Codec(abc.ABC):
     del seed, image_id
     return message, None
 
+  def decode_unpacked(self, unpacked: Sequence[Any]) -> Decoded:
+    """Decodes a batch of what `unpack` returned, all of equally many layers.
+
+    By default these are pictures, on which the image encoder is run.
+    """
+    side = self.model.config.vision.image_size
+    pictures = np.asarray(unpacked, np.uint8).reshape(-1, side, side, 3)
+    return Decoded(encoder.picture_prefix(self.model, pictures))
+
   def decode_batch(self, data: Sequence[Any]) -> Decoded:
-    """Decodes what arrived; see `decode`."""
-    return Decoded(self.decode(data))
+    """Decodes a batch of messages; of a `Link`, of what arrived."""
+    return self.decode_unpacked([self.unpack(message) for message in data])
 
-  def unpack(self, message: bytes) -> Any:
-    """Checks a message and parses it on the host; on any thread.
-
-    By default it is decoded by itself to check it, which is slow: override
-    this and `decode_unpacked` together where that matters.
+  def decode(self, data: Sequence[Any]) -> messages.Prefix:
+    """Turns messages into what the captioner reads: the server.
 
     Args:
-      message: A message, or its first layers.
+      data: Messages of this codec.
 
     Returns:
-      What `decode_unpacked` takes.
+      The prefix at the decoder's width.
 
     Raises:
-      collab_jax.wire.FormatError: It is no message of this codec.
+      collab_jax.wire.FormatError: A message is damaged, or another codec's.
+      ValueError: None of the messages arrived over a link.
     """
-    self.decode([message])
-    return message
-
-  def decode_unpacked(self, unpacked: Sequence[Any]) -> Decoded:
-    """Decodes a batch of what `unpack` returned, all of equally many layers."""
-    return self.decode_batch(unpacked)
+    prefix = self.decode_batch(data).prefix
+    if prefix is None:
+      raise ValueError(f'{self.name}: got no message, expected one or more')
+    return prefix
 
   def layers_of(self, unpacked: Any) -> int:
     """Returns how many layers an unpacked message has."""
@@ -312,7 +322,8 @@ class Codec(abc.ABC):
 
   def picture(self, message: bytes) -> UInt8[np.ndarray, 'H W 3'] | None:
     """Returns the picture that a message holds; None if it holds none."""
-    del message
+    unpacked = self.unpack(message)
+    return unpacked if isinstance(unpacked, np.ndarray) else None
 
   def description(self) -> Mapping[str, Any]:
     """Returns what both ends must have in common, for the handshake.
@@ -341,7 +352,7 @@ class Codec(abc.ABC):
     return session_json.digest(self.description())
 
   @property
-  def encoder(self) -> str:
+  def encoder_fingerprint(self) -> str:
     """Fingerprint of the image encoder that the edge runs; '' for none."""
     return ''
 

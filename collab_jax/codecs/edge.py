@@ -12,6 +12,8 @@ from collab_jax.models import paligemma
 class EdgeModel:
   """Binds codecs to a model's edge half, whose weights are loaded once.
 
+  ::
+
     config = checkpoints.config_of('tiny')
     edge = EdgeModel(config, lambda: checkpoints.load('tiny', part='edge'))
     codec = edge.bind('kmeans(k=8)')

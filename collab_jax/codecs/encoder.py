@@ -8,6 +8,8 @@ from jax import numpy as jnp
 from jaxtyping import Array, Float, UInt8
 import numpy as np
 
+from collab_jax import message as messages
+from collab_jax import sharding
 from collab_jax.models import (
   encoder_aux,
   paligemma,
@@ -60,6 +62,27 @@ def observe(
     if 'reduced' in aux:
       aux['reduced'] = siglip.project(tower, aux['reduced'])
   return x, aux
+
+
+@jax.jit
+def _project(model, features):
+  x = model.project(features)
+  rows, n = x.shape[:2]
+  positions = jnp.broadcast_to(jnp.arange(n, dtype=jnp.int32), (rows, n))
+  end = jnp.full(rows, n, jnp.int32)
+  return messages.Prefix(x, jnp.ones((rows, n), bool), positions, end)
+
+
+def picture_prefix(
+  model: paligemma.Model, images: UInt8[np.ndarray, 'B H W 3']
+) -> messages.Prefix:
+  """Runs the image encoder and the projection on a server's pictures."""
+
+  def spread(batch):  # Puts a batch on the model's devices.
+    return sharding.rows(batch, model.params)
+
+  x = spread(features(model, 'encoder', spread(images)))
+  return spread(_project(model, x))
 
 
 def check_images(images: Any, size: int) -> None:

@@ -29,6 +29,8 @@ SPLITS = ('encoder', 'head')
 class FeatureCodecSpec(base.CodecSpec):
   """Settings of a `FeatureCodec`.
 
+  ::
+
     spec = FeatureCodecSpec(quantizers.KMeans(k=8), coding='best')
     spec.validate(model_config)
     codec = spec.bind(model)
@@ -161,6 +163,8 @@ def forget_programs() -> None:
 
 class FeatureCodec(base.Codec):
   """Codec of the paper: image features, quantized, as bytes.
+
+  ::
 
     codec = cj.FeatureCodec(model, cj.quantizers.KMeans(k=8))
     messages = codec.encode(images, jax.random.key(0))  # On the edge.
@@ -417,26 +421,12 @@ class FeatureCodec(base.Codec):
     """Serializes a quantized batch: one array per field, with an axis B."""
     return self.session.pack_batch(batch)
 
-  def decode(self, data: Sequence[bytes]) -> messages.Prefix:
-    """Turns messages into what the captioner reads: the server.
-
-    Args:
-      data: Messages of this codec.
-
-    Returns:
-      The prefix at the decoder's width.
-
-    Raises:
-      collab_jax.wire.FormatError: A message is damaged, or another codec's.
-    """
-    return self.rebuild(data)[1]
-
   def rebuild(
     self, data: Sequence[bytes]
   ) -> tuple[messages.Tokens, messages.Prefix]:
-    """Like `decode`, but returns the batched tokens before the projection too.
+    """Decodes like `decode`, and returns the tokens before the projection too.
 
-    They are what the features are compared with to measure the distortion.
+    The distortion is measured between them and the features.
     """
     return self.rebuild_message(self.session.unpack_batch(data))
 
@@ -566,7 +556,7 @@ class FeatureCodec(base.Codec):
     return self.session.to_json()
 
   @property
-  def encoder(self) -> str:
+  def encoder_fingerprint(self) -> str:
     """Fingerprint of the image encoder that the edge runs."""
     return fingerprint.encoder_fingerprint(self.model)
 

@@ -6,12 +6,10 @@ import functools
 from typing import Any
 
 import jax
-from jax import numpy as jnp
 from jaxtyping import Array, UInt8
 import numpy as np
 
-from collab_jax import _validate, sharding
-from collab_jax import message as messages
+from collab_jax import _validate
 from collab_jax.codecs import base
 from collab_jax.codecs import encoder as image_encoder
 from collab_jax.codecs.image_files import formats
@@ -29,6 +27,8 @@ _LEAST, _TIMES = 4096, 4
 @dataclasses.dataclass(frozen=True)
 class ImageCodecSpec(base.CodecSpec):
   """Settings of an `ImageCodec`.
+
+  ::
 
     spec = ImageCodecSpec('webp', quality=20, strip=True)
     spec.validate(model_config)
@@ -147,17 +147,10 @@ class ImageCodecSpec(base.CodecSpec):
     return dataclasses.replace(self, size=None) if self.size == side else self
 
 
-@jax.jit
-def _prefix(model, features):
-  x = model.project(features)
-  rows, n = x.shape[:2]
-  positions = jnp.broadcast_to(jnp.arange(n, dtype=jnp.int32), (rows, n))
-  end = jnp.full(rows, n, jnp.int32)
-  return messages.Prefix(x, jnp.ones((rows, n), bool), positions, end)
-
-
 class ImageCodec(base.Codec):
   """Baseline codec: the picture itself, as JPEG, WebP or AVIF.
+
+  ::
 
     codec = cj.ImageCodec(model, 'webp', quality=20)
     messages = codec.encode(images)  # On the edge: Pillow.
@@ -255,14 +248,8 @@ class ImageCodec(base.Codec):
       for image in np.asarray(images)
     ]
 
-  def pictures(self, data: Sequence[bytes]) -> UInt8[np.ndarray, 'B H W 3']:
-    """Decodes messages to pictures, on the host.
-
-    Args:
-      data: Messages of this codec.
-
-    Returns:
-      Pictures of the model's size.
+  def unpack(self, message: bytes) -> UInt8[np.ndarray, 'H W 3']:
+    """Decodes a message to a picture of the model's size, on the host.
 
     Raises:
       collab_jax.wire.FormatError: A message is no picture as this codec has
@@ -270,49 +257,6 @@ class ImageCodec(base.Codec):
         damage, another quality, and in stripped messages another chroma or, of
         JPEG, size may also show as other pixels.
     """
-    seen = np.empty((len(data), self._side, self._side, 3), np.uint8)
-    for row, message in zip(seen, data, strict=True):
-      row[:] = self._picture(message)
-    return seen
-
-  def decode(self, data: Sequence[bytes]) -> messages.Prefix:
-    """Turns messages into what the captioner reads: the server.
-
-    Args:
-      data: Messages of this codec.
-
-    Returns:
-      The prefix at the decoder's width.
-
-    Raises:
-      collab_jax.wire.FormatError: As `pictures`.
-    """
-    return self.prefix(self.pictures(data))
-
-  def prefix(self, images: UInt8[np.ndarray, 'B H W 3']) -> messages.Prefix:
-    """Runs the image encoder on `pictures`: the second half of `decode`."""
-
-    def spread(batch):  # Puts a batch on the model's devices.
-      return sharding.rows(batch, self.model.params)
-
-    x = spread(image_encoder.features(self.model, 'encoder', spread(images)))
-    return spread(_prefix(self.model, x))
-
-  def unpack(self, message: bytes) -> UInt8[np.ndarray, 'H W 3']:
-    """Decodes a message to a picture; see `pictures`."""
-    return self._picture(message)
-
-  def decode_unpacked(
-    self, unpacked: Sequence[UInt8[np.ndarray, 'H W 3']]
-  ) -> base.Decoded:
-    """Runs the image encoder on a batch of pictures."""
-    return base.Decoded(self.prefix(np.stack(unpacked)))
-
-  def picture(self, message: bytes) -> UInt8[np.ndarray, 'H W 3']:
-    """Returns the picture that a message holds."""
-    return self._picture(message)
-
-  def _picture(self, message: bytes) -> UInt8[np.ndarray, 'H W 3']:
     limit = max(_LEAST, 3 * _TIMES * self._size**2)
     if len(message) > limit:
       raise FormatError(

@@ -19,6 +19,8 @@ from collab_jax.models import paligemma
 class LinkSpec(base.CodecSpec):
   """Settings of a `Link`.
 
+  ::
+
     spec = LinkSpec(
       codecs.parse('kmeans(k=8)'),
       transports.make('rows(parity=2)'),
@@ -65,6 +67,8 @@ def _name(codec: str, transport: Any, channel: channels.Channel) -> str:
 
 class Link(base.Codec):
   """Codec behind a channel; stands where a codec stands.
+
+  ::
 
     link = cj.Link(codec, 'erasure(p=0.4)', 'rows(parity=2)')
     sent = link.encode_batch(images, jax.random.key(0), ids).messages
@@ -164,6 +168,10 @@ class Link(base.Codec):
     """Computes what the codec will take from a cache."""
     self.codec.prefetch(images, cache)
 
+  def unpack(self, message: bytes) -> Any:
+    """Unpacks a message of the codec, as it is without packets."""
+    return self.codec.unpack(message)
+
   def pack(self, batch: Any) -> list[transport_base.Packets]:
     """Cuts a batch into packets: quantized arrays with an axis B, or bytes."""
     return self._packetizer.pack(batch)
@@ -183,17 +191,6 @@ class Link(base.Codec):
     """
     words = [seed & 0xFFFFFFFF, image_id & 0xFFFFFFFFFFFFFFFF]
     return self._packetizer.transmit(message, np.random.default_rng(words))
-
-  def decode(self, data: Sequence[transport_base.Packets]) -> messages.Prefix:
-    """Turns received packets into what the captioner reads.
-
-    Raises:
-      ValueError: No message arrived; `decode_batch` says which did.
-    """
-    prefix = self.decode_batch(data).prefix
-    if prefix is None:
-      raise ValueError(f'{self.name}: got no message, expected one or more')
-    return prefix
 
   def decode_batch(
     self, data: Sequence[transport_base.Packets]

@@ -64,6 +64,8 @@ def parse(
 ) -> base.CodecSpec:
   """Reads a codec with all of its settings.
 
+  ::
+
     codecs.parse('webp(quality=5,size=32,strip=true)')
     codecs.parse('kmeans(k=8,init=++)', coding='best')
     codecs.parse('mine:Thumbnail(side=16)')

@@ -51,9 +51,9 @@ def test_stripped_is_the_same_picture(
     for strip in (False, True)
   )
   files, packets = full.encode(images), short.encode(images)
-  seen = full.pictures(files)
+  seen = np.stack([full.unpack(file) for file in files])
   assert seen.shape == images.shape
-  np.testing.assert_array_equal(short.pictures(packets), seen)
+  np.testing.assert_array_equal([short.unpack(p) for p in packets], seen)
   # Any reader of such files sees what the server does.
   side = size or 64
   for file, picture in zip(files, seen, strict=True):
@@ -135,11 +135,11 @@ def test_any_bytes_are_a_picture_or_an_error(model, images, kind, strip):
     for _ in range(rng.integers(1, 5) if how > 2 else 0):
       bad[rng.integers(len(bad))] = rng.integers(256)
     try:
-      picture = codec.pictures([bytes(bad)])
+      picture = codec.unpack(bytes(bad))
     except wire.FormatError:
       refused += 1
     else:
-      assert picture.shape == (1, 64, 64, 3)
+      assert picture.shape == (64, 64, 3)
       assert sum(codec.sizes(bytes(bad)).values()) == len(bad)
   assert refused > 20
 
@@ -169,7 +169,7 @@ def test_a_file_is_no_stripped_message(model, images, kind):
   )
   for file in full.encode(images):
     with pytest.raises(wire.FormatError, match='strip must be those of the'):
-      short.pictures([file])
+      short.unpack(file)
 
 
 def test_a_larger_picture_inside_is_refused(model, images):
@@ -191,7 +191,7 @@ def test_the_server_runs_the_model_on_the_decoded_picture(model, images):
   codec = codecs.ImageCodec(model, 'webp', 40, size=32)
   packets = codec.encode(images, jax.random.key(0), range(7))
   prefix = codec.decode(packets)
-  seen = codec.pictures(packets)
+  seen = np.stack([codec.unpack(packet) for packet in packets])
   x = model.project(model.encode_image(codecs.to_float(seen)))
   np.testing.assert_allclose(prefix.x, x, rtol=1e-4, atol=1e-4)
   assert prefix.valid.all()
@@ -204,7 +204,6 @@ def test_the_server_runs_the_model_on_the_decoded_picture(model, images):
 
 def test_no_messages_are_no_pictures(model):
   codec = codecs.ImageCodec(model, 'jpeg')
-  assert codec.pictures([]).shape == (0, 64, 64, 3)
   got = codec.decode([])
   want = codecs.FeatureCodec(model, 'identity').decode([])
   for one, two in zip(got, want, strict=True):

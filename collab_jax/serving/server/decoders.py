@@ -160,19 +160,21 @@ class ImageDecoder(MessageDecoder):
 
   def unpack(self, data: bytes) -> np.ndarray:
     """Decodes the picture file."""
-    return self._codec.pictures([data])[0]
+    return self._codec.unpack(data)
 
   def warm_up(self, batches: Sequence[int]) -> Iterator[Callable[[], int]]:
     """Yields functions that decode black pictures."""
     size = self._codec.model.config.vision.image_size
     black = np.zeros((size, size, 3), np.uint8)
     # The first picture of a kind loads the library that decodes it.
-    self._codec.pictures(self._codec.encode(black[None]))
+    self._codec.unpack(self._codec.encode(black[None])[0])
     for batch in batches:
       yield lambda batch=batch: self._prefix_length(black, batch)
 
   def _prefix(self, rows: Sequence[Any]) -> message_lib.Prefix:
-    return self._codec.prefix(np.stack(rows))
+    prefix = self._codec.decode_unpacked(rows).prefix
+    assert prefix is not None
+    return prefix
 
 
 def _zeros(fields: Mapping[str, message_lib.Field]) -> dict[str, np.ndarray]:

@@ -38,7 +38,7 @@ def describe_message(
     'vectors': codec.vectors,
   }
   if isinstance(codec, codecs.ImageCodec):
-    return common | {'picture': png_url(codec.pictures([message])[0])}
+    return common | {'picture': png_url(codec.unpack(message))}
   features = codec.features(image[None])[0]
   return common | {'map': cluster_map(codec, features, message)}
 
