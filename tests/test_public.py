@@ -30,7 +30,7 @@ def test_dir_is_what_the_reference_lists():
   'first',
   [
     'collab_jax.serving.client.client',
-    'collab_jax.exporters.export, collab_jax.plots',
+    'collab_jax.exporters.bundle, collab_jax.plots',
     'collab_jax.checkpoints, collab_jax.training.codebooks.feature_dump',
     'collab_jax.__main__',
   ],

@@ -1,6 +1,6 @@
 """Encoder and quantizer as programs that run without this package."""
 
-from collab_jax.exporters.export import export
+from collab_jax.exporters.bundle import export
 from collab_jax.exporters.formats import (
   FORMATS,
   ExportError,

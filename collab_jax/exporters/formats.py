@@ -1,4 +1,4 @@
-"""Programs as files: StableHLO, ONNX and LiteRT."""
+"""Writes programs as files: StableHLO, ONNX and LiteRT."""
 
 from collections.abc import Mapping
 import contextlib
@@ -19,32 +19,32 @@ from collab_jax import codecs
 from collab_jax.exporters import program
 
 PLATFORMS = ('cpu', 'cuda', 'tpu')
-# What a file of weights beside the program is called.
+# Name of a file of weights beside the program.
 WEIGHTS = 'weights.safetensors'
 # A flatbuffer and a protocol buffer hold less.
 LARGEST = 2**31 - 2**20
 
 
 class ExportError(ValueError):
-  """What cannot be exported; the message says why, and what can be."""
+  """Error for a codec that cannot be exported, with the reason."""
 
 
 class Port(NamedTuple):
-  """An input or output of a program: its name, dtype and shape."""
+  """Input or output of a program."""
 
   name: str
   dtype: str
   shape: tuple[int | str, ...]
 
 
-class Made(NamedTuple):
-  """What a converter has written.
+class ExportedProgram(NamedTuple):
+  """Files and ports of a program that was written.
 
   Attributes:
     artefact: The program's file.
-    weights: The file with its weights beside it, if there is one.
-    inputs: In order; the axis 'b' is as long as there are pictures.
-    outputs: The message's fields, in order.
+    weights: File of weights beside the program, if there is one.
+    inputs: Inputs in order; the axis 'b' is the number of pictures.
+    outputs: Fields of the message, in order.
   """
 
   artefact: str
@@ -55,47 +55,47 @@ class Made(NamedTuple):
 
 def stablehlo(
   codec: codecs.FeatureCodec, folder: Path, seed: int, inside: int
-) -> Made:
+) -> ExportedProgram:
   """Writes a program for any number of pictures, by `jax.export`.
 
   Args:
-    codec: What the edge computes.
-    folder: Where to.
-    seed: Of the key of all pictures.
-    inside: The most bytes of weights that go into the program's own file.
+    codec: The edge's codec.
+    folder: Folder of the files.
+    seed: Seed of the key of all pictures.
+    inside: Most bytes of weights that go into the program's own file.
 
   Returns:
-    What was written.
+    The program's files and ports.
 
   Raises:
     ExportError: The weights are too large for the program's file.
     ImportError: The extra is missing.
   """
-  _needs('flatbuffers', 'stablehlo')
+  _import_extra('flatbuffers', 'stablehlo')
   tower = program.weights(codec)
-  apart = _size(tower) > inside
+  separate = _size(tower) > inside
   run = program.batched(codec, seed)
   (b,) = jax_export.symbolic_shape('b')
   size = codec.model.config.vision.image_size
   images = jax.ShapeDtypeStruct((b, size, size, 3), jnp.uint8)
   ids = jax.ShapeDtypeStruct((b,), jnp.uint32)
-  if apart:
-    flat, tree = _flat(tower)
+  if separate:
+    flat, tree = _flatten(tower)
     _write_weights(folder / WEIGHTS, flat)
     shapes = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in flat.values()]
 
-    def apart_from(arrays, images, ids):
+    def with_weights(arrays, images, ids):
       return run(jax.tree.unflatten(tree, arrays), images, ids)
 
-    call, arguments = apart_from, (shapes, images, ids)
+    call, arguments = with_weights, (shapes, images, ids)
   else:
-    _fits(tower, 'stablehlo')
+    _check_size(tower, 'stablehlo')
     call, arguments = functools.partial(run, tower), (images, ids)
-  made = jax_export.export(jax.jit(call), platforms=PLATFORMS)(*arguments)
-  (folder / 'edge.stablehlo').write_bytes(made.serialize())
-  return Made(
+  exported = jax_export.export(jax.jit(call), platforms=PLATFORMS)(*arguments)
+  (folder / 'edge.stablehlo').write_bytes(exported.serialize())
+  return ExportedProgram(
     'edge.stablehlo',
-    WEIGHTS if apart else None,
+    WEIGHTS if separate else None,
     [
       Port('images', 'uint8', ('b', size, size, 3)),
       Port('ids', 'uint32', ('b',)),
@@ -106,21 +106,24 @@ def stablehlo(
 
 def onnx(
   codec: codecs.FeatureCodec, folder: Path, seed: int, inside: int
-) -> Made:
+) -> ExportedProgram:
   """Writes a program for one picture, by jax2onnx; see `stablehlo`.
 
   Raises:
     ExportError: Something in the codec has no form in ONNX.
     ImportError: The extra is missing.
   """
-  del seed  # Of the words, which the runner draws.
-  jax2onnx = _needs('jax2onnx', 'onnx')
-  files, runtime = _needs('onnx', 'onnx'), _needs('onnxruntime', 'onnx')
+  del seed  # The runner draws the random words.
+  jax2onnx = _import_extra('jax2onnx', 'onnx')
+  files, runtime = (
+    _import_extra('onnx', 'onnx'),
+    _import_extra('onnxruntime', 'onnx'),
+  )
   run, specs, inputs = _single(codec, 'onnx')
   path = folder / 'edge.onnx'
-  apart = _size(program.weights(codec)) > inside
-  with _refused(codec, 'onnx'), _quiet():
-    made = jax2onnx.to_onnx(
+  separate = _size(program.weights(codec)) > inside
+  with _as_export_error(codec, 'onnx'), _no_warnings():
+    converted = jax2onnx.to_onnx(
       run,
       inputs=specs,
       model_name='edge',
@@ -128,18 +131,20 @@ def onnx(
       output_names=[*codec.fields],
     )
     # ONNX has a way of its own to keep weights beside a program.
-    beside = 'weights.bin' if apart else None
-    files.save_model(made, path, save_as_external_data=apart, location=beside)
+    weights = 'weights.bin' if separate else None
+    files.save_model(
+      converted, path, save_as_external_data=separate, location=weights
+    )
     settings = runtime.SessionOptions()
     settings.log_severity_level = 3
-    # What the runtime has no kernel for, it tells when it loads the file.
+    # The runtime reports missing kernels when it loads the file.
     runtime.InferenceSession(path, settings)
-  return Made('edge.onnx', beside, inputs, _outputs(codec, 1))
+  return ExportedProgram('edge.onnx', weights, inputs, _outputs(codec, 1))
 
 
 def litert(
   codec: codecs.FeatureCodec, folder: Path, seed: int, inside: int
-) -> Made:
+) -> ExportedProgram:
   """Writes a program for one picture, by jax2tf; see `stablehlo`.
 
   Raises:
@@ -148,17 +153,17 @@ def litert(
   """
   del seed, inside  # A LiteRT file holds its weights.
   os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
-  tf = _needs('tensorflow', 'litert')
-  _needs('ai_edge_litert', 'litert')  # Which runs what was made, once.
+  tf = _import_extra('tensorflow', 'litert')
+  _import_extra('ai_edge_litert', 'litert')  # `export` runs the program once.
   jax2tf = importlib.import_module('jax.experimental.jax2tf')
-  _fits(program.weights(codec), 'litert')
+  _check_size(program.weights(codec), 'litert')
   run, specs, inputs = _single(codec, 'litert')
 
   def call(*arguments):
-    # A signature knows its outputs by name, and no slashes.
+    # Outputs of a signature have names, without slashes.
     return {f'output_{i}': v for i, v in enumerate(run(*arguments))}
 
-  with _refused(codec, 'litert'), _quiet():
+  with _as_export_error(codec, 'litert'), _no_warnings():
     function = tf.function(
       jax2tf.convert(call, with_gradient=False),
       input_signature=[
@@ -169,18 +174,18 @@ def litert(
     )
     holder = tf.Module()
     holder.function = function
-    made = tf.lite.TFLiteConverter.from_concrete_functions(
+    converted = tf.lite.TFLiteConverter.from_concrete_functions(
       [function.get_concrete_function()], holder
     ).convert()
-  (folder / 'edge.tflite').write_bytes(made)
-  return Made('edge.tflite', None, inputs, _outputs(codec, 1))
+  (folder / 'edge.tflite').write_bytes(converted)
+  return ExportedProgram('edge.tflite', None, inputs, _outputs(codec, 1))
 
 
 FORMATS = {'stablehlo': stablehlo, 'onnx': onnx, 'litert': litert}
 
 
 def _single(codec, format_):
-  """The function of one picture, and what it takes."""
+  """Returns the function of one picture, and its inputs."""
   if any(
     leaf.dtype != np.float32
     for leaf in jax.tree.leaves(codec.model.params['img'])
@@ -189,22 +194,22 @@ def _single(codec, format_):
       f'{format_}: got weights that are not all in float32, in which its'
       " runtime multiplies; load the model with dtype='float32'"
     )
-  with _refused(codec, format_):
-    run, draws = program.single(codec)
+  with _as_export_error(codec, format_):
+    run, word_count = program.single(codec)
   for name, field in codec.fields.items():
     if getattr(field, 'dtype', '') == 'bfloat16':
-      raise _cannot(codec, format_, f'field {name!r} is in bfloat16')
+      raise _refusal(codec, format_, f'field {name!r} is in bfloat16')
   size = codec.model.config.vision.image_size
   specs = [jax.ShapeDtypeStruct((1, size, size, 3), jnp.uint8)]
   inputs = [Port('images', 'uint8', (1, size, size, 3))]
-  if draws:
-    specs.append(jax.ShapeDtypeStruct((1, 2, draws), jnp.int32))
-    inputs.append(Port('words', 'int32', (1, 2, draws)))
+  if word_count:
+    specs.append(jax.ShapeDtypeStruct((1, 2, word_count), jnp.int32))
+    inputs.append(Port('words', 'int32', (1, 2, word_count)))
   return run, specs, inputs
 
 
 def _outputs(codec, b):
-  """The ports of a message; StableHLO has values in their own dtype."""
+  """Returns the ports of a message; only StableHLO keeps dtypes of values."""
   return [
     Port(
       name,
@@ -217,7 +222,7 @@ def _outputs(codec, b):
   ]
 
 
-def _needs(module: str, extra: str) -> Any:
+def _import_extra(module: str, extra: str) -> Any:
   try:
     return importlib.import_module(module)
   except ImportError as error:
@@ -227,20 +232,20 @@ def _needs(module: str, extra: str) -> Any:
 
 
 @contextlib.contextmanager
-def _refused(codec, format_):
-  """Whatever a converter stumbles over is an ExportError with its reason."""
+def _as_export_error(codec, format_):
+  """Turns any error of a converter into an ExportError with its reason."""
   try:
     yield
   except ExportError:
     raise
   except Exception as error:  # Converters raise what they like.
     reason = str(error).strip().splitlines() or ['']
-    raise _cannot(
+    raise _refusal(
       codec, format_, f'{type(error).__name__}: {reason[0][:200]}'
     ) from error
 
 
-def _cannot(codec, format_, reason):
+def _refusal(codec, format_, reason):
   return ExportError(
     f'{codec.name} cannot be exported to {format_}: {reason}; docs/export.md'
     " lists what can be, and 'stablehlo' takes every quantizer"
@@ -248,8 +253,8 @@ def _cannot(codec, format_, reason):
 
 
 @contextlib.contextmanager
-def _quiet():
-  """Converters warn of what they do themselves."""
+def _no_warnings():
+  """Silences converters, which warn of their own operations."""
   before = logging.root.manager.disable
   logging.disable(logging.WARNING)
   try:
@@ -262,7 +267,7 @@ def _size(tree: Any) -> int:
   return sum(leaf.nbytes for leaf in jax.tree.leaves(tree))
 
 
-def _fits(tree, format_):
+def _check_size(tree, format_):
   if _size(tree) > LARGEST:
     raise ExportError(
       f'{format_}: got {_size(tree)} bytes of weights, a file holds'
@@ -270,8 +275,8 @@ def _fits(tree, format_):
     )
 
 
-def _flat(tree: Any) -> tuple[dict[str, Any], Any]:
-  """Arrays by name, in the order in which the program takes them."""
+def _flatten(tree: Any) -> tuple[dict[str, Any], Any]:
+  """Returns arrays by name, in the order in which the program takes them."""
   leaves, structure = jax.tree_util.tree_flatten_with_path(tree)
   named = {
     '/'.join(str(getattr(k, 'key', getattr(k, 'idx', k))) for k in path): leaf
@@ -281,7 +286,7 @@ def _flat(tree: Any) -> tuple[dict[str, Any], Any]:
 
 
 def _write_weights(path: Path, arrays: Mapping[str, Any]) -> None:
-  """Writes them with numbers in front of their names, which keep the order."""
+  """Writes arrays with numbers in front of their names, to keep the order."""
   safetensors.save_file(
     {
       f'{i:05d}/{name}': np.ascontiguousarray(jax.device_get(array))

@@ -1,4 +1,4 @@
-"""What an edge computes, as one function from pictures to a message."""
+"""Image encoder and quantizer as one function from pictures to a message."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -18,25 +18,25 @@ Params = dict[str, Any]
 Message = dict[str, jax.Array]
 
 
-class Single(NamedTuple):
-  """A function of one picture.
+class SingleImageProgram(NamedTuple):
+  """Function of one picture.
 
   Attributes:
-    run: (images u8[1 H W 3], words i32[1 2 draws]) -> the message's fields, in
-      order, each with an axis of 1 in front; values in float32. Without draws
-      it takes images only.
-    draws: As of `plain.Plain`.
+    run: Maps (images u8[1 H W 3], words i32[1 2 count]) to the message's
+      fields, in order, each with an axis of 1 in front; values in float32. It
+      takes images only if no words are drawn.
+    word_count: As of `primitives.KeylessFunction`.
   """
 
   run: Callable[..., tuple[jax.Array, ...]]
-  draws: int
+  word_count: int
 
 
 def weights(codec: codecs.FeatureCodec) -> Params:
   """Returns the parameters that the edge needs, without the quantizer's.
 
   Args:
-    codec: Whose image tower; the projection is in it if it runs on the edge.
+    codec: The edge's codec; the projection is included with split 'head'.
   """
   tower = dict(codec.model.params['img'])
   if codec.split == 'encoder':
@@ -45,41 +45,40 @@ def weights(codec: codecs.FeatureCodec) -> Params:
 
 
 def batched(codec: codecs.FeatureCodec, seed: int) -> Callable[..., Message]:
-  """Returns the edge's function of many pictures.
+  """Returns the edge's function of a batch of pictures.
 
   Args:
-    codec: What the edge computes.
+    codec: The edge's codec.
     seed: Each picture has the key `fold_in(key(seed), its id)`.
 
   Returns:
-    (weights, images, ids) -> the message's arrays, as `codec.quantize` has
-    them.
+    Maps (weights, images, ids) to the message's arrays, as `codec.quantize`
+    returns them.
   """
   quantizer = codec.quantizer
 
   def run(
     weights: Params, images: UInt8[Array, 'B H W 3'], ids: UInt32[Array, ' B']
   ) -> Message:
-    found = _features(codec, weights, images)
-    # Compiled as the codec does it, in two programs: to the bit the same.
-    x, aux = jax.lax.optimization_barrier(found)
+    # The codec compiles the two parts apart; the barrier keeps bits equal.
+    x, aux = jax.lax.optimization_barrier(_features(codec, weights, images))
     keys = feature.image_keys(jax.random.key(seed), ids)
-    each = jax.vmap(
+    quantize = jax.vmap(
       lambda x, key, aux: quantizer.quantize(codec.params, x, key, **aux)
     )
-    return each(x, keys, aux)
+    return quantize(x, keys, aux)
 
   return run
 
 
-def single(codec: codecs.FeatureCodec) -> Single:
+def single(codec: codecs.FeatureCodec) -> SingleImageProgram:
   """Returns the edge's function of one picture, for converters.
 
   Args:
-    codec: What the edge computes.
+    codec: The edge's codec.
 
   Raises:
-    plain.Unplain: The quantizer uses its key in a way that is not known, or
+    UnsupportedQuantizerError: The quantizer uses its key in an unknown way, or
       needs more than features.
   """
   if codec.quantizer.aux_inputs:
@@ -87,7 +86,7 @@ def single(codec: codecs.FeatureCodec) -> Single:
       'it takes more of the encoder than its features'
     )
   shape = jax.ShapeDtypeStruct((codec.vectors, codec.width), jnp.float32)
-  quantize, draws = primitives.plain(
+  quantize, word_count = primitives.rewrite(
     lambda x, key: codec.quantizer.quantize(codec.params, x, key), shape
   )
 
@@ -99,7 +98,7 @@ def single(codec: codecs.FeatureCodec) -> Single:
     message = quantize(x, words[0])
     return tuple(_portable(message[name])[None] for name in codec.fields)
 
-  return Single(run, draws)
+  return SingleImageProgram(run, word_count)
 
 
 def _features(codec, tower, images):
@@ -108,6 +107,6 @@ def _features(codec, tower, images):
 
 
 def _portable(array):
-  """Symbols in int32, values in float32: what every runtime returns."""
+  """Casts symbols to int32 and values to float32, which all runtimes have."""
   floats = jnp.issubdtype(array.dtype, jnp.floating)
   return array.astype(jnp.float32 if floats else jnp.int32)

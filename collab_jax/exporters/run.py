@@ -1,10 +1,10 @@
-"""Pictures to messages by the program beside this file, and to a server.
+"""Turns pictures into messages, and sends them to a server.
 
 python run.py picture.png --out=messages
 python run.py picture.png --server=localhost:50051
 
-Needs NumPy, Pillow and what runs the program: JAX (StableHLO), onnxruntime, or
-ai-edge-litert; grpcio for --server.
+Runs the program beside this file. Needs NumPy, Pillow and the program's
+runtime: JAX (StableHLO), onnxruntime, or ai-edge-litert; grpcio for --server.
 """
 
 import argparse
@@ -21,10 +21,14 @@ from PIL import Image, ImageOps
 
 
 class Edge:
-  """Encoder and quantizer of a folder that was exported."""
+  """Encoder and quantizer of an exported folder.
+
+  edge = run.Edge('.')
+  messages = edge(images, ids)
+  """
 
   def __init__(self, folder):
-    """Reads the folder; ValueError if a file is not as it was written."""
+    """Reads the folder; raises ValueError if a file is damaged."""
     self.folder = pathlib.Path(folder)
     self.manifest = json.loads((self.folder / 'manifest.json').read_text())
     for name, file in self.manifest['files'].items():
@@ -37,44 +41,47 @@ class Edge:
     self.call: Any = _RUNTIMES[self.manifest['format']](path, self.manifest)
 
   def __call__(self, images, ids=None):
-    """Messages of pictures u8[B size size 3]; ids are 0 to B - 1 by default."""
+    """Encodes pictures u8[B size size 3]; ids are 0 to B - 1 by default."""
     ids = range(len(images)) if ids is None else ids
     out = self.quantize(images, ids)
     rows = zip(*out.values(), strict=True)
     return [self.pack(dict(zip(out, row, strict=True))) for row in rows]
 
   def quantize(self, images, ids):
-    """The message's arrays, with an axis B in front."""
+    """Returns the message's arrays, with an axis B in front."""
     ids = np.asarray([i & 0xFFFFFFFF for i in ids], np.uint32)
     names = [port['name'] for port in self.manifest['outputs']]
     if self.manifest['inputs'][0]['shape'][0] == 'b':
       return dict(zip(names, self.call(images, ids), strict=True))
-    found = []
+    outputs = []
     for image, id_ in zip(images, ids, strict=True):
       inputs = {'images': image[None]}
       for port in self.manifest['inputs'][1:]:
         bits = words(self.manifest['seed'], int(id_), port['shape'][-1])
         halves = np.stack([bits >> 16, bits & 0xFFFF])[None]
         inputs[port['name']] = halves.astype(np.int32)
-      found.append(self.call(inputs))
-    columns = map(np.concatenate, zip(*found, strict=True))
+      outputs.append(self.call(inputs))
+    columns = map(np.concatenate, zip(*outputs, strict=True))
     return dict(zip(names, columns, strict=True))
 
   def pack(self, message):
-    """One message in the coding 'fixed': docs/wire.md, sections 2 to 5."""
-    seen, out = bytes.fromhex(self.session['digest']), b''
+    """Packs a message in the coding 'fixed': docs/wire.md, sections 2 to 5."""
+    checked, out = bytes.fromhex(self.session['digest']), b''
     fields = self.session['fields']
     for layer in range(1 + max(field['layer'] for field in fields)):
       head = b'' if layer else b'\x20'
-      mine = [field for field in fields if field['layer'] == layer]
-      body = b''.join(_packed(f, np.asarray(message[f['name']])) for f in mine)
-      seen += head + body
-      out += head + crc32c(seen).to_bytes(4, 'little') + body
+      body = b''.join(
+        _pack_field(field, np.asarray(message[field['name']]))
+        for field in fields
+        if field['layer'] == layer
+      )
+      checked += head + body
+      out += head + crc32c(checked).to_bytes(4, 'little') + body
     return out
 
 
 def read(path, size):
-  """A picture at the model's size: 8-bit RGB, upright, Pillow's bicubic."""
+  """Reads a picture at the model's size: 8-bit RGB, upright, bicubic."""
   try:
     with Image.open(path) as picture:
       if picture.mode[0] in 'IF':
@@ -86,13 +93,13 @@ def read(path, size):
         (size, size), Image.Resampling.BICUBIC
       )
       return np.asarray(square)
-  # What Pillow raises of damaged files, and of those that are too large.
+  # Pillow's errors for damaged and for too large files.
   except (ValueError, OSError, SyntaxError, Image.DecompressionBombError) as e:
     raise ValueError(f'{path}: {e}') from e
 
 
 def threefry(key, high, low):
-  """Threefry-2x32 with 20 rounds, of arrays of counts."""
+  """Computes Threefry-2x32 with 20 rounds, of arrays of counters."""
   rotations = (13, 15, 26, 6), (17, 29, 16, 24)
   keys = [*map(np.uint32, key)]
   keys.append(keys[0] ^ keys[1] ^ np.uint32(0x1BD11BDA))
@@ -108,35 +115,35 @@ def threefry(key, high, low):
 
 
 def words(seed, id_, count):
-  """`jax.random.bits(fold_in(key(seed), id_), (count,))`, u32[count]."""
+  """Computes `jax.random.bits(fold_in(key(seed), id_), (count,))`."""
   zero = np.zeros(1, np.uint32)
   key = threefry((seed >> 32, seed & 0xFFFFFFFF), zero, zero + np.uint32(id_))
-  at = np.arange(count, dtype=np.uint32)
-  x, y = threefry((key[0][0], key[1][0]), np.zeros_like(at), at)
+  counters = np.arange(count, dtype=np.uint32)
+  x, y = threefry((key[0][0], key[1][0]), np.zeros_like(counters), counters)
   return x ^ y
 
 
 def crc32c(data):
-  """CRC-32C of bytes."""
+  """Computes the CRC-32C of bytes."""
   register = 0xFFFFFFFF
   for byte in data:
     register = _TABLE[(register ^ byte) & 255] ^ register >> 8
   return register ^ 0xFFFFFFFF
 
 
-def _entry(byte):
+def _crc_of_byte(byte):
   for _ in range(8):
     byte = byte >> 1 ^ (0x82F63B78 if byte & 1 else 0)
   return byte
 
 
-_TABLE = [_entry(byte) for byte in range(256)]
+_TABLE = [_crc_of_byte(byte) for byte in range(256)]
 
 
-def _packed(field, array):
+def _pack_field(field, array):
   if field['kind'] == 'symbols':
-    wide = (field['alphabet'] - 1).bit_length()
-    shifts = np.arange(wide)[::-1]
+    width = (field['alphabet'] - 1).bit_length()
+    shifts = np.arange(width)[::-1]
     bits = array.reshape(-1, 1).astype(np.int64) >> shifts & 1
     return np.packbits(bits.astype(np.uint8)).tobytes()
   array = array.astype(np.float32)
@@ -145,7 +152,7 @@ def _packed(field, array):
       array = array.astype('<f2')
   if not np.isfinite(array).all():
     raise ValueError(f'field {field["name"]!r}: a number is not finite')
-  if field['dtype'] == 'bfloat16':  # To the nearest, of two to the even one.
+  if field['dtype'] == 'bfloat16':  # Round to nearest, ties to even.
     bits = array.view(np.uint32)
     bits = (bits + np.uint32(0x7FFF) + (bits >> 16 & 1)) >> 16
     array = bits.astype('<u2')
@@ -156,22 +163,21 @@ def _stablehlo(path, manifest):
   import jax
 
   program = jax.export.deserialize(bytearray(path.read_bytes()))
-  run, before = jax.jit(program.call), ()
+  run, weights = jax.jit(program.call), ()
   if manifest['weights']:
-    before = (
-      [*map(jax.device_put, _weights(path.parent / manifest['weights']))],
-    )
+    arrays = _weights(path.parent / manifest['weights'])
+    weights = ([*map(jax.device_put, arrays)],)
   names = [port['name'] for port in manifest['outputs']]
 
   def call(images, ids):
-    out = run(*before, images, ids)
+    out = run(*weights, images, ids)
     return [np.asarray(out[name]) for name in names]
 
   return call
 
 
 def _weights(path):
-  """The arrays of a safetensors file, in the order of their names."""
+  """Yields the arrays of a safetensors file, in the order of their names."""
   import ml_dtypes  # Comes with JAX.
 
   kinds = {'F32': np.float32, 'F16': np.float16, 'BF16': ml_dtypes.bfloat16}
@@ -213,8 +219,8 @@ def _litert(path, manifest):
 _RUNTIMES = {'stablehlo': _stablehlo, 'onnx': _onnx, 'litert': _litert}
 
 
-def _bytes(number, data):
-  """A field of bytes of a protocol buffer."""
+def _encode_field(number, data):
+  """Encodes a field of bytes of a protocol buffer."""
   size, out = len(data), bytearray([number << 3 | 2])
   while size > 127:
     out.append(size & 127 | 128)
@@ -222,20 +228,20 @@ def _bytes(number, data):
   return bytes([*out, size]) + data
 
 
-def _first(data):
-  """The bytes of field 1, where a protocol buffer begins with it."""
+def _first_field(data):
+  """Returns the bytes of field 1, where a protocol buffer begins with it."""
   if not data.startswith(b'\n'):
     return b''
-  at = size = 0
+  position = size = 0
   while True:
-    at += 1
-    size |= (data[at] & 127) << 7 * (at - 1)
-    if data[at] < 128:
-      return data[at + 1 : at + 1 + size]
+    position += 1
+    size |= (data[position] & 127) << 7 * (position - 1)
+    if data[position] < 128:
+      return data[position + 1 : position + 1 + size]
 
 
 def captions(server, edge, messages, ca=None, token=None, cert=None, key=None):
-  """What a server writes of messages, one after the other; OSError if not."""
+  """Yields a server's captions of messages; raises OSError if it fails."""
   import grpc
 
   if ca:
@@ -244,12 +250,12 @@ def captions(server, edge, messages, ca=None, token=None, cert=None, key=None):
     channel = grpc.insecure_channel(server)
   with channel:
 
-    def ask(method, request):
+    def call_server(method, request):
       call = channel.unary_unary(f'/collab_jax.v1.Captioner/{method}')
       metadata = (('authorization', f'Bearer {token}'),) if token else ()
-      for wait in (1, 2, 4, 8, 0):  # It may be warming up.
+      for wait in (1, 2, 4, 8, 0):  # The server may be warming up.
         try:
-          return _first(call(request, timeout=60, metadata=metadata))
+          return _first_field(call(request, timeout=60, metadata=metadata))
         except grpc.RpcError as error:
           code = error.code()  # pyright: ignore[reportAttributeAccessIssue]
           if code != grpc.StatusCode.UNAVAILABLE or not wait:
@@ -260,19 +266,22 @@ def captions(server, edge, messages, ca=None, token=None, cert=None, key=None):
       return b''
 
     encoder = edge.manifest['encoder'].encode()
-    request = _bytes(1, edge.text.encode()) + _bytes(4, encoder)
-    agreed = ask('Handshake', request)
+    request = _encode_field(1, edge.text.encode()) + _encode_field(4, encoder)
+    session = call_server('Handshake', request)
     for message in messages:
-      parts = {1: agreed, 2: message, 4: os.urandom(16)}
-      request = b''.join(_bytes(n, part) for n, part in parts.items())
-      yield ask('Caption', request).decode()
+      parts = {1: session, 2: message, 4: os.urandom(16)}
+      request = b''.join(_encode_field(n, part) for n, part in parts.items())
+      yield call_server('Caption', request).decode()
 
 
 _HINT = '; does it ask for TLS (--ca), or for a certificate (--cert)?'
 
 
 def _credentials(ca, cert, key):
-  """ValueError for files that gRPC would take for a server that is away."""
+  """Reads certificates; raises ValueError for files that are none.
+
+  gRPC would report these as an unavailable server.
+  """
   import grpc
 
   paths = ca, key, cert
@@ -283,20 +292,21 @@ def _credentials(ca, cert, key):
     if cert:
       context.load_cert_chain(cert, key, password=str)
   except ssl.SSLError as error:
-    why = f'{ca}, {cert}, {key}: no certificates and their key in PEM: {error}'
-    raise ValueError(why) from error
+    raise ValueError(
+      f'{ca}, {cert}, {key}: no certificates and their key in PEM: {error}'
+    ) from error
   return grpc.ssl_channel_credentials(*files)
 
 
-def _is_here(server):
-  """Whether a server is on this machine."""
+def _is_local(server):
+  """Returns whether a server is on this machine."""
   host = server.removeprefix('dns:').lstrip('/').rpartition(':')[0]
-  here = 'localhost', '127.0.0.1', '[::1]'
-  return server.startswith('unix:') or host in here
+  loopback = 'localhost', '127.0.0.1', '[::1]'
+  return server.startswith('unix:') or host in loopback
 
 
 def main():
-  """Reads pictures, and writes or sends their messages."""
+  """Encodes pictures, and writes or sends their messages."""
   parser = argparse.ArgumentParser(description='Pictures to messages.')
   parser.add_argument('pictures', nargs='+')
   parser.add_argument('--out', help='Folder for a .msg file a picture.')
@@ -314,8 +324,8 @@ def main():
   unix = host.startswith('unix') or port.startswith('/')
   if not unix and ('/' in host or not (host and port.isdecimal())):
     parser.error(f'--server: got {flags.server!r}, expected HOST:PORT')
-  # As everybody on the way could read the token, and the messages.
-  if flags.server and not (flags.ca or _is_here(flags.server)):
+  # Without TLS, anybody on the way could read token and messages.
+  if flags.server and not (flags.ca or _is_local(flags.server)):
     parser.error('--server is another machine: give its authority with --ca')
   if bool(flags.cert) != bool(flags.key) or (flags.cert and not flags.ca):
     parser.error('--cert, --key: give both, and --ca')
@@ -341,8 +351,8 @@ def _send(flags, names):
   if flags.server:
     token = flags.token_file and pathlib.Path(flags.token_file).read_text()
     token = token.strip() if token else None
-    safe = flags.ca, token, flags.cert, flags.key
-    for caption in captions(flags.server, edge, messages, *safe):
+    security = flags.ca, token, flags.cert, flags.key
+    for caption in captions(flags.server, edge, messages, *security):
       print(caption)
 
 

@@ -19,7 +19,7 @@ from collab_jax import (
   exporters,
 )
 from collab_jax.exporters import (
-  export,
+  bundle,
   formats,
   run,
 )
@@ -242,7 +242,7 @@ def test_the_command(tmp_path):
   )
   assert done.returncode == 0, done.stderr
   assert 'random(k=3)@head of stand-in as stablehlo' in done.stdout
-  assert (tmp_path / 'out' / export.MANIFEST).is_file()
+  assert (tmp_path / 'out' / bundle.MANIFEST).is_file()
   done = launching.run(
     '-m', 'collab_jax', 'export', '--format=x', tmp_path / 'y'
   )

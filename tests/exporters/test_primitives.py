@@ -21,12 +21,12 @@ def _words(key, draws):
 def _same(function, shape, check=np.testing.assert_array_equal):
   """Compares a function of an array and a key with its plain form."""
   x = np.random.default_rng(0).normal(size=shape).astype(np.float32)
-  made = primitives.plain(function, jax.ShapeDtypeStruct(x.shape, x.dtype))
+  made = primitives.rewrite(function, jax.ShapeDtypeStruct(x.shape, x.dtype))
   key = jax.random.key(3)
   want = jax.jit(function)(x, key)
-  got = jax.jit(made.run)(x, _words(key, made.draws))
+  got = jax.jit(made.run)(x, _words(key, made.word_count))
   jax.tree.map(check, got, want)
-  return made, jax.make_jaxpr(made.run)(x, _words(key, made.draws))
+  return made, jax.make_jaxpr(made.run)(x, _words(key, made.word_count))
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ def test_quantizers_are_the_same_to_the_bit(name, draws):
     return quantizer.quantize({}, x, key)
 
   made, jaxpr = _same(quantize, (_N, _D))
-  assert made.draws == draws
+  assert made.word_count == draws
   text = str(jaxpr)
   for lacking in ('random_', 'custom_vmap', 'platform_index', 'bitcast', 'u32'):
     assert lacking not in text
@@ -127,4 +127,4 @@ def test_what_is_drawn_once_only():
     (short, '8 bits'),
   ):
     with pytest.raises(primitives.UnsupportedQuantizerError, match=said):
-      primitives.plain(function, x)
+      primitives.rewrite(function, x)

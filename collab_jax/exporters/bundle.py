@@ -1,4 +1,4 @@
-"""Folders that an edge needs nothing else of: docs/export.md."""
+"""Exports the edge as a folder that needs nothing else: docs/export.md."""
 
 from collections.abc import Callable
 import hashlib
@@ -20,16 +20,16 @@ from collab_jax.exporters import (
   run,
 )
 
-# The most bytes of weights that go into a program's own file, unless told
-# otherwise. A file may hold up to 2 GB; but it is read whole, and copied while
-# it is compiled, and weights beside it are mapped into memory.
+# Default of the most bytes of weights in a program's own file. A file may hold
+# up to 2 GB; but it is read whole, and copied while it is compiled, and weights
+# beside it are mapped into memory.
 INSIDE = 1 << 28
 
 RUNNER = 'run.py'
 MANIFEST = 'manifest.json'
 SESSION = 'session.json'
 
-# What runs a format, and whose version says what wrote it.
+# Packages that run a format, and packages that write it.
 _RUNTIMES = {
   'stablehlo': 'jax flatbuffers',
   'onnx': 'onnxruntime',
@@ -62,13 +62,15 @@ A picture becomes a message of {length} bytes. In Python:
 and returns {outputs}.
 Pictures are made RGB of {size} x {size} by Pillow's bicubic filter.
 manifest.json says this to programs, with the files' SHA-256; session.json is
-what a server is told in the handshake.
+sent to a server in the handshake.
 """
-_DRAWN = (
+_RANDOM_NOTE = (
   'A picture has the key fold_in(key({seed}), its id), as it has in collab_jax:'
   '\nequal ids give equal messages. --id is that of the first picture.'
 )
-_UNDRAWN = 'Nothing is drawn: the ids of pictures make no difference.'
+_DETERMINISTIC_NOTE = (
+  'Nothing is drawn: the ids of pictures make no difference.'
+)
 
 
 def export(
@@ -81,9 +83,11 @@ def export(
 ) -> dict[str, Any]:
   """Writes encoder and quantizer as a program, with all that an edge needs.
 
+      cj.export(codec, 'edge', 'onnx')
+
   Args:
-    codec: What the edge computes; its messages must be coded 'fixed'.
-    out: A folder that is empty, or not there yet.
+    codec: The edge's codec; its messages must be coded 'fixed'.
+    out: An empty or a new folder.
     format: 'stablehlo' takes any number of pictures at a time and runs
       wherever JAX does; 'onnx' and 'litert' take one at a time, run without
       JAX, and are made by the extras of these names.
@@ -103,11 +107,13 @@ def export(
   write = _check(codec, out, format, seed, inside)
   assert isinstance(codec, codecs.FeatureCodec)
   out.parent.mkdir(parents=True, exist_ok=True)
-  with tempfile.TemporaryDirectory(dir=out.parent, prefix='.export_') as held:
-    draft = Path(held) / 'draft'
+  with tempfile.TemporaryDirectory(
+    dir=out.parent, prefix='.export_'
+  ) as temporary:
+    draft = Path(temporary) / 'draft'
     draft.mkdir(mode=0o755)
-    made = write(codec, draft, seed, inside)
-    manifest = _manifest(codec, format, seed, made)
+    program = write(codec, draft, seed, inside)
+    manifest = _manifest(codec, format, seed, program)
     session = codec.session.to_json()
     (draft / SESSION).write_text(session, 'utf-8')
     runner = Path(__file__).with_name(RUNNER)
@@ -124,8 +130,10 @@ def export(
   return manifest
 
 
-def _check(codec, out, format_, seed, inside) -> Callable[..., formats.Made]:
-  """Raises ValueError for what can be refused at once."""
+def _check(
+  codec, out, format_, seed, inside
+) -> Callable[..., formats.ExportedProgram]:
+  """Checks the arguments, and returns the format's writer."""
   if format_ not in formats.FORMATS:
     raise _validate.unknown('format', format_, formats.FORMATS)
   if not isinstance(codec, codecs.FeatureCodec):
@@ -150,10 +158,11 @@ def _check(codec, out, format_, seed, inside) -> Callable[..., formats.Made]:
 
 
 def _verify(codec, folder, seed) -> None:
-  """Runs what a converter made: some make programs that compute other things.
+  """Runs a converted program, and compares it with the codec.
 
-  A tie may fall otherwise in another runtime, so one picture of the four may
-  differ, and in the others one symbol in a hundred.
+  Some converters write programs that compute something else. Ties may be
+  broken differently by another runtime, so one picture of the four may differ,
+  and in the others one symbol in a hundred.
   """
   size = codec.model.config.vision.image_size
   noise = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 3), np.uint8)
@@ -169,8 +178,8 @@ def _verify(codec, folder, seed) -> None:
     a, b = (np.asarray(m[name], np.float32).reshape(4, -1) for m in (got, want))
     symbols = isinstance(field, message.Symbols)
     near = a == b if symbols else np.abs(a - b) <= 0.01 + 0.01 * np.abs(b)
-    alike = np.sort(near.mean(axis=1))
-    if near.size and alike[1] < 0.99:
+    agreement = np.sort(near.mean(axis=1))
+    if near.size and agreement[1] < 0.99:
       raise formats.ExportError(
         f'{codec.name} cannot be exported: what the converter made computes'
         f' another {name!r} than the codec, of which {near.mean():.1%} agree;'
@@ -178,12 +187,12 @@ def _verify(codec, folder, seed) -> None:
       )
 
 
-def _manifest(codec, format_, seed, made) -> dict[str, Any]:
+def _manifest(codec, format_, seed, program) -> dict[str, Any]:
   return {
     'format': format_,
     'version': 1,
-    'artefact': made.artefact,
-    'weights': made.weights,
+    'artefact': program.artefact,
+    'weights': program.weights,
     'session': SESSION,
     'digest': codec.session.digest,
     'model': codec.model.config.name,
@@ -192,8 +201,8 @@ def _manifest(codec, format_, seed, made) -> dict[str, Any]:
     'split': codec.split,
     'seed': seed,
     'uses_key': codec.uses_key,
-    'inputs': [_port(port) for port in made.inputs],
-    'outputs': [_port(port) for port in made.outputs],
+    'inputs': [_port(port) for port in program.inputs],
+    'outputs': [_port(port) for port in program.outputs],
     'message_bytes': codec.session.length,
     'preprocessing': {
       'size': codec.model.config.vision.image_size,
@@ -222,13 +231,13 @@ def _installed(name):
 
 
 def _readme(codec, manifest):
-  def told(ports):
+  def listed(ports):
     return ',\n'.join(
       f'{p["name"]} {p["dtype"]}[{" ".join(map(str, p["shape"]))}]'
       for p in ports
     )
 
-  drawn = _DRAWN.format(seed=manifest['seed'])
+  random_note = _RANDOM_NOTE.format(seed=manifest['seed'])
   return _README.format(
     name=codec.name,
     model=manifest['model'],
@@ -238,10 +247,10 @@ def _readme(codec, manifest):
     runtime=_RUNTIMES[manifest['format']],
     length=manifest['message_bytes'],
     size=manifest['preprocessing']['size'],
-    draws=drawn if codec.uses_key else _UNDRAWN,
+    draws=random_note if codec.uses_key else _DETERMINISTIC_NOTE,
     artefact=manifest['artefact'],
-    inputs=told(manifest['inputs']),
-    outputs=told(manifest['outputs']),
+    inputs=listed(manifest['inputs']),
+    outputs=listed(manifest['outputs']),
   )
 
 
