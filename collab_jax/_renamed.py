@@ -11,10 +11,17 @@ from typing import NoReturn
 # it changed itself, under its new module.
 NAMES = {
   'collab_jax.artefacts': 'collab_jax.exporters',
+  'collab_jax.codecs.ImageSettings': 'collab_jax.codecs.ImageCodecSpec',
+  'collab_jax.codecs.PicturePlan': 'collab_jax.codecs.ImageCodecSpec',
+  'collab_jax.codecs.Plan': 'collab_jax.codecs.FeatureCodecSpec',
+  'collab_jax.data.Entry': 'collab_jax.data.ListedImage',
+  'collab_jax.evaluation.Link': 'collab_jax.evaluation.LinkRates',
   'collab_jax.evaluation.between': 'collab_jax.evaluation.bd_rate',
   'collab_jax.evaluation.chosen': 'collab_jax.evaluation.operating_points',
   'collab_jax.evaluation.leads': 'collab_jax.evaluation.paired_differences',
   'collab_jax.evaluation.savings': 'collab_jax.evaluation.bd_rates',
+  'collab_jax.models.siglip.Block': 'collab_jax.models.siglip.EncoderBlock',
+  'collab_jax.models.siglip.Config': 'collab_jax.models.siglip.VisionConfig',
   'collab_jax.quantizers.Attended': 'collab_jax.quantizers.VisionZip',
   'collab_jax.quantizers.BookError': (
     'collab_jax.quantizers.QuantizerParamsError'
@@ -87,13 +94,13 @@ NAMES = {
   'collab_jax.serving.Sizes': 'collab_jax.serving.EngineConfig',
   'collab_jax.serving.connection': 'collab_jax.serving.client.channel',
   'collab_jax.serving.run': 'collab_jax.serving.serve_forever',
-  'collab_jax.training.choices': 'collab_jax.training.param_groups',
   'collab_jax.training.bottleneck.Passed': (
     'collab_jax.training.bottleneck.BottleneckOutput'
   ),
   'collab_jax.training.bottleneck.through': (
     'collab_jax.training.bottleneck.apply'
   ),
+  'collab_jax.training.choices': 'collab_jax.training.param_groups',
   'collab_jax.training.codebooks.codebook': (
     'collab_jax.training.codebooks.fit_codebook'
   ),
@@ -145,13 +152,9 @@ NAMES = {
   'collab_jax.training.finetune_step.tune_step': (
     'collab_jax.training.finetune_step.finetune_step'
   ),
-  'collab_jax.training.memory.Needs': ('collab_jax.training.memory.StepMemory'),
-  'collab_jax.training.memory.batch': (
-    'collab_jax.training.memory.batch_shapes'
-  ),
-  'collab_jax.training.memory.needs': (
-    'collab_jax.training.memory.step_memory'
-  ),
+  'collab_jax.training.memory.Needs': 'collab_jax.training.memory.StepMemory',
+  'collab_jax.training.memory.batch': 'collab_jax.training.memory.batch_shapes',
+  'collab_jax.training.memory.needs': 'collab_jax.training.memory.step_memory',
   'collab_jax.training.memory.replaced': (
     'collab_jax.training.memory.loaded_copies'
   ),
@@ -166,6 +169,7 @@ NAMES = {
   ),
   'collab_jax.training.settings': 'collab_jax.training.validate',
   'collab_jax.training.tuning': 'collab_jax.training.finetune_step',
+  'collab_jax.wire.Saved': 'collab_jax.wire.MessageFile',
 }
 
 

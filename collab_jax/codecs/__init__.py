@@ -1,5 +1,8 @@
 """Codecs: pictures to bytes on the edge, bytes to prefixes on the server."""
 
+from typing import TYPE_CHECKING
+
+from collab_jax import _renamed
 from collab_jax.codecs.base import (
   Codec,
   CodecSpec,
@@ -66,3 +69,6 @@ __all__ = [
   'timed',
   'to_float',
 ]
+
+if not TYPE_CHECKING:  # Unknown names are errors to type checkers.
+  __getattr__ = _renamed.module_getattr(__name__)

@@ -1,5 +1,8 @@
 """Pictures with captions: readers with `__len__` and `__getitem__`."""
 
+from typing import TYPE_CHECKING
+
+from collab_jax import _renamed
 from collab_jax.data.coco_flickr import (
   coco,
   flickr30k,
@@ -49,3 +52,6 @@ __all__ = [
   'slots',
   'tfds',
 ]
+
+if not TYPE_CHECKING:  # Unknown names are errors to type checkers.
+  __getattr__ = _renamed.module_getattr(__name__)

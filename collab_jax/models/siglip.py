@@ -10,17 +10,21 @@ recorded from big_vision (tests/models/test_parity.py).
 
 import dataclasses
 import functools
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flax import linen as nn
 import jax
 from jax import numpy as jnp
 from jaxtyping import Array, Float
 
+from collab_jax import _renamed
 from collab_jax.models import (
   attention,
   common,
 )
+
+if not TYPE_CHECKING:  # Unknown names are errors to type checkers.
+  __getattr__ = _renamed.module_getattr(__name__)
 
 Params = dict[str, Any]
 

@@ -5,6 +5,9 @@ inside of it (see `finetune_step` and `bottleneck`), `memory` estimates the
 memory that takes, and `codebooks` trains quantizer parameters.
 """
 
+from typing import TYPE_CHECKING
+
+from collab_jax import _renamed
 from collab_jax.training.pretrain import (
   evaluate,
   make_tokenizer,
@@ -12,3 +15,6 @@ from collab_jax.training.pretrain import (
 )
 
 __all__ = ['evaluate', 'make_tokenizer', 'train']
+
+if not TYPE_CHECKING:  # Unknown names are errors to type checkers.
+  __getattr__ = _renamed.module_getattr(__name__)

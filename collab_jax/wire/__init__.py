@@ -1,5 +1,8 @@
 """Wire format: messages as bytes, specified by docs/wire.md."""
 
+from typing import TYPE_CHECKING
+
+from collab_jax import _renamed
 from collab_jax.wire.container import (
   MessageFile,
   dumps,
@@ -29,3 +32,6 @@ __all__ = [
   'loads',
   'save',
 ]
+
+if not TYPE_CHECKING:  # Unknown names are errors to type checkers.
+  __getattr__ = _renamed.module_getattr(__name__)
