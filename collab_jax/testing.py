@@ -3,7 +3,8 @@
 from collections.abc import Callable, Mapping
 import dataclasses
 import functools
-from typing import Any, cast
+import re
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -23,10 +24,13 @@ def check_quantizer(
 ) -> None:
   """Checks that a quantizer keeps the contract of `quantizers.Quantizer`.
 
+      cj.testing.check_quantizer(MyQuantizer(k=8))
+
   That is: a hashable frozen dataclass; messages as declared, also for data
   that are constant, repeated, huge or tiny; the same under jit, vmap and a
   second call with the same key; back to the bit through bytes; finite float32
-  tokens; a gradient that passes straight through.
+  tokens; a gradient that passes straight through; and what
+  `quantizers.Quantizer` promises of each hook that the class overrides.
 
   Args:
     quantizer: The quantizer under test.
@@ -36,7 +40,7 @@ def check_quantizer(
     gradient: Whether to check `quantizers.straight_through`.
 
   Raises:
-    AssertionError: With what was checked, what was found and what is needed.
+    AssertionError: It says what was checked, what was found and what is needed.
   """
   _check_class(quantizer)
   quantizer = quantizers.as_quantizer(quantizer)
@@ -61,6 +65,7 @@ def check_quantizer(
     _check_tokens(quantizer, case, tokens, n, d)
   calls = quantize, dequantize
   _check_transforms(quantizer, calls, params, data['normal'], *keys[2:])
+  _check_hooks(quantizer, calls, params, data['normal'], keys[2])
   if gradient:
     _check_gradient(quantizer, calls, params, data['normal'], keys[2])
 
@@ -98,11 +103,13 @@ def _check_class(quantizer):
 
 
 def _guarded(call: Callable[..., Any], what: str) -> Callable[..., Any]:
-  """The same call, but whatever it raises is a finding."""
+  """Returns the same call, whose exceptions become findings."""
 
   def guarded(*args):
     try:
       return call(*args)
+    except AssertionError:
+      raise
     except Exception as error:
       raise AssertionError(
         f'{what} raised {type(error).__name__}: {error}'
@@ -290,6 +297,223 @@ def _check_transforms(quantizer, calls, params, x, key, other):
     one = dequantize(params, one)
     row = messages.Tokens(*(value[i] for value in rebuilt))
     _same(one, row, f'{name}: dequantize, loop and vmap')
+
+
+class _Sample(NamedTuple):
+  """Vectors, their message and tokens, for the checks of hooks."""
+
+  quantizer: quantizers.Quantizer
+  params: base.Params
+  x: jax.Array
+  key: jax.Array
+  message: messages.Message
+  tokens: messages.Tokens
+
+  @property
+  def shape(self) -> tuple[int, int]:
+    """Number and width of the vectors."""
+    return self.x.shape[0], self.x.shape[1]
+
+  def rows(self) -> tuple[tuple[str, ...], int]:
+    """Returns the fields with a row for each sent vector, and how many rows."""
+    names = self.quantizer.row_fields(*self.shape)
+    fields = self.quantizer.fields(*self.shape)
+    return names, fields[names[0]].shape[0] if names else 0
+
+
+def _check_hooks(quantizer, calls, params, x, key):
+  """Checks each hook that is defined below `Quantizer` itself."""
+  quantize, dequantize = calls
+  message = quantize(params, x, key)
+  tokens = dequantize(params, message)
+  sample = _Sample(quantizer, params, x, key, message, tokens)
+  for hook, check in _HOOKS.items():
+    owner = next(c for c in type(quantizer).__mro__ if hook in vars(c))
+    if owner is not quantizers.Quantizer:
+      where = f'{quantizers.name(quantizer)}: {hook}'
+      _guarded(check, where)(sample, where)
+
+
+def _check_draws(sample, where):
+  draws, uses_key = sample.quantizer.draws, sample.quantizer.uses_key
+  _require(
+    isinstance(draws, bool) and (uses_key or not draws),
+    f'{where} must be a bool, and uses_key True where it is; got {draws!r} and'
+    f' uses_key {uses_key!r}.',
+  )
+
+
+def _check_sender(sample, where):
+  sender = sample.quantizer.sender
+  _require(
+    sender.sender == sender, f'{where}: the sender of a sender must be itself.'
+  )
+  if sender != sample.quantizer:
+    message = sender.quantize(sample.params, sample.x, sample.key)
+    _same(sample.message, message, f'{where}: quantize of both')
+
+
+def _check_receiver(sample, where):
+  receiver = sample.quantizer.receiver
+  _require(
+    receiver.receiver == receiver,
+    f'{where}: the receiver of a receiver must be itself.',
+  )
+  if receiver != sample.quantizer:
+    tokens = receiver.dequantize(sample.params, sample.message)
+    _same(sample.tokens, tokens, f'{where}: dequantize of both')
+
+
+def _check_aux_inputs(sample, where):
+  aux_inputs, (n, d) = sample.quantizer.aux_inputs, sample.shape
+  _require(
+    isinstance(aux_inputs, tuple)
+    and all(re.fullmatch(r'attention|reduced=[1-9]\d*', n) for n in aux_inputs),
+    f"{where} must be a tuple of 'attention' and 'reduced=SIDE', got"
+    f' {aux_inputs!r}.',
+  )
+  aux = {}
+  for name, _, side in (text.partition('=') for text in aux_inputs):
+    shape = (int(side) ** 2, d) if side else (n,)
+    aux[name] = jax.random.uniform(sample.key, shape)
+  quantize = sample.quantizer.quantize
+  message = quantize(sample.params, sample.x, sample.key, **aux)
+  _check_message(sample.quantizer, 'auxiliary', message, n, d)
+
+
+def _check_indices(indices, count, stop, where):
+  _require(
+    hasattr(indices, 'dtype')
+    and np.issubdtype(indices.dtype, np.integer)
+    and indices.shape == (count,)
+    and bool(jnp.all((indices >= 0) & (indices < stop))),
+    f'{where} must be None or {count} integers in [0, {stop}), got'
+    f' {_short(indices)}.',
+  )
+
+
+def _check_origins(sample, where):
+  origins = sample.quantizer.origins(sample.message)
+  if origins is not None:
+    _check_indices(origins, len(sample.tokens.x), len(sample.x), where)
+
+
+def _check_row_of(sample, where):
+  row_of = sample.quantizer.row_of(sample.message)
+  if row_of is not None:
+    _check_indices(row_of, len(sample.tokens.x), sample.rows()[1], where)
+
+
+def _check_row_fields(sample, where):
+  names, count = sample.rows()
+  fields = sample.quantizer.fields(*sample.shape)
+  _require(
+    isinstance(names, tuple)
+    and all(fields[name].shape[:1] == (count,) for name in names),
+    f'{where} must be a tuple of fields with as many rows, got {names!r}.',
+  )
+
+
+def _check_conceal(sample, where):
+  names, count = sample.rows()
+  if not names:
+    return
+  conceal, message = sample.quantizer.conceal, sample.message
+  every = conceal(message, jnp.ones(count, bool), names)
+  _same(message, every, f'{where}: nothing lost, the message', exact=True)
+  if count < 2:
+    return
+  # Whatever stands in a lost row must not matter.
+  lost = count // 2
+  zeros = {
+    name: value.at[lost].set(0) if name in names else value
+    for name, value in message.items()
+  }
+  concealed = [
+    conceal(m, jnp.arange(count) != lost, names) for m in (message, zeros)
+  ]
+  n, d = sample.shape
+  _check_message(sample.quantizer, 'concealed', concealed[0], n, d)
+  dequantize = sample.quantizer.dequantize
+  tokens = [dequantize(sample.params, m) for m in concealed]
+  _check_tokens(sample.quantizer, 'concealed', tokens[0], n, d)
+  where = f'{where}: tokens for two contents of a lost row'
+  _same(tokens[0], tokens[1], where)
+
+
+def _check_coordinates(sample, where):
+  names = [
+    q.coordinates()
+    for q in (
+      sample.quantizer,
+      dataclasses.replace(cast(Any, sample.quantizer)),
+    )
+  ]
+  _require(
+    isinstance(names[0], str) and ' ' not in names[0] and names[0] == names[1],
+    f'{where}() must be a name without spaces, equal for equal settings, got'
+    f' {names}.',
+  )
+
+
+def _has_book(quantizer):
+  fields = dataclasses.fields(cast(Any, quantizer))
+  return 'book' in {field.name for field in fields}
+
+
+def _check_uses_book(sample, where):
+  uses_book = sample.quantizer.uses_book
+  _require(
+    isinstance(uses_book, bool) and _has_book(sample.quantizer),
+    f'{where} must be a bool, of a quantizer with a field book; got'
+    f' {uses_book!r}.',
+  )
+  if not uses_book:
+    unread: Any = sample.quantizer
+    unread = dataclasses.replace(unread, book='no such book')
+    unread.init_params(sample.key, *sample.shape)
+
+
+def _check_reads_quantiles(sample, where):
+  reads = sample.quantizer.reads_quantiles
+  _require(
+    isinstance(reads, bool) and (not reads or _has_book(sample.quantizer)),
+    f'{where} must be a bool, True only with a field book; got {reads!r}.',
+  )
+
+
+def _check_decode_partial(sample, where):
+  """Checks `decode_partial`, and with it `row_of`, of a layered message."""
+  fields = sample.quantizer.fields(*sample.shape)
+  coarse = [name for name, field in fields.items() if not field.layer]
+  names, count = sample.rows()
+  if not names or len(coarse) == len(fields):
+    return
+  rough = {name: sample.message[name] for name in coarse}
+  for received, message in ((True, sample.message), (False, rough)):
+    got = sample.quantizer.decode_partial(
+      sample.params, sample.message, jnp.full(count, received), coarse
+    )
+    expected = sample.quantizer.dequantize(sample.params, message)
+    _same(expected, got, f'{where}: rows with received {received}')
+
+
+# Hooks of `Quantizer` beside the members that every quantizer has; `priors` are
+# checked with the bytes, `uses_key` with the keys.
+_HOOKS = {
+  'draws': _check_draws,
+  'sender': _check_sender,
+  'receiver': _check_receiver,
+  'aux_inputs': _check_aux_inputs,
+  'origins': _check_origins,
+  'row_of': _check_row_of,
+  'row_fields': _check_row_fields,
+  'conceal': _check_conceal,
+  'decode_partial': _check_decode_partial,
+  'coordinates': _check_coordinates,
+  'uses_book': _check_uses_book,
+  'reads_quantiles': _check_reads_quantiles,
+}
 
 
 def _check_gradient(quantizer, calls, params, x, key):

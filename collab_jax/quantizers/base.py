@@ -5,7 +5,6 @@ from collections.abc import Collection, Mapping
 import copy
 import dataclasses
 import functools
-import operator
 from typing import (
   TYPE_CHECKING,
   Any,
@@ -343,8 +342,9 @@ def _with_hooks(cls: Any) -> type:
   """Returns a subclass of a plain dataclass that has the default hooks."""
 
   def equal(self, other):
-    values = (tuple(getattr(q, n) for n in names) for q in (self, other))
-    return isinstance(other, cls) and operator.eq(*values)
+    if type(other) not in (cls, type(self)):
+      return NotImplemented
+    return all(getattr(self, name) == getattr(other, name) for name in names)
 
   names = [field.name for field in dataclasses.fields(cls)]
   return abc.ABCMeta(

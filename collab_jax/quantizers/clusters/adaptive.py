@@ -51,7 +51,7 @@ class Adaptive(clustering.Clustering):
   error: int | float = 0.2
   weight: int | float = 0.25
   smooth: int | float = 0.0
-  centroids: base.Quantizer = identity.FLOAT16
+  centroids: base.QuantizerLike = identity.FLOAT16
   rebuild: str = 'grid'
 
   def __post_init__(self):

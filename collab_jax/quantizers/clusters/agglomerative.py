@@ -48,7 +48,7 @@ class Agglomerative(clustering.Clustering):
   weight: int | float = 0.25
   iters: int = 0
   smooth: int | float = 0.0
-  centroids: base.Quantizer = identity.FLOAT16
+  centroids: base.QuantizerLike = identity.FLOAT16
   rebuild: str = 'grid'
 
   def __post_init__(self):

@@ -36,7 +36,7 @@ class AvgPool(base.Composite):
 
   k: int
   n: int = 256
-  centroids: base.Quantizer = identity.FLOAT16
+  centroids: base.QuantizerLike = identity.FLOAT16
 
   def __post_init__(self):
     base.check_k(self.k)

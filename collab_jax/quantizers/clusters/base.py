@@ -42,7 +42,7 @@ class CentroidQuantizer(base.Composite):
   inner_field = 'centroids'
 
   k: int
-  centroids: base.Quantizer
+  centroids: base.QuantizerLike
   rebuild: str = REBUILDS[0]
 
   def __post_init__(self):
@@ -146,7 +146,7 @@ class ReceivedClusters(Clustering):
   """Rebuilds the message of any clustering."""
 
   k: int
-  centroids: base.Quantizer
+  centroids: base.QuantizerLike
   rebuild: str = REBUILDS[0]
 
   def cluster(

@@ -48,7 +48,7 @@ class Bisecting(clustering.CentroidQuantizer):
 
   k: int
   iters: int = 10
-  centroids: base.Quantizer = identity.FLOAT16
+  centroids: base.QuantizerLike = identity.FLOAT16
   rebuild: str = 'grid'
 
   def __post_init__(self):

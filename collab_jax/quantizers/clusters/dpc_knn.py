@@ -45,7 +45,7 @@ class DpcKnn(clustering.Clustering):
   k: int
   neighbours: int = 5
   weight: int | float = 0
-  centroids: base.Quantizer = identity.FLOAT16
+  centroids: base.QuantizerLike = identity.FLOAT16
   rebuild: str = 'grid'
 
   def __post_init__(self):

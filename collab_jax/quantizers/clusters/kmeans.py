@@ -31,7 +31,7 @@ class KMeans(clustering.Clustering):
   k: int
   init: str = 'random'
   iters: int = 50
-  centroids: base.Quantizer = identity.FLOAT16
+  centroids: base.QuantizerLike = identity.FLOAT16
   rebuild: str = 'grid'
 
   draws: ClassVar[bool] = True

@@ -51,7 +51,7 @@ class LowRank(base.Composite):
   weight: int | float = 0.25
   smooth: int | float = 0.0
   reach: int = 63
-  basis: base.Quantizer = identity.FLOAT16
+  basis: base.QuantizerLike = identity.FLOAT16
 
   def __post_init__(self):
     base.check_k(self.k)

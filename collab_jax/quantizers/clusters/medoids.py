@@ -43,7 +43,7 @@ class Medoids(clustering.Clustering):
   k: int
   iters: int = 10
   power: int | float = 1
-  centroids: base.Quantizer = identity.FLOAT16
+  centroids: base.QuantizerLike = identity.FLOAT16
   rebuild: str = 'grid'
 
   def __post_init__(self):

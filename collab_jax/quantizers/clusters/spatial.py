@@ -40,7 +40,7 @@ class Spatial(clustering.Clustering):
   k: int
   weight: int | float = 0.1
   iters: int = 50
-  centroids: base.Quantizer = identity.FLOAT16
+  centroids: base.QuantizerLike = identity.FLOAT16
   rebuild: str = 'grid'
 
   draws: ClassVar[bool] = True

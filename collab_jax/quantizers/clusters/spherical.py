@@ -38,7 +38,7 @@ class Spherical(clustering.Clustering):
 
   k: int
   iters: int = 50
-  centroids: base.Quantizer = identity.FLOAT16
+  centroids: base.QuantizerLike = identity.FLOAT16
   rebuild: str = 'grid'
 
   draws: ClassVar[bool] = True

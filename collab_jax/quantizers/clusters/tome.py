@@ -38,7 +38,7 @@ class ToMe(clustering.Clustering):
   """
 
   k: int
-  centroids: base.Quantizer = identity.FLOAT16
+  centroids: base.QuantizerLike = identity.FLOAT16
   rebuild: str = 'grid'
 
   def cluster(

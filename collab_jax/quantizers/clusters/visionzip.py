@@ -44,7 +44,7 @@ class VisionZip(clustering.Clustering):
   k: int
   dominant: int | float = 0.5
   saliency: str = 'attention'
-  centroids: base.Quantizer = identity.FLOAT16
+  centroids: base.QuantizerLike = identity.FLOAT16
   rebuild: str = 'grid'
 
   def __post_init__(self):

@@ -44,7 +44,7 @@ class WeightedKMeans(clustering.Clustering):
   saliency: str = 'contrast'
   power: int | float = 2
   iters: int = 50
-  centroids: base.Quantizer = identity.FLOAT16
+  centroids: base.QuantizerLike = identity.FLOAT16
   rebuild: str = 'grid'
 
   draws: ClassVar[bool] = True

@@ -46,7 +46,7 @@ class Selection(base.Composite):
 
   k: int
   rebuild: str = 'close'
-  vectors: base.Quantizer = identity.FLOAT16
+  vectors: base.QuantizerLike = identity.FLOAT16
 
   def __post_init__(self):
     base.check_k(self.k)

@@ -20,7 +20,7 @@ class TransformWrapper(base.Composite):
     vectors: Quantizer of the transformed vectors.
   """
 
-  vectors: base.Quantizer
+  vectors: base.QuantizerLike
 
   @property
   def aux_inputs(self) -> tuple[str, ...]:

@@ -37,7 +37,7 @@ class PCA(transform.TransformWrapper):
   """
 
   dims: int = 32
-  vectors: base.Quantizer = identity.FLOAT16
+  vectors: base.QuantizerLike = identity.FLOAT16
   book: str = 'tiny/centroids'
 
   def __post_init__(self):

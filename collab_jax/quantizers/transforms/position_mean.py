@@ -33,7 +33,7 @@ class PositionMean(transform.TransformWrapper):
       random.
   """
 
-  vectors: base.Quantizer = identity.FLOAT16
+  vectors: base.QuantizerLike = identity.FLOAT16
   book: str = 'tiny/places'
 
   def __post_init__(self):
