@@ -1,4 +1,4 @@
-"""Image prefixes to captions."""
+"""Captioner: image prefixes to captions."""
 
 from collections.abc import Sequence
 import functools
@@ -22,7 +22,7 @@ _SHORTEST = 64
 
 @jax.jit
 def bucket(prefix: messages.Prefix) -> messages.Prefix:
-  """Pads a prefix with vectors that nobody sees, to one of few lengths."""
+  """Pads a prefix with masked vectors, to one of few lengths."""
   m = prefix.x.shape[1]
   pad = max(_SHORTEST, 1 << (m - 1).bit_length()) - m
   if not pad:
@@ -53,35 +53,40 @@ def _generate(model, prefix, tokens, mask, key, max_tokens, method, halvings):
 
 
 def _halvings(model: paligemma.Model, rows: int) -> int:
-  """How often to go on with half of the rows.
+  """Returns how often to halve the batch once half of its captions ended.
 
-  On a CPU a step's time grows with the rows; elsewhere the weights' reading is
-  what it takes. Measured at 64 rows: a quarter less time for a caption. On a
-  mesh the rows left would have to change devices.
+  On a CPU a step's time grows with the rows; elsewhere reading the weights
+  dominates. Measured at 64 rows: a quarter less time for a caption. On a mesh
+  the remaining rows would have to change devices.
   """
   cpu = jax.default_backend() == 'cpu'
-  alone = sharding.mesh_of(model.params) is None
-  return 2 if rows >= 32 and cpu and alone else 0
+  one_device = sharding.mesh_of(model.params) is None
+  return 2 if rows >= 32 and cpu and one_device else 0
 
 
-# Folded into the keys of the captions, so that they are not the quantizers'.
-_DRAWS = 1
+# Folded into the keys of captions, so that they differ from the quantizers'.
+_DECODING = 1
 
 
 @jax.jit
 def _row_keys(seed, ids):
-  key = jax.random.fold_in(jax.random.key(seed), _DRAWS)
+  key = jax.random.fold_in(jax.random.key(seed), _DECODING)
   return jax.vmap(functools.partial(jax.random.fold_in, key))(ids)
 
 
 class Captioner:
-  """The server's decoder: an image prefix and a prompt to a caption.
+  """Writes captions of image prefixes: the server's decoder.
+
+  ::
+
+    captioner = cj.Captioner(model, max_tokens=32)
+    captions = captioner(codec.decode(messages))
 
   Attributes:
     model: The model, of which only `llm` is used.
     max_tokens: Longest caption in tokens.
-    prompt: The prompt where a call gives none.
-    method: How tokens are chosen.
+    prompt: Default prompt.
+    method: Decoding method: greedy, beam search or sampling.
     uses_key: Whether another key may give other captions.
   """
 
@@ -115,7 +120,7 @@ class Captioner:
     self.uses_key = decoding.uses_key
 
   def describe(self) -> dict[str, Any]:
-    """The settings as plain values."""
+    """Returns the settings as plain values."""
     return {
       'decoding': decoding_lib.name(self.method),
       'max_tokens': self.max_tokens,
@@ -158,14 +163,14 @@ class Captioner:
     return [tokenizer.decode(row) for row in ids.tolist()]
 
   def keys(self, seed: int, image_ids: Sequence[int]) -> jax.Array | None:
-    """One key per picture, whatever batch it is in.
+    """Returns one key per picture, which does not depend on its batch.
 
     Args:
-      seed: Of the pass.
-      image_ids: Of the rows.
+      seed: Seed of the captions.
+      image_ids: One per row.
 
     Returns:
-      What a call takes as `key`; None where nothing is drawn.
+      The argument `key` of a call; None where nothing is drawn.
     """
     if not self.uses_key:
       return None
@@ -176,7 +181,7 @@ class Captioner:
   def tokenize(
     self, prompts: Sequence[str]
   ) -> tuple[Int[np.ndarray, 'B T'], Bool[np.ndarray, 'B T']]:
-    """Prompts to left-aligned token ids and the mask of what is valid."""
+    """Returns left-aligned token ids of prompts, and the mask of valid ones."""
     tokenizer = self._tokenizer()
     known = {prompt: tokenizer.prompt(prompt) for prompt in set(prompts)}
     longest = max(map(len, known.values()))

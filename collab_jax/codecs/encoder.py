@@ -24,7 +24,7 @@ def to_float(
   return jnp.asarray(images).astype(jnp.float32) / 127.5 - 1.0
 
 
-# Compiled once per process, for all codecs that run it.
+# Compiled once per process for all codecs.
 @functools.partial(jax.jit, static_argnames='split')
 def features(
   model: paligemma.Model,
@@ -55,7 +55,7 @@ def observe(
   images: UInt8[Array | np.ndarray, 'B H W 3'],
   aux_inputs: tuple[str, ...],
 ) -> tuple[Float[Array, 'B N D'], dict[str, Array]]:
-  """Computes what `observed` compiles, of the image tower alone."""
+  """Runs the image tower as `observed` does, in a program of the caller's."""
   x, aux = encoder_aux.observe(vision, tower, to_float(images), aux_inputs)
   if split != 'encoder':
     x = siglip.project(tower, x)

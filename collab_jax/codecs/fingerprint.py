@@ -1,4 +1,4 @@
-"""Whose features they are: an image encoder, known again by its weights."""
+"""Fingerprints of image encoders, which tell both ends their weights agree."""
 
 import hashlib
 import math
@@ -10,12 +10,12 @@ import numpy as np
 from collab_jax import quantizers, sharding
 from collab_jax.models import paligemma, siglip
 
-# Numbers of each weight that are looked at.
+# Numbers of each weight that are hashed.
 _SAMPLES = 64
 
 
 def has_encoder(model: paligemma.Model) -> bool:
-  """Whether a model has an image encoder; its part for the server has none."""
+  """Returns whether a model has an image encoder; a server's half has none."""
   return bool(model.params.get('img', {}).keys() - {'head'})
 
 
@@ -35,13 +35,13 @@ def encoder_fingerprint(model: paligemma.Model) -> str:
     siglip.by_name(model.params['img']), is_leaf=lambda x: isinstance(x, tuple)
   )
   for path, leaf in leaves:
-    # Equal whether layers are stacked or apart, in bfloat16 or in float32.
-    apart = isinstance(leaf, tuple)
-    shape = (len(leaf), *leaf[0].shape) if apart else leaf.shape
+    # Equal for stacked and separate layers, in bfloat16 and in float32.
+    separate = isinstance(leaf, tuple)
+    shape = (len(leaf), *leaf[0].shape) if separate else leaf.shape
     step = max(1, math.prod(shape) // _SAMPLES)
     values = [
       sharding.every(layer, step, -i * layer.size % step)
-      for i, layer in enumerate(leaf if apart else (leaf,))
+      for i, layer in enumerate(leaf if separate else (leaf,))
     ]
     digest.update(f'{jax.tree_util.keystr(path)}{shape}'.encode())
     digest.update(np.concatenate(values).astype(jnp.bfloat16).tobytes())
@@ -51,10 +51,10 @@ def encoder_fingerprint(model: paligemma.Model) -> str:
 def features_of(
   model: paligemma.Model, split: str
 ) -> quantizers.pretrained.FeatureSource:
-  """Returns what books say of the features that they are for.
+  """Returns the features that pretrained parameters of a model are for.
 
   Args:
-    model: The model; its image encoder must be there.
+    model: The model, with its image encoder.
     split: 'encoder' or 'head'.
   """
   return quantizers.pretrained.FeatureSource(encoder_fingerprint(model), split)

@@ -1,4 +1,4 @@
-"""Codecs compared on captions: records, and what they add up to."""
+"""Evaluation of codecs on captions: records, summaries, tables."""
 
 from typing import TYPE_CHECKING
 

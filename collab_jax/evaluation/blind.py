@@ -1,4 +1,4 @@
-"""Baselines that have not seen the picture, the floor of every curve."""
+"""Blind baselines: captions without the picture, the floor of every curve."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -26,14 +26,14 @@ def check(kinds: Sequence[str]) -> None:
 
 
 class Blind:
-  """Captions written without the picture's own features; nothing is sent.
+  """Writes captions without the picture's own features; nothing is sent.
 
   'zeroed': all features are 0. 'mean': each token is its mean over the
   evaluated images. 'shuffled': another image's features, along one random
   cycle through all images. Features are those before the projection.
 
   Attributes:
-    kinds: Those wanted.
+    kinds: The baselines to write.
   """
 
   def __init__(
@@ -43,13 +43,13 @@ class Blind:
     images: int,
     seed: int = 0,
   ):
-    """Prepares the wanted baselines.
+    """Prepares the baselines.
 
     Args:
-      captioner: Whose model is used.
-      kinds: Out of 'zeroed', 'mean' and 'shuffled'.
+      captioner: Writes the captions.
+      kinds: Some of 'zeroed', 'mean' and 'shuffled'.
       images: Number of evaluated images.
-      seed: Of the captions, where the decoding draws.
+      seed: Seed of the captions, where the decoding draws.
 
     Raises:
       ValueError: An unknown kind, or a single image to shuffle.
@@ -66,7 +66,7 @@ class Blind:
     self._full: list[str] = []
 
   def describe(self) -> dict[str, dict[str, Any]]:
-    """The settings of each kind by name, as a codec's."""
+    """Returns the settings of each kind by name, as a codec's."""
     common = {'codec': 'blind', 'split': 'encoder', 'tokens': self._vectors}
     settings = {
       'zeroed': {},
@@ -81,11 +81,11 @@ class Blind:
   def add(
     self, features: Float[Array, 'B N D'], image_ids: Sequence[int], count: int
   ):
-    """Takes in a batch; the batches come in the images' order.
+    """Adds a batch; batches come in the images' order.
 
     Args:
-      features: Before the projection; the rows after `count` are padding.
-      image_ids: Of all rows.
+      features: Before the projection; rows after `count` are padding.
+      image_ids: One per row.
       count: Number of images in the batch.
     """
     if 'mean' in self.kinds:
@@ -97,10 +97,10 @@ class Blind:
       self._full += self._captions(features, image_ids)[:count]
 
   def captions(self) -> dict[str, list[str]]:
-    """The captions of all images by name, after the last batch."""
-    return {f'blind({kind})': self._of(kind) for kind in self.kinds}
+    """Returns the captions of all images by name, after the last batch."""
+    return {f'blind({kind})': self._write(kind) for kind in self.kinds}
 
-  def _of(self, kind: str) -> list[str]:
+  def _write(self, kind: str) -> list[str]:
     n = self._images
     if kind == 'shuffled':
       order = np.random.default_rng(0).permutation(n)

@@ -1,4 +1,4 @@
-"""Evaluates what can be read, and tells what can not."""
+"""Filter of datasets: drops undecodable images and lists them."""
 
 import json
 import logging
@@ -15,13 +15,13 @@ _SHOWN = 8
 def filter_readable(
   data: Any, path: str | os.PathLike[str] | None, progress: bool = False
 ) -> Any:
-  """A reader without its damaged pictures, which are counted and listed.
+  """Drops undecodable images from a dataset and lists them beside the records.
 
   Args:
     data: A reader.
-    path: File of records, beside which `<name>.left_out.json` lists what is
-      wrong with each damaged picture; None to warn only.
-    progress: Show a bar while looking for them.
+    path: File of records, beside which `<name>.left_out.json` lists the error
+      of each damaged image; None to warn only.
+    progress: Show a bar while reading.
 
   Returns:
     The reader, or a part of it.

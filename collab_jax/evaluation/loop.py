@@ -94,13 +94,39 @@ def evaluate(
     twice = sorted({name for name in names if names.count(name) > 1})
     raise ValueError(f'codecs given twice: {", ".join(twice)}')
   validate.check_passes(seeds, batch_size, workers, blind)
-  resizing = getattr(data, 'method', None)
-  data = filter_readable.filter_readable(data, path, progress)
-  blindfold = blinds.Blind(captioner, blind, len(data), seeds[0])
-  described |= blindfold.describe()
+  readable = filter_readable.filter_readable(data, path, progress)
+  baselines = blinds.Blind(captioner, blind, len(readable), seeds[0])
+  passes = [
+    (codec, seed)
+    for codec in codecs
+    for seed in (seeds if codec.uses_key or captioner.uses_key else seeds[:1])
+  ]
+  params = captioner.model.params
+  one_device = sharding.mesh_of(params) is None
+  with contextlib.ExitStack() as stack:
+    store = None
+    if path is not None:
+      described |= baselines.describe()
+      settings = _settings(captioner, readable, getattr(data, 'method', None))
+      store = stack.enter_context(files.Store(path, settings, described))
+    compilers, pool = (
+      stack.enter_context(futures.ThreadPoolExecutor(n if one_device else 1))
+      for n in (_COMPILERS, workers)
+    )
+    for threads in (compilers, pool):
+      stack.callback(threads.shutdown, wait=False, cancel_futures=True)
+    run = _Run(captioner, readable, passes, baselines, seeds[0], store, pool)
+    size = sharding.padded(min(batch_size, len(readable)), params)
+    if one_device:
+      run.start_compiling(compilers, size)
+    run.make_missing(size, progress)
+    return run.result()
+
+
+def _settings(captioner, data, resizing: str | None) -> dict[str, Any]:
+  """Returns the settings that all records of a file share."""
   model = captioner.model
-  alone = sharding.mesh_of(model.params) is None
-  settings = {
+  return {
     'format': 1,
     'model': {
       'name': model.config.name,
@@ -108,63 +134,36 @@ def evaluate(
     },
     'data': data.name,
     'captioner': captioner.describe(),
+    **({} if resizing is None else {'preprocess': resizing}),
   }
-  if resizing is not None:
-    settings['preprocess'] = resizing
-  passes = [
-    (codec, seed)
-    for codec in codecs
-    for seed in (seeds if codec.uses_key or captioner.uses_key else seeds[:1])
-  ]
-  with contextlib.ExitStack() as stack:
-    store = None
-    if path is not None:
-      store = stack.enter_context(files.Store(path, settings, described))
-    compiler, pool = (
-      stack.enter_context(futures.ThreadPoolExecutor(n if alone else 1))
-      for n in (_COMPILERS, workers)
-    )
-    for threads in (compiler, pool):
-      stack.callback(threads.shutdown, wait=False, cancel_futures=True)
-    run = _Run(captioner, data, passes, blindfold, seeds[0], store, pool)
-    size = sharding.padded(min(batch_size, len(data)), model.params)
-    if alone:
-      run.compile(compiler, size)
-    run.go(size, progress)
-    return run.result()
 
 
 class _Run:
-  """The state of one evaluation."""
+  """State of one evaluation."""
 
-  def __init__(self, captioner, data, passes, blindfold, seed, store, workers):
+  def __init__(self, captioner, data, passes, baselines, seed, store, workers):
     self.captioner = captioner
     self.recorder = recorder.Recorder(captioner, data)
     self.data = data
     self.passes = passes
-    self.blindfold = blindfold
+    self.baselines = baselines
     self.seed = seed
     self.store = store
     self.workers = workers
-    self.known = dict(store.records) if store else {}
+    self.records = dict(store.records) if store else {}
     self.examples: list[datasets.Example] = []
-    self.ready: dict[str, futures.Future] = {}
+    self.warm_ups: dict[str, futures.Future] = {}
     self.compiled: set[Any] = set()  # Keys of `FeatureCache`.
-    counts = collections.Counter(key[1:] for key in self.known)
+    counts = collections.Counter(key[1:] for key in self.records)
     self.missing = {
-      name
-      for name, s in [
-        *((codec.name, seed) for codec, seed in passes),
-        *((name, seed) for name in blindfold.describe()),
-      ]
-      if counts[name, s] < len(data)
+      name for name, s in self._names() if counts[name, s] < len(data)
     }
-    self.blind_missing = bool(self.missing & blindfold.describe().keys())
+    self.blind_missing = bool(self.missing & baselines.describe().keys())
     if self.blind_missing:
       self.identity = codecs_lib.FeatureCodec(captioner.model, 'identity')
 
-  def compile(self, pool: futures.Executor, size: int):
-    """Starts to compile all programs, beside the first batch's computing."""
+  def start_compiling(self, pool: futures.Executor, size: int):
+    """Starts to compile all programs, while the first batch is computed."""
     lengths: set[int] = set()
 
     def warm(codec):
@@ -176,12 +175,12 @@ class _Run:
 
     for codec, _ in self.passes:
       name = codec.name
-      if name in self.missing and name not in self.ready:
-        self.ready[name] = pool.submit(warm, codec)
+      if name in self.missing and name not in self.warm_ups:
+        self.warm_ups[name] = pool.submit(warm, codec)
 
-  def go(self, size: int, progress: bool):
-    """Makes what is missing."""
-    blind = len(self.blindfold.kinds)
+  def make_missing(self, size: int, progress: bool):
+    """Makes the records that are missing."""
+    blind = len(self.baselines.kinds)
     with tqdm.tqdm(
       total=len(self.data) * (len(self.passes) + blind),
       unit=' captions',
@@ -198,50 +197,53 @@ class _Run:
         self.examples += [
           dataclasses.replace(e, image=e.image[:0]) for e in batch.examples
         ]
-        self._batch(batch, bar)
+        self._make_batch(batch, bar)
       if self.blind_missing:
-        self._blind()
+        self._make_blind()
       bar.update(len(self.data) * blind)
 
   def result(self) -> list[dict[str, Any]]:
-    """All records of this evaluation, in the order of its arguments."""
-    passes = [(codec.name, seed) for codec, seed in self.passes]
-    passes += [(name, self.seed) for name in self.blindfold.describe()]
+    """Returns all records, in the order of the evaluation's arguments."""
     return [
-      self.known[e.image_id, name, seed]
-      for name, seed in passes
+      self.records[e.image_id, name, seed]
+      for name, seed in self._names()
       for e in self.examples
     ]
 
-  def _batch(self, batch: batches.Batch, bar):
+  def _names(self) -> list[tuple[str, int]]:
+    """Names and seeds of all passes, the blind baselines last."""
+    blind = [(name, self.seed) for name in self.baselines.describe()]
+    return [(codec.name, seed) for codec, seed in self.passes] + blind
+
+  def _make_batch(self, batch: batches.Batch, bar):
     todo = [
       (codec, seed)
       for codec, seed in self.passes
-      if any((i, codec.name, seed) not in self.known for i in batch.ids)
+      if any((i, codec.name, seed) not in self.records for i in batch.ids)
     ]
     bar.update(len(batch.ids) * (len(self.passes) - len(todo)))
     cache = codecs_lib.FeatureCache(self.compiled)
-    for codec, _ in todo:  # Beside the other threads, which compile.
+    for codec, _ in todo:  # Here, as other threads still compile.
       codec.prefetch(batch.images, cache)
 
-    def make(item):
+    def run_pass(item):
       codec, seed = item
-      if codec.name in self.ready:
-        self.ready[codec.name].result()
+      if codec.name in self.warm_ups:
+        self.warm_ups[codec.name].result()
       return self.recorder.records(codec, seed, batch, cache)
 
-    for made in self.workers.map(make, todo):
-      self._add(made)
+    for records in self.workers.map(run_pass, todo):
+      self._add(records)
       bar.update(len(batch.ids))
     if self.blind_missing:
       (features, _), _ = self.identity.observe_cached(batch.images, cache)
-      self.blindfold.add(features, batch.padded_ids, len(batch.ids))
+      self.baselines.add(features, batch.padded_ids, len(batch.ids))
     if self.store:
       self.store.sync()
 
-  def _blind(self):
-    captions = self.blindfold.captions()
-    for name, settings in self.blindfold.describe().items():
+  def _make_blind(self):
+    captions = self.baselines.captions()
+    for name, settings in self.baselines.describe().items():
       common = {
         'codec': settings,
         'settings': settings,
@@ -257,8 +259,8 @@ class _Run:
         for i, example in enumerate(self.examples)
       )
 
-  def _add(self, made):
-    new = [r for r in made if files.key_of(r) not in self.known]
-    self.known |= {files.key_of(record): record for record in new}
+  def _add(self, records):
+    new = [r for r in records if files.key_of(r) not in self.records]
+    self.records |= {files.key_of(record): record for record in new}
     if self.store:
       self.store.append(new)

@@ -1,4 +1,4 @@
-"""Records on disk: JSON lines that survive a kill and refuse to be mixed."""
+"""Files of records: JSON lines, resumed after a kill, refused if mixed."""
 
 from collections.abc import Iterable, Mapping, Sequence
 import json
@@ -14,7 +14,7 @@ Key = tuple[int, str, int]
 
 
 def key_of(record: Record) -> Key:
-  """What identifies a record: image, codec and seed."""
+  """Returns the key of a record: image, codec and seed."""
   return record['image_id'], record['name'], record['seed']
 
 
@@ -88,13 +88,13 @@ class SettingsError(ValueError):
 
 
 class Store:
-  """Appends records to a file, and knows those that are there.
+  """Appends records to a file and holds those already in it.
 
-  What the records depend on besides codec and seed (model, data, decoding)
-  lies beside the file, in `<name>.settings.json`.
+  The settings that all records share (model, data, decoding) lie beside the
+  file, in `<name>.settings.json`.
 
   Attributes:
-    records: Those found when the file was opened, by key.
+    records: Records in the file when it was opened, by key.
   """
 
   def __init__(
@@ -103,17 +103,17 @@ class Store:
     settings: Mapping[str, Any],
     codecs: Mapping[str, Mapping[str, Any]],
   ):
-    """Opens or makes a file; cuts off a last line that is not whole.
+    """Opens or makes a file; cuts off an incomplete last line.
 
     Args:
       path: The JSONL file.
-      settings: What all records depend on; plain values.
+      settings: Plain values that all records depend on.
       codecs: Settings of each codec by name.
 
     Raises:
       SettingsError: The file was made with other settings.
-      ValueError: A line of it is no record.
-      BlockingIOError: Another run is writing to it.
+      ValueError: A line of the file is no record.
+      BlockingIOError: Another run is writing to the file.
     """
 
     def parse(path: Path, lines: list[bytes]) -> dict[Key, Record]:

@@ -1,4 +1,4 @@
-"""What a record holds, and how one that was damaged is told."""
+"""Schema of records: their fields, and checks of records that were read."""
 
 from collections.abc import Callable
 import json
@@ -7,9 +7,9 @@ from typing import Any
 from collab_jax import _validate
 
 Record = dict[str, Any]
-# The first record of each name, model and data, and where it stands.
+# The first record of each name, model and data, and its file and line.
 Known = dict[tuple[str, Any, Any], tuple[Record, str]]
-# What records without the field were decoded with: there was nothing else.
+# The decoding of records without the field, which older versions wrote.
 DECODING = 'greedy'
 
 
@@ -35,7 +35,7 @@ def _are_numbers(value: Any) -> bool:
   )
 
 
-# What a record must hold.
+# Required fields.
 _FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
   'image_id': (_validate.is_integer, 'an integer'),
   'name': (_is_text, 'a text'),
@@ -57,7 +57,7 @@ _FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
   ),
   'seconds': (_are_numbers, 'an object of numbers'),
 }
-# What it may hold; null says the same as nothing.
+# Optional fields; null is the same as no field.
 _OPTIONAL = {
   'model': (_is_text, 'a text'),
   'data': (_is_text, 'a text'),
@@ -69,10 +69,10 @@ _OPTIONAL = {
 
 
 def check(record: Any) -> None:
-  """Raises ValueError unless this is a record, with what is wrong about it.
+  """Raises ValueError unless a value is a record; the error names the field.
 
   Args:
-    record: What was read of a line.
+    record: A parsed line.
   """
   if not isinstance(record, dict):
     raise ValueError(f'got {_short(record)}, expected an object')
@@ -100,12 +100,12 @@ def _short(value: Any) -> str:
 
 
 def agree(record: Record, where: str, known: Known) -> None:
-  """Raises ValueError if an earlier record of the name was made otherwise.
+  """Raises ValueError if an earlier record of the name has other settings.
 
   Args:
-    record: What `check` let pass.
+    record: A record that passed `check`.
     where: Its file and line.
-    known: The first records so far, to which this may be added.
+    known: The first record of each name, to which this may be added.
   """
   of = record['name'], record.get('model'), record.get('data')
   first, place = known.setdefault(of, (record, where))

@@ -1,4 +1,4 @@
-"""What the settings of an evaluation may be."""
+"""Checks of an evaluation's settings."""
 
 from collections.abc import Sequence
 
@@ -11,13 +11,13 @@ def check_passes(
   workers: int = 1,
   blind: Sequence[str] = (),
 ) -> None:
-  """Checks what does not depend on model and data.
+  """Checks the settings that do not depend on model and data.
 
   Args:
-    seeds: As of `evaluate`.
-    batch_size: As of `evaluate`.
-    workers: As of `evaluate`.
-    blind: As of `evaluate`.
+    seeds: See `evaluate`.
+    batch_size: See `evaluate`.
+    workers: See `evaluate`.
+    blind: See `evaluate`.
 
   Raises:
     ValueError: One of them is out of range.

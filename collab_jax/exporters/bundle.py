@@ -14,7 +14,7 @@ import jax
 import numpy as np
 from PIL import Image
 
-from collab_jax import _validate, codecs, message
+from collab_jax import _validate, message
 from collab_jax.exporters import (
   formats,
   run,
@@ -74,7 +74,7 @@ _DETERMINISTIC_NOTE = (
 
 
 def export(
-  codec: codecs.FeatureCodec | codecs.ImageCodec,
+  codec: Any,
   out: str | os.PathLike[str],
   format: str = 'stablehlo',
   *,
@@ -86,7 +86,7 @@ def export(
       cj.export(codec, 'edge', 'onnx')
 
   Args:
-    codec: The edge's codec; its messages must be coded 'fixed'.
+    codec: A `FeatureCodec` with the coding 'fixed'.
     out: An empty or a new folder.
     format: 'stablehlo' takes any number of pictures at a time and runs
       wherever JAX does; 'onnx' and 'litert' take one at a time, run without
@@ -105,7 +105,6 @@ def export(
   """
   out = Path(out)
   write = _check(codec, out, format, seed, inside)
-  assert isinstance(codec, codecs.FeatureCodec)
   out.parent.mkdir(parents=True, exist_ok=True)
   with tempfile.TemporaryDirectory(
     dir=out.parent, prefix='.export_'
@@ -136,7 +135,7 @@ def _check(
   """Checks the arguments, and returns the format's writer."""
   if format_ not in formats.FORMATS:
     raise _validate.unknown('format', format_, formats.FORMATS)
-  if not isinstance(codec, codecs.FeatureCodec):
+  if not codec.layout.fields:
     raise formats.ExportError(
       f'codec: got {type(codec).__name__}, expected a FeatureCodec; the edge'
       ' of an image codec is Pillow'
@@ -196,7 +195,7 @@ def _manifest(codec, format_, seed, program) -> dict[str, Any]:
     'session': SESSION,
     'digest': codec.session.digest,
     'model': codec.model.config.name,
-    'encoder': codecs.encoder_fingerprint(codec.model),
+    'encoder': codec.encoder_fingerprint,
     'codec': codec.name,
     'split': codec.split,
     'seed': seed,

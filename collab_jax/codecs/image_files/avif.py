@@ -1,9 +1,8 @@
-"""AVIF: the frame is the boxes, the sequence header and how AV1 frames begin.
+"""AVIF files: the frame is boxes, sequence header and starts of AV1 frames.
 
 A payload is an AV1 frame, without as many first bytes as the frames of a dozen
-other pictures share. A frame that differs there follows the bytes 0 1; one
-whose rest begins with 0 follows the bytes 0 0, or 0 1 if it then looked like a
-file.
+other pictures share. The bytes 0 1 precede a frame that differs there; 0 0
+precedes a payload that begins with 0, or 0 1 if it then looked like a file.
 
 Source: ISO/IEC 14496-12 and 23000-22; the AV1 specification, 5.3 to 5.9.
 """
@@ -21,19 +20,19 @@ from collab_jax.wire.coding import bits
 class Frame(NamedTuple):
   """The constant parts of a file."""
 
-  boxes: bytes  # All before the contents of mdat, the two lengths at 0.
-  extent: int  # Where the item's length stands.
-  media: int  # Where the length of mdat stands.
-  sequence: bytes  # The units before the frame, and the frame's type.
-  shared: bytes  # What frames begin with.
+  boxes: bytes  # Everything before the contents of mdat, both lengths at 0.
+  extent: int  # Offset of the item's length.
+  media: int  # Offset of the length of mdat.
+  sequence: bytes  # Units before the frame, and the frame's type.
+  shared: bytes  # First bytes of every frame.
 
 
-# What stands before a rest that begins with 0, and before a whole frame.
+# Escapes before a payload that begins with 0, and before a whole frame.
 _SHARED, _WHOLE = b'\x00\x00', b'\x00\x01'
 
 
 def frame_of(save: container.Save, black: container.Pixels) -> Frame:
-  """What all files of these settings share."""
+  """Returns the parts that all files of these settings share."""
   file = save(black)
   media = file.index(b'mdat') - 4
   item = file[media + 8 :]
@@ -47,15 +46,17 @@ def frame_of(save: container.Save, black: container.Pixels) -> Frame:
     size, start = container.read_leb128(item[at + 1 :])
     at += 1 + start + size
   empty = Frame(bytes(boxes), extent, media, item[: at + 1], b'')
-  frames = [_item(empty, save(image)) for image in _unlike(len(black))]
+  frames = [
+    _item(empty, save(image)) for image in _diverse_pictures(len(black))
+  ]
   shared = frames[0]
   while not all(contents.startswith(shared) for contents in frames):
     shared = shared[:-1]
   return empty._replace(shared=shared)
 
 
-def _unlike(size: int) -> list[container.Pixels]:
-  """Pictures that have little in common: flat, noise, and spots."""
+def _diverse_pictures(size: int) -> list[container.Pixels]:
+  """Returns pictures that have little in common: flat, noise, and spots."""
   rng = np.random.default_rng(0)
   tiles = [
     rng.integers(0, 256, (side, side, 3), np.uint8)
@@ -71,7 +72,7 @@ def _unlike(size: int) -> list[container.Pixels]:
 
 
 def _item(frame: Frame, file: bytes) -> bytes:
-  """The contents of the frame, of a file with the known boxes around it."""
+  """Returns the contents of the frame of a file with the known boxes."""
   start = len(frame.boxes) + len(frame.sequence)
   size, at = container.read_leb128(file[start : start + 4])
   contents = file[start + at :]
@@ -81,6 +82,7 @@ def _item(frame: Frame, file: bytes) -> bytes:
 
 
 def _file(frame: Frame, contents: bytes) -> bytes:
+  """Returns the file of a frame's contents."""
   item = frame.sequence + bits.leb128(len(contents)) + contents
   boxes = bytearray(frame.boxes)
   boxes[frame.extent : frame.extent + 4] = struct.pack('>I', len(item))
@@ -91,11 +93,11 @@ def _file(frame: Frame, contents: bytes) -> bytes:
 def split(frame: Frame, file: bytes) -> container.Parts:
   """Takes the payload out of a file; FormatError for another frame."""
   contents = _item(frame, file)
-  rest = contents.removeprefix(frame.shared)
-  whole = not contents.startswith(frame.shared) or not rest
-  if whole or _is_file(_SHARED + rest):
+  payload = contents.removeprefix(frame.shared)
+  whole = not contents.startswith(frame.shared) or not payload
+  if whole or _is_file(_SHARED + payload):
     return container.Parts(_WHOLE, contents)
-  return container.Parts(_SHARED if rest[0] == 0 else b'', rest)
+  return container.Parts(_SHARED if payload[0] == 0 else b'', payload)
 
 
 def join(frame: Frame, data: bytes) -> bytes:
@@ -114,5 +116,5 @@ def join(frame: Frame, data: bytes) -> bytes:
 
 
 def _is_file(data: bytes) -> bool:
-  """Whether a message is a whole file: a short box named ftyp comes first."""
+  """Returns whether a message is a file: a short box named ftyp is first."""
   return data[:2] == _SHARED and data[4:8] == b'ftyp'

@@ -1,4 +1,4 @@
-"""What is left of a picture file without its frame."""
+"""Payloads of picture files: the parts that depend on the picture."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -13,14 +13,14 @@ Save = Callable[[Pixels], bytes]
 
 
 class Parts(NamedTuple):
-  """A payload in two: what describes the pixels, and the pixels."""
+  """Payload of a file: tables or lengths, then the coded pixels."""
 
   header: bytes
   pixels: bytes
 
 
 def wrong(what: str) -> FormatError:
-  """The error of a message that is not as it says."""
+  """Returns the error for a message that is no file of the known settings."""
   return FormatError(
     f'{what}; expected a message of this codec: kind, quality, size and strip'
     ' must be those of the sender'
@@ -28,7 +28,7 @@ def wrong(what: str) -> FormatError:
 
 
 def read_leb128(data: bytes) -> tuple[int, int]:
-  """A `bits.leb128` of at most four bytes, and where it ends."""
+  """Returns the value of a `bits.leb128` of up to four bytes, and its end."""
   value = 0
   for at, byte in enumerate(data[:4]):
     value |= (byte & 0x7F) << 7 * at

@@ -1,9 +1,9 @@
-"""Picture files without what both ends know of them: JPEG, WebP, AVIF.
+"""Picture files without the bytes that both ends know: JPEG, WebP, AVIF.
 
 A file of a given kind, quality and size is a constant frame around a payload,
-which is all that depends on the picture. Both ends take the frame from the file
-of a black picture. A file is taken only if its frame is the known one, so a
-decoder sees no other dimensions, tools or boxes than those it was told of.
+the only part that depends on the picture. Both ends take the frame from the
+file of a black picture. A file is accepted only if it has this frame, so a
+decoder sees no other dimensions, tools or boxes than those of the settings.
 """
 
 from collections.abc import Callable
@@ -23,16 +23,16 @@ from collab_jax.codecs.image_files import (
 
 
 class Format:
-  """Files of one kind, quality and size."""
+  """Encoder and parser of files of one kind, quality and size."""
 
   def __init__(self, kind: str, quality: int, size: int, chroma: int = 420):
-    """Finds the frame.
+    """Takes the frame from the file of a black picture.
 
     Args:
       kind: A key of KINDS.
       quality: As Pillow takes it.
       size: Side of the pictures in pixels.
-      chroma: One of the kind's: 420 halves colours each way, 444 does not.
+      chroma: 420 halves colours each way, 444 does not; see `KINDS`.
 
     Raises:
       ValueError: Pillow was built without the kind.
@@ -44,13 +44,13 @@ class Format:
     self._frame = self._kind.frame(self.save, black)
 
   def save(self, image: container.Pixels, **options: object) -> bytes:
-    """What Pillow writes: always the same bytes."""
+    """Returns the file that Pillow writes, always the same bytes."""
     file = io.BytesIO()
     Image.fromarray(image).save(file, self._name, **self._options | options)
     return file.getvalue()
 
   def encode(self, image: container.Pixels, strip: bool) -> bytes:
-    """The shortest message that holds a picture.
+    """Returns the shortest message that holds a picture.
 
     Args:
       image: The picture.
@@ -65,13 +65,13 @@ class Format:
     return min(files, key=len)
 
   def largest(self, strip: bool) -> int:
-    """Bytes of a message of noise; no picture takes many more."""
+    """Returns the bytes of a message of noise; no picture takes many more."""
     shape = (self._size, self._size, 3)
     noise = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
     return len(self.encode(noise, strip))
 
   def file(self, message: bytes, strip: bool) -> bytes:
-    """The whole file, as Pillow wrote it.
+    """Returns the whole file, as Pillow wrote it.
 
     Args:
       message: From `encode`.
@@ -81,7 +81,7 @@ class Format:
       The file.
 
     Raises:
-      FormatError: It is no such file or payload.
+      FormatError: The message is no such file or payload.
     """
     if strip:
       return self._kind.join(self._frame, message)
@@ -89,7 +89,7 @@ class Format:
     return message
 
   def sizes(self, message: bytes, strip: bool) -> dict[str, int]:
-    """Bytes of a message by field; see `file`."""
+    """Returns the bytes of a message by field; see `file`."""
     file = self.file(message, strip)
     pixels = len(self._kind.split(self._frame, file).pixels)
     return {'header': len(message) - pixels, 'pixels': pixels}
@@ -97,7 +97,7 @@ class Format:
 
 @functools.lru_cache(maxsize=1024)
 def known(kind: str, quality: int, size: int, chroma: int = 420) -> Format:
-  """The format of these settings, whose frame is looked for once."""
+  """Returns the format of these settings, whose frame is taken once."""
   return Format(kind, quality, size, chroma)
 
 
@@ -117,17 +117,17 @@ def check_available(kind: str) -> None:
 
 
 def encoder(kind: str) -> str:
-  """Name and version of the library that writes a kind."""
+  """Returns name and version of the library that writes a kind."""
   check_available(kind)
   library, name = _LIBRARIES[kind]
   return f'{library} {features.version(name)}'
 
 
 class _Kind(NamedTuple):
-  feature: str  # As Pillow calls it.
+  feature: str  # Name in `PIL.features`.
   chromas: tuple[int, ...]
-  options: Callable[[int], dict[str, object]]  # Of the chroma.
-  tries: tuple[dict[str, object], ...]  # More options; the shortest is sent.
+  options: Callable[[int], dict[str, object]]  # By chroma.
+  tries: tuple[dict[str, object], ...]  # Further options; the shortest is sent.
   frame: Callable
   split: Callable
   join: Callable
@@ -147,8 +147,7 @@ KINDS = {
     jpeg.split,
     jpeg.join,
   ),
-  # The slowest of its methods, which makes the smallest files. Lossy WebP has
-  # one chroma.
+  # The slowest method makes the smallest files. Lossy WebP has one chroma.
   'webp': _Kind(
     'webp',
     (420,),
@@ -158,8 +157,8 @@ KINDS = {
     webp.split,
     webp.join,
   ),
-  # One thread: how a picture is divided must not depend on the machine. Tuned
-  # for PSNR: the default is for eyes, and needs more bytes for a caption.
+  # One thread: tiles must not depend on the machine. Tuned for PSNR: the
+  # default is tuned for eyes, and needs more bytes for a caption.
   'avif': _Kind(
     'avif',
     (420, 444),

@@ -1,4 +1,4 @@
-"""JPEG: the frame is all but the scan and the Huffman tables.
+"""JPEG files: the frame is everything but the scan and the Huffman tables.
 
 A payload is the scan, after tables of its own where these pay: they begin with
 FF C4, as no scan does.
@@ -21,7 +21,7 @@ class Frame(NamedTuple):
 
 
 def _segments(file: bytes) -> tuple[Frame, bytes]:
-  """The parts before the scan's data, and those data with the end marker."""
+  """Returns the parts before the scan's data, and the data to the end."""
   at, parts = 2, {'head': file[:2], 'tables': b'', 'scan': b''}
   while True:
     marker, length = file[at : at + 2], file[at + 2 : at + 4]
@@ -40,19 +40,19 @@ def _segments(file: bytes) -> tuple[Frame, bytes]:
 
 
 def frame_of(save: container.Save, black: container.Pixels) -> Frame:
-  """What all files of these settings share."""
+  """Returns the parts that all files of these settings share."""
   return _segments(save(black))[0]
 
 
 def split(frame: Frame, file: bytes) -> container.Parts:
   """Takes the payload out of a file; FormatError for another frame."""
-  own, data = _segments(file)
-  if (own.head, own.scan) != (frame.head, frame.scan):
+  segments, data = _segments(file)
+  if (segments.head, segments.scan) != (frame.head, frame.scan):
     raise container.wrong('the JPEG has another header')
   if data[-2:] != b'\xff\xd9':
     raise container.wrong('the JPEG has no end')
   _check_scan(data[:-2])
-  tables = b'' if own.tables == frame.tables else own.tables
+  tables = b'' if segments.tables == frame.tables else segments.tables
   return container.Parts(tables, data[:-2])
 
 
@@ -70,6 +70,6 @@ def join(frame: Frame, data: bytes) -> bytes:
 
 
 def _check_scan(data: bytes) -> None:
-  """Refuses markers: behind one may stand another frame, of any size."""
+  """Refuses markers, which may introduce another frame, of any size."""
   if not data or re.search(rb'\xff(?!\x00)', data):
     raise container.wrong('the JPEG has markers in its scan, or no scan')

@@ -1,4 +1,4 @@
-"""WebP: the frame is the headers of RIFF and of the one lossy frame.
+"""WebP files: the frame is the headers of RIFF and of the one lossy frame.
 
 A payload is the length of the first partition, LEB128, and the partitions.
 
@@ -10,11 +10,11 @@ import struct
 from collab_jax.codecs.image_files import container
 from collab_jax.wire.coding import bits
 
-_SHOWN = 0x1F  # Of the first three bytes: the bits that are no length.
+_SHOWN = 0x1F  # Bits of the first three bytes that are no length.
 
 
 def frame_of(save: container.Save, black: container.Pixels) -> bytes:
-  """What all files of these settings share."""
+  """Returns the bytes that all files of these settings share."""
   file = save(black)
   return bytes([file[20] & _SHOWN]) + file[23:30]
 
@@ -34,7 +34,7 @@ def split(frame: bytes, file: bytes) -> container.Parts:
 
 def join(frame: bytes, data: bytes) -> bytes:
   """Puts a payload into its file; FormatError if it is none."""
-  # Read as a length, the name says 82 bytes; no partition begins like the rest.
+  # As a length, 'R' is 82 bytes; no partition begins like the bytes after it.
   if data[:4] == b'RIFF' and data[8:16] == b'WEBPVP8 ':
     raise container.wrong('the message is a WebP that was not stripped')
   first, at = container.read_leb128(data)
