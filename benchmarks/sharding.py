@@ -222,7 +222,7 @@ def records(**fields: Any) -> Iterator[str]:
     config = settings(data, model, **{**whole, **more})
     with tempfile.TemporaryDirectory() as folder:
       path = pathlib.Path(folder) / 'records.jsonl'
-      return studies.evaluate(config, path, progress=False)
+      return studies.TradeoffStudy(config).run(path, progress=False)
 
   one = run(1, 1)
   yield '| data x model | beside one device, batches of | records |' + (

@@ -1,4 +1,4 @@
-r"""All ways to choose what is sent, at equal numbers of vectors.
+r"""Compares selectors at equal numbers of vectors.
 
 python experiments/baselines.py --config=configs/baselines.py:mode=tiny \
     --config.limit=100 --workdir=runs/baselines
@@ -11,7 +11,7 @@ from pathlib import Path
 from absl import app, flags
 
 from collab_jax import config as config_lib
-from collab_jax import jsonl, studies
+from collab_jax import studies
 
 _CONFIG = config_lib.define('configs/baselines.py')
 _WORKDIR = flags.DEFINE_string('workdir', 'runs/baselines', 'Where to write.')
@@ -22,13 +22,11 @@ def main(argv):
   if argv[1:]:
     raise app.UsageError(f'unexpected arguments: {argv[1:]}')
   with studies.runtime():
-    workdir, config = Path(_WORKDIR.value), _CONFIG.value
-    studies.check_baselines(config)
-    print(studies.describe_run(config), flush=True)
-    path = workdir / 'records.jsonl'
-    records = studies.evaluate(config, path, checked=True)
-    jsonl.write_json(workdir / 'config.json', config.to_dict())
-    print('', studies.report_baselines(records, workdir, config), sep='\n')
+    workdir, study = Path(_WORKDIR.value), studies.BaselineStudy(_CONFIG.value)
+    study.validate()
+    print(study.describe(), flush=True)
+    records = study.run(workdir / 'records.jsonl')
+    print('', study.report(records, workdir), sep='\n')
     print(f'\n{workdir}: {studies.list_files(workdir)}')
 
 

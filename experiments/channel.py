@@ -1,4 +1,4 @@
-r"""Captions over channels that lose packets, and over radio links.
+r"""Evaluates captions over channels that lose packets, and over radio links.
 
 python experiments/channel.py --config=configs/channel.py:mode=tiny \
     --config.limit=100 --workdir=runs/channel
@@ -11,21 +11,20 @@ from pathlib import Path
 from absl import app, flags
 
 from collab_jax import config as config_lib
-from collab_jax import jsonl, studies
+from collab_jax import studies
 
 _CONFIG = config_lib.define('configs/channel.py')
 _WORKDIR = flags.DEFINE_string('workdir', 'runs/channel', 'Where to write.')
 
 
 def main(argv):
-  """Evaluates, then prints the tables and where everything is."""
+  """Evaluates, then prints the tables and the files."""
   if argv[1:]:
     raise app.UsageError(f'unexpected arguments: {argv[1:]}')
   with studies.runtime():
-    workdir, config = Path(_WORKDIR.value), _CONFIG.value
-    records = studies.evaluate_links(config, workdir / 'records.jsonl')
-    jsonl.write_json(workdir / 'config.json', config.to_dict())
-    print(studies.report_links(records, workdir, config))
+    workdir, study = Path(_WORKDIR.value), studies.ChannelStudy(_CONFIG.value)
+    records = study.run(workdir / 'records.jsonl')
+    print(study.report(records, workdir))
     print(f'\n{workdir}: {studies.list_files(workdir)}')
 
 

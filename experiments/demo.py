@@ -1,4 +1,4 @@
-"""The paper's two figures on the tiny model, from nothing: `make demo`.
+"""Draws the paper's two figures on the tiny model: `make demo`.
 
 python experiments/demo.py --config.limit=100 --workdir=runs/demo
 """
@@ -11,7 +11,6 @@ from absl import app, flags
 from collab_jax import config as config_lib
 from collab_jax import (
   evaluation,
-  jsonl,
   studies,
 )
 
@@ -20,17 +19,16 @@ _WORKDIR = flags.DEFINE_string('workdir', 'runs/demo', 'Where to write.')
 
 
 def main(argv):
-  """Evaluates, draws both figures, and prints what came out."""
+  """Evaluates, draws both figures, and prints samples and tables."""
   if argv[1:]:
     raise app.UsageError(f'unexpected arguments: {argv[1:]}')
   with studies.runtime():
     start = time.perf_counter()
-    workdir, config = Path(_WORKDIR.value), _CONFIG.value
-    print(studies.describe_run(config), flush=True)
-    records = studies.evaluate(config, workdir / 'records.jsonl')
-    jsonl.write_json(workdir / 'config.json', config.to_dict())
-    text = studies.report(records, workdir, config)
-    studies.draw_fig2(config, workdir / 'fig2')
+    workdir, study = Path(_WORKDIR.value), studies.TradeoffStudy(_CONFIG.value)
+    print(study.describe(), flush=True)
+    records = study.run(workdir / 'records.jsonl')
+    text = study.report(records, workdir)
+    study.draw_fig2(workdir / 'fig2')
     print('', evaluation.samples(records), '', text, '', sep='\n')
     print(f'{workdir}: {studies.list_files(workdir)}')
     print(f'{len(records):,} captions, {time.perf_counter() - start:.0f} s')

@@ -11,22 +11,20 @@ from pathlib import Path
 from absl import app, flags
 
 from collab_jax import config as config_lib
-from collab_jax import jsonl, studies
+from collab_jax import studies
 
 _CONFIG = config_lib.define('configs/tradeoff.py')
 _WORKDIR = flags.DEFINE_string('workdir', 'runs/tradeoff', 'Where to write.')
 
 
 def main(argv):
-  """Evaluates, then prints the table and where everything is."""
+  """Evaluates, then prints the table and the files."""
   if argv[1:]:
     raise app.UsageError(f'unexpected arguments: {argv[1:]}')
   with studies.runtime():
-    workdir = Path(_WORKDIR.value)
-    config = _CONFIG.value
-    records = studies.evaluate(config, workdir / 'records.jsonl')
-    jsonl.write_json(workdir / 'config.json', config.to_dict())
-    print(studies.report(records, workdir, config))
+    workdir, study = Path(_WORKDIR.value), studies.TradeoffStudy(_CONFIG.value)
+    records = study.run(workdir / 'records.jsonl')
+    print(study.report(records, workdir))
     print(f'\n{workdir}: {studies.list_files(workdir)}')
 
 

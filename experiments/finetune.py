@@ -17,10 +17,7 @@ from absl import app, flags
 
 from collab_jax import config as config_lib
 from collab_jax import studies
-from collab_jax.training import (
-  memory,
-  validate,
-)
+from collab_jax.training import memory
 
 _CONFIG = config_lib.define('configs/finetune.py')
 _WORKDIR = flags.DEFINE_string('workdir', 'runs/finetune', 'Where to write.')
@@ -28,7 +25,7 @@ _ONLY = flags.DEFINE_bool('only_train', False, 'Train through it, no more.')
 
 
 def _changed(name, changes):
-  """Another config, by 'name' or 'name:argument', with some fields changed."""
+  """Reads a config, by 'name' or 'name:argument', and changes some fields."""
   name, _, argument = name.partition(':')
   path = Path(__file__).parents[1] / 'configs' / f'{name}.py'
   config = runpy.run_path(str(path))['get_config'](argument)
@@ -37,30 +34,25 @@ def _changed(name, changes):
 
 
 def main(argv):
-  """Trains, and says where the model is and what it is worth."""
+  """Trains, compares the models, and prints the tables and the files."""
   if argv[1:]:
     raise app.UsageError(f'unexpected arguments: {argv[1:]}')
   with studies.runtime():
     start = time.perf_counter()
     config, workdir = _CONFIG.value, Path(_WORKDIR.value)
-    dims = studies.dimensions(config)
-    validate.check(config, dims)
     compare = config.compare
-    rate = _changed('rate', compare.rate)
+    rate = None if _ONLY.value else _changed('rate', compare.rate)
     books = {
-      name: _changed(f'codebook:mode={own.mode}', own)
-      for name, own in compare.books.items()
+      name: _changed(f'codebook:mode={changes.mode}', changes)
+      for name, changes in compare.books.items()
     }
-    if not _ONLY.value:
-      studies.check_tuned(config, rate, list(books))
-    print(memory.estimate(config, dims), flush=True)
-    models = studies.tune_both(config, workdir, both=not _ONLY.value)
-    if not _ONLY.value:
-      records = studies.evaluate_tuned(
-        models, rate, books, compare.shipped, workdir
-      )
-      kept = compare.kept
-      print(studies.report_tuned(records, workdir, rate, kept))
+    study = studies.FinetuneStudy(config, rate, books)
+    study.validate()
+    print(memory.estimate(config, study.dimensions), flush=True)
+    if _ONLY.value:
+      study.train(workdir, both=False)
+    else:
+      print(study.report(study.run(workdir), workdir))
     print(f'{workdir}: {studies.list_files(workdir)}')
     print(f'{time.perf_counter() - start:.0f} s')
 

@@ -40,7 +40,7 @@ def main(argv):
       )
     workdir = Path(_WORKDIR.value or Path(paths[0]).parent)
     draws = {'resamples': _RESAMPLES.value, 'level': _LEVEL.value}
-    print(studies.report(records, workdir, **draws))
+    print(studies.report_records(records, workdir, **draws))
     print(f'\n{workdir}: {studies.list_files(workdir)}')
 
 

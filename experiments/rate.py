@@ -1,4 +1,4 @@
-r"""Captions against bytes, features beside image codecs: `make rate`.
+r"""Evaluates captions against bytes, beside image codecs: `make rate`.
 
 python experiments/rate.py --config=configs/rate.py:mode=tiny \
     --config.limit=100 --workdir=runs/rate
@@ -12,25 +12,23 @@ import time
 from absl import app, flags
 
 from collab_jax import config as config_lib
-from collab_jax import jsonl, studies
+from collab_jax import studies
 
 _CONFIG = config_lib.define('configs/rate.py')
 _WORKDIR = flags.DEFINE_string('workdir', 'runs/rate', 'Where to write.')
 
 
 def main(argv):
-  """Evaluates, draws, and prints what came out."""
+  """Evaluates, draws, and prints the findings."""
   if argv[1:]:
     raise app.UsageError(f'unexpected arguments: {argv[1:]}')
   with studies.runtime():
     start = time.perf_counter()
-    workdir, config = Path(_WORKDIR.value), _CONFIG.value
-    studies.check_rate(config)
-    print(studies.describe_run(config), flush=True)
-    path = workdir / 'records.jsonl'
-    records = studies.evaluate(config, path, checked=True)
-    jsonl.write_json(workdir / 'config.json', config.to_dict())
-    print('', studies.report_rate(records, workdir, config), '', sep='\n')
+    workdir, study = Path(_WORKDIR.value), studies.RateStudy(_CONFIG.value)
+    study.validate()
+    print(study.describe(), flush=True)
+    records = study.run(workdir / 'records.jsonl')
+    print('', study.report(records, workdir), '', sep='\n')
     print(f'{workdir}: {studies.list_files(workdir)}')
     print(f'{len(records):,} captions, {time.perf_counter() - start:.0f} s')
 

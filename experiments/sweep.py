@@ -30,16 +30,16 @@ def main(argv):
     flag = cast(Any, flags.FLAGS['config'])  # Of ml_collections.
     sweep = sweep_lib.load_sweep(flag.config_filename)
     units = sweep_lib.work_units(_CONFIG.value, sweep)
-    for unit in units:
-      studies.check(unit)
+    unit_studies = sweep_lib.make_studies(units)
+    for study in unit_studies:
+      study.validate()
     folder = Path(_WORKDIR.value) / 'units'
-    for number, unit in enumerate(units):
+    for number, study in enumerate(unit_studies):
       if number % count == first:
-        methods = list(cast(tuple[str, ...], unit.methods))
+        methods = list(cast(tuple[str, ...], study.config.methods))
         print(f'unit {number} of {len(units)}: {methods or "lines"}')
-        jsonl.write_json(folder / f'{number:03}.json', unit.to_dict())
-        path = folder / f'{number:03}.jsonl'
-        studies.evaluate(unit, path, checked=True)
+        jsonl.write_json(folder / f'{number:03}.json', study.config.to_dict())
+        study.run(folder / f'{number:03}.jsonl')
 
 
 if __name__ == '__main__':

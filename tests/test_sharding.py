@@ -58,7 +58,9 @@ def alone(folder, **fields):
   """Records of the smoke config on this process's one device."""
   fields |= {'model': str(standin.folder()), 'ks': (2,)}
   config = bench.settings(1, 1, **fields)
-  return studies.evaluate(config, folder / 'records.jsonl', progress=False)
+  return studies.TradeoffStudy(config).run(
+    folder / 'records.jsonl', progress=False
+  )
 
 
 @pytest.fixture(scope='module')
@@ -245,7 +247,7 @@ def test_meshes_that_cannot_be(sizes, said):
   config = tradeoff.get_config('mode=smoke')
   config.mesh.update(sizes)
   with pytest.raises(ValueError, match=re.escape('mesh')):
-    studies.check(config)
+    studies.TradeoffStudy(config).validate()
 
 
 def test_one_device_needs_no_mesh():

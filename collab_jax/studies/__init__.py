@@ -1,12 +1,8 @@
-"""The paper's experiment, from a config to files: what the launchers call."""
+"""Studies: whole experiments, from a config to records, figures and tables."""
 
 from collab_jax.launcher import runtime
-from collab_jax.studies.baselines import (
-  check_baselines,
-  report_baselines,
-)
+from collab_jax.studies.baselines import BaselineStudy
 from collab_jax.studies.build import (
-  check,
   dimensions,
   load_model,
   make_captioner,
@@ -15,55 +11,28 @@ from collab_jax.studies.build import (
   make_quantizers,
   make_specs,
 )
-from collab_jax.studies.channel import (
-  check_links,
-  evaluate_links,
-  report_links,
-)
-from collab_jax.studies.finetune import (
-  check_tuned,
-  evaluate_tuned,
-  report_tuned,
-  tune_both,
-)
-from collab_jax.studies.rate import (
-  check_rate,
-  make_link,
-  report_rate,
-)
-from collab_jax.studies.tradeoff import (
-  describe_run,
-  draw_fig2,
-  evaluate,
-  list_files,
-  report,
-)
+from collab_jax.studies.channel import ChannelStudy
+from collab_jax.studies.finetune import FinetuneStudy
+from collab_jax.studies.rate import RateStudy
+from collab_jax.studies.study import Report, Study, list_files
+from collab_jax.studies.tradeoff import TradeoffStudy, report_records
 
 __all__ = [
-  'check',
-  'check_baselines',
-  'check_links',
-  'check_rate',
-  'check_tuned',
-  'describe_run',
+  'BaselineStudy',
+  'ChannelStudy',
+  'FinetuneStudy',
+  'RateStudy',
+  'Report',
+  'Study',
+  'TradeoffStudy',
   'dimensions',
-  'draw_fig2',
-  'evaluate',
-  'evaluate_links',
-  'evaluate_tuned',
   'list_files',
   'load_model',
   'make_captioner',
   'make_data',
-  'make_link',
   'make_mesh',
   'make_quantizers',
   'make_specs',
-  'report',
-  'report_baselines',
-  'report_links',
-  'report_rate',
-  'report_tuned',
+  'report_records',
   'runtime',
-  'tune_both',
 ]

@@ -1,7 +1,6 @@
-"""From the fields of a config to the objects that they name."""
+"""Builds the model, data and codecs that the fields of a config name."""
 
-from collections.abc import Callable
-import functools
+import dataclasses
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,20 +19,23 @@ from collab_jax import (
 from collab_jax import data as datasets
 from collab_jax.models import decoding, paligemma, zoo
 
+# Fields on which `load_model` depends.
+MODEL_FIELDS = 'model', 'model_path', 'tokenizer', 'dtype', 'res', 'mesh'
+
 
 def make_quantizers(
   config: ml_collections.ConfigDict,
 ) -> list[quantizers.Quantizer]:
-  """All quantizers that a config asks for."""
+  """Makes the quantizers of `methods` and `ks`, and of `full`."""
   fields = cast(Any, config)  # The types of its fields are not declared.
-  chosen = [
+  selectors = [
     codecs.make_method(text, k) for text in fields.methods for k in fields.ks
   ]
-  return [*chosen, quantizers.Identity()] if fields.full else chosen
+  return [*selectors, quantizers.Identity()] if fields.full else selectors
 
 
 def make_specs(config: ml_collections.ConfigDict) -> list[codecs.CodecSpec]:
-  """Specs of all codecs that a config asks for."""
+  """Makes the specs of all codecs of a config."""
   fields = cast(Any, config)
   return [
     *(
@@ -46,46 +48,18 @@ def make_specs(config: ml_collections.ConfigDict) -> list[codecs.CodecSpec]:
   ]
 
 
-def check(config: ml_collections.ConfigDict) -> list[codecs.CodecSpec]:
-  """Checks what would otherwise be refused late.
-
-  Nothing is loaded but the image encoder, where books say whose features they
-  are for.
-
-  Args:
-    config: From a file in configs/ that evaluates.
-
-  Returns:
-    The specs of its codecs.
-
-  Raises:
-    ValueError: A setting of the report is out of range, there is no such data
-      set, model, codec, book or decoding, or a codec is not for the model or
-      there twice.
-    ImportError: A quantizer's module cannot be imported.
-  """
-  fields = cast(Any, config)
-  specs = make_specs(config)
-  wire.check_coding(fields.coding)
-  model, encoder = check_model(config), find_encoder(config)
-  specs = [spec.validate(model, encoder) for spec in specs]
-  names = [spec.name for spec in specs]
-  for name in names:
-    if names.count(name) > 1:
-      raise ValueError(f'methods, ks and codecs: {name} is there twice')
-  return specs
-
-
-def check_model(config: ml_collections.ConfigDict) -> paligemma.Config:
-  """Checks model, data, decoding and report; returns the model's dimensions.
+def check_fields(config: ml_collections.ConfigDict) -> None:
+  """Checks captions, decoding, report and mesh; nothing is loaded.
 
   Args:
     config: From a file in configs/ that evaluates.
 
   Raises:
-    ValueError: As `check`.
+    ValueError: One of them is out of range.
   """
   fields = cast(Any, config)
+  if 'coding' in config:
+    wire.check_coding(fields.coding)
   evaluation.check_draws(fields.resamples, fields.level, fields.seed)
   evaluation.check_passes(
     fields.seeds, fields.batch_size, fields.workers, fields.blind
@@ -93,42 +67,38 @@ def check_model(config: ml_collections.ConfigDict) -> paligemma.Config:
   decoding.make(fields.decoding)
   checkpoints.as_dtype(fields.dtype or None)
   make_mesh(config)
-  make_data(config)
-  return dimensions(config)
-
-
-def find_encoder(
-  config: ml_collections.ConfigDict,
-) -> Callable[[], paligemma.Model]:
-  """Returns what loads a config's image encoder, once."""
-  return functools.cache(lambda: _load(config, part='edge'))
 
 
 def dimensions(config: ml_collections.ConfigDict) -> paligemma.Config:
-  """The dimensions of a config's model, which must be there."""
+  """Returns the dimensions of a config's model.
+
+  Raises:
+    ValueError: There is no such model, it needs a path, or its pictures have
+      another size.
+  """
   fields = cast(Any, config)
   name = fields.model
   if fields.model_path:
-    own = zoo.card(name).config
+    dims = zoo.card(name).config
   elif name in zoo.NAMES and not Path(name).exists():
     raise ValueError(
       f'model_path: is empty, expected the npz or folder of {name}, as in'
       f' --config.model_path=/path/to/{name}\n{zoo.describe(name)}'
     )
   else:
-    own = checkpoints.config_of(name)
-  if fields.res not in (0, own.vision.image_size):
+    dims = checkpoints.config_of(name)
+  if fields.res not in (0, dims.vision.image_size):
     raise ValueError(
       f'res: got {fields.res}, the pictures of {name} have'
-      f' {own.vision.image_size} px'
+      f' {dims.vision.image_size} px'
     )
-  return own
+  return dims
 
 
 def load_model(
   config: ml_collections.ConfigDict, layout: str | None = None
 ) -> paligemma.Model:
-  """The model that a config asks for, with what writes and reads its text.
+  """Loads the model of a config, with its tokenizer.
 
   Args:
     config: Its fields `model`, `model_path`, `tokenizer` and `dtype` are the
@@ -146,7 +116,14 @@ def load_model(
   """
   fields = cast(Any, config)
   dimensions(config)
-  model = _load(config, layout=layout)
+  model = checkpoints.load(
+    fields.model,
+    fields.model_path or None,
+    tokenizer=fields.tokenizer or None,
+    dtype=fields.dtype or None,
+    layout=layout,
+    mesh=make_mesh(config),
+  )
   if model.tokenizer is None:
     raise ValueError(
       'tokenizer: is empty, and there is none beside'
@@ -156,22 +133,10 @@ def load_model(
   return model
 
 
-def _load(config, **how: Any) -> paligemma.Model:
-  """The weights of a config's model."""
-  return checkpoints.load(
-    config.model,
-    config.model_path or None,
-    tokenizer=config.tokenizer or None,
-    dtype=config.dtype or None,
-    **how,
-    mesh=make_mesh(config),
-  )
-
-
 def make_captioner(
   config: ml_collections.ConfigDict, model: paligemma.Model
 ) -> captioning.Captioner:
-  """The captioner that a config asks for."""
+  """Makes the captioner of a config."""
   fields = cast(Any, config)
   return captioning.Captioner(
     model, fields.max_tokens, fields.prompt, fields.decoding
@@ -179,14 +144,23 @@ def make_captioner(
 
 
 def make_mesh(config: ml_collections.ConfigDict) -> jax.sharding.Mesh | None:
-  """The mesh that a config asks for; None for one device."""
+  """Makes the mesh of a config; None for one device."""
   fields = cast(Any, config)
   mesh = sharding.make_mesh(fields.mesh.data, fields.mesh.model)
   return mesh if mesh.size > 1 else None
 
 
 def make_data(config: ml_collections.ConfigDict, size: int = 224):
-  """The reader that a config asks for; `size` is the model's, in pixels."""
+  """Makes the reader of a config.
+
+  Args:
+    config: Its fields `data`, `data_dir`, `data_split`, `limit` and
+      `preprocess` are the arguments of `data.make`.
+    size: Side of the model's pictures in pixels.
+
+  Raises:
+    ValueError: There is no such data set; else as `data.make`.
+  """
   fields = cast(Any, config)
   return datasets.make(
     fields.data,
@@ -196,3 +170,10 @@ def make_data(config: ml_collections.ConfigDict, size: int = 224):
     size=size,
     method=fields.preprocess,
   )
+
+
+def resized(reader: Any, size: int) -> Any:
+  """Returns a reader for pictures of another size; scenes have their own."""
+  if any(field.name == 'size' for field in dataclasses.fields(reader)):
+    return dataclasses.replace(reader, size=size)
+  return reader

@@ -1,4 +1,4 @@
-"""A model trained through the bottleneck beside what it was made from."""
+"""A model trained through the bottleneck, compared with its start model."""
 
 from collections.abc import Mapping, Sequence
 import os
@@ -7,102 +7,166 @@ from typing import Any, cast
 
 import ml_collections
 
-from collab_jax import evaluation, jsonl, plots, provenance
-from collab_jax.evaluation.report import text as text_lib
+from collab_jax import evaluation, plots
+from collab_jax.evaluation.report import text
 from collab_jax.models import paligemma
-from collab_jax.quantizers import pretrained as quantizer_books
-from collab_jax.studies import (
-  build,
-  tradeoff,
-)
-from collab_jax.studies.rate import check_rate
+from collab_jax.quantizers import pretrained
+from collab_jax.studies import build, rate, study
 from collab_jax.training import (
   codebooks,
   finetune,
   train_loop,
 )
+from collab_jax.training import validate as training
 from collab_jax.training.codebooks import validate
 
-# What a model is called in the table: where it starts, as much training without
-# the quantizer, and with it.
+# Labels of the models: the start model, one trained as long without the
+# quantizer, and one trained with it.
 START, PLAIN, THROUGH = 'training-free', 'trained without', 'trained through'
 
 
-def check_tuned(
-  config: ml_collections.ConfigDict,
-  rate: ml_collections.ConfigDict,
-  books: Sequence[str],
-) -> None:
-  """Checks how models will be compared, before they are trained.
+class FinetuneStudy(study.Study):
+  """Study of training through the quantizer, from configs/finetune.py.
 
-  Args:
-    config: From configs/finetune.py.
-    rate: What `evaluate_tuned` takes.
-    books: Names of the books that there will be.
+    study = FinetuneStudy(config, rate_config, {'merged': codebook_config})
+    study.validate()
+    print(study.report(study.run('runs/finetune'), 'runs/finetune'))
 
-  Raises:
-    ValueError: As `check_rate`, a codec reads another book, or one of
-      `compare.kept` is none of the codecs.
-    ImportError: As `check_rate`.
+  Each model is compared by a `RateStudy` with quantizer parameters of its own.
   """
-  fields, own = cast(Any, config), cast(Any, rate.copy_and_resolve_references())
-  drawn = dict.fromkeys(books, quantizer_books.RANDOM)
-  try:
-    codecs = [text.format(**drawn) for text in own.codecs]
-  except KeyError as error:
-    raise ValueError(
-      f'compare.rate.codecs: got the book {error}, expected one of'
-      f' {", ".join(books)}'
-    ) from error
-  own.model, own.codecs = fields.model, (*codecs, *fields.compare.shipped)
-  check_rate(own)
-  for text in fields.compare.kept:
-    if not any(codec.startswith(text) for codec in codecs):
+
+  def __init__(
+    self,
+    config: ml_collections.ConfigDict,
+    rate_config: ml_collections.ConfigDict | None = None,
+    books: Mapping[str, ml_collections.ConfigDict] | None = None,
+  ):
+    """Binds configs; nothing is checked or loaded yet.
+
+    Args:
+      config: From configs/finetune.py.
+      rate_config: From configs/rate.py; in codecs, names in braces stand for
+        files of quantizer parameters. None to train only.
+      books: How those files are trained, by name: from configs/codebook.py.
+    """
+    super().__init__(config)
+    self._rate: Any = rate_config
+    self._books = books or {}
+
+  def validate(self) -> None:
+    """Checks the training, and how models will be compared after it.
+
+    Raises:
+      ValueError: As `RateStudy.validate`, a codec names a file that is not
+        trained, or one of `compare.kept` is none of the codecs.
+      ImportError: As `RateStudy.validate`.
+    """
+    training.check(self.config, self.dimensions)
+    if self._rate is None:
+      return
+    untrained = dict.fromkeys(self._books, pretrained.RANDOM)
+    try:
+      codecs = [name.format(**untrained) for name in self._rate.codecs]
+    except KeyError as error:
       raise ValueError(
-        f'compare.kept: got {text!r}, expected what one of compare.rate.codecs'
-        ' begins with'
-      )
+        f'compare.rate.codecs: got the book {error}, expected one of'
+        f' {", ".join(self._books)}'
+      ) from error
+    compare = self._fields.compare
+    self._rate_study(self._fields.model, [*codecs, *compare.shipped]).validate()
+    for name in compare.kept:
+      if not any(codec.startswith(name) for codec in codecs):
+        raise ValueError(
+          f'compare.kept: got {name!r}, expected the beginning of one of'
+          ' compare.rate.codecs'
+        )
+
+  def _rate_study(
+    self,
+    name: str,
+    codecs: Sequence[str],
+    model: paligemma.Model | None = None,
+  ) -> rate.RateStudy:
+    config = self._rate.copy_and_resolve_references()
+    config.model, config.codecs = name, tuple(codecs)
+    return rate.RateStudy(config, (lambda: model) if model else None)
+
+  def train(
+    self, workdir: str | os.PathLike[str], both: bool = True
+  ) -> dict[str, str]:
+    """Trains with the quantizer, then as long without it.
+
+    Args:
+      workdir: Gets a folder for each; a model that is there is kept.
+      both: False leaves out the second.
+
+    Returns:
+      The folder of each model, by label; the start model first.
+
+    Raises:
+      ValueError: As `finetune.finetune`, or a model that is there was made with
+        other settings.
+    """
+    config = self.config.copy_and_resolve_references()
+    with config.unlocked():
+      del config.compare
+    plain: Any = config.copy_and_resolve_references()
+    plain.quantizers = ()
+    folders = {}
+    for label, settings in ((THROUGH, config), (PLAIN, plain))[: 1 + both]:
+      folder = _folder(workdir, label)
+      folders[label] = str(folder / 'model')
+      if (folder / 'model' / 'config.json').exists():
+        train_loop.open_run(settings, folder)
+      else:
+        print(f'{label}:', flush=True)
+        model = build.load_model(self.config, layout='stacked')
+        finetune.finetune(settings, model, folder)
+        del model  # Before the next one is loaded.
+    folders[START] = self._fields.model
+    return {n: folders[n] for n in (START, PLAIN, THROUGH) if n in folders}
+
+  def run(self, path: str | os.PathLike[str], progress: bool = True) -> Any:
+    """Trains both models, and makes records of each.
+
+    Args:
+      path: Folder that gets models, quantizer parameters and records.
+      progress: Show a bar.
+
+    Returns:
+      The records by the label of the model.
+    """
+    records: dict[str, list[dict[str, Any]]] = {}
+    for label, name in self.train(path).items():
+      folder = _folder(path, label)
+      config = self._rate.copy_and_resolve_references()
+      config.model = name
+      model = build.load_model(config)
+      paths = make_books(model, self._books, folder)
+      codecs = [codec.format(**paths) for codec in config.codecs]
+      if label == START:
+        codecs += self._fields.compare.shipped
+      print(f'{label}: {len(codecs)} codecs', flush=True)
+      comparison = self._rate_study(name, codecs, model)
+      records[label] = comparison.run(folder / 'records.jsonl', progress)
+    return records
+
+  def report(self, records: Any, workdir: str | os.PathLike[str]) -> str:
+    """Writes a figure, table.txt and summary.json.
+
+    Args:
+      records: From `run`.
+      workdir: Folder to write to, the one of `run`.
+
+    Returns:
+      The tables.
+    """
+    kept = self._fields.compare.kept
+    return write_comparison(records, workdir, self._rate, kept)
 
 
-def tune_both(
-  config: ml_collections.ConfigDict,
-  workdir: str | os.PathLike[str],
-  both: bool = True,
-) -> dict[str, str]:
-  """Trains with the quantizer, then as much without it.
-
-  Args:
-    config: From configs/finetune.py.
-    workdir: Gets a folder for each; a model that is there is kept.
-    both: False leaves out the second.
-
-  Returns:
-    Where each model is, by name.
-
-  Raises:
-    ValueError: As `finetune.finetune`, or a model that is there was made with
-      other settings.
-  """
-  workdir, found = Path(workdir), {}
-  plain = config.copy_and_resolve_references()
-  plain.quantizers = ()
-  for name, own in ((THROUGH, config), (PLAIN, plain))[: 1 + both]:
-    own = own.copy_and_resolve_references()
-    with own.unlocked():
-      del own.compare
-    folder = workdir / name.replace(' ', '_')
-    done = folder / 'model'
-    if (done / 'config.json').exists():
-      train_loop.open_run(own, folder)
-    else:
-      print(f'{name}:', flush=True)
-      model = build.load_model(config, layout='stacked')
-      finetune.finetune(own, model, folder)
-      del model  # Before the next one is loaded.
-    found[name] = str(done)
-  # In the order of the table.
-  named = {START: cast(Any, config).model, **found}
-  return {n: named[n] for n in (START, PLAIN, THROUGH) if n in named}
+def _folder(workdir: str | os.PathLike[str], label: str) -> Path:
+  return Path(workdir) / label.replace(' ', '_')
 
 
 def make_books(
@@ -110,147 +174,101 @@ def make_books(
   configs: Mapping[str, ml_collections.ConfigDict],
   workdir: Path,
 ) -> dict[str, str]:
-  """Trains the books of a model's features, as experiments/train_codebook.py.
+  """Trains quantizer parameters of a model's features.
 
   Args:
     model: The model.
     configs: From configs/codebook.py; in a transform, names in braces stand for
-      the books before.
-    workdir: Gets a folder for each book; one that is there is kept.
+      the files before.
+    workdir: Gets a folder for each file; files that exist are kept.
 
   Returns:
-    The path of each, by the names of the configs.
+    The path of each file, by the names of the configs.
 
   Raises:
-    ValueError: A folder holds a book of other settings; else as
+    ValueError: A folder holds a file of other settings; else as
       `codebooks.train`.
   """
-  found: dict[str, str] = {}
+  paths: dict[str, str] = {}
   for name, config in configs.items():
     path = workdir / name / 'book.safetensors'
-    own = cast(Any, config.copy_and_resolve_references())
-    own.transform = own.transform.format(**found)
-    validate.check(own, model)
+    resolved = cast(Any, config.copy_and_resolve_references())
+    resolved.transform = resolved.transform.format(**paths)
+    validate.check(resolved, model)
     # Paths are left out, so that the folder may move.
     train_loop.open_run(config, path.parent)
     if not path.exists():
-      reader = build.make_data(own, model.config.vision.image_size)
-      codebooks.train(own, model, reader, path.parent)
-      for spool in path.parent.glob('*.npy'):
-        spool.unlink()
-    found[name] = str(path)
-  return found
+      reader = build.make_data(resolved, model.config.vision.image_size)
+      codebooks.train(resolved, model, reader, path.parent)
+      for dump in path.parent.glob('*.npy'):
+        dump.unlink()
+    paths[name] = str(path)
+  return paths
 
 
-def evaluate_tuned(
-  models: Mapping[str, str],
-  rate: ml_collections.ConfigDict,
-  books: Mapping[str, ml_collections.ConfigDict],
-  shipped: Sequence[str],
+def write_comparison(
+  records: Mapping[str, Sequence[study.Record]],
   workdir: str | os.PathLike[str],
-) -> dict[str, list[dict[str, Any]]]:
-  """Makes books and records of each model.
-
-  Args:
-    models: Where each is, by name.
-    rate: From configs/rate.py; in codecs, names in braces stand for books.
-    books: From configs/codebook.py, by name.
-    shipped: Codecs of the first model only.
-    workdir: Gets books and records of each.
-
-  Returns:
-    The records of each.
-  """
-  records = {}
-  for name, path in models.items():
-    folder = Path(workdir) / name.replace(' ', '_')
-    config = cast(Any, rate.copy_and_resolve_references())
-    config.model = path
-    model = build.load_model(config)
-    own = make_books(model, books, folder)
-    codecs = [text.format(**own) for text in config.codecs]
-    config.codecs = (*codecs, *(() if records else shipped))
-    print(f'{name}: {len(config.codecs)} codecs', flush=True)
-    records[name] = tradeoff.evaluate_codecs(
-      [spec.bind(model) for spec in build.make_specs(config)],
-      config,
-      model,
-      folder / 'records.jsonl',
-    )
-  return records
-
-
-def report_tuned(
-  records: Mapping[str, Sequence[Mapping[str, Any]]],
-  workdir: str | os.PathLike[str],
-  rate: ml_collections.ConfigDict,
+  config: ml_collections.ConfigDict,
   kept: Sequence[str],
 ) -> str:
-  """Writes figure, table and summary.json, and returns what to print.
+  """Writes figure, table and summary.json of models, and returns the text.
 
   Args:
-    records: From `evaluate_tuned`.
-    workdir: Folder to write to.
-    rate: What they were made with.
-    kept: Codecs whose score is shown beside that of all vectors.
+    records: Records by the label of the model, the start model first.
+    workdir: Folder to write to, which names of codecs leave out.
+    config: From configs/rate.py, that of the records.
+    kept: Beginnings of the names of codecs whose score is shown beside that of
+      all vectors.
 
   Returns:
     The tables.
   """
-  workdir = Path(workdir)
-  draws: dict[str, Any] = {
-    name: rate[name] for name in ('resamples', 'level', 'seed')
-  }
+  draws: dict[str, Any] = study.draws_of(config)
   rows = {n: evaluation.summarize(r, **draws) for n, r in records.items()}
-  for name, own in rows.items():  # Books by their own names.
-    folder = f'{workdir / name.replace(" ", "_")}{os.sep}'
-    for row in own:
+  for label, group in rows.items():
+    folder = f'{_folder(workdir, label)}{os.sep}'
+    for row in group:
       row['name'] = row['name'].replace(folder, '')
-  lines = [['codec', *(f'{name}' for name in rows)]]
-  for text in kept:
-    line = [text]
-    for own in rows.values():
-      found = next(row for row in own if row['name'].startswith(text))
-      top = cast(Any, evaluation.full(own))['bleu4']
-      share = f'{100 * found["bleu4"] / top:.1f}%' if top else '-'
-      line.append(
-        f'{found["bleu4"]:.1f} [{found["bleu4_low"]:.1f},'
-        f' {found["bleu4_high"]:.1f}] {share}'
-      )
-    lines.append(line)
-  saved = {}
-  names = list(rows)
-  for one, other in ((2, 0), (2, 1), (1, 0)):
-    if max(one, other) < len(names):
-      pair = names[one], names[other]
-      saved[' against '.join(pair)] = evaluation.bd_rate(
-        records[pair[0]], records[pair[1]], **draws
-      )
-  text = [text_lib.align(lines, left=1), '']
-  for name, made in saved.items():
-    text.append(f'BD-rate, {name}: {_percent(made)}')
-  for name, own in rows.items():
-    text += ['', f'{name}:', evaluation.rate_table(own, fronts_only=True)]
-  plots.save(plots.tuned(rows), workdir / 'finetune_rate')
-  shown = '\n'.join(text)
-  (workdir / 'table.txt').write_text(shown + '\n')
-  jsonl.write_json(
-    workdir / 'summary.json',
-    {
-      'settings': rate.to_dict(),
-      'made_with': provenance.provenance(),
-      'bd_rate': saved,
-      'rows': rows,
-    },
-  )
-  return shown
+  labels = list(rows)
+  deltas = {
+    f'{labels[n]} against {labels[anchor]}': evaluation.bd_rate(
+      records[labels[n]], records[labels[anchor]], **draws
+    )
+    for n, anchor in ((2, 0), (2, 1), (1, 0))
+    if max(n, anchor) < len(labels)
+  }
+  lines = [_kept_table(rows, kept), '']
+  lines += [f'BD-rate, {name}: {_percent(d)}' for name, d in deltas.items()]
+  for label, group in rows.items():
+    lines += ['', f'{label}:', evaluation.rate_table(group, fronts_only=True)]
+  shown = '\n'.join(lines)
+  figures = {'finetune_rate': plots.tuned(rows)}
+  report = study.Report(shown, shown, figures, {'bd_rate': deltas})
+  return study.write_report(report, rows, workdir, config.to_dict())
 
 
-def _percent(made):
-  if made['bd_rate'] is None:
-    return made['why']
-  text = f'{100 * made["bd_rate"]:+.0f}%'
-  if made['low'] is not None:
-    text += f' [{100 * made["low"]:+.0f}, {100 * made["high"]:+.0f}]'
-  low, high = made['scores']
-  return f'{text} over BLEU-4 {low:.1f} to {high:.1f}'
+def _kept_table(rows: Mapping[str, study.Rows], kept: Sequence[str]) -> str:
+  """Returns scores by codec and model, and their shares of all vectors'."""
+  lines = [['codec', *rows]]
+  for name in kept:
+    cells = []
+    for group in rows.values():
+      row = next(row for row in group if row['name'].startswith(name))
+      top = cast(Any, evaluation.full(group))['bleu4']
+      share = f'{100 * row["bleu4"] / top:.1f}%' if top else '-'
+      interval = f'[{row["bleu4_low"]:.1f}, {row["bleu4_high"]:.1f}]'
+      cells.append(f'{row["bleu4"]:.1f} {interval} {share}')
+    lines.append([name, *cells])
+  return text.align(lines)
+
+
+def _percent(delta: Mapping[str, Any]) -> str:
+  """Returns a delta rate with its interval, or why there is none."""
+  if delta['bd_rate'] is None:
+    return delta['why']
+  percent = f'{100 * delta["bd_rate"]:+.0f}%'
+  if delta['low'] is not None:
+    percent += f' [{100 * delta["low"]:+.0f}, {100 * delta["high"]:+.0f}]'
+  low, high = delta['scores']
+  return f'{percent} over BLEU-4 {low:.1f} to {high:.1f}'

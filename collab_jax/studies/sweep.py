@@ -1,6 +1,7 @@
-"""Work units: the configs that a config file's `sweep(add, config)` makes."""
+"""Sweeps: work units made by the function `sweep` of a config file."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+import functools
 import os
 import re
 import runpy
@@ -8,11 +9,14 @@ from typing import Any
 
 import ml_collections
 
+from collab_jax.models import paligemma
+from collab_jax.studies import build, tradeoff
+
 
 def work_units(
   config: ml_collections.ConfigDict, sweep: Callable[[Callable, Any], None]
 ) -> list[ml_collections.ConfigDict]:
-  """The configs of a sweep.
+  """Makes the configs of a sweep.
 
   Args:
     config: What the units have in common.
@@ -36,11 +40,28 @@ def work_units(
   return units
 
 
+def make_studies(
+  units: Sequence[ml_collections.ConfigDict],
+) -> list[tradeoff.TradeoffStudy]:
+  """Makes the studies of work units; those of one model load it once.
+
+  Args:
+    units: From `work_units`.
+  """
+  loads: dict[str, Callable[[], paligemma.Model]] = {}
+  studies = []
+  for unit in units:
+    model = repr([unit[name] for name in build.MODEL_FIELDS])
+    load = functools.cache(functools.partial(build.load_model, unit))
+    studies.append(tradeoff.TradeoffStudy(unit, loads.setdefault(model, load)))
+  return studies
+
+
 def load_sweep(path: str | os.PathLike[str]) -> Callable[[Any, Any], None]:
   """Reads the function `sweep` of a config file.
 
   Args:
-    path: The file; arguments after a colon are left aside.
+    path: The file; arguments after a colon are ignored.
 
   Returns:
     The function.

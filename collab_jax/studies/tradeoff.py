@@ -1,141 +1,94 @@
-"""From a config to files: what is evaluated, reported and drawn."""
+"""The paper's experiment: captions against the number of vectors sent."""
 
 from collections.abc import Mapping, Sequence
 import os
-from pathlib import Path
-import textwrap
-from typing import Any, cast
+from typing import Any
 
-import ml_collections
-
-from collab_jax import evaluation, jsonl, plots, provenance
-from collab_jax.models import paligemma
-from collab_jax.studies import build
+from collab_jax import evaluation, plots, provenance
+from collab_jax.studies import study
 
 
-def evaluate(
-  config: ml_collections.ConfigDict,
-  path: str | os.PathLike[str],
-  progress: bool = True,
-  checked: bool = False,
-) -> list[dict[str, Any]]:
-  """Makes the records of a config, or what is missing of them.
+class TradeoffStudy(study.Study):
+  """Study of scores against vectors sent, from configs/tradeoff.py.
+
+  TradeoffStudy(tradeoff.get_config()).run('runs/demo/records.jsonl')
+  """
+
+  def describe(self) -> str:
+    """Returns the settings of the run in two lines."""
+    fields = self._fields
+    made_with = provenance.provenance()
+    jax_version = made_with['versions']['jax']
+    more = f', {len(fields.codecs)} codecs' if fields.codecs else ''
+    return (
+      f'{fields.model} model, up to {fields.limit} of'
+      f' {fields.data}/{fields.data_split},'
+      f' {len(fields.methods)} methods x {len(fields.ks)} k x'
+      f' {len(fields.seeds)} seeds{more}, split after the {fields.split}\n'
+      f'jax {jax_version} on {made_with["device"]}, {made_with["cores"]} cores,'
+      f' commit {made_with["commit"] or "unknown"}'
+    )
+
+  def analyze(
+    self, records: Sequence[study.Record], rows: study.Rows
+  ) -> study.Report:
+    """Returns Fig. 3, its table, and the paper's claims; see `Study`."""
+    del records
+    return analyze(rows)
+
+  def draw_fig2(self, stem: str | os.PathLike[str]) -> None:
+    """Draws Fig. 2 of the picture with the longest caption of the first 24.
+
+    Args:
+      stem: Path of the figure's files, without suffix.
+    """
+    examples = [self.data[i] for i in range(min(24, len(self.data)))]
+    longest = max(examples, key=lambda e: len(e.captions[0]))
+    figure = plots.fig2(
+      self.model,
+      longest.image,
+      captioner=self.captioner,
+      batch_size=min(self._fields.batch_size, len(self.data)),
+    )
+    plots.save(figure, stem)
+
+
+def analyze(rows: Sequence[Mapping[str, Any]]) -> study.Report:
+  """Returns Fig. 3, its table, and the paper's claims beside the findings.
 
   Args:
-    config: From configs/tradeoff.py or configs/paligemma_coco.py.
-    path: JSONL file of the records.
-    progress: Show a bar.
-    checked: Whether `check` passed already: it may load an image encoder.
-
-  Returns:
-    The records.
+    rows: From `evaluation.summarize`.
   """
-  specs = build.make_specs(config) if checked else build.check(config)
-  model = build.load_model(config)
-  made = [spec.bind(model) for spec in specs]
-  return evaluate_codecs(made, config, model, path, progress)
-
-
-def evaluate_codecs(
-  made: Sequence[Any],
-  config: ml_collections.ConfigDict,
-  model: paligemma.Model,
-  path: str | os.PathLike[str],
-  progress: bool = True,
-) -> list[dict[str, Any]]:
-  """Makes the records of codecs as a config says; see `evaluate`.
-
-  Args:
-    made: Codecs and links of the model.
-    config: What was checked.
-    model: From `settings.load_model`.
-    path: JSONL file of the records.
-    progress: Show a bar.
-  """
-  fields = cast(Any, config)
-  return evaluation.evaluate(
-    made,
-    captioner=build.make_captioner(config, model),
-    data=build.make_data(config, model.config.vision.image_size),
-    seeds=tuple(fields.seeds),
-    path=path,
-    batch_size=fields.batch_size,
-    workers=fields.workers,
-    progress=progress,
-    blind=tuple(fields.blind),
+  findings = evaluation.findings(rows)
+  figures, table = {}, evaluation.scores
+  if evaluation.curves(rows):
+    figures = {
+      'fig3': plots.tradeoff(rows, x='ratio'),
+      'fig3_bytes': plots.tradeoff(rows, x='bytes'),
+    }
+    table = evaluation.pivot
+  return study.Report(
+    text='\n'.join([table(rows), '', *study.wrap(findings)]),
+    table=evaluation.table(rows),
+    figures=figures,
+    summary={'findings': findings},
   )
 
 
-def report(
+def report_records(
   records: Sequence[Mapping[str, Any]],
   workdir: str | os.PathLike[str],
-  config: ml_collections.ConfigDict | None = None,
   **draws: Any,
 ) -> str:
-  """Writes Fig. 3, its table and summary.json, and returns what to print.
+  """Writes the files of a `TradeoffStudy` whose config is unknown.
 
   Args:
-    records: From `evaluate` or `evaluation.read_records`.
+    records: From `evaluation.read_records`.
     workdir: Folder to write to.
-    config: What the records were made with, if known.
     **draws: Arguments of `evaluation.summarize`.
 
   Returns:
-    The table by method and k, and the paper's claims beside what was found.
+    What to print.
   """
-  if config is not None:
-    draws = {n: config[n] for n in ('resamples', 'level', 'seed')} | draws
   rows = evaluation.summarize(records, **draws)
-  workdir = Path(workdir)
-  workdir.mkdir(parents=True, exist_ok=True)
-  findings = evaluation.findings(rows)
-  (workdir / 'table.txt').write_text(evaluation.table(rows) + '\n')
-  if evaluation.curves(rows):
-    plots.save(plots.tradeoff(rows, x='ratio'), workdir / 'fig3')
-    plots.save(plots.tradeoff(rows, x='bytes'), workdir / 'fig3_bytes')
-  summary = {
-    'settings': config.to_dict() if config is not None else None,
-    'made_with': provenance.provenance(),
-    'findings': findings,
-    'rows': rows,
-  }
-  jsonl.write_json(workdir / 'summary.json', summary)
-  shown = evaluation.pivot if evaluation.curves(rows) else evaluation.scores
-  text = [shown(rows), '']
-  for line in findings:
-    text += textwrap.wrap(line, 78, subsequent_indent='  ')
-  return '\n'.join(text)
-
-
-def describe_run(config: ml_collections.ConfigDict) -> str:
-  """The settings of a run in a line or two."""
-  fields = cast(Any, config)
-  made = provenance.provenance()
-  jax_version = made['versions']['jax']
-  more = f', {len(fields.codecs)} codecs' if fields.codecs else ''
-  return (
-    f'{fields.model} model, up to {fields.limit} of'
-    f' {fields.data}/{fields.data_split},'
-    f' {len(fields.methods)} methods x {len(fields.ks)} k x'
-    f' {len(fields.seeds)} seeds{more}, split after the {fields.split}\n'
-    f'jax {jax_version} on {made["device"]}, {made["cores"]} cores,'
-    f' commit {made["commit"] or "unknown"}'
-  )
-
-
-def draw_fig2(config: ml_collections.ConfigDict, stem: Path):
-  """Saves Fig. 2 of a picture with many things in it."""
-  fields = cast(Any, config)
-  model = build.load_model(config)
-  captioner = build.make_captioner(config, model)
-  data = build.make_data(config, model.config.vision.image_size)
-  examples = [data[i] for i in range(min(24, len(data)))]
-  best = max(examples, key=lambda e: len(e.captions[0]))
-  size = min(fields.batch_size, len(data))
-  figure = plots.fig2(model, best.image, captioner=captioner, batch_size=size)
-  plots.save(figure, stem)
-
-
-def list_files(folder: str | os.PathLike[str]) -> str:
-  """The files of a folder, on one line."""
-  return ' '.join(sorted(p.name for p in Path(folder).iterdir()))
+  return study.write_report(analyze(rows), rows, workdir, None)

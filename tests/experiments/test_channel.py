@@ -93,7 +93,7 @@ def test_a_link_of_all_vectors_is_not_what_100_percent_means():
 @pytest.mark.parametrize('mode', channel.MODES)
 def test_every_mode_can_be_made(mode):
   config = channel.get_config(f'mode={mode}')
-  channel_lib.check_links(config)
+  studies.ChannelStudy(config).validate()
   for study in config.studies.values():
     assert len(channel_lib.parse_channels(study)) == len(study['values'])
 
@@ -130,4 +130,4 @@ def test_mistakes_are_told_before_anything_is_loaded(change, said):
   for name, value in change.items():
     config.studies.erasure[name] = value
   with pytest.raises(ValueError, match=re.escape(said)):
-    studies.check_links(config)
+    studies.ChannelStudy(config).validate()

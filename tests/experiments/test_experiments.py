@@ -204,7 +204,7 @@ def test_codecs_beside_methods():
     'top_norm(k=3)',
   ]
   config.model = str(standin.folder())
-  studies.check(config)
+  studies.TradeoffStudy(config).validate()
 
 
 @pytest.mark.parametrize(
@@ -235,7 +235,7 @@ def test_other_codecs_are_refused_before_work_begins(text, said):
   jaxtyping.config.update('jaxtyping_disable', True)
   try:
     with pytest.raises(ValueError, match=said):
-      studies.check(config)
+      studies.TradeoffStudy(config).validate()
   finally:
     jaxtyping.config.update('jaxtyping_disable', False)
 

@@ -203,7 +203,7 @@ def test_other_settings_are_refused(captioned, folders, field, value, said):
   path = workdir / 'records.jsonl'
   before = path.read_bytes()
   with pytest.raises(evaluation.SettingsError, match=said):
-    studies.evaluate(config, path, progress=False)
+    studies.TradeoffStudy(config).run(path, progress=False)
   assert path.read_bytes() == before
 
 
@@ -246,7 +246,9 @@ def test_a_released_name_with_its_path(folders, monkeypatch, tmp_path):
   model = studies.load_model(config)
   leaf = model.params['img']['pos_embedding']
   assert (leaf.shape, leaf.dtype) == ((1, 256, 32), 'bfloat16')
-  records = studies.evaluate(config, tmp_path / 'r.jsonl', progress=False)
+  records = studies.TradeoffStudy(config).run(
+    tmp_path / 'r.jsonl', progress=False
+  )
   assert [r['image_id'] for r in records] == [1, 2]
   config.res = 448
   with pytest.raises(ValueError, match=r'res: got 448, the pictures of .* 224'):
@@ -302,7 +304,7 @@ def test_decodings_are_checked_before_work_begins(tmp_path):
   config = paligemma_coco.get_config('decode=beam')
   config.decoding = 'beem2'
   with pytest.raises(ValueError, match=r"got 'beem2'.*did you mean 'beam'"):
-    studies.evaluate(config, tmp_path / 'records.jsonl')
+    studies.TradeoffStudy(config).run(tmp_path / 'records.jsonl')
   assert not list(tmp_path.iterdir())
 
 

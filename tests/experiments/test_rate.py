@@ -5,11 +5,8 @@ import re
 
 import pytest
 
-from collab_jax import (
-  evaluation,
-  studies,
-)
-from collab_jax.studies import build, sweep
+from collab_jax import codecs, data, evaluation, studies
+from collab_jax.studies import sweep
 from configs import baselines, rate
 from tests import standin
 from tests.launching import ROOT
@@ -45,7 +42,7 @@ def test_from_nothing_to_figures(launch, tmp_path):
 @pytest.mark.parametrize('mode', rate.MODES)
 def test_modes_are_sound(mode):
   config = rate.get_config(f'mode={mode}')
-  studies.check_rate(config)
+  studies.RateStudy(config).validate()
   units = sweep.work_units(config, rate.sweep)
   assert sum((unit.methods for unit in units), ()) == config.methods
   assert sum((tuple(unit.codecs) for unit in units), ()) == config.codecs
@@ -84,7 +81,7 @@ def test_settings_are_checked_before_work_begins(unchecked, field, value, said):
   config = rate.get_config('mode=smoke')
   config.update_from_flattened_dict({field: value})
   with pytest.raises(ValueError, match=said):
-    studies.check_rate(config)
+    studies.RateStudy(config).validate()
 
 
 @pytest.mark.parametrize(
@@ -99,16 +96,26 @@ def test_there_is_something_to_compare(unchecked, changes, said):
   config = baselines.get_config('mode=smoke')
   config.update(changes)
   with pytest.raises(ValueError, match=said):
-    studies.check_baselines(config)
+    studies.BaselineStudy(config).validate()
 
 
 def test_what_was_checked_is_not_checked_again(tmp_path, monkeypatch):
   config = rate.get_config('mode=smoke')
   config.model = str(standin.folder())
-  checks = []
-  monkeypatch.setattr(build, 'check', checks.append)
-  for checked in (True, False):
-    config.seeds = (0, 0)  # Refused after it.
-    with pytest.raises(ValueError, match='seeds: got'):
-      studies.evaluate(config, tmp_path / 'r.jsonl', checked=checked)
-    assert len(checks) == 1 - checked
+  config.blind, config.limit = ('shuffled',), 1  # Refused by the evaluation.
+  calls = []
+  check, make = codecs.FeatureCodecSpec.validate, data.make
+  monkeypatch.setattr(
+    codecs.FeatureCodecSpec,
+    'validate',
+    lambda *args: calls.append('spec') or check(*args),
+  )
+  monkeypatch.setattr(
+    data, 'make', lambda *args, **kw: calls.append('data') or make(*args, **kw)
+  )
+  study = studies.RateStudy(config)
+  study.validate()
+  for _ in range(2):
+    with pytest.raises(ValueError, match='at least 2 images'):
+      study.run(tmp_path / 'r.jsonl')
+  assert sorted(calls) == ['data', *['spec'] * 3]

@@ -64,7 +64,7 @@ def test_settings_are_checked_before_work_begins(tmp_path, field, value, said):
   config.model = str(tmp_path / 'none')  # Not even looked for.
   config[field] = value
   with pytest.raises(ValueError, match=said):
-    studies.evaluate(config, tmp_path / 'records.jsonl')
+    studies.TradeoffStudy(config).run(tmp_path / 'records.jsonl')
   assert not list(tmp_path.iterdir())
 
 
@@ -110,7 +110,7 @@ def test_books_are_read_before_work_begins(
   text = text.format(codebook(model))
   config.codecs = (f'kmeans(k=2,centroids={text})',)
   with pytest.raises(pretrained.QuantizerParamsError, match=said):
-    studies.evaluate(config, tmp_path / 'records.jsonl')
+    studies.TradeoffStudy(config).run(tmp_path / 'records.jsonl')
   assert not list(tmp_path.iterdir())
 
 
@@ -121,12 +121,12 @@ def test_a_book_of_the_model_is_taken(codebook):
   config.codecs = tuple(
     f'shared_vq(size=4,book={codebook(model)})' for model in ('', own)
   )
-  studies.check(config)
+  studies.TradeoffStudy(config).validate()
   config.split = 'head'  # Of another width.
   with pytest.raises(
     pretrained.QuantizerParamsError, match='width 16, these have 24'
   ):
-    studies.check(config)
+    studies.TradeoffStudy(config).validate()
 
 
 @pytest.mark.parametrize(
@@ -187,9 +187,9 @@ def test_the_environment_s_cache_settings_are_kept(tmp_path, monkeypatch):
   def shown(start, before='', **environment):
     code = f"""
 import jax
-from collab_jax import experiment
+from collab_jax import launcher
 {before}
-with experiment.launched():
+with launcher.runtime():
   for name in {names}:
     print(getattr(jax.config, name))
 """

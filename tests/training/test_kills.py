@@ -88,9 +88,9 @@ def test_a_killed_run_goes_on(tmp_path, capsys, monkeypatch):
   with config.unlocked():
     config.compare = {}
   before = (killed / 'metrics.jsonl').read_text()
-  found = studies.tune_both(config, tmp_path, both=False)
+  found = studies.FinetuneStudy(config).train(tmp_path, both=False)
   assert found['trained through'] == str(killed / 'model')
   config.saved = 'float32'
   with pytest.raises(ValueError, match='saved: got float32, expected bfloat16'):
-    studies.tune_both(config, tmp_path, both=False)
+    studies.FinetuneStudy(config).train(tmp_path, both=False)
   assert (killed / 'metrics.jsonl').read_text() == before

@@ -151,8 +151,9 @@ def test_what_compares_is_checked_before_training(changes, said):
   config.compare.update_from_flattened_dict(changes)
   rate = rate_config.get_config('')
   rate.update({k: v for k, v in config.compare.rate.items() if k != 'mode'})
+  books = dict.fromkeys(('centroids', 'merged', 'pooled'), rate)
   with pytest.raises(ValueError, match=said):
-    studies.check_tuned(config, rate, ['centroids', 'merged', 'pooled'])
+    studies.FinetuneStudy(config, rate, books).validate()
 
 
 def test_there_are_scenes_of_the_model_s_size_and_enough():

@@ -1,12 +1,12 @@
 """Rows of links as curves over the swept setting of their channel."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from collab_jax import channels
 from collab_jax.evaluation.report import labels, latency, settings, text
 
-Row = dict[str, Any]
+Row = Mapping[str, Any]
 Curves = dict[str, list[tuple[float, Row]]]
 
 # Settings that are swept, in the order of preference.

@@ -6,7 +6,7 @@ from typing import Any
 
 from collab_jax.evaluation.report import labels
 
-Row = dict[str, Any]
+Row = Mapping[str, Any]
 
 
 def align(lines: Sequence[Sequence[str]], left: int = 1) -> str:

@@ -1,0 +1,226 @@
+"""`Study`: an experiment from a config to records, figures and tables."""
+
+from collections.abc import Callable, Mapping, Sequence
+import functools
+import os
+from pathlib import Path
+import textwrap
+from typing import Any, NamedTuple, cast
+
+from matplotlib import figure as figures
+import ml_collections
+
+from collab_jax import captioner as captioning
+from collab_jax import codecs, evaluation, jsonl, plots, provenance
+from collab_jax.models import paligemma
+from collab_jax.studies import build
+
+Record = Mapping[str, Any]
+Rows = Sequence[Mapping[str, Any]]
+
+
+class Report(NamedTuple):
+  """Results of a study.
+
+  Attributes:
+    text: What is printed.
+    table: Contents of table.txt.
+    figures: Figures by the name of their files.
+    summary: Further entries of summary.json.
+  """
+
+  text: str
+  table: str
+  figures: Mapping[str, figures.Figure]
+  summary: Mapping[str, Any]
+
+
+class Study:
+  """Experiment from a config to files; model, data and codecs are made once.
+
+    study = TradeoffStudy(tradeoff.get_config('mode=smoke'))
+    study.validate()
+    records = study.run('runs/demo/records.jsonl')
+    print(study.report(records, 'runs/demo'))
+
+  Attributes:
+    config: A config of an evaluation, from a file in configs/.
+  """
+
+  def __init__(
+    self,
+    config: ml_collections.ConfigDict,
+    load: Callable[[], paligemma.Model] | None = None,
+  ):
+    """Binds a config; nothing is checked or loaded yet.
+
+    Args:
+      config: The config.
+      load: Returns the model, which studies may share; None loads the
+        config's.
+    """
+    self.config = config
+    self._fields = cast(Any, config)  # The types of its fields are unknown.
+    self._load = load or functools.partial(build.load_model, config)
+
+  def make_specs(self) -> list[codecs.CodecSpec]:
+    """Returns the specs of all codecs, not yet checked against the model."""
+    return build.make_specs(self.config)
+
+  def analyze(self, records: Sequence[Record], rows: Rows) -> Report:
+    """Returns what records say.
+
+    Args:
+      records: From `run`.
+      rows: Their summary, from `evaluation.summarize`.
+    """
+    raise NotImplementedError
+
+  @functools.cached_property
+  def specs(self) -> list[codecs.CodecSpec]:
+    """Specs of all codecs, checked against the model."""
+    return self._validate()
+
+  @functools.cached_property
+  def dimensions(self) -> paligemma.Config:
+    """Dimensions of the model, whose weights need not be loaded."""
+    return build.dimensions(self.config)
+
+  @functools.cached_property
+  def model(self) -> paligemma.Model:
+    """The model, loaded when it is first asked for."""
+    return self._load()
+
+  @functools.cached_property
+  def captioner(self) -> captioning.Captioner:
+    """The model's captioner, with the config's prompt and decoding."""
+    return build.make_captioner(self.config, self.model)
+
+  @functools.cached_property
+  def data(self) -> Any:
+    """Reader of the pictures, at the model's size."""
+    return build.resized(self._reader, self.dimensions.vision.image_size)
+
+  @functools.cached_property
+  def _reader(self) -> Any:
+    return build.make_data(self.config)
+
+  @property
+  def draws(self) -> dict[str, Any]:
+    """Settings of the bootstrap; see `draws_of`."""
+    return draws_of(self.config)
+
+  def validate(self) -> None:
+    """Checks the config before work begins.
+
+    The model is loaded only if a quantizer's parameters say whose features
+    they are for.
+
+    Raises:
+      ValueError: A setting is out of range, there is no such data set, model,
+        codec, file of parameters or decoding, or a codec does not fit the model
+        or is there twice.
+      ImportError: The module of a quantizer or codec cannot be imported.
+    """
+    _ = self.specs
+
+  def _validate(self) -> list[codecs.CodecSpec]:
+    specs = self.make_specs()
+    build.check_fields(self.config)
+    _ = self._reader
+    specs = [s.validate(self.dimensions, lambda: self.model) for s in specs]
+    names = [spec.name for spec in specs]
+    for name in names:
+      if names.count(name) > 1:
+        raise ValueError(f'methods, ks and codecs: {name} is there twice')
+    return specs
+
+  def run(self, path: str | os.PathLike[str], progress: bool = True) -> Any:
+    """Makes the records, or those that a file lacks.
+
+    Args:
+      path: JSONL file of the records.
+      progress: Show a bar.
+
+    Returns:
+      The records.
+
+    Raises:
+      ValueError: As `validate`, or as `evaluation.evaluate`.
+    """
+    specs = self.specs
+    return evaluation.evaluate(
+      [spec.bind(self.model) for spec in specs],
+      captioner=self.captioner,
+      data=self.data,
+      seeds=tuple(self._fields.seeds),
+      path=path,
+      batch_size=self._fields.batch_size,
+      workers=self._fields.workers,
+      progress=progress,
+      blind=tuple(self._fields.blind),
+    )
+
+  def report(self, records: Any, workdir: str | os.PathLike[str]) -> str:
+    """Writes figures, table.txt, config.json and summary.json.
+
+    Args:
+      records: From `run`.
+      workdir: Folder to write to.
+
+    Returns:
+      What to print.
+    """
+    rows = evaluation.summarize(records, **self.draws)
+    settings = self.config.to_dict()
+    jsonl.write_json(Path(workdir) / 'config.json', settings)
+    return write_report(self.analyze(records, rows), rows, workdir, settings)
+
+
+def draws_of(config: ml_collections.ConfigDict) -> dict[str, Any]:
+  """Returns a config's arguments of `evaluation.summarize`."""
+  return {n: config[n] for n in ('resamples', 'level', 'seed')}
+
+
+def write_report(
+  report: Report,
+  rows: Any,
+  workdir: str | os.PathLike[str],
+  settings: Mapping[str, Any] | None,
+) -> str:
+  """Writes the files of a report.
+
+  Args:
+    report: The report.
+    rows: Rows that it was made of.
+    workdir: Folder to write to.
+    settings: The config as plain values, if it is known.
+
+  Returns:
+    What to print.
+  """
+  workdir = Path(workdir)
+  for name, figure in report.figures.items():
+    plots.save(figure, workdir / name)
+  jsonl.write_atomically(workdir / 'table.txt', report.table + '\n')
+  summary = {
+    'settings': settings,
+    'made_with': provenance.provenance(),
+    **report.summary,
+    'rows': rows,
+  }
+  jsonl.write_json(workdir / 'summary.json', summary)
+  return report.text
+
+
+def wrap(sentences: Sequence[str], **how: Any) -> list[str]:
+  """Breaks sentences into lines of 78 letters; `how` is of `textwrap`."""
+  return [
+    textwrap.fill(sentence, 78, subsequent_indent='  ', **how)
+    for sentence in sentences
+  ]
+
+
+def list_files(folder: str | os.PathLike[str]) -> str:
+  """Returns the names of a folder's files, on one line."""
+  return ' '.join(sorted(p.name for p in Path(folder).iterdir()))
