@@ -22,16 +22,16 @@ import grpc
 from grpc import aio
 
 from benchmarks import session_names
+from collab_jax import codecs as codecs_lib
 from collab_jax.serving import (
   collab_pb2,
   collab_pb2_grpc,
-  protocol,
 )
 
 
 def run(
   to: str,
-  codecs: Sequence[protocol.Codec],
+  codecs: Sequence[codecs_lib.Codec],
   messages: Sequence[tuple[bytes, bytes]],
   edges: int,
   seconds: float = 0.0,
@@ -56,7 +56,7 @@ def run(
     'to': to,
     'edges': edges,
     'seconds': seconds,
-    'sessions': [protocol.to_json(codec) for codec in codecs],
+    'sessions': [codec.to_json() for codec in codecs],
     'messages': [[_text(name), _text(data)] for name, data in messages],
   }
   done = subprocess.run(
@@ -70,7 +70,7 @@ def run(
 
 
 def hang(
-  to: str, codec: protocol.Codec, messages: Sequence[bytes]
+  to: str, codec: codecs_lib.Codec, messages: Sequence[bytes]
 ) -> subprocess.Popen:
   """Starts edges that read the first piece of their captions, and no more.
 
@@ -80,7 +80,7 @@ def hang(
   order = {
     'to': to,
     'hang': True,
-    'session': protocol.to_json(codec),
+    'session': codec.to_json(),
     'name': _text(session_names.for_codec(codec)),
     'messages': [_text(data) for data in messages],
   }

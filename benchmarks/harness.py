@@ -17,7 +17,6 @@ from collab_jax import checkpoints, codecs, data
 from collab_jax.serving import (
   collab_pb2,
   collab_pb2_grpc,
-  protocol,
 )
 
 BOOK = 'residual_vq(book=random,stages=2,size=16)'
@@ -99,13 +98,13 @@ class Caller:
     self.stub = collab_pb2_grpc.CaptionerStub(self._channel)
     self.metadata = [('authorization', f'Bearer {token}')] if token else []
 
-  def handshake(self, codec: protocol.Codec | str) -> Any:
+  def handshake(self, codec: codecs.Codec | str) -> Any:
     """Agrees on a codec, or on what a text says."""
-    text = codec if isinstance(codec, str) else protocol.to_json(codec)
+    text = codec if isinstance(codec, str) else codec.to_json()
     request = collab_pb2.HandshakeRequest(session=text)
     return self.stub.Handshake(request, metadata=self.metadata, timeout=60)
 
-  def ask(self, message: bytes, codec: protocol.Codec, **fields: Any) -> str:
+  def ask(self, message: bytes, codec: codecs.Codec, **fields: Any) -> str:
     """Sends a message; returns the caption."""
     return self.stub.Caption(
       request(message, codec, **fields), metadata=self.metadata, timeout=30
@@ -120,7 +119,7 @@ class Caller:
     self._channel.close()
 
 
-def request(message: bytes, codec: protocol.Codec, **fields: Any) -> Any:
+def request(message: bytes, codec: codecs.Codec, **fields: Any) -> Any:
   """A request with an id of its own."""
   return collab_pb2.CaptionRequest(
     session=session_names.for_codec(codec),

@@ -17,7 +17,6 @@ from collab_jax import codecs
 from collab_jax.models import paligemma
 from collab_jax.serving import (
   collab_pb2,
-  protocol,
 )
 from collab_jax.serving.client import channel
 from collab_jax.serving.client import client as clients
@@ -75,7 +74,7 @@ def version(testbed: harness.Testbed) -> harness.CaseResult:
       first = packet[0] & 0x1F | other << 5
       messages.append(bytes([first]) + packet[1:])
   made = _refused(testbed, messages)
-  text = json.loads(protocol.to_json(testbed.codec))
+  text = json.loads(testbed.codec.to_json())
   with harness.Caller(testbed.server.address) as caller:
     codes = [
       harness.call(
@@ -198,7 +197,7 @@ def fuzzed(testbed: harness.Testbed, count: int = 10_000) -> harness.CaseResult:
   noise: list[Any] = [
     draws.bytes(int(draws.integers(0, 300))) for _ in range(2 * share)
   ]
-  text = protocol.to_json(testbed.codec).encode()
+  text = testbed.codec.to_json().encode()
   whole = [
     harness.request(testbed.packets[i % len(testbed.packets)], testbed.codec)
     for i in range(share)

@@ -8,12 +8,12 @@ from collab_jax.serving import protocol
 _TAGS: dict[int, tuple[Any, bytes]] = {}
 
 
-def for_codec(codec: protocol.Codec) -> bytes:
+def for_codec(codec: codecs.Codec) -> bytes:
   """Returns the name that a server of the same model gives the session."""
   model = codec.model
   if id(model) not in _TAGS:
     encoder = codecs.encoder_fingerprint(model)
     decoder = sharding.checksum(model.params['llm'])
     # The model is kept, so that its id stays its own.
-    _TAGS[id(model)] = model, protocol.tag(encoder, decoder)
-  return protocol.id_of(codec) + _TAGS[id(model)][1]
+    _TAGS[id(model)] = model, protocol.session_tag(encoder, decoder)
+  return protocol.session_id(codec) + _TAGS[id(model)][1]

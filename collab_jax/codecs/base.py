@@ -8,7 +8,7 @@ import inspect
 import json
 import threading
 import time
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 import jax
 from jaxtyping import Array, UInt8
@@ -375,14 +375,21 @@ class CodecSpec(abc.ABC):
 
   Attributes:
     needs_weights: Whether the edge needs the image encoder's weights.
+    family: 'feature', 'image' or 'own', as in descriptions of sessions.
   """
 
   needs_weights: bool = True
+  family: ClassVar[str] = 'own'
 
   @property
   @abc.abstractmethod
   def name(self) -> str:
     """The codec's canonical name."""
+
+  @property
+  def session_name(self) -> str:
+    """Name in descriptions of sessions, without split and local files."""
+    return self.name
 
   @abc.abstractmethod
   def bind(self, model: paligemma.Model) -> Codec:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 import dataclasses
 import functools
 import json
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import jax
 from jax import numpy as jnp
@@ -42,6 +42,8 @@ class FeatureCodecSpec(base.CodecSpec):
       makes the smallest ones.
   """
 
+  family: ClassVar[str] = 'feature'
+
   quantizer: quantizers.Quantizer
   split: str = 'encoder'
   coding: str = 'fixed'
@@ -62,6 +64,11 @@ class FeatureCodecSpec(base.CodecSpec):
     split = '' if self.split == 'encoder' else f'@{self.split}'
     coding = '' if self.coding == 'fixed' else f'/{self.coding}'
     return quantizers.name(self.quantizer) + split + coding
+
+  @property
+  def session_name(self) -> str:
+    """The quantizer's name, without the paths of its parameters."""
+    return quantizers.name(pretrained.with_default_books(self.quantizer))
 
   @property
   def settings(self) -> dict[str, Any]:

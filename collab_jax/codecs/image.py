@@ -45,6 +45,7 @@ class ImageCodecSpec(base.CodecSpec):
   """
 
   needs_weights = False
+  family = 'image'
 
   kind: str
   quality: int = 75

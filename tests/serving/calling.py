@@ -15,7 +15,6 @@ from collab_jax import serving
 from collab_jax.serving import (
   collab_pb2,
   collab_pb2_grpc,
-  protocol,
 )
 
 QUANTIZERS = (
@@ -55,7 +54,7 @@ class Caller:
 
   def handshake(self, codec, **options):
     """Agrees on a codec."""
-    text = codec if isinstance(codec, str) else protocol.to_json(codec)
+    text = codec if isinstance(codec, str) else codec.to_json()
     request = collab_pb2.HandshakeRequest(session=text)
     return self.stub.Handshake(request, metadata=self.metadata, **options)
 

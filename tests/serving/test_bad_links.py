@@ -118,7 +118,7 @@ def test_noise_is_refused_and_forgotten(server, made):
     if message != packets[0]:
       with calling.refused(CODES.INVALID_ARGUMENT) as text:
         caller.caption(codec, message)
-      assert f'has the version {other}, expected 1' in text[0]
+      assert f'got version {other}, expected 1' in text[0]
   found = collections.Counter(
     call.exception() and call.code() for call in calls
   )

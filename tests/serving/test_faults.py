@@ -112,14 +112,14 @@ def test_an_error_of_one_codec_is_not_the_others(
   codec, packets = kmeans
   other, theirs = made['close']
   caller.handshake(other)
-  rebuild = decoders.FeatureDecoder.rebuild
+  rebuild = decoders.MessageDecoder.rebuild
 
   def fail(self, received, batch):
     if self.codec.name == other.name:
       raise RuntimeError('no')
     return rebuild(self, received, batch)
 
-  monkeypatch.setattr(decoders.FeatureDecoder, 'rebuild', fail)
+  monkeypatch.setattr(decoders.MessageDecoder, 'rebuild', fail)
   with calling.held(server):
     good = caller.future(codec, packets[0])
     bad = caller.future(other, theirs[0])
@@ -137,13 +137,13 @@ def test_the_worker_outlives_its_own_errors(
     monkeypatch.undo()
     raise ZeroDivisionError
 
-  monkeypatch.setattr(decoders.FeatureDecoder, 'layers', fail, raising=True)
+  monkeypatch.setattr(decoders.MessageDecoder, 'layers', fail, raising=True)
   with calling.held(server):
     # Unpacked already: the worker asks for the layers itself.
     monkeypatch.undo()
     call = caller.future(codec, packets[0])
     calling.until(lambda: _waiting(server) == 1)
-    monkeypatch.setattr(decoders.FeatureDecoder, 'layers', fail)
+    monkeypatch.setattr(decoders.MessageDecoder, 'layers', fail)
   assert call.exception().code() is CODES.INTERNAL
   assert caller.caption(codec, packets[0]).tokens
 
@@ -199,7 +199,7 @@ def test_any_quantizer_is_the_package_s_own(caller, model):
     'shared_vq(book=/etc/passwd)',
     'kmeans(k=4)' + ' ' * 600,
   )
-  text = calling.protocol.to_json(codecs.FeatureCodec(model, 'kmeans(k=4)'))
+  text = codecs.FeatureCodec(model, 'kmeans(k=4)').to_json()
   for name in names:
     assert '"kmeans(k=4)"' in text
     with calling.refused(CODES.FAILED_PRECONDITION) as said:
@@ -250,7 +250,7 @@ def test_a_storm_of_handshakes(server, caller, model):
   with calling.held(server):
     asked = []
     for codec in every:
-      text = calling.protocol.to_json(codec)
+      text = codec.to_json()
       request = calling.collab_pb2.HandshakeRequest(session=text)
       asked += [caller.stub.Handshake.future(request) for _ in range(4)]
     calling.until(lambda: sum(call.done() for call in asked) == 4)

@@ -4,20 +4,19 @@ import numpy as np
 import pytest
 
 from collab_jax import codecs, serving
-from collab_jax.serving import protocol
 from collab_jax.serving.client import channel
 from collab_jax.serving.client import client as clients
 from tests.serving import calling
 
 
 def test_features_of_another_encoder_are_refused(shared, model, made):
-  text = protocol.to_json(made['kmeans'][0])
+  text = made['kmeans'][0].to_json()
   img = {**model.params['img']}
   img['pos_embedding'] = np.asarray(img['pos_embedding']) + 0.5
   tuned = model.replace(params={**model.params, 'img': img})
   codec = codecs.FeatureCodec(tuned, 'kmeans(k=4)')
   # The session is the same: only the projection is in it.
-  assert protocol.to_json(codec) == text
+  assert codec.to_json() == text
   with clients.EdgeClient(shared.address, codec) as client:
     with pytest.raises(channel.RemoteError, match='image encoder: got the'):
       client.handshake()

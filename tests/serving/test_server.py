@@ -19,7 +19,6 @@ from collab_jax import captioner as captioning
 from collab_jax import codecs
 from collab_jax.serving import (
   collab_pb2,
-  protocol,
 )
 from tests.serving import calling
 
@@ -124,7 +123,7 @@ def test_captions_may_be_shorter_but_not_longer(caller, made):
 
 
 def test_a_handshake_says_what_cannot_be_asked_for(caller, made):
-  text = protocol.to_json(made['kmeans'][0])
+  text = made['kmeans'][0].to_json()
   for wanted, said in (
     ({'prompt': 'a ' * 40}, 'prompt: got 80 letters'),
     ({'max_tokens': SIZES.max_tokens + 1}, 'max_tokens: got 13'),
@@ -199,13 +198,13 @@ def _scaled(model):
 
 
 def _json(codec, **changes):
-  plain = json.loads(protocol.to_json(codec))
+  plain = json.loads(codec.to_json())
   return json.dumps({**plain, **changes})
 
 
 def test_no_text_brings_a_handshake_down(caller, made):
   codec, _ = made['kmeans']
-  spec = json.loads(protocol.to_json(codec))['spec']
+  spec = json.loads(codec.to_json())['spec']
   picture, _ = made['webp']
   texts = [
     '',

@@ -13,27 +13,27 @@ from tests import launching
 
 def test_features_are_described_by_the_session_of_the_wire(made):
   codec, _ = made['kmeans']
-  text = protocol.to_json(codec)
+  text = codec.to_json()
   assert text == codec.session.to_json()
   read = protocol.parse(text)
   assert read.digest.hex() == codec.session.digest
-  assert read.digest[:8] == protocol.id_of(codec)
+  assert read.digest[:8] == protocol.session_id(codec)
   assert read.spec['quantizer'] == 'kmeans(k=4)'
   assert protocol.differences(codec, read) == []
-  assert protocol.id_of(made['best'][0]) != protocol.id_of(codec)
+  assert protocol.session_id(made['best'][0]) != protocol.session_id(codec)
 
 
 def test_pictures_are_described_alike(model, made):
   codec, _ = made['webp']
-  read = protocol.parse(protocol.to_json(codec))
-  assert read.digest[:8] == protocol.id_of(codec)
+  read = protocol.parse(codec.to_json())
+  assert read.digest[:8] == protocol.session_id(codec)
   assert read.spec == {
     'codec': 'image',
     'name': 'webp(quality=40)',
     'size': 64,
     'model': 'stand-in',
   }
-  assert json.loads(protocol.to_json(codec))['digest'] == read.digest.hex()
+  assert json.loads(codec.to_json())['digest'] == read.digest.hex()
   other = codecs.ImageCodec(model, 'webp', quality=41)
   assert protocol.differences(other, read) == [
     'spec.name: here "webp(quality=41)", there "webp(quality=40)"'
@@ -43,7 +43,7 @@ def test_pictures_are_described_alike(model, made):
 
 def test_bare_files_depend_on_who_writes_them(model):
   bare = codecs.ImageCodec(model, 'webp', quality=40, strip=True)
-  read = protocol.parse(protocol.to_json(bare))
+  read = protocol.parse(bare.to_json())
   assert read.spec['encoder'].startswith('libwebp ')
 
 
@@ -97,7 +97,7 @@ def test_what_is_read_from_a_shipped_book_is_the_package_s_own():
 
   def agreement(vectors):
     codec = codecs.FeatureCodec(tiny, f'pca(dims=4,vectors={vectors})')
-    return protocol.parse(protocol.to_json(codec))
+    return protocol.parse(codec.to_json())
 
   for vectors in ('scalar(scales=book)', 'ecsq'):
     offer.check(agreement(vectors))

@@ -11,7 +11,7 @@ import zlib
 
 import tqdm
 
-from collab_jax import codecs, data, jsonl
+from collab_jax import data, jsonl
 from collab_jax.serving.client import client as clients
 from collab_jax.serving.client import (
   encode,
@@ -133,9 +133,7 @@ def run_settings(
     limit: As in `caption`.
   """
   layered = client.threshold is not None
-  splits = {
-    str(c.split) for c in client.codecs if isinstance(c, codecs.FeatureCodec)
-  }
+  splits = {codec.split for codec in client.codecs if codec.split}
   return {
     'model': session.model,
     'encoder': session.encoder,

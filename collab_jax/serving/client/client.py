@@ -47,7 +47,7 @@ class EdgeClient:
   def __init__(
     self,
     target: str | channel.Connection,
-    codec: encode.Codec | Sequence[encode.Codec],
+    codec: codecs.Codec | Sequence[codecs.Codec],
     *,
     window: int = 16,
     max_bytes: int | None = None,
@@ -99,7 +99,7 @@ class EdgeClient:
     self._pool = futures.ThreadPoolExecutor(window, 'edge')
 
   def using(
-    self, codec: encode.Codec | Sequence[encode.Codec], **settings: Any
+    self, codec: codecs.Codec | Sequence[codecs.Codec], **settings: Any
   ) -> 'EdgeClient':
     """Returns another client on the same connection.
 
@@ -330,8 +330,7 @@ class EdgeClient:
     if self.threshold is None:
       reply = self._rpc.caption(number, message, options)
       return result.make_result(codec, encoded, message, [reply])
-    assert isinstance(codec, codecs.FeatureCodec)
-    coarse = b''.join(codec.session.split(message)[: self.coarse])
+    coarse = b''.join(codec.split_layers(message)[: self.coarse])
     first = self._rpc.caption(number, coarse, options)
     if first.reply.min_entropy <= self.threshold:
       return result.make_result(codec, encoded, coarse, [first])
@@ -346,11 +345,9 @@ class EdgeClient:
     return result.make_result(codec, encoded, message, [first, second])
 
 
-def _check_layers(codec: encode.Codec, coarse: int) -> None:
+def _check_layers(codec: codecs.Codec, coarse: int) -> None:
   """Raises ValueError unless messages have more layers than are sent first."""
-  layers = 1
-  if isinstance(codec, codecs.FeatureCodec):
-    layers = codec.session.layers
+  layers = codec.layers
   if layers < 2:
     raise ValueError(
       f'threshold: the messages of {codec.name} have one layer, expected a'

@@ -1,7 +1,6 @@
 """Encoding on the edge: pictures to messages, each stage timed."""
 
 from collections.abc import Sequence
-import time
 from typing import NamedTuple
 
 import jax
@@ -10,7 +9,6 @@ import numpy as np
 
 from collab_jax import codecs
 
-Codec = codecs.FeatureCodec | codecs.ImageCodec
 Images = UInt8[Array | np.ndarray, 'B H W 3']
 
 
@@ -43,7 +41,7 @@ class EdgeEncoder:
 
   def __init__(
     self,
-    codec: Codec | Sequence[Codec],
+    codec: codecs.Codec | Sequence[codecs.Codec],
     max_bytes: int | None = None,
     key: jax.Array | None = None,
   ):
@@ -62,7 +60,7 @@ class EdgeEncoder:
       raise ValueError('codec: got none, expected at least one')
     if max_bytes is not None and max_bytes < 1:
       raise ValueError(f'max_bytes: got {max_bytes}, expected at least 1')
-    splits = {str(c.split) for c in self.codecs if _is_feature(c)}
+    splits = {c.split for c in self.codecs if c.split}
     if len(splits) > 1:
       raise ValueError(f'codec: got the splits {sorted(splits)}, expected one')
     self.max_bytes = max_bytes
@@ -85,26 +83,18 @@ class EdgeEncoder:
     """
     count = len(images)
     images, ids = _pad_to_power_of_two(np.asarray(images), list(image_ids))
-    found: list[EncodedImage | TooLargeError | None] = [None] * count
-    features, encoding = None, 0.0
+    chosen: list[EncodedImage | TooLargeError | None] = [None] * count
+    cache = codecs.FeatureCache()
     for number, codec in enumerate(self.codecs):
-      own, aux = features, {}
-      if isinstance(codec, codecs.FeatureCodec):
-        start = time.perf_counter()
-        own, aux = jax.block_until_ready(codec.observe(images, features))
-        encoding += _since(start) / count
-        features = features if aux else own
-      data, spent = _encoded(codec, images, own, aux, self.key, ids)
-      milliseconds = {name: value / count for name, value in spent.items()}
-      if _is_feature(codec):
-        milliseconds = {'encode': encoding, **milliseconds}
-      for i in range(count):
-        fits = self.max_bytes is None or len(data[i]) <= self.max_bytes
-        if found[i] is None and fits:
-          found[i] = EncodedImage(data[i], number, milliseconds)
-      if None not in found:
+      messages, seconds, _ = codec.encode_batch(images, self.key, ids, cache)
+      spent = {stage: 1000 * s / count for stage, s in seconds.items()}
+      for i, message in enumerate(messages[:count]):
+        fits = self.max_bytes is None or len(message) <= self.max_bytes
+        if chosen[i] is None and fits:
+          chosen[i] = EncodedImage(message, number, spent)
+      if None not in chosen:
         break
-    return [self._too_large() if one is None else one for one in found]
+    return [encoded or self._too_large() for encoded in chosen]
 
   def _too_large(self) -> TooLargeError:
     names = ', '.join(codec.name for codec in self.codecs)
@@ -112,19 +102,6 @@ class EdgeEncoder:
       f'max_bytes: none of {names} makes a message of this picture with at'
       f' most {self.max_bytes} bytes'
     )
-
-
-def _encoded(codec, images, features, aux, key, ids):
-  """Messages of a batch, and the milliseconds of each stage."""
-  start = time.perf_counter()
-  if isinstance(codec, codecs.ImageCodec):
-    data = codec.encode(images)
-    return data, {'encode': _since(start)}
-  message = codec.quantize(features, key, ids, aux)
-  spent = {'quantize': _since(start)}
-  start = time.perf_counter()
-  data = codec.pack(message)
-  return data, {**spent, 'pack': _since(start)}
 
 
 def _pad_to_power_of_two(images, ids):
@@ -136,12 +113,3 @@ def _pad_to_power_of_two(images, ids):
     np.concatenate([images, np.repeat(images[-1:], more, axis=0)]),
     ids + ids[-1:] * more,
   )
-
-
-def _is_feature(codec: Codec) -> bool:
-  return isinstance(codec, codecs.FeatureCodec)
-
-
-def _since(start: float) -> float:
-  """Milliseconds."""
-  return 1000 * (time.perf_counter() - start)

@@ -17,14 +17,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from collab_jax import _validate, checkpoints
-from collab_jax.serving import protocol
+from collab_jax import codecs as codecs_lib
 from collab_jax.serving.client import (
   channel,
-  encode,
 )
 from collab_jax.serving.client import client as clients
 
-MakeCodec = Callable[[str], encode.Codec]
+MakeCodec = Callable[[str], codecs_lib.Codec]
 
 # A codec with layers, the number of layers that go first, and the bits of
 # min-entropy above which the others are worth their bytes:
@@ -230,7 +229,7 @@ def measure_link(client: clients.EdgeClient) -> LinkEstimate:
     RemoteError: The server cannot be reached, or refuses the codec.
   """
   client.handshake()
-  size = len(protocol.to_json(client.codecs[0]))
+  size = len(client.codecs[0].to_json())
   base = _fastest_handshake(client, 0)
   padding = _MIN_PADDING
   extra = _time_handshake(client, padding) - base
@@ -372,9 +371,9 @@ class _SupportedCodecs:
     self._points = points
     self._make_codec = make_codec
     self._refusals: dict[int, channel.RemoteError | None] = {}
-    self._codecs: dict[int, encode.Codec] = {}
+    self._codecs: dict[int, codecs_lib.Codec] = {}
 
-  def codec(self, i: int) -> encode.Codec:
+  def codec(self, i: int) -> codecs_lib.Codec:
     """Returns the codec of a point, made once."""
     if i not in self._codecs:
       self._codecs[i] = self._make_codec(self._points[i].codec)

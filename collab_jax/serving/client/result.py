@@ -47,7 +47,7 @@ class CaptionResult(NamedTuple):
 
 
 def make_result(
-  codec: encode.Codec,
+  codec: codecs.Codec,
   encoded: encode.EncodedImage,
   sent: bytes,
   replies: Sequence[rpc.RpcResult],
@@ -71,7 +71,6 @@ def make_result(
       spent[name] += value
     network = 1000 * result.seconds - sum(stages.values())
     spent['network'] += max(network, 0.0)
-  is_feature = isinstance(codec, codecs.FeatureCodec)
   return CaptionResult(
     caption=last.caption,
     tokens=last.tokens,
@@ -79,7 +78,7 @@ def make_result(
     codec=codec.name,
     bytes=len(sent),
     sizes=codec.sizes(sent),
-    layers=len(codec.session.split(sent)) if is_feature else 1,
+    layers=len(codec.split_layers(sent)),
     milliseconds={**encoded.milliseconds, **spent},
     first_token=last.stages.first_token,
     tries=sum(result.tries for result in replies),

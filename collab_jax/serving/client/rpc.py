@@ -8,10 +8,8 @@ from typing import Any, NamedTuple
 
 import grpc
 
-from collab_jax.serving import (
-  collab_pb2,
-  protocol,
-)
+from collab_jax import codecs as codecs_lib
+from collab_jax.serving import collab_pb2
 from collab_jax.serving.client import (
   channel,
   encode,
@@ -84,7 +82,7 @@ class RpcClient:
   """
 
   def __init__(
-    self, connection: channel.Connection, codecs: Sequence[encode.Codec]
+    self, connection: channel.Connection, codecs: Sequence[codecs_lib.Codec]
   ):
     """Binds a connection and the codecs; nothing is sent yet."""
     self.connection = connection
@@ -245,9 +243,9 @@ class RpcClient:
     options: GenerationOptions = _DEFAULT_OPTIONS,
   ) -> SessionInfo:
     # JSON may end with blanks.
-    text = protocol.to_json(self._codecs[codec]) + ' ' * padding
+    text = self._codecs[codec].to_json() + ' ' * padding
     if codec not in self._encoders:
-      self._encoders[codec] = protocol.encoder_of(self._codecs[codec])
+      self._encoders[codec] = self._codecs[codec].encoder_fingerprint
     encoder = self._encoders[codec]
     reply = self.connection.stub.Handshake(
       collab_pb2.HandshakeRequest(

@@ -11,7 +11,7 @@ from collections.abc import Callable, Coroutine, Iterator, Sequence
 import dataclasses
 import itertools
 import logging
-from typing import Any
+from typing import Any, cast
 
 from collab_jax import codecs, config, quantizers, wire
 from collab_jax import message as messages
@@ -22,6 +22,9 @@ from collab_jax.serving.server import decoders
 _LOG = logging.getLogger(__name__)
 
 ANY = 'any'
+
+# Families of codecs, and their names in errors.
+_FAMILIES = {'feature': 'quantizer', 'image': 'image codec', 'own': 'codec'}
 
 # Names of quantizers are shorter; no name can make the reader recurse deeply.
 _LONGEST_NAME = 512
@@ -42,51 +45,58 @@ class BusyError(Exception):
 class CodecAllowlist:
   """Codecs that an operator lets edges use.
 
-  Attributes:
-    any_quantizer: Whether every quantizer of the package is allowed.
-    any_image: Whether every image codec is allowed.
-    quantizers: Listed quantizers, by their name in sessions.
-    images: Listed image codecs, by name.
+      CodecAllowlist(model, 'kmeans(k=8);merge(k=4)', 'webp(quality=30)')
+
+  Only the operator's lists may name modules and files, never a handshake.
   """
 
   def __init__(self, model: paligemma.Model, quantizer_list: str, images: str):
-    """Reads the lists.
+    """Parses the lists, with ';' between their entries, or 'any'.
+
+    A codec of one's own, 'package.module:Class(...)', may stand in either.
 
     Args:
       model: The model.
-      quantizer_list: Quantizers with ';' between them, or 'any'.
-      images: Image codecs with ';' between them, 'any', or '' for none.
+      quantizer_list: Quantizers.
+      images: Image codecs; '' for none.
 
     Raises:
       ValueError: A name is unknown, or the codec does not fit the model.
-      ImportError: The module of a quantizer cannot be imported.
+      ImportError: The module of a codec cannot be imported.
     """
-    vision = model.config.vision
     self._model = model
-    self.any_quantizer, self.any_image = quantizer_list == ANY, images == ANY
-    self.quantizers: dict[str, list[quantizers.Quantizer]] = {}
-    self.images: dict[str, codecs.ImageSettings] = {}
-    for text in [] if self.any_quantizer else _split(quantizer_list):
-      quantizer = quantizers.make(text)
-      quantizer.sent(vision.num_tokens)
-      self.quantizers.setdefault(_name(quantizer), []).append(quantizer)
-    for text in [] if self.any_image else _split(images):
-      settings = _image(text).at(vision.image_size)
-      self.images[settings.name] = settings
+    self._any = {'feature': quantizer_list == ANY, 'image': images == ANY}
+    self._listed: dict[str, dict[str, list[codecs.CodecSpec]]] = {
+      family: {} for family in _FAMILIES
+    }
+    for family, text in (('feature', quantizer_list), ('image', images)):
+      for entry in [] if self._any[family] else _split(text):
+        self._add(_parse_entry(entry, family))
+
+  def _add(self, spec: codecs.CodecSpec) -> None:
+    if spec.family == 'feature':
+      # Widths are checked where it is bound: they differ between splits.
+      quantizer = cast(codecs.FeatureCodecSpec, spec).quantizer
+      quantizer.sent(self._model.config.vision.num_tokens)
+    else:
+      spec = spec.validate(self._model.config)
+    listed = self._listed[spec.family]
+    listed.setdefault(spec.session_name, []).append(spec)
 
   def decoder_factories(
     self, splits: Sequence[str]
   ) -> Iterator[Callable[[], decoders.MessageDecoder]]:
     """Yields a function for each listed codec that makes its decoder."""
-    listed = itertools.chain.from_iterable(self.quantizers.values())
-    for quantizer, split, coding in itertools.product(
-      listed, splits, wire.CODINGS
-    ):
-      yield lambda q=quantizer, s=split, c=coding: self._feature_decoder(
-        q, s, c
-      )
-    for settings in self.images.values():
-      yield lambda settings=settings: self._image_decoder(settings)
+    for family, listed in self._listed.items():
+      for spec in itertools.chain.from_iterable(listed.values()):
+        variants = [spec]
+        if family == 'feature':
+          variants = [
+            _with_coding(spec, split, coding)
+            for split, coding in itertools.product(splits, wire.CODINGS)
+          ]
+        for variant in variants:
+          yield lambda variant=variant: self._decoder(variant)
 
   def create(
     self, description: protocol.SessionDescription
@@ -101,47 +111,60 @@ class CodecAllowlist:
       FormatError: There is no such codec.
     """
     try:
-      candidates = [make() for make in self._candidates(description)]
+      candidates = [self._decoder(s) for s in self._specs(description)]
     except (ValueError, TypeError) as error:
       if isinstance(error, wire.FormatError):
         raise
       raise RefusedError(str(error)) from error
-    found = []
+    differences = []
     for decoder in candidates:
-      differences = protocol.differences(decoder.codec, description)
-      if not differences:
+      differences.append(protocol.differences(decoder.codec, description))
+      if not differences[-1]:
         return decoder
-      found.append(differences)
-    fewest = min(found, key=len)
+    fewest = min(differences, key=len)
     raise RefusedError('the sessions differ: ' + '; '.join(fewest))
 
   def check(self, description: protocol.SessionDescription) -> None:
     """Raises the errors of `create` that are known without a device."""
-    self._candidates(description)
+    self._specs(description)
 
-  def _candidates(self, description: protocol.SessionDescription):
-    spec = description.spec
-    if spec.get('codec') == 'image':
-      settings = self._image_settings(spec['name'])
-      return [lambda: self._image_decoder(settings)]
-    name, split = spec['quantizer'], spec['split']
+  def _decoder(self, spec: codecs.CodecSpec) -> decoders.MessageDecoder:
+    return decoders.MessageDecoder(spec.bind(self._model))
+
+  def _specs(
+    self, description: protocol.SessionDescription
+  ) -> list[codecs.CodecSpec]:
+    """Returns the allowed specs that a description may mean."""
+    family, spec = description.family, description.spec
+    if family != 'feature':
+      return self._allowed(family, spec['name'])
+    split, coding = spec['split'], description.values['coding']
     if split not in codecs.SPLITS:
       raise wire.FormatError(
         f'The split is {split!r}, expected one of {codecs.SPLITS}.'
       )
-    coding = description.values['coding']
     if coding not in wire.CODINGS:
       raise wire.FormatError(
         f'The coding is {coding!r}, expected one of {wire.CODINGS}.'
       )
-    allowed = self.quantizers.get(name)
-    if allowed is None and self.any_quantizer:
-      allowed = [self._package_quantizer(name)]
-    if allowed is None:
-      raise RefusedError(_unknown('quantizer', name, self.quantizers))
-    return [
-      lambda q=q: self._feature_decoder(q, split, coding) for q in allowed
-    ]
+    allowed = self._allowed(family, spec['quantizer'])
+    return [_with_coding(spec, split, coding) for spec in allowed]
+
+  def _allowed(self, family: str, name: str) -> list[codecs.CodecSpec]:
+    listed = self._listed[family]
+    if name in listed:
+      return listed[name]
+    if not self._any.get(family):
+      known = ', '.join(sorted(listed)) or 'none'
+      raise RefusedError(
+        f'{_FAMILIES[family]}: got {name[:64]!r}, the server takes {known}'
+      )
+    if family == 'feature':
+      return [codecs.FeatureCodecSpec(self._package_quantizer(name))]
+    try:
+      return [_parse_image(name).validate(self._model.config)]
+    except ValueError as error:
+      raise wire.FormatError(f'No image codec: {error}') from error
 
   def _package_quantizer(self, name: str) -> quantizers.Quantizer:
     """Makes an unlisted quantizer, which may name no module and no file."""
@@ -166,29 +189,6 @@ class CodecAllowlist:
         f' expected at most {_LARGEST_TABLES} where it is not listed'
       )
     return quantizer
-
-  def _image_settings(self, name: str) -> codecs.ImageSettings:
-    if name in self.images:
-      return self.images[name]
-    if not self.any_image:
-      raise RefusedError(_unknown('image codec', name, self.images))
-    try:
-      return _image(name).at(self._model.config.vision.image_size)
-    except ValueError as error:
-      raise wire.FormatError(f'No image codec: {error}') from error
-
-  def _feature_decoder(
-    self, quantizer, split: str, coding: str
-  ) -> decoders.MessageDecoder:
-    codec = codecs.FeatureCodec(self._model, quantizer, split, coding=coding)
-    return decoders.FeatureDecoder(codec)
-
-  def _image_decoder(
-    self, settings: codecs.ImageSettings
-  ) -> decoders.MessageDecoder:
-    return decoders.ImageDecoder(
-      codecs.ImageCodec(self._model, **dataclasses.asdict(settings))
-    )
 
 
 class CodecRegistry:
@@ -314,14 +314,25 @@ def _split(text: str) -> list[str]:
   return [part for part in map(str.strip, text.split(';')) if part]
 
 
-def _name(quantizer: quantizers.Quantizer) -> str:
-  """Returns the name of a quantizer in sessions."""
-  return quantizers.name(quantizers.pretrained.with_default_books(quantizer))
+def _parse_entry(text: str, family: str) -> codecs.CodecSpec:
+  """Parses an entry of an operator's list."""
+  if ':' in text.partition('(')[0]:
+    return codecs.parse(text)
+  if family == 'image':
+    return _parse_image(text)
+  return codecs.FeatureCodecSpec(quantizers.make(text))
 
 
-def _image(text: str) -> codecs.ImageSettings:
+def _parse_image(text: str) -> codecs.CodecSpec:
   kind, settings = config.call(text, 'images', 'webp(quality=20)', ('kind',))
-  return codecs.ImageSettings.make(kind, settings)
+  return codecs.ImageCodecSpec.make(kind, settings)
+
+
+def _with_coding(
+  spec: codecs.CodecSpec, split: str, coding: str
+) -> codecs.CodecSpec:
+  feature = cast(codecs.FeatureCodecSpec, spec)
+  return dataclasses.replace(feature, split=split, coding=coding)
 
 
 def _not_package(name: str) -> str:
@@ -329,8 +340,3 @@ def _not_package(name: str) -> str:
     f"quantizer: got {name[:64]!r}, expected one of the package's own, as"
     ' sessions name them: without modules and books'
   )
-
-
-def _unknown(what: str, name: str, allowed) -> str:
-  known = ', '.join(sorted(allowed)) or 'none'
-  return f'{what}: got {name[:64]!r}, the server takes {known}'

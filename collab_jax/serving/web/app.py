@@ -14,7 +14,7 @@ from typing import Any
 
 from aiohttp import web
 
-from collab_jax import data
+from collab_jax import codecs, data
 from collab_jax.serving.client import client as clients
 from collab_jax.serving.client import encode
 from collab_jax.serving.web import (
@@ -40,7 +40,7 @@ class DemoPage:
   def __init__(
     self,
     client: clients.EdgeClient,
-    make_codec: Callable[[str], encode.Codec],
+    make_codec: Callable[[str], codecs.Codec],
     size: int,
     vectors: int,
     *,

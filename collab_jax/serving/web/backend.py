@@ -8,6 +8,7 @@ from typing import Any
 from jaxtyping import UInt8
 import numpy as np
 
+from collab_jax import codecs
 from collab_jax.data import pictures
 from collab_jax.serving.client import client as clients
 from collab_jax.serving.client import (
@@ -34,7 +35,7 @@ class DemoBackend:
   def __init__(
     self,
     client: clients.EdgeClient,
-    make_codec: Callable[[str], encode.Codec],
+    make_codec: Callable[[str], codecs.Codec],
     size: int,
   ):
     """Binds a client.

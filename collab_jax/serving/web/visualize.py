@@ -5,16 +5,16 @@ import io
 import math
 from typing import Any
 
+import jax
 from jaxtyping import Array, Float, UInt8
 import numpy as np
 from PIL import Image
 
 from collab_jax import codecs
-from collab_jax.serving.client import encode
 
 
 def describe_message(
-  codec: encode.Codec,
+  codec: codecs.Codec,
   image: UInt8[np.ndarray, 'H W 3'],
   message: bytes,
 ) -> dict[str, Any]:
@@ -27,24 +27,27 @@ def describe_message(
 
   Returns:
     Plain values: 'codec', 'bytes', 'sizes' by field, 'sent' and 'vectors';
-    for features 'map', see `cluster_map`, for a file 'picture', a data URL of
-    the decoded picture.
+    'picture', a data URL of the decoded picture, if the message holds one;
+    'map' of features, if there are any, see `cluster_map`.
   """
-  common = {
+  description = {
     'codec': codec.name,
     'bytes': len(message),
     'sizes': codec.sizes(message),
     'sent': codec.sent,
     'vectors': codec.vectors,
   }
-  if isinstance(codec, codecs.ImageCodec):
-    return common | {'picture': png_url(codec.unpack(message))}
-  features = codec.features(image[None])[0]
-  return common | {'map': cluster_map(codec, features, message)}
+  picture = codec.picture(message)
+  if picture is not None:
+    return description | {'picture': png_url(picture)}
+  features = codec.encode_batch(image[None], jax.random.key(0)).features
+  if features is None:
+    return description
+  return description | {'map': cluster_map(codec, features[0], message)}
 
 
 def cluster_map(
-  codec: codecs.FeatureCodec, features: Float[Array, 'n d'], message: bytes
+  codec: codecs.Codec, features: Float[Array, 'n d'], message: bytes
 ) -> dict[str, Any]:
   """Maps each place of the grid to its cluster and a colour, as in Fig. 2.
 
@@ -59,8 +62,9 @@ def cluster_map(
     ('#rrggbb' or None).
   """
   n = codec.vectors
-  unpacked = codec.session.unpack(message)
-  tokens = codec.rebuild([message])[0]
+  unpacked = codec.unpack(message)
+  tokens = codec.decode_unpacked([unpacked]).tokens
+  assert tokens is not None  # There are features.
   x = np.asarray(tokens.x[0], np.float32)
   colours = codecs.colours_by_axes(np.asarray(features, np.float32))
   places = np.arange(n)
