@@ -35,6 +35,12 @@ _NOWHERE = {'tensorflow', 'torch', 'pickle', 'flax.nnx'}
 _JAX = {'jax', 'jaxlib', 'flax', 'optax', 'orbax', 'jaxtyping.Array'}
 _NUMPY_ROOMS = {'wire', 'data', 'metrics'}
 _FLAX_ROOMS = {'models'}
+# Products run without the research code.
+_RESEARCH = {
+  f'collab_jax.{room}'
+  for room in ('studies', 'evaluation', 'plots', 'training')
+}
+_PRODUCT_ROOMS = {'serving', 'commands', 'exporters'}
 
 
 def _imports(path: pathlib.Path) -> Iterator[tuple[int, str]]:
@@ -65,6 +71,8 @@ def _fault(room: str, name: str) -> str | None:
     return 'is imported by models only'
   if _under(name, {'configs', 'experiments', 'benchmarks', 'tests'}):
     return 'is no part of the package'
+  if room in _PRODUCT_ROOMS and _under(name, _RESEARCH):
+    return f'is research code, without which {room} runs'
   if not _under(name, {'collab_jax'}):
     return None
   other = name.split('.')[1] if '.' in name else ''
@@ -131,6 +139,9 @@ def test_imports_point_one_way():
     ('data/a.py', 'from jaxtyping import Array', 'data is NumPy only'),
     ('codecs/a.py', 'from collab_jax import models, wire', None),
     ('codecs.py', 'from collab_jax import captioner', 'not in a row above'),
+    ('commands/a.py', 'from collab_jax import serving, codecs', None),
+    ('commands/a.py', 'from collab_jax import studies', 'is research code'),
+    ('serving/a.py', 'import collab_jax.plots.style', 'is research code'),
     ('codecs.py', 'from configs import tradeoff', 'no part of the package'),
     ('message.py', 'from collab_jax import config', 'not in a row above'),
     ('utils.py', 'import os', 'utils is in no row'),

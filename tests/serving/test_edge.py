@@ -1,18 +1,21 @@
 """The edge and the real server: the same bytes and captions as without them."""
 
+import grpc
 import jax
 import numpy as np
+from PIL import Image
 import pytest
 
 import collab_jax as cj
 from collab_jax import checkpoints, codecs, serving
 from collab_jax.serving.client import channel
 from collab_jax.serving.web import backend
-from tests import standin
+from tests import launching, standin
 from tests.serving import calling
 
 KMEANS = 'kmeans(k=4,init=++)'
 LAYERED = 'merge(k=3,centroids=residual_vq(stages=2,size=16,book=random))'
+OWN = 'tests.colours:Colours(side=4)'
 TOKENS = calling.SIZES.max_tokens
 
 
@@ -25,7 +28,7 @@ def edge():
 @pytest.fixture(scope='module')
 def server():
   settings = calling.settings(
-    quantizers=f'{KMEANS};{LAYERED}', images='webp(quality=30)'
+    quantizers=f'{KMEANS};{LAYERED}', images=f'webp(quality=30);{OWN}'
   )
   with serving.Server(standin.small(), settings) as server:
     yield server
@@ -96,6 +99,44 @@ def test_a_picture_file_goes_through_the_same_door(
   packets = whole.encode(images[:2])
   assert [a.bytes for a in answers] == [len(p) for p in packets]
   assert [a.caption for a in answers] == caption(whole.decode(packets))
+
+
+def test_a_codec_of_one_s_own_is_served(server, client, images, caption):
+  whole = codecs.parse(OWN).bind(standin.small())
+  packets = whole.encode(images)
+  results = client.using(whole).caption(images)
+  assert [r.codec for r in results] == [OWN] * len(images)
+  assert [r.bytes for r in results] == [len(p) for p in packets]
+  assert [r.caption for r in results] == caption(whole.decode(packets))
+  caller = calling.Caller(server.address)
+  session = caller.handshake(whole).session
+  with calling.refused(grpc.StatusCode.INVALID_ARGUMENT) as text:
+    caller.caption(session, packets[0][:-1])
+  assert text == ['got 47 bytes']
+  caller.channel.close()
+
+
+def test_only_the_operator_names_modules(server):
+  codec = codecs.parse(OWN).bind(standin.small())
+  for name in ('tests.colours:Colours', 'os.path:join', 'no.such:Module'):
+    text = codec.to_json().replace(OWN, name)
+    caller = calling.Caller(server.address)
+    with calling.refused(grpc.StatusCode.FAILED_PRECONDITION) as said:
+      caller.handshake(text)
+    assert said == [f"codec: got '{name}', the server takes {OWN}"]
+    caller.channel.close()
+
+
+def test_the_command_sends_a_codec_of_one_s_own(server, images, tmp_path):
+  path = tmp_path / 'scene.png'
+  Image.fromarray(images[0]).save(path)
+  done = launching.run(
+    *('-m', 'collab_jax', 'caption', f'--model={standin.folder()}'),
+    *(f'--server={server.address}', f'--codec={OWN}', str(path)),
+  )
+  assert done.returncode == 0, done.stderr
+  assert f'codec  {OWN}' in done.stderr
+  assert 'bytes  48 (message 48)' in done.stderr
 
 
 def test_what_the_server_does_not_take_is_told(client, edge, images):
