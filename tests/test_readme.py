@@ -1,5 +1,6 @@
-"""The README's lines for released models run, on models of their layout."""
+"""Lines of Python in the README and the first pages run."""
 
+import ast
 import dataclasses
 import pathlib
 import re
@@ -13,20 +14,29 @@ import collab_jax as cj
 from collab_jax import codecs
 from collab_jax.models import zoo
 from collab_jax.training import vocabulary
+from tests import standin
 from tests.checkpoints.released import GOLDEN, config_of
 
-README = pathlib.Path(__file__).parents[1] / 'README.md'
+ROOT = pathlib.Path(__file__).parents[1]
 NAME = 'paligemma-3b-mix-224'
+
+
+def _blocks(page):
+  """Returns the blocks of Python in a page."""
+  text = (ROOT / page).read_text()
+  return re.findall(r'```python\n(.*?)```', text, re.DOTALL)
+
+
 SNIPPETS = {
   'npz' if '.npz' in block else 'huggingface': block
-  for block in re.findall(r'```python\n(.*?)```', README.read_text(), re.DOTALL)
+  for block in _blocks('docs/checkpoints.md')
   if 'cat.png' in block
 }
 
 
 @pytest.fixture
 def files(tmp_path, monkeypatch):
-  """What the lines read: small models under the names of the released."""
+  """Small models under the names of the released ones, and a picture."""
   monkeypatch.chdir(tmp_path)
   words = vocabulary.train_tokenizer(['a red ball on the grass'] * 3, 300)
   shutil.copy(GOLDEN / 'pg1_56/model.npz', 'mix_224.npz')
@@ -60,3 +70,21 @@ def test_a_picture_is_captioned_in_six_lines(files, capsys, kind):
   )
   assert printed == f'{cj.Captioner(model)(model.project(features))}\n'
   assert len(printed) > 10
+
+
+def test_the_first_screen_is_short_and_its_lines_run():
+  text = (ROOT / 'README.md').read_text()
+  assert len(text.splitlines()) <= 120
+  block = _blocks('README.md')[0]
+  assert len(ast.parse(block).body) == 1 + 6
+  small = {
+    "cj.load('tiny')": f'cj.load({standin.shipped()!r})',
+    '(2, 4, 8, 16)': '(2, 4)',
+    'limit=100': 'limit=2',
+  }
+  for old, new in small.items():
+    assert old in block
+    block = block.replace(old, new)
+  scope = {}
+  exec(block, scope)
+  assert len({record['name'] for record in scope['records']}) == 3
