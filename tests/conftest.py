@@ -3,11 +3,17 @@
 Compiled programs are kept in .cache, the smallest too: many tests, and the
 processes that they start, compile the same ones. They are small, so that
 compiling them takes longer than running them: XLA's costly optimizations are
-left out, as JAX leaves them out of its own tests.
+left out, as JAX leaves them out of its own tests, and its older emitters, which
+need a third of the time, make the loops.
 """
 
+import functools
+import inspect
 import os
 import pathlib
+import subprocess
+import sys
+import typing
 
 _CACHE = pathlib.Path(__file__).parent.parent / '.cache' / 'jax'
 for _name, _value in (
@@ -18,10 +24,77 @@ for _name, _value in (
 ):
   os.environ.setdefault(f'JAX_{_name}', _value)
 
+
+def _add_xla_flags(*flags):
+  """Sets flags of XLA, for the processes that tests start too.
+
+  A version of XLA that lacks one of them would end the process: a process of
+  its own tries them.
+  """
+  said = os.environ.get('XLA_FLAGS', '')
+  if flags[0] in said:
+    return
+  environment = os.environ | {'XLA_FLAGS': ' '.join([said, *flags])}
+  client = 'from jaxlib import xla_client; xla_client.make_cpu_client()'
+  command = [sys.executable, '-c', client]
+  done = subprocess.run(command, env=environment, capture_output=True)
+  if done.returncode == 0:
+    os.environ.update(environment)
+
+
+_add_xla_flags(
+  '--xla_cpu_use_fusion_emitters=false',
+  '--xla_cpu_parallel_codegen_split_count=1',
+)
+
+import beartype  # noqa: E402
 import jax  # noqa: E402, reads the environment
 import jaxtyping  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
+
+_jaxtyped = jaxtyping.jaxtyped
+
+
+def _has_shapes(hint):
+  """Whether a type hint has an array's shape in it, or may have."""
+  if isinstance(hint, str | typing.ForwardRef):
+    return True
+  if isinstance(hint, type) and issubclass(hint, jaxtyping.AbstractArray):
+    return True
+  return any(map(_has_shapes, typing.get_args(hint)))
+
+
+def _checked(function=None, *, typechecker):
+  """Is `jaxtyping.jaxtyped`, without its costs where no shapes are to check.
+
+  It binds and checks arguments three times a call. Of the package's functions
+  most have no shapes in their signatures, among them those that are called for
+  each symbol; beartype alone checks these.
+  """
+  if function is None:
+    return lambda function: _checked(function, typechecker=typechecker)
+  hints = getattr(function, '__annotations__', {}).values()
+  if not inspect.isfunction(function) or any(map(_has_shapes, hints)):
+    return _jaxtyped(function, typechecker=typechecker)
+  if not hints:
+    return function
+  return _unless_disabled(function, beartype.beartype(function))
+
+
+def _unless_disabled(function, checked):
+  if function is checked:  # Nothing to check.
+    return function
+
+  @functools.wraps(function)
+  def call(*args, **kwargs):
+    disabled = jaxtyping.config.jaxtyping_disable
+    return (function if disabled else checked)(*args, **kwargs)
+
+  return call
+
+
+jaxtyping.jaxtyped = _checked
 
 # Both before anything imports collab_jax. A JAX function takes a NumPy array
 # wherever it takes its own, so that shapes and dtypes are checked of either.

@@ -15,7 +15,14 @@ import tempfile
 
 ROOT = Path(__file__).parents[1]
 # For a process with eight devices.
-EIGHT = {'XLA_FLAGS': '--xla_force_host_platform_device_count=8'}
+EIGHT = {
+  'XLA_FLAGS': ' '.join(
+    [
+      os.environ.get('XLA_FLAGS', ''),
+      '--xla_force_host_platform_device_count=8',
+    ]
+  )
+}
 
 # Elsewhere a fork of what has threads may fail: each start imports anew.
 _CONTEXT = multiprocessing.get_context(
