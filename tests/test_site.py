@@ -6,7 +6,10 @@ import re
 import subprocess
 import sys
 
-from collab_jax import testing
+import numpy as np
+
+from collab_jax import codecs, data, testing
+from tests import standin
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -66,13 +69,13 @@ def test_every_page_is_in_a_list():
 
 
 def test_the_lines_on_extending_run(monkeypatch):
-  """As they stand, but for smaller data: the last block needs a trained model.
+  """As they stand, but for smaller data and the stand-in for a trained model.
 
-  It is run by a notebook, with other quantizers.
+  The blocks that evaluate are run by a notebook, with other codecs.
   """
   text = (ROOT / 'docs' / 'extend.md').read_text()
   blocks = re.findall(r'```python\n(.*?)```', text, re.S)
-  assert len(blocks) == 5
+  assert len(blocks) == 7
   checked = []
 
   def check(quantizer, n=16, d=8):
@@ -83,6 +86,14 @@ def test_the_lines_on_extending_run(monkeypatch):
   monkeypatch.setattr(testing, 'check_quantizer', check)
   module = type(sys)('mine')
   monkeypatch.setitem(sys.modules, 'mine', module)
-  for block in blocks[:-1]:
-    exec(block, module.__dict__)
+  for block in blocks:
+    if 'cj.load(' not in block:
+      exec(block, module.__dict__)
   assert checked == ['Slices', 'Unlike', 'Slices']
+  codec = codecs.parse('mine:Colours(side=4)').bind(standin.small())
+  images = np.stack([data.scenes('test', 2)[i].image for i in range(2)])
+  messages = codec.encode(images)
+  assert [len(message) for message in messages] == [48, 48]
+  seen = codec.picture(messages[0])
+  assert abs(seen.mean((0, 1)) - images[0].mean((0, 1))).max() < 1
+  assert codec.decode(messages).x.shape[:2] == (2, codec.vectors)
