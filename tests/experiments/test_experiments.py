@@ -1,5 +1,6 @@
 """The launchers, as users start them, and what they say of mistakes."""
 
+import collections
 import importlib
 import json
 from pathlib import Path
@@ -12,9 +13,11 @@ from PIL import Image
 import pytest
 
 from collab_jax import (
+  checkpoints,
   codecs,
   data,
   evaluation,
+  quantizers,
   studies,
 )
 from collab_jax.models import paligemma
@@ -51,6 +54,36 @@ def test_demo(demo):
   for said in ('BLEU-4', 'k-means++', 'reference', 'records.jsonl', 'jax '):
     assert said in done.stdout
   assert '48/48' in done.stderr
+
+
+def test_a_study_makes_model_data_and_codecs_once(tmp_path, monkeypatch):
+  config = tradeoff.get_config('mode=smoke')
+  config.model, config.ks, config.limit = str(standin.folder()), (2,), 2
+  calls = collections.Counter()
+
+  def count(owner, name):
+    original = getattr(owner, name)
+
+    def counted(*args, **kw):
+      calls[f'{owner.__name__}.{name}'] += 1
+      return original(*args, **kw)
+
+    monkeypatch.setattr(owner, name, counted)
+
+  count(checkpoints, 'load')
+  count(data, 'make')
+  count(quantizers, 'make')
+  study = studies.TradeoffStudy(config)
+  study.validate()
+  study.describe()
+  records = study.run(tmp_path / 'records.jsonl', progress=False)
+  study.report(records, tmp_path)
+  study.draw_fig2(tmp_path / 'fig2')
+  assert calls == {
+    'collab_jax.checkpoints.load': 1,
+    'collab_jax.data.make': 1,
+    'collab_jax.quantizers.make': len(config.methods),
+  }
 
 
 def test_plot_needs_records_only(demo, launch, tmp_path):
