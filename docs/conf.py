@@ -88,9 +88,22 @@ def _short(app, what, name, obj, options, signature, returns):
   return tuple(s and _FROM.sub('', s) for s in (signature, returns))
 
 
+def _examples(app, what, name, obj, options, lines):
+  """Marks indented examples of docstrings as blocks of Python."""
+  del app, what, name, obj, options
+  for i in reversed(range(1, len(lines))):
+    indented = lines[i].startswith(' ') and not lines[i - 1].strip()
+    previous = next((line for line in reversed(lines[:i]) if line.strip()), ' ')
+    marked = previous.startswith(' ') or previous.endswith('::')
+    if indented and not marked:
+      lines[i:i] = ['.. code-block:: python', '']
+
+
 def setup(app):
   """Called by Sphinx."""
   app.add_role_to_domain('py', 'code', _Code())
   app.connect('autodoc-process-signature', _short)
   app.connect('source-read', _absolute)
+  # Before napoleon, whose sections are indented, too.
+  app.connect('autodoc-process-docstring', _examples, priority=400)
   app.connect('doctree-read', _keep_together)
