@@ -1,6 +1,7 @@
 """Builds the model, data and codecs that the fields of a config name."""
 
 import dataclasses
+import functools
 from pathlib import Path
 from typing import Any, cast
 
@@ -146,7 +147,12 @@ def make_captioner(
 def make_mesh(config: ml_collections.ConfigDict) -> jax.sharding.Mesh | None:
   """Makes the mesh of a config; None for one device."""
   fields = cast(Any, config)
-  mesh = sharding.make_mesh(fields.mesh.data, fields.mesh.model)
+  return _make_mesh(fields.mesh.data, fields.mesh.model)
+
+
+@functools.cache
+def _make_mesh(data: int, model: int) -> jax.sharding.Mesh | None:
+  mesh = sharding.make_mesh(data, model)
   return mesh if mesh.size > 1 else None
 
 

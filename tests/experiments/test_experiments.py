@@ -35,7 +35,8 @@ def demo(tmp_path_factory):
   workdir = tmp_path_factory.mktemp('demo')
   model = f'--config.model={standin.folder()}'
   flags = (SMOKE, model, '--config.ks=(2,)', f'--workdir={workdir}')
-  return launching.alone('experiments/demo.py', *flags), workdir
+  script, counts = 'tests/experiments/counted_demo.py', workdir / 'counts.json'
+  return launching.alone(script, *flags, COUNTS=str(counts)), workdir
 
 
 def test_demo(demo):
@@ -54,6 +55,14 @@ def test_demo(demo):
   for said in ('BLEU-4', 'k-means++', 'reference', 'records.jsonl', 'jax '):
     assert said in done.stdout
   assert '48/48' in done.stderr
+  counts = json.loads((workdir / 'counts.json').read_text())
+  assert {name.partition(' ')[0] for name in counts} == {
+    'collab_jax.checkpoints.load',
+    'collab_jax.data.make',
+    'collab_jax.quantizers.make',
+    'collab_jax.sharding.make_mesh',
+  }
+  assert set(counts.values()) == {1}, counts
 
 
 def test_a_study_makes_model_data_and_codecs_once(tmp_path, monkeypatch):
