@@ -7,7 +7,7 @@ where it is not plain from that, what to do.
 from collections.abc import Collection, Iterable
 import difflib
 import math
-from typing import Any
+from typing import Any, TypeGuard
 
 
 def error(
@@ -71,15 +71,17 @@ def nearest(got: str, known: Iterable[str]) -> str | None:
   return next((name for name in known if name.rsplit('.', 1)[-1] == last), None)
 
 
-def is_integer(value: Any) -> bool:
+def is_integer(value: Any) -> TypeGuard[int]:
   """Whether a value is an int, which a bool is not."""
   return isinstance(value, int) and not isinstance(value, bool)
 
 
-def is_number(value: Any) -> bool:
-  """Whether a value is a finite int or float, which a bool is not."""
-  real = isinstance(value, int | float) and not isinstance(value, bool)
-  return real and math.isfinite(value)
+def is_number(value: Any) -> TypeGuard[float]:
+  """Whether a value is an int or a finite float, which a bool is not."""
+  # An int of any size is finite; math.isfinite fails on large ones.
+  return is_integer(value) or (
+    isinstance(value, float) and math.isfinite(value)
+  )
 
 
 def integer(

@@ -49,20 +49,20 @@ __all__ = [
 # The models that ship with the package, each a folder in collab_jax/assets.
 NAMES = ('tiny',)
 
-# Fields of a config in which a folder may differ from the model's card: they
-# change what is computed, not which weights there are.
+# Fields in which a folder may differ from the model's card: they change the
+# computation, not the weights.
 _FREE = ('name', 'unroll', 'llm/sliding_window', 'llm/final_logits_softcap')
 
 
-# From this width on a decoder is transposed, unless told otherwise.
+# Least width of a decoder whose default layout is 'transposed'.
 _BIG = 1024
 _LAYERS = 'llm/layers'
 _STACKS = (_LAYERS, 'img/Transformer/encoderblock')
-_ORDERS = {
+_LAYOUTS = {
   'stacked': {},
   'transposed': {
     f'{_LAYERS}/{name}': (0, *(axis + 1 for axis in order))
-    for name, order in gemma.ORDERS.items()
+    for name, order in gemma.TRANSPOSED_AXES.items()
   },
 }
 
@@ -86,28 +86,34 @@ def load(
 ) -> paligemma.Model:
   """Loads a model.
 
+  ```python
+  model = cj.load('tiny')
+  model = cj.load('paligemma-3b-mix-224', '/path/to/folder', dtype='bfloat16')
+  ```
+
   Args:
-    name_or_path: A name out of `NAMES`; the path of a folder, which says its
-      dimensions in config.json, or of an npz, which needs `config`; or, with
-      `path`, a released model's name, 'paligemma-3b-mix-224', which stands for
-      its dimensions (see `collab_jax.models.zoo`).
+    name_or_path: A name in `NAMES`; the path of a folder, whose config.json
+      has the dimensions, or of an npz, which needs `config`; or, with `path`,
+      a released model's name, 'paligemma-3b-mix-224', which stands for its
+      dimensions (see `collab_jax.models.zoo`).
     path: The folder or npz of a released model.
     config: The dimensions: a `paligemma.Config`, the dict that
       `paligemma.Config.from_dict` reads, or the path of a JSON file with it or
-      with Hugging Face's fields. Default: what name or folder say.
-    tokenizer: A `Tokenizer`, or what it reads. Default: tokenizer.model with
-      the tokens added to it, or tokenizer.json, in the folder; without one the
+      with Hugging Face's fields. Default: those of the name or folder.
+    tokenizer: A `Tokenizer`, or its file. Default: tokenizer.model with the
+      tokens added to it, or tokenizer.json, in the folder; without one the
       model reads and writes token ids only.
     dtype: Converts the parameters to 'float32', 'bfloat16' or 'float16'; None
       keeps the stored dtype, but float32 for the models that ship, which a CPU
       multiplies faster than bfloat16.
     part: 'edge' reads the image tower only, 'server' the decoder and the
       projection to its width; None reads all.
-    layout: 'stacked' keeps big_vision's tree; 'transposed' takes the layers of
-      both towers apart and transposes the decoder's while they are read, which
-      is faster where there are few rows (see `gemma.arrange`); both towers then
-      multiply by bfloat16 weights in bfloat16. None transposes a model of a
-      released one's size, unless there is a mesh.
+    layout: Weight layout. 'stacked' keeps big_vision's tree; 'transposed'
+      unstacks the layers of both towers and transposes the decoder's while
+      they are read, which is faster for few rows (see
+      `gemma.transpose_layers`); both towers then multiply by bfloat16 weights
+      in bfloat16. None transposes a model of a released one's size, unless
+      there is a mesh.
     mesh: The devices to spread the parameters over, see
       `collab_jax.sharding`; each array goes there as soon as it is read.
 
@@ -125,62 +131,63 @@ def load(
     dtype = 'float32'
   dtype = as_dtype(dtype)
   source = formats.find(_resolve(name_or_path) if path is None else path)
-  own = source.config() if config is None else read_config(config)
+  dims = source.config() if config is None else read_config(config)
   if path is not None:
-    own = _named(zoo.card(str(name_or_path)).config, own, source)
-  if own is None:
+    dims = _check_card(zoo.card(str(name_or_path)).config, dims, source)
+  if dims is None:
     raise ValueError(
-      f'{source.weights} says nothing of its dimensions: load(path, config=...)'
-      " with a paligemma.Config, a dict or a JSON file's path, or load(name, "
-      'path) with the name of a released model'
+      f'config: got None, and {source.weights} has no dimensions, expected a'
+      " paligemma.Config, a dict or a JSON file's path; or load(name, path)"
+      ' with the name of a released model'
     )
-  own = own.arranged(False)  # What a loaded model's says is that model's.
-  words = None if part == 'edge' else tokenizer or source.vocabulary()
-  if words is not None:
-    words = _vocabulary(words, own)
+  if part == 'edge':
+    tokenizer = None
+  else:
+    tokenizer = _read_tokenizer(tokenizer or source.vocabulary(), dims)
   if layout is None:
-    big = own.text.width >= _BIG and mesh is None
+    big = dims.text.width >= _BIG and mesh is None
     layout = 'transposed' if big else 'stacked'
-  if layout not in _ORDERS or (_ORDERS[layout] and mesh is not None):
-    names = [*_ORDERS] if mesh is None else ['stacked']
-    raise ValueError(
-      f'layout: got {layout!r}, expected one of {names}'
-      f'{"" if mesh is None else " on a mesh"}'
-    )
-  orders = _ORDERS[layout]
-  # The copy is waited for, so that no two arrays are in memory twice.
-  put = _layers if orders else functools.partial(sharding.put, mesh=mesh)
-  params = formats.read(source, own, part, dtype, put, orders)
-  if orders:
-    params, own = _apart(params), own.arranged()
-  return paligemma.Model(params=params, config=own, tokenizer=words)
+  _validate.choice('layout', layout, _LAYOUTS if mesh is None else ['stacked'])
+  orders = _LAYOUTS[layout]
+  # `put` waits for the copy, so that no two arrays are in memory twice.
+  put = _put_layers if orders else functools.partial(sharding.put, mesh=mesh)
+  params = formats.read(
+    source, dims.with_layout('stacked'), part, dtype, put, orders
+  )
+  return paligemma.Model(
+    params=_unstack(params) if orders else params,
+    config=dims.with_layout(layout),
+    tokenizer=tokenizer,
+  )
 
 
-def _vocabulary(
-  words: tokenizer_lib.Tokenizer | str | os.PathLike[str] | bytes,
+def _read_tokenizer(
+  tokenizer: tokenizer_lib.Tokenizer | str | os.PathLike[str] | bytes | None,
   config: paligemma.Config,
-) -> tokenizer_lib.Tokenizer:
-  """Reads a vocabulary, which must not be larger than the model's."""
-  named = isinstance(words, str | os.PathLike)
-  source = f'the tokenizer in {os.fspath(words)}' if named else 'the tokenizer'
-  if not isinstance(words, tokenizer_lib.Tokenizer):
-    words = tokenizer_lib.Tokenizer(words)
-  if words.vocab_size > config.text.vocab_size:
+) -> tokenizer_lib.Tokenizer | None:
+  """Reads a tokenizer, whose vocabulary must fit the model's."""
+  if tokenizer is None:
+    return None
+  named = isinstance(tokenizer, str | os.PathLike)
+  label = f'tokenizer in {os.fspath(tokenizer)}' if named else 'tokenizer'
+  if not isinstance(tokenizer, tokenizer_lib.Tokenizer):
+    tokenizer = tokenizer_lib.Tokenizer(tokenizer)
+  if tokenizer.vocab_size > config.text.vocab_size:
     raise ValueError(
-      f'{source} has {words.vocab_size} ids, the model '
-      f'{config.text.vocab_size}: they do not belong together'
+      f'{label}: got {tokenizer.vocab_size} ids, expected at most the'
+      f" model's {config.text.vocab_size}: they do not belong together"
     )
-  return words
+  return tokenizer
 
 
-def _layers(name, array):
+def _put_layers(name, array):
   """Puts an array on the device, one of stacked layers layer by layer."""
   if not name.startswith(_STACKS):
     return sharding.put(name, array, None)
   return [sharding.put(name, layer, None) for layer in array]
 
 
-def _apart(params: trees.Tree) -> dict[str, Any]:
+def _unstack(params: trees.Tree) -> dict[str, Any]:
   """Puts a tuple of trees in the place of each tree of lists."""
   flat = trees.flatten(params)
   for stack in _STACKS:
@@ -206,13 +213,13 @@ def config_of(
     The dimensions.
 
   Raises:
-    ValueError: An unknown name, or files that do not say the dimensions.
+    ValueError: An unknown name, or files without the dimensions.
     FileNotFoundError: A file is missing.
   """
   source = formats.find(_resolve(name_or_path))
   config = source.config()
   if config is None:
-    raise ValueError(f'{source.weights} says nothing of its dimensions')
+    raise ValueError(f'config: {source.weights} has no dimensions')
   return config
 
 
@@ -223,8 +230,8 @@ def has_encoder(
   """Whether a checkpoint has an image encoder; the part 'server' has none.
 
   Args:
-    name_or_path: As of `load`.
-    path: As of `load`.
+    name_or_path: A name or path, see `load`.
+    path: The folder or npz of a released model, see `load`.
 
   Raises:
     ValueError: As `load`.
@@ -232,8 +239,10 @@ def has_encoder(
     FileNotFoundError: A file is missing.
   """
   source = formats.find(_resolve(name_or_path) if path is None else path)
-  known = path is not None
-  config = zoo.card(str(name_or_path)).config if known else source.config()
+  is_released = path is not None
+  config = (
+    zoo.card(str(name_or_path)).config if is_released else source.config()
+  )
   with source.open(config or config_of(name_or_path), None) as entries:
     names = [name for name in entries if name.startswith('img/')]
   return any(not name.startswith('img/head/') for name in names)
@@ -247,12 +256,12 @@ def save(
 ) -> None:
   """Writes a folder with an npz, that `load` reads.
 
-  config.json comes last: where it is, the rest is.
+  config.json is written last: a folder that has it is complete.
 
   Args:
     folder: Made if missing.
     params: {'img': ..., 'llm': ...}, written in their dtype.
-    config: What `paligemma.Config.from_dict` reads.
+    config: Fields that `paligemma.Config.from_dict` reads.
     tokenizer: The vocabulary.
 
   Raises:
@@ -268,14 +277,14 @@ def save(
 
 
 def folder(name: str) -> pathlib.Path:
-  """The folder of a model that ships with the package."""
+  """Returns the folder of a model that ships with the package."""
   return pathlib.Path(str(resources.files('collab_jax'))) / 'assets' / name
 
 
 def read_config(
   config: paligemma.Config | dict[str, Any] | str | os.PathLike[str],
 ) -> paligemma.Config:
-  """Reads a config, whatever it comes as; see `load`."""
+  """Reads a config in any form that `load` takes."""
   if isinstance(config, paligemma.Config):
     return config
   name = 'paligemma'
@@ -288,7 +297,7 @@ def read_config(
 
 
 def _resolve(name_or_path: str | os.PathLike[str]) -> pathlib.Path:
-  """Tells names from paths."""
+  """Returns the path of a name or path."""
   if name_or_path in NAMES:
     return folder(str(name_or_path))
   path = pathlib.Path(name_or_path)
@@ -301,16 +310,16 @@ def _resolve(name_or_path: str | os.PathLike[str]) -> pathlib.Path:
     )
   if path.suffix or len(path.parts) > 1 or not isinstance(name_or_path, str):
     raise FileNotFoundError(f'no such checkpoint: {path}')
-  others = 'the path of an npz or folder, or a name of models.zoo and its path'
-  raise _validate.unknown('model', name_or_path, [*NAMES, *zoo.NAMES], others)
+  paths = 'the path of an npz or folder, or a name of models.zoo and its path'
+  raise _validate.unknown('model', name_or_path, [*NAMES, *zoo.NAMES], paths)
 
 
-def _named(
+def _check_card(
   card: paligemma.Config,
   config: paligemma.Config | None,
   source: formats.CheckpointSource,
 ) -> paligemma.Config:
-  """The config of a released model, which a folder must agree with."""
+  """Returns the config of a released model; a folder's own must equal it."""
   if config is None:
     return card
   got, want = (trees.flatten(c.to_dict()) for c in (config, card))

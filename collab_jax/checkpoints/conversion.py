@@ -1,15 +1,16 @@
-"""From one format of checkpoints to another."""
+"""Conversion of checkpoints from one format to another."""
 
 import os
 import pathlib
 import shutil
 
+from collab_jax import _validate
 from collab_jax.checkpoints import formats, huggingface, npz, orbax, trees
 from collab_jax.models import paligemma
 
 FORMATS = ('npz', 'huggingface', 'orbax')
 
-# The vocabulary in its various forms, copied as it is.
+# Files of the vocabulary, which are copied.
 _VOCABULARY = (
   *formats.VOCABULARIES,
   'tokenizer_config.json',
@@ -28,18 +29,18 @@ def convert(
 ) -> paligemma.Config:
   """Writes a checkpoint in another format; it appears complete or not at all.
 
-  Every parameter arrives bit by bit as it was, unless `dtype` converts it.
-  The rows that pad Hugging Face's table are no parameters: they are dropped,
-  and made anew as the mean row.
+  Every parameter stays the same to the bit, unless `dtype` converts it. The
+  rows that pad Hugging Face's table are no parameters: they are dropped, and
+  written as the mean row.
 
   Args:
-    source: What `collab_jax.load` reads.
-    target: Folder to make; or, for 'npz', a file that ends in .npz and is laid
-      out as big_vision's, without config and vocabulary.
+    source: Checkpoint in any format that `collab_jax.load` reads.
+    target: Folder to make; or, for 'npz', a file that ends in .npz with
+      big_vision's layout, without config and vocabulary.
     to: 'npz', 'huggingface' or 'orbax'.
-    config: The dimensions, of a source that does not say them.
+    config: The dimensions, of a source without them.
     dtype: Converts floating-point arrays.
-    part: 'edge' or 'server' writes what that side needs; None all of it.
+    part: 'edge' or 'server' writes the arrays of that side; None all.
 
   Returns:
     The dimensions.
@@ -50,19 +51,20 @@ def convert(
       Face.
     CheckpointError: The source is damaged, or not the config's.
   """
-  if to not in FORMATS:
-    raise ValueError(f'to: got {to!r}, expected one of {", ".join(FORMATS)}')
+  _validate.choice('to', to, FORMATS)
   if part is not None and to == 'huggingface':
-    raise ValueError('a Hugging Face folder holds all of a model, not a part')
+    raise _validate.error('part', part, 'None: a Hugging Face folder holds all')
   target = pathlib.Path(target)
   if target.exists():
     raise FileExistsError(f'{target} is already there: remove it first')
-  found = formats.find(source)
-  config = config or found.config()
+  checkpoint = formats.find(source)
+  config = config or checkpoint.config()
   if config is None:
-    raise ValueError(f'{source} says nothing of its dimensions: give a config')
-  config = config.arranged(False)
-  params = formats.read(found, config, part, dtype)
+    raise ValueError(
+      f'config: got None, and {source} has no dimensions; give a config'
+    )
+  config = config.with_layout('stacked')
+  params = formats.read(checkpoint, config, part, dtype)
   target.parent.mkdir(parents=True, exist_ok=True)
   if to == 'npz' and target.suffix == '.npz':
     npz.save_npz(target, params)
@@ -72,8 +74,8 @@ def convert(
   partial.mkdir()
   _write(partial, to, params, config)
   for name in _VOCABULARY:
-    if found.folder and (found.folder / name).exists():
-      shutil.copyfile(found.folder / name, partial / name)
+    if checkpoint.folder and (checkpoint.folder / name).exists():
+      shutil.copyfile(checkpoint.folder / name, partial / name)
   partial.rename(target)
   return config
 

@@ -1,4 +1,4 @@
-"""Tells the formats of checkpoints apart, and reads them all alike."""
+"""Formats of checkpoints: finding out which a path has, and reading it."""
 
 from collections.abc import Callable, Iterator, Mapping
 import contextlib
@@ -15,9 +15,9 @@ from collab_jax.models import (
   paligemma,
 )
 
-# What a folder of ours holds.
+# Files of a folder in the package's own format.
 WEIGHTS, CONFIG = 'model.npz', 'config.json'
-# Names under which the vocabulary lies beside the weights: big_vision's last.
+# Files of the vocabulary beside the weights, big_vision's last.
 VOCABULARIES = (
   hf_tokenizer.MODEL,
   hf_tokenizer.TABLE,
@@ -26,12 +26,12 @@ VOCABULARIES = (
 
 
 class CheckpointSource(NamedTuple):
-  """Where a checkpoint is.
+  """Files of a checkpoint.
 
   Attributes:
     format: 'npz', 'huggingface' or 'orbax'.
     weights: The npz, or the folder.
-    folder: What holds config and vocabulary; None for an npz of its own.
+    folder: Folder of config and vocabulary; None for a single npz.
   """
 
   format: str
@@ -39,13 +39,13 @@ class CheckpointSource(NamedTuple):
   folder: pathlib.Path | None
 
   def config(self) -> paligemma.Config | None:
-    """The dimensions that the folder says.
+    """Reads the dimensions in the folder.
 
     Returns:
       The configuration, or None if there is none.
 
     Raises:
-      ValueError: config.json is not one.
+      ValueError: config.json is no configuration.
       FileNotFoundError: A Hugging Face folder has no config.json.
     """
     if self.folder is None:
@@ -61,18 +61,18 @@ class CheckpointSource(NamedTuple):
     return paligemma.Config.from_dict(fields)
 
   def vocabulary(self) -> pathlib.Path | None:
-    """What `Tokenizer` reads of the folder, if it has a vocabulary.
+    """Finds the vocabulary that `Tokenizer` reads.
 
     Returns:
       The folder, whose tokens may be in more than one file; big_vision's file,
-      if that is all there is; or None.
+      if it is the only one; or None.
     """
     if self.folder is None:
       return None
-    *own, other = (self.folder / name for name in VOCABULARIES)
-    if any(path.is_file() for path in own):
+    *paths, big_vision = (self.folder / name for name in VOCABULARIES)
+    if any(path.is_file() for path in paths):
       return self.folder
-    return other if other.is_file() else None
+    return big_vision if big_vision.is_file() else None
 
   @contextlib.contextmanager
   def open(
@@ -89,14 +89,14 @@ class CheckpointSource(NamedTuple):
 
 
 def find(path: str | os.PathLike[str]) -> CheckpointSource:
-  """Finds out what kind of checkpoint a path is.
+  """Finds out the format of a checkpoint.
 
   Args:
-    path: An npz, or a folder: ours (model.npz, or an Orbax checkpoint in img/
-      and llm/), Hugging Face's, or one with a single npz in it.
+    path: An npz, or a folder: the package's own (model.npz, or an Orbax
+      checkpoint in img/ and llm/), Hugging Face's, or one with a single npz.
 
   Returns:
-    Where its parts are.
+    Its format and files.
 
   Raises:
     FileNotFoundError: There is no checkpoint.
@@ -124,8 +124,8 @@ def find(path: str | os.PathLike[str]) -> CheckpointSource:
 
 def _listing(path: pathlib.Path) -> str:
   names = sorted(p.name for p in path.iterdir())
-  more = f' and {len(names) - 5} more' if len(names) > 5 else ''
-  return (', '.join(names[:5]) or 'nothing') + more
+  suffix = f' and {len(names) - 5} more' if len(names) > 5 else ''
+  return (', '.join(names[:5]) or 'nothing') + suffix
 
 
 def read(
@@ -139,12 +139,12 @@ def read(
   """Reads parameters in any format.
 
   Args:
-    source: From `find`.
-    config: The dimensions expected.
-    part: A key of `trees.PARTS`; nothing of the rest is read.
+    source: Result of `find`.
+    config: The expected dimensions.
+    part: A key of `trees.PARTS`; other arrays are not read.
     dtype: Converts floating-point arrays; None keeps the stored dtype.
-    put: (path, array) -> what becomes of it; None keeps it in NumPy.
-    orders: Other orders of axes, see `trees.read`.
+    put: (path, array) -> array on a device; None keeps NumPy arrays.
+    orders: Orders of axes, see `trees.read`.
 
   Returns:
     big_vision's tree, or the part of it.

@@ -1,4 +1,4 @@
-"""Fetches released checkpoints, when asked to and never otherwise."""
+"""Downloads of released checkpoints, on explicit request only."""
 
 import importlib
 import os
@@ -14,11 +14,11 @@ def fetch(
   folder: str | os.PathLike[str] | None = None,
   revision: str = 'main',
 ) -> pathlib.Path:
-  """Downloads a released model from Hugging Face, as far as it is not there.
+  """Downloads the missing files of a released model from Hugging Face.
 
   Args:
     name: One of `collab_jax.models.zoo.NAMES`.
-    folder: Where to; None for the cache of huggingface_hub.
+    folder: Target folder; None for the cache of huggingface_hub.
     revision: Branch; PaliGemma 1 has 'bfloat16' and 'float16' beside float32.
 
   Returns:

@@ -1,9 +1,9 @@
-"""Reads and writes Hugging Face folders: config.json and safetensors.
+"""Folders of Hugging Face's format: config.json and safetensors.
 
-The tensors have had four spellings, all of which are reduced to one. Each
-array of ours is made of one or more of theirs, with axes turned as `_RULES`
-says. Files are mapped into memory one tensor at a time, so that neither the
-other tower nor what has been read stays resident.
+Tensors have had four spellings of their names, which are reduced to one. Each
+array of big_vision's tree is made of one or more tensors, with axes permuted by
+`_RULES`. Files are mapped into memory for one tensor at a time, so that neither
+the other tower nor earlier tensors stay resident.
 
 Source: checked on files that transformers 5.23 wrote and read
 (tests/checkpoints/test_huggingface.py).
@@ -30,48 +30,48 @@ from collab_jax.models import paligemma
 CONFIG = 'config.json'
 _TABLE = 'language_model.embed_tokens.weight'
 
-# Where the arrays of a layer are, ours and theirs; {} is the layer.
+# Prefixes of a layer's arrays and tensors; {} is the layer.
 _VISION = 'img/Transformer/encoderblock/', 'vision_tower.encoder.layers.{}.'
 _TEXT = 'llm/layers/', 'language_model.layers.{}.'
 _WHOLE = '', ''
 
 
 class _Rule(NamedTuple):
-  """How an array of ours is made.
+  """Rule that makes an array of tensors.
 
   Attributes:
-    ours: Its path.
-    theirs: Tensor's name; names in turns are stacked on axis 0.
-    axes: The tensor's axes, a letter each; joined letters are one axis.
-    order: Our axes.
+    path: Path of the array.
+    tensor: Name of the tensor; several are stacked on axis 0.
+    axes: Axes of the tensor, a letter each; joined letters are one axis.
+    order: Axes of the array.
   """
 
-  ours: str
-  theirs: str | tuple[str, ...]
+  path: str
+  tensor: str | tuple[str, ...]
   axes: str
   order: str
 
 
-def _attention(ours: str, theirs: str) -> list[_Rule]:
-  """SigLIP's queries, keys or values."""
-  ours = f'MultiHeadDotProductAttention_0/{ours}'
+def _attention(path: str, tensor: str) -> list[_Rule]:
+  """Returns the rules of SigLIP's queries, keys or values."""
+  path = f'MultiHeadDotProductAttention_0/{path}'
   return [
-    _Rule(f'{ours}/kernel', f'self_attn.{theirs}.weight', 'he d', 'd h e'),
-    _Rule(f'{ours}/bias', f'self_attn.{theirs}.bias', 'he', 'h e'),
+    _Rule(f'{path}/kernel', f'self_attn.{tensor}.weight', 'he d', 'd h e'),
+    _Rule(f'{path}/bias', f'self_attn.{tensor}.bias', 'he', 'h e'),
   ]
 
 
-def _norm(ours: str, theirs: str) -> list[_Rule]:
+def _norm(path: str, tensor: str) -> list[_Rule]:
   return [
-    _Rule(f'{ours}/scale', f'{theirs}.weight', 'd', 'd'),
-    _Rule(f'{ours}/bias', f'{theirs}.bias', 'd', 'd'),
+    _Rule(f'{path}/scale', f'{tensor}.weight', 'd', 'd'),
+    _Rule(f'{path}/bias', f'{tensor}.bias', 'd', 'd'),
   ]
 
 
-def _dense(ours: str, theirs: str) -> list[_Rule]:
+def _dense(path: str, tensor: str) -> list[_Rule]:
   return [
-    _Rule(f'{ours}/kernel', f'{theirs}.weight', 'f d', 'd f'),
-    _Rule(f'{ours}/bias', f'{theirs}.bias', 'f', 'f'),
+    _Rule(f'{path}/kernel', f'{tensor}.weight', 'f d', 'd f'),
+    _Rule(f'{path}/bias', f'{tensor}.bias', 'f', 'f'),
   ]
 
 
@@ -118,7 +118,7 @@ _RULES: dict[tuple[str, str], list[_Rule]] = {
     _Rule('pre_attention_norm/scale', 'input_layernorm.weight', 'd', 'd'),
   ],
 }
-# What Gemma 1 calls post_attention_layernorm is the norm before the MLP.
+# Gemma 1's post_attention_layernorm is the norm before the MLP.
 _NORMS = {
   False: {'pre_ffw_norm': 'post_attention_layernorm'},
   True: {
@@ -129,52 +129,53 @@ _NORMS = {
 }
 
 
-class _Piece(NamedTuple):
-  """A tensor of theirs and the place in ours that it fills.
+class _TensorSlot(NamedTuple):
+  """Tensor and the slice of an array that it fills.
 
   Attributes:
-    name: The tensor's name.
-    ours: The array's path.
-    place: Where in the array.
-    turn: The order of that place's axes in the tensor.
-    shape: The tensor's shape.
+    name: Name of the tensor.
+    path: Path of the array.
+    place: Index of the slice in the array.
+    axes: Order of the slice's axes in the tensor.
+    shape: Shape of the tensor.
   """
 
   name: str
-  ours: str
+  path: str
   place: tuple[int, ...]
-  turn: tuple[int, ...]
+  axes: tuple[int, ...]
   shape: tuple[int, ...]
 
 
-def _pieces(config: paligemma.Config, part: str | None) -> Iterator[_Piece]:
-  """Every tensor of theirs that a part of the model is made of."""
+def _slots(config: paligemma.Config, part: str | None) -> Iterator[_TensorSlot]:
+  """Yields the tensors of a part of the model."""
   shapes = trees.flatten(paligemma.shapes(config))
   norms = _NORMS[config.text.post_norms].items()
   norms = [_Rule(f'{a}/scale', f'{b}.weight', 'd', 'd') for a, b in norms]
   for tower, rules in _RULES.items():
     for rule in rules + (norms if tower == _TEXT else []):
-      path = tower[0] + rule.ours
+      path = tower[0] + rule.path
       if not trees.wanted(path, part):
         continue
       shape = shapes[path].shape
       layers = [()] if tower == _WHOLE else [(i,) for i in range(shape[0])]
-      names = (rule.theirs,) if isinstance(rule.theirs, str) else rule.theirs
+      single = isinstance(rule.tensor, str)
+      names = (rule.tensor,) if isinstance(rule.tensor, str) else rule.tensor
       order = rule.order.split()
       lengths = dict(zip(order, shape[len(shape) - len(order) :], strict=True))
-      turn = tuple(map(order.index, rule.axes.replace(' ', '')))
-      theirs = tuple(
+      axes = tuple(map(order.index, rule.axes.replace(' ', '')))
+      tensor_shape = tuple(
         math.prod(lengths[letter] for letter in axis)
         for axis in rule.axes.split()
       )
       for layer, (i, name) in itertools.product(layers, enumerate(names)):
-        index = layer if isinstance(rule.theirs, str) else (*layer, i)
+        place = layer if single else (*layer, i)
         name = tower[1].format(*layer) + name
-        yield _Piece(name, path, index, turn, theirs)
+        yield _TensorSlot(name, path, place, axes, tensor_shape)
 
 
 def read_config(folder: str | os.PathLike[str]) -> paligemma.Config:
-  """The dimensions that a folder's config.json says.
+  """Reads the dimensions in a folder's config.json.
 
   Args:
     folder: The folder, after which the model is named.
@@ -184,7 +185,7 @@ def read_config(folder: str | os.PathLike[str]) -> paligemma.Config:
 
   Raises:
     FileNotFoundError: There is no config.json.
-    CheckpointError: It is no JSON, or not the config of a PaliGemma.
+    CheckpointError: The file is no JSON, or not the config of a PaliGemma.
   """
   path = pathlib.Path(folder) / CONFIG
   try:
@@ -203,41 +204,41 @@ def entries(
 ) -> dict[str, trees.StoredArray]:
   """Finds the arrays of a folder; only headers are read.
 
-  Names and shapes are compared with the config's in Hugging Face's terms. Rows
-  that pad the vocabulary are left out.
+  Names and shapes of tensors are compared with the config's. Rows that pad the
+  vocabulary are left out.
 
   Args:
     folder: The folder.
-    config: The dimensions; with a vocabulary of as many rows as the file has,
-      none is left out.
-    part: A key of `trees.PARTS`; nothing of the rest is read.
+    config: The dimensions; no row is left out if its vocabulary has as many
+      rows as the file's.
+    part: A key of `trees.PARTS`; other tensors are not read.
 
   Returns:
-    The arrays by our path.
+    The arrays by path in big_vision's tree.
 
   Raises:
-    CheckpointError: Something is missing, damaged or not the config's.
+    CheckpointError: A file is missing, damaged or not the config's.
   """
   folder = pathlib.Path(folder)
-  found = shards.find(folder, part)
-  heads = [found.pop(k) for k in shards.HEADS if k in found]
-  pieces = list(_pieces(config, part))
-  want = {p.name: jax.ShapeDtypeStruct(p.shape, np.float32) for p in pieces}
-  table = found.get(_TABLE)
+  tensors = shards.find(folder, part)
+  heads = [tensors.pop(name) for name in shards.HEADS if name in tensors]
+  slots = list(_slots(config, part))
+  want = {s.name: jax.ShapeDtypeStruct(s.shape, np.float32) for s in slots}
+  table = tensors.get(_TABLE)
   if table and _TABLE in want:
     shape = want[_TABLE].shape
-    found[_TABLE] = table = _without_padding(table, shape)
+    tensors[_TABLE] = table = _without_padding(table, shape)
     if trees.too_short(table.shape, shape):  # to be filled up later
       want[_TABLE] = jax.ShapeDtypeStruct(table.shape, np.float32)
-  trees.check(want, found, str(folder))
+  trees.check(want, tensors, str(folder))
   for head in heads:
-    shards.check_tied(head, found[_TABLE], str(folder))
-  grouped: dict[str, list[_Piece]] = {}
-  for piece in pieces:
-    grouped.setdefault(piece.ours, []).append(piece)
+    shards.check_tied(head, tensors[_TABLE], str(folder))
+  grouped: dict[str, list[_TensorSlot]] = {}
+  for slot in slots:
+    grouped.setdefault(slot.path, []).append(slot)
   shapes = trees.flatten(paligemma.shapes(config))
   return {
-    path: _entry(group, found, shapes[path].shape)
+    path: _entry(group, tensors, shapes[path].shape)
     for path, group in grouped.items()
   }
 
@@ -245,7 +246,7 @@ def entries(
 def _without_padding(
   table: shards.Tensor, shape: tuple[int, ...]
 ) -> shards.Tensor:
-  """The table without the rows that Hugging Face adds to a vocabulary."""
+  """Returns the table without the rows that Hugging Face adds."""
   rows = huggingface_config.padded(shape[0])
   if table.shape != (rows, *shape[1:]):
     return table
@@ -253,20 +254,19 @@ def _without_padding(
 
 
 def _entry(
-  pieces: list[_Piece],
+  slots: list[_TensorSlot],
   tensors: Mapping[str, trees.StoredArray],
   shape: tuple[int, ...],
 ) -> trees.StoredArray:
-  """One array of ours, made of theirs."""
+  """Describes an array that is made of tensors."""
 
   def fill(out: np.ndarray) -> None:
-    for piece in pieces:
-      place = out[piece.place].transpose(piece.turn)
-      tensors[piece.name].fill(place)
+    for slot in slots:
+      tensors[slot.name].fill(out[slot.place].transpose(slot.axes))
 
-  if pieces[0].name == _TABLE:
+  if slots[0].name == _TABLE:
     shape = tensors[_TABLE].shape
-  dtypes = [tensors[piece.name].dtype for piece in pieces]
+  dtypes = [tensors[slot.name].dtype for slot in slots]
   return trees.StoredArray(shape, np.result_type(*dtypes), fill)
 
 
@@ -278,14 +278,14 @@ def save(
 ) -> None:
   """Writes config.json, preprocessor_config.json and safetensors.
 
-  Names are those of the checkpoints of 2024, which every release of
+  Tensors have the names of the checkpoints of 2024, which every release of
   transformers reads. The table is padded with its mean row.
 
   Args:
     folder: Made if missing.
     params: {'img': ..., 'llm': ...}, written in their dtype.
     config: The dimensions.
-    shard_bytes: Most bytes in a file, unless one tensor has more.
+    shard_bytes: Most bytes in a file, unless a single tensor has more.
 
   Raises:
     CheckpointError: The parameters are not those of the config.
@@ -297,11 +297,11 @@ def save(
   dtype = flat[trees.TABLE].dtype
   described = huggingface_config.write(config, str(dtype))
   folder.mkdir(parents=True, exist_ok=True)
-  pieces = list(_pieces(config, None))
+  slots = list(_slots(config, None))
   sizes = {
-    p.name: math.prod(p.shape) * flat[p.ours].dtype.itemsize for p in pieces
+    s.name: math.prod(s.shape) * flat[s.path].dtype.itemsize for s in slots
   }
-  by_name = {piece.name: piece for piece in pieces}
+  by_name = {slot.name: slot for slot in slots}
   for file, names in shards.plan(sizes, shard_bytes).items():
     tensors = {
       shards.released(name): _tensor(by_name[name], flat) for name in names
@@ -316,17 +316,17 @@ def save(
 
 
 def tensors(config: paligemma.Config) -> dict[str, tuple[int, ...]]:
-  """The shapes of a model's tensors by canonical name, the table padded."""
-  shapes = {piece.name: piece.shape for piece in _pieces(config, None)}
+  """Returns the shapes of tensors by canonical name, the table padded."""
+  shapes = {slot.name: slot.shape for slot in _slots(config, None)}
   rows, width = shapes[_TABLE]
   return shapes | {_TABLE: (huggingface_config.padded(rows), width)}
 
 
-def _tensor(piece: _Piece, flat: Mapping[str, Any]) -> np.ndarray:
-  """One tensor of theirs, cut out of ours."""
-  array = np.asarray(flat[piece.ours])[piece.place].transpose(piece.turn)
-  tensor = np.ascontiguousarray(array.reshape(piece.shape))
-  if piece.name != _TABLE:
+def _tensor(slot: _TensorSlot, flat: Mapping[str, Any]) -> np.ndarray:
+  """Cuts a tensor out of its array."""
+  array = np.asarray(flat[slot.path])[slot.place].transpose(slot.axes)
+  tensor = np.ascontiguousarray(array.reshape(slot.shape))
+  if slot.name != _TABLE:
     return tensor
   mean = tensor.mean(0, dtype=np.float32, keepdims=True).astype(tensor.dtype)
   missing = huggingface_config.padded(len(tensor)) - len(tensor)

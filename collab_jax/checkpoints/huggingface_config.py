@@ -1,7 +1,7 @@
-"""Hugging Face's config.json of a PaliGemma, to our dimensions and back.
+"""Conversion between Hugging Face's config.json and `paligemma.Config`.
 
-Released files leave out what transformers has defaults for, so the defaults of
-its classes are repeated here; what our models cannot do is refused.
+Released files leave out fields with defaults in transformers, so its defaults
+are repeated here; settings that the models do not have are refused.
 
 Source: the configs and the configuration classes of transformers 5.23.
 """
@@ -11,12 +11,13 @@ import math
 import sys
 from typing import Any
 
+from collab_jax import _validate
 from collab_jax.models import gemma, paligemma, siglip
 
 # The table's rows are a multiple of this, with room for <image> and one more.
 _MULTIPLE, _EXTRA = 64, 2
 
-# Hundreds of times those of the largest that was released.
+# Hundreds of times the dimensions of the largest release.
 _DEEPEST, _WIDEST = 1000, 2**24
 
 # Released configs say 'gelu' where the tanh approximation is meant.
@@ -56,7 +57,7 @@ _DEFAULTS = {
 
 
 def padded(vocab_size: int) -> int:
-  """Rows of the table that Hugging Face makes for a vocabulary."""
+  """Returns the rows of Hugging Face's table for a vocabulary."""
   return math.ceil((vocab_size + _EXTRA) / _MULTIPLE) * _MULTIPLE
 
 
@@ -65,13 +66,13 @@ def read(d: dict[str, Any], name: str) -> paligemma.Config:
 
   Args:
     d: Its contents.
-    name: What the model is to be called.
+    name: Name for the model.
 
   Returns:
     The configuration. The vocabulary is without the rows that pad the table.
 
   Raises:
-    ValueError: It is no PaliGemma's, or one with something that PaliGemma 1
+    ValueError: The config is no PaliGemma's, or has settings that PaliGemma 1
       and 2 do not have.
   """
   if d.get('model_type', 'paligemma') != 'paligemma' or 'text_config' not in d:
@@ -104,17 +105,18 @@ def read(d: dict[str, Any], name: str) -> paligemma.Config:
 
 
 def _text(given: dict[str, Any], top: dict[str, Any]) -> gemma.TextConfig:
-  """The decoder's dimensions."""
+  """Reads the decoder's dimensions."""
   kind = given.get('model_type', 'gemma')
   if kind not in ('gemma', 'gemma2'):
-    raise ValueError(
-      f"text_config: model_type: got {kind!r}, expected 'gemma' (PaliGemma 1) "
-      "or 'gemma2' (PaliGemma 2)"
+    raise _validate.error(
+      'text_config: model_type',
+      kind,
+      "'gemma' (PaliGemma 1) or 'gemma2' (PaliGemma 2)",
     )
   t = _filled(_DEFAULTS[kind], given, 'text_config')
   _expect_rope(t)
   _expect(t, 'text_config', 'attention_bias', (False,))
-  # A picture and its prompt see all of themselves, whatever else there is.
+  # Picture and prompt attend to each other in full.
   _expect(t, 'text_config', 'use_bidirectional_attention', (True,))
   act = t.get('hidden_activation') or t.get('hidden_act')
   _expect({'hidden_act': act}, 'text_config', 'hidden_act', (None, *_GELU))
@@ -144,7 +146,7 @@ def _text(given: dict[str, Any], top: dict[str, Any]) -> gemma.TextConfig:
 def _object(
   fields: dict[str, Any], name: str, where: str = ''
 ) -> dict[str, Any]:
-  """A field that must be an object."""
+  """Returns a field that must be an object."""
   if not isinstance(fields[name], dict):
     raise ValueError(
       f'{where}{name}: got {fields[name]!r:.60}, expected an object'
@@ -153,12 +155,11 @@ def _object(
 
 
 def _number(t: Any, name: str, default: Any = None) -> Any:
-  """A number that must be above 0; null where a cap may be."""
+  """Returns a number that must be above 0; a cap may be null."""
   value = t.get(name, default)
   if value is None and 'softcap' in name:
     return None
-  number = isinstance(value, int | float)
-  if number and value is not True and 0 < value <= sys.float_info.max:
+  if _validate.is_number(value) and 0 < value <= sys.float_info.max:
     return value
   raise ValueError(
     f'text_config: {name}: got {value!r:.60}, expected a number above 0'
@@ -166,7 +167,7 @@ def _number(t: Any, name: str, default: Any = None) -> Any:
 
 
 def _expect_rope(t: dict[str, Any]) -> None:
-  """Refuses other rotary positions, wherever a release writes them."""
+  """Refuses other rotary positions in any of the fields of releases."""
   _expect(t, 'text_config', 'rope_theta', (10_000.0,))
   _expect(t, 'text_config', 'rope_scaling', (None,))
   inner = _object(
@@ -181,7 +182,7 @@ def _expect_rope(t: dict[str, Any]) -> None:
 def _filled(
   defaults: dict[str, Any], given: dict[str, Any], where: str
 ) -> dict[str, Any]:
-  """Adds what is missing or null, and checks the whole numbers."""
+  """Adds fields that are missing or null, and checks the integers."""
   known = {**defaults, 'image_size': 224}
   filled = defaults | {
     k: v for k, v in given.items() if v is not None or 'softcap' in k
@@ -193,17 +194,16 @@ def _filled(
 
 
 def _whole(value: Any, name: str) -> None:
-  """Refuses what is no dimension, or one that would fill the memory."""
+  """Refuses values that are no dimensions, or would fill the memory."""
   most = _DEEPEST if name.endswith('layers') else _WIDEST
-  whole = isinstance(value, int) and not isinstance(value, bool)
-  if not whole or not 0 < value <= most:
+  if not _validate.is_integer(value) or not 0 < value <= most:
     raise ValueError(
       f'{name}: got {value!r:.60}, expected an integer from 1 to {most}'
     )
 
 
 def _vocabulary(rows: int, top: dict[str, Any]) -> int:
-  """The vocabulary's size, whose next ids pad the table."""
+  """Returns the vocabulary's size, without the rows that pad the table."""
   fields = ('vocab_size', '_vocab_size', 'image_token_index', 'image_token_id')
   for name in fields:
     size = top.get(name)
@@ -216,7 +216,7 @@ def _vocabulary(rows: int, top: dict[str, Any]) -> int:
 
 
 def _window(t: dict[str, Any]) -> int | None:
-  """The sliding window, which must be that of the even layers."""
+  """Returns the sliding window, which even layers must have."""
   kinds = t.get('layer_types')
   usual = layer_types(t['num_hidden_layers'], sliding=True)
   if kinds is None or kinds == usual:
@@ -230,13 +230,13 @@ def _window(t: dict[str, Any]) -> int | None:
 
 
 def layer_types(depth: int, sliding: bool) -> list[str]:
-  """The kinds of attention by layer, in transformers' words."""
+  """Returns the kinds of attention by layer, in transformers' terms."""
   even = 'sliding_attention' if sliding else 'full_attention'
   return ['full_attention' if i % 2 else even for i in range(depth)]
 
 
 def _expect(fields, where: str, name: str, known: tuple[Any, ...]) -> None:
-  """Refuses what our models do not compute."""
+  """Refuses settings that the models do not compute."""
   if name in fields and fields[name] not in known:
     raise ValueError(
       f'{where}: {name}: got {fields[name]!r}, expected {known[-1]!r}'
@@ -244,51 +244,23 @@ def _expect(fields, where: str, name: str, known: tuple[Any, ...]) -> None:
 
 
 def write(config: paligemma.Config, dtype: str) -> dict[str, Any]:
-  """The contents of a config.json.
+  """Makes the contents of a config.json.
 
   Args:
     config: The dimensions.
     dtype: The parameters' dtype, for instance 'bfloat16'.
 
   Returns:
-    What `read` reads, and every release of transformers since 4.41.
+    Fields that `read` and every release of transformers since 4.41 read.
 
   Raises:
-    ValueError: It is neither Gemma 1 nor Gemma 2.
+    ValueError: The decoder is neither Gemma 1 nor Gemma 2.
   """
   t, v = config.text, config.vision
-  text = {
-    'model_type': 'gemma2' if t.post_norms else 'gemma',
-    'hidden_size': t.width,
-    'intermediate_size': t.mlp_dim,
-    'num_hidden_layers': t.depth,
-    'num_attention_heads': t.num_heads,
-    'num_key_value_heads': t.num_kv_heads,
-    'num_image_tokens': v.num_tokens,
-    'head_dim': t.head_dim,
-    'vocab_size': padded(t.vocab_size),
-    'rms_norm_eps': t.norm_eps,
-    'hidden_act': 'gelu_pytorch_tanh',
-    'hidden_activation': 'gelu_pytorch_tanh',
-  }
-  if t.post_norms:
-    scalar = t.query_scale**-2 if t.query_scale else t.head_dim
-    text |= {
-      'attn_logit_softcapping': t.attn_softcap,
-      'final_logit_softcapping': t.final_softcap,
-      'query_pre_attn_scalar': round(scalar),
-      'sliding_window': t.window or 4096,
-      'layer_types': layer_types(t.depth, sliding=t.window is not None),
-    }
-  elif t.attn_softcap or t.final_softcap or t.query_scale or t.window:
-    raise ValueError(
-      f'{config.name} has soft-caps, a query scale or a window but no post '
-      'norms, for which Hugging Face has no class'
-    )
   return {
     'model_type': 'paligemma',
     'architectures': ['PaliGemmaForConditionalGeneration'],
-    'text_config': text,
+    'text_config': _text_fields(config),
     'vision_config': {
       'model_type': 'siglip_vision_model',
       'hidden_size': v.width,
@@ -315,8 +287,42 @@ def write(config: paligemma.Config, dtype: str) -> dict[str, Any]:
   }
 
 
+def _text_fields(config: paligemma.Config) -> dict[str, Any]:
+  """Makes the contents of `text_config`."""
+  t = config.text
+  text = {
+    'model_type': 'gemma2' if t.post_norms else 'gemma',
+    'hidden_size': t.width,
+    'intermediate_size': t.mlp_dim,
+    'num_hidden_layers': t.depth,
+    'num_attention_heads': t.num_heads,
+    'num_key_value_heads': t.num_kv_heads,
+    'num_image_tokens': config.vision.num_tokens,
+    'head_dim': t.head_dim,
+    'vocab_size': padded(t.vocab_size),
+    'rms_norm_eps': t.norm_eps,
+    'hidden_act': 'gelu_pytorch_tanh',
+    'hidden_activation': 'gelu_pytorch_tanh',
+  }
+  if t.post_norms:
+    scalar = t.query_scale**-2 if t.query_scale else t.head_dim
+    text |= {
+      'attn_logit_softcapping': t.attn_softcap,
+      'final_logit_softcapping': t.final_softcap,
+      'query_pre_attn_scalar': round(scalar),
+      'sliding_window': t.window or 4096,
+      'layer_types': layer_types(t.depth, sliding=t.window is not None),
+    }
+  elif t.attn_softcap or t.final_softcap or t.query_scale or t.window:
+    raise ValueError(
+      f'{config.name} has soft-caps, a query scale or a window but no post '
+      'norms, for which Hugging Face has no class'
+    )
+  return text
+
+
 def preprocessor(config: paligemma.Config) -> dict[str, Any]:
-  """The contents of a preprocessor_config.json."""
+  """Makes the contents of a preprocessor_config.json."""
   size = config.vision.image_size
   return {
     'image_processor_type': 'SiglipImageProcessor',

@@ -1,4 +1,4 @@
-"""Reads and writes big_vision's npz checkpoints.
+"""Files of big_vision's format: npz checkpoints.
 
 A checkpoint is a flat npz whose names are paths, 'params/img/head/kernel', with
 layers stacked on axis 0; the encoder's may be stored one by one as well.
@@ -23,13 +23,13 @@ import numpy as np
 from collab_jax.checkpoints import trees
 from collab_jax.checkpoints.trees import CheckpointError
 
-# Where big_vision keeps parameters: alone, in a training state, or bare.
+# Prefixes of big_vision's parameters: alone, in a training state, or none.
 PREFIXES = ('params/', 'opt/target/', '')
 
 _VOID = np.dtype('V2')
 _LAYER = re.compile(r'(img/.*encoderblock)_(0|[1-9]\d{0,3})(/.*)')
 _BLOCK = 1 << 20  # numbers read at a time
-# What zipfile, its decompressors and NumPy raise on broken bytes.
+# Exceptions of zipfile, its decompressors and NumPy on damaged bytes.
 _DAMAGE = (
   zipfile.BadZipFile,
   zlib.error,
@@ -57,18 +57,18 @@ def load_npz(
   Args:
     path: The file. Its names may begin with 'params/', with 'opt/target/' (a
       training state, whose other entries are left out) or with neither.
-    shapes: The tree expected, of anything with `.shape` and `.dtype`; None
-      takes whatever the file holds.
+    shapes: The expected tree, of objects with `.shape` and `.dtype`; None
+      takes all arrays of the file.
     dtype: Converts floating-point arrays; None keeps the stored dtype.
-    part: A key of `trees.PARTS`; nothing of the rest is read.
+    part: A key of `trees.PARTS`; other arrays are not read.
 
   Returns:
     Nested dicts of NumPy arrays, bfloat16 as ml_dtypes.bfloat16.
 
   Raises:
     FileNotFoundError: There is no such file.
-    CheckpointError: It is not an npz, is damaged, holds pickled objects, or
-      its names or shapes are not the ones expected.
+    CheckpointError: The file is not an npz, is damaged, holds pickled objects,
+      or has other names or shapes than expected.
   """
   with open_npz(path, part) as entries:
     return trees.read(entries, shapes, os.fspath(path), dtype)
@@ -82,14 +82,14 @@ def open_npz(
 
   Args:
     path: The file.
-    part: A key of `trees.PARTS`; not even headers are read of the rest.
+    part: A key of `trees.PARTS`; not even headers of other arrays are read.
 
   Yields:
-    The arrays by their path without prefix, to be read while it is open.
+    The arrays by path without prefix, to be read while the file is open.
 
   Raises:
     FileNotFoundError: There is no such file.
-    CheckpointError: It is not an npz, is damaged or holds no plain numbers.
+    CheckpointError: The file is not an npz, is damaged or holds no numbers.
   """
   path = os.fspath(path)
   with _guard(path):
@@ -108,12 +108,12 @@ def save_npz(
   The file appears complete or not at all.
 
   Args:
-    path: Where to; an existing file is replaced.
+    path: The file; an existing one is replaced.
     params: Nested dicts of arrays, on any device; bfloat16 becomes V2.
-    prefix: In front of every name.
+    prefix: Prefix of every name.
 
   Raises:
-    CheckpointError: The decoder's layers are apart.
+    CheckpointError: The layers are not stacked.
   """
   path = os.fspath(path)
   trees.check_stacked(params, path)
@@ -131,7 +131,7 @@ def save_npz(
 
 @contextlib.contextmanager
 def _guard(path: str) -> Iterator[None]:
-  """Says of whatever broken bytes raise that the file is damaged."""
+  """Turns exceptions on damaged bytes into a CheckpointError."""
   try:
     yield
   except (CheckpointError, FileNotFoundError, PermissionError):
@@ -143,7 +143,7 @@ def _guard(path: str) -> Iterator[None]:
 
 
 def _open(path: str) -> zipfile.ZipFile:
-  """Opens an archive, telling a cut one from something else."""
+  """Opens an archive; a truncated one has an error of its own."""
   with open(path, 'rb') as file:
     magic = file.read(4)
   try:
@@ -163,7 +163,7 @@ def _open(path: str) -> zipfile.ZipFile:
 def _entries(
   archive: zipfile.ZipFile, path: str, part: str | None
 ) -> dict[str, trees.StoredArray]:
-  """The arrays of a part by path, the encoder's layers stacked."""
+  """Returns the arrays of a part by path, the encoder's layers stacked."""
   members: dict[str, zipfile.ZipInfo] = {}
   for info in archive.infolist():
     name = info.filename.removesuffix('.npy')
@@ -220,16 +220,16 @@ def _entry(
     )
   if dtype == _VOID:
     dtype = trees.BFLOAT16
-  # What JAX has no numbers for, and other machines' byte order, is converted.
+  # JAX has no long double, and no other byte order than the machine's.
   held = np.dtype(np.float64) if dtype.char == 'g' else dtype.newbyteorder('=')
 
   def fill(out: np.ndarray) -> None:
     with _guard(path), archive.open(info) as file:
       _header(file)
       if fortran:
-        turned = np.empty(shape[::-1], dtype)
-        _stream(file, turned, dtype)
-        out[...] = turned.T
+        transposed = np.empty(shape[::-1], dtype)
+        _stream(file, transposed, dtype)
+        out[...] = transposed.T
       else:
         _stream(file, out, dtype)
       # At the end of a member zipfile checks its CRC.
@@ -240,7 +240,7 @@ def _entry(
 
 
 def _header(file: Any) -> tuple[tuple[int, ...], bool, np.dtype]:
-  """Shape, order and dtype of the array that follows."""
+  """Reads shape, order and dtype of the array that follows."""
   version = np.lib.format.read_magic(file)
   read = (
     np.lib.format.read_array_header_1_0
@@ -251,7 +251,7 @@ def _header(file: Any) -> tuple[tuple[int, ...], bool, np.dtype]:
 
 
 def _stream(file: Any, out: np.ndarray, dtype: np.dtype) -> None:
-  """Reads numbers block by block, converting them on the way."""
+  """Reads and converts numbers block by block."""
   if not out.flags.c_contiguous and out.ndim > 2:
     for part in out:
       _stream(file, part, dtype)

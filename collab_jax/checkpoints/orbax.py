@@ -1,7 +1,7 @@
-"""Our own format: a folder with an Orbax checkpoint for each tower.
+"""Folders of the package's own with an Orbax checkpoint for each tower.
 
-  img/, llm/        arrays by our names
-  config.json       what `paligemma.Config.from_dict` reads
+  img/, llm/        arrays by big_vision's names
+  config.json       fields that `paligemma.Config.from_dict` reads
   tokenizer.model   the vocabulary
 
 The edge needs a folder without `llm`.
@@ -20,12 +20,12 @@ from collab_jax.checkpoints.trees import CheckpointError
 
 TOWERS = ('img', 'llm')
 _METADATA = '_METADATA'
-# What Orbax and TensorStore raise of files that are not what they wrote.
+# Exceptions of Orbax and TensorStore on damaged files.
 _DAMAGE = (ValueError, TypeError, AttributeError, KeyError, OSError)
 
 
 def _library() -> Any:
-  """Orbax, imported when it is used: it takes as long as all the rest."""
+  """Imports Orbax when it is used: it takes as long as all other imports."""
   return importlib.import_module('orbax.checkpoint')
 
 
@@ -41,35 +41,35 @@ def entries(
 
   Args:
     folder: The folder.
-    part: A key of `trees.PARTS`; a tower of which nothing is wanted need not
-      be there.
+    part: A key of `trees.PARTS`; a tower without arrays of the part may be
+      missing.
 
   Returns:
-    The arrays by path; a tower that is not there has none.
+    The arrays by path; a missing tower has none.
 
   Raises:
     CheckpointError: The metadata are damaged.
   """
-  found: dict[str, trees.StoredArray] = {}
+  arrays: dict[str, trees.StoredArray] = {}
   for tower in TOWERS:
     path = pathlib.Path(folder).absolute() / tower
     if not (path / _METADATA).exists():
       continue
     try:
       metadata = _library().PyTreeCheckpointer().metadata(path).item_metadata
-      arrays = trees.flatten(metadata.tree, f'{tower}/')
-      for name, array in arrays.items():
+      described = trees.flatten(metadata.tree, f'{tower}/')
+      for name, array in described.items():
         if trees.wanted(name, part):
-          found[name] = _entry(path, name, array)
+          arrays[name] = _entry(path, name, array)
     except _DAMAGE as error:
       raise _damaged(path, error) from error
-  return found
+  return arrays
 
 
 def _damaged(path: pathlib.Path, error: Exception) -> CheckpointError:
-  # What a library stumbles over when it trusts a file says nothing of the file.
-  stumbled = isinstance(error, TypeError | AttributeError | KeyError)
-  first = '' if stumbled else (str(error).splitlines() or [''])[0]
+  # The library's own mistakes on damaged files do not describe the file.
+  internal = isinstance(error, TypeError | AttributeError | KeyError)
+  first = '' if internal else (str(error).splitlines() or [''])[0]
   return CheckpointError(
     f'{path} is damaged, cut short or not an Orbax checkpoint'
     f'{f" ({first})" if first else ""}: write it again'
@@ -77,7 +77,7 @@ def _damaged(path: pathlib.Path, error: Exception) -> CheckpointError:
 
 
 def _entry(path: pathlib.Path, name: str, array: Any) -> trees.StoredArray:
-  """Describes an array, which is restored alone."""
+  """Describes an array, which is restored by itself."""
   below = name.partition('/')[2]
 
   def tree(leaf: Any) -> dict[str, Any]:
@@ -109,7 +109,7 @@ def save(folder: str | os.PathLike[str], params: trees.Tree) -> None:
     params: {'img': ..., 'llm': ...} or one of them, written in their dtype.
 
   Raises:
-    CheckpointError: The decoder's layers are apart.
+    CheckpointError: The layers are not stacked.
   """
   trees.check_stacked(params, os.fspath(folder))
   ocp = _library()

@@ -1,4 +1,4 @@
-"""Hugging Face's safetensors files: which tensors are where.
+"""Safetensors files of Hugging Face: their tensors and index.
 
 Names are canonical here: 'model.vision_tower.vision_model.post_layernorm.bias'
 is 'vision_tower.post_layernorm.bias'.
@@ -21,20 +21,20 @@ from collab_jax.checkpoints.trees import CheckpointError
 
 SINGLE = 'model.safetensors'
 INDEX = 'model.safetensors.index.json'
-# The output layer's canonical names, of which there may be one.
+# Canonical names of an output layer, which files may have.
 HEADS = ('lm_head.weight', 'language_model.lm_head.weight')
 
 _SPELLING = re.compile(
   r'(?:model\.)?'
   r'(?:(vision_tower\.)(?:vision_model\.)?|(language_model\.)(?:model\.)?)?'
 )
-# Which of them a part of the model needs; see `trees.PARTS`.
+# Prefixes of a part's tensors; see `trees.PARTS`.
 _PARTS = {
   None: ('',),
   'edge': ('vision_tower.', 'multi_modal_projector.'),
   'server': ('language_model.', 'multi_modal_projector.', *HEADS[:1]),
 }
-# Buffers that old files hold beside the parameters.
+# Buffers in old files, which are no parameters.
 _BUFFERS = ('embeddings.position_ids', 'rotary_emb.inv_freq')
 _DTYPES = {
   'F64': np.float64,
@@ -56,19 +56,19 @@ class Tensor(trees.StoredArray):
   """A tensor in a safetensors file, not read yet.
 
   Attributes:
-    rows: (start, stop) -> those rows, of a tensor that has any.
+    rows: (start, stop) -> the rows of a tensor with at least one axis.
   """
 
   rows: Callable[[int, int], np.ndarray]
 
 
 def canonical(name: str) -> str:
-  """Reduces the four spellings to one."""
+  """Returns the canonical name of any of four spellings."""
   return _SPELLING.sub(lambda m: m[1] or m[2] or '', name, count=1)
 
 
 def released(name: str) -> str:
-  """The spelling of 2024 of a canonical name."""
+  """Returns the spelling of 2024 of a canonical name."""
   name = re.sub(r'^vision_tower\.', 'vision_tower.vision_model.', name)
   return re.sub(r'^language_model\.', 'language_model.model.', name)
 
@@ -78,7 +78,7 @@ def read_json(path: pathlib.Path) -> dict[str, Any]:
 
   Raises:
     FileNotFoundError: There is no such file.
-    CheckpointError: It is something else.
+    CheckpointError: The file is something else.
   """
   if not path.exists():
     raise FileNotFoundError(f'{path} is missing')
@@ -100,15 +100,15 @@ def find(folder: pathlib.Path, part: str | None) -> dict[str, Tensor]:
 
   Args:
     folder: The folder.
-    part: A key of `trees.PARTS`; files that hold nothing of it are not
-      opened, and need not be there.
+    part: A key of `trees.PARTS`; files without tensors of the part are not
+      opened, and may be missing.
 
   Returns:
-    The tensors by canonical name, read when they are filled in.
+    The tensors by canonical name, not read yet.
 
   Raises:
     FileNotFoundError: There are no safetensors.
-    CheckpointError: A file is missing, damaged, or not what the index says.
+    CheckpointError: A file is missing, damaged, or differs from the index.
   """
   index = folder / INDEX
   if index.exists():
@@ -120,21 +120,21 @@ def find(folder: pathlib.Path, part: str | None) -> dict[str, Tensor]:
     if not paths:
       raise FileNotFoundError(f'{folder} holds no safetensors')
     wanted = dict.fromkeys(paths)
-  found: dict[str, Tensor] = {}
+  tensors: dict[str, Tensor] = {}
   for path, names in wanted.items():
     with _Opened(path) as file:
       known = set(file.keys())
       for name in known if names is None else names:
         if name not in known:
           raise CheckpointError(
-            f'{index} says that {name} is in {path.name}, which does not hold '
-            'it: the files are not of one checkpoint'
+            f'{index}: {name} is not in {path.name}: the files are not of one'
+            ' checkpoint'
           )
         if _wanted(name, part):
-          if canonical(name) in found:
-            raise CheckpointError(f'{path}: {canonical(name)} is there twice')
-          found[canonical(name)] = _entry(file, name, path)
-  return found
+          if canonical(name) in tensors:
+            raise CheckpointError(f'{path}: {canonical(name)} is a duplicate')
+          tensors[canonical(name)] = _entry(file, name, path)
+  return tensors
 
 
 def _wanted(name: str, part: str | None) -> bool:
@@ -145,7 +145,7 @@ def _wanted(name: str, part: str | None) -> bool:
 def _indexed(
   index: pathlib.Path, part: str | None
 ) -> dict[pathlib.Path, list[str]]:
-  """The files that an index names, and what it says is in them."""
+  """Returns the files of an index, and the names of their tensors."""
   weights = read_json(index).get('weight_map')
   if not isinstance(weights, dict) or not weights:
     raise CheckpointError(f'{index} has no weight_map: write it again')
@@ -191,10 +191,10 @@ class _Opened:
 
 
 def _entry(file: Any, name: str, path: pathlib.Path) -> Tensor:
-  """Describes a tensor, which is read from the file opened anew.
+  """Describes a tensor, for which the file is opened again.
 
-  A mapped file counts as resident as far as it was read, so that it is mapped
-  for one tensor and no longer.
+  The pages of a mapped file that were read count as resident memory, so the
+  file is mapped for a single tensor only.
   """
   header = file.get_slice(name)
   shape, kind = tuple(header.get_shape()), header.get_dtype()
@@ -227,11 +227,11 @@ def check_tied(head: Tensor, table: Tensor, source: str) -> None:
 
   Args:
     head: The output layer, which may have more rows.
-    table: The table, of which all rows are compared.
-    source: The folder, for the error.
+    table: The table, all of whose rows are compared.
+    source: Name of the folder in errors.
 
   Raises:
-    CheckpointError: They differ, so that the model is not a PaliGemma.
+    CheckpointError: Output layer and table differ: the model is no PaliGemma.
   """
   rows, *width = table.shape
   step = max(1, _BLOCK // (table.dtype.itemsize * max(1, math.prod(width))))
@@ -248,7 +248,7 @@ def check_tied(head: Tensor, table: Tensor, source: str) -> None:
 
 
 def _equal(a: np.ndarray, b: np.ndarray) -> bool:
-  """Whether numbers are equal in float32, those that are none among them."""
+  """Whether numbers are equal in float32; NaNs are equal, too."""
   a, b = a.astype(np.float32), b.astype(np.float32)
   return np.array_equal(a, b, equal_nan=True)
 
@@ -258,7 +258,7 @@ def plan(sizes: Mapping[str, int], limit: int) -> dict[str, list[str]]:
 
   Args:
     sizes: Bytes by name.
-    limit: Most bytes in a file, unless one tensor has more.
+    limit: Most bytes in a file, unless a single tensor has more.
 
   Returns:
     Names by file.

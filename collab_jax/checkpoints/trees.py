@@ -1,4 +1,4 @@
-"""Parameter trees: their names, their parts, and reading them array by array.
+"""Parameter trees: names, parts, and reading them array by array.
 
 A format says which arrays a file holds and how each is read into given memory
 (`StoredArray`); reading, converting and checking is done here, once for all.
@@ -13,10 +13,12 @@ from absl import logging
 import ml_dtypes
 import numpy as np
 
+from collab_jax import _validate
+
 Tree: TypeAlias = Mapping[str, Any]
 
-# What a process needs: all of it, what the edge runs, or what the server runs.
-# The projection to the decoder's width is run by either, as the cut demands.
+# Parts that a process needs: all, the edge's or the server's. The projection to
+# the decoder's width is in both, since the split decides which side runs it.
 PARTS: dict[str | None, tuple[str, ...]] = {
   None: ('',),
   'edge': ('img/',),
@@ -27,14 +29,14 @@ PARTS: dict[str | None, tuple[str, ...]] = {
 TABLE = 'llm/embedder/input_embedding'
 
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
-# What parameters may be converted to.
+# Dtypes to which parameters may be converted.
 DTYPES = ('float32', 'bfloat16', 'float16')
 _SHOWN = 5  # names in an error message
-_ALIGNED = 64  # bytes, from which XLA takes memory over without a copy
+_ALIGNED = 64  # bytes; XLA takes aligned memory over without a copy
 
 
 class CheckpointError(ValueError):
-  """A file is not the checkpoint that was asked for."""
+  """Raised for a file that is not the expected checkpoint."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,8 +45,8 @@ class StoredArray:
 
   Attributes:
     shape: Its shape.
-    dtype: As which it is stored.
-    fill: Writes it into an array of that shape, in that array's dtype.
+    dtype: Its dtype in the file.
+    fill: Reads it into an array of that shape, in that array's dtype.
   """
 
   shape: tuple[int, ...]
@@ -53,7 +55,7 @@ class StoredArray:
 
 
 def flatten(tree: Tree, prefix: str = '') -> dict[str, Any]:
-  """Nested dicts to {'a/b/c': leaf}, names sorted."""
+  """Turns nested dicts into {'a/b/c': leaf}, sorted by name."""
   flat = {}
   for name in sorted(tree):
     leaf, path = tree[name], f'{prefix}{name}'
@@ -65,7 +67,7 @@ def flatten(tree: Tree, prefix: str = '') -> dict[str, Any]:
 
 
 def unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:
-  """{'a/b/c': leaf} to nested dicts.
+  """Turns {'a/b/c': leaf} into nested dicts.
 
   Args:
     flat: Leaves by path.
@@ -85,7 +87,7 @@ def unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:
       if not isinstance(node, dict):
         raise CheckpointError(f'{path}: {folder} is an array and a folder')
     if name in node:
-      raise CheckpointError(f'{path} is an array and a folder, or there twice')
+      raise CheckpointError(f'{path} is an array and a folder, or a duplicate')
     node[name] = leaf
   return tree
 
@@ -94,43 +96,42 @@ def wanted(name: str, part: str | None) -> bool:
   """Whether an array belongs to a part of the model.
 
   Args:
-    name: Its path, 'img/...' or 'llm/...'.
+    name: Path of the array, 'img/...' or 'llm/...'.
     part: A key of `PARTS`.
 
   Returns:
-    True if the part needs it.
+    True if the part needs the array.
 
   Raises:
     ValueError: There is no such part.
   """
-  if part not in PARTS:
-    raise ValueError(f'part: got {part!r}, expected one of {list(PARTS)}')
+  _validate.choice('part', part, PARTS)
   return name.startswith(PARTS[part])
 
 
 def select(tree: Tree, part: str | None) -> dict[str, Any]:
-  """The subtree that a part of the model needs."""
+  """Returns the subtree of a part of the model."""
   flat = flatten(tree)
   return unflatten({k: v for k, v in flat.items() if wanted(k, part)})
 
 
 def floats(dtype: Any) -> bool:
-  """Whether a dtype is floating point, bfloat16 among them."""
+  """Whether a dtype is floating point, such as bfloat16."""
   return np.dtype(dtype) == BFLOAT16 or np.dtype(dtype).kind == 'f'
 
 
-def as_dtype(dtype: Any, what: str = 'dtype') -> np.dtype | None:
-  """Reads the dtype that parameters are to be converted to.
+def as_dtype(dtype: Any, label: str = 'dtype') -> np.dtype | None:
+  """Reads the dtype to which parameters are converted.
 
   Args:
-    dtype: One of `DTYPES`, what NumPy takes for one, or None.
-    what: What an error calls it.
+    dtype: One of `DTYPES`, its NumPy dtype or type, or None.
+    label: Name of the argument in errors.
 
   Returns:
-    It, in the machine's byte order; or None, to convert nothing.
+    The dtype, in the machine's byte order; or None, to convert nothing.
 
   Raises:
-    ValueError: It is something else.
+    ValueError: Another dtype.
   """
   if dtype is None:
     return None
@@ -139,32 +140,30 @@ def as_dtype(dtype: Any, what: str = 'dtype') -> np.dtype | None:
   except (TypeError, ValueError, SyntaxError):
     name = None
   if name not in DTYPES:
-    raise ValueError(
-      f'{what}: got {dtype!r}, expected one of {", ".join(DTYPES)}'
-    )
+    raise _validate.error(label, dtype, f'one of {", ".join(DTYPES)}')
   return np.dtype(name)
 
 
 def check_stacked(params: Tree, source: str) -> None:
-  """Refuses to write a model whose layers are apart.
+  """Refuses to write a model whose layers are not stacked.
 
   Args:
     params: {'img': ..., 'llm': ...}, or any other tree.
-    source: What to call it in the error.
+    source: Name of the tree in the error.
 
   Raises:
-    CheckpointError: No format holds them so.
+    CheckpointError: Layers are not stacked; no format holds them so.
   """
   for name, leaf in flatten(params).items():
     if isinstance(leaf, tuple | list):
       raise CheckpointError(
-        f'{source}: {name} are {len(leaf)} layers apart, expected stacked '
-        "ones: load the model with layout='stacked' to save it"
+        f'{source}: {name}: got {len(leaf)} unstacked layers, expected stacked'
+        " ones; load the model with layout='stacked' to save it"
       )
 
 
 def empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-  """Memory for an array, which JAX on a CPU takes over without a copy."""
+  """Allocates an array that JAX on a CPU takes over without a copy."""
   dtype = np.dtype(dtype)
   size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
   memory = np.empty(size + _ALIGNED, np.uint8)
@@ -175,15 +174,15 @@ def empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
 def stack(
   name: str, layers: Mapping[int, StoredArray], source: str
 ) -> StoredArray:
-  """Joins the layers of a tower, which are stored one by one, on axis 0.
+  """Stacks a tower's layers, which are stored one by one, on axis 0.
 
   Args:
-    name: What they are called, for the error.
+    name: Name of the layers in errors.
     layers: The arrays by layer.
-    source: The file, for the error.
+    source: Name of the file in errors.
 
   Returns:
-    The stacked array, which is not read yet either.
+    The stacked array, not read yet.
 
   Raises:
     CheckpointError: A layer is missing, or has another shape than the first.
@@ -196,14 +195,14 @@ def stack(
       )
     if layer.shape != layers[min(layers)].shape:
       raise CheckpointError(
-        f'{source}: {name}: layer {i} is {layer.shape}, expected '
-        f'{layers[min(layers)].shape} as in the others'
+        f'{source}: {name}: layer {i}: got {layer.shape}, expected'
+        f' {layers[min(layers)].shape} as in the others'
       )
   return join([layer for layer in ordered if layer])
 
 
 def join(entries: Sequence[StoredArray]) -> StoredArray:
-  """Stacks entries of one shape on a new axis 0."""
+  """Stacks stored arrays of equal shape on a new axis 0."""
 
   def fill(out: np.ndarray) -> None:
     for i, entry in enumerate(entries):
@@ -224,19 +223,19 @@ def read(
   """Reads a tree.
 
   Names and shapes are checked first. Then arrays are read one by one, the
-  largest first, so that the peak is the result and what `put` needs for one of
-  them while the others are still unread.
+  largest first, so that peak memory is the result and the needs of `put` for
+  the largest array.
 
   Args:
-    entries: What the file holds.
-    shapes: The tree expected, of anything with `.shape` and `.dtype`; None
-      takes whatever there is.
-    source: What to call the file in an error.
+    entries: The arrays of the file.
+    shapes: The expected tree, of objects with `.shape` and `.dtype`; None
+      takes all arrays.
+    source: Name of the file in errors.
     dtype: One of `DTYPES`, converts floating-point arrays; None keeps the
       stored dtype.
-    put: What becomes of each array, put(name, array): a copy on a device.
-    orders: Arrays, by name, that are wanted with their axes in another order;
-      they are written into memory in that order, with no copy in between.
+    put: Puts each array on a device, put(name, array); None keeps it in NumPy.
+    orders: Orders of axes by name of array; arrays are read into memory in
+      that order, without another copy.
 
   Returns:
     Nested dicts.
@@ -273,17 +272,17 @@ def too_short(got: tuple[int, ...], want: tuple[int, ...]) -> bool:
 def grow(
   entry: StoredArray, shape: tuple[int, ...], source: str
 ) -> StoredArray:
-  """Adds rows that a vocabulary without PaliGemma's own tokens lacks.
+  """Adds the rows that a vocabulary without PaliGemma's own tokens lacks.
 
-  They are drawn with a standard deviation of 0.02, as big_vision draws them.
+  New rows are drawn with a standard deviation of 0.02, as in big_vision.
 
   Args:
     entry: The embedding table of the file.
     shape: The table's shape in the model.
-    source: The file, for the log.
+    source: Name of the file in the log.
 
   Returns:
-    The entry itself, unless it is `too_short`.
+    The table, unchanged unless it is `too_short`.
   """
   if not too_short(entry.shape, shape):
     return entry
@@ -304,23 +303,23 @@ def grow(
 
 
 def check_shapes(shapes: Tree, params: Tree, source: str) -> None:
-  """Compares a tree with the one expected.
+  """Compares a tree with the expected one.
 
   Args:
-    shapes: The tree expected, of anything with `.shape` and `.dtype`.
-    params: The tree at hand.
-    source: What to call it in the error.
+    shapes: The expected tree, of objects with `.shape` and `.dtype`.
+    params: The tree.
+    source: Name of the tree in errors.
 
   Raises:
     CheckpointError: Names, shapes or kinds of numbers differ; lists the first
-      of them. Or the decoder's layers are apart.
+      differences. Or layers are not stacked.
   """
   check_stacked(params, source)
   check(flatten(shapes), flatten(params), source)
 
 
 def check(want: Mapping[str, Any], got: Mapping[str, Any], source: str) -> None:
-  """Like `check_shapes`, of flat trees."""
+  """Compares flat trees; see `check_shapes`."""
   problems = [
     f'{name}: {fault}'
     for name in sorted({**want, **got})
@@ -340,7 +339,7 @@ def check(want: Mapping[str, Any], got: Mapping[str, Any], source: str) -> None:
 
 
 def _fault(want: Any, got: Any) -> str | None:
-  """What is wrong with an array, if anything is."""
+  """Describes the difference between an array and the expected one, if any."""
   sizes = ['nothing' if x is None else tuple(x.shape) for x in (got, want)]
   if sizes[0] != sizes[1]:
     return f'got {sizes[0]}, expected {sizes[1]}'

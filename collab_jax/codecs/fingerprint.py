@@ -32,7 +32,8 @@ def encoder_fingerprint(model: paligemma.Model) -> str:
     return ''
   digest = hashlib.sha256()
   leaves = jax.tree_util.tree_leaves_with_path(
-    siglip.by_name(model.params['img']), is_leaf=lambda x: isinstance(x, tuple)
+    siglip.with_stacked_names(model.params['img']),
+    is_leaf=lambda x: isinstance(x, tuple),
   )
   for path, leaf in leaves:
     # Equal for stacked and separate layers, in bfloat16 and in float32.

@@ -1,4 +1,4 @@
-"""Attention over images and text, and what Gemma adds to it.
+"""Attention over images and text, with RoPE and Gemma's soft-caps.
 
 Axes: B batch, T queries, S keys, Q query heads, K key-value heads, E head dim.
 """
@@ -7,10 +7,10 @@ import jax
 from jax import numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-# The value big_vision and Gemma give to masked scores.
+# Masked scores, as in big_vision and Gemma.
 MASKED = -2.3819763e38
 
-# Queries that `grouped` attends for at a time.
+# Queries of a block in `grouped`.
 _BLOCK = 256
 
 
@@ -19,9 +19,9 @@ def full(
   k: Float[Array, 'B S Q E'],
   v: Float[Array, 'B S Q E'],
 ) -> Float[Array, 'B T Q E']:
-  """Full attention, multiplied in the dtype of k and v.
+  """Computes full attention in the dtype of k and v.
 
-  Heads lead so that the products are plain matrices.
+  Heads come first, so that the products are plain matrices.
   """
   q, k, v = (jnp.swapaxes(t, 1, 2) for t in (q, k, v))
   q = (q * q.shape[-1] ** -0.5).astype(k.dtype)
@@ -34,7 +34,7 @@ def _product(a, b):
 
 
 def _average(scores, v):
-  """Softmax of the scores, times v.
+  """Multiplies the softmax of the scores by v.
 
   The softmax is normalized after the product, on E numbers a query instead of
   S.
@@ -72,11 +72,11 @@ def grouped(
   mask: Bool[Array, 'B #T S'],
   cap: float | None,
 ) -> Float[Array, 'B T Q E']:
-  """Grouped-query attention; query head n reads key-value head n // G.
+  """Computes grouped-query attention; query head n reads kv head n // G.
 
-  Written so that compilers make one program of the products and the softmax
-  between them, which never holds all scores: the mask is added, which gives
-  the same numbers, and long sequences are cut into blocks of queries.
+  The mask is added to the scores, which gives the same numbers, and long
+  sequences are cut into blocks of queries, so that compilers fuse the products
+  and the softmax between them and never hold all scores.
   """
   t, heads = q.shape[1:3]
   bias = jnp.where(mask, 0.0, MASKED)[:, None]
@@ -94,7 +94,7 @@ def grouped(
 
 
 def _single(q, k, v, bias, cap):
-  """Like `grouped` for one query, as in decoding: sums instead of products."""
+  """Computes `grouped` for a single query: sums instead of matrix products."""
   b, heads, _, e = q.shape
   q = q.reshape(b, k.shape[1], -1, e, 1)
   scores = (q * k[:, :, None].astype(jnp.float32)).sum(3)

@@ -1,4 +1,4 @@
-"""What the towers share of Flax."""
+"""Flax modules and loops over layers that both towers use."""
 
 import math
 from typing import Any
@@ -21,19 +21,19 @@ class Einsum(nn.Module):
 
   shape: tuple[int, ...]
   fan_in: int
-  order: tuple[int, ...] | None = None  # Of the axes, where w is transposed.
+  order: tuple[int, ...] | None = None  # Of the axes of a transposed weight.
 
   @nn.compact
   def __call__(self) -> jax.Array:
     """Returns the weight."""
     init = nn.initializers.normal(self.fan_in**-0.5)
-    return self.param('w', init, turned(self.shape, self.order))
+    return self.param('w', init, permuted(self.shape, self.order))
 
 
-def turned(
+def permuted(
   shape: tuple[int, ...], order: tuple[int, ...] | None
 ) -> tuple[int, ...]:
-  """A shape with its axes in another order; None leaves it alone."""
+  """Returns a shape with its axes in another order; None keeps the order."""
   return shape if order is None else tuple(shape[axis] for axis in order)
 
 
@@ -49,37 +49,37 @@ def scan_layers(
     depth: Number of layers.
     unroll: Trace each layer on its own.
     remat: Compute a layer again where its gradient is taken, instead of keeping
-      what it computed; gradients of the layers are then stacked, too.
+      its intermediate results; the gradients of layers are then stacked, too.
 
   Returns:
     The last carry, and the ys stacked.
   """
   numbers = jnp.arange(depth)
   if unroll or remat:
-    one = jax.checkpoint(body) if remat else body
-    xs, each = (layers, numbers), depth if unroll else 1
-    return jax.lax.scan(lambda x, at: one(x, *at), x, xs, unroll=each)
+    run = jax.checkpoint(body) if remat else body
+    xs, unrolled = (layers, numbers), depth if unroll else 1
+    return jax.lax.scan(lambda x, at: run(x, *at), x, xs, unroll=unrolled)
 
   def step(x, i):
-    every, i = within_loop(layers, i)
+    stacked, i = within_loop(layers, i)
     layer = jax.tree.map(
-      lambda p: jax.lax.dynamic_index_in_dim(p, i, keepdims=False), every
+      lambda p: jax.lax.dynamic_index_in_dim(p, i, keepdims=False), stacked
     )
     return body(x, layer, i)
 
   return jax.lax.scan(step, x, numbers)
 
 
-def apart(layers: Any, depth: int) -> tuple[Any, ...]:
-  """Returns the parameters of each of some stacked layers on its own."""
+def unstack(layers: Any, depth: int) -> tuple[Any, ...]:
+  """Returns the parameters of each of the stacked layers."""
   return tuple(jax.tree.map(lambda p, i=i: p[i], layers) for i in range(depth))
 
 
 def within_loop(weights: Any, varying: Any) -> Any:
-  """Ties weights to something that changes in a loop.
+  """Ties weights to a value that changes in a loop.
 
-  A CPU converts bfloat16 where it is used, and XLA moves what does not change
-  out of loops: a copy of all weights in float32, made at each call.
+  A CPU converts bfloat16 weights where they are used, and XLA moves constant
+  computations out of loops: at each call it would copy all weights in float32.
   """
   return jax.lax.optimization_barrier((weights, varying))
 
@@ -98,15 +98,14 @@ class RMSNorm(nn.Module):
 
 
 def product(x: jax.Array, w: jax.Array, spec: str, transposed: bool = False):
-  """Multiplies by a weight, as stored or transposed.
+  """Multiplies by a weight of either layout.
 
   Args:
-    x: Whose last axes are contracted.
-    w: The weight; transposed, its last axes are contracted and those in front
-      are the result's.
+    x: The factor, whose last axes are contracted.
+    w: The weight; if transposed, its last axes are contracted.
     spec: The einsum for w as it is stored in a checkpoint, '...->xw': the axes
       of x that stay, then those of w.
-    transposed: How w is stored.
+    transposed: Whether w has its contracted axes last.
 
   Returns:
     The product.
@@ -115,9 +114,9 @@ def product(x: jax.Array, w: jax.Array, spec: str, transposed: bool = False):
     return jnp.einsum(spec, x, w)
   inputs, out = spec.split('->')
   n = sum(axis not in out for axis in inputs.split(',')[0])
-  lead, rest = x.shape[: x.ndim - n], w.shape[: w.ndim - n]
-  y = linear(x.reshape(math.prod(lead), -1), w.reshape(math.prod(rest), -1))
-  return y.reshape(*lead, *rest)
+  lead, out = x.shape[: x.ndim - n], w.shape[: w.ndim - n]
+  y = linear(x.reshape(math.prod(lead), -1), w.reshape(math.prod(out), -1))
+  return y.reshape(*lead, *out)
 
 
 def linear(
@@ -140,8 +139,15 @@ def linear(
   )[:rows]
 
 
-def rounded_dot(x, w, dimensions, precision=None, preferred_element_type=None):
-  """A `dot_general` for Flax: factors in bfloat16, sums in float32.
+def dot_general(compute_dtype: str) -> Any:
+  """Returns the `dot_general` of Flax layers; None for its default."""
+  return _bfloat16_dot_general if compute_dtype == 'bfloat16' else None
+
+
+def _bfloat16_dot_general(
+  x, w, dimensions, precision=None, preferred_element_type=None
+):
+  """Multiplies in bfloat16 and sums in float32.
 
   Flax has converted the weight to float32; XLA leaves out both conversions.
   """

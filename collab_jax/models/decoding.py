@@ -1,10 +1,11 @@
 """Greedy search, sampling and beam search as one while loop.
 
-A method says how many candidates (beams) a picture has and which tokens
-continue which of them; the loop, the cache and the early stop are shared.
+A method sets the number of candidates (beams) of a picture and chooses the
+tokens that continue them; the loop, the cache and the early stop are shared.
 Shapes are static: R = B * beams rows, max_tokens columns.
 """
 
+from collections.abc import Callable
 import dataclasses
 import re
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -19,7 +20,7 @@ PAD = 0
 
 
 class Start(NamedTuple):
-  """The state after the prefix.
+  """State of the decoder after the prefix.
 
   Attributes:
     logits: Scores of the first token.
@@ -35,7 +36,7 @@ class Start(NamedTuple):
 
 
 class Choice(NamedTuple):
-  """How the candidates go on: row r continues parent[r] with token[r]."""
+  """Continuations: row r continues parent[r] with token[r]."""
 
   parent: Int[Array, ' R'] | None
   token: Int[Array, ' R']
@@ -44,7 +45,7 @@ class Choice(NamedTuple):
 
 @runtime_checkable
 class Method(Protocol):
-  """A way to choose tokens, by drawing them if it uses a key."""
+  """Rule that chooses tokens; it draws them if it uses a key."""
 
   beams: int
   uses_key: bool
@@ -62,7 +63,7 @@ class Method(Protocol):
   def rank(
     self, score: Float[Array, ' R'], length: Int[Array, ' R']
   ) -> Float[Array, ' R']:
-    """Returns what the best of a picture's candidates is picked by."""
+    """Returns the numbers by which a picture's best candidate is picked."""
     ...
 
 
@@ -108,23 +109,25 @@ class Sample:
 
   def __post_init__(self):
     if self.temperature <= 0:
-      raise ValueError(
-        f'temperature: got {self.temperature}, expected a positive number;'
-        ' use Greedy() for the limit at 0'
+      raise _validate.error(
+        'temperature',
+        self.temperature,
+        'a positive number',
+        'use Greedy() for the limit at 0',
       )
     if not 0 <= self.top_p <= 1:
-      raise ValueError(f'top_p: got {self.top_p}, expected 0 to 1')
+      raise _validate.error('top_p', self.top_p, 'a number from 0 to 1')
 
   def choose(self, logits, score, done, keys) -> Choice:
     """Draws a token for each row with the row's own key."""
     del done
     if keys is None:
-      raise ValueError('sampling needs key=jax.random.key(seed)')
+      raise _validate.error('key', None, 'jax.random.key(seed), to sample')
     scaled = logits / self.temperature
     if self.top_p < 1:
       order = jnp.sort(scaled, axis=-1, descending=True)
       p = jax.nn.softmax(order)
-      # The first token always stays: what precedes it sums to zero.
+      # The first token always stays: the sum of those before it is zero.
       kept = jnp.cumsum(p, -1) - p <= self.top_p
       least = jnp.where(kept, order, jnp.inf).min(-1, keepdims=True)
       scaled = jnp.where(scaled >= least, scaled, -jnp.inf)
@@ -155,7 +158,7 @@ class Beam:
 
   def __post_init__(self):
     if self.beams < 1:
-      raise ValueError(f'beams: got {self.beams}, expected at least 1')
+      raise _validate.error('beams', self.beams, 'at least 1')
 
   def choose(self, logits, score, done, keys) -> Choice:
     """Returns the best continuations over a picture's candidates."""
@@ -181,7 +184,7 @@ NAMES: dict[str, type] = {'greedy': Greedy, 'sample': Sample, 'beam': Beam}
 
 
 def make(text: str) -> Method:
-  """Makes a method from its name.
+  """Makes a decoding method from its text.
 
   Args:
     text: 'greedy', 'beam2' (short for 'beam(beams=2)'), 'beam(beams=4,
@@ -204,13 +207,13 @@ def make(text: str) -> Method:
       raise _validate.unknown(f'setting of {kind}', name, known)
     if isinstance(value, str) or not isinstance(value, int | known[name]):
       expected = 'a number' if known[name] is float else 'an integer'
-      raise ValueError(f'decoding: {name}: got {value!r}, expected {expected}')
+      raise _validate.error(f'decoding: {name}', value, expected)
     settings[name] = known[name](value)
   return NAMES[kind](**settings)
 
 
 def name(method: Any) -> str:
-  """What `make` makes an equal method from, with all its settings."""
+  """Returns the text from which `make` makes an equal method."""
   kinds = {kind: short for short, kind in NAMES.items()}
   kind = type(method)
   called = kinds.get(kind, f'{kind.__module__}:{kind.__qualname__}')
@@ -235,7 +238,7 @@ def _take(rows, tree):
 
 
 def generate(
-  step,
+  step: Callable[..., tuple[jax.Array, Any]],
   start: Start,
   max_tokens: int,
   eos: int,
@@ -251,18 +254,17 @@ def generate(
     start: The state after the prefix; its last max_tokens slots are free.
     max_tokens: Most tokens to write.
     eos: Token that ends a row.
-    method: How tokens are chosen.
+    method: Rule that chooses tokens.
     key: One key, from which each row's is folded, or one key per row.
-    halvings: How often to go on with half of the pictures once the others
-      have ended. Worth it where a step's time grows with the rows; each
-      compiles the step once more.
+    halvings: Number of times to go on with half of the pictures once the
+      others have ended. Worth it where a step's time grows with the rows;
+      each compiles the step once more.
 
   Returns:
     The tokens, with 0 after a row's eos.
   """
-  batch, slots = start.visible.shape
+  batch = start.visible.shape[0]
   rows, beams = batch * method.beams, method.beams
-  first_slot = slots - max_tokens
   if key is not None and key.ndim == 0:
     key = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(rows))
 
@@ -280,12 +282,30 @@ def generate(
     position=repeat(start.position),
     keys=key,
   )
+  search = _Search(step, max_tokens, eos, method)
+  first = search.choose(jnp.zeros((), jnp.int32), state)
+  tokens, score = search.run(*first, halvings)
+  length = (tokens != PAD).sum(1)
+  rank = method.rank(score, length).reshape(batch, beams)
+  best = jnp.arange(batch) * beams + jnp.argmax(rank, axis=1)
+  return tokens[best]
 
-  def choose(t, s: _SearchState):
+
+@dataclasses.dataclass(frozen=True)
+class _Search:
+  """Loop of `generate`: t tokens are written, the next is chosen."""
+
+  step: Callable[..., tuple[jax.Array, Any]]
+  max_tokens: int
+  eos: int
+  method: Method
+
+  def choose(self, t, s: _SearchState) -> tuple[jax.Array, _SearchState]:
+    """Writes the token at t."""
     keys = None
     if s.keys is not None:
       keys = jax.vmap(jax.random.fold_in, (0, None))(s.keys, t)
-    choice = method.choose(s.logits, s.score, s.done, keys)
+    choice = self.method.choose(s.logits, s.score, s.done, keys)
     if choice.parent is not None:
       tokens, done, cache, visible = _take(
         choice.parent, (s.tokens, s.done, s.cache, s.visible)
@@ -293,40 +313,40 @@ def generate(
       s = s._replace(tokens=tokens, done=done, cache=cache, visible=visible)
     token = jnp.where(s.done, PAD, choice.token)
     tokens = jax.lax.dynamic_update_slice_in_dim(s.tokens, token[:, None], t, 1)
-    done = s.done | (token == eos)
+    done = s.done | (token == self.eos)
     return t + 1, s._replace(tokens=tokens, done=done, score=choice.score)
 
-  def body(carry):
+  def advance(self, carry) -> tuple[jax.Array, _SearchState]:
+    """Runs the decoder on the last token, and writes the next one."""
     t, s = carry
     token = jax.lax.dynamic_slice_in_dim(s.tokens, t - 1, 1, 1)[:, 0]
-    slot = first_slot + t - 1
+    slots = s.visible.shape[1]
+    slot = slots - self.max_tokens + t - 1
     visible = s.visible | (jnp.arange(slots) == slot)
-    at = s.position + t - 1
-    logits, cache = step(token, at, s.cache, slot, visible)
-    return choose(t, s._replace(logits=logits, cache=cache, visible=visible))
+    position = s.position + t - 1
+    logits, cache = self.step(token, position, s.cache, slot, visible)
+    s = s._replace(logits=logits, cache=cache, visible=visible)
+    return self.choose(t, s)
 
-  def run(t, s: _SearchState, halvings) -> tuple[jax.Array, jax.Array]:
+  def run(
+    self, t, s: _SearchState, halvings: int
+  ) -> tuple[jax.Array, jax.Array]:
     """Returns the tokens and scores at the end."""
+    beams = self.method.beams
     half = len(s.done) // beams // 2 if halvings else 0
 
     def ended(s):
       return s.done.reshape(-1, beams).all(1)
 
     t, s = jax.lax.while_loop(
-      lambda c: (c[0] < max_tokens) & ((~ended(c[1])).sum() > half),
-      body,
+      lambda c: (c[0] < self.max_tokens) & ((~ended(c[1])).sum() > half),
+      self.advance,
       (t, s),
     )
     if not half:
       return s.tokens, s.score
-    # Those that go on, and some that have ended and stay as they are.
+    # The unfinished pictures, filled up with finished ones, which stay.
     pictures = jnp.argsort(ended(s), stable=True)[:half]
-    rest = (pictures[:, None] * beams + jnp.arange(beams)).ravel()
-    tokens, score = run(t, _take(rest, s), halvings - 1)
-    return s.tokens.at[rest].set(tokens), s.score.at[rest].set(score)
-
-  tokens, score = run(*choose(jnp.zeros((), jnp.int32), state), halvings)
-  length = (tokens != PAD).sum(1)
-  rank = method.rank(score, length).reshape(batch, beams)
-  best = jnp.arange(batch) * beams + jnp.argmax(rank, axis=1)
-  return tokens[best]
+    rows = (pictures[:, None] * beams + jnp.arange(beams)).ravel()
+    tokens, score = self.run(t, _take(rows, s), halvings - 1)
+    return s.tokens.at[rows].set(tokens), s.score.at[rows].set(score)

@@ -1,4 +1,4 @@
-"""The dimensions of a model, as a config.json holds them."""
+"""Dimensions of a model, as a config.json holds them."""
 
 from collections.abc import Mapping
 import math
@@ -6,7 +6,7 @@ from typing import Any
 
 from collab_jax import _validate
 
-# The fields of a config.json: their kind, and what stands for a missing one.
+# Fields of a config.json: their kind and default.
 _NEEDED = object()
 _SIZE = ('an integer of at least 1', _NEEDED)
 _DEPTH = ('an integer from 1 to 1000', _NEEDED)
@@ -31,7 +31,7 @@ _LLM = {
   'sliding_window': ('an integer or null', None),
 }
 _MOST = {_DEPTH[0]: 1000}
-# The decoder's name in big_vision, which says no more than the dimensions do.
+# The decoder's name in big_vision, which adds nothing to the dimensions.
 _UNREAD = {'llm.variant'}
 
 
@@ -51,9 +51,9 @@ def read(
   """
   _check_names(d)
   return (
-    {n: _read(d, '', n, *of) for n, of in _TOP.items()},
-    {n: _read(d['vit'], 'vit.', n, *of) for n, of in _VIT.items()},
-    {n: _read(d['llm'], 'llm.', n, *of) for n, of in _LLM.items()},
+    {n: _read(d, '', n, *kind) for n, kind in _TOP.items()},
+    {n: _read(d['vit'], 'vit.', n, *kind) for n, kind in _VIT.items()},
+    {n: _read(d['llm'], 'llm.', n, *kind) for n, kind in _LLM.items()},
   )
 
 
@@ -78,29 +78,25 @@ def _read(d: Mapping[str, Any], part: str, name: str, kind: str, default: Any):
       ' mlp_dim num_heads num_kv_heads head_dim vocab_size}'
     )
   if not _fits(value, kind):
-    raise ValueError(
-      f'model config: {part}{name}: got {value!r}, expected {kind}'
-    )
+    raise _validate.error(f'model config: {part}{name}', value, kind)
   return value
 
 
 def _check_names(d: Mapping[str, Any]) -> None:
-  """Refuses fields that nothing reads, but for others' at the top.
+  """Refuses fields that nothing reads, except foreign ones at the top.
 
-  A recorded model says there how it was recorded; a field of a tower there,
-  or one misspelled, is a mistake.
+  A recorded model has notes of its recording there; a tower's field there, or
+  a misspelled one, is a mistake.
   """
   known = {*_TOP} | {f'vit.{n}' for n in _VIT} | {f'llm.{n}' for n in _LLM}
   last = {n.rpartition('.')[2] for n in known}
-  others = d.keys() - {*_TOP, 'vit', 'llm'}
-  got = {n for n in others if _validate.nearest(n, last)}
-  for part, what in (('vit', 'encoder'), ('llm', 'decoder')):
+  foreign = d.keys() - {*_TOP, 'vit', 'llm'}
+  got = {n for n in foreign if _validate.nearest(n, last)}
+  for part, tower in (('vit', 'encoder'), ('llm', 'decoder')):
     inner = d.get(part)
     if not isinstance(inner, Mapping):
-      raise ValueError(
-        f'model config: {part}: got {inner!r}, expected an object with the'
-        f' dimensions of the {what}'
-      )
+      kind = f'an object with the dimensions of the {tower}'
+      raise _validate.error(f'model config: {part}', inner, kind)
     got |= {f'{part}.{n}' for n in inner} - known - _UNREAD
   if got:
     raise _validate.unknown('field of the model config', min(got), known)

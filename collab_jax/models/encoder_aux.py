@@ -1,4 +1,4 @@
-"""What the image encoder tells beside its features."""
+"""Auxiliary outputs of the image encoder, for quantizers that need them."""
 
 from collections.abc import Sequence
 import dataclasses
@@ -16,7 +16,7 @@ def encode_reduced(
   images: Float[Array, 'B H W 3'],
   side: int,
 ) -> Float[Array, 'B n D']:
-  """Encodes pictures that are reduced first, to fewer patches.
+  """Encodes pictures after reducing them to fewer patches.
 
   Args:
     config: The tower's dimensions.
@@ -25,7 +25,7 @@ def encode_reduced(
     side: Patches in a row of the reduced picture.
 
   Returns:
-    The features of side x side patches, as of `encode`.
+    The features of side x side patches, like those of `encode`.
 
   Source: bicubic interpolation of the picture and linear interpolation of the
   positions, both of them averages where they shrink; FlexiViT, arXiv
@@ -50,7 +50,7 @@ def observe(
   images: Float[Array, 'B H W 3'],
   aux_inputs: Sequence[str],
 ) -> tuple[Float[Array, 'B N D'], dict[str, Array]]:
-  """Encodes pictures, and returns what else is asked for.
+  """Encodes pictures, with auxiliary outputs.
 
   Args:
     config: The tower's dimensions.

@@ -16,75 +16,75 @@ import jax
 from jax import numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from collab_jax.models import (
-  attention,
-  common,
-  lora,
+from collab_jax.models import attention, common, lora
+from collab_jax.models.gemma_layers import (
+  TRANSPOSED_AXES,
+  DecoderBlock,
+  TextConfig,
 )
-from collab_jax.models.gemma_layers import ORDERS, DecoderBlock, TextConfig
 
 Params = dict[str, Any]
 # Per layer a pair: keys after RoPE [B K E S], values [B K S E].
 Cache = tuple[tuple[jax.Array, jax.Array], ...]
-# What may be seen: the same in all layers, or (even layers, odd layers).
+# Attention mask: the same in all layers, or (even layers, odd layers).
 Mask = Bool[Array, '...'] | tuple[Bool[Array, '...'], Bool[Array, '...']]
 
 
 def init(config: TextConfig, key: jax.Array) -> Params:
-  """Returns fresh float32 parameters, not transposed."""
-  c = dataclasses.replace(config, transposed=False)
-  first, *rest = jax.random.split(key, c.depth + 1)
+  """Returns fresh float32 parameters in the layout 'stacked'."""
+  c = dataclasses.replace(config, layout='stacked')
+  table_key, *layer_keys = jax.random.split(key, c.depth + 1)
   x = jnp.zeros((1, 1, c.width))
 
   def layer(key):
     position, mask = jnp.zeros((1, 1), jnp.int32), jnp.ones((1, 1, 1), bool)
     k = jnp.zeros((1, c.num_kv_heads, c.head_dim, 1))
-    return DecoderBlock(c).init(key, x, position, k, k.mT, mask, method=_whole)
+    return DecoderBlock(c).init(key, x, position, k, k.mT, mask, method=_run)
 
-  table = jax.random.normal(first, (c.vocab_size, c.width)) * c.width**-0.5
+  table = jax.random.normal(table_key, (c.vocab_size, c.width)) * c.width**-0.5
   return {
     'embedder': {'input_embedding': table},
-    'layers': jax.vmap(layer)(jnp.stack(rest))['params'],
+    'layers': jax.vmap(layer)(jnp.stack(layer_keys))['params'],
     'final_norm': {'scale': jnp.zeros(c.width)},
   }
 
 
-def arrange(config: TextConfig, params: Params) -> Params:
-  """Takes the layers apart and transposes their weights.
+def transpose_layers(config: TextConfig, params: Params) -> Params:
+  """Returns the tree of `layout='transposed'`: unstacked, transposed weights.
 
-  A token's step reads every weight once. From weights of this form a CPU reads
-  at its memory's rate; from stacked ones it copies them first, and converts
-  bfloat16 at each step.
+  A decoding step reads every weight once. In this layout a CPU reads them at
+  its memory's rate; stacked ones it copies first, and converts from bfloat16
+  at each step.
 
   Args:
     config: The decoder's dimensions.
     params: The `llm` tree as it is stored in checkpoints.
 
   Returns:
-    The tree for `transposed=True`; the rest of it is shared.
+    The tree; all other arrays are shared.
   """
 
-  def turn(path, w):
-    order = ORDERS.get('/'.join(key.key for key in path))
+  def transpose(path, w):
+    order = TRANSPOSED_AXES.get('/'.join(key.key for key in path))
     return w if order is None else w.transpose(order)
 
-  layers = unstack(dataclasses.replace(config, transposed=False), params)
+  layers = unstack(dataclasses.replace(config, layout='stacked'), params)
   return params | {
-    'layers': tuple(jax.tree.map_with_path(turn, one) for one in layers)
+    'layers': tuple(jax.tree.map_with_path(transpose, p) for p in layers)
   }
 
 
-def _whole(block: DecoderBlock, x, positions, k, v, mask):
-  """Touches every parameter of a layer, for `init`."""
+def _run(block: DecoderBlock, x, positions, k, v, mask):
+  """Uses every parameter of a layer, for `init`."""
   block.keys_values(x, positions)
   return block(x, positions, k, v, mask)
 
 
 def unstack(config: TextConfig, params: Params) -> tuple[Params, ...]:
-  """Returns the parameters of each layer on its own."""
+  """Returns the parameters of each layer."""
   if config.transposed:
     return params['layers']
-  return common.apart(params['layers'], config.depth)
+  return common.unstack(params['layers'], config.depth)
 
 
 def embed(params: Params, tokens: Int[Array, '*B']) -> Float[Array, '*B D']:
@@ -109,7 +109,7 @@ def forward(
     params: The `llm` tree.
     x: Embedded sequence.
     positions: Position of each element.
-    mask: bool[B T T], mask[b, i, j]: may i see j?
+    mask: bool[B T T], mask[b, i, j] is True if i attends to j.
 
   Returns:
     The last residual stream.
@@ -117,10 +117,10 @@ def forward(
   even, odd = mask if isinstance(mask, tuple) else (mask, mask)
 
   def body(x, layer, i):
-    seen = even if even is odd else jnp.where(i % 2, odd, even)
+    layer_mask = even if even is odd else jnp.where(i % 2, odd, even)
 
     def run(block, x):
-      return block(x, positions, *block.keys_values(x, positions), seen)
+      return block(x, positions, *block.keys_values(x, positions), layer_mask)
 
     return common.apply(
       DecoderBlock(config), lora.merged(layer), x, method=run
@@ -145,17 +145,17 @@ def prefill(
   last: Int[Array, ' B'],
   cache_dtype: str = 'float32',
 ) -> tuple[Float[Array, 'B D'], Cache]:
-  """Runs the prefix, all of which sees all of it, and keeps keys and values.
+  """Runs the prefix, with full attention, and caches keys and values.
 
-  Only the last element's output is wanted, so the top layer computes keys and
-  values for all of the prefix, but its attention and MLP for that element.
+  Only the last element's output is needed, so the top layer computes keys and
+  values of the whole prefix, but attention and MLP of that element only.
 
   Args:
     config: The decoder's dimensions.
     params: The `llm` tree.
     x: Embedded prefix.
     positions: Position of each element.
-    valid: False for padding, which nobody sees.
+    valid: False for padding, which is masked.
     last: Index of the element whose output is returned, per row.
     cache_dtype: Keys and values are rounded to it before they are used.
 
@@ -194,11 +194,11 @@ def prefill(
 
 def extend(cache: Cache, slots: int) -> Cache:
   """Returns the cache with room for that many more tokens."""
-  whole, more = (0, 0), (0, slots)
+  none, free = (0, 0), (0, slots)
   return tuple(
     (
-      jnp.pad(k, (whole, whole, whole, more)),
-      jnp.pad(v, (whole, whole, more, whole)),
+      jnp.pad(k, (none, none, none, free)),
+      jnp.pad(v, (none, none, free, none)),
     )
     for k, v in cache
   )
@@ -220,9 +220,9 @@ def step(
     layers: The parameters from `unstack`.
     x: Embedded tokens.
     positions: Their positions.
-    cache: Keys and values of what came before.
-    slot: Where the new keys and values are written, the same in all rows.
-    mask: bool[B S], the slots that may be seen, the new one among them.
+    cache: Keys and values of the earlier tokens.
+    slot: Index of the new keys and values, the same in all rows.
+    mask: bool[B S], the slots to attend to, the new one included.
 
   Returns:
     The last residual stream, and the cache with the new slot filled.
@@ -239,15 +239,15 @@ def step(
     )
     new.append(kv)
     k, v = (t.astype(x.dtype) for t in kv)
-    seen = masks[i % 2][:, None]
-    x = common.apply(block, layer, x, positions, k, v, seen)
+    layer_mask = masks[i % 2][:, None]
+    x = common.apply(block, layer, x, positions, k, v, layer_mask)
   return x[:, 0], tuple(new)
 
 
 def unembed(
   config: TextConfig, params: Params, x: Float[Array, '*B D'], cap: bool = True
 ) -> Float[Array, '*B V']:
-  """Final norm and tied logits, soft-capped if configured and wanted."""
+  """Computes the tied logits, soft-capped if configured and `cap`."""
   x = common.apply(common.RMSNorm(config.norm_eps), params['final_norm'], x)
   table = params['embedder']['input_embedding']
   if config.transposed:

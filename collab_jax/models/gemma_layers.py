@@ -1,7 +1,4 @@
-"""The layers of Gemma 1 and Gemma 2: what `gemma` is made of.
-
-Axes as in `gemma`.
-"""
+"""Decoder layers of Gemma 1 and Gemma 2; axes as in `gemma`."""
 
 import dataclasses
 
@@ -9,10 +6,8 @@ from flax import linen as nn
 from jax import numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from collab_jax.models import (
-  attention,
-  common,
-)
+from collab_jax import _validate
+from collab_jax.models import attention, common
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,8 +31,9 @@ class TextConfig:
       2; None for all, as big_vision trained PaliGemma 2.
     unroll: Trace each layer on its own: faster for small models, slower to
       compile for deep ones.
-    transposed: The layers are apart, in a tuple, and their weights' axes are in
-      `ORDERS`: see `arrange`.
+    layout: Weight layout: 'stacked', or 'transposed' for a tuple of layers
+      whose weights have their axes in `TRANSPOSED_AXES`, see
+      `gemma.transpose_layers`.
     remat: Compute each layer again where its gradient is taken: training then
       keeps one residual stream per layer.
   """
@@ -56,24 +52,29 @@ class TextConfig:
   query_scale: float | None = None
   window: int | None = None
   unroll: bool = False
-  transposed: bool = False
+  layout: str = 'stacked'
   remat: bool = False
 
   def __post_init__(self):
     if self.num_heads % self.num_kv_heads:
-      raise ValueError(
-        f'num_heads {self.num_heads} is not a multiple of num_kv_heads'
-        f' {self.num_kv_heads}'
+      raise _validate.error(
+        'num_heads',
+        self.num_heads,
+        f'a multiple of num_kv_heads, {self.num_kv_heads}',
       )
     if self.head_dim % 2:
-      raise ValueError(
-        f'head_dim {self.head_dim} is odd, expected an even number: rotary'
-        ' positions turn pairs'
+      raise _validate.error(
+        'head_dim', self.head_dim, 'an even number: RoPE rotates pairs'
       )
 
+  @property
+  def transposed(self) -> bool:
+    """Whether the layers are a tuple of transposed weights."""
+    return self.layout == 'transposed'
 
-# The axes of a layer's weights with those last over which they are summed.
-ORDERS = {
+
+# Axes of a layer's weights in the layout 'transposed', contracted ones last.
+TRANSPOSED_AXES = {
   'attn/q_einsum/w': (0, 2, 1),
   'attn/kv_einsum/w': (0, 1, 3, 2),
   'attn/attn_vec_einsum/w': (2, 0, 1),
@@ -88,12 +89,12 @@ class Attention(nn.Module):
   config: TextConfig
 
   def setup(self):
-    """Names the weights."""
+    """Creates the weights."""
     c = self.config
     q, e = c.num_heads, c.head_dim
 
     def weight(name, shape, fan_in):
-      order = ORDERS[f'attn/{name}/w'] if c.transposed else None
+      order = TRANSPOSED_AXES[f'attn/{name}/w'] if c.transposed else None
       return common.Einsum(shape, fan_in, order)
 
     self.q_einsum = weight('q_einsum', (q, c.width, e), c.width)
@@ -135,15 +136,15 @@ class FeedForward(nn.Module):
     init, transposed = nn.initializers.normal, self.config.transposed
 
     def weight(name, shape):
-      order = ORDERS[f'mlp/{name}'] if transposed else None
+      order = TRANSPOSED_AXES[f'mlp/{name}'] if transposed else None
       return self.param(
-        name, init(shape[-2] ** -0.5), common.turned(shape, order)
+        name, init(shape[-2] ** -0.5), common.permuted(shape, order)
       )
 
     w = weight('gating_einsum', (2, d, f))
     if transposed:
-      both = common.product(x, w, 'BTD,cDF->BTcF', transposed=True)
-      gate, up = both[..., 0, :], both[..., 1, :]
+      gate_up = common.product(x, w, 'BTD,cDF->BTcF', transposed=True)
+      gate, up = gate_up[..., 0, :], gate_up[..., 1, :]
     else:
       gate, up = x @ w[0], x @ w[1]
     y = nn.gelu(gate, approximate=True) * up
@@ -153,12 +154,12 @@ class FeedForward(nn.Module):
 
 
 class DecoderBlock(nn.Module):
-  """One decoder layer."""
+  """Decoder layer: attention and gated MLP, each behind a norm."""
 
   config: TextConfig
 
   def setup(self):
-    """Names the parts."""
+    """Creates the sublayers."""
     c = self.config
     self.pre_attention_norm = common.RMSNorm(c.norm_eps)
     self.attn = Attention(c)
@@ -169,7 +170,7 @@ class DecoderBlock(nn.Module):
       self.post_ffw_norm = common.RMSNorm(c.norm_eps)
 
   def keys_values(self, x, positions):
-    """Returns what this layer caches for the residual stream x."""
+    """Returns keys and values of the residual stream x, for the cache."""
     return self.attn.keys_values(self.pre_attention_norm(x), positions)
 
   def __call__(self, x, positions, k, v, mask) -> Float[Array, 'B T D']:

@@ -1,11 +1,11 @@
-"""Hugging Face tokenizers as SentencePiece models.
+"""Conversion of Hugging Face tokenizers to SentencePiece models.
 
 `tokenizer.json` of Gemma and PaliGemma was made from a SentencePiece model:
-byte-pair encoding with bytes for what the pieces cannot spell, no space put in
-front, U+2581 for a space. The way back needs no other library and leaves one
-kind of tokenizer in the package. A merge list says which two pieces to join
-first; SentencePiece joins those whose union has the best score, so the order
-in which pieces first appear in the list becomes their score.
+byte-pair encoding with byte fallback, no space put in front, U+2581 for a
+space. Converting it back needs no other library and leaves one kind of
+tokenizer in the package. A merge list orders the pairs to join; SentencePiece
+joins the pair whose union has the best score, so the order in which pieces
+first appear in the list becomes their score.
 
 Source: sentencepiece_model.proto; checked against ids recorded from Hugging
 Face's tokenizers (tests/models/test_pieces.py).
@@ -21,7 +21,7 @@ from typing import Any
 MODEL, TABLE, ADDED = 'tokenizer.model', 'tokenizer.json', 'added_tokens.json'
 
 _SPACE = '\u2581'
-_IMAGE = '<image>'  # Hugging Face's place holder for a picture's vectors.
+_IMAGE = '<image>'  # Hugging Face's placeholder of a picture's vectors.
 _BYTE = re.compile('<0x[0-9A-F]{2}>')
 _TAB = '<0x09>'
 _NORMAL, _UNKNOWN, _CONTROL, _USER, _RAW = 1, 2, 3, 4, 6
@@ -36,20 +36,20 @@ def find(path: Path) -> Path:
     path: A `.model` file, a `tokenizer.json`, or a folder with one of them.
 
   Returns:
-    The file: in a folder with both, the former.
+    The file; in a folder with both, the former.
 
   Raises:
     FileNotFoundError: Neither is in the folder.
   """
   if not path.is_dir():
     return path
-  found = [name for name in (MODEL, TABLE) if (path / name).is_file()]
-  if not found:
-    there = ', '.join(sorted(p.name for p in path.iterdir())[:12])
-    raise FileNotFoundError(
-      f'{path} has neither {MODEL} nor {TABLE}, there is {there or "nothing"}'
-    )
-  return path / found[0]
+  for name in (MODEL, TABLE):
+    if (path / name).is_file():
+      return path / name
+  names = ', '.join(sorted(p.name for p in path.iterdir())[:12])
+  raise FileNotFoundError(
+    f'{path} has neither {MODEL} nor {TABLE}, there is {names or "nothing"}'
+  )
 
 
 def read(path: Path) -> bytes:
@@ -63,7 +63,7 @@ def read(path: Path) -> bytes:
 
   Raises:
     FileNotFoundError: There is no such file.
-    ValueError: A tokenizer.json that is no such tokenizer.
+    ValueError: A tokenizer.json with other rules.
   """
   if path.suffix == '.json':
     return _convert(_load(path), str(path))
@@ -71,17 +71,17 @@ def read(path: Path) -> bytes:
 
 
 def added(folder: Path, size: int) -> list[str]:
-  """Tokens that a folder adds behind a model's pieces.
+  """Reads the tokens that a folder adds behind a model's pieces.
 
   Args:
     folder: Holds added_tokens.json or tokenizer.json, or neither.
     size: Number of pieces of the model.
 
   Returns:
-    The tokens from id `size` on, less the place holder of pictures.
+    The tokens from id `size` on, without the placeholder of pictures.
 
   Raises:
-    ValueError: They are no tokens with ids, or their ids leave a gap.
+    ValueError: The file holds no tokens with ids, or the ids leave a gap.
   """
   if (folder / ADDED).is_file():
     path = folder / ADDED
@@ -132,7 +132,7 @@ def _in_order(pieces: Mapping[int, str], first: int, source: str) -> list[str]:
 
 
 def _convert(table: dict[str, Any], source: str) -> bytes:
-  """The serialized SentencePiece model of a tokenizer.json."""
+  """Makes the serialized SentencePiece model of a tokenizer.json."""
   model = _object(table, 'model', source)
   _refuse_others(table, model, source)
   vocabulary, merges = model['vocab'], model['merges']
@@ -155,15 +155,7 @@ def _convert(table: dict[str, Any], source: str) -> bytes:
   if '\t' in ids and _TAB not in ids:
     # Gemma's file has the tab itself where the model has its byte.
     pieces[ids['\t']] = _TAB
-  rank: dict[str, int] = {}
-  for merge in merges:
-    pair = merge.split(' ') if isinstance(merge, str) else merge
-    try:
-      rank.setdefault(''.join(pair), len(rank))
-    except TypeError as error:
-      raise ValueError(
-        f'{source}: expected pairs of pieces in model.merges, got {merge!r:.60}'
-      ) from error
+  rank = _ranks(merges, source)
   output = []
   for i, piece in enumerate(_in_order(pieces, 0, source)):
     if i == _NAMES.index('<unk>'):
@@ -181,7 +173,7 @@ def _convert(table: dict[str, Any], source: str) -> bytes:
   trainer = [
     _number(3, _BPE),
     _number(4, len(output)),
-    _number(35, 1),  # Bytes for what the pieces cannot spell.
+    _number(35, 1),  # Byte fallback.
     *(_number(43 - i, (0, 1, 2, 3)[i]) for i in range(4)),
     *(_text(48 - i, pieces[i].encode()) for i in range(4)),
   ]
@@ -196,8 +188,22 @@ def _convert(table: dict[str, Any], source: str) -> bytes:
   return b''.join(output)
 
 
+def _ranks(merges: Iterable[Any], source: str) -> dict[str, int]:
+  """Numbers the unions of merged pairs in their order."""
+  rank: dict[str, int] = {}
+  for merge in merges:
+    pair = merge.split(' ') if isinstance(merge, str) else merge
+    try:
+      rank.setdefault(''.join(pair), len(rank))
+    except TypeError as error:
+      raise ValueError(
+        f'{source}: model.merges: got {merge!r:.60}, expected pairs of pieces'
+      ) from error
+  return rank
+
+
 def _object(table, name, source):
-  """A field that must be an object or null, which is an empty one."""
+  """Returns a field that must be an object or null, which is an empty one."""
   value = table.get(name)
   if not isinstance(value, dict | None):
     raise ValueError(
@@ -237,8 +243,8 @@ def _refuse_others(table, model, source):
   for name, (got, expected) in rules.items():
     if got != expected:
       raise ValueError(
-        f'{source}: {name} is {got!r}, expected {expected!r}: it is not a '
-        "tokenizer of Gemma's kind"
+        f'{source}: {name}: got {got!r}, expected {expected!r}: it is not a'
+        " tokenizer of Gemma's kind"
       )
 
 

@@ -17,8 +17,7 @@ Params = dict[str, Any]
 
 NAME = 'lora'
 
-# Axes of a layer's matrices that are summed over, and those of the result; the
-# others number matrices.
+# Contracted and resulting axes of a layer's matrices; other axes are batches.
 AXES = {
   'attn/q_einsum/w': ((1,), (0, 2)),
   'attn/kv_einsum/w': ((2,), (1, 3)),
@@ -32,35 +31,35 @@ def init(layers: Params, key: jax.Array, rank: int, alpha: float) -> Params:
   """Returns adapters that change nothing yet.
 
   Args:
-    layers: The decoder's layers, stacked on axis 0; not arranged.
-    key: A is drawn from it.
+    layers: The decoder's layers in the layout 'stacked'.
+    key: Key from which A is drawn.
     rank: Columns of A and rows of B.
-    alpha: What the product is scaled by, times rank.
+    alpha: Scale of the product, times rank.
 
   Returns:
     {path: {'a': f32[L, ..., in, rank], 'b': f32[L, ..., rank, out]}} as a tree,
     and 'scale', f32[L].
   """
-  made: Params = {}
+  adapters: Params = {}
   for number, (path, axes) in enumerate(AXES.items()):
     w = _get(layers, path)
     depth, shape = w.shape[0], w.shape[1:]
     batch, ins, outs = _split(shape, axes)
     d_in, d_out = (math.prod(shape[i] for i in part) for part in (ins, outs))
-    many = (depth, *(shape[i] for i in batch))
+    lead = (depth, *(shape[i] for i in batch))
     noise = jax.random.normal(
-      jax.random.fold_in(key, number), (*many, d_in, rank)
+      jax.random.fold_in(key, number), (*lead, d_in, rank)
     )
-    made[path.replace('/', '.')] = {
+    adapters[path.replace('/', '.')] = {
       'a': noise * d_in**-0.5,
-      'b': jnp.zeros((*many, rank, d_out)),
+      'b': jnp.zeros((*lead, rank, d_out)),
     }
   depth = _get(layers, 'mlp/linear').shape[0]
-  return {**made, 'scale': jnp.full(depth, alpha / rank)}
+  return {**adapters, 'scale': jnp.full(depth, alpha / rank)}
 
 
 def merged(layer: Params) -> Params:
-  """Returns a layer with its adapters, if it has any, added to its matrices."""
+  """Returns a layer with its adapters, if any, added to its matrices."""
   if NAME not in layer:
     return layer
   adapters = layer[NAME]
@@ -79,7 +78,7 @@ def merge(layers: Params) -> Params:
 
 
 def _product(factors: Params, shape: tuple[int, ...], axes: Any) -> jax.Array:
-  """A B in the axes of the matrix."""
+  """Multiplies A by B, in the axes of the matrix."""
   order = tuple(axis for part in _split(shape, axes) for axis in part)
   product = factors['a'] @ factors['b']
   product = product.reshape([shape[axis] for axis in order])
@@ -93,14 +92,14 @@ def _split(shape, axes):
 
 
 def _get(tree: Params, path: str) -> jax.Array:
-  found: Any = tree
+  node: Any = tree
   for name in path.split('/'):
-    found = found[name]
-  return found
+    node = node[name]
+  return node
 
 
 def _add(tree: Any, path: list[str], change: jax.Array) -> Any:
   if not path:
     return (tree + change).astype(tree.dtype)
-  name, *rest = path
-  return {**tree, name: _add(tree[name], rest, change)}
+  name, *inner = path
+  return {**tree, name: _add(tree[name], inner, change)}

@@ -18,7 +18,7 @@ import jax
 from jax import numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from collab_jax import message
+from collab_jax import _validate, message
 from collab_jax.models import decoding, dimensions, gemma, siglip
 from collab_jax.models import tokenizer as tokenizer_lib
 
@@ -39,7 +39,7 @@ class Config:
   Attributes:
     vision: The image encoder.
     text: The decoder.
-    name: What the model is called in records and figures.
+    name: Name of the model in records and figures.
   """
 
   vision: siglip.VisionConfig
@@ -48,9 +48,8 @@ class Config:
 
   def __post_init__(self):
     if self.vision.out_dim != self.text.width:
-      raise ValueError(
-        f'vision.out_dim {self.vision.out_dim} must equal text.width'
-        f' {self.text.width}'
+      raise _validate.error(
+        'vision.out_dim', self.vision.out_dim, f'text.width, {self.text.width}'
       )
 
   @classmethod
@@ -83,21 +82,21 @@ class Config:
       name,
     )
 
-  def arranged(self, yes: bool = True) -> 'Config':
-    """The same dimensions, computed as `Model.arranged` says, or plainly."""
+  def with_layout(self, layout: str) -> 'Config':
+    """Returns the config of a weight layout, 'stacked' or 'transposed'."""
     return dataclasses.replace(
       self,
-      vision=dataclasses.replace(self.vision, arranged=yes),
-      text=dataclasses.replace(self.text, transposed=yes),
+      vision=dataclasses.replace(self.vision, layout=layout),
+      text=dataclasses.replace(self.text, layout=layout),
     )
 
   def to_dict(self) -> dict[str, Any]:
-    """What `from_dict` reads, as plain values."""
+    """Returns the fields that `from_dict` reads, as plain values."""
     vision, text = (
       dataclasses.asdict(tower) for tower in (self.vision, self.text)
     )
-    del vision['out_dim'], vision['unroll'], vision['arranged']
-    del vision['remat'], text['transposed'], text['remat']
+    del vision['out_dim'], vision['unroll'], vision['layout']
+    del vision['remat'], text['layout'], text['remat']
     llm = {_LLM_NAMES.get(k, k): v for k, v in text.items()}
     return {
       'name': self.name,
@@ -141,15 +140,15 @@ def as_prefix(
 def prefix_lm_mask(
   mask_ar: Int[Array, 'B T'], valid: Bool[Array, 'B T']
 ) -> Bool[Array, 'B T T']:
-  """Who may see whom: i sees a valid j unless j's block starts after i.
+  """Makes the prefix-LM mask: i attends to valid j of its or earlier blocks.
 
   Args:
-    mask_ar: 1 where a new causal block starts, 0 where the element belongs to
-      the block of the one before it.
+    mask_ar: 1 where a causal block starts, 0 where an element belongs to the
+      block of the element before it.
     valid: False for padding.
 
   Returns:
-    mask[b, i, j].
+    mask[b, i, j], True if i attends to j.
   """
   block = jnp.cumsum(mask_ar, axis=1)
   return (block[:, None, :] <= block[:, :, None]) & valid[:, None, :]
@@ -178,10 +177,10 @@ class Model:
 
     Args:
       images: The pictures.
-      attention: Return what each vector receives in the last block, too.
+      attention: Also return the attention received in the last block.
 
     Returns:
-      Features f32[B N D]; with `attention` a pair of them and f32[B N], as of
+      Features f32[B N D]; with `attention` a pair of them and f32[B N], see
       `siglip.encode`.
 
     Raises:
@@ -190,23 +189,29 @@ class Model:
     vision, params = self.config.vision, self.params['img']
     return siglip.encode(vision, params, images, attention)
 
-  def arranged(self) -> 'Model':
-    """The same model, as `siglip.arrange` and `gemma.arrange` put its weights.
+  def transposed(self) -> 'Model':
+    """Returns the model in the weight layout 'transposed'.
 
-    Weights in bfloat16 are multiplied in bfloat16 in both towers.
+    See `siglip.unstack_blocks` and `gemma.transpose_layers`. Products with
+    weights in bfloat16 are then computed in bfloat16 in both towers.
 
-    Loading with `layout='transposed'` makes it without holding both. A model
-    that is arranged stays as it is, and what is not there, as the edge has no
-    decoder, need not be arranged.
+    Loading with `layout='transposed'` makes it without holding both copies. A
+    model in this layout is returned unchanged; a part of a model, such as the
+    edge's without a decoder, is converted as far as it goes.
     """
     params, config = self.params, self.config
     if config.text.transposed:
       return self
     if 'img' in params:
-      params = params | {'img': siglip.arrange(config.vision, params['img'])}
+      params = params | {
+        'img': siglip.unstack_blocks(config.vision, params['img'])
+      }
     if 'llm' in params:
-      params = params | {'llm': gemma.arrange(config.text, params['llm'])}
-    return dataclasses.replace(self, params=params, config=config.arranged())
+      params = params | {
+        'llm': gemma.transpose_layers(config.text, params['llm'])
+      }
+    config = config.with_layout('transposed')
+    return dataclasses.replace(self, params=params, config=config)
 
   def project(self, features: Float[Array, 'B N D']) -> Float[Array, 'B N M']:
     """Projects features to the decoder's width: the second cut point."""
@@ -233,8 +238,8 @@ class Model:
     """
     prefix = as_prefix(prefix)
     config, llm = self.config.text, self.params['llm']
-    every = jnp.ones(tokens.shape, bool)
-    x, positions, valid = sequence(llm, prefix, tokens, every)
+    all_valid = jnp.ones(tokens.shape, bool)
+    x, positions, valid = sequence(llm, prefix, tokens, all_valid)
     image_ar = jnp.zeros(prefix.valid.shape, jnp.int32)
     mask_ar = jnp.concatenate([image_ar, mask_ar], 1)
     mask = prefix_lm_mask(mask_ar, valid)
@@ -268,7 +273,7 @@ class Model:
       method: `decoding.Greedy()` (the default), `Sample` or `Beam`.
       key: Random key, needed by `Sample`; one key, or one per row.
       cache_dtype: Dtype of the key-value cache.
-      halvings: How often to go on with half of the rows once the others have
+      halvings: Number of times to halve the batch once half of the rows have
         ended; see `decoding.generate`.
 
     Returns:
@@ -277,10 +282,32 @@ class Model:
     Raises:
       ValueError: Sampling without a key.
     """
-    prefix = as_prefix(prefix)
     config, llm = self.config.text, self.params['llm']
     if eos is None:
       eos = self.tokenizer.eos_id if self.tokenizer else 1
+    start = self._prefill(
+      as_prefix(prefix), prompt_tokens, prompt_mask, max_tokens, cache_dtype
+    )
+    layers, method = gemma.unstack(config, llm), method or decoding.Greedy()
+
+    def step(token, position, cache, slot, mask):
+      cache, slot_positions = cache
+      if config.window:
+        near = position[:, None] - slot_positions < config.window
+        mask = mask & near, mask
+      x = gemma.embed(llm, token)
+      x, cache = gemma.step(config, layers, x, position, cache, slot, mask)
+      return gemma.unembed(config, llm, x), (cache, slot_positions)
+
+    return decoding.generate(
+      step, start, max_tokens, eos, method, key, halvings
+    )
+
+  def _prefill(
+    self, prefix, prompt_tokens, prompt_mask, max_tokens, cache_dtype
+  ) -> decoding.Start:
+    """Runs prefix and prompt; the cache is a pair with its slots' positions."""
+    config, llm = self.config.text, self.params['llm']
     x, positions, valid = sequence(llm, prefix, prompt_tokens, prompt_mask)
     length = prompt_mask.sum(1, dtype=jnp.int32)
     last = prefix.x.shape[1] + length - 1
@@ -289,25 +316,12 @@ class Model:
     )
     new = jnp.arange(max_tokens, dtype=jnp.int32)
     new = (prefix.end + length)[:, None] + new
-    at = jnp.concatenate([positions, new], axis=1)  # Of the slots.
-    start = decoding.Start(
+    slot_positions = jnp.concatenate([positions, new], axis=1)
+    return decoding.Start(
       logits=gemma.unembed(config, llm, x),
-      cache=(gemma.extend(cache, max_tokens), at),
+      cache=(gemma.extend(cache, max_tokens), slot_positions),
       visible=jnp.pad(valid, ((0, 0), (0, max_tokens))),
       position=prefix.end + length,
-    )
-    layers, method = gemma.unstack(config, llm), method or decoding.Greedy()
-
-    def step(token, position, cache, slot, mask):
-      cache, at = cache
-      if config.window:
-        mask = mask & (position[:, None] - at < config.window), mask
-      x = gemma.embed(llm, token)
-      x, cache = gemma.step(config, layers, x, position, cache, slot, mask)
-      return gemma.unembed(config, llm, x), (cache, at)
-
-    return decoding.generate(
-      step, start, max_tokens, eos, method, key, halvings
     )
 
 
@@ -317,7 +331,7 @@ def sequence(
   tokens: Int[Array, 'B T'],
   valid: Bool[Array, 'B T'],
 ) -> tuple[Float[Array, 'B P M'], Int[Array, 'B P'], Bool[Array, 'B P']]:
-  """Joins image and text, P = m + T.
+  """Joins image and text to a sequence of P = m + T.
 
   Args:
     llm: The decoder's parameters.
@@ -326,7 +340,7 @@ def sequence(
     valid: False for text that is padding.
 
   Returns:
-    The embedded sequence, its positions, and which of it is valid.
+    The embedded sequence, its positions, and whether each element is valid.
   """
   x = jnp.concatenate([prefix.x, gemma.embed(llm, tokens)], axis=1)
   text = jnp.arange(tokens.shape[1], dtype=jnp.int32)

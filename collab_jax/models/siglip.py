@@ -17,11 +17,8 @@ import jax
 from jax import numpy as jnp
 from jaxtyping import Array, Float
 
-from collab_jax import _renamed
-from collab_jax.models import (
-  attention,
-  common,
-)
+from collab_jax import _renamed, _validate
+from collab_jax.models import attention, common
 
 if not TYPE_CHECKING:  # Unknown names are errors to type checkers.
   __getattr__ = _renamed.module_getattr(__name__)
@@ -43,8 +40,9 @@ class VisionConfig:
     out_dim: M, the decoder's width, where `head` projects to.
     unroll: Trace each block on its own: faster for small models, slower to
       compile for deep ones.
-    arranged: The blocks are apart, as `arrange` puts them; and if all their
-      matrices are in bfloat16, they multiply in bfloat16 and add up in float32.
+    layout: Weight layout: 'stacked', or 'transposed' for a tuple of blocks, see
+      `unstack_blocks`. Blocks of the latter whose matrices are all in bfloat16
+      are computed in bfloat16, summed in float32.
     remat: Compute each block again where its gradient is taken.
   """
 
@@ -56,23 +54,22 @@ class VisionConfig:
   mlp_dim: int
   out_dim: int
   unroll: bool = False
-  arranged: bool = False
+  layout: str = 'stacked'
   remat: bool = False
 
   def __post_init__(self):
     if self.image_size % self.patch_size:
-      raise ValueError(
-        f'image_size {self.image_size} is not a multiple of patch_size'
-        f' {self.patch_size}'
+      raise _validate.error(
+        'image_size', self.image_size, f'a multiple of {self.patch_size}'
       )
     if self.width % self.num_heads:
-      raise ValueError(
-        f'width {self.width} is not a multiple of num_heads {self.num_heads}'
+      raise _validate.error(
+        'width', self.width, f'a multiple of num_heads, {self.num_heads}'
       )
 
   @property
   def num_tokens(self) -> int:
-    """N, the number of image tokens."""
+    """Number of image tokens, N."""
     return (self.image_size // self.patch_size) ** 2
 
 
@@ -80,7 +77,7 @@ class MultiHeadDotProductAttention(nn.Module):
   """Self-attention with biases."""
 
   num_heads: int
-  rounded: bool = False
+  compute_dtype: str = 'float32'
 
   @nn.compact
   def __call__(self, x: Float[Array, 'B N D']) -> Float[Array, 'B N D']:
@@ -89,10 +86,10 @@ class MultiHeadDotProductAttention(nn.Module):
     dense = functools.partial(
       nn.DenseGeneral,
       kernel_init=nn.initializers.xavier_uniform(),
-      dot_general=common.rounded_dot if self.rounded else None,
+      dot_general=common.dot_general(self.compute_dtype),
     )
     q, k, v = (dense(shape, name=name)(x) for name in ('query', 'key', 'value'))
-    if self.rounded:
+    if self.compute_dtype == 'bfloat16':
       k, v = k.astype(jnp.bfloat16), v.astype(jnp.bfloat16)
     out = dense(x.shape[-1], axis=(-2, -1), name='out')
     return out(attention.full(q, k, v).astype(x.dtype))
@@ -102,7 +99,7 @@ class MlpBlock(nn.Module):
   """Two dense layers around a tanh-approximated GELU."""
 
   mlp_dim: int
-  rounded: bool = False
+  compute_dtype: str = 'float32'
 
   @nn.compact
   def __call__(self, x: Float[Array, 'B N D']) -> Float[Array, 'B N D']:
@@ -110,7 +107,7 @@ class MlpBlock(nn.Module):
     dense = functools.partial(
       nn.Dense,
       kernel_init=nn.initializers.xavier_uniform(),
-      dot_general=common.rounded_dot if self.rounded else None,
+      dot_general=common.dot_general(self.compute_dtype),
     )
     y = nn.gelu(dense(self.mlp_dim, name='Dense_0')(x), approximate=True)
     return dense(x.shape[-1], name='Dense_1')(y)
@@ -120,22 +117,22 @@ class EncoderBlock(nn.Module):
   """A pre-norm transformer block."""
 
   config: VisionConfig
-  rounded: bool = False
+  compute_dtype: str = 'float32'
 
   @nn.compact
   def __call__(self, x: Float[Array, 'B N D']) -> Float[Array, 'B N D']:
     """Returns the residual stream after this block."""
-    c, rounded = self.config, self.rounded
+    c, dtype = self.config, self.compute_dtype
     y = nn.LayerNorm(epsilon=1e-6, name='LayerNorm_0')(x)
     x = x + MultiHeadDotProductAttention(
-      c.num_heads, rounded, name='MultiHeadDotProductAttention_0'
+      c.num_heads, dtype, name='MultiHeadDotProductAttention_0'
     )(y)
     y = nn.LayerNorm(epsilon=1e-6, name='LayerNorm_1')(x)
-    return x + MlpBlock(c.mlp_dim, rounded, name='MlpBlock_0')(y)
+    return x + MlpBlock(c.mlp_dim, dtype, name='MlpBlock_0')(y)
 
 
 def position_table(tokens: int, width: int) -> Float[Array, '1 N D']:
-  """The 2-D sine-cosine table that the learned positions start from.
+  """Makes the 2-D sine-cosine table that the learned positions start from.
 
   Source: MoCo v3 (arXiv 2104.02057), section 4.
   """
@@ -217,7 +214,7 @@ def encode(
     config: The tower's dimensions.
     params: The `img` tree.
     images: Pictures in [-1, 1].
-    attention: Return what each token receives in the last block, too.
+    attention: Also return the attention received in the last block.
 
   Returns:
     The features before the projection to the decoder's width, f32[B N D]. With
@@ -228,16 +225,18 @@ def encode(
     ValueError: The pictures have another size than the model's.
   """
   x = stem(config, params, images) + params['pos_embedding']
-  # By pictures and weights in bfloat16, it would not stay what a block adds.
+  # From pictures and weights in bfloat16 the residual stream would be bfloat16.
   x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
   blocks = params['Transformer']['encoderblock']
-  rounded = config.arranged and _all_bfloat16(blocks)
+  unstacked = config.layout == 'transposed'
+  bfloat16 = unstacked and _all_bfloat16(blocks)
+  block = EncoderBlock(config, 'bfloat16' if bfloat16 else 'float32')
 
   def body(x, layer, _):
-    return common.apply(EncoderBlock(config, rounded), layer, x), None
+    return common.apply(block, layer, x), None
 
   def run(x, blocks, depth):
-    if config.arranged:
+    if unstacked:
       for layer in blocks:
         x, _ = body(x, layer, None)
     elif depth:
@@ -248,10 +247,10 @@ def encode(
 
   received = None
   if attention:
-    # The last block by itself: what it attends to is seen before it.
-    before, last = _apart(config, blocks)
+    # The last block by itself: its attention is computed from its input.
+    before, last = _split_last(config, blocks)
     x = run(x, before, config.depth - 1)
-    received = _received(last, x)
+    received = _received_attention(last, x)
     x, _ = body(x, last, None)
   else:
     x = run(x, blocks, config.depth)
@@ -260,30 +259,33 @@ def encode(
   return (x, received) if attention else x
 
 
-def _apart(config, blocks):
-  """All blocks but the last one, and the last one."""
-  if config.arranged:
+def _split_last(config, blocks):
+  """Returns all blocks but the last, and the last."""
+  if config.layout == 'transposed':
     return blocks[:-1], blocks[-1]
   before = jax.tree.map(lambda p: p[:-1], blocks)
   return before, jax.tree.map(lambda p: p[-1], blocks)
 
 
-def _received(block, x):
-  """The attention that each token receives in a block, f32[B N]."""
+def _received_attention(block, x):
+  """Returns the attention that each token receives in a block, f32[B N]."""
   y = common.apply(nn.LayerNorm(epsilon=1e-6), block['LayerNorm_0'], x)
-  own = block['MultiHeadDotProductAttention_0']
+  params = block['MultiHeadDotProductAttention_0']
 
   def project(name):
-    kernel = own[name]['kernel'].astype(y.dtype)
-    return jnp.einsum('bnd,dhe->bhne', y, kernel) + own[name]['bias'][:, None]
+    kernel, bias = params[name]['kernel'], params[name]['bias']
+    heads = jnp.einsum('bnd,dhe->bhne', y, kernel.astype(y.dtype))
+    return heads + bias[:, None]
 
   q, k = project('query'), project('key')
   scores = jnp.einsum('bhne,bhme->bhnm', q, k) * q.shape[-1] ** -0.5
   return jax.nn.softmax(scores, axis=-1).mean((1, 2))
 
 
-def arrange(config: VisionConfig, params: Params) -> Params:
-  """Takes the blocks apart: a CPU copies what it needs of stacked weights.
+def unstack_blocks(config: VisionConfig, params: Params) -> Params:
+  """Returns the tree of `layout='transposed'`: a tuple of blocks.
+
+  A CPU copies the slices of stacked weights that it needs.
 
   Args:
     config: The tower's dimensions.
@@ -291,7 +293,7 @@ def arrange(config: VisionConfig, params: Params) -> Params:
       blocks, as a server has it.
 
   Returns:
-    The tree for `arranged=True`; the rest of it is shared.
+    The tree; all other arrays are shared.
   """
   if 'Transformer' not in params:
     return params
@@ -300,19 +302,22 @@ def arrange(config: VisionConfig, params: Params) -> Params:
 
 
 def unstack(config: VisionConfig, params: Params) -> tuple[Params, ...]:
-  """Returns the parameters of each block on its own."""
+  """Returns the parameters of each block."""
   blocks = params['Transformer']['encoderblock']
-  return blocks if config.arranged else common.apart(blocks, config.depth)
+  if config.layout == 'transposed':
+    return blocks
+  return common.unstack(blocks, config.depth)
 
 
-def by_name(params: Params) -> Params:
-  """The `img` tree with a tuple of each number of the blocks, if apart.
+def with_stacked_names(params: Params) -> Params:
+  """Returns the `img` tree with the names of the layout 'stacked'.
 
   Args:
-    params: The tree, arranged or not.
+    params: The tree, in any layout.
 
   Returns:
-    The tree with the names of one that is not arranged.
+    The tree; in the place of each stacked array a tuple of the blocks' arrays
+    if these are not stacked.
   """
   tower = params.get('Transformer', {})
   blocks = tower.get('encoderblock')

@@ -7,19 +7,19 @@ from typing import SupportsInt
 
 import sentencepiece
 
-from collab_jax.models import hf_tokenizer as piecework
+from collab_jax import _validate
+from collab_jax.models import hf_tokenizer
 
 SPECIALS = {'pad': 0, 'eos': 1, 'bos': 2, 'unk': 3}
 
-
-# What PaliGemma's vocabulary has after Gemma's 256,000 pieces: places on a
-# grid of 1024 steps, and codewords of a mask.
+# PaliGemma's pieces after Gemma's 256,000: locations on a grid of 1024 steps,
+# and codewords of a mask.
 LOCATIONS = tuple(f'<loc{i:04d}>' for i in range(1024))
 SEGMENTS = tuple(f'<seg{i:03d}>' for i in range(128))
 
 
 class Tokenizer:
-  r"""A SentencePiece model with Gemma's special ids.
+  r"""SentencePiece tokenizer with Gemma's special ids.
 
   Prefix, separator and suffix are tokenized separately and concatenated, as
   big_vision does when it trains PaliGemma; a prompt is
@@ -29,7 +29,7 @@ class Tokenizer:
     pad_id: Id of the padding, 0.
     eos_id: Id that ends a caption, 1.
     bos_id: Id that begins a prompt, 2.
-    unk_id: Id of what the vocabulary cannot spell, 3.
+    unk_id: Id of text that the vocabulary cannot spell, 3.
     newline_id: Id of the piece that ends a prompt (108 in Gemma's vocabulary).
     model_bytes: The serialized model, which `Tokenizer` reads again.
   """
@@ -49,21 +49,21 @@ class Tokenizer:
 
     Raises:
       FileNotFoundError: There is no such file, or none in the folder.
-      ValueError: It is no SentencePiece model, nor a tokenizer that could be
-        one; its special ids are not Gemma's (pad 0, eos 1, bos 2, unk 3); or
-        a newline is not one piece.
+      ValueError: The file is neither a SentencePiece model nor a tokenizer
+        with such rules; its special ids are not Gemma's (pad 0, eos 1, bos 2,
+        unk 3); or a newline is not one piece.
     """
     if isinstance(model, bytes):
       source, folder, data = f'{len(model)} bytes', None, model
     else:
       folder = Path(model)
-      source = os.fspath(path := piecework.find(folder))
-      data = piecework.read(path)
+      source = os.fspath(path := hf_tokenizer.find(folder))
+      data = hf_tokenizer.read(path)
     processor = _processor(data, source)
     if folder is not None and folder.is_dir():
-      new = piecework.added(folder, processor.GetPieceSize())
+      new = hf_tokenizer.added(folder, processor.GetPieceSize())
       if new:
-        data = piecework.extend(data, new)
+        data = hf_tokenizer.extend(data, new)
         processor = _processor(data, source)
     self.model_bytes = data
     self._processor = processor
@@ -88,15 +88,15 @@ class Tokenizer:
     return self._processor.GetPieceSize()
 
   def encode(self, text: str) -> list[int]:
-    """Ids of a text, without bos or eos; '<eos>' in it is plain text."""
+    """Returns the ids of a text, without bos or eos; '<eos>' is plain text."""
     return self._processor.EncodeAsIds(text)
 
   def prompt(self, prefix: str) -> list[int]:
-    """Ids that stand between the image and the caption."""
+    """Returns the ids between the image and the caption."""
     return [self.bos_id, *self.encode(prefix), self.newline_id]
 
   def decode(self, ids: Iterable[SupportsInt]) -> str:
-    """The text of ids up to the first eos, leaving out special ids.
+    """Returns the text of ids up to the first eos, without special ids.
 
     Args:
       ids: Token ids, a list or a 1-d array of integers. Ids past the
@@ -114,11 +114,11 @@ class Tokenizer:
     return self._processor.DecodeIds(kept)
 
   def pieces(self, text: str) -> list[str]:
-    """The pieces of a text as the vocabulary spells them, to look at."""
+    """Returns the pieces of a text as the vocabulary spells them."""
     return [self._processor.IdToPiece(i) for i in self.encode(text)]
 
   def extended(self, pieces: Iterable[str]) -> 'Tokenizer':
-    """The tokenizer with more pieces, which text is searched for first.
+    """Returns the tokenizer with more pieces, which are matched first.
 
     A Gemma vocabulary becomes PaliGemma's with `LOCATIONS + SEGMENTS`, as
     big_vision adds them.
@@ -130,15 +130,15 @@ class Tokenizer:
       Another tokenizer.
 
     Raises:
-      ValueError: A piece is empty, or there already.
+      ValueError: A piece is empty, or in the vocabulary already.
     """
     pieces = list(pieces)
     known = {self._processor.IdToPiece(i) for i in range(self.vocab_size)}
     for piece in pieces:
       if not piece or piece in known:
-        raise ValueError(f'piece {piece!r} is empty or there already')
+        raise _validate.error('piece', piece, 'a text that is no piece yet')
       known.add(piece)
-    return Tokenizer(piecework.extend(self.model_bytes, pieces))
+    return Tokenizer(hf_tokenizer.extend(self.model_bytes, pieces))
 
   def __eq__(self, other: object) -> bool:
     """Two tokenizers are equal if their models are."""
@@ -147,15 +147,15 @@ class Tokenizer:
     return self.model_bytes == other.model_bytes
 
   def __hash__(self) -> int:
-    """Of the model's bytes, so that a tokenizer may sit in a frozen class."""
+    """Hashes the model's bytes, for use in frozen dataclasses."""
     return hash(self.model_bytes)
 
   def __repr__(self) -> str:
-    """Tells the size, not the bytes."""
+    """Shows the size, not the bytes."""
     return f'Tokenizer(vocab_size={self.vocab_size})'
 
   def __reduce__(self) -> tuple[type['Tokenizer'], tuple[bytes]]:
-    """Copies by the model's bytes, since the processor cannot be copied."""
+    """Pickles the model's bytes, since the processor cannot be copied."""
     return Tokenizer, (self.model_bytes,)
 
 

@@ -1,4 +1,4 @@
-"""The released PaliGemmas: their dimensions, and where they come from.
+"""Released PaliGemmas: their dimensions, and the repositories they are in.
 
 The weights are not part of this package. They are Google's, under the Gemma
 terms of use, which must be accepted on Hugging Face or Kaggle before they can
@@ -37,7 +37,7 @@ DECODERS = {
   ),
 }
 
-# How they were trained, and at which sizes in pixels they were released.
+# Training and released sizes in pixels.
 _PRETRAINED = {'pt': (224, 448, 896), 'mix': (224, 448)}
 _RELEASED = {
   'paligemma-3b': {**_PRETRAINED, 'ft-cococap': (224, 448)},
@@ -60,12 +60,12 @@ class Card:
 
   Attributes:
     name: As in `collab_jax.load(name, path)`.
-    config: Dimensions. Every layer sees everything, as big_vision trained it;
-      a Hugging Face folder's config.json may say otherwise.
+    config: Dimensions. Every layer attends to all tokens, as big_vision
+      trained it; a Hugging Face folder's config.json may differ.
     huggingface: Repository with safetensors, config and tokenizer.
     npz: Repository with big_vision's npz.
     kaggle: Handle of big_vision's npz for kagglehub, or None.
-    licence: Under which terms.
+    licence: The terms of use.
   """
 
   name: str
@@ -77,7 +77,7 @@ class Card:
 
   @property
   def parameters(self) -> int:
-    """How many numbers the model has."""
+    """Number of parameters."""
     return sum(
       math.prod(p.shape) for p in jax.tree.leaves(paligemma.shapes(self.config))
     )
@@ -91,7 +91,7 @@ def card(name: str) -> Card:
     name: One of `NAMES`, for instance 'paligemma-3b-mix-224'.
 
   Returns:
-    What is known of it.
+    Its card.
 
   Raises:
     ValueError: There is none of that name.
@@ -105,7 +105,7 @@ def card(name: str) -> Card:
     config=config(decoder, int(name.rpartition('-')[2]), name),
     huggingface=f'google/{name}',
     npz=f'google/{name}-jax',
-    # PaliGemma 1's fine-tunes have a collection of their own there.
+    # Kaggle has PaliGemma 1's fine-tunes in another collection.
     kaggle=None if '-ft-cococap-' in name else f'google/{family}/jax/{name}',
   )
 
@@ -113,12 +113,12 @@ def card(name: str) -> Card:
 def config(
   decoder: str, image_size: int, name: str | None = None
 ) -> paligemma.Config:
-  """The dimensions of a model.
+  """Returns the dimensions of a model.
 
   Args:
     decoder: A key of `DECODERS`.
     image_size: Side of the picture in pixels: 224, 448 or 896.
-    name: What the model is called.
+    name: Name of the model.
 
   Returns:
     The configuration.
@@ -129,7 +129,7 @@ def config(
 
 
 def describe(name: str) -> str:
-  """Where a checkpoint comes from and how to get it, as text."""
+  """Returns the source of a checkpoint and instructions to get it, as text."""
   c = card(name)
   n = c.parameters
   kaggle = f'\n  kagglehub.model_download({c.kaggle!r})' if c.kaggle else ''

@@ -178,8 +178,11 @@ def test_conversion_that_fails_leaves_nothing(tmp_path):
   ('arguments', 'message'),
   [
     ({'to': 'gguf'}, "to: got 'gguf', expected one of npz"),
-    ({'to': 'npz'}, 'says nothing of its dimensions'),
-    ({'to': 'huggingface', 'part': 'edge'}, 'not a part'),
+    ({'to': 'npz'}, 'config: got None, .* has no dimensions'),
+    (
+      {'to': 'huggingface', 'part': 'edge'},
+      'expected None: a Hugging Face folder holds all',
+    ),
   ],
 )
 def test_conversion_that_makes_no_sense(tmp_path, arguments, message):

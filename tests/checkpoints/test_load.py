@@ -117,7 +117,9 @@ def test_wrong_config_names_the_arrays():
 
 
 def test_npz_without_config():
-  with pytest.raises(ValueError, match='config='):
+  with pytest.raises(
+    ValueError, match=r'config: got None.*expected a paligemma\.Config'
+  ):
     checkpoints.load(FOLDER / 'model.npz')
 
 
@@ -152,7 +154,7 @@ def test_dimensions_without_weights(tmp_path):
   (tmp_path / 'config.json').write_text(json.dumps(CONFIG))
   (tmp_path / 'model.npz').touch()  # Not a checkpoint, and not read.
   assert checkpoints.config_of(tmp_path) == paligemma.Config.from_dict(CONFIG)
-  with pytest.raises(ValueError, match='says nothing of its dimensions'):
+  with pytest.raises(ValueError, match='has no dimensions'):
     checkpoints.config_of(FOLDER / 'model.npz')
   with pytest.raises(ValueError, match="mean 'tiny'"):
     checkpoints.config_of('tinny')

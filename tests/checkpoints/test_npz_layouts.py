@@ -58,7 +58,7 @@ def test_a_layer_of_another_shape_is_named(tmp_path):
   flat = unstacked(npz.load_npz(GOLDEN / 'pg1_56/model.npz'))
   name = 'params/img/Transformer/encoderblock_2/LayerNorm_0/bias'
   write(tmp_path / 'model.npz', flat | {name: np.zeros(3, np.float32)})
-  with pytest.raises(trees.CheckpointError, match=r'layer 2 is \(3,\)'):
+  with pytest.raises(trees.CheckpointError, match=r'layer 2: got \(3,\)'):
     npz.load_npz(tmp_path / 'model.npz')
 
 

@@ -40,7 +40,7 @@ def test_there_and_back(tmp_path):
   ('flags', 'said'),
   [
     (('--source=nowhere.npz', '--to=npz'), 'no such checkpoint: nowhere.npz'),
-    ((f'--source={GOLDEN}/model.npz', '--to=npz'), 'nothing of its dimensions'),
+    ((f'--source={GOLDEN}/model.npz', '--to=npz'), 'has no dimensions'),
     (
       (
         f'--source={GOLDEN}/model.npz',

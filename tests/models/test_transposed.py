@@ -37,12 +37,12 @@ def load(name, source, layout):
 @pytest.mark.parametrize('source', SOURCES + FOLDERS)
 @pytest.mark.parametrize('name', parity.MODELS)
 def test_every_format_is_read_transposed(name, source):
-  want = load(name, source, 'stacked').arranged()
+  want = load(name, source, 'stacked').transposed()
   got = load(name, source, 'transposed')
   assert got.config == want.config
   assert jax.tree.structure(got.params) == jax.tree.structure(want.params)
   jax.tree.map(np.testing.assert_array_equal, got.params, want.params)
-  assert got.config.to_dict() == got.config.arranged(False).to_dict()
+  assert got.config.to_dict() == got.config.with_layout('stacked').to_dict()
 
 
 PARTS = parity.image_tower, parity.whole_sequences, parity.greedy
@@ -166,13 +166,13 @@ def test_no_format_holds_layers_that_are_apart(tmp_path, save, tower):
 
 def test_what_need_not_be_arranged():
   model = load('pg1_56', 'model.npz', 'transposed')
-  assert model.arranged() is model
+  assert model.transposed() is model
   folder = parity.GOLDEN / 'pg1_56' / 'hf_new'
   got, want = (
     checkpoints.load(folder, part='edge', layout=layout)
     for layout in ('stacked', 'transposed')
   )
-  got = got.arranged()
+  got = got.transposed()
   assert got.config == want.config
   assert jax.tree.structure(got.params) == jax.tree.structure(want.params)
 

@@ -185,7 +185,7 @@ def test_the_encoder_tells_what_it_attends_to(model):
   np.testing.assert_allclose(features, model.encode_image(pixels), atol=2e-5)
   assert received.shape == (2, 256)
   np.testing.assert_allclose(received.sum(axis=1), 1, rtol=1e-5)
-  other = model.arranged().encode_image(pixels, attention=True)[1]
+  other = model.transposed().encode_image(pixels, attention=True)[1]
   np.testing.assert_allclose(received, other, atol=1e-6)
   # A codec hands it to its quantizer, within others too.
   for name in ('attended(k=2)', 'centred(vectors=attended(k=2))'):

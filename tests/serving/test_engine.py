@@ -173,7 +173,7 @@ def test_windows_caps_and_turned_weights_are_the_captioner_s(model, prefix):
     model.config.text, window=5, attn_softcap=5.0, final_softcap=12.0
   )
   config = dataclasses.replace(model.config, text=text)
-  other = model.replace(config=config).arranged()
+  other = model.replace(config=config).transposed()
   sizes = dataclasses.replace(
     SIZES, max_slots=1, max_prefill_batch=1, max_prompt=16
   )
