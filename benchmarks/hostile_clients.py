@@ -20,7 +20,7 @@ from collab_jax.serving import (
 )
 from collab_jax.serving.client import channel
 from collab_jax.serving.client import client as clients
-from tests.serving import authority
+from tests.serving import certificates
 
 _TOKEN = 'correct-horse-battery-staple'
 
@@ -119,7 +119,7 @@ def strangers(testbed: harness.Testbed) -> harness.CaseResult:
   lost, said = 0, []
   with tempfile.TemporaryDirectory() as name:
     folder = Path(name)
-    ca = authority.Authority(folder, 'ca')
+    ca = certificates.Authority(folder, 'ca')
     cert, key = ca.issue('server')
     old_cert, old_key = ca.issue('old', days=-1)
     edge = ca.issue('edge')

@@ -21,13 +21,13 @@ def test_help_lists_every_command(capsys):
     assert line.rstrip().endswith('.')
 
 
-def test_without_a_command_it_helps_and_fails(capsys):
+def test_no_command_prints_help_and_fails(capsys):
   code, out = _said(capsys)
   assert code == 1
   assert 'usage: collab-jax COMMAND' in out
 
 
-def test_a_missing_extra_is_one_line(monkeypatch, capsys, tmp_path):
+def test_missing_extra_is_one_line(monkeypatch, capsys, tmp_path):
   (tmp_path / 'needs_grpc.py').write_text('import grpc\n')
   monkeypatch.syspath_prepend(tmp_path)
   monkeypatch.setitem(sys.modules, 'grpc', None)
@@ -39,6 +39,6 @@ def test_a_missing_extra_is_one_line(monkeypatch, capsys, tmp_path):
   )
 
 
-def test_a_mistyped_command_is_told_the_nearest(capsys):
+def test_mistyped_command_suggests_the_nearest(capsys):
   code, _ = _said(capsys, 'convret')
   assert code == "error: command: got 'convret'; did you mean 'convert'?"

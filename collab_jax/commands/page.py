@@ -53,8 +53,8 @@ def main(argv):
         ' password: --open says that this is meant'
       )
     edge = codec_flags.edge_model(_MODEL.value, _SPLIT.value, _CODING.value)
-    made = edge.bind('kmeans(k=8,init=++)')
-    with clients.EdgeClient(_CONNECTION.connect(), made) as client:
+    codec = edge.bind('kmeans(k=8,init=++)')
+    with clients.EdgeClient(_CONNECTION.connect(), codec) as client:
       page = app_lib.DemoPage(
         client,
         edge.bind,

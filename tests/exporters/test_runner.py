@@ -14,7 +14,7 @@ import pytest
 from collab_jax import data, wire
 from collab_jax import message as messages
 from collab_jax.exporters import run
-from tests.serving import authority
+from tests.serving import certificates
 from tests.wire import drawing
 
 grpc = pytest.importorskip('grpc')
@@ -214,7 +214,7 @@ def test_mtls_of_the_runner(tmp_path, monkeypatch):
     def Caption(self, request, context):
       return collab_pb2.CaptionReply(caption='a red ball')
 
-  ca = authority.Authority(tmp_path, 'ca')
+  ca = certificates.Authority(tmp_path, 'ca')
   cert, key = ca.issue('server')
   root, both = ca.path.read_bytes(), (key.read_bytes(), cert.read_bytes())
   edge = _edge(wire.Session({'x': messages.Symbols(4, (6,))}, coding='fixed'))

@@ -1,4 +1,4 @@
-"""What the tests of the server share."""
+"""Model, server, scenes and codecs shared by the tests of serving."""
 
 import jax
 import numpy as np
@@ -6,7 +6,7 @@ import pytest
 
 from collab_jax import codecs, data, serving
 from tests import standin
-from tests.serving import calling
+from tests.serving import harness
 
 
 @pytest.fixture(scope='session')
@@ -17,11 +17,11 @@ def model():
 
 @pytest.fixture(scope='session')
 def shared(model):
-  """A server for tests that leave it as it was."""
+  """Server for tests that leave it as it was."""
   with serving.Server(
-    model, calling.settings(images='webp(quality=40)')
-  ) as one:
-    yield one
+    model, harness.make_config(images='webp(quality=40)')
+  ) as server:
+    yield server
 
 
 @pytest.fixture(scope='session')
@@ -31,8 +31,8 @@ def images():
   return np.stack([reader[i].image for i in range(6)])
 
 
-class Made(dict):
-  """Codecs by name, each with its messages of the scenes; made when wanted."""
+class CodecsWithMessages(dict):
+  """Codecs by name, each with its messages of the scenes; made on demand."""
 
   def __init__(self, model, images):
     super().__init__()
@@ -63,10 +63,10 @@ KINDS = {
 @pytest.fixture(scope='session')
 def made(model, images):
   """Codecs of all kinds: 'kmeans', 'best', 'close', 'residual', 'webp'."""
-  return Made(model, images)
+  return CodecsWithMessages(model, images)
 
 
 @pytest.fixture(scope='session')
 def everything(made):
-  """All of them."""
+  """Codecs of all kinds, with their messages."""
   return {name: made[name] for name in KINDS}

@@ -1,4 +1,4 @@
-"""A link between edge and server with a rate and a delay, that may break."""
+"""Traffic shaper: a link with a rate and a delay, that may break."""
 
 import asyncio
 import contextlib
@@ -7,21 +7,21 @@ import time
 
 
 class Shaper:
-  """Passes bytes on, each direction at its rate and after a delay.
+  """Forwards bytes, each direction at its rate and after a delay.
 
   Attributes:
-    address: Where it listens.
-    connections: How many there were.
-    up: Bytes that came from this end, with all that belongs to TCP's payload.
+    address: Address to connect to.
+    connections: Number of connections so far.
+    up: Bytes of TCP payload towards the target.
   """
 
   def __init__(self, target: str, kbps: float = 1e6, delay_ms: float = 0.0):
     """Binds a target.
 
     Args:
-      target: 'HOST:PORT' to pass on to.
-      kbps: Thousands of bits a second, each way.
-      delay_ms: Milliseconds each way.
+      target: 'HOST:PORT' to forward to.
+      kbps: Rate each way, in thousands of bits a second.
+      delay_ms: Delay each way.
     """
     host, _, port = target.rpartition(':')
     self._target = host, int(port)
@@ -32,22 +32,22 @@ class Shaper:
     self.connections = self.up = 0
 
   def stall(self) -> None:
-    """Connections of now stay open, but pass nothing on any more."""
-    self._now(lambda going, _: going.clear())
+    """Keeps present connections open, but forwards nothing any more."""
+    self._for_each(lambda going, _: going.clear())
 
   def cut(self) -> None:
-    """Ends the connections of now, without a word at either end."""
-    self._now(lambda _, ends: [end.transport.abort() for end in ends])
+    """Aborts the present connections."""
+    self._for_each(lambda _, ends: [end.transport.abort() for end in ends])
 
-  def _now(self, do) -> None:
+  def _for_each(self, do) -> None:
     async def run():
-      for one in self._open:
-        do(*one)
+      for connection in self._open:
+        do(*connection)
 
     asyncio.run_coroutine_threadsafe(run(), self._loop).result(5)
 
   async def _pump(self, reader, writer, going, up):
-    """Sends each piece when the link would have carried it."""
+    """Forwards each piece when the link would have carried it."""
     free = 0.0
     queue = asyncio.Queue()
 
@@ -73,21 +73,21 @@ class Shaper:
   async def _connected(self, reader, writer):
     self.connections += 1
     try:
-      there, back = await asyncio.open_connection(*self._target)
+      target, back = await asyncio.open_connection(*self._target)
     except OSError:
       writer.transport.abort()
       return
     going = asyncio.Event()
     going.set()
-    one = going, [writer, back]
-    self._open.append(one)
+    connection = going, [writer, back]
+    self._open.append(connection)
     # Asyncio complains of connections that are cancelled.
     with contextlib.suppress(asyncio.CancelledError):
       await asyncio.gather(
         self._pump(reader, back, going, True),
-        self._pump(there, writer, going, False),
+        self._pump(target, writer, going, False),
       )
-    self._open.remove(one)
+    self._open.remove(connection)
 
   async def _listen(self):
     self._server = await asyncio.start_server(
@@ -97,7 +97,7 @@ class Shaper:
     self.address = f'127.0.0.1:{port}'
 
   def __enter__(self) -> 'Shaper':
-    """Starts it in a thread."""
+    """Starts the shaper in a thread."""
     self._loop = asyncio.new_event_loop()
     self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
     self._thread.start()
@@ -105,14 +105,14 @@ class Shaper:
     return self
 
   def __exit__(self, *unused):
-    """Ends it, and all connections."""
+    """Ends the shaper and all connections."""
 
     async def end():
       self._server.close()
-      rest = asyncio.all_tasks() - {asyncio.current_task()}
-      for task in rest:
+      tasks = asyncio.all_tasks() - {asyncio.current_task()}
+      for task in tasks:
         task.cancel()
-      await asyncio.gather(*rest, return_exceptions=True)
+      await asyncio.gather(*tasks, return_exceptions=True)
 
     asyncio.run_coroutine_threadsafe(end(), self._loop).result(5)
     self._loop.call_soon_threadsafe(self._loop.stop)

@@ -1,4 +1,4 @@
-"""The edge's client against a server that fails in every way it can."""
+"""Client of the edge against a server with scripted failures."""
 
 import itertools
 import threading
@@ -17,7 +17,7 @@ from collab_jax.serving.client import (
 )
 from collab_jax.serving.client import client as clients
 from tests import standin
-from tests.serving import answering
+from tests.serving import scripted
 
 CODES = grpc.StatusCode
 QUICK = channel.Backoff(first=0.01, most=0.02)
@@ -31,12 +31,12 @@ def _codec(quality=50):
 
 @pytest.fixture
 def servicer():
-  return answering.Answering()
+  return scripted.ScriptedServer()
 
 
 @pytest.fixture
 def target(servicer):
-  with answering.serving(servicer) as target:
+  with scripted.serving(servicer) as target:
     yield target
 
 
@@ -50,7 +50,7 @@ def client(target):
 IMAGES = np.zeros((1, 64, 64, 3), np.uint8)
 
 
-def test_an_answer_adds_up(client, servicer):
+def test_result_sums_bytes_and_stages(client, servicer):
   (answer,) = client.caption(IMAGES, 'caption en', max_tokens=5)
   (request,) = servicer.requests
   assert request.message == _codec().encode(IMAGES)[0]
@@ -67,7 +67,7 @@ def test_an_answer_adds_up(client, servicer):
 
 
 @pytest.mark.parametrize('code', [CODES.UNAVAILABLE, CODES.RESOURCE_EXHAUSTED])
-def test_what_passes_is_tried_again_with_the_same_id(client, servicer, code):
+def test_transient_errors_are_retried_with_the_same_id(client, servicer, code):
   servicer.failures = [(code, 'busy'), (code, 'busy')]
   (answer,) = client.caption(IMAGES)
   assert answer.tries == 3
@@ -87,7 +87,7 @@ def test_what_passes_is_tried_again_with_the_same_id(client, servicer, code):
     (CODES.RESOURCE_EXHAUSTED, 'Received message larger than max (9 vs. 4)'),
   ],
 )
-def test_what_does_not_pass_is_told_at_once(client, servicer, code, text):
+def test_permanent_errors_are_raised_at_once(client, servicer, code, text):
   servicer.failures = [(code, text)]
   with pytest.raises(channel.RemoteError, match=code.name) as raised:
     client.caption(IMAGES)
@@ -96,7 +96,7 @@ def test_what_does_not_pass_is_told_at_once(client, servicer, code, text):
   assert len(servicer.requests) == 1
 
 
-def test_tries_end_with_the_time(target, servicer):
+def test_retries_end_at_the_timeout(target, servicer):
   servicer.failures = [(CODES.UNAVAILABLE, 'away')] * 1000
   start = time.monotonic()
   with clients.EdgeClient(
@@ -110,10 +110,10 @@ def test_tries_end_with_the_time(target, servicer):
   assert len(servicer.requests) > 5
 
 
-def test_a_server_that_never_answers_is_given_up(servicer):
+def test_silent_server_ends_with_a_deadline_error(servicer):
   stop = threading.Event()
   servicer._caption = lambda request: stop.wait(5)
-  with answering.serving(servicer) as target:
+  with scripted.serving(servicer) as target:
     with (
       clients.EdgeClient(target, _codec(), timeout=0.3) as client,
       pytest.raises(channel.RemoteError, match='DEADLINE_EXCEEDED'),
@@ -122,7 +122,7 @@ def test_a_server_that_never_answers_is_given_up(servicer):
     stop.set()
 
 
-def test_a_server_that_comes_back_has_its_hand_shaken_again(client, servicer):
+def test_expired_session_is_renewed(client, servicer):
   client.caption(IMAGES)
   unknown = 'session 3132 is not known here (any more): handshake first'
   servicer.failures = [(CODES.FAILED_PRECONDITION, unknown)]
@@ -132,29 +132,29 @@ def test_a_server_that_comes_back_has_its_hand_shaken_again(client, servicer):
   assert len({r.request_id for r in servicer.requests}) == 2
 
 
-def test_a_server_that_always_forgets_is_an_error(client, servicer):
+def test_sessions_that_always_expire_are_an_error(client, servicer):
   servicer.failures = [(CODES.FAILED_PRECONDITION, 'handshake first')] * 100
   with pytest.raises(channel.RemoteError, match='handshake first'):
     client.caption(IMAGES)
   assert len(servicer.handshakes) <= 5
 
 
-def test_a_handshake_is_tried_again_too(client, servicer):
+def test_handshakes_are_retried(client, servicer):
   servicer.failures = [(CODES.UNAVAILABLE, 'handshake later')]
   assert client.caption(IMAGES)[0].caption == 'a red ball'
   assert len(servicer.handshakes) == 2
 
 
-def test_many_are_in_flight_and_in_order():
+def test_window_limits_requests_in_flight_and_keeps_order():
   gate = threading.Barrier(3)
   numbers = itertools.count()
 
   def slow(request):
     if next(numbers) < 9:
       gate.wait(5)  # Only if three are in flight.
-    return answering.reply(str(zlib.crc32(request.message)))
+    return scripted.reply(str(zlib.crc32(request.message)))
 
-  servicer = answering.Answering(slow)
+  servicer = scripted.ScriptedServer(slow)
   shades = [np.full((64, 64, 3), 20 * i, np.uint8) for i in range(10)]
   taken = []
 
@@ -164,7 +164,7 @@ def test_many_are_in_flight_and_in_order():
       yield shade, i
 
   with (
-    answering.serving(servicer) as target,
+    scripted.serving(servicer) as target,
     clients.EdgeClient(target, _codec(), window=3) as client,
   ):
     seen = client.captions(counted(), batch_size=1)
@@ -174,10 +174,10 @@ def test_many_are_in_flight_and_in_order():
   messages = _codec().encode(np.stack(shades))
   assert captions == [str(zlib.crc32(message)) for message in messages]
   assert len(set(captions)) == 10
-  assert servicer.flying == 3
+  assert servicer.max_in_flight == 3
 
 
-def test_one_bad_picture_leaves_the_others(client, servicer):
+def test_error_of_one_picture_leaves_the_others(client, servicer):
   servicer.failures = [(CODES.INVALID_ARGUMENT, 'no')]
   pictures = [(IMAGES[0], 0)] * 3
   found = list(client.captions(pictures))
@@ -195,7 +195,7 @@ def test_a_stream_comes_in_pieces(client):
   assert answer.tries == 1
 
 
-def test_a_stream_goes_on_where_it_broke_off(client, servicer):
+def test_broken_stream_resumes_after_its_last_piece(client, servicer):
   servicer.failures = [(CODES.OK, 'after two pieces')]
   *pieces, answer = client.stream(IMAGES[0])
   assert pieces == ['a', ' red', ' ball']
@@ -203,7 +203,7 @@ def test_a_stream_goes_on_where_it_broke_off(client, servicer):
   assert len({r.request_id for r in servicer.requests}) == 1
 
 
-def test_a_picture_goes_by_the_first_codec_that_fits(target, servicer):
+def test_first_codec_within_max_bytes_is_used(target, servicer):
   noise = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), np.uint8)
   noise[1] = 0
   best, small = _codec(90), _codec(1)
@@ -219,7 +219,7 @@ def test_a_picture_goes_by_the_first_codec_that_fits(target, servicer):
     client.caption(noise)
 
 
-def test_a_message_that_the_server_does_not_take_is_not_sent(client, servicer):
+def test_too_long_message_is_not_sent(client, servicer):
   agreed = client.handshake()
   client._rpc._sessions[0] = agreed._replace(max_message_bytes=10)
   with pytest.raises(ValueError, match='the server takes 10'):
@@ -256,11 +256,11 @@ def test_settings_are_checked(target, settings, said):
     *('dns:localhost:1', 'dns:///localhost:1', 'ipv4:127.0.0.1:1'),
   ],
 )
-def test_this_machine_needs_no_tls(target):
+def test_loopback_needs_no_tls(target):
   clients.EdgeClient(target, _codec()).close()
 
 
-def test_waits_grow_and_differ():
+def test_backoff_grows_with_jitter():
   backoff = channel.Backoff(first=0.1, most=1.0)
   longest = [backoff.wait(n, 0.0) for n in range(1, 8)]
   assert longest == pytest.approx([0.1, 0.2, 0.4, 0.8, 1.0, 1.0, 1.0])
@@ -270,7 +270,7 @@ def test_waits_grow_and_differ():
     channel.Backoff(first=2.0, most=1.0)
 
 
-def test_nobody_there_is_told_in_time():
+def test_absent_server_is_an_error_within_the_timeout():
   with (
     clients.EdgeClient('127.0.0.1:1', _codec(), timeout=0.5) as client,
     pytest.raises(channel.RemoteError, match=r'127\.0\.0\.1:1: no answer'),

@@ -1,4 +1,4 @@
-"""Captions in a pool of rows are those of the captioner."""
+"""Engine: captions in decode slots equal those of the captioner."""
 
 import dataclasses
 
@@ -10,15 +10,15 @@ from collab_jax import captioner as captioning
 from collab_jax import message
 from collab_jax.serving.engine import engine
 from collab_jax.serving.server import compilations
-from tests.serving import calling
+from tests.serving import harness
 
-SIZES = calling.SIZES
+SIZES = harness.SIZES
 PROMPTS = ('caption en', '', 'what is on the left of the red ball?')
 
 
 @pytest.fixture(scope='module')
 def prefix():
-  """Six prefixes, on the host."""
+  """Six prefixes on the host."""
   x = np.random.default_rng(0).normal(size=(6, 64, 24)).astype(np.float32)
   # Not all of a prefix is visible, and positions have gaps.
   valid = np.arange(64) % np.arange(5, 11)[:, None] != 0
@@ -40,7 +40,7 @@ def ready(made):
   return made
 
 
-def _works(model, prefix, prompts=PROMPTS, max_tokens=SIZES.max_tokens):
+def _requests(model, prefix, prompts=PROMPTS, max_tokens=SIZES.max_tokens):
   return [
     engine.PrefillRequest(
       engine.HostPrefix(
@@ -59,14 +59,14 @@ def _expected(model, prefix, max_tokens=SIZES.max_tokens):
   return captioner(prefix, prompts)
 
 
-def _run(ready, works, pause=0):
-  """Begins as many as there is room for, and goes on; a list of tokens each."""
-  waiting = list(enumerate(works))
-  rows, tokens, bits = {}, [[] for _ in works], [[] for _ in works]
+def _run(ready, requests, pause=0):
+  """Runs requests to their end; returns tokens and bits of each."""
+  waiting = list(enumerate(requests))
+  rows, tokens, bits = {}, [[] for _ in requests], [[] for _ in requests]
   rounds = 0
   while waiting or rows:
     rounds += 1
-    news = []
+    outputs = []
     room = (
       ready.split(min(len(waiting), ready.free))
       if (waiting and ready.free)
@@ -77,24 +77,24 @@ def _run(ready, works, pause=0):
       begun = ready.prefill([work for _, work in some])
       for (number, _), one in zip(some, begun, strict=True):
         rows[one.slot] = number
-      news += [(rows[one.slot], one) for one in begun]
+      outputs += [(rows[one.slot], one) for one in begun]
       for one in begun:
         if one.ended:
           del rows[one.slot]
-    gone_on = ready.decode()
-    news += [(rows[one.slot], one) for one in gone_on]
-    for one in gone_on:
+    stepped = ready.decode()
+    outputs += [(rows[one.slot], one) for one in stepped]
+    for one in stepped:
       if one.ended:
         del rows[one.slot]
-    for number, one in news:
+    for number, one in outputs:
       tokens[number] += one.tokens
       bits[number] += one.bits
   return tokens, bits
 
 
-def test_captions_of_many_lengths_are_the_captioner_s(model, ready, prefix):
-  works = _works(model, prefix)
-  tokens, _ = _run(ready, works)
+def test_captions_of_many_lengths_equal_the_captioner(model, ready, prefix):
+  requests = _requests(model, prefix)
+  tokens, _ = _run(ready, requests)
   got = [model.tokenizer.decode(row) for row in tokens]
   assert got == _expected(model, prefix)
   assert len({len(row) for row in tokens} | {0}) > 1
@@ -102,34 +102,36 @@ def test_captions_of_many_lengths_are_the_captioner_s(model, ready, prefix):
 
 
 @pytest.mark.parametrize('before', [1, 7, 2 * SIZES.max_tokens + 1])
-def test_a_caption_may_begin_at_any_step(model, ready, prefix, before):
-  works = _works(model, prefix)
+def test_captions_begin_at_any_step(model, ready, prefix, before):
+  requests = _requests(model, prefix)
   # Others are in the making; the ring has gone round.
-  ready.prefill([works[5]])
+  ready.prefill([requests[5]])
   for _ in range(before):
     if not ready.decode():
-      ready.prefill([works[5]])
+      ready.prefill([requests[5]])
   for row in range(SIZES.max_slots):
     ready.release(row)
-  tokens, _ = _run(ready, works[:3])
+  tokens, _ = _run(ready, requests[:3])
   got = [model.tokenizer.decode(row) for row in tokens]
   assert got == _expected(model, message.Prefix(*(a[:3] for a in prefix)))
 
 
-def test_each_has_its_own_limit(model, ready, prefix):
-  works = _works(model, prefix)
+def test_each_caption_has_its_own_max_tokens(model, ready, prefix):
+  requests = _requests(model, prefix)
   limits = [1, 2, 3, 5, 12, 50]
-  whole, _ = _run(ready, works)
-  some = [w._replace(max_tokens=n) for w, n in zip(works, limits, strict=True)]
+  whole, _ = _run(ready, requests)
+  some = [
+    w._replace(max_tokens=n) for w, n in zip(requests, limits, strict=True)
+  ]
   tokens, _ = _run(ready, some)
   assert tokens == [row[:n] for row, n in zip(whole, limits, strict=True)]
   assert max(map(len, whole)) == SIZES.max_tokens
 
 
-def test_bits_are_those_of_the_likeliest_token(model, ready, prefix):
-  works = _works(model, prefix)[:1]
-  tokens, bits = _run(ready, works)
-  prompt = works[0].prompt
+def test_bits_match_the_logits(model, ready, prefix):
+  requests = _requests(model, prefix)[:1]
+  tokens, bits = _run(ready, requests)
+  prompt = requests[0].prompt
   text = np.array([[*prompt, *tokens[0]]], np.int32)
   one = message.Prefix(*(a[:1] for a in prefix))
   mask_ar = np.r_[np.zeros(len(prompt), int), np.ones(len(tokens[0]), int)]
@@ -141,15 +143,17 @@ def test_bits_are_those_of_the_likeliest_token(model, ready, prefix):
   np.testing.assert_allclose(bits[0], want, rtol=1e-4, atol=1e-5)
 
 
-def test_what_a_row_held_before_does_not_matter(model, ready, prefix):
-  works = _works(model, prefix)
-  bad = works[0].prefix._replace(x=np.full_like(works[0].prefix.x, np.nan))
+def test_earlier_caption_of_a_slot_does_not_matter(model, ready, prefix):
+  requests = _requests(model, prefix)
+  bad = requests[0].prefix._replace(
+    x=np.full_like(requests[0].prefix.x, np.nan)
+  )
   for _ in range(SIZES.max_slots):
-    ready.prefill([works[0]._replace(prefix=bad)])
+    ready.prefill([requests[0]._replace(prefix=bad)])
   ready.decode()
   for row in range(SIZES.max_slots):
     ready.release(row)
-  tokens, _ = _run(ready, works[1:3])
+  tokens, _ = _run(ready, requests[1:3])
   got = [model.tokenizer.decode(row) for row in tokens]
   assert got == _expected(model, prefix)[1:3]
 
@@ -157,10 +161,10 @@ def test_what_a_row_held_before_does_not_matter(model, ready, prefix):
 def test_nothing_is_compiled_after_the_warm_up(model, ready, prefix):
   counted = []
   compilations.listen(counted.append)
-  works = _works(model, prefix)
-  _run(ready, works)
-  _run(ready, works[:1], pause=2)
-  _run(ready, works[::-1])
+  requests = _requests(model, prefix)
+  _run(ready, requests)
+  _run(ready, requests[:1], pause=2)
+  _run(ready, requests[::-1])
   assert counted == []
   jax.jit(lambda x: x + len(counted))(np.zeros(3))
   with compilations.warming_up():
@@ -168,7 +172,7 @@ def test_nothing_is_compiled_after_the_warm_up(model, ready, prefix):
   assert counted == [False, True]
 
 
-def test_windows_caps_and_turned_weights_are_the_captioner_s(model, prefix):
+def test_windows_caps_and_layouts_equal_the_captioner(model, prefix):
   text = dataclasses.replace(
     model.config.text, window=5, attn_softcap=5.0, final_softcap=12.0
   )
@@ -181,14 +185,14 @@ def test_windows_caps_and_turned_weights_are_the_captioner_s(model, prefix):
   for job in ready.warm_up():
     job()
   two = message.Prefix(*(a[:2] for a in prefix))
-  tokens, _ = _run(ready, _works(other, two))
+  tokens, _ = _run(ready, _requests(other, two))
   got = [model.tokenizer.decode(row) for row in tokens]
   assert got == _expected(other, two)
   # It makes a difference.
   assert got != _expected(model, prefix)[:2]
 
 
-def test_batches_are_filled_up_only_if_nearly_full(model):
+def test_only_nearly_full_batches_are_padded(model):
   sizes = dataclasses.replace(SIZES, max_slots=64, max_prefill_batch=8)
   made = engine.Engine(model, sizes)
   assert made.batches == [1, 2, 4, 8]

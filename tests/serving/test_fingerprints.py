@@ -1,4 +1,4 @@
-"""Edge and server know each other's weights."""
+"""Fingerprints of the weights at both ends."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ import pytest
 from collab_jax import codecs, serving
 from collab_jax.serving.client import channel
 from collab_jax.serving.client import client as clients
-from tests.serving import calling
+from tests.serving import harness
 
 
 def test_features_of_another_encoder_are_refused(shared, model, made):
@@ -24,15 +24,15 @@ def test_features_of_another_encoder_are_refused(shared, model, made):
     agreed = client.using(pictures).handshake()
   assert agreed.encoder == codecs.encoder_fingerprint(model)
   # Whoever does not say is let in.
-  caller = calling.Caller(shared.address)
+  caller = harness.Caller(shared.address)
   assert caller.handshake(text).session
   caller.channel.close()
 
 
-def test_a_part_is_served_with_the_whole_s_fingerprint(model):
+def test_server_part_uses_the_given_fingerprint(model):
   img = {'head': model.params['img']['head']}
   part = model.replace(params={**model.params, 'img': img})
-  chosen = calling.settings(quantizers='pool(k=4,n=64)')
+  chosen = harness.make_config(quantizers='pool(k=4,n=64)')
   codec = codecs.FeatureCodec(model, chosen.quantizers)
   for encoder in ('', 'another'):
     with (

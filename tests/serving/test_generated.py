@@ -1,4 +1,4 @@
-"""The generated code is what the .proto says."""
+"""Generated code matches the .proto."""
 
 from pathlib import Path
 import re
@@ -17,7 +17,7 @@ GENERATED = ('collab_pb2.py', 'collab_pb2.pyi', 'collab_pb2_grpc.py')
 
 @pytest.fixture(scope='module')
 def made(tmp_path_factory):
-  """Generates everything anew, as docs/serving.md says."""
+  """Folder with the code generated anew, as in docs/serving.md."""
   out = tmp_path_factory.mktemp('generated')
   kinds = ('python', 'pyi', 'grpc_python')
   subprocess.run(
@@ -33,7 +33,7 @@ def made(tmp_path_factory):
   return out
 
 
-def test_the_messages_are_those_of_the_proto(made):
+def test_messages_match_the_proto(made):
   read = descriptor_pb2.FileDescriptorSet.FromString(
     (made / 'set').read_bytes()
   )
@@ -48,13 +48,13 @@ def test_the_messages_are_those_of_the_proto(made):
 
 
 @pytest.mark.parametrize('name', GENERATED)
-def test_the_files_are_as_generated(made, name):
+def test_generated_files_are_up_to_date(made, name):
   here = (ROOT / FOLDER / name).read_text()
   anew = (made / FOLDER / name).read_text()
   assert _unversioned(here) == _unversioned(anew)
 
 
 def _unversioned(text):
-  """Without the versions of the generators, which may be newer here."""
+  """Removes the versions of the generators, which may be newer here."""
   text = re.sub(r'\d+\.\d+\.\d+', 'VERSION', text)
   return re.sub(r'(?m)^    \d+,$', 'PART', text)

@@ -1,4 +1,4 @@
-"""Who may talk to the server."""
+"""Server security: TLS, client certificates, tokens."""
 
 import os
 
@@ -11,8 +11,7 @@ from collab_jax import serving
 from collab_jax.serving.client import channel
 from collab_jax.serving.engine import engine
 from collab_jax.serving.server import security
-from tests.serving import authority as authorities
-from tests.serving import calling
+from tests.serving import certificates, harness
 
 CODES = grpc.StatusCode
 TOKEN = 'correct-horse-battery-staple'
@@ -20,7 +19,7 @@ TOKEN = 'correct-horse-battery-staple'
 
 @pytest.fixture(scope='module')
 def authority(tmp_path_factory):
-  return authorities.Authority(tmp_path_factory.mktemp('ca'), 'ca')
+  return certificates.Authority(tmp_path_factory.mktemp('ca'), 'ca')
 
 
 @pytest.fixture(scope='module')
@@ -32,12 +31,12 @@ def token_file(tmp_path_factory):
 
 @pytest.fixture
 def cold(model, monkeypatch):
-  """Makes servers that need not compile anything to say who may enter."""
+  """Factory of servers that compile nothing."""
   monkeypatch.setattr(engine.Engine, 'warm_up', lambda self: iter([]))
   running = []
 
   def start(**fields):
-    chosen = calling.settings(
+    chosen = harness.make_config(
       quantizers='', security=security.Security(**fields)
     )
     running.append(serving.Server(model, chosen).in_thread())
@@ -48,9 +47,9 @@ def cold(model, monkeypatch):
     server.__exit__()
 
 
-def _knocks(server, credentials=None, token=''):
-  """The status of a handshake about nothing: INVALID_ARGUMENT is being in."""
-  caller = calling.Caller(server.address, credentials, token)
+def _handshake_code(server, credentials=None, token=''):
+  """Returns the status of an empty handshake: INVALID_ARGUMENT if let in."""
+  caller = harness.Caller(server.address, credentials, token)
   with pytest.raises(grpc.RpcError) as raised:
     caller.handshake('', timeout=3)
   caller.channel.close()
@@ -62,24 +61,24 @@ def _credentials(ca, pair=None):
   return grpc.ssl_channel_credentials(ca.path.read_bytes(), key, cert)
 
 
-def test_a_token_is_asked_for(cold, token_file):
+def test_token_is_required(cold, token_file):
   server = cold(token_file=token_file)
-  assert _knocks(server, token=TOKEN) is CODES.INVALID_ARGUMENT
-  assert _knocks(server, token='another-one-of-sixteen') is (
+  assert _handshake_code(server, token=TOKEN) is CODES.INVALID_ARGUMENT
+  assert _handshake_code(server, token='another-one-of-sixteen') is (
     CODES.INVALID_ARGUMENT
   )
   for wrong in ('', TOKEN[:-1], TOKEN + 'x', TOKEN.upper()):
-    assert _knocks(server, token=wrong) is CODES.UNAUTHENTICATED
+    assert _handshake_code(server, token=wrong) is CODES.UNAUTHENTICATED
   value = server.metrics.value(
     'requests_total', method='Handshake', code='UNAUTHENTICATED'
   )
   assert value == 4
-  caller = calling.Caller(server.address)
-  with calling.refused(CODES.UNAUTHENTICATED):
+  caller = harness.Caller(server.address)
+  with harness.refused(CODES.UNAUTHENTICATED):
     caller.caption(b'12345678', b'')
-  with calling.refused(CODES.UNAUTHENTICATED):
+  with harness.refused(CODES.UNAUTHENTICATED):
     list(caller.stream(b'12345678', b''))
-  with calling.refused(CODES.UNAUTHENTICATED):
+  with harness.refused(CODES.UNAUTHENTICATED):
     stub = reflection_pb2_grpc.ServerReflectionStub(caller.channel)
     asked = reflection_pb2.ServerReflectionRequest(list_services='')
     list(stub.ServerReflectionInfo(iter([asked])))
@@ -91,10 +90,12 @@ def test_a_token_is_asked_for(cold, token_file):
 def test_tls(cold, authority):
   cert, key = authority.issue('server')
   server = cold(cert=str(cert), key=str(key))
-  assert _knocks(server, _credentials(authority)) is CODES.INVALID_ARGUMENT
-  assert _knocks(server) is CODES.UNAVAILABLE
-  stranger = authorities.Authority(cert.parent, 'stranger')
-  assert _knocks(server, _credentials(stranger)) is CODES.UNAVAILABLE
+  assert (
+    _handshake_code(server, _credentials(authority)) is CODES.INVALID_ARGUMENT
+  )
+  assert _handshake_code(server) is CODES.UNAVAILABLE
+  stranger = certificates.Authority(cert.parent, 'stranger')
+  assert _handshake_code(server, _credentials(stranger)) is CODES.UNAVAILABLE
 
 
 def test_certificates_of_clients(cold, authority, token_file):
@@ -106,14 +107,14 @@ def test_certificates_of_clients(cold, authority, token_file):
     token_file=token_file,
   )
   good = _credentials(authority, authority.issue('edge'))
-  assert _knocks(server, good, TOKEN) is CODES.INVALID_ARGUMENT
-  assert _knocks(server, good) is CODES.UNAUTHENTICATED
+  assert _handshake_code(server, good, TOKEN) is CODES.INVALID_ARGUMENT
+  assert _handshake_code(server, good) is CODES.UNAUTHENTICATED
   nobody = _credentials(authority)
-  assert _knocks(server, nobody, TOKEN) is CODES.UNAVAILABLE
+  assert _handshake_code(server, nobody, TOKEN) is CODES.UNAVAILABLE
   expired = _credentials(authority, authority.issue('late', days=-1))
-  assert _knocks(server, expired, TOKEN) is CODES.UNAVAILABLE
-  stranger = authorities.Authority(cert.parent, 'stranger').issue('spy')
-  assert _knocks(server, _credentials(authority, stranger), TOKEN) is (
+  assert _handshake_code(server, expired, TOKEN) is CODES.UNAVAILABLE
+  stranger = certificates.Authority(cert.parent, 'stranger').issue('spy')
+  assert _handshake_code(server, _credentials(authority, stranger), TOKEN) is (
     CODES.UNAVAILABLE
   )
 
@@ -121,7 +122,7 @@ def test_certificates_of_clients(cold, authority, token_file):
 @pytest.mark.parametrize(
   'host', ['127.0.0.1', '127.3.2.1', '::1', '[::1]', 'localhost', 'unix:/tmp/s']
 )
-def test_this_machine_alone_is_safe(host):
+def test_loopback_hosts_are_safe(host):
   assert serving.ServerConfig(host=host).host == host
 
 
@@ -141,7 +142,7 @@ def test_the_network_needs_tls_and_a_token(host):
     serving.ServerConfig(host=host, security=security.Security(**fields))
 
 
-def test_halves_are_refused(tmp_path, model):
+def test_incomplete_settings_are_refused(tmp_path, model):
   with pytest.raises(ValueError, match='tls_cert, tls_key: got'):
     security.Security(cert='c')
   with pytest.raises(ValueError, match='client_ca: needs tls_cert'):
@@ -150,15 +151,15 @@ def test_halves_are_refused(tmp_path, model):
     (tmp_path / 'tokens').write_text(text)
     chosen = security.Security(token_file=str(tmp_path / 'tokens'))
     with pytest.raises(ValueError, match='of at least 16 letters'):
-      serving.Server(model, calling.settings(security=chosen))
+      serving.Server(model, harness.make_config(security=chosen))
   (tmp_path / 'tokens').write_bytes(b'not-ascii-but-l\xf6ng\n')
   with pytest.raises(ValueError, match='tokens has letters that are not ASCII'):
-    serving.Server(model, calling.settings(security=chosen))
+    serving.Server(model, harness.make_config(security=chosen))
   with pytest.raises(ValueError, match='tokens has letters that are not ASCII'):
     channel.read_token(tmp_path / 'tokens')
 
 
-def test_files_that_are_no_certificates_are_told(tmp_path, model, authority):
+def test_bad_certificate_files_are_refused(tmp_path, model, authority):
   bad = tmp_path / 'bad'
   bad.write_text('no certificate')
   cert, key = map(str, authority.issue('told'))
@@ -169,11 +170,11 @@ def test_files_that_are_no_certificates_are_told(tmp_path, model, authority):
   ):
     chosen = security.Security(**settings)
     with pytest.raises(ValueError, match=said):
-      serving.Server(model, calling.settings(security=chosen))
+      serving.Server(model, harness.make_config(security=chosen))
 
 
 @pytest.mark.skipif(os.name != 'posix', reason='no such bits elsewhere')
-def test_secrets_that_everybody_can_read_are_told(tmp_path, caplog):
+def test_world_readable_secrets_are_warned_about(tmp_path, caplog):
   path = tmp_path / 'token'
   path.write_text(TOKEN)
   for mode, count in ((0o600, 0), (0o640, 0), (0o644, 1)):

@@ -1,4 +1,4 @@
-"""The server, in this process, called as an edge calls it."""
+"""Server in this process, called as an edge calls it."""
 
 from concurrent import futures
 import json
@@ -20,10 +20,10 @@ from collab_jax import codecs
 from collab_jax.serving import (
   collab_pb2,
 )
-from tests.serving import calling
+from tests.serving import harness
 
 CODES = grpc.StatusCode
-SIZES = calling.SIZES
+SIZES = harness.SIZES
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def server(shared):
 
 @pytest.fixture(scope='module')
 def caller(shared):
-  made = calling.Caller(shared.address)
+  made = harness.Caller(shared.address)
   yield made
   made.channel.close()
 
@@ -43,19 +43,19 @@ def captioner(model):
   return captioning.Captioner(model, SIZES.max_tokens)
 
 
-def test_captions_are_those_of_this_process(
+def test_captions_equal_those_of_this_process(
   server, caller, captioner, everything
 ):
   made = everything
   for codec, _ in made.values():
     caller.handshake(codec)
-  with calling.held(server):
+  with harness.held(server):
     asked = [
       (name, i, caller.future(codec, packets[i]))
       for i in range(6)
       for name, (codec, packets) in made.items()
     ]
-    calling.until(lambda: server.metrics.value('queue') == len(asked))
+    harness.until(lambda: server.metrics.value('queue') == len(asked))
   got = {(name, i): future.result() for name, i, future in asked}
   for name, (codec, packets) in made.items():
     want = captioner(codec.decode(packets))
@@ -71,7 +71,7 @@ def test_captions_are_those_of_this_process(
     assert reply.min_entropy > 0
 
 
-def test_a_handshake_says_what_it_must_know(caller, made):
+def test_handshake_reply(caller, made):
   codec, _ = made['kmeans']
   reply = caller.handshake(codec)
   assert reply.session[:8] == bytes.fromhex(codec.session.digest)[:8]
@@ -92,12 +92,12 @@ def test_prompts_of_many_lengths_in_one_batch(caller, captioner, made):
   ]
   got = [future.result().caption for future in asked]
   assert got == captioner(codec.decode(packets[:1] * 4), prompts)
-  with calling.refused(CODES.INVALID_ARGUMENT) as text:
+  with harness.refused(CODES.INVALID_ARGUMENT) as text:
     caller.caption(codec, packets[0], prompt='ball ' * 40)
   assert 'expected at most 4096 and 24' in text[0]
 
 
-def test_a_stream_is_the_caption_in_pieces(caller, made):
+def test_stream_pieces_join_to_the_caption(caller, made):
   codec, packets = made['best']
   want = caller.caption(codec, packets[2])
   pieces = 0
@@ -114,21 +114,21 @@ def test_a_stream_is_the_caption_in_pieces(caller, made):
   assert pieces > 2
 
 
-def test_captions_may_be_shorter_but_not_longer(caller, made):
+def test_max_tokens_is_bounded_by_the_server(caller, made):
   codec, packets = made['kmeans']
   assert caller.caption(codec, packets[0], max_tokens=3).tokens <= 3
-  with calling.refused(CODES.INVALID_ARGUMENT) as text:
+  with harness.refused(CODES.INVALID_ARGUMENT) as text:
     caller.caption(codec, packets[0], max_tokens=SIZES.max_tokens + 1)
   assert text == ['max_tokens: got 13, expected at most 12']
 
 
-def test_a_handshake_says_what_cannot_be_asked_for(caller, made):
+def test_handshake_refuses_options_that_cannot_be_met(caller, made):
   text = made['kmeans'][0].to_json()
   for wanted, said in (
     ({'prompt': 'a ' * 40}, 'prompt: got 80 letters'),
     ({'max_tokens': SIZES.max_tokens + 1}, 'max_tokens: got 13'),
   ):
-    with calling.refused(CODES.INVALID_ARGUMENT) as got:
+    with harness.refused(CODES.INVALID_ARGUMENT) as got:
       caller.stub.Handshake(collab_pb2.HandshakeRequest(session=text, **wanted))
     assert said in got[0]
 
@@ -140,38 +140,40 @@ def test_first_layers_alone_are_captioned(caller, captioner, made):
   assert [caller.caption(codec, first).caption] == want
 
 
-def test_bad_bytes_are_told_apart(caller, made):
+def test_damaged_messages_are_refused(caller, made):
   codec, packets = made['kmeans']
   bad = [b'', packets[0][:-1], packets[0] + b'\0', os.urandom(len(packets[0]))]
   bad.append(bytes([packets[0][0], packets[0][1] ^ 1]) + packets[0][2:])
   for message in bad:
-    with calling.refused(CODES.INVALID_ARGUMENT) as text:
+    with harness.refused(CODES.INVALID_ARGUMENT) as text:
       caller.caption(codec, message)
     assert 'message 0' in text[0]
   picture, files = made['webp']
-  with calling.refused(CODES.INVALID_ARGUMENT):
+  with harness.refused(CODES.INVALID_ARGUMENT):
     caller.caption(picture, files[0][:-20])
   # Nothing of it stays.
   assert caller.caption(codec, packets[0]).tokens > 0
 
 
-def test_an_unknown_session_must_shake_hands(caller, made):
+def test_unknown_session_needs_a_handshake(caller, made):
   _, packets = made['kmeans']
   known = session_names.for_codec(made['kmeans'][0])
   assert caller.caption(known, packets[0]).tokens
   # The last one is that of a server with other weights.
   other = known[:-1] + bytes([known[-1] ^ 1])
   for name in (b'', b'12345678', b'123456789' * 9, known[:8], other):
-    with calling.refused(CODES.FAILED_PRECONDITION) as text:
+    with harness.refused(CODES.FAILED_PRECONDITION) as text:
       caller.caption(name, packets[0])
     assert text[0].endswith('handshake first')
 
 
-def test_sessions_that_differ_are_told_how(caller, model, made):
+def test_differing_sessions_are_refused_with_the_difference(
+  caller, model, made
+):
   other = codecs.FeatureCodec(
     model.replace(params={**model.params, 'img': _scaled(model)}), 'kmeans(k=4)'
   )
-  with calling.refused(CODES.FAILED_PRECONDITION) as text:
+  with harness.refused(CODES.FAILED_PRECONDITION) as text:
     caller.handshake(other)
   assert text[0].startswith('the sessions differ: spec.head: here')
   assert text[0].count(';') == 0
@@ -180,13 +182,13 @@ def test_sessions_that_differ_are_told_how(caller, model, made):
     'residual_vq(book=random,stages=2,size=16)',
     key=jax.random.key(7),
   )
-  with calling.refused(CODES.FAILED_PRECONDITION) as text:
+  with harness.refused(CODES.FAILED_PRECONDITION) as text:
     caller.handshake(drawn)
   assert 'spec.params' in text[0]
-  with calling.refused(CODES.FAILED_PRECONDITION) as text:
+  with harness.refused(CODES.FAILED_PRECONDITION) as text:
     caller.handshake(codecs.FeatureCodec(model, 'kmeans(k=5)'))
   assert "got 'kmeans(k=5)', the server takes kmeans(k=4), random" in text[0]
-  with calling.refused(CODES.FAILED_PRECONDITION) as text:
+  with harness.refused(CODES.FAILED_PRECONDITION) as text:
     caller.handshake(codecs.ImageCodec(model, 'webp', quality=41))
   assert 'the server takes webp(quality=40)' in text[0]
 
@@ -202,7 +204,7 @@ def _json(codec, **changes):
   return json.dumps({**plain, **changes})
 
 
-def test_no_text_brings_a_handshake_down(caller, made):
+def test_bad_descriptions_are_refused(caller, made):
   codec, _ = made['kmeans']
   spec = json.loads(codec.to_json())['spec']
   picture, _ = made['webp']
@@ -229,11 +231,11 @@ def test_no_text_brings_a_handshake_down(caller, made):
     ' ' * 70_000,
   ]
   for text in texts:
-    with calling.refused(CODES.INVALID_ARGUMENT):
+    with harness.refused(CODES.INVALID_ARGUMENT):
       caller.handshake(text)
 
 
-def test_the_same_request_gets_the_same_answer(server, caller, made):
+def test_repeated_request_gets_the_same_answer(server, caller, made):
   codec, packets = made['kmeans']
   name = os.urandom(16)
   before = server.metrics.value('tokens_total')
@@ -250,15 +252,15 @@ def test_the_same_request_gets_the_same_answer(server, caller, made):
   caller.caption(codec, packets[3], request_id=name)
   assert server.metrics.value('batch_sum') == spent
   assert server.metrics.value('tokens_total') >= before + again.tokens
-  with calling.refused(CODES.INVALID_ARGUMENT) as text:
+  with harness.refused(CODES.INVALID_ARGUMENT) as text:
     caller.caption(codec, packets[4], request_id=name)
   assert 'another request has the same' in text[0]
-  with calling.refused(CODES.INVALID_ARGUMENT):
+  with harness.refused(CODES.INVALID_ARGUMENT):
     caller.caption(codec, packets[4], request_id=b'short')
   assert not caller.caption(codec, packets[4], request_id=b'').repeated
 
 
-def test_who_goes_away_leaves_nothing_behind(server, caller, made):
+def test_cancelled_requests_free_their_places(server, caller, made):
   codec, packets = made['kmeans']
   before = server.metrics.value('batch_sum')
   asked = [caller.future(codec, packets[i % 6]) for i in range(12)]
@@ -268,14 +270,14 @@ def test_who_goes_away_leaves_nothing_behind(server, caller, made):
   late = [caller.future(codec, packets[0], timeout=1e-4) for _ in range(4)]
   for call in late:
     assert call.exception().code() is CODES.DEADLINE_EXCEEDED
-  calling.until(lambda: server.metrics.value('queue') == 0)
-  calling.until(lambda: server.metrics.value('rows') == 0)
+  harness.until(lambda: server.metrics.value('queue') == 0)
+  harness.until(lambda: server.metrics.value('rows') == 0)
   assert caller.caption(codec, packets[0]).tokens > 0
   assert server.metrics.value('batch_sum') <= before + 25
-  calling.until(lambda: server._service.open == 0)
+  harness.until(lambda: server._service.open == 0)
 
 
-def test_one_who_waits_is_enough(caller, made):
+def test_one_waiting_call_keeps_the_request(caller, made):
   codec, packets = made['kmeans']
   name = os.urandom(16)
   asked = [caller.future(codec, packets[5], request_id=name) for _ in range(6)]
@@ -285,7 +287,7 @@ def test_one_who_waits_is_enough(caller, made):
   assert asked[-1].result().caption == want
 
 
-def test_the_health_service_and_reflection(caller):
+def test_health_and_reflection_services(caller):
   stub = health_pb2_grpc.HealthStub(caller.channel)
   for name in ('', 'collab_jax.v1.Captioner'):
     reply = stub.Check(health_pb2.HealthCheckRequest(service=name))
@@ -296,25 +298,25 @@ def test_the_health_service_and_reflection(caller):
   assert found.name == collab_pb2.DESCRIPTOR.name
 
 
-def test_too_large_a_message_is_refused(server, caller, made):
+def test_too_large_message_is_refused(server, caller, made):
   codec, _ = made['kmeans']
   limit = server.max_message_bytes
   for size in (limit + 1, limit + 1_000_000):
-    with calling.refused(CODES.RESOURCE_EXHAUSTED):
+    with harness.refused(CODES.RESOURCE_EXHAUSTED):
       caller.caption(codec, bytes(size))
   # What is small on the wire only is not unpacked.
   request = caller.request(codec, bytes(5_000_000))
-  with calling.refused(CODES.RESOURCE_EXHAUSTED):
+  with harness.refused(CODES.RESOURCE_EXHAUSTED):
     caller.stub.Caption(request, compression=grpc.Compression.Gzip)
 
 
 def test_many_edges_at_once(server, everything):
-  """Threads with channels of their own; all codecs; each answered once."""
+  """Ten threads with channels of their own use all codecs."""
   made, names = everything, list(everything)
   wrong = []
 
   def edge(number):
-    caller = calling.Caller(server.address)
+    caller = harness.Caller(server.address)
     codec, packets = made[names[number % len(names)]]
     caller.handshake(codec)
     got = [caller.caption(codec, m).caption for m in packets]

@@ -84,8 +84,8 @@ class EdgeClient:
     self.window = window
     self.threshold, self.coarse, self.seed = threshold, coarse, seed
     if threshold is not None:
-      for each in self.codecs:
-        _check_layers(each, coarse)
+      for bound in self.codecs:
+        _check_layers(bound, coarse)
     self._owns_connection = isinstance(target, str)
     if isinstance(target, str):
       self.connection = channel.Connection(target, **settings)
@@ -334,9 +334,9 @@ class EdgeClient:
     first = self._rpc.caption(number, coarse, options)
     if first.reply.min_entropy <= self.threshold:
       return result.make_result(codec, encoded, coarse, [first])
-    rest = message[len(coarse) :]
+    finer = message[len(coarse) :]
     try:
-      second = self._rpc.caption(number, rest, options, first.request_id)
+      second = self._rpc.caption(number, finer, options, first.request_id)
     except channel.RemoteError as error:
       if error.code != channel.REFUSED:
         raise

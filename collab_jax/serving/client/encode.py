@@ -27,7 +27,7 @@ class EncodedImage(NamedTuple):
 
 
 class TooLargeError(ValueError):
-  """All codecs make longer messages of a picture than allowed."""
+  """No codec makes a short enough message of a picture."""
 
 
 class EdgeEncoder:

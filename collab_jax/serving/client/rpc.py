@@ -176,7 +176,7 @@ class RpcClient:
     options: GenerationOptions,
     watch: Callable[[Any], None] | None = None,
   ) -> Iterator[str | RpcResult]:
-    """Like `caption`; yields the caption piece by piece, then the reply.
+    """Sends a message; yields the caption piece by piece, then the reply.
 
     Args:
       codec: Index of the codec.

@@ -1,4 +1,4 @@
-"""What an edge says of its codec, and what is read of it."""
+"""Session descriptions: written, parsed, and refused."""
 
 import importlib.util
 import json
@@ -11,7 +11,7 @@ from collab_jax.serving.server import codecs as server_codecs
 from tests import launching
 
 
-def test_features_are_described_by_the_session_of_the_wire(made):
+def test_description_of_features_is_the_wire_session(made):
   codec, _ = made['kmeans']
   text = codec.to_json()
   assert text == codec.session.to_json()
@@ -23,7 +23,7 @@ def test_features_are_described_by_the_session_of_the_wire(made):
   assert protocol.session_id(made['best'][0]) != protocol.session_id(codec)
 
 
-def test_pictures_are_described_alike(model, made):
+def test_description_of_image_codecs(model, made):
   codec, _ = made['webp']
   read = protocol.parse(codec.to_json())
   assert read.digest[:8] == protocol.session_id(codec)
@@ -41,7 +41,7 @@ def test_pictures_are_described_alike(model, made):
   assert len(protocol.differences(made['kmeans'][0], read)) > 5
 
 
-def test_bare_files_depend_on_who_writes_them(model):
+def test_description_of_stripped_files_names_the_library(model):
   bare = codecs.ImageCodec(model, 'webp', quality=40, strip=True)
   read = protocol.parse(bare.to_json())
   assert read.spec['encoder'].startswith('libwebp ')
@@ -61,12 +61,12 @@ def test_bare_files_depend_on_who_writes_them(model):
     (' ' * 100_000, 'expected at most 65536'),
   ],
 )
-def test_other_texts_are_refused(text, said):
+def test_invalid_descriptions_are_refused(text, said):
   with pytest.raises(wire.FormatError, match=said):
     protocol.parse(text)
 
 
-def test_tables_are_not_taken_from_others(model):
+def test_descriptions_with_tables_are_refused(model):
   codec = codecs.FeatureCodec(
     model, 'residual_vq(book=random,stages=2,size=16)'
   )
@@ -74,7 +74,7 @@ def test_tables_are_not_taken_from_others(model):
     protocol.parse(codec.session.to_json(priors=True))
 
 
-def test_nothing_of_it_is_imported_until_it_is_used():
+def test_serving_is_imported_lazily():
   done = launching.alone(
     '-c',
     'import sys, collab_jax, collab_jax.serving\n'
@@ -84,14 +84,14 @@ def test_nothing_of_it_is_imported_until_it_is_used():
   assert done.stdout == '[]\n', done.stderr
 
 
-def test_a_missing_extra_is_named(monkeypatch):
+def test_missing_extra_is_named(monkeypatch):
   monkeypatch.delitem(vars(serving), 'Server', raising=False)
   monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None)
   with pytest.raises(ImportError, match=r"pip install 'collab_jax\[serving\]'"):
     serving.Server  # noqa: B018
 
 
-def test_what_is_read_from_a_shipped_book_is_the_package_s_own():
+def test_any_admits_shipped_parameters_only():
   tiny = checkpoints.load('tiny', part='server')
   offer = server_codecs.CodecAllowlist(tiny, server_codecs.ANY, '')
 

@@ -1,4 +1,4 @@
-"""The queue of requests."""
+"""Bounded request queue."""
 
 import asyncio
 
@@ -10,7 +10,7 @@ from collab_jax.serving.server import (
 )
 
 
-def test_a_queue_says_why_it_was_closed():
+def test_closed_queue_keeps_its_first_reason():
   queue = request_queue.RequestQueue(1)
   queue.reserve()
   queue.close('the server has failed')

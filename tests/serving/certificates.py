@@ -1,4 +1,4 @@
-"""Certificates for tests."""
+"""Certificate authority for tests."""
 
 import datetime
 import ipaddress
@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
 
 class Authority:
-  """Signs certificates."""
+  """Certificate authority that signs certificates."""
 
   def __init__(self, folder, name):
     self._folder = folder
@@ -19,7 +19,7 @@ class Authority:
     self.path.write_bytes(self._sign(self._name, self._key, True, 1))
 
   def issue(self, name, days=1):
-    """Returns the paths of a certificate for this machine, and of its key."""
+    """Returns the paths of a certificate for this machine and of its key."""
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
     cert = self._folder / f'{name}.pem'
@@ -35,16 +35,16 @@ class Authority:
     return cert, path
 
   def revoked(self):
-    """Returns a list of revoked certificates, which is none itself."""
+    """Returns a revocation list, which is no certificate."""
     now = datetime.datetime.now(datetime.UTC)
-    made = (
+    revocations = (
       x509.CertificateRevocationListBuilder()
       .issuer_name(self._name)
       .last_update(now)
       .next_update(now + datetime.timedelta(days=1))
       .sign(self._key, hashes.SHA256())
     )
-    return made.public_bytes(serialization.Encoding.PEM)
+    return revocations.public_bytes(serialization.Encoding.PEM)
 
   def edwards(self):
     """Returns a certificate whose key gRPC's TLS does not take."""
@@ -57,7 +57,7 @@ class Authority:
       x509.DNSName('localhost'),
       x509.IPAddress(ipaddress.ip_address('127.0.0.1')),
     ]
-    made = (
+    certificate = (
       x509.CertificateBuilder()
       .subject_name(subject)
       .issuer_name(self._name)
@@ -69,4 +69,4 @@ class Authority:
       .add_extension(x509.SubjectAlternativeName(machine), critical=False)
       .sign(self._key, hashes.SHA256())
     )
-    return made.public_bytes(serialization.Encoding.PEM)
+    return certificate.public_bytes(serialization.Encoding.PEM)

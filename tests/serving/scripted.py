@@ -1,4 +1,4 @@
-"""A server for tests of the edge that says whatever it is told to."""
+"""Server with scripted failures, for tests of the client."""
 
 from concurrent import futures
 import contextlib
@@ -12,45 +12,45 @@ OK = grpc.StatusCode.OK
 
 
 def reply(caption, **fields):
-  """A reply with a caption."""
+  """Returns a reply with a caption."""
   stages = collab_pb2.Stages(queue=0.125, decode=0.25, first_token=0.2, batch=3)
   return collab_pb2.CaptionReply(
     caption=caption, tokens=len(caption.split()), stages=stages, **fields
   )
 
 
-class Answering(collab_pb2_grpc.CaptionerServicer):
-  """Fails as `failures` say, one a request, then captions.
+class ScriptedServer(collab_pb2_grpc.CaptionerServicer):
+  """Fails as `failures` say, one per request, then captions.
 
   Attributes:
-    failures: Codes and texts that are left.
-    requests: What came.
-    handshakes: How many.
-    flying: How many requests were answered at a time, at most.
-    wanted: The prompt and the longest caption of each handshake.
-    agreeing: Called before each handshake is answered.
-    between: Called with the context after each piece of a stream.
+    failures: Codes and texts of failures to come.
+    requests: Requests received.
+    handshakes: Session descriptions received.
+    max_in_flight: Largest number of requests answered at a time.
+    options: Prompt and longest caption of each handshake.
+    before_handshake: Called before each handshake is answered.
+    after_piece: Called with the context after each piece of a stream.
   """
 
   def __init__(self, caption=None):
     self.failures = []
     self.requests = []
     self.handshakes = []
-    self.wanted = []
-    self.agreeing = None
+    self.options = []
+    self.before_handshake = None
     self.fingerprints = {'encoder': 'e', 'decoder': 'd'}
     self.metadata = []
-    self.flying = 0
-    self.between = None
-    self._now = 0
+    self.max_in_flight = 0
+    self.after_piece = None
+    self._in_flight = 0
     self._lock = threading.Lock()
     self._caption = caption or (lambda request: reply('a red ball'))
 
   def Handshake(self, request, context):
     self.handshakes.append(request.session)
-    self.wanted.append((request.prompt, request.max_tokens))
-    if self.agreeing:
-      self.agreeing()
+    self.options.append((request.prompt, request.max_tokens))
+    if self.before_handshake:
+      self.before_handshake()
     self.metadata.append(dict(context.invocation_metadata()))
     self._fail(context, 'handshake ')
     return collab_pb2.HandshakeReply(
@@ -64,14 +64,14 @@ class Answering(collab_pb2_grpc.CaptionerServicer):
   def Caption(self, request, context):
     with self._lock:
       self.requests.append(request)
-      self._now += 1
-      self.flying = max(self.flying, self._now)
+      self._in_flight += 1
+      self.max_in_flight = max(self.max_in_flight, self._in_flight)
     try:
       self._fail(context)
       return self._caption(request)
     finally:
       with self._lock:
-        self._now -= 1
+        self._in_flight -= 1
 
   def CaptionStream(self, request, context):
     self.requests.append(request)
@@ -86,8 +86,8 @@ class Answering(collab_pb2_grpc.CaptionerServicer):
     self._fail(context)
     for piece in pieces:
       yield collab_pb2.CaptionChunk(text=piece)
-      if self.between:
-        self.between(context)
+      if self.after_piece:
+        self.after_piece(context)
     yield collab_pb2.CaptionChunk(reply=reply(words))
 
   def _fail(self, context, prefix=''):
@@ -101,7 +101,7 @@ class Answering(collab_pb2_grpc.CaptionerServicer):
 
 @contextlib.contextmanager
 def serving(servicer, credentials=None):
-  """Serves on a free port, and yields where."""
+  """Serves on a free port; yields the address."""
   server = grpc.server(futures.ThreadPoolExecutor(16))
   collab_pb2_grpc.add_CaptionerServicer_to_server(servicer, server)
   if credentials is None:

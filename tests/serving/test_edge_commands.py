@@ -1,4 +1,4 @@
-"""The edge's commands, as users start them."""
+"""Commands of the edge, started as processes."""
 
 import json
 import socket
@@ -10,7 +10,7 @@ from PIL import Image
 import pytest
 
 from tests import launching, standin
-from tests.serving import answering
+from tests.serving import scripted
 
 CAPTION = '-m', 'collab_jax', 'caption'
 JPEG = '--codec=jpeg(quality=50)'
@@ -18,7 +18,7 @@ JPEG = '--codec=jpeg(quality=50)'
 
 @pytest.fixture(scope='module')
 def target():
-  with answering.serving(answering.Answering()) as target:
+  with scripted.serving(scripted.ScriptedServer()) as target:
     yield target
 
 
@@ -75,7 +75,7 @@ def test_a_folder_is_captioned(target, picture, tmp_path):
     (('--codec=jpg',), "did you mean 'jpeg'"),
   ],
 )
-def test_what_is_wrong_is_one_line(target, picture, flags, said):
+def test_errors_are_one_line(target, picture, flags, said):
   path = [] if not flags else [picture]
   done = _caption(f'--server={target}', *flags, *path)
   assert done.returncode == 1
@@ -83,7 +83,7 @@ def test_what_is_wrong_is_one_line(target, picture, flags, said):
   assert 'Traceback' not in done.stderr
 
 
-def test_the_page_is_not_for_everybody(target):
+def test_page_refuses_other_hosts_without_open(target):
   done = launching.run(
     *('-m', 'collab_jax', 'page', '--host=0.0.0.0', f'--server={target}')
   )
@@ -91,7 +91,7 @@ def test_the_page_is_not_for_everybody(target):
   assert 'host: 0.0.0.0 is open to other machines' in done.stderr
 
 
-def test_the_camera_s_loop(target):
+def test_camera_loop_captions_frames(target):
   camera = 'experiments/camera.py', f'--model={standin.folder()}', JPEG
   done = launching.run(
     *camera, f'--server={target}', '--source=scenes', '--count=2'

@@ -1,4 +1,4 @@
-"""Choosing what to send: rate curves, the link, and goals."""
+"""Rate control: curves, link estimates, and time goals."""
 
 import json
 
@@ -14,7 +14,7 @@ from collab_jax.serving.client import (
 )
 from collab_jax.serving.client import client as clients
 from tests import standin
-from tests.serving import answering, shaper
+from tests.serving import scripted, shaper
 from tools import rate_curve
 
 CODES = grpc.StatusCode
@@ -50,7 +50,7 @@ CURVE = rate_control.RateCurve(
 )
 
 
-def test_the_best_within_a_limit_comes_first():
+def test_best_fitting_codec_comes_first():
   found = [p.codec for p in CURVE.within(1900)]
   assert found == [f'jpeg(quality={q})' for q in (90, 10, 1)]
   assert [p.bleu4 for p in CURVE.within(10**6)] == [85.0, 80.0, 60.0, 50.0]
@@ -59,7 +59,7 @@ def test_the_best_within_a_limit_comes_first():
     CURVE.within(699)
 
 
-def test_a_curve_is_read_as_it_was_written(tmp_path):
+def test_curve_round_trip(tmp_path):
   path = tmp_path / 'curve.json'
   path.write_text(CURVE.to_json())
   assert rate_control.read_curve(path) == CURVE
@@ -77,14 +77,14 @@ def test_a_curve_is_read_as_it_was_written(tmp_path):
     {'more': 1},
   ],
 )
-def test_a_damaged_curve_is_told(tmp_path, change):
+def test_damaged_curves_are_refused(tmp_path, change):
   path = tmp_path / 'curve.json'
   path.write_text(json.dumps(json.loads(CURVE.to_json()) | change))
   with pytest.raises(ValueError, match='is no rate curve'):
     rate_control.read_curve(path)
 
 
-def test_points_that_others_beat_are_left_out():
+def test_pareto_front_drops_dominated_points():
   best = _point(1, 10.0, 20, 50.0)
   same = _point(2, 10.0, 20, 50.0)
   shorter = _point(3, 12.0, 15, 50.0)
@@ -100,7 +100,7 @@ def test_points_that_others_beat_are_left_out():
   ]
 
 
-def test_the_shipped_curve_is_of_the_shipped_model():
+def test_shipped_curve_fits_the_shipped_model():
   curve = rate_control.shipped_curve('tiny')
   assert curve.data == 'scenes/val'
   assert rate_control.pareto_front(curve.points) == curve.points
@@ -138,7 +138,7 @@ def _record(name, image, size, caption, **codec):
   }
 
 
-def test_records_make_a_curve():
+def test_curve_from_records():
   good, bad = 'a red ball on the green grass', 'a blue cube on the green grass'
   made = {'quantizer': 'kmeans', 'k': 2}
   records = [
@@ -161,9 +161,9 @@ def test_records_make_a_curve():
 
 
 @pytest.mark.parametrize(('kbps', 'delay_ms'), [(500, 20.0), (2000, 5.0)])
-def test_a_link_is_measured(kbps, delay_ms):
+def test_link_estimate_matches_the_shaped_link(kbps, delay_ms):
   with (
-    answering.serving(answering.Answering()) as target,
+    scripted.serving(scripted.ScriptedServer()) as target,
     shaper.Shaper(target, kbps, delay_ms) as link,
     clients.EdgeClient(link.address, _make('jpeg(quality=50)')) as client,
   ):
@@ -172,15 +172,15 @@ def test_a_link_is_measured(kbps, delay_ms):
   assert 2 * delay_ms < found.delay_ms < 2 * delay_ms + 20
 
 
-def test_a_budget_is_what_is_left_of_the_goal():
+def test_byte_budget_is_the_rest_of_the_goal():
   link = rate_control.LinkEstimate(kbps=80.0, delay_ms=20.0)
   assert rate_control.byte_budget(link, 130.0, 10.0) == 1000
   assert rate_control.byte_budget(link, 25.0, 10.0) < 0
 
 
-def test_a_client_for_so_many_bytes():
-  servicer = answering.Answering()
-  with answering.serving(servicer) as target:
+def test_client_for_budget_skips_refused_codecs():
+  servicer = scripted.ScriptedServer()
+  with scripted.serving(servicer) as target:
     link = channel.Connection(target)
     with rate_control.client_for_budget(link, CURVE, _make, 1900) as client:
       assert [c.name for c in client.codecs] == [
@@ -197,23 +197,23 @@ def test_a_client_for_so_many_bytes():
     link.close()
 
 
-class _Choosy(answering.Answering):
-  """Admits a few codecs only."""
+class _SelectiveServer(scripted.ScriptedServer):
+  """Supports a few codecs only."""
 
-  def __init__(self, *admitted):
+  def __init__(self, *qualities):
     super().__init__()
-    self._admitted = admitted
+    self._qualities = qualities
 
   def Handshake(self, request, context):
-    if not any(f'quality={q})' in request.session for q in self._admitted):
+    if not any(f'quality={q})' in request.session for q in self._qualities):
       context.abort(CODES.FAILED_PRECONDITION, 'the server takes others')
     return super().Handshake(request, context)
 
 
-def test_what_the_server_refuses_is_no_fallback_either():
+def test_refused_codecs_are_no_fallbacks():
   noise = np.random.default_rng(0).integers(0, 256, (1, 64, 64, 3), np.uint8)
   with (
-    answering.serving(_Choosy(90, 1)) as target,
+    scripted.serving(_SelectiveServer(90, 1)) as target,
     rate_control.client_for_budget(
       channel.Connection(target), CURVE, _make, 1900
     ) as client,
@@ -224,8 +224,8 @@ def test_what_the_server_refuses_is_no_fallback_either():
     client.connection.close()
 
 
-def test_who_admits_nothing_is_told_what_there_was():
-  with answering.serving(_Choosy()) as target:
+def test_server_without_supported_codecs_is_an_error():
+  with scripted.serving(_SelectiveServer()) as target:
     link = channel.Connection(target)
     with pytest.raises(channel.RemoteError) as raised:
       rate_control.client_for_budget(link, CURVE, _make, 900)
@@ -238,9 +238,9 @@ def _settings(codec):
   return codec.spec
 
 
-def test_a_plan_for_a_goal():
+def test_plan_for_a_time_goal():
   with (
-    answering.serving(answering.Answering()) as target,
+    scripted.serving(scripted.ScriptedServer()) as target,
     shaper.Shaper(target, 500, 5.0) as shaped,
   ):
     link = channel.Connection(shaped.address)

@@ -1,4 +1,4 @@
-"""The edge's page: its HTTP API, and the page itself in a browser."""
+"""Demo page: its HTTP API, and the page in a browser."""
 
 import asyncio
 import contextlib
@@ -22,7 +22,7 @@ from collab_jax.serving.web import (
   presets,
 )
 from tests import standin
-from tests.serving import answering
+from tests.serving import scripted
 from tools import browser
 
 PRESETS = (
@@ -43,13 +43,13 @@ def _make(text):
 
 @pytest.fixture(scope='module')
 def servicer():
-  return answering.Answering()
+  return scripted.ScriptedServer()
 
 
 @pytest.fixture(scope='module')
 def client(servicer):
   with (
-    answering.serving(servicer) as target,
+    scripted.serving(servicer) as target,
     clients.EdgeClient(target, _make('jpeg(quality=10)')) as client,
   ):
     yield client
@@ -90,7 +90,7 @@ def _events(client, query, body=b''):
   return _run(client, work)
 
 
-def test_a_picture_is_told_step_by_step(client):
+def test_caption_request_streams_events(client):
   events = _events(client, 'method=0&number=4', _png())
   kinds = [event['kind'] for event in events]
   assert kinds == ['picture', 'message', 'text', 'text', 'text', 'answer']
@@ -109,14 +109,14 @@ def test_a_picture_is_told_step_by_step(client):
   assert events[5]['bytes'] == message['bytes']
 
 
-def test_vectors_that_were_not_sent_are_left_empty(client):
+def test_map_leaves_unsent_vectors_empty(client):
   message = _events(client, 'method=1&number=4&scene=3')[1]
   there = [c for c in message['map']['colour'] if c]
   assert len(there) == 4
   assert sum(g is not None for g in message['map']['group']) == 4
 
 
-def test_a_picture_file_shows_what_is_left_of_it(client):
+def test_image_codec_shows_the_decoded_picture(client):
   message = _events(client, 'method=2&number=10&scene=0')[1]
   assert message['codec'] == 'jpeg(quality=10)'
   assert message['picture'].startswith('data:image/png')
@@ -138,7 +138,7 @@ def test_a_picture_file_shows_what_is_left_of_it(client):
     ('method=0&number=4&scene=-1', b'', 400, "no test scene '-1'"),
   ],
 )
-def test_what_is_wrong_is_told(client, query, body, status, said):
+def test_bad_requests_are_refused(client, query, body, status, said):
   async def work(session):
     async with session.post('/api/caption?' + query, data=body) as reply:
       return reply.status, (await reply.json())['error']
@@ -148,7 +148,7 @@ def test_what_is_wrong_is_told(client, query, body, status, said):
   assert said in text
 
 
-def test_what_the_server_says_is_shown(client, servicer):
+def test_errors_of_the_server_are_events(client, servicer):
   code = grpc.StatusCode.FAILED_PRECONDITION
   servicer.failures = [(code, 'handshake not for you')]
   events = _events(client, 'method=2&number=90', _png())
@@ -160,7 +160,7 @@ def test_what_the_server_says_is_shown(client, servicer):
   assert 'it broke' in events[-1]['error']
 
 
-def test_the_page_is_its_own_only(client):
+def test_page_refuses_other_origins(client):
   async def work(session):
     found = {}
     for name, headers in {
@@ -202,7 +202,7 @@ def test_the_page_is_its_own_only(client):
   assert (about['size'], about['max_upload']) == (64, LIMIT)
 
 
-def test_who_waits_for_the_server_holds_nobody_up(client, servicer):
+def test_waiting_request_does_not_block_others(client, servicer):
   servicer.failures = []
   release = threading.Event()
 
@@ -214,7 +214,7 @@ def test_who_waits_for_the_server_holds_nobody_up(client, servicer):
 
     await caption(10)
     count = len(servicer.handshakes)
-    servicer.agreeing = lambda: release.wait(20)
+    servicer.before_handshake = lambda: release.wait(20)
     slow = asyncio.create_task(caption(90))
     while len(servicer.handshakes) == count:
       await asyncio.sleep(0.01)
@@ -227,13 +227,13 @@ def test_who_waits_for_the_server_holds_nobody_up(client, servicer):
     quick, slow = _run(client, work)
   finally:
     release.set()
-    servicer.agreeing = None
+    servicer.before_handshake = None
   assert quick[-1]['caption'] == slow[-1]['caption'] == 'a red ball'
 
 
-def test_a_picture_has_a_deadline(client, servicer):
+def test_caption_request_has_a_deadline(client, servicer):
   release = threading.Event()
-  servicer.agreeing = lambda: release.wait(20)
+  servicer.before_handshake = lambda: release.wait(20)
 
   async def work(session):
     query = '/api/caption?method=2&scene=1&number=90'
@@ -244,12 +244,12 @@ def test_a_picture_has_a_deadline(client, servicer):
     found = _run(client, work, seconds=0.3)
   finally:
     release.set()
-    servicer.agreeing = None
+    servicer.before_handshake = None
   assert [event['kind'] for event in found] == ['picture', 'error']
   assert 'no caption within 0.3 s' in found[1]['error']
 
 
-def test_a_menu_needs_a_place_for_its_number():
+def test_preset_needs_a_placeholder():
   with pytest.raises(ValueError, match='for the number'):
     presets.Preset('x', 'kmeans(k=4)')
 
@@ -317,7 +317,7 @@ def test_the_page_in_a_browser(client, servicer, tmp_path):
   assert seen['wide']
 
 
-def test_a_browser_that_goes_away_ends_its_request(client, servicer):
+def test_closed_browser_cancels_its_request(client, servicer):
   servicer.failures = []
   seen = []
 
@@ -338,10 +338,10 @@ def test_a_browser_that_goes_away_ends_its_request(client, servicer):
     while 'ended' not in seen and time.monotonic() < until:
       await asyncio.sleep(0.02)
 
-  servicer.between = hold
+  servicer.after_piece = hold
   try:
     _run(client, work)
   finally:
-    servicer.between = None
+    servicer.after_piece = None
   assert seen[-1] == 'ended'
   assert len(seen) < 200

@@ -1,4 +1,4 @@
-"""The edge and the real server: the same bytes and captions as without them."""
+"""Client and server: same bytes and captions as without a network."""
 
 import grpc
 import jax
@@ -11,23 +11,23 @@ from collab_jax import checkpoints, codecs, serving
 from collab_jax.serving.client import channel
 from collab_jax.serving.web import backend
 from tests import launching, standin
-from tests.serving import calling
+from tests.serving import harness
 
 KMEANS = 'kmeans(k=4,init=++)'
 LAYERED = 'merge(k=3,centroids=residual_vq(stages=2,size=16,book=random))'
 OWN = 'tests.colours:Colours(side=4)'
-TOKENS = calling.SIZES.max_tokens
+TOKENS = harness.SIZES.max_tokens
 
 
 @pytest.fixture(scope='module')
 def edge():
-  """The part of the model that an edge has."""
+  """Model with its edge part only."""
   return checkpoints.load(standin.folder(), part='edge')
 
 
 @pytest.fixture(scope='module')
 def server():
-  settings = calling.settings(
+  settings = harness.make_config(
     quantizers=f'{KMEANS};{LAYERED}', images=f'webp(quality=30);{OWN}'
   )
   with serving.Server(standin.small(), settings) as server:
@@ -56,11 +56,11 @@ def client(server, coder):
 
 @pytest.fixture(scope='module')
 def caption():
-  """What would be said without a network."""
+  """Captioner without a network."""
   return cj.Captioner(standin.small(), TOKENS)
 
 
-def test_bytes_and_captions_are_those_without_a_network(
+def test_bytes_and_captions_equal_those_without_a_network(
   client, coder, images, caption, edge
 ):
   assert set(edge.params) == {'img'}
@@ -80,7 +80,7 @@ def test_bytes_and_captions_are_those_without_a_network(
     assert all(ms >= 0 for ms in answer.milliseconds.values())
 
 
-def test_a_stream_says_the_same(client, images):
+def test_stream_equals_caption(client, images):
   whole = client.caption(images[:1])[0]
   *pieces, answer = client.stream(images[0])
   assert ''.join(pieces) == answer.caption == whole.caption
@@ -88,7 +88,7 @@ def test_a_stream_says_the_same(client, images):
   assert answer.first_token > 0
 
 
-def test_a_picture_file_goes_through_the_same_door(
+def test_image_codec_needs_no_weights_on_the_edge(
   client, edge, images, caption
 ):
   # Of the model an image codec needs nothing.
@@ -108,9 +108,9 @@ def test_a_codec_of_one_s_own_is_served(server, client, images, caption):
   assert [r.codec for r in results] == [OWN] * len(images)
   assert [r.bytes for r in results] == [len(p) for p in packets]
   assert [r.caption for r in results] == caption(whole.decode(packets))
-  caller = calling.Caller(server.address)
+  caller = harness.Caller(server.address)
   session = caller.handshake(whole).session
-  with calling.refused(grpc.StatusCode.INVALID_ARGUMENT) as text:
+  with harness.refused(grpc.StatusCode.INVALID_ARGUMENT) as text:
     caller.caption(session, packets[0][:-1])
   assert text == ['got 47 bytes']
   caller.channel.close()
@@ -120,8 +120,8 @@ def test_only_the_operator_names_modules(server):
   codec = codecs.parse(OWN).bind(standin.small())
   for name in ('tests.colours:Colours', 'os.path:join', 'no.such:Module'):
     text = codec.to_json().replace(OWN, name)
-    caller = calling.Caller(server.address)
-    with calling.refused(grpc.StatusCode.FAILED_PRECONDITION) as said:
+    caller = harness.Caller(server.address)
+    with harness.refused(grpc.StatusCode.FAILED_PRECONDITION) as said:
       caller.handshake(text)
     assert said == [f"codec: got '{name}', the server takes {OWN}"]
     caller.channel.close()
@@ -139,13 +139,13 @@ def test_the_command_sends_a_codec_of_one_s_own(server, images, tmp_path):
   assert 'bytes  48 (message 48)' in done.stderr
 
 
-def test_what_the_server_does_not_take_is_told(client, edge, images):
+def test_unlisted_codec_is_refused(client, edge, images):
   other = client.using(_codec(edge, 'kmeans(k=5)'))
   with pytest.raises(channel.RemoteError, match=r'takes kmeans\(k=4'):
     other.caption(images[:1])
 
 
-def test_another_model_is_told(client, images):
+def test_other_weights_are_refused(client, images):
   model = standin.small()
   params = jax.tree.map(np.array, model.params)
   params['img']['head']['bias'][0] += 1
@@ -179,7 +179,7 @@ def test_fine_layers_are_sent_where_the_server_is_unsure(
   assert sent == sum(a.bytes for a in some)
 
 
-def test_a_beginning_that_the_server_forgot_is_sent_again(
+def test_first_layers_that_expired_are_sent_again(
   server, client, layered, images
 ):
   whole = client.using(layered).caption(images[:1])[0]
@@ -195,15 +195,15 @@ def test_a_beginning_that_the_server_forgot_is_sent_again(
   assert (answer.caption, answer.layers) == (whole.caption, 2)
 
 
-def test_the_page_s_work(client, edge, images):
-  backend_ = backend.DemoBackend(client, lambda text: _codec(edge, text), 64)
-  image, _ = backend_.read(images[0])
-  own, ready = backend_.client(KMEANS)
+def test_demo_demoencodes_and_streams(client, edge, images):
+  demo = backend.DemoBackend(client, lambda text: _codec(edge, text), 64)
+  image, _ = demo.read(images[0])
+  own, ready = demo.client(KMEANS)
   assert not ready
   own.handshake()
-  backend_.prepare(KMEANS, own, image)
-  assert backend_.client(KMEANS) == (own, True)
-  packed, shown = backend_.encode(own, image)
+  demo.prepare(KMEANS, own, image)
+  assert demo.client(KMEANS) == (own, True)
+  packed, shown = demo.encode(own, image)
   assert shown['bytes'] == len(packed.message)
   groups, colours = shown['map']['group'], shown['map']['colour']
   assignments = own.codecs[0].session.unpack(packed.message)['assignments']

@@ -1,4 +1,4 @@
-"""The edge's end of TLS and tokens."""
+"""TLS and tokens at the client's end."""
 
 import time
 
@@ -9,8 +9,7 @@ import pytest
 
 from collab_jax.serving.client import channel
 from collab_jax.serving.client import client as clients
-from tests.serving import answering
-from tests.serving import authority as authorities
+from tests.serving import certificates, scripted
 from tests.serving.test_client import _codec
 
 IMAGES = np.zeros((1, 64, 64, 3), np.uint8)
@@ -18,12 +17,12 @@ IMAGES = np.zeros((1, 64, 64, 3), np.uint8)
 
 @pytest.fixture(scope='module')
 def authority(tmp_path_factory):
-  return authorities.Authority(tmp_path_factory.mktemp('ca'), 'ca')
+  return certificates.Authority(tmp_path_factory.mktemp('ca'), 'ca')
 
 
 @pytest.fixture(scope='module')
 def other(tmp_path_factory):
-  return authorities.Authority(tmp_path_factory.mktemp('other'), 'other')
+  return certificates.Authority(tmp_path_factory.mktemp('other'), 'other')
 
 
 def _credentials(pair, ca=None):
@@ -38,15 +37,15 @@ def _caption(target, **settings):
 
 
 def test_tls_and_a_token(authority):
-  servicer = answering.Answering()
+  servicer = scripted.ScriptedServer()
   credentials = _credentials(authority.issue('server'))
-  with answering.serving(servicer, credentials) as target:
+  with scripted.serving(servicer, credentials) as target:
     assert _caption(target, ca=authority.path, token='secret') == 'a red ball'
   assert servicer.metadata[0]['authorization'] == 'Bearer secret'
 
 
 @pytest.mark.parametrize('wrong', ['authority', 'expired', 'name'])
-def test_a_server_that_is_not_trusted_is_told_at_once(authority, other, wrong):
+def test_untrusted_server_is_an_error_at_once(authority, other, wrong):
   days = -1 if wrong == 'expired' else 1
   settings = {'ca': (other if wrong == 'authority' else authority).path}
   if wrong == 'name':
@@ -54,7 +53,7 @@ def test_a_server_that_is_not_trusted_is_told_at_once(authority, other, wrong):
   credentials = _credentials(authority.issue('server', days))
   start = time.monotonic()
   with (
-    answering.serving(answering.Answering(), credentials) as target,
+    scripted.serving(scripted.ScriptedServer(), credentials) as target,
     pytest.raises(channel.RemoteError) as raised,
   ):
     _caption(target, token='secret', **settings)
@@ -65,8 +64,8 @@ def test_a_server_that_is_not_trusted_is_told_at_once(authority, other, wrong):
 def test_mtls(authority):
   credentials = _credentials(authority.issue('server'), authority)
   cert, key = authority.issue('edge')
-  servicer = answering.Answering()
-  with answering.serving(servicer, credentials) as target:
+  servicer = scripted.ScriptedServer()
+  with scripted.serving(servicer, credentials) as target:
     trusted = {'ca': authority.path, 'timeout': 1.0}
     assert _caption(target, cert=cert, key=key, **trusted) == 'a red ball'
     with pytest.raises(channel.RemoteError, match='UNAVAILABLE'):
@@ -74,7 +73,7 @@ def test_mtls(authority):
   assert len(servicer.requests) == 1
 
 
-def test_files_that_are_no_certificates_are_told_at_once(authority, other):
+def test_bad_certificate_files_are_refused(authority, other):
   cert, key = authority.issue('edge')
   stray, damaged = other.issue('edge')[1], cert.with_name('damaged.pem')
   damaged.write_bytes(cert.read_bytes()[:99])
@@ -94,7 +93,7 @@ def test_files_that_are_no_certificates_are_told_at_once(authority, other):
     channel.Connection('localhost:1', ca=cert.with_name('nowhere'))
 
 
-def test_what_grpc_cannot_use_is_told(authority):
+def test_certificates_that_grpc_cannot_use_are_refused(authority):
   path = authority.path.with_name('revoked.pem')
   path.write_bytes(authority.revoked())
   with pytest.raises(ValueError, match='holds no certificate'):
@@ -106,7 +105,7 @@ def test_what_grpc_cannot_use_is_told(authority):
   channel.Connection('localhost:1', ca=path).close()
 
 
-def test_a_key_with_a_password_is_told(authority):
+def test_key_with_a_password_is_refused(authority):
   cert, path = authority.issue('locked')
   key = serialization.load_pem_private_key(path.read_bytes(), None)
   path.write_bytes(
@@ -121,7 +120,7 @@ def test_a_key_with_a_password_is_told(authority):
 
 
 @pytest.mark.parametrize('text', ['', ' \n', 'a b', 'ä' * 20])
-def test_a_token_file_holds_one_token(tmp_path, text):
+def test_token_file_must_hold_one_token(tmp_path, text):
   path = tmp_path / 'token'
   path.write_text(text)
   with pytest.raises(ValueError, match=f'{path}.* ASCII|expected one: the'):

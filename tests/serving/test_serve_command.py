@@ -1,4 +1,4 @@
-"""`collab-jax serve` as operators start and stop it."""
+"""`collab-jax serve`, started and stopped as a process."""
 
 import os
 import re
@@ -10,14 +10,14 @@ import urllib.request
 import pytest
 
 from tests import launching, standin
-from tests.serving import calling
+from tests.serving import harness
 
 SERVE = '-m', 'collab_jax', 'serve'
 
 
 @pytest.fixture
 def process():
-  """A server of its own process."""
+  """Server in a process of its own."""
   flags = {
     'model': standin.folder(),
     'port': 0,
@@ -41,14 +41,14 @@ def process():
   started.communicate()
 
 
-def test_it_serves_until_it_is_told_to_stop(process, made):
+def test_serves_until_sigterm(process, made):
   listening = re.fullmatch(r'listening on (.*)\n', process.stdout.readline())
   metrics = re.fullmatch(r'metrics on (.*)\n', process.stdout.readline())
   assert listening
   assert metrics
   assert process.stdout.readline() == 'serving\n'
   codec, packets = made['kmeans']
-  caller = calling.Caller(listening[1])
+  caller = harness.Caller(listening[1])
   caller.handshake(codec)
   assert caller.caption(codec, packets[0]).tokens > 0
   with urllib.request.urlopen(metrics[1]) as page:
@@ -90,6 +90,6 @@ def test_errors_are_short(flags, said):
   assert len(done.stderr.splitlines()) < 5
 
 
-def test_the_launcher_has_the_same_flags():
+def test_experiment_script_has_the_same_flags():
   done = launching.run('experiments/serve.py', '--help')
   assert '--quantizers' in done.stdout

@@ -1,4 +1,4 @@
-"""Folders of pictures to a file of captions that goes on where it was."""
+"""Captioning of folders into a file, and resuming."""
 
 import json
 import os
@@ -16,7 +16,7 @@ from collab_jax.serving.client import (
 )
 from collab_jax.serving.client import client as clients
 from tests import standin
-from tests.serving import answering
+from tests.serving import scripted
 
 CODES = grpc.StatusCode
 
@@ -29,7 +29,7 @@ def _codec(quality=50):
 
 @pytest.fixture
 def photos(tmp_path):
-  """Four pictures, one of them in a folder, one broken, and another file."""
+  """Folder of four pictures, one nested and one broken, and another file."""
   root = tmp_path / 'photos'
   (root / 'more').mkdir(parents=True)
   for i, name in enumerate(('a.png', 'c.JPG', 'more/d.webp')):
@@ -42,13 +42,13 @@ def photos(tmp_path):
 
 @pytest.fixture
 def servicer():
-  return answering.Answering()
+  return scripted.ScriptedServer()
 
 
 @pytest.fixture
 def client(servicer):
   with (
-    answering.serving(servicer) as target,
+    scripted.serving(servicer) as target,
     clients.EdgeClient(target, _codec(), timeout=0.5, window=2) as client,
   ):
     yield client
@@ -71,7 +71,7 @@ def _lines(out):
   return [json.loads(line) for line in out.read_text().splitlines()]
 
 
-def test_each_picture_has_a_line(client, photos, tmp_path):
+def test_each_picture_has_a_record(client, photos, tmp_path):
   said, out = [], tmp_path / 'made' / 'captions.jsonl'
   summary = _run(client, photos, out, said)
   assert (summary.captioned, summary.resumed) == (3, 0)
@@ -93,7 +93,7 @@ def test_each_picture_has_a_line(client, photos, tmp_path):
   ]
 
 
-def test_a_run_that_was_killed_goes_on(client, servicer, photos, tmp_path):
+def test_killed_run_is_resumed(client, servicer, photos, tmp_path):
   out = tmp_path / 'captions.jsonl'
   _run(client, photos, out)
   whole = out.read_bytes()
@@ -113,18 +113,14 @@ def test_a_run_that_was_killed_goes_on(client, servicer, photos, tmp_path):
   assert servicer.requests == []
 
 
-def test_the_picture_that_the_server_refuses_is_counted(
-  client, servicer, photos, tmp_path
-):
+def test_refused_picture_is_counted(client, servicer, photos, tmp_path):
   servicer.failures = [(CODES.INVALID_ARGUMENT, 'a check fails')]
   summary = _run(client, photos, tmp_path / 'captions.jsonl')
   assert summary.captioned == 2
   assert len(summary.failed) == 2
 
 
-def test_a_server_that_cannot_be_used_ends_the_run(
-  client, servicer, photos, tmp_path
-):
+def test_unusable_server_ends_the_run(client, servicer, photos, tmp_path):
   out = tmp_path / 'captions.jsonl'
   servicer.failures = [(CODES.UNAUTHENTICATED, 'no token')] * 9
   with pytest.raises(channel.RemoteError, match='no token'):
@@ -151,7 +147,7 @@ def test_captions_by_another_codec_are_not_mixed(client, photos, tmp_path):
     ({}, {'limit': 'goal_ms=9'}, "limit None, now it is 'goal_ms=9'"),
   ],
 )
-def test_captions_made_otherwise_are_not_mixed(
+def test_captions_with_other_settings_are_not_mixed(
   client, photos, tmp_path, client_has, asked, said
 ):
   out = tmp_path / 'captions.jsonl'
@@ -178,7 +174,7 @@ def test_captions_of_other_weights_are_not_mixed(
     _run(client, photos, out)
 
 
-def test_a_server_that_comes_back_with_another_model_ends_the_run(
+def test_server_restarted_with_another_model_ends_the_run(
   client, servicer, photos, tmp_path
 ):
   out = tmp_path / 'captions.jsonl'
@@ -187,21 +183,21 @@ def test_a_server_that_comes_back_with_another_model_ends_the_run(
     if len(servicer.handshakes) > 1:
       servicer.fingerprints['decoder'] = 'tuned'
 
-  servicer.agreeing = first
+  servicer.before_handshake = first
   servicer.failures = [(CODES.FAILED_PRECONDITION, 'unknown: handshake first')]
   with pytest.raises(channel.RemoteError, match=r"other weights .* 'tuned'"):
     _run(client, photos, out)
   assert all(line['settings']['decoder'] == 'd' for line in _lines(out))
 
 
-def test_a_handshake_that_is_refused_after_a_restart_ends_the_run(
+def test_refused_handshake_after_a_restart_ends_the_run(
   client, servicer, photos, tmp_path
 ):
   def other():
     if len(servicer.handshakes) == 2:
       servicer.failures = [(CODES.FAILED_PRECONDITION, 'handshake differs')]
 
-  servicer.agreeing = other
+  servicer.before_handshake = other
   servicer.failures = [(CODES.FAILED_PRECONDITION, 'unknown: handshake first')]
   with pytest.raises(channel.RemoteError, match='handshake differs'):
     _run(client, photos, tmp_path / 'captions.jsonl')
@@ -209,9 +205,7 @@ def test_a_handshake_that_is_refused_after_a_restart_ends_the_run(
   assert len(servicer.handshakes) <= 4
 
 
-def test_captions_of_other_pictures_are_not_taken_for_these(
-  client, photos, tmp_path
-):
+def test_changed_pictures_are_refused(client, photos, tmp_path):
   out = tmp_path / 'out.jsonl'
   _run(client, photos, out)
   before = out.read_bytes()
@@ -224,7 +218,7 @@ def test_captions_of_other_pictures_are_not_taken_for_these(
   assert out.read_bytes() == before
 
 
-def test_a_limit_may_choose_another_codec_when_it_goes_on(
+def test_resumed_run_may_use_another_codec_of_its_limit(
   client, photos, tmp_path
 ):
   out = tmp_path / 'captions.jsonl'
@@ -238,13 +232,13 @@ def test_a_limit_may_choose_another_codec_when_it_goes_on(
     _run(other, photos, out, limit='goal_ms=90')
 
 
-def test_a_prompt_that_is_too_long_ends_the_run_at_once(
+def test_too_long_prompt_ends_the_run_at_once(
   client, servicer, photos, tmp_path
 ):
   servicer.failures = [(CODES.INVALID_ARGUMENT, 'handshake prompt: too long')]
   with pytest.raises(channel.RemoteError, match='prompt: too long'):
     _run(client, photos, tmp_path / 'x.jsonl', prompt='a b c', max_tokens=7)
-  assert servicer.wanted == [('a b c', 7)]
+  assert servicer.options == [('a b c', 7)]
   assert servicer.requests == []
 
 
@@ -266,7 +260,7 @@ def test_a_name_need_not_be_utf8(client, servicer, photos, tmp_path):
 
 
 @pytest.mark.parametrize('text', ['{"a": 1}\n', 'a,b\n', '[1]\n'])
-def test_another_file_is_left_alone(client, photos, tmp_path, text):
+def test_other_files_are_not_overwritten(client, photos, tmp_path, text):
   out = tmp_path / 'table.csv'
   out.write_text(text)
   with pytest.raises(ValueError, match='file of captions'):
@@ -274,12 +268,12 @@ def test_another_file_is_left_alone(client, photos, tmp_path, text):
   assert out.read_text() == text
 
 
-def test_a_folder_without_pictures_is_told(tmp_path):
+def test_folder_without_pictures_is_an_error(tmp_path):
   with pytest.raises(FileNotFoundError, match=r'no pictures: expected .*\.png'):
     batch.list_pictures(tmp_path)
 
 
-def test_the_id_is_that_of_the_name():
+def test_picture_id_depends_on_the_name():
   assert batch.picture_id('a.png') == batch.picture_id('a.png')
   assert batch.picture_id('a.png') != batch.picture_id('b.png')
   assert 0 <= batch.picture_id('ä/b.png') < 2**32

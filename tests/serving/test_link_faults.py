@@ -1,4 +1,4 @@
-"""Links that break: nothing is lost, and nothing is done twice."""
+"""Links that break: no caption is lost or made twice."""
 
 import collections
 import os
@@ -13,7 +13,7 @@ from collab_jax.models import paligemma
 from collab_jax.serving.client import channel
 from collab_jax.serving.client import client as clients
 from tests import standin
-from tests.serving import answering, calling, shaper
+from tests.serving import harness, scripted, shaper
 
 CODES = grpc.StatusCode
 QUICK = channel.Backoff(first=0.01, most=0.02)
@@ -24,8 +24,8 @@ def server(shared):
   return shared
 
 
-class Counting:
-  """Passes calls on, and remembers the ids of those that were answered."""
+class CountingStub:
+  """Forwards calls, and records the ids that were sent and answered."""
 
   def __init__(self, stub):
     self._stub = stub
@@ -45,15 +45,13 @@ def _made(server):
   return server.metrics.value('stage_seconds_count', stage='decode')
 
 
-def test_a_link_that_is_cut_costs_no_caption_and_makes_none_twice(
-  server, made, images
-):
+def test_cut_links_lose_and_repeat_no_caption(server, made, images):
   codec, _ = made['kmeans']
   count = 60
   pictures = [(images[i % 6], i % 6) for i in range(count)]
   with shaper.Shaper(server.address) as link:
     target = channel.Connection(link.address, timeout=20.0, backoff=QUICK)
-    target.stub = stub = Counting(target.stub)
+    target.stub = stub = CountingStub(target.stub)
     with clients.EdgeClient(target, codec, window=4) as client:
       first = client.captions(pictures[:6], batch_size=2)
       want = [answer.caption for answer in first]
@@ -73,7 +71,7 @@ def test_a_link_that_is_cut_costs_no_caption_and_makes_none_twice(
   assert _made(server) - before == count
 
 
-def test_a_link_that_has_gone_silent_is_found_out(monkeypatch):
+def test_silent_link_is_detected_by_keepalive(monkeypatch):
   name = 'grpc.http2.ping_timeout_ms'
   options = dict(channel._OPTIONS)
   assert options[name] < 20_000
@@ -85,7 +83,7 @@ def test_a_link_that_has_gone_silent_is_found_out(monkeypatch):
   codec = codecs.ImageCodec(model, 'jpeg', 50)
   images = np.zeros((2, 64, 64, 3), np.uint8)
   with (
-    answering.serving(answering.Answering()) as target,
+    scripted.serving(scripted.ScriptedServer()) as target,
     shaper.Shaper(target) as link,
     clients.EdgeClient(link.address, codec, timeout=30.0) as client,
   ):
@@ -99,9 +97,9 @@ def test_a_link_that_has_gone_silent_is_found_out(monkeypatch):
     assert link.connections > 1
 
 
-def test_noise_is_refused_and_forgotten(server, made):
+def test_damaged_requests_leave_no_trace(server, made):
   codec, packets = made['kmeans']
-  caller = calling.Caller(server.address)
+  caller = harness.Caller(server.address)
   caller.handshake(codec)
   draws = np.random.default_rng(0)
   send = caller.channel.unary_unary('/collab_jax.v1.Captioner/Caption')
@@ -116,7 +114,7 @@ def test_noise_is_refused_and_forgotten(server, made):
     first = packets[0][0] & 0x1F | other << 5
     message = bytes([first]) + packets[0][1:]
     if message != packets[0]:
-      with calling.refused(CODES.INVALID_ARGUMENT) as text:
+      with harness.refused(CODES.INVALID_ARGUMENT) as text:
         caller.caption(codec, message)
       assert f'got version {other}, expected 1' in text[0]
   found = collections.Counter(
@@ -127,7 +125,7 @@ def test_noise_is_refused_and_forgotten(server, made):
     CODES.FAILED_PRECONDITION,
     None,  # What was turned means nothing, such as the request's id.
   }
-  with calling.refused(CODES.INVALID_ARGUMENT) as text:
+  with harness.refused(CODES.INVALID_ARGUMENT) as text:
     send(b'\xff' * 9, timeout=20)
   assert 'no request of this service' in text[0]
   assert found[CODES.INVALID_ARGUMENT] > 50 > found[None]

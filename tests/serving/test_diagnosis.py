@@ -1,4 +1,4 @@
-"""Connections that a server closes: why, and what is only away."""
+"""Diagnosis of closed connections, against servers that are only away."""
 
 import contextlib
 import socket
@@ -13,13 +13,13 @@ from collab_jax.serving.client import (
   channel,
   rpc,
 )
-from tests.serving import answering, authority
+from tests.serving import certificates, scripted
 from tests.serving.test_client import QUICK, _codec
 
 
 @pytest.fixture(scope='module')
 def ca(tmp_path_factory):
-  return authority.Authority(tmp_path_factory.mktemp('ca'), 'ca')
+  return certificates.Authority(tmp_path_factory.mktemp('ca'), 'ca')
 
 
 @pytest.fixture(scope='module')
@@ -45,15 +45,15 @@ def _credentials(ca, pair, mutual):
     ('tls', 'other', 'is not of the authority in ca'),
   ],
 )
-def test_what_will_not_pass_is_told_at_once(
+def test_lasting_failures_are_diagnosed_at_once(
   ca, pair, tmp_path, server, edge, said
 ):
   late = ca.issue('late', days=-1) if edge == 'expired' else (None, None)
-  trusted = authority.Authority(tmp_path, 'x') if edge == 'other' else ca
+  trusted = certificates.Authority(tmp_path, 'x') if edge == 'other' else ca
   credentials = None
   if server != 'plain':
     credentials = _credentials(ca, pair, server == 'mtls')
-  with answering.serving(answering.Answering(), credentials) as target:
+  with scripted.serving(scripted.ScriptedServer(), credentials) as target:
     link = channel.Connection(
       target,
       ca=None if edge == 'plain' else trusted.path,
@@ -89,7 +89,7 @@ def _closing(context=None):
     server.shutdown(socket.SHUT_RDWR)
 
 
-def test_a_server_that_goes_away_is_waited_for(ca, pair):
+def test_restarting_server_is_retried(ca, pair):
   context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
   context.load_cert_chain(*pair)
   # As a proxy does whose own server is away: without and with TLS.

@@ -1,4 +1,4 @@
-"""A plain client of the service, and a server to call."""
+"""Plain client of the service, and settings of a server to call."""
 
 import asyncio
 import contextlib
@@ -28,8 +28,8 @@ SIZES = serving.EngineConfig(
 )
 
 
-def settings(**changes):
-  """Of a server on any free port, for two quantizers."""
+def make_config(**changes):
+  """Returns a config of a server on any free port, for three quantizers."""
   defaults = {
     'port': 0,
     'metrics_port': -1,
@@ -41,7 +41,7 @@ def settings(**changes):
 
 
 class Caller:
-  """Calls a server as an edge does, without trying again."""
+  """Calls a server as an edge does, without retries."""
 
   def __init__(self, address, credentials=None, token=''):
     self.channel = (
@@ -64,14 +64,14 @@ class Caller:
     return self.stub.Caption(request, metadata=self.metadata, timeout=timeout)
 
   def future(self, codec, message, timeout=30.0, **fields):
-    """Sends a message, and does not wait."""
+    """Sends a message; returns the call."""
     request = self.request(codec, message, **fields)
     return self.stub.Caption.future(
       request, metadata=self.metadata, timeout=timeout
     )
 
   def stream(self, codec, message, timeout=30.0, **fields):
-    """Sends a message; yields what comes."""
+    """Sends a message; yields the chunks."""
     request = self.request(codec, message, **fields)
     return self.stub.CaptionStream(
       request, metadata=self.metadata, timeout=timeout
@@ -79,7 +79,7 @@ class Caller:
 
   @staticmethod
   def request(codec, message, **fields):
-    """A request with an id of its own, unless one is given."""
+    """Returns a request with an id of its own, unless one is given."""
     fields = {'request_id': os.urandom(16), **fields}
     name = codec if isinstance(codec, bytes) else session_names.for_codec(codec)
     return collab_pb2.CaptionRequest(session=name, message=message, **fields)
@@ -87,7 +87,7 @@ class Caller:
 
 @contextlib.contextmanager
 def refused(code):
-  """Expects a status; yields a list that will hold its text."""
+  """Expects a status; yields a list for its text."""
   text = []
   with pytest.raises(grpc.RpcError) as raised:
     yield text
@@ -98,7 +98,7 @@ def refused(code):
 
 @contextlib.contextmanager
 def held(server):
-  """Keeps the worker busy."""
+  """Keeps the scheduler busy."""
   busy, release = threading.Event(), threading.Event()
 
   def hold():
@@ -117,7 +117,7 @@ def held(server):
 
 
 def until(holds, seconds=20.0):
-  """Waits for what others do."""
+  """Waits until a condition holds."""
   end = time.monotonic() + seconds
   while not holds():
     assert time.monotonic() < end
