@@ -131,10 +131,10 @@ def image_keys(key: jax.Array, image_ids: UInt32[Array, ' B']) -> jax.Array:
 
 @functools.partial(jax.jit, static_argnames=('quantizer', 'mesh'))
 def _quantize(quantizer, params, features, keys, aux, mesh):
-  def one(params, x, key, aux):
+  def quantize_image(params, x, key, aux):
     return quantizer.quantize(params, x, key, **aux)
 
-  run = jax.vmap(one, in_axes=(None, 0, 0, 0))
+  run = jax.vmap(quantize_image, in_axes=(None, 0, 0, 0))
   return sharding.each(run, mesh, len(keys))(params, features, keys, aux)
 
 
@@ -144,14 +144,14 @@ def _quantize(quantizer, params, features, keys, aux, mesh):
 def _rebuild(
   quantizer, split, params, model, message, rows, names, coarse, mesh
 ):
-  def one(params, message, rows):
+  def rebuild_image(params, message, rows):
     if coarse:
       return quantizer.decode_partial(params, message, rows, coarse)
     if rows is not None:
       message = quantizer.conceal(message, rows, names)
     return quantizer.dequantize(params, message)
 
-  run = jax.vmap(one, in_axes=(None, 0, 0))
+  run = jax.vmap(rebuild_image, in_axes=(None, 0, 0))
   count = len(jax.tree.leaves(message)[0])
   tokens = sharding.each(run, mesh, count)(params, message, rows)
   x = tokens.x if split == 'head' else model.project(tokens.x)
@@ -486,7 +486,7 @@ class FeatureCodec(base.Codec):
     """Decodes a batch of unpacked messages, all of equally many layers."""
     names = unpacked[0]
     tokens, prefix = self.rebuild_message(
-      {name: np.stack([one[name] for one in unpacked]) for name in names}
+      {n: np.stack([message[n] for message in unpacked]) for n in names}
     )
     return base.Decoded(prefix, tokens)
 

@@ -99,9 +99,9 @@ def parse(
 def _own_class(name: str) -> type[base.Codec] | None:
   """Returns the class of 'package.module:Class' if it is a codec's."""
   module, _, attribute = name.partition(':')
-  found = getattr(importlib.import_module(module), attribute, None)
-  is_codec = isinstance(found, type) and issubclass(found, base.Codec)
-  return found if is_codec else None
+  cls = getattr(importlib.import_module(module), attribute, None)
+  is_codec = isinstance(cls, type) and issubclass(cls, base.Codec)
+  return cls if is_codec else None
 
 
 def parse_method(text: str) -> tuple[str, dict[str, Any]]:

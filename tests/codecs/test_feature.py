@@ -33,8 +33,8 @@ def test_bytes_are_the_wire_format_of_the_message(codec, images):
   packets = codec.encode(images, KEY, [7, 8, 9, 10, 11])
   features = codec.features(images)
   key = jax.random.fold_in(KEY, 9)
-  one = codec.quantizer.quantize({}, features[2], key)
-  assert packets[2] == codec.session.pack(jax.device_get(one))
+  message = codec.quantizer.quantize({}, features[2], key)
+  assert packets[2] == codec.session.pack(jax.device_get(message))
   sizes = codec.sizes(packets[2])
   assert sum(sizes.values()) == len(packets[2])
   assert sizes == {'header': 5, 'assignments': 16, 'centroids/x': 4 * 16 * 2}
@@ -83,7 +83,7 @@ def test_split_after_the_head(model, images):
 
 
 def test_names_differ_between_settings(model):
-  made = [
+  names = [
     codecs.FeatureCodec(model, quantizer, split, coding=coding).name
     for split in codecs.SPLITS
     for coding in wire.CODINGS
@@ -94,7 +94,7 @@ def test_names_differ_between_settings(model):
       quantizers.Identity(),
     )
   ]
-  assert len(set(made)) == len(made)
+  assert len(set(names)) == len(names)
 
 
 def test_wrong_split_is_refused(model):
@@ -136,12 +136,12 @@ def test_the_best_coding_loses_nothing(codec, model, images):
   features = codec.features(images)
   packets = best.encode_features(features, KEY)
   fixed = codec.encode_features(features, KEY)
-  for one, two in zip(
+  for a, b in zip(
     jax.tree.leaves(best.rebuild(packets)),
     jax.tree.leaves(codec.rebuild(fixed)),
     strict=True,
   ):
-    np.testing.assert_array_equal(one, two)
+    np.testing.assert_array_equal(a, b)
   assert sum(map(len, packets)) < sum(map(len, fixed))
   assert all(sum(best.sizes(p).values()) == len(p) for p in packets)
   assert best.describe() == {**codec.describe(), 'coding': 'best'}

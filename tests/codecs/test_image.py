@@ -1,4 +1,4 @@
-"""Pictures as files: what is left out comes back, and bad bytes are told."""
+"""Image codecs: stripped bytes are restored, damaged ones are refused."""
 
 import io
 
@@ -206,9 +206,9 @@ def test_no_messages_are_no_pictures(model):
   codec = codecs.ImageCodec(model, 'jpeg')
   got = codec.decode([])
   want = codecs.FeatureCodec(model, 'identity').decode([])
-  for one, two in zip(got, want, strict=True):
-    assert (one.shape, one.dtype) == (two.shape, two.dtype)
-    assert len(one) == 0
+  for a, b in zip(got, want, strict=True):
+    assert (a.shape, a.dtype) == (b.shape, b.dtype)
+    assert len(a) == 0
 
 
 def test_what_is_sent_is_small_then_enlarged(model, images):
@@ -233,25 +233,25 @@ def test_all_pixels_of_the_colours(model, kind):
     seen = codec.unpack(codec.encode(image)[0])[None]
     away.append(np.abs(seen.astype(int) - image).mean())
   assert away[1] < 20 < away[0]
-  one, other = (
+  halved, full = (
     codecs.ImageCodec(model, kind, 90, None, True, c) for c in (420, 444)
   )
-  assert other.name == f'{kind}(quality=90,strip=true,chroma=444)'
+  assert full.name == f'{kind}(quality=90,strip=true,chroma=444)'
   with pytest.raises(wire.FormatError):
     codecs.ImageCodec(model, kind, 90).decode(
       codecs.ImageCodec(model, kind, 90, chroma=444).encode(image)
     )
-  assert one.describe()['chroma'] == 420
+  assert halved.describe()['chroma'] == 420
 
 
 def test_names_and_settings(model):
   codec = codecs.ImageCodec(model, 'webp', 5, 32, strip=True)
   assert codec.name == 'webp(quality=5,size=32,strip=true)'
   assert codecs.ImageCodec(model, 'webp', 5, 64).name == 'webp(quality=5)'
-  told = codec.describe()
-  encoder = told.pop('encoder')
+  described = codec.describe()
+  encoder = described.pop('encoder')
   assert encoder.startswith('libwebp ')
-  assert told == {
+  assert described == {
     'codec': 'image',
     'kind': 'webp',
     'quality': 5,
@@ -296,13 +296,13 @@ def test_other_pictures_are_refused(model, images):
 
 
 def test_records_beside_those_of_features(model, tmp_path):
-  own = [
+  compared = [
     codecs.ImageCodec(model, 'jpeg', 30, strip=True),
     codecs.ImageCodec(model, 'jpeg', 60, strip=True),
     codecs.FeatureCodec(model, 'identity'),
   ]
   records = evaluation.evaluate(
-    own,
+    compared,
     captioner=captioning.Captioner(model, 4),
     data=data.scenes('test', limit=3),
     seeds=(0, 1),

@@ -53,12 +53,12 @@ def test_an_ideal_channel_changes_nothing(codec, features, by):
   np.testing.assert_allclose(got.prefix.x, plain.x, rtol=1e-5, atol=1e-5)
   assert got.arrived == [True] * 4
   assert got.rows == [1.0] * 4
-  own = codec.sizes(codec.encode_features(features[:1], KEY)[0])
+  plain_sizes = codec.sizes(codec.encode_features(features[:1], KEY)[0])
   for packets, (_, stats) in zip(sent, deliveries, strict=True):
     sizes = link.sizes(packets)
     assert sum(sizes.values()) == sum(map(len, packets.packets))
     assert {n: sizes[n] for n in codec.fields} == {
-      n: own[n] for n in codec.fields
+      n: plain_sizes[n] for n in codec.fields
     }
     assert sizes.get('packets', 0) >= 0
     assert (stats.packets, stats.lost) == (len(packets.packets), 0)
@@ -103,10 +103,10 @@ def test_lost_centroids_are_concealed(codec, features):
   got, sent, _ = cross(link, features)
   assert all(got.arrived)
   assert any(0 < share < 1 for share in got.rows)
-  one = base.Packets([sent[0].packets[2]] + [None] * 5)
+  single = base.Packets([sent[0].packets[2]] + [None] * 5)
   needed = link._packetizer.format.needed
   assert needed == 1
-  alone = link.decode_batch([one] * 4)
+  alone = link.decode_batch([single] * 4)
   # A single centroid stands for all vectors.
   x = np.asarray(alone.tokens.x[0])
   assert len(np.unique(x, axis=0)) == 1
@@ -160,15 +160,15 @@ def test_a_lost_layer_costs_detail(model, features):
   got = link.decode_batch(lost)
   assert got.arrived == [True] * 4
   assert got.rows == pytest.approx([5 / 6] * 4)
-  fine = codec.rebuild_message(message)[0].x
-  first = {n: a for n, a in message.items() if not n.endswith(('1', '2'))}
-  rough = codec.rebuild_message(first)[0].x
-  assert not np.allclose(fine, rough)
+  whole_x = codec.rebuild_message(message)[0].x
+  coarse = {n: a for n, a in message.items() if not n.endswith(('1', '2'))}
+  rough = codec.rebuild_message(coarse)[0].x
+  assert not np.allclose(whole_x, rough)
   hit = (message['assignments'] == 2)[..., None]
-  np.testing.assert_array_equal(got.tokens.x, np.where(hit, rough, fine))
+  np.testing.assert_array_equal(got.tokens.x, np.where(hit, rough, whole_x))
   # Of several packets one is enough for the coarse layer.
-  one = [base.Packets(p.packets[:1]) for p in sent]
-  assert link.decode_batch(one).rows == pytest.approx([1 / 6] * 4)
+  first = [base.Packets(p.packets[:1]) for p in sent]
+  assert link.decode_batch(first).rows == pytest.approx([1 / 6] * 4)
   whole = codecs.Link(codec, 'ideal', 'rows(failure=0.01)')
   assert len(whole.pack(message)[0].packets[0]) < len(sent[0].packets[0])
   with pytest.raises(ValueError, match='no vectors in layers above'):
@@ -198,7 +198,7 @@ def test_chance_comes_from_seed_and_picture_alone(codec, features):
   ]
   per_packets = len(lost) // 4
   assert lost[:per_packets] == lost[per_packets : 2 * per_packets]
-  assert len({tuple(some) for some in lost[:per_packets]}) == per_packets
+  assert len({tuple(packets) for packets in lost[:per_packets]}) == per_packets
 
 
 def test_damaged_messages_are_lost_or_noticed(codec, features):
@@ -240,17 +240,17 @@ def test_names_and_settings(codec):
     link.name == 'kmeans(k=6) | rows(per_packet=2,failure=0.1) | erasure(p=0.4)'
   )
   assert repr(link) == f'Link({link.name})'
-  told = link.describe()
-  assert told['channel'] == 'erasure(p=0.4)'
-  assert told['transport'] == 'rows(per_packet=2,failure=0.1)'
-  assert told['quantizer'] == 'kmeans'
+  described = link.describe()
+  assert described['channel'] == 'erasure(p=0.4)'
+  assert described['transport'] == 'rows(per_packet=2,failure=0.1)'
+  assert described['quantizer'] == 'kmeans'
   assert link.uses_key
   full = codecs.FeatureCodec(codec.model, 'identity')
   assert not codecs.Link(full, channels.Ideal()).uses_key
   assert codecs.Link(full, 'erasure(p=0.1)').uses_key
   for text in ('whole', 'rows', 'analog', 'whole(mtu=90,loss=0.2)'):
-    made = transports.make(text)
-    assert transports.make(transports.name(made)) == made
+    transport = transports.make(text)
+    assert transports.make(transports.name(transport)) == transport
 
 
 @pytest.mark.parametrize(
@@ -288,10 +288,10 @@ def test_wrong_transports_are_refused(codec, by, said):
 )
 def test_settings_are_typed(name, value, said):
   # As without the tests' own checks of types, which come first otherwise.
-  made = packetized.Whole(mtu=64)
-  object.__setattr__(made, name, value)
+  transport = packetized.Whole(mtu=64)
+  object.__setattr__(transport, name, value)
   with pytest.raises(ValueError, match=said):
-    made.__post_init__()
+    transport.__post_init__()
 
 
 def test_too_many_packets_are_refused(codec, features):

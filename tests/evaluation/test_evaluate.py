@@ -229,14 +229,18 @@ def test_other_decodings(whole, decoding, tmp_path):
   records = run(path, **settings)
   assert_same(run(batch_size=2, **settings), records)
   greedy = {files.key_of(r): r['caption'] for r in whole[0]}
-  told = {files.key_of(r): r['caption'] for r in records}
-  assert any(told[key] != greedy[key] for key in told if key in greedy)
+  captions = {files.key_of(r): r['caption'] for r in records}
+  assert any(captions[key] != greedy[key] for key in captions if key in greedy)
   drawn = decoding != 'beam2'
   # Captions that are drawn are drawn for each seed, of all vectors too.
   assert len(records) == 5 * (3 * 2 if drawn else 2 * 2 + 1) + 5 * 3
   if drawn:
     full = [
-      [c for (_, name, s), c in told.items() if (name, s) == ('identity', seed)]
+      [
+        c
+        for (_, name, s), c in captions.items()
+        if (name, s) == ('identity', seed)
+      ]
       for seed in (0, 1)
     ]
     assert full[0] != full[1]

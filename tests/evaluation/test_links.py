@@ -54,7 +54,7 @@ def test_records_say_what_happened(whole):
   plain = [r for r in records if r['name'] == 'kmeans(k=4)']
   assert all('link' not in r for r in plain)
   cut = [r for r in records if '| whole |' in r['name']]
-  # What cannot be told from a picture is said of a grey one.
+  # What cannot be channels from a picture is said of a grey one.
   lost = {r['caption'] for r in cut if not r['link']['whole']}
   assert len(lost) == 1
   of = {(r['image_id'], r['seed']): r['caption'] for r in plain}
@@ -83,8 +83,8 @@ def test_nothing_arrives():
 def test_a_channel_for_all_but_links():
   links = make()
   records = run(links[::2], channel='bit_errors(p=0.3)')
-  told = {r['name']: r['codec']['channel'] for r in records}
-  assert sorted(told.values()) == [
+  channels = {r['name']: r['codec']['channel'] for r in records}
+  assert sorted(channels.values()) == [
     'bit_errors(p=0.3)',
     'erasure(rate=1000000.0,p=0.5)',
   ]
