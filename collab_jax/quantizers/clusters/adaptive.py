@@ -1,4 +1,4 @@
-"""As many clusters as a picture needs, by merging."""
+"""Merging to as many clusters as an image needs."""
 
 import dataclasses
 import functools
@@ -24,27 +24,29 @@ from collab_jax.quantizers.vectors import identity
 
 @dataclasses.dataclass(frozen=True)
 class Adaptive(clustering.Clustering):
-  """Sends as few of k means as leave at most a share of the squared error.
+  """Sends at most k means, as few as leave a given share of squared error.
 
-  `Merge` goes on from k clusters for as long as the squared distance of the
-  vectors from their means is at most `error` times that from the mean of all.
-  An empty scene then takes fewer vectors than a full one; `error` sets the
+      Adaptive(k=32, error=0.2)
+
+  `Agglomerative` goes on from k clusters for as long as the squared distance of
+  the vectors from their means is at most `error` times that from the mean of
+  all. An empty scene then takes fewer vectors than a full one; `error` sets the
   average, see `error_for`.
 
-  All shapes are those of k means. What is behind the last one is zeros, which
-  the coding 'best' does not send where the means are symbols (see
-  `message.Symbols.rows`); numbers as they are, and 'fixed', send all k.
+  All shapes are those of k means. The rows behind the last mean are zeros,
+  which the coding 'best' does not send where the means are symbols (see
+  `message.Symbols.rows`); floats, and 'fixed', send all k.
 
   Attributes:
     k: Largest number of clusters, at most n.
-    error: Share of the squared error, from 0 to 1; 0 is `Merge`.
-    weight: As of `Merge`.
-    smooth: As of `Merge`.
+    error: Share of the squared error, from 0 to 1; 0 is `Agglomerative`.
+    weight: As of `Agglomerative`.
+    smooth: As of `Agglomerative`.
     centroids: Quantizer of the means.
     rebuild: 'grid', 'keep' or 'close'; see `Clustering`.
 
-  Source: as of `Merge`. The stopping rule is that of Ward's method by its
-  explained share of variance.
+  Source: that of `Agglomerative`; the stopping rule is that of Ward's method,
+  by the explained share of variance.
   """
 
   k: int
@@ -66,7 +68,7 @@ class Adaptive(clustering.Clustering):
     del key
     assignments = agglomerative.merge(x, self.k, float(self.weight))
     owners, shares = merges(x, assignments, self.k, float(self.weight))
-    # They grow with every merge, but for rounding.
+    # Shares grow with every merge, except for rounding.
     small = jnp.cumsum(shares > self.error) == 0
     assignments = owners[jnp.maximum(small.sum() - 1, 0)][assignments]
     if self.smooth:
@@ -82,7 +84,7 @@ class Adaptive(clustering.Clustering):
     key: Key[Array, ''],
     **aux: Any,
   ) -> messages.Message:
-    """Returns the assignments, and the means' message: zeros behind."""
+    """Returns the assignments, and the means' message, zero behind the last."""
     message = super().quantize(params, x, key, **aux)
     behind = jnp.arange(self.k) > message['assignments'].max()
     for name in self._rows(*x.shape):
@@ -92,19 +94,19 @@ class Adaptive(clustering.Clustering):
     return message
 
   def fields(self, n: int, d: int) -> dict[str, messages.Field]:
-    """Returns those of a clustering; rows of symbols are told."""
-    found = super().fields(n, d)
+    """Returns a clustering's fields; symbol rows are those in use."""
+    fields = super().fields(n, d)
     for name in self._rows(n, d):
-      field = found[name]
+      field = fields[name]
       if isinstance(field, messages.Symbols) and not field.layer:
-        found[name] = dataclasses.replace(field, rows='assignments')
-    return found
+        fields[name] = dataclasses.replace(field, rows='assignments')
+    return fields
 
   def _rows(self, n, d):
-    """Names of the fields with a row for each mean."""
+    """Returns the names of the fields with a row for each mean."""
     del n
-    inner, more = (self.centroids.fields(k, d) for k in (self.k, self.k + 1))
-    grown = {name for name, field in inner.items() if field != more[name]}
+    fields, more = (self.centroids.fields(k, d) for k in (self.k, self.k + 1))
+    grown = {name for name, field in fields.items() if field != more[name]}
     return [*base.prefix('centroids', dict.fromkeys(grown))]
 
 
@@ -121,12 +123,12 @@ def merges(
     x: Finite vectors.
     assignments: The cluster of each, in [0, k).
     k: Number of clusters.
-    weight: As of `Merge`.
+    weight: As of `Agglomerative`.
 
   Returns:
-    Which cluster each of the k is in, before the first merge and after each;
-    and the squared distance of all vectors from their means then, as a share
-    of that from the mean of all.
+    The cluster of each of the k, before the first merge and after each; and the
+    squared distance of all vectors from their means then, as a share of that
+    from the mean of all.
   """
   points = geometry.centred(x.astype(jnp.float32)).points
   sums = jnp.zeros((k, x.shape[1]), jnp.float32).at[assignments].add(points)
@@ -164,16 +166,16 @@ def error_for(
   """Chooses `error` by the average number of vectors.
 
   Args:
-    quantizer: Any, of which k and weight are taken.
-    features: Of pictures like those that will come.
-    mean: How many vectors a picture is to have, on average, from 1 to k.
+    quantizer: Quantizer with the k and weight to use.
+    features: Features of images like those to be sent.
+    mean: Average number of vectors wanted, from 1 to k.
 
   Returns:
-    The least error, to four digits behind the point, with which these pictures
-    have at most so many; smoothing may empty a few more.
+    The least error, to four decimals, with which these images send at most so
+    many vectors; smoothing may empty a few clusters more.
 
   Raises:
-    ValueError: The mean is no such number.
+    ValueError: The mean is out of range.
   """
   k, weight = quantizer.k, float(quantizer.weight)
   _validate.number('mean', mean, 1.0, float(k))
@@ -182,11 +184,11 @@ def error_for(
   def shares(x):
     return merges(x, agglomerative.merge(x, k, weight), k, weight)[1]
 
-  found = np.asarray(shares(features), np.float64)
+  errors = np.asarray(shares(features), np.float64)
   low, high = 0, 10_000  # Ten-thousandths.
   while low < high:
     middle = (low + high) // 2
-    over = np.cumsum(found > middle / 10_000, axis=1) == 0
-    left = k + 1 - np.maximum(over.sum(1), 1)
+    merged = np.cumsum(errors > middle / 10_000, axis=1) == 0
+    left = k + 1 - np.maximum(merged.sum(1), 1)
     low, high = (low, middle) if left.mean() <= mean else (middle + 1, high)
   return low / 10_000

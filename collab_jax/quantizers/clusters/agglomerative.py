@@ -1,4 +1,4 @@
-"""Clusters by merging: what stands out keeps a centroid of its own."""
+"""Agglomerative clustering: what stands out keeps a centroid of its own."""
 
 import dataclasses
 import functools
@@ -23,6 +23,8 @@ from collab_jax.quantizers.vectors import identity
 class Agglomerative(clustering.Clustering):
   """Sends the means of k clusters that are left when the nearest two merge.
 
+      Agglomerative(k=8)
+
   k-means spends centroids in proportion to squared error, hence on large
   areas with some texture. Merging the two nearest means leaves small things
   that differ from all else alone until the end, and needs no random start.
@@ -33,10 +35,10 @@ class Agglomerative(clustering.Clustering):
 
   Attributes:
     k: Number of clusters, at most n.
-    weight: How much clusters' sizes count, from 0 to 1.
+    weight: Exponent of the clusters' sizes, from 0 to 1.
     iters: Largest number of iterations of Lloyd's algorithm after that.
-    smooth: How much an equal neighbour on the grid counts in the end, in mean
-      squared errors; above 0 the assignments take fewer bytes.
+    smooth: Weight of an equal neighbour on the grid in a final smoothing, in
+      mean squared errors; above 0 the assignments take fewer bytes.
     centroids: Quantizer of the centroids.
     rebuild: 'grid', 'keep' or 'close'; see `Clustering`.
 
@@ -65,8 +67,8 @@ class Agglomerative(clustering.Clustering):
     assignments = merge(x, self.k, float(self.weight))
     means = lloyd.means(x, assignments, self.k)
     if self.iters:
-      found = lloyd.lloyd(x, means, self.iters)
-      assignments, means = found.assignments, found.centroids
+      clusters = lloyd.lloyd(x, means, self.iters)
+      assignments, means = clusters.assignments, clusters.centroids
     if self.smooth:
       assignments = potts.smooth(x, assignments, self.k, self.smooth)
       means = lloyd.means(x, assignments, self.k)
@@ -93,8 +95,8 @@ def merge(
     ValueError: If k > n.
   """
   base.check_k_of_n(k, x.shape[0])
-  one = functools.partial(_merge, k=k, weight=weight)
-  return vmap.map_or_vmap(one)(x)
+  merge_image = functools.partial(_merge, k=k, weight=weight)
+  return vmap.map_or_vmap(merge_image)(x)
 
 
 def _merge(x, k, weight):
@@ -112,13 +114,13 @@ def _merge(x, k, weight):
     return join(slots, owner, weight)
 
   while slots > k:
-    # Most of the slots are empty then; the others move together.
+    # Most of the slots are empty then; the others are packed together.
     left = max(k, slots // 4)
     state, owner = jax.lax.fori_loop(0, slots - left, step, (state, owner))
     kept = jnp.nonzero(state.counts > 0, size=left)[0]
-    place = jnp.cumsum(state.counts > 0) - 1
+    index = jnp.cumsum(state.counts > 0) - 1
     state = state.take(kept)
-    owner = place[owner].astype(jnp.int32)
+    owner = index[owner].astype(jnp.int32)
     slots = left
   return owner
 
@@ -146,14 +148,14 @@ class Slots:
 
 
 def _singles(gaps, weight):
-  """Every vector a cluster of its own."""
+  """Returns a cluster for each vector."""
   return Slots(gaps, gaps * 0.5**weight, jnp.ones(len(gaps), jnp.float32))
 
 
 def join(
   slots: Slots, owner: Int[Array, ' n'], weight: int | float
 ) -> tuple[Slots, Int[Array, ' n']]:
-  """Puts the nearest two clusters into the lower slot of theirs.
+  """Joins the nearest two clusters in the lower of their slots.
 
   Args:
     slots: At least two that are not empty.
@@ -184,10 +186,10 @@ def join(
   return Slots(gaps, costs, counts), owner
 
 
-def _put(table, place, new):
+def _put(table, index, new):
   """Sets a row and the same column."""
-  zero = jnp.zeros_like(place)
+  zero = jnp.zeros_like(index)
   update = jax.lax.dynamic_update_slice
   return update(
-    update(table, new[None], (place, zero)), new[:, None], (zero, place)
+    update(table, new[None], (index, zero)), new[:, None], (zero, index)
   )

@@ -25,8 +25,8 @@ class AvgPool(base.Composite):
 
   Attributes:
     k: Number of cells.
-    n: Number of vectors of the image, a square; 256 is PaliGemma at 224 px.
-      The message itself does not tell it.
+    n: Number of vectors of the image, a square; 256 is PaliGemma at 224 px. It
+      cannot be read from the message.
     centroids: Quantizer of the means.
 
   Source: average pooling, a control that knows nothing of the image.

@@ -1,4 +1,4 @@
-"""Hierarchical k-means: clusters split in two, and a message coarse to fine."""
+"""Bisecting k-means with a progressive message, coarse to fine."""
 
 import dataclasses
 import functools
@@ -22,26 +22,28 @@ from collab_jax.quantizers.vectors import identity
 
 @dataclasses.dataclass(frozen=True)
 class Bisecting(clustering.CentroidQuantizer):
-  """Sends k centroids of clusters that split, the first ones first.
+  """Sends k centroids of clusters that split in two, the first ones first.
+
+      Bisecting(k=8)
 
   The cluster of the greatest squared error splits in two by k-means, until
   there are k. It starts from its member farthest from its mean and the one
   farthest from that, so nothing is drawn.
 
-  The message is progressive: layer l holds what makes min(2^l, k) clusters of
-  those of the layer before: for each vector which new cluster it goes to, if
-  any, and the means of the new ones. The mean of what stays follows from the
-  counts and is not sent; the largest piece stays. So k vectors cross the link
-  for k clusters, as always, and the first layers are a message, too.
+  The message is progressive: layer l turns the clusters of the layer before
+  into min(2^l, k): for each vector the new cluster it moves to, if any, and the
+  means of the new ones. The largest piece of a cluster stays; its mean follows
+  from the counts and is not sent. So k vectors cross the link for k clusters,
+  as always, and the first layers are a message, too.
 
   O(n^2 d) once, then O(n^2) an iteration of each of k - 1 splits.
 
   Attributes:
     k: Number of clusters, at most n.
     iters: Iterations of each split.
-    centroids: Quantizer of the means. Its errors add up in the means that
-      are not sent: at most by the number of pieces a layer makes of a cluster.
-    rebuild: 'grid', 'keep' or 'close'; see `Clustering`.
+    centroids: Quantizer of the means. Its errors add up in the means that are
+      not sent: at most by the number of pieces that a layer makes of a cluster.
+    rebuild: 'grid', 'keep' or 'close'; see `CentroidQuantizer`.
 
   Source: Steinbach, Karypis and Kumar 2000 (bisecting k-means).
   """
@@ -109,7 +111,7 @@ class Bisecting(clustering.CentroidQuantizer):
     return clustering.expand(means, assignments, self.rebuild)
 
   def assignments(self, message: messages.Message) -> Int[Array, ' n']:
-    """Returns the cluster of each vector, as far as the message tells."""
+    """Returns the cluster of each vector by the layers in the message."""
     assignments = message['moves0'].astype(jnp.int32)
     for layer in self._layers(message)[1:]:
       moves = message[f'moves{layer}'].astype(jnp.int32)
@@ -118,7 +120,7 @@ class Bisecting(clustering.CentroidQuantizer):
     return assignments
 
   def origins(self, message: messages.Message) -> Int[Array, ' k']:
-    """Returns which vector each of k tokens stands for; see `Clustering`."""
+    """Returns which vector each token stands for."""
     return clustering.token_origins(
       self.assignments(message), self.k, self.rebuild
     )
@@ -173,7 +175,7 @@ class Bisecting(clustering.CentroidQuantizer):
 # Jitted here, so that calls outside of jit compile once, too.
 @functools.partial(jax.jit, static_argnames=('k', 'iters'))
 def split(x: Float[Array, 'n d'], k: int, iters: int) -> Int[Array, 'k n']:
-  """Splits clusters in two until there are k.
+  """Splits clusters in two, k - 1 times.
 
   Args:
     x: Finite vectors.
@@ -181,8 +183,8 @@ def split(x: Float[Array, 'n d'], k: int, iters: int) -> Int[Array, 'k n']:
     iters: Iterations of each split.
 
   Returns:
-    Row i holds the cluster of each vector once there are i + 1; the last one is
-    then the smaller half of what was split.
+    Row i holds the cluster of each vector among i + 1 clusters; the last one is
+    the smaller half of the cluster that was split.
   """
   return vmap.map_or_vmap(functools.partial(_split, k=k, iters=iters))(x)
 
@@ -192,7 +194,7 @@ def _split(x, *, k, iters):
   n = len(gaps)
 
   def errors(hot):
-    """Squared distances of all vectors to the mean of some, and their sum."""
+    """Returns squared distances to the mean of some vectors, and their sum."""
     count = jnp.maximum(jnp.sum(hot), 1)
     totals = gaps @ hot
     inner = hot @ totals / (2 * count)
@@ -202,22 +204,22 @@ def _split(x, *, k, iters):
     members, costs = state
     chosen = jnp.argmax(costs)
     inside = members == chosen
-    there = inside.astype(jnp.float32)
-    a = jnp.argmax(jnp.where(inside, errors(there)[0], -jnp.inf))
+    hot = inside.astype(jnp.float32)
+    a = jnp.argmax(jnp.where(inside, errors(hot)[0], -jnp.inf))
     away = jnp.where(inside, gaps[a], -jnp.inf).at[a].set(-jnp.inf)
     b = jnp.argmax(away)
 
-    def turn(_, half):
-      near = errors(there * half)[0] - errors(there * (1 - half))[0]
-      new = (near < 0).astype(jnp.float32)
-      inner = jnp.sum(there * new)
-      valid = (inner > 0) & (inner < jnp.sum(there))
+    def update(_, half):
+      nearer = errors(hot * half)[0] - errors(hot * (1 - half))[0]
+      new = (nearer < 0).astype(jnp.float32)
+      inner = jnp.sum(hot * new)
+      valid = (inner > 0) & (inner < jnp.sum(hot))
       return jnp.where(valid, new, half)
 
     start = (gaps[b] < gaps[a]).astype(jnp.float32).at[b].set(1).at[a].set(0)
-    half = jax.lax.fori_loop(0, iters, turn, start)
-    ours, others = there * half, there * (1 - half)
-    smaller = jnp.where(jnp.sum(ours) <= jnp.sum(others), ours, others)
+    half = jax.lax.fori_loop(0, iters, update, start)
+    first, second = hot * half, hot * (1 - half)
+    smaller = jnp.where(jnp.sum(first) <= jnp.sum(second), first, second)
     members = jnp.where(smaller > 0, number, members)
 
     def cost(label):
@@ -227,34 +229,34 @@ def _split(x, *, k, iters):
     costs = costs.at[chosen].set(cost(chosen)).at[number].set(cost(number))
     return (members, costs), members
 
-  whole = jnp.zeros(n, jnp.int32)
+  undivided = jnp.zeros(n, jnp.int32)
   costs = jnp.full(k, -2.0, jnp.float32).at[0].set(0)
   numbers = jnp.arange(1, k, dtype=jnp.int32)
-  history = jax.lax.scan(step, (whole, costs), numbers)[1]
-  return jnp.concatenate([whole[None], history])
+  history = jax.lax.scan(step, (undivided, costs), numbers)[1]
+  return jnp.concatenate([undivided[None], history])
 
 
 def largest_stays(
   before: Int[Array, ' n'], after: Int[Array, ' n'], old: int, count: int
 ) -> Int[Array, ' n']:
-  """Renames clusters so that the largest piece of an old one keeps its name.
+  """Renumbers pieces so that the largest of each cluster keeps its number.
 
   Args:
     before: Clusters in [0, old).
-    after: Pieces of these in [0, count), by any names.
+    after: Pieces of these in [0, count), in any order.
     old: Number of clusters before.
     count: Number of pieces.
 
   Returns:
-    The pieces: the largest ones by their old names, the others by new ones, in
+    The pieces: the largest ones by the old numbers, the others by new ones in
     [old, count).
   """
   sizes = jnp.zeros(count, jnp.int32).at[after].add(1)
   parents = jnp.full(count, -1).at[after].set(before)
-  mine = parents == jnp.arange(old)[:, None]
-  largest = jnp.argmax(jnp.where(mine, sizes, -1), axis=1)
-  # Of a cluster without members there is none.
-  largest = jnp.where(jnp.any(mine, axis=1), largest, count)
+  is_piece = parents == jnp.arange(old)[:, None]
+  largest = jnp.argmax(jnp.where(is_piece, sizes, -1), axis=1)
+  # A cluster without members has no pieces.
+  largest = jnp.where(jnp.any(is_piece, axis=1), largest, count)
   stays = jnp.zeros(count, bool).at[largest].set(True, mode='drop')
   new = old - 1 + jnp.cumsum((sizes > 0) & ~stays)
   return jnp.where(stays, parents, new)[after].astype(jnp.int32)
@@ -266,23 +268,24 @@ def joined(
   new: Float[Array, 'e d'],
   moves: Int[Array, ' n'],
 ) -> tuple[Float[Array, 'c+e d'], Int[Array, ' n']]:
-  """Adds the clusters of a layer to those there are.
+  """Adds the new clusters of a layer to those of the layers before.
 
   Args:
-    means: Of the clusters before.
+    means: Means of the clusters before.
     before: The cluster of each vector.
     new: Means of the new clusters.
-    moves: 0, or 1 more than the new cluster that a vector goes to.
+    moves: 0, or 1 + the index of the new cluster that a vector moves to.
 
   Returns:
-    The means of all; those of what stays follow from the counts.
+    The means of all clusters, those of the pieces that stay computed from the
+    counts; and the cluster of each vector.
   """
   old, count = len(means), len(new)
   after = jnp.where(moves > 0, old - 1 + moves, before).astype(jnp.int32)
   sizes = jnp.zeros(old + count, jnp.float32).at[after].add(1)
-  # How much of each new cluster comes from each old one: all, undamaged.
+  # Members of each new cluster by old cluster: of an intact message, one each.
   parts = jnp.zeros((count + 1, old), jnp.float32).at[moves, before].add(1)[1:]
   steps = new[:, None] - means
-  gone = jnp.einsum('eo,eod->od', parts, steps)
-  stays = means - gone / jnp.maximum(sizes[:old, None], 1)
-  return jnp.concatenate([stays, new]), after
+  moved = jnp.einsum('eo,eod->od', parts, steps)
+  staying = means - moved / jnp.maximum(sizes[:old, None], 1)
+  return jnp.concatenate([staying, new]), after

@@ -1,4 +1,4 @@
-"""Density peaks: dense vectors that are far from denser ones."""
+"""Density peak clustering: centres are dense and far from denser vectors."""
 
 import dataclasses
 import functools
@@ -21,6 +21,8 @@ from collab_jax.quantizers.vectors import identity
 class DpcKnn(clustering.Clustering):
   """Sends the means of k clusters around density peaks.
 
+      DpcKnn(k=16)
+
   The density of a vector is exp(-its mean squared distance to its nearest
   `neighbours`); its separation is the distance to the nearest vector of higher
   density. The k vectors of the greatest product become centres, and every
@@ -30,9 +32,9 @@ class DpcKnn(clustering.Clustering):
 
   Attributes:
     k: Number of clusters, at most n.
-    neighbours: How many nearest vectors make a density, the vector itself among
-      them.
-    weight: Members count in the mean by their density to this power: 0 is the
+    neighbours: Number of nearest vectors that make a density, the vector itself
+      included.
+    weight: Exponent of the density by which members count in the mean; 0 is the
       average pooling of TOFC.
     centroids: Quantizer of the means.
     rebuild: 'grid', 'keep' or 'close'; see `Clustering`.
@@ -76,7 +78,7 @@ def peaks(
     neighbours: As of `DpcKnn`; n if there are fewer.
 
   Returns:
-    Which peak is nearest to each vector, and the vectors' densities. Ties: the
+    The nearest peak of each vector, and the vectors' densities. Ties: the
     lowest index.
   """
   gaps = geometry.distances(x.astype(jnp.float32))
@@ -86,15 +88,15 @@ def peaks(
   gaps = gaps / jnp.where(mean > 0, mean, 1)
   nearest = -jax.lax.top_k(-gaps, min(neighbours, n))[0]
   density = jnp.exp(-jnp.mean(nearest, axis=1))
-  # Of equal densities the first is the higher one.
-  at = jnp.arange(n)
+  # Among equal densities the first counts as the higher one.
+  every = jnp.arange(n)
   higher = (density > density[:, None]) | (
-    (density == density[:, None]) & (at < at[:, None])
+    (density == density[:, None]) & (every < every[:, None])
   )
   away = jnp.sqrt(gaps)
   apart = jnp.min(jnp.where(higher, away, jnp.inf), axis=1)
   apart = jnp.where(jnp.isinf(apart), jnp.max(away), apart)
   chosen = jax.lax.top_k(density * apart, k)[1]
-  own = at == chosen[:, None]
-  members = geometry.first_min(jnp.where(own, -1, gaps[chosen]))[0]
+  is_peak = every == chosen[:, None]
+  members = geometry.first_min(jnp.where(is_peak, -1, gaps[chosen]))[0]
   return members.astype(jnp.int32), density

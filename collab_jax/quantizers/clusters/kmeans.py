@@ -1,4 +1,4 @@
-"""The paper's feature selection: k-means on the vectors of one image."""
+"""k-means on the vectors of one image: the paper's feature selection."""
 
 import dataclasses
 from typing import ClassVar
@@ -15,6 +15,8 @@ from collab_jax.quantizers.vectors import identity
 @dataclasses.dataclass(frozen=True)
 class KMeans(clustering.Clustering):
   """Sends k centroids, and for every vector which of them replaces it.
+
+      KMeans(k=8, init='++')
 
   Exact Lloyd in float32; see `lloyd.lloyd` for ties and empty clusters.
 
@@ -44,10 +46,10 @@ class KMeans(clustering.Clustering):
   def cluster(
     self, x: Float[Array, 'n d'], key: Key[Array, '']
   ) -> tuple[Int[Array, ' n'], Float[Array, 'k d']]:
-    """Returns what Lloyd's algorithm finds from a drawn start."""
+    """Returns the clusters of Lloyd's algorithm from a drawn start."""
     if self.init == '++':
-      found = lloyd.plus_plus(x, key, self.k, self.iters)
+      clusters = lloyd.plus_plus(x, key, self.k, self.iters)
     else:
       start = base.shuffled(key, x.shape[0])[: self.k]
-      found = lloyd.lloyd(x, start, self.iters)
-    return found.assignments, found.centroids
+      clusters = lloyd.lloyd(x, start, self.iters)
+    return clusters.assignments, clusters.centroids

@@ -40,8 +40,8 @@ class LowRank(base.Composite):
     basis: Quantizer of the k vectors.
 
   Source: Eckart and Young 1936, by the eigenvectors of the centroids' Gram
-  matrix; clusters as in `merge`. Complexity: that of merging, and a matrix of
-  (k + more)^2 to diagonalize.
+  matrix; clusters as in `Agglomerative`. Complexity: that of merging, and a
+  matrix of (k + more)^2 to diagonalize.
   """
 
   inner_field = 'basis'

@@ -1,4 +1,4 @@
-"""k-medoids: vectors of the picture itself that stand for all others."""
+"""k-medoids: vectors of the image itself that represent all others."""
 
 import dataclasses
 import functools
@@ -18,26 +18,28 @@ from collab_jax.quantizers.vectors import identity
 class Medoids(clustering.Clustering):
   """Sends k of the vectors, and for every vector which of them replaces it.
 
+      Medoids(k=8)
+
   Facility location: the vectors are chosen one by one, each so that the sum of
   all distances to the nearest chosen one falls the most. That is a submodular
   cover, hence at least 63% of the best gain. All n gains of a step are one
   reduction of the n x n distances, so that lazy evaluation would save nothing.
-  Then medoids and clusters take turns: the medoid of a cluster is the member
-  of least total distance to the others.
+  Then medoids and clusters are updated in turn: the medoid of a cluster is the
+  member of least total distance to the others.
 
   O(n^2 d) once, then O(k n^2) for the choice and O(n^2) an iteration.
 
   Attributes:
     k: Number of clusters, at most n.
-    iters: Largest number of turns after the greedy choice.
-    power: What the distances are raised to: 1 is k-medoids proper; below 1
-      what is far away counts less.
-    centroids: What quantizes the medoids.
+    iters: Largest number of updates after the greedy choice.
+    power: Exponent of the distances: 1 is k-medoids proper; below 1 distant
+      vectors count less.
+    centroids: Quantizer of the medoids.
     rebuild: 'grid', 'keep' or 'close'; see `Clustering`.
 
   Source: Nemhauser, Wolsey and Fisher 1978 (the greedy choice); Kaufman and
   Rousseeuw 1990 (k-medoids, of which it is the BUILD step); Park and Jun 2009
-  (the turns).
+  (the updates).
   """
 
   k: int
@@ -65,20 +67,20 @@ class Medoids(clustering.Clustering):
 def medoids(
   x: Float[Array, 'n d'], k: int, iters: int, power: float = 1.0
 ) -> tuple[Int[Array, ' n'], Int[Array, ' k']]:
-  """Chooses k vectors that lie near to all.
+  """Chooses the k vectors that are nearest to all others in total.
 
   Args:
     x: Finite vectors.
     k: Number of medoids, at most n.
-    iters: Largest number of turns after the greedy choice.
+    iters: Largest number of updates after the greedy choice.
     power: As of `Medoids`.
 
   Returns:
-    Which medoid is nearest to each vector, itself to a medoid; and which
-    vectors the medoids are. Ties: the lowest index.
+    The nearest medoid of each vector, a medoid's being itself; and the indices
+    of the medoids. Ties: the lowest index.
   """
-  one = functools.partial(_solve, k=k, iters=iters, power=power)
-  return vmap.map_or_vmap(one)(x)
+  solve = functools.partial(_solve, k=k, iters=iters, power=power)
+  return vmap.map_or_vmap(solve)(x)
 
 
 def _solve(x, *, k, iters, power):
@@ -92,28 +94,28 @@ def _solve(x, *, k, iters, power):
     nearest = jnp.minimum(nearest, gaps[index])
     return (nearest, free.at[index].set(False)), index
 
-  # The largest gap there is: the first is then the medoid of all.
+  # With the largest gap of all, the first choice is the medoid of all.
   start = (jnp.full(n, jnp.max(gaps)), jnp.ones(n, bool))
   chosen = jax.lax.scan(choose, start, length=k)[1]
 
   def assign(chosen):
     # A medoid stays with itself, whatever equals it.
-    own = jnp.arange(n) == chosen[:, None]
-    return geometry.first_min(jnp.where(own, -1, gaps[chosen]))[0]
+    is_medoid = jnp.arange(n) == chosen[:, None]
+    return geometry.first_min(jnp.where(is_medoid, -1, gaps[chosen]))[0]
 
-  def going(state):
-    turns, _, _, moved = state
-    return (turns < iters) & moved
+  def running(state):
+    updates, _, _, moved = state
+    return (updates < iters) & moved
 
-  def turn(state):
-    turns, chosen, members, _ = state
+  def update(state):
+    updates, chosen, members, _ = state
     same = members[:, None] == members
     totals = jnp.sum(jnp.where(same, gaps, 0), axis=0)
-    mine = members == jnp.arange(k)[:, None]
-    totals = jnp.where(mine, totals, jnp.inf)
+    of_cluster = members == jnp.arange(k)[:, None]
+    totals = jnp.where(of_cluster, totals, jnp.inf)
     new = jnp.argmin(totals, axis=1).astype(jnp.int32)
-    return turns + 1, new, assign(new), jnp.any(new != chosen)
+    return updates + 1, new, assign(new), jnp.any(new != chosen)
 
   state = (jnp.int32(0), chosen, assign(chosen), jnp.bool_(True))
-  _, chosen, members, _ = jax.lax.while_loop(going, turn, state)
+  _, chosen, members, _ = jax.lax.while_loop(running, update, state)
   return members.astype(jnp.int32), chosen

@@ -38,8 +38,8 @@ class Packed(base.Quantizer):
     book: Parameter file of kind 'linear', or 'random' for random orthogonal
       axes.
 
-  Source: Pearson 1901 (principal axes), clusters as in `merge`. Complexity:
-  that of merging to k * parts clusters.
+  Source: Pearson 1901 (principal axes), clusters as in `Agglomerative`.
+  Complexity: that of merging to k * parts clusters.
   """
 
   k: int
@@ -81,8 +81,8 @@ class Packed(base.Quantizer):
     )
     z = projection.project(params, means)
     z = identity.FLOAT16.quantize({}, z, key)['x']
-    # Cluster c goes into row c mod k: those that appear one after the other,
-    # next to each other in the picture, are not lost together.
+    # Cluster c goes into row c mod k, so that neighbours in the image, whose
+    # numbers are consecutive, are not lost together.
     rows = z.reshape(self.parts, self.k, -1)
     return {
       'assignments': assignments,
@@ -127,7 +127,7 @@ class Packed(base.Quantizer):
     }
 
   def sent(self, n: int) -> int:
-    """Returns k: what crosses has the size of k vectors."""
+    """Returns k: the message has the size of k vectors."""
     self._check(n, self.parts)
     return self.k
 

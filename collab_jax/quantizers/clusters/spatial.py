@@ -1,4 +1,4 @@
-"""k-means of vectors and their places: clusters that hold together."""
+"""k-means of vectors and their positions: spatially compact clusters."""
 
 import dataclasses
 from typing import ClassVar
@@ -18,7 +18,9 @@ from collab_jax.quantizers.vectors import identity
 
 @dataclasses.dataclass(frozen=True)
 class Spatial(clustering.Clustering):
-  """Sends the means of k clusters of vectors with their places appended.
+  """Sends the means of k clusters of vectors with their positions appended.
+
+      Spatial(k=8, weight=0.1)
 
   The rows and columns of the grid are scaled so that together they have
   `weight` times the variance of all numbers of the vectors. Compact clusters
@@ -28,13 +30,13 @@ class Spatial(clustering.Clustering):
 
   Attributes:
     k: Number of clusters, at most n.
-    weight: Variance of the places in that of the vectors.
+    weight: Variance of the positions, in that of the vectors.
     iters: Largest number of iterations; it stops earlier once converged.
     centroids: Quantizer of the centroids.
     rebuild: 'grid', 'keep' or 'close'; see `Clustering`.
 
-  Source: Achanta et al. 2012 (SLIC: colours and places), without its windows.
-  The vectors must form a square grid.
+  Source: Achanta et al. 2012 (SLIC: colours and positions), without its
+  windows. The vectors must form a square grid.
   """
 
   k: int
@@ -53,20 +55,20 @@ class Spatial(clustering.Clustering):
   def cluster(
     self, x: Float[Array, 'n d'], key: Key[Array, '']
   ) -> tuple[Int[Array, ' n'], Float[Array, 'k d']]:
-    """Returns the clusters of vectors and places, and the vectors' means."""
+    """Returns the clusters of vectors and positions, and the vectors' means."""
     n = x.shape[0]
     points = geometry.centred(x.astype(jnp.float32)).points
     variance = jnp.sum(jnp.var(points, axis=0))
     width = geometry.side(n)
-    places = jnp.stack(jnp.divmod(jnp.arange(n), width), axis=1)
+    positions = jnp.stack(jnp.divmod(jnp.arange(n), width), axis=1)
     # The variance of the numbers 0..w-1 is (w^2 - 1) / 12.
     spread = max(width**2 - 1, 1) / 6
     scale = jnp.sqrt(self.weight * variance / spread)
-    both = jnp.concatenate([points, scale * places], axis=1)
-    found = lloyd.plus_plus(both, key, self.k, self.iters).assignments
-    return found, lloyd.means(x, found, self.k)
+    joint = jnp.concatenate([points, scale * positions], axis=1)
+    assignments = lloyd.plus_plus(joint, key, self.k, self.iters).assignments
+    return assignments, lloyd.means(x, assignments, self.k)
 
-  def fields(self, n: int, d: int):
-    """As of `Clustering`; n must be a square."""
+  def inner_shape(self, n: int, d: int) -> tuple[int, int]:
+    """Returns k and d; n must be a square."""
     geometry.side(n)
-    return super().fields(n, d)
+    return super().inner_shape(n, d)

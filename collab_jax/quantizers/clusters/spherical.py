@@ -1,4 +1,4 @@
-"""k-means of directions."""
+"""Spherical k-means: clusters of directions."""
 
 import dataclasses
 from typing import ClassVar
@@ -21,9 +21,11 @@ from collab_jax.quantizers.vectors import identity
 class Spherical(clustering.Clustering):
   """Sends the means of k clusters of directions.
 
+      Spherical(k=8)
+
   A vector belongs to the cluster with whose sum of unit vectors it has the
-  largest cosine; how long it is does not matter. What is sent are the means of
-  the vectors themselves, whose lengths the decoder knows.
+  largest cosine, whatever its length. The means of the vectors themselves are
+  sent, whose lengths matter to the decoder.
 
   O(n^2 d) once, then O(n^2) an iteration.
 
@@ -54,7 +56,7 @@ class Spherical(clustering.Clustering):
     n = x.shape[0]
     noise = jax.random.gumbel(key, (self.k * n,)).reshape(self.k, n)
     points = weighted.unit(x.astype(jnp.float32))
-    found = weighted.cluster(
+    assignments = weighted.cluster(
       points, jnp.ones(n, jnp.float32), noise, self.iters, True
     )
-    return found, lloyd.means(x, found, self.k)
+    return assignments, lloyd.means(x, assignments, self.k)

@@ -1,4 +1,4 @@
-"""Token merging in rounds: pairs of alternate vectors, the most alike first."""
+"""Token merging (ToMe): the most alike pairs of alternate vectors merge."""
 
 import dataclasses
 import functools
@@ -20,7 +20,9 @@ from collab_jax.quantizers.vectors import identity
 class ToMe(clustering.Clustering):
   """Sends the means of k clusters that bipartite matching leaves.
 
-  In each round the vectors are parted alternately into two sets. Each vector
+      ToMe(k=16)
+
+  In each round the vectors are split alternately into two sets. Each vector
   of the first is matched with the one of the second of the largest cosine, and
   the best matches merge, to the mean weighted by sizes. A round takes away half
   of the vectors, until k are left: a few matrix products instead of the n - k
@@ -46,8 +48,8 @@ class ToMe(clustering.Clustering):
   ) -> tuple[Int[Array, ' n'], Float[Array, 'k d']]:
     """Returns the clusters that are left, and their means."""
     del key
-    found = match(x, self.k)
-    return found, lloyd.means(x, found, self.k)
+    assignments = match(x, self.k)
+    return assignments, lloyd.means(x, assignments, self.k)
 
 
 # Jitted here, so that calls outside of jit compile once, too.
@@ -79,7 +81,7 @@ def match(x: Float[Array, 'n d'], k: int) -> Int[Array, ' n']:
 
 
 def _round(points, sizes, merged):
-  """Merges so many; returns points, sizes, and where every one went."""
+  """Merges some pairs; returns points, sizes, and each point's new index."""
   n = len(points)
   first, second = points[::2], points[1::2]
   cosines = jnp.einsum(
@@ -92,15 +94,15 @@ def _round(points, sizes, merged):
   partner = jnp.argmax(cosines, axis=1)
   order = jnp.argsort(-best, stable=True)
   kept = jnp.sort(order[merged:])
-  places = (
+  index = (
     jnp.zeros(len(first), jnp.int32)
     .at[kept]
     .set(jnp.arange(len(kept), dtype=jnp.int32))
   )
-  goes = jnp.zeros(len(first), bool).at[order[:merged]].set(True)
-  places = jnp.where(goes, len(kept) + partner, places).astype(jnp.int32)
-  stays = len(kept) + jnp.arange(len(second), dtype=jnp.int32)
-  moved = jnp.zeros(n, jnp.int32).at[::2].set(places).at[1::2].set(stays)
+  merges = jnp.zeros(len(first), bool).at[order[:merged]].set(True)
+  index = jnp.where(merges, len(kept) + partner, index).astype(jnp.int32)
+  second_index = len(kept) + jnp.arange(len(second), dtype=jnp.int32)
+  moved = jnp.zeros(n, jnp.int32).at[::2].set(index).at[1::2].set(second_index)
   left = n - merged
   rows = lloyd.sums(moved, points * sizes[:, None], left)
   sizes = jnp.zeros(left, jnp.float32).at[moved].add(sizes)

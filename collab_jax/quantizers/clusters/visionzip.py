@@ -1,4 +1,4 @@
-"""What the encoder attended to, and the diverse rest merged."""
+"""VisionZip: dominant vectors by attention, and the others merged."""
 
 import dataclasses
 import functools
@@ -21,11 +21,14 @@ from collab_jax.quantizers.vectors import identity
 
 @dataclasses.dataclass(frozen=True)
 class VisionZip(clustering.Clustering):
-  """Sends the vectors that received most attention, and means of the rest.
+  """Sends the vectors that received most attention, and means of the others.
 
-  A part of the k are the dominant vectors, as they are. From the rest a diverse
-  few are chosen, each the farthest from those chosen before, the dominant ones
-  among them; all others join the nearest of these few, whose means are sent.
+      VisionZip(k=16)
+
+  A part of the k are the dominant vectors, as they are. From the others a
+  diverse few are chosen, each the farthest from those chosen before, dominant
+  ones included; the remaining vectors join the nearest of these few, whose
+  means are sent.
 
   O(n^2 d) once, then O(n) a vector.
 
@@ -33,7 +36,7 @@ class VisionZip(clustering.Clustering):
     k: Number of clusters, at most n.
     dominant: Part of k that are dominant vectors, rounded down.
     saliency: 'attention', 'contrast' or 'norm'; see `saliency.of`.
-    centroids: What quantizes the vectors and means.
+    centroids: Quantizer of the vectors and means.
     rebuild: 'grid', 'keep' or 'close'; see `Clustering`.
 
   Source: VisionZip, arXiv 2412.04467 (dominant vectors by the attention
@@ -54,9 +57,9 @@ class VisionZip(clustering.Clustering):
 
   @property
   def aux_inputs(self) -> tuple[str, ...]:
-    """The attention, if that is what counts."""
-    asked = self.saliency == 'attention' and int(self.k * self.dominant) > 0
-    return ('attention',) if asked else ()
+    """The attention, if it is the saliency and there are dominant vectors."""
+    used = self.saliency == 'attention' and int(self.k * self.dominant) > 0
+    return ('attention',) if used else ()
 
   def cluster(
     self, x: Float[Array, 'n d'], key: Key[Array, ''], **aux: Any
@@ -64,8 +67,8 @@ class VisionZip(clustering.Clustering):
     """Returns the dominant vectors' clusters of one, then the others."""
     del key
     values = saliency.of(self.saliency, x, **aux)
-    found = _cluster(x, values, self.k, int(self.k * self.dominant))
-    return found, lloyd.means(x, found, self.k)
+    assignments = _cluster(x, values, self.k, int(self.k * self.dominant))
+    return assignments, lloyd.means(x, assignments, self.k)
 
 
 # Jitted here, so that calls outside of jit compile once, too.
@@ -73,13 +76,12 @@ class VisionZip(clustering.Clustering):
 def _cluster(x, values, k, dominant):
   gaps = geometry.distances(x.astype(jnp.float32))
   n = len(gaps)
-  at = jnp.arange(n)
+  every = jnp.arange(n)
   first = jax.lax.top_k(values, dominant)[1]
-  taken = jnp.any(at[:, None] == first, axis=1)
-  # Far from the dominant ones; without them, the first is the one that is
-  # farthest from all.
+  is_dominant = jnp.any(every[:, None] == first, axis=1)
+  # Distances from the dominant ones; without them, from all on average.
   nearest = jnp.min(
-    jnp.where(taken[:, None], gaps, jnp.inf), axis=0, initial=jnp.inf
+    jnp.where(is_dominant[:, None], gaps, jnp.inf), axis=0, initial=jnp.inf
   )
   nearest = nearest if dominant else jnp.mean(gaps, axis=0)
 
@@ -89,9 +91,9 @@ def _cluster(x, values, k, dominant):
     nearest = jnp.where(started, jnp.minimum(nearest, gaps[index]), gaps[index])
     return (nearest, free.at[index].set(False), True), index
 
-  start = (nearest, ~taken, bool(dominant))
-  rest = jax.lax.scan(step, start, length=k - dominant)[1]
-  own = at == rest[:, None]
-  joined = geometry.first_min(jnp.where(own, -1, gaps[rest]))[0] + dominant
-  places = jnp.argmax(at[:, None] == first, axis=1) if dominant else joined
-  return jnp.where(taken, places, joined).astype(jnp.int32)
+  start = (nearest, ~is_dominant, bool(dominant))
+  seeds = jax.lax.scan(step, start, length=k - dominant)[1]
+  is_seed = every == seeds[:, None]
+  joined = geometry.first_min(jnp.where(is_seed, -1, gaps[seeds]))[0] + dominant
+  rank = jnp.argmax(every[:, None] == first, axis=1) if dominant else joined
+  return jnp.where(is_dominant, rank, joined).astype(jnp.int32)

@@ -1,4 +1,4 @@
-"""k-means in which what matters counts more."""
+"""k-means in which salient vectors count more."""
 
 import dataclasses
 from typing import Any, ClassVar
@@ -22,6 +22,8 @@ from collab_jax.quantizers.vectors import identity
 class WeightedKMeans(clustering.Clustering):
   """Sends the weighted means of k clusters of weighted k-means.
 
+      WeightedKMeans(k=8, saliency='contrast')
+
   A vector's squared error counts by its saliency to a power, both when clusters
   are formed and in their means, so that a small thing that stands out pulls a
   centroid away from a large background.
@@ -31,7 +33,7 @@ class WeightedKMeans(clustering.Clustering):
   Attributes:
     k: Number of clusters, at most n.
     saliency: 'contrast', 'norm' or 'attention'; see `saliency.of`.
-    power: Of the saliency; 0 is `kmeans`.
+    power: Exponent of the saliency; 0 is `kmeans`.
     iters: Largest number of iterations; it stops earlier once converged.
     centroids: Quantizer of the centroids.
     rebuild: 'grid', 'keep' or 'close'; see `Clustering`.
@@ -57,7 +59,7 @@ class WeightedKMeans(clustering.Clustering):
 
   @property
   def aux_inputs(self) -> tuple[str, ...]:
-    """The attention, if that is what counts."""
+    """The attention, if it is the saliency."""
     return ('attention',) if self.saliency == 'attention' else ()
 
   def cluster(
@@ -69,5 +71,5 @@ class WeightedKMeans(clustering.Clustering):
     weights = jnp.clip(weights / jnp.mean(weights), 1e-6)
     noise = jax.random.gumbel(key, (self.k * n,)).reshape(self.k, n)
     points = geometry.centred(x.astype(jnp.float32)).points
-    found = weighted.cluster(points, weights, noise, self.iters)
-    return found, weighted.means(x, weights, found, self.k)
+    assignments = weighted.cluster(points, weights, noise, self.iters)
+    return assignments, weighted.means(x, weights, assignments, self.k)

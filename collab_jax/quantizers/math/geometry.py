@@ -1,4 +1,4 @@
-"""Distances between the vectors of one image, all from one matrix."""
+"""Distances between the vectors of one image, from their Gram matrix."""
 
 from collections.abc import Callable
 import math
@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Real
 
-# Rows looked at to find where the data lie. Any point near them serves, see
+# Rows that are averaged to locate the data. Any point near them serves, see
 # `centred`; the mean of all rows would cost as much as a third of the Gram.
 _SAMPLE = 16
 
@@ -28,7 +28,7 @@ class Centred(NamedTuple):
 
 
 def centred(x: Float[Array, 'n d']) -> Centred:
-  """Moves vectors to the origin, for the sake of their Gram matrix.
+  """Moves vectors to the origin, so that their Gram matrix is accurate.
 
   |a - b|^2 = |a|^2 - 2 a.b + |b|^2 cancels when the vectors are long compared
   with the distances between them. Distances do not change when the same
@@ -40,7 +40,7 @@ def centred(x: Float[Array, 'n d']) -> Centred:
     x: Finite vectors.
 
   Returns:
-    The points, and what gives x back.
+    The points, and offset and scale to recover x.
   """
   x = x.astype(jnp.float32)
   n = x.shape[0]
@@ -86,7 +86,7 @@ def distances(x: Float[Array, 'n d']) -> Float[Array, 'n n']:
   products = gram(centred(x).points)
   norms = jnp.diagonal(products)
   gaps = jnp.maximum(norms[:, None] + norms - 2 * products, 0)
-  # Rounding is another in each half.
+  # Each half is rounded differently.
   return (gaps + gaps.T) / 2 * (1 - jnp.eye(len(gaps), dtype=jnp.float32))
 
 
@@ -99,10 +99,11 @@ def farthest(
   """Chooses vectors, each the farthest from its nearest chosen one.
 
   Args:
-    distances: Those of all vectors from one; below 0 counts as 0.
-    first: The first to be chosen.
+    distances: Function of an index to the distances of all vectors from that
+      one; below 0 counts as 0.
+    first: Index of the first vector to choose.
     n: Number of vectors.
-    k: Number to choose, at most n.
+    k: Number of vectors to choose, at most n.
 
   Returns:
     Indices in the order in which they are chosen. Ties: the lowest.

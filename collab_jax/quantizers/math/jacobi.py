@@ -1,7 +1,7 @@
-"""Eigenvectors of small symmetric matrices, in plain array operations.
+"""Eigenvectors of small symmetric matrices by the Jacobi method.
 
-LAPACK's, which JAX calls on a CPU, hands the matrices of a batch to the very
-threads that wait for it: with several programs at a time none goes on.
+LAPACK, which JAX calls on a CPU, hands the matrices of a batch to the same
+threads that wait for it: several programs at a time deadlock.
 """
 
 import jax
@@ -18,7 +18,7 @@ def largest(a: Float[Array, 'm m'], k: int) -> Float[Array, 'm k']:
 
   Args:
     a: Positive semidefinite, of order 1.
-    k: How many, at most m.
+    k: Number of eigenvectors, at most m.
 
   Source: the cyclic Jacobi method, in the order of a round-robin tournament,
   in which all rotations of a step are one product (Golub and Van Loan, 8.5).
@@ -47,7 +47,7 @@ def largest(a: Float[Array, 'm m'], k: int) -> Float[Array, 'm k']:
   a, vectors = jax.lax.fori_loop(
     0, steps, turn, (a, jnp.eye(n, dtype=jnp.float32))
   )
-  # What was filled up has the value 0, and comes last.
+  # The padding has the value 0, and comes last.
   values = jnp.where(jnp.arange(n) < m, jnp.diagonal(a), -jnp.inf)
   order = jnp.argsort(-values, stable=True)[:k]
   return vectors[:m, order]
@@ -58,7 +58,7 @@ def _product(a, b):
 
 
 def _rounds(n: int) -> np.ndarray:
-  """Who meets whom in a tournament of n, i32[n - 1, 2, n / 2]."""
+  """Returns the pairs of a round-robin tournament, i32[n - 1, 2, n / 2]."""
   players, rounds = list(range(n)), []
   for _ in range(n - 1):
     half = n // 2

@@ -1,4 +1,4 @@
-"""Exact k-means on the Gram matrix, for n of a few hundred.
+"""Exact k-means by Lloyd's iteration on the Gram matrix, for n of hundreds.
 
 All that Lloyd's iteration needs of n vectors of width d are their n x n inner
 products G. With the sums S = A^T G over the members A of each cluster and the
@@ -18,12 +18,12 @@ from collab_jax.quantizers.math import geometry, vmap
 
 
 class Clusters(NamedTuple):
-  """The result of k-means.
+  """Result of k-means.
 
   Attributes:
     assignments: The cluster of each vector.
     centroids: The mean of the vectors of each cluster.
-    iterations: How many updates of the centroids were made.
+    iterations: Number of updates of the centroids.
   """
 
   assignments: Int[Array, ' n']
@@ -56,7 +56,7 @@ def lloyd(
     initial: The initial centroids, or which of the vectors they are.
     iters: Largest number of iterations, at least 0.
     stop: Whether to stop once no assignment changes; False makes all `iters`
-      iterations, to the same end, for timings.
+      iterations, with the same result, for timings.
 
   Returns:
     Assignments in [0, k), centroids, iterations made.
@@ -129,7 +129,7 @@ def draw(gram: Float[Array, 'n n'], noise: Float[Array, 'k n']):
     return (weights, free.at[index].set(False)), index
 
   n = gram.shape[0]
-  # The first weights are equal and above every distance there can be.
+  # The first weights are equal and above every possible distance.
   first = jnp.full(n, 1e38, jnp.float32)
   return jax.lax.scan(step, (first, jnp.ones(n, bool)), noise)[1]
 
@@ -137,8 +137,8 @@ def draw(gram: Float[Array, 'n n'], noise: Float[Array, 'k n']):
 # Jitted here, so that calls outside of jit compile once, too.
 @functools.partial(jax.jit, static_argnames=('start', 'iters', 'stop'))
 def _cluster(x, initial, start, iters, stop=True):
-  one = functools.partial(_solve, start=start, iters=iters, stop=stop)
-  return vmap.map_or_vmap(one)(x, initial)
+  solve = functools.partial(_solve, start=start, iters=iters, stop=stop)
+  return vmap.map_or_vmap(solve)(x, initial)
 
 
 def _from_vectors(data, gram, indices):
@@ -157,14 +157,14 @@ def _from_noise(data, gram, noise):
 
 
 def _solve(x, initial, *, start, iters, stop=True):
-  """Runs k-means on one image from what `start` makes of `initial`."""
+  """Runs k-means on one image from the scores that `start` computes."""
   k = initial.shape[0]
   data = geometry.centred(x.astype(jnp.float32))
   gram = geometry.gram(data.points)
   norms = jnp.diagonal(gram)
   n = len(gram)
 
-  def going(state):
+  def running(state):
     updates, *_, moved = state
     return (updates <= iters) & moved
 
@@ -175,24 +175,24 @@ def _solve(x, initial, *, start, iters, stop=True):
     members, counts = reseed(new, norms + least, k)
     totals = sums(members, gram, k)
     inverse = 1 / jnp.maximum(counts, 1)
-    own = jnp.take_along_axis(totals, members[None], axis=0)[0]
-    squares = jnp.zeros(k, jnp.float32).at[members].add(own) * inverse**2
+    within = jnp.take_along_axis(totals, members[None], axis=0)[0]
+    squares = jnp.zeros(k, jnp.float32).at[members].add(within) * inverse**2
     squares = jnp.where(counts > 0, squares, jnp.inf)
     scores = squares[:, None] - totals * (2 * inverse)[:, None]
     moved = jnp.any(new != old) | (not stop)
     return updates + 1, new, members, counts, scores, moved
 
-  nobody = jnp.full(n, -1, jnp.int32)
-  state = (jnp.int32(0), nobody, nobody, jnp.zeros(k, jnp.float32))
+  unassigned = jnp.full(n, -1, jnp.int32)
+  state = (jnp.int32(0), unassigned, unassigned, jnp.zeros(k, jnp.float32))
   state = (*state, start(data, gram, initial), jnp.bool_(True))
-  updates, _, members, counts, _, _ = jax.lax.while_loop(going, step, state)
+  updates, _, members, counts, _, _ = jax.lax.while_loop(running, step, state)
   return Clusters(members, _means(data, members, counts), updates - 1)
 
 
 def means(
   x: Float[Array, 'n d'], assignments: Int[Array, ' n'], k: int
 ) -> Float[Array, 'k d']:
-  """Returns the mean of each cluster; of one without vectors, some point.
+  """Returns the mean of each cluster; any point for one without vectors.
 
   Args:
     x: Finite vectors.
@@ -212,11 +212,11 @@ def _means(data, members, counts):
 def reseed(
   assignments: Int[Array, ' n'], distances: Float[Array, ' n'], k: int
 ) -> tuple[Int[Array, ' n'], Float[Array, ' k']]:
-  """Gives each empty cluster a far vector.
+  """Moves a far vector into each empty cluster.
 
   Args:
     assignments: The cluster of each vector.
-    distances: How far each is from its own centroid.
+    distances: Distance of each from its own centroid.
     k: Number of clusters.
 
   Returns:
@@ -243,7 +243,7 @@ def sums(
   """Returns the sum of the rows of each cluster.
 
   Row additions on a CPU: at k = 64 and n = 256 seven times as fast as the
-  product with a one-hot matrix, which is what other devices do best.
+  product with a one-hot matrix, which is fastest on other devices.
   """
 
   def add(assignments, rows):

@@ -1,4 +1,4 @@
-"""Assignments that are cheaper to send, for a little error."""
+"""Smoothing of assignments by a Potts model, so that they take fewer bytes."""
 
 import functools
 
@@ -13,7 +13,7 @@ from collab_jax.quantizers.math import (
 )
 
 _SWEEPS = 3
-# Clusters of fewer vectors are left alone: they are what stood out.
+# Smaller clusters are left alone: they are small objects that stood out.
 _SMALL = 3
 
 
@@ -28,7 +28,7 @@ def smooth(
 
   A vector takes the cluster of least squared distance minus weight x the
   vectors' mean squared distance x how many of its four neighbours are in it:
-  a Potts model, whose contours are what an index coder pays for. First the
+  a Potts model, whose contours an index coder pays for. First the
   white fields of a chessboard move, then the black ones, three times over.
   Vectors of clusters with less than three stay where they are.
 
@@ -36,7 +36,7 @@ def smooth(
     x: Finite vectors on a square grid, row by row.
     assignments: The cluster of each, in [0, k).
     k: Number of clusters.
-    weight: What a neighbour counts, at least 0.
+    weight: Weight of an equal neighbour, at least 0.
 
   Returns:
     The new clusters.
@@ -52,8 +52,8 @@ def smooth(
   means = lloyd.means(points, assignments, k)
   cross = jnp.einsum('kd,nd->kn', means, points, precision='highest')
   distances = jnp.sum(means**2, axis=1, keepdims=True) - 2 * cross
-  own = jnp.take_along_axis(distances, assignments[None], axis=0)
-  unit = jnp.mean(jnp.maximum(own + jnp.sum(points**2, axis=1), 0))
+  to_mean = jnp.take_along_axis(distances, assignments[None], axis=0)
+  unit = jnp.mean(jnp.maximum(to_mean + jnp.sum(points**2, axis=1), 0))
   white = np.add(*np.divmod(np.arange(n), width)) % 2 == 0
 
   def step(assignments, fields):

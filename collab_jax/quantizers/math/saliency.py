@@ -1,4 +1,4 @@
-"""How much each vector of a picture matters, as numbers of mean 1."""
+"""Saliency of each vector of an image, as numbers of mean 1."""
 
 import jax
 import jax.numpy as jnp
@@ -21,11 +21,11 @@ def of(
   - 'attention': the attention that it received in the encoder's last block.
 
   Args:
-    kind: Which.
+    kind: 'contrast', 'norm' or 'attention'.
     x: Finite vectors.
-    attention: What the encoder measured; without it 'attention' is that which
-      the vectors would pay each other: the mean of the rows of the softmax of
-      their inner products, about their mean and at unit variance, over sqrt(d).
+    attention: Attention measured by the encoder. Without it, 'attention' is
+      estimated from the vectors: the mean of the rows of the softmax of their
+      inner products, about their mean and at unit variance, over sqrt(d).
 
   Source: Cheng et al. 2015 (global contrast); Yang et al. 2024, arXiv
   2412.04467 (attention received).
@@ -37,7 +37,7 @@ def of(
   elif kind == 'contrast':
     values = jnp.mean(geometry.distances(x), axis=1)
   elif attention is None:
-    values = _paid(x)
+    values = _estimated_attention(x)
   else:
     values = attention
   mean = jnp.mean(values)
@@ -45,7 +45,7 @@ def of(
   return jnp.maximum(values, 1e-3)
 
 
-def _paid(x):
+def _estimated_attention(x):
   points = geometry.centred(x).points
   points = points - jnp.mean(points, axis=0)
   points = points / jnp.maximum(jnp.max(jnp.abs(points)), 1e-30)

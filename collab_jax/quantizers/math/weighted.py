@@ -2,7 +2,7 @@
 
 With a weight w_i for each vector, S = A^T diag(w) G over the members A of each
 cluster and the masses m = A^T w, x_i . mu_j = S_ji / m_j and |mu_j|^2 = sum_i
-w_i A_ij S_ji / m_j^2; see `lloyd`. Of directions, a vector goes to the cluster
+w_i A_ij S_ji / m_j^2; see `lloyd`. For directions, a vector goes to the cluster
 of the largest cosine, S_ji / |S_j|, which needs no masses.
 """
 
@@ -38,7 +38,7 @@ def means(
 
   Args:
     x: Finite vectors.
-    weights: Positive; of each cluster only their ratios count.
+    weights: Positive; only their ratios within a cluster count.
     assignments: The cluster of each, in [0, k).
     k: Number of clusters.
   """
@@ -73,8 +73,8 @@ def cluster(
   Returns:
     The cluster of each vector.
   """
-  one = functools.partial(_solve, iters=iters, cosine=cosine)
-  return vmap.map_or_vmap(one)(points, weights, noise)
+  solve = functools.partial(_solve, iters=iters, cosine=cosine)
+  return vmap.map_or_vmap(solve)(points, weights, noise)
 
 
 def _solve(points, weights, noise, *, iters, cosine):
@@ -85,7 +85,7 @@ def _solve(points, weights, noise, *, iters, cosine):
   scores = norms[start, None] - 2 * gram[start]
   rows = weights[:, None] * gram
 
-  def going(state):
+  def running(state):
     updates, *_, moved = state
     return (updates <= iters) & moved
 
@@ -94,8 +94,8 @@ def _solve(points, weights, noise, *, iters, cosine):
     new, least = geometry.first_min(scores)
     members = lloyd.reseed(new, norms + least, k)[0]
     totals = lloyd.sums(members, rows, k)
-    own = jnp.take_along_axis(totals, members[None], axis=0)[0]
-    squares = jnp.zeros(k, jnp.float32).at[members].add(weights * own)
+    within = jnp.take_along_axis(totals, members[None], axis=0)[0]
+    squares = jnp.zeros(k, jnp.float32).at[members].add(weights * within)
     masses = jnp.zeros(k, jnp.float32).at[members].add(weights)
     if cosine:
       lengths = jnp.sqrt(jnp.maximum(squares, 0))
@@ -106,6 +106,6 @@ def _solve(points, weights, noise, *, iters, cosine):
       scores = scores - totals * (2 * inverse)[:, None]
     return updates + 1, members, scores, jnp.any(members != old)
 
-  nobody = jnp.full(len(gram), -1, jnp.int32)
-  state = (jnp.int32(0), nobody, scores, jnp.bool_(True))
-  return jax.lax.while_loop(going, step, state)[1]
+  unassigned = jnp.full(len(gram), -1, jnp.int32)
+  state = (jnp.int32(0), unassigned, scores, jnp.bool_(True))
+  return jax.lax.while_loop(running, step, state)[1]

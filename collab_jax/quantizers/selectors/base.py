@@ -91,7 +91,7 @@ class Selection(base.Composite):
     """Returns k tokens ('close', 'keep') or n tokens ('zero', 'nearest')."""
     sent = self.dequantize_inner(params, message).x.astype(jnp.float32)
     n = message['mask'].shape[0]
-    indices = self.origins(message)
+    indices = self.positions(message)
     if self.rebuild == 'close':
       return base.full_grid(sent)
     if self.rebuild == 'keep':
@@ -101,7 +101,12 @@ class Selection(base.Composite):
       return base.full_grid(jnp.zeros((n, sent.shape[1])).at[indices].set(sent))
     return base.full_grid(sent[nearest(indices, n)])
 
-  def origins(self, message: messages.Message) -> Int[Array, ' k']:
+  def origins(self, message: messages.Message) -> Int[Array, ' k'] | None:
+    """Returns which vector each of k tokens stands for, None for n tokens."""
+    all_tokens = self.rebuild in ('zero', 'nearest')
+    return None if all_tokens else self.positions(message)
+
+  def positions(self, message: messages.Message) -> Int[Array, ' k']:
     """Returns the grid positions of the sent vectors, in increasing order.
 
     A damaged mask may not have k ones; then zeros are taken too, or ones left
@@ -117,7 +122,7 @@ class Selection(base.Composite):
     rows: Collection[str],
   ) -> messages.Message:
     """Replaces a lost vector by the nearest on the grid that arrived."""
-    positions = self.origins(message)
+    positions = self.positions(message)
     n = message['mask'].shape[0]
     source = concealment.closest(positions, positions, received, n)
     return concealment.copied(message, rows, source)

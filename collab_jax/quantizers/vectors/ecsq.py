@@ -1,4 +1,4 @@
-"""Scalar quantization of one step, for a coder that knows the frequencies."""
+"""Entropy-constrained scalar quantization."""
 
 import dataclasses
 from typing import ClassVar
@@ -16,27 +16,29 @@ from collab_jax.quantizers import (
 )
 from collab_jax.quantizers.vectors import symbol_tables
 
-# How often symbols and their lengths are made anew in turn.
+# Alternations between choosing symbols and measuring their lengths.
 _ROUNDS = 4
 
 
 @dataclasses.dataclass(frozen=True)
 class ECSQ(base.Quantizer):
-  """Entropy-constrained scalar quantization: rounds to multiples of a step.
+  """Rounds every number to a multiple of a step, at a price for its bits.
+
+      ECSQ(step=1.0, weight=0.1)
 
   Every number becomes the symbol of least squared distance from its multiple
-  + weight x step^2 x bits, bits being the symbol's length with the
-  frequencies of a book. They are sent with `priors`, so that a number that
-  hardly varies costs hardly anything: with one step for all this is reverse
-  water-filling. What arrives is the mean of the training data that have the
-  symbol.
+  + weight x step^2 x bits, where bits is the symbol's length with the
+  frequencies of a parameter file. Those are the `priors`, so that a number that
+  hardly varies costs hardly anything: with one step for all numbers this is
+  reverse water-filling. A symbol is rebuilt as the mean of the training data
+  that have it.
 
   Attributes:
     step: Width of a symbol, in units of the vectors' numbers.
-    weight: What a bit costs, in squared steps.
-    reach: Symbols are -reach..reach; what lies beyond becomes the last.
-    book: A book of kind 'linear', whose quantiles tell the frequencies, or
-      'random' for numbers of a normal distribution.
+    weight: Cost of a bit, in squared steps.
+    reach: Symbols are -reach..reach; numbers beyond become the last one.
+    book: Parameter file of kind 'linear', whose quantiles give the frequencies,
+      or 'random' for numbers of a normal distribution.
 
   Source: Chou, Lookabaugh and Gray 1989; at low rates nearly as good as any
   scalar quantizer (Sullivan 1996).

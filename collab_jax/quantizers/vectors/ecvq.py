@@ -1,4 +1,4 @@
-"""Residual vector quantization for a coder that knows the frequencies."""
+"""Entropy-constrained residual vector quantization."""
 
 import dataclasses
 import functools
@@ -17,27 +17,28 @@ from collab_jax.quantizers.vectors import (
   vq,
 )
 
-# Sums of a vector that the search goes on with; it compares size as many.
+# Largest beam; the search compares beam x size sums at a time.
 _WIDEST = 64
 
 
 @dataclasses.dataclass(frozen=True)
 class ECVQ(vq.CodebookQuantizer):
-  """Sends a code of each stage, together the best for their bits.
+  """Sends a code of each stage, chosen jointly for distance and bits.
 
-  A vector is the sum of its codes. Of all sums that the search looks at, that
-  of least squared distance + weight x bits is sent, bits being what its codes
-  take with the frequencies of a book. Unlike those of `ResidualVQ`, the stages
-  are one layer: nothing can be rebuilt from some of them, and there is one
-  check for all.
+      ECVQ(stages=4, weight=0.1)
+
+  A vector is the sum of its codes. A beam search looks for the sum of least
+  squared distance + weight x bits, where bits is the length of its codes with
+  the frequencies of the parameter file. Unlike those of `ResidualVQ`, the
+  stages are one layer: nothing can be rebuilt from some of them.
 
   Attributes:
-    stages: Number of stages, at most those of the book.
-    size: Codes of each stage.
-    weight: What a bit costs, in squared units of the vectors' numbers.
-    beam: How many sums of the first stages the search goes on with; 1 takes
-      the best at each stage, 64 is the most.
-    book: A book of kind 'codebook', or 'random'.
+    stages: Number of stages, at most those of the parameter file.
+    size: Number of codes of each stage.
+    weight: Cost of a bit, in squared units of the vectors' numbers.
+    beam: Number of partial sums that the search keeps after each stage, at most
+      64; 1 is greedy.
+    book: Parameter file of kind 'codebook', or 'random'.
 
   Source: Chou, Lookabaugh and Gray 1989 (entropy-constrained vector
   quantization); Kossentini, Smith and Barnes 1995 (with residual stages).
@@ -73,22 +74,22 @@ class ECVQ(vq.CodebookQuantizer):
   def quantize(
     self, params: base.Params, x: Float[Array, 'n d'], key: Key[Array, '']
   ) -> messages.Message:
-    """Returns {'x': the codes, a column for each stage}."""
+    """Returns {'x': the indices of the codes, a column for each stage}."""
     del key
     prices = self.weight * params['bits']
-    one = functools.partial(search, beam=self.beam)
-    return {'x': vmap.map_or_vmap(one)(x, params['codes'], prices)}
+    search_image = vmap.map_or_vmap(functools.partial(search, beam=self.beam))
+    return {'x': search_image(x, params['codes'], prices)}
 
   def dequantize(
     self, params: base.Params, message: messages.Message
   ) -> messages.Tokens:
     """Returns the whole grid, each vector the sum of its codes."""
-    chosen = message['x'].astype(jnp.int32)
-    codes = params['codes'][jnp.arange(self.stages), chosen]
+    indices = message['x'].astype(jnp.int32)
+    codes = params['codes'][jnp.arange(self.stages), indices]
     return base.full_grid(jnp.sum(codes, axis=1))
 
   def fields(self, n: int, d: int) -> dict[str, messages.Field]:
-    """Returns one field 'x' of n x stages codes."""
+    """Returns one field 'x' of n x stages indices."""
     del d
     return {'x': messages.Symbols(self.size, (n, self.stages))}
 
@@ -100,27 +101,27 @@ def search(
   prices: Float[Array, 'stages size'],
   beam: int,
 ) -> Int[Array, 'n stages']:
-  """Returns the codes whose sums are near for their price.
+  """Returns the codes of least squared distance plus price, by beam search.
 
   Args:
     x: Vectors.
     codes: Codebooks.
-    prices: What each code adds to the squared distance.
-    beam: How many of the cheapest sums are kept after each stage.
+    prices: Price of each code, in squared distance.
+    beam: Number of the cheapest sums that are kept after each stage.
   """
   size = codes.shape[1]
-  rest = vq.shortened(x)[:, None]
-  # What the codes so far have changed of |x|^2, prices included.
-  cost = jnp.zeros(rest.shape[:2], jnp.float32)
-  chosen = jnp.zeros((*rest.shape[:2], 0), jnp.int32)
+  residual = vq.shortened(x)[:, None]
+  # Change of |x|^2 by the codes so far, prices included.
+  cost = jnp.zeros(residual.shape[:2], jnp.float32)
+  indices = jnp.zeros((*residual.shape[:2], 0), jnp.int32)
   for stage, price in zip(codes, prices, strict=True):
-    cross = jnp.einsum('nbd,kd->nbk', rest, stage, precision='highest')
+    cross = jnp.einsum('nbd,kd->nbk', residual, stage, precision='highest')
     change = jnp.sum(stage * stage, axis=1) - 2 * cross + price
-    every = (cost[..., None] + change).reshape(len(x), -1)
-    least, places = jax.lax.top_k(-every, min(beam, every.shape[1]))
-    parents, code = (places // size)[..., None], places % size
-    cost = -least
-    rest = jnp.take_along_axis(rest, parents, axis=1) - stage[code]
-    before = jnp.take_along_axis(chosen, parents, axis=1)
-    chosen = jnp.concatenate([before, code[..., None]], axis=2)
-  return chosen[:, 0]
+    candidates = (cost[..., None] + change).reshape(len(x), -1)
+    best, flat = jax.lax.top_k(-candidates, min(beam, candidates.shape[1]))
+    parents, code = (flat // size)[..., None], flat % size
+    cost = -best
+    residual = jnp.take_along_axis(residual, parents, axis=1) - stage[code]
+    prefix = jnp.take_along_axis(indices, parents, axis=1)
+    indices = jnp.concatenate([prefix, code[..., None]], axis=2)
+  return indices[:, 0]

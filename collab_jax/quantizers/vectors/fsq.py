@@ -1,4 +1,4 @@
-"""Finite scalar quantization: a bounded number, rounded to a few levels."""
+"""Finite scalar quantization: bounded numbers rounded to a few levels."""
 
 import dataclasses
 from typing import ClassVar
@@ -22,14 +22,17 @@ _EPS = 1e-3
 class FSQ(base.Quantizer):
   """Bounds every number by a tanh and rounds it to one of `levels` integers.
 
+      FSQ(levels=5)
+
   The codebook is the grid of all levels, so there is none to train. The paper
-  learns the numbers before and after; here a book says how far each of them
-  spreads, and which value stands for a level: the mean of the training data.
+  learns the projections before and after; here a parameter file gives the
+  spread of each number, and the value of a level: the mean of the training
+  data.
 
   Attributes:
-    levels: At least 2. One for all numbers, '5', or one for each of the d
-      numbers with an x between them, '8x5x5x5'.
-    book: A book of kind 'linear', or 'random' for numbers of a normal
+    levels: Number of levels, at least 2: one for all numbers, '5', or one for
+      each of the d numbers with an x between them, '8x5x5x5'.
+    book: Parameter file of kind 'linear', or 'random' for numbers of a normal
       distribution.
 
   Source: Mentzer et al. 2023, arXiv 2309.15505, section 3.1 and appendix A.1.
@@ -50,7 +53,7 @@ class FSQ(base.Quantizer):
     pretrained.check_name(self.book)
 
   def init_params(self, key: Key[Array, ''], n: int, d: int) -> base.Params:
-    """Returns how far numbers spread, and the levels' means and frequencies."""
+    """Returns spread of the numbers, and the levels' means and frequencies."""
     del key, n
     values = symbol_tables.points(self.book, d)
     mean = values.mean(axis=1)
@@ -60,7 +63,7 @@ class FSQ(base.Quantizer):
       _bound(jnp.asarray((values - mean[:, None]) / scale[:, None]).T, levels)
     ).T
     top = int(levels.max())
-    # A level without data stands for the value that is bounded to its middle.
+    # Without data, a level is rebuilt as the value bounded to its middle.
     half, offset, shift = (a[:, None] for a in _constants(levels))
     inside = (np.arange(top) - levels[:, None] // 2 + offset) / half
     middles = np.arctanh(np.clip(inside, -0.99, 0.99)) - shift
@@ -108,7 +111,7 @@ class FSQ(base.Quantizer):
 
 
 def _constants(levels):
-  """Half the range, and what even numbers of levels are moved by."""
+  """Returns half the range, and offset and shift of even level counts."""
   half = (levels - 1) * (1 - _EPS) / 2
   offset = np.where(levels % 2, 0.0, 0.5)
   return half, offset, np.tan(offset / half)

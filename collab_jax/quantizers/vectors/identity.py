@@ -1,4 +1,4 @@
-"""Vectors sent as they are."""
+"""Vectors in a float format, not quantized further."""
 
 import dataclasses
 
@@ -16,8 +16,10 @@ DTYPES = ('float16', 'bfloat16', 'float32')
 class Identity(base.Quantizer):
   """Sends every vector in a float format.
 
-  Numbers beyond the format's range become its largest number, so that what
-  arrives is finite.
+      Identity(dtype='bfloat16')
+
+  Numbers beyond the format's range become its largest number, so that the
+  rebuilt vectors are finite.
 
   Attributes:
     dtype: 'float16', 'bfloat16' or 'float32'.
@@ -48,5 +50,5 @@ class Identity(base.Quantizer):
     return {'x': messages.Values(self.dtype, (n, d))}
 
 
-# How quantizers that compose send their vectors unless told otherwise.
+# Default inner quantizer.
 FLOAT16 = Identity()

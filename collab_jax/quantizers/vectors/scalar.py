@@ -1,4 +1,4 @@
-"""A few bits for each number, between a lowest and a highest value."""
+"""Uniform scalar quantization between a lowest and a highest value."""
 
 import dataclasses
 from typing import ClassVar
@@ -23,19 +23,21 @@ SCALES = ('vector', 'dimension', 'book')
 class Scalar(base.Quantizer):
   """Rounds every number to one of 2^bits levels, equally far apart.
 
+      Scalar(bits=4)
+
   The levels reach from the lowest to the highest value
 
   - 'vector': of each vector, and are sent with it (4 bytes);
   - 'dimension': of each of the d numbers over the vectors, and are sent (4
     bytes a number);
   - 'book': of each of the d numbers over the training data; nothing is sent,
-    and what lies outside becomes the last level.
+    and numbers outside become the last level.
 
   Attributes:
-    bits: Of each number, 2 to 8.
+    bits: Bits of each number, 2 to 8.
     scales: 'vector', 'dimension' or 'book'.
-    book: For 'book': one of kind 'linear', or 'random' for numbers of a normal
-      distribution.
+    book: Parameter file of kind 'linear' for scales='book', or 'random' for
+      numbers of a normal distribution.
   """
 
   reads_quantiles: ClassVar[bool] = True
@@ -55,7 +57,7 @@ class Scalar(base.Quantizer):
     return self.scales == 'book'
 
   def init_params(self, key: Key[Array, ''], n: int, d: int) -> base.Params:
-    """Returns a book's levels and their frequencies; else nothing."""
+    """Returns the trained levels and their frequencies; else nothing."""
     del key, n
     if not self.uses_book:
       return {}
@@ -121,7 +123,7 @@ class Scalar(base.Quantizer):
     return fields
 
   def priors(self, params: base.Params) -> dict[str, jax.Array]:
-    """Returns the frequencies of a book's levels."""
+    """Returns the frequencies of the trained levels."""
     return {'x': params['frequencies']} if self.scales == 'book' else {}
 
   @property
@@ -139,10 +141,11 @@ def _up(x):
   return _next(x, jnp.less, jnp.inf)
 
 
-def _next(x, wrong, way):
+def _next(x, is_wrong_side, towards):
   top = float(jnp.finfo(jnp.bfloat16).max)
-  near = jnp.clip(x, -top, top).astype(jnp.bfloat16)
-  way = jnp.asarray(way, jnp.bfloat16)
-  moved = jnp.nextafter(near, jnp.broadcast_to(way, near.shape))
-  chosen = jnp.where(wrong(near.astype(x.dtype), x), moved, near)
-  return jnp.clip(chosen, -top, top).astype(jnp.bfloat16)
+  nearest = jnp.clip(x, -top, top).astype(jnp.bfloat16)
+  towards = jnp.full(nearest.shape, towards, jnp.bfloat16)
+  moved = jnp.nextafter(nearest, towards)
+  wrong = is_wrong_side(nearest.astype(x.dtype), x)
+  rounded = jnp.where(wrong, moved, nearest)
+  return jnp.clip(rounded, -top, top).astype(jnp.bfloat16)

@@ -278,7 +278,7 @@ def load(
 
 
 def shortened(x: Float[Array, 'n width']) -> Float[Array, 'n width']:
-  """Returns vectors whose squares stay within float32, mostly x itself."""
+  """Returns vectors, scaled down where their squares would leave float32."""
   top = jnp.maximum(jnp.max(jnp.abs(x), axis=1, keepdims=True), 1e-30)
   return jnp.where(top > 1e15, x * (1e15 / top), x)
 
