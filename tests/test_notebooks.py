@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import jupyter_client
 import nbclient
 import nbformat
 import pytest
@@ -22,18 +23,41 @@ PICTURES = {
 }
 
 
+@pytest.fixture(scope='module')
+def kernel():
+  """A kernel as Jupyter starts it: in the notebooks' folder, what is installed.
+
+  All of them run in it, one after the other, each in an empty namespace: nearly
+  all of a kernel's start are imports.
+  """
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setenv('COLLAB_JAX_SMOKE', '1')
+    patch.delenv('PYTHONPATH', raising=False)
+    manager = jupyter_client.KernelManager(kernel_name='python3')
+    manager.start_kernel(cwd=str(ROOT / 'colab'))
+    yield manager
+    manager.shutdown_kernel(now=True)
+
+
+def _run(notebook, kernel):
+  """Runs a notebook, whatever one before has left or ended."""
+  if not kernel.is_alive():
+    kernel.restart_kernel(now=True)
+  client = nbclient.NotebookClient(notebook, timeout=600, km=kernel)
+  with client.setup_kernel():
+    for i, cell in enumerate(notebook.cells):
+      client.execute_cell(cell, i)
+    client.kc.execute_interactive("get_ipython().run_line_magic('reset', '-f')")
+
+
 @pytest.mark.parametrize('path', NOTEBOOKS, ids=lambda path: path.stem)
-def test_notebook_runs(path, monkeypatch):
-  """In its own folder and with what is installed, as Jupyter runs it."""
-  monkeypatch.setenv('COLLAB_JAX_SMOKE', '1')
-  monkeypatch.delenv('PYTHONPATH', raising=False)
+def test_notebook_runs(path, kernel):
   notebook = nbformat.read(path, as_version=4)
   for cell in notebook.cells:
     cell.source = cell.source.replace(
       "cj.load('tiny')", f'cj.load({standin.shipped()!r})'
     )
-  client = nbclient.NotebookClient(notebook, timeout=600, kernel_name='python3')
-  client.execute(cwd=str(path.parent))
+  _run(notebook, kernel)
   shown = [
     output
     for cell in notebook.cells
