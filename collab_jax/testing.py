@@ -159,20 +159,22 @@ def _data(key, n, d):
 def _check_message(quantizer, case, message, n, d):
   fields = quantizer.fields(n, d)
   where = f'{quantizers.name(quantizer)} on {case} data'
-  _require(
-    isinstance(message, Mapping),
-    f'{where}: quantize() must return a dict of arrays, got {_short(message)}.',
-  )
+  if not isinstance(message, Mapping):
+    raise AssertionError(
+      f'{where}: quantize() must return a dict of arrays, got '
+      f'{_short(message)}.'
+    )
   _require(
     message.keys() == fields.keys(),
     f'{where}: fields() declares {sorted(fields)}, quantize() returned '
     f'{sorted(message)}.',
   )
   for name, field in fields.items():
-    _require(
-      hasattr(message[name], 'dtype'),
-      f'{where}: field {name!r} must be an array, got {_short(message[name])}.',
-    )
+    if not hasattr(message[name], 'dtype'):
+      raise AssertionError(
+        f'{where}: field {name!r} must be an array, got '
+        f'{_short(message[name])}.'
+      )
     value = np.asarray(message[name])
     shape = tuple(field.shape)
     _require(
@@ -221,15 +223,15 @@ def _check_wire(quantizer, case, host, sessions):
 
 def _check_tokens(quantizer, case, tokens, n, d):
   where = f'{quantizers.name(quantizer)} on {case} data'
-  _require(
-    isinstance(tokens, messages.Tokens),
-    f'{where}: dequantize() must return message.Tokens, got {_short(tokens)}.',
-  )
-  for name, value in tokens._asdict().items():
-    _require(
-      hasattr(value, 'dtype'),
-      f'{where}: tokens.{name} must be an array, got {_short(value)}.',
+  if not isinstance(tokens, messages.Tokens):
+    raise AssertionError(
+      f'{where}: dequantize() must return message.Tokens, got {_short(tokens)}.'
     )
+  for name, value in tokens._asdict().items():
+    if not hasattr(value, 'dtype'):
+      raise AssertionError(
+        f'{where}: tokens.{name} must be an array, got {_short(value)}.'
+      )
   _require(
     tokens.x.ndim == 2,
     f'{where}: tokens.x must have shape (m, {d}), got {tokens.x.shape}.',
@@ -254,16 +256,16 @@ def _check_tokens(quantizer, case, tokens, n, d):
     f'{where}: dequantize() returned numbers that are not finite.',
   )
   positions = np.asarray(tokens.positions)[np.asarray(tokens.valid)]
-  _require(
-    bool((np.diff(positions) > 0).all()),
-    f'{where}: the positions of valid tokens must increase: {positions}.',
-  )
+  if not (np.diff(positions) > 0).all():
+    raise AssertionError(
+      f'{where}: the positions of valid tokens must increase: {positions}.'
+    )
   end = int(tokens.end)
-  _require(
-    not positions.size or (positions[0] >= 0 and positions[-1] < end <= n),
-    f'{where}: positions must lie in [0, end), end at most n; got '
-    f'{positions} and end {end}.',
-  )
+  if positions.size and not 0 <= positions[0] <= positions[-1] < end <= n:
+    raise AssertionError(
+      f'{where}: positions must lie in [0, end), end at most n; got '
+      f'{positions} and end {end}.'
+    )
 
 
 def _check_transforms(quantizer, calls, params, x, key, other):
@@ -551,10 +553,8 @@ def _same(
 ) -> None:
   a = a._asdict() if isinstance(a, messages.Tokens) else a
   b = b._asdict() if isinstance(b, messages.Tokens) else b
-  _require(
-    isinstance(b, Mapping) and a.keys() == b.keys(),
-    f'{where} disagree: {_short(a)}\n{_short(b)}',
-  )
+  if not isinstance(b, Mapping) or a.keys() != b.keys():
+    raise AssertionError(f'{where} disagree: {_short(a)}\n{_short(b)}')
   for name in a:
     left, right = np.asarray(a[name]), np.asarray(b[name])
     kinds = [f'{v.dtype}{list(v.shape)}' for v in (left, right)]
@@ -566,12 +566,13 @@ def _same(
     elif close:
       left, right = left.astype(np.float32), right.astype(np.float32)
       close = np.allclose(left, right, rtol=step, atol=step * 1e-2)
-    _require(
-      close,
-      f'{where} disagree in {name!r}:\n{kinds[0]} {left}\n{kinds[1]} {right}',
-    )
+    if not close:
+      raise AssertionError(
+        f'{where} disagree in {name!r}:\n{kinds[0]} {left}\n{kinds[1]} {right}'
+      )
 
 
 def _require(condition: Any, message: str) -> None:
+  """Raises unless a condition holds; for messages that print no arrays."""
   if not condition:
     raise AssertionError(message)
