@@ -1,4 +1,4 @@
-"""What config files say in words.
+"""Config files: their arguments, and fields that name things.
 
 Their arguments, `configs/tradeoff.py:k=8,mode=tiny`, and fields such as
 'kmeans(init=++)'.
@@ -28,7 +28,7 @@ _FLOAT = re.compile(r'-?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?')
 
 
 class ConfigError(flags.Error):
-  """A config that cannot be made; absl prints it without a traceback."""
+  """Raised for a config that cannot be made; absl prints it on one line."""
 
 
 def parse(
@@ -73,18 +73,17 @@ def parse(
 def call(
   text: str, what: str, example: str, reserved: Iterable[str] = ()
 ) -> tuple[str, dict[str, Any]]:
-  """Reads a thing with settings, as fields of a config hold it.
+  """Reads a name with settings, as fields of a config hold it.
 
   Args:
-    text: For instance 'kmeans(init=++)' or 'pool'. A setting may be such a
-      thing itself: 'kmeans(centroids=scalar(bits=4))'.
-    what: What to call it in errors.
-    example: What to show in errors.
+    text: For instance 'kmeans(init=++)' or 'pool'. A setting may be of this
+      form itself: 'kmeans(centroids=scalar(bits=4))'.
+    what: Its name in errors.
+    example: An example in errors.
     reserved: Settings that it may not have.
 
   Returns:
-    Its name and settings; numbers become int or float, things within stay
-    text.
+    Its name and settings; numbers become int or float, all else stays text.
 
   Raises:
     ValueError: It is not of that form.

@@ -125,7 +125,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
 
 
 def _compare() -> ml_collections.ConfigDict:
-  """How models are compared: by books of their own, and records."""
+  """Returns the fields of the comparison: parameters, codecs and records."""
   c = cast(Any, ml_collections.ConfigDict())
   # Books of each model's own, by name: a mode of configs/codebook.py, and what
   # is other than there. They are made in the order of their names.

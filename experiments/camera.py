@@ -1,4 +1,4 @@
-r"""Captions what a camera sees, by a server; a loop to start one's own from.
+r"""Captions the frames of a camera by a server; a loop to extend.
 
 python experiments/camera.py --server=localhost:50051 --source=0
 python experiments/camera.py --server=localhost:50051 --source=photos --every=1
@@ -37,7 +37,7 @@ _COUNT = flags.DEFINE_integer('count', 0, 'Frames; 0 for no end.')
 
 
 def frames(source: str, size: int):
-  """Yields frames u8[size size 3] without end; of a camera the newest."""
+  """Yields frames u8[size size 3] without end, the newest of a camera."""
   if source.isdecimal():
     try:
       import cv2  # pyright: ignore[reportMissingImports]
@@ -49,8 +49,8 @@ def frames(source: str, size: int):
     camera.set(cv2.CAP_PROP_BUFFERSIZE, 1)  # Frames in between are dropped.
     try:
       while True:
-        there, frame = camera.read()
-        if not there:
+        valid, frame = camera.read()
+        if not valid:
           raise OSError(f'source: camera {source} gives no picture')
         frame = cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
         yield pictures.resize(frame, size)
@@ -66,7 +66,7 @@ def frames(source: str, size: int):
 
 
 def main(argv):
-  """Captions frames, and goes on when the server was away."""
+  """Captions frames, and continues after the server was unreachable."""
   if argv[1:]:
     raise app.UsageError(f'unexpected arguments: {argv[1:]}')
   with launcher.runtime():

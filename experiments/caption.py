@@ -1,4 +1,4 @@
-r"""Captions one picture through a codec, beside what all features say.
+r"""Captions one picture through a codec, and from all features.
 
 python experiments/caption.py --image=cat.png --k=8 --method=kmeans --show
 python experiments/caption.py --image=cat.png --codec='webp(quality=30)'
@@ -33,7 +33,7 @@ _WORKDIR = flags.DEFINE_string('workdir', 'runs/caption', 'Where to save it.')
 
 
 def main(argv):
-  """Sends the picture twice, and prints what arrived."""
+  """Sends the picture twice, and prints sizes and captions."""
   if argv[1:]:
     raise app.UsageError(f'unexpected arguments: {argv[1:]}')
   assert _IMAGE.value is not None  # absl requires the flag.

@@ -19,7 +19,7 @@ _FOLDER = flags.DEFINE_string('folder', 'runs/tfds', 'Where datasets are kept.')
 
 
 def main(argv):
-  """Prepares it, and says where it is."""
+  """Prepares the dataset, and prints its folder."""
   if argv[1:]:
     raise app.UsageError(f'unexpected arguments: {argv[1:]}')
   with studies.runtime():

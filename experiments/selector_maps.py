@@ -1,4 +1,4 @@
-r"""Draws what each selector leaves of a scene, and of a photograph.
+r"""Draws the vectors that each selector keeps of a scene and a photograph.
 
 python experiments/selector_maps.py --out=docs/images/selector_maps.png
 
@@ -39,9 +39,9 @@ def main(argv):
   with studies.runtime():
     # The last two send other numbers: at most k, and squares.
     methods = (*_CONFIG.value.methods, 'adaptive(error=0.5)')
-    made = [codecs.make_method(text, _K.value) for text in methods]
+    selectors = [codecs.make_method(text, _K.value) for text in methods]
     square = max(1, round(math.sqrt(_K.value))) ** 2
-    made.append(quantizers.make('resized', k=square))
+    selectors.append(quantizers.make('resized', k=square))
     model = checkpoints.load(_MODEL.value)
     size = model.config.vision.image_size
     scene = data.scenes('test', _SCENE.value + 1)[_SCENE.value]
@@ -53,9 +53,9 @@ def main(argv):
       )
       images['a photograph'] = np.asarray(photo)
     out = Path(_OUT.value)
-    figure = plots.selector_maps(model, images, made)
+    figure = plots.selector_maps(model, images, selectors)
     plots.save(figure, out.with_suffix(''))
-    print(f'{out}: {", ".join(images)}, {len(made)} selectors')
+    print(f'{out}: {", ".join(images)}, {len(selectors)} selectors')
 
 
 if __name__ == '__main__':

@@ -20,7 +20,7 @@ _WORKDIR = flags.DEFINE_string('workdir', 'runs/train_tiny', 'Where to write.')
 
 
 def main(argv):
-  """Trains, and says where the model is."""
+  """Trains, and prints the files."""
   if argv[1:]:
     raise app.UsageError(f'unexpected arguments: {argv[1:]}')
   with studies.runtime():

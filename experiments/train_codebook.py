@@ -25,7 +25,7 @@ _WORKDIR = flags.DEFINE_string('workdir', 'runs/codebook', 'Where to write.')
 
 
 def main(argv):
-  """Trains, and says where the parameters are."""
+  """Trains, and prints the files."""
   if argv[1:]:
     raise app.UsageError(f'unexpected arguments: {argv[1:]}')
   with studies.runtime():

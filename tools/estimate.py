@@ -1,4 +1,4 @@
-"""Estimates what configs/paligemma_coco.py takes on some accelerators.
+"""Estimates time and memory of configs/paligemma_coco.py on accelerators.
 
 python tools/estimate.py
 
@@ -22,13 +22,13 @@ MODEL = 'paligemma-3b-ft-cococap-224'
 PROMPT = 4  # <bos> caption en \n
 STEPS = 20  # Tokens until the last caption of a batch ends.
 BATCHES = (16, 64)
-# What part of the published rates is reached.
+# Shares of the published rates that are reached.
 PRODUCTS = 0.4
 BANDWIDTH = 0.7
 
 
 class Device(NamedTuple):
-  """Published rates: GB, GB/s, and 1e12 operations/s by what is multiplied."""
+  """Published rates: GB, GB/s, and 1e12 operations/s by number type."""
 
   memory: float
   bandwidth: float
@@ -64,34 +64,34 @@ class Costs:
     self.table = count(shapes['llm']['embedder'])
 
   def encode(self) -> float:
-    """Operations of the image encoder, per picture."""
+    """Returns the operations of the image encoder, per picture."""
     v, n = self.vision, self.vision.num_tokens
     return 2 * self.image * n + 4 * n**2 * v.width * v.depth
 
   def prefill(self, length: int) -> float:
-    """Operations of the decoder on a prefix, per picture."""
+    """Returns the operations of the decoder on a prefix, per picture."""
     t = self.text
     heads = t.num_heads * t.head_dim * t.depth
     return 2 * self.layers * length + 4 * length**2 * heads
 
   def step(self) -> float:
-    """Operations of one token of one row."""
+    """Returns the operations of one token of one row."""
     return 2 * (self.layers + self.table)
 
   def cache(self, rows: int, slots: int) -> float:
-    """Bytes of keys and values, float32."""
+    """Returns the bytes of keys and values, float32."""
     t = self.text
     return 4 * 2 * t.depth * t.num_kv_heads * t.head_dim * rows * slots
 
   def work(self, rows: int, length: int) -> float:
-    """Bytes between the products of a prefill, float32."""
+    """Returns the bytes between the products of a prefill, float32."""
     t = self.text
     hidden = 3 * t.mlp_dim * length
     return 4 * rows * (hidden + t.num_heads * length**2)
 
 
 def prefixes(config) -> list[int]:
-  """Lengths of the decoder's prefix, one per pass over the pictures."""
+  """Returns lengths of the decoder's prefix, one per pass over pictures."""
   n = 256
   lengths = []
   for q in studies.make_quantizers(config):
@@ -104,7 +104,7 @@ def prefixes(config) -> list[int]:
 
 
 def seconds(costs, device, lengths, beams, kind: str, batch: int) -> float:
-  """Per picture, all passes."""
+  """Returns the seconds of a picture, all passes."""
   rate = PRODUCTS * 1e12 * getattr(device, kind)
   wide = 4 if kind == 'float32' else 2
   total = costs.encode() / rate
@@ -120,7 +120,7 @@ def seconds(costs, device, lengths, beams, kind: str, batch: int) -> float:
 
 
 def memory(costs, beams: int, batch: int) -> tuple[float, float]:
-  """Bytes without and with float32 copies of the decoder's weights."""
+  """Returns bytes without and with float32 copies of the decoder."""
   length = 256 + PROMPT
   rows = batch * beams
   logits = 2 * 4 * rows * costs.text.vocab_size
@@ -130,7 +130,7 @@ def memory(costs, beams: int, batch: int) -> tuple[float, float]:
 
 
 def hours(count: float) -> str:
-  """Seconds as people read them."""
+  """Returns seconds as people read them."""
   if count < 90 * 60:
     return f'{max(count / 60, 1):.0f} min'
   return (
@@ -139,7 +139,7 @@ def hours(count: float) -> str:
 
 
 def markdown(rows: list[list[str]]) -> str:
-  """A table; the first row is its head."""
+  """Returns a table, whose head is the first row."""
   rows = [rows[0], ['---'] + ['---:'] * (len(rows[0]) - 1), *rows[1:]]
   return '\n'.join('| ' + ' | '.join(row) + ' |' for row in rows)
 
@@ -163,9 +163,9 @@ def main():
         )
         for p in configs
       ]
-      one = seconds(costs, device, [260], 1, kind, 1)
+      single = seconds(costs, device, [260], 1, kind, 1)
       shown = 'float16' if name == 'T4' and kind == 'bfloat16' else kind
-      table.append([name, shown, *cells, f'{one:.2f} s'])
+      table.append([name, shown, *cells, f'{single:.2f} s'])
   print(markdown(table))
   table = [['protocol', 'batch', 'least', 'most']]
   for name in configs:

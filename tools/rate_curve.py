@@ -5,8 +5,8 @@ python experiments/rate.py --config=configs/rate.py:mode=curve \
 python tools/rate_curve.py --rate_records=runs/curve/records.jsonl \
     --curve=collab_jax/assets/rates/tiny.json
 
-Of all codecs in the records it keeps those that none beats: in the BLEU-4 of
-the captions, and in the mean and the largest length of the messages.
+Of all codecs in the records it keeps those that no other beats: in the BLEU-4
+of the captions, and in the mean and the largest length of the messages.
 """
 
 import collections
@@ -77,12 +77,12 @@ def _name(row):
 
 
 def _only(what, values):
-  found = set(values)
-  if len(found) != 1:
+  distinct = set(values)
+  if len(distinct) != 1:
     raise ValueError(
-      f'records: got the {what}s {sorted(map(str, found))}, expected one'
+      f'records: got the {what}s {sorted(map(str, distinct))}, expected one'
     )
-  return found.pop()
+  return distinct.pop()
 
 
 def main(argv):

@@ -4,7 +4,7 @@ python tools/results.py [kmeans pipeline ...]
 
 About an hour on two cores. Writes docs/results.md: each command with what it
 printed; the tables of docs/selectors.md; and the figures into docs/images. With
-words, only what comes of commands that hold one of them is made anew.
+words, only blocks of commands that contain one of them are made anew.
 """
 
 import os
@@ -148,20 +148,20 @@ def refilled(page: str, words: list[str]) -> str:
 def main():
   """Runs everything that was asked for, and writes the page."""
   page = ROOT / 'docs/results.md'
-  made = {}
+  sections = {}
   if sys.argv[1:] and page.exists():
     for part in page.read_text().split('\n## ')[1:]:
-      made[part.partition('\n')[0]] = f'## {part.rstrip()}\n'
+      sections[part.partition('\n')[0]] = f'## {part.rstrip()}\n'
   for title, note, command in SECTIONS:
     if not sys.argv[1:] or any(word in command for word in sys.argv[1:]):
-      made[title] = section(title, note, command)
+      sections[title] = section(title, note, command)
   intro = (
     '# Results\n\nEvery block is what its command printed;'
     ' `python tools/results.py` makes this page.\nNumbers of accuracy are those'
     ' of the tiny model that ships with the package, on generated scenes, not'
     ' of PaliGemma 3B.\n'
   )
-  known = [made[title] for title, _, _ in SECTIONS if title in made]
+  known = [sections[title] for title, _, _ in SECTIONS if title in sections]
   page.write_text('\n'.join([intro, *known]))
   selectors = ROOT / 'docs/selectors.md'
   selectors.write_text(refilled(selectors.read_text(), sys.argv[1:]))

@@ -72,15 +72,15 @@ def _panel(axes: mpl_axes.Axes, sweep: channel_lib.ChannelSweep, rows) -> None:
   for n, (name, curve) in enumerate(sweep.curves.items()):
     colour, marker, line = _LOOKS[n % len(_LOOKS)]
     xs = [x for x, _ in curve]
-    own = [row for _, row in curve]
-    style.band(axes, xs, own, color=colour, alpha=0.13)
+    points = [row for _, row in curve]
+    style.band(axes, xs, points, color=colour, alpha=0.13)
     axes.plot(
       xs,
-      [row['bleu4'] for row in own],
+      [row['bleu4'] for row in points],
       color=colour,
       marker=marker,
       linestyle=line,
-      label=f'{name}, {size(own[-1])}',
+      label=f'{name}, {size(points[-1])}',
       zorder=20 - n,
       **style.LINE,
     )

@@ -134,11 +134,11 @@ def latency(table: Sequence[Row], note: str = '') -> figures.Figure:
   with mpl.rc_context(style.RC):
     axes = figure.add_axes((0.095, 0.125, 0.54, 0.7))
     for n, name in enumerate(names):
-      own = [line for line in table if line['codec'] == name]
+      points = [line for line in table if line['codec'] == name]
       dashes, marker = _LINES[n % len(_LINES)]
       axes.plot(
-        [line['rate_kbps'] for line in own],
-        [1000 * line['total'] for line in own],
+        [line['rate_kbps'] for line in points],
+        [1000 * line['total'] for line in points],
         color=_COLOURS[n % len(_COLOURS)],
         linestyle=dashes,
         marker=marker,

@@ -66,35 +66,32 @@ def fig2(
   features = full.features(np.stack([image] * batch_size))
   original = np.asarray(features[0], np.float32)
   colours = codecs.colours_by_axes(original)
-  columns: list[dict[str, Any]] = [
-    {
-      'title': 'features',
-      'norms': np.linalg.norm(original, axis=-1),
-      'colours': colours(original),
-      'packets': full.encode_features(features, key),
-      'codec': full,
-    }
-  ]
+  packets = full.encode_features(features, key)
+  columns = [_column('features', full, packets, original, colours)]
   for k in ks:
     codec = codecs.FeatureCodec(model, quantizers.KMeans(k=k, init=init))
     message = codec.quantize(features, key)
     packets = codec.pack(message)
     rebuilt = np.asarray(codec.rebuild(packets)[0].x[0])
-    columns.append(
-      {
-        'title': f'k = {k}',
-        'norms': np.linalg.norm(rebuilt, axis=-1),
-        'colours': colours(rebuilt),
-        'clusters': message['assignments'][0].reshape(side, side),
-        'packets': packets,
-        'codec': codec,
-      }
-    )
+    column = _column(f'k = {k}', codec, packets, rebuilt, colours)
+    column['clusters'] = message['assignments'][0].reshape(side, side)
+    columns.append(column)
   if captioner:
     for column in columns:
       prefix = column['codec'].decode(column['packets'])
       column['caption'] = captioner(prefix)[0]
   return _draw(image, columns, side, model.config.name)
+
+
+def _column(title: str, codec, packets, vectors, colours) -> dict[str, Any]:
+  """Returns norms and colours of the vectors that a codec rebuilds."""
+  return {
+    'title': title,
+    'norms': np.linalg.norm(vectors, axis=-1),
+    'colours': colours(vectors),
+    'packets': packets,
+    'codec': codec,
+  }
 
 
 def _draw(image, columns, side: int, name: str) -> figures.Figure:
@@ -140,13 +137,9 @@ def _draw(image, columns, side: int, name: str) -> figures.Figure:
       if 'clusters' in column:
         borders(below, column['clusters'])
       _under(below, column)
+    left, up = 0.12 / width + (len(columns) + 1.28) * cell, low + tall
     bar = figure.add_axes(
-      (
-        0.12 / width + (len(columns) + 1.28) * cell,
-        low + tall + 0.04 / height,
-        0.09 / width,
-        tall - 0.1 / height,
-      )
+      (left, up + 0.04 / height, 0.09 / width, tall - 0.1 / height)
     )
     assert shown is not None  # There is always the column of all features.
     figure.colorbar(shown, cax=bar)

@@ -1,4 +1,4 @@
-"""What each selector leaves of a picture, as maps."""
+"""Maps of the vectors that each selector keeps of a picture."""
 
 from collections.abc import Mapping, Sequence
 import math

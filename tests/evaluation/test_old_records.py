@@ -25,9 +25,9 @@ CHANNELS = 'erasure(p=0.3,rate=1e6)', 'erasure(p=0.0,rate=1e6)'
 
 @pytest.fixture(scope='module')
 def bound():
-  made = [codecs.parse(*text).bind(standin.small()) for text in TEXTS]
-  links = [codecs.Link(made[1], c, 'rows(parity=8)') for c in CHANNELS]
-  return [*made, *links]
+  plain = [codecs.parse(*text).bind(standin.small()) for text in TEXTS]
+  links = [codecs.Link(plain[1], c, 'rows(parity=8)') for c in CHANNELS]
+  return [*plain, *links]
 
 
 def test_they_are_drawn(tmp_path):

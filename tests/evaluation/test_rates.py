@@ -103,9 +103,9 @@ def test_savings_are_delta_rates_of_the_rows(rows, saved):
 
 
 def test_intervals_hold_the_value_and_are_seeded(records, saved):
-  for found in saved:
-    if found['bd_rate'] is not None and found['low'] is not None:
-      assert found['low'] <= found['high']
+  for delta in saved:
+    if delta['bd_rate'] is not None and delta['low'] is not None:
+      assert delta['low'] <= delta['high']
   assert saved[0]['low'] < saved[0]['bd_rate'] < saved[0]['high']
   assert evaluation.bd_rates(records, resamples=60) == saved
   narrow = evaluation.bd_rates(records, resamples=60, level=0.5)[0]
@@ -123,10 +123,10 @@ def test_a_codec_beside_itself_saves_nothing_in_any_draw(records):
     if record['codec']['codec'] == 'image'
   ]
   pictures = [r for r in records if r['codec']['codec'] == 'image']
-  found = evaluation.bd_rates([*pictures, *twins], resamples=20)[0]
+  delta = evaluation.bd_rates([*pictures, *twins], resamples=20)[0]
   # Paired: both ends see the same pictures in every draw.
   np.testing.assert_allclose(
-    [found['bd_rate'], found['low'], found['high']], 0, atol=1e-9
+    [delta['bd_rate'], delta['low'], delta['high']], 0, atol=1e-9
   )
 
 
@@ -136,11 +136,11 @@ def test_what_cannot_be_compared_says_why(records):
     for r in records
     if r['codec']['codec'] == 'image' or r['name'] == 'kmeans(k=8,init=++)'
   ]
-  found = evaluation.bd_rates(kept, resamples=5)[0]
-  assert found['bd_rate'] is None
-  assert 'got 1 points' in found['why']
+  delta = evaluation.bd_rates(kept, resamples=5)[0]
+  assert delta['bd_rate'] is None
+  assert 'got 1 points' in delta['why']
   rows = evaluation.summarize(kept, resamples=5)
-  text = evaluation.rate_findings(rows, [found], (0.9,))
+  text = evaluation.rate_findings(rows, [delta], (0.9,))
   assert text[-1].startswith('BD-rate of all features against all image codec')
   assert 'none, curve: got 1 points' in text[-1]
 
@@ -228,14 +228,14 @@ def test_latency_is_the_sum_of_its_parts():
   budget = channels.Budget(4, 0.5, edge_watts=3, radio_watts=2, idle_watts=1)
   table = link.table({'this': row}, budget)
   assert [line['rate_kbps'] for line in table] == [50, 1000]
-  found = table[1]
-  assert found['edge'] == pytest.approx(4 * 0.12)
-  assert found['link'] == pytest.approx(8 * 1024 / 1e6 + 0.03)
-  assert found['server'] == pytest.approx(0.5 * 0.08)
-  assert found['total'] == pytest.approx(0.48 + 0.008192 + 0.03 + 0.04)
+  line_of_1000 = table[1]
+  assert line_of_1000['edge'] == pytest.approx(4 * 0.12)
+  assert line_of_1000['link'] == pytest.approx(8 * 1024 / 1e6 + 0.03)
+  assert line_of_1000['server'] == pytest.approx(0.5 * 0.08)
+  assert line_of_1000['total'] == pytest.approx(0.48 + 0.008192 + 0.03 + 0.04)
   # The radio is on while bits leave, not while they are on their way.
   joules = 3 * 0.48 + 2 * 0.008192 + 1 * (0.008192 + 0.03 + 0.04)
-  assert found['joules'] == pytest.approx(joules)
+  assert line_of_1000['joules'] == pytest.approx(joules)
   # A codec of pictures has no stage 'quantize'.
   bare = {**row, 'seconds': {'encode': 0.1, 'decode': None}}
   line = evaluation.LinkRates((50,)).table({'bare': bare})[0]

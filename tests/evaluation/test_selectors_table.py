@@ -32,15 +32,17 @@ def test_leads_are_paired_differences(records, rows, ahead):
   assert len(ahead) == sum(map(len, curves.values()))
   at = {(line['label'], line['k']): line for line in ahead}
   for k in (1, 8):
-    own = {n: next(r for r in c if r['sent'] == k) for n, c in curves.items()}
-    best = max(own, key=lambda n: own[n]['bleu4'])
+    column = {
+      n: next(r for r in c if r['sent'] == k) for n, c in curves.items()
+    }
+    best = max(column, key=lambda n: column[n]['bleu4'])
     assert at[best, k]['best'] is None
-    for label, row in own.items():
+    for label, row in column.items():
       line = at[label, k]
       if label != best:
-        gap = row['bleu4'] - own[best]['bleu4']
+        gap = row['bleu4'] - column[best]['bleu4']
         assert line['best']['value'] == pytest.approx(gap)
-      gap = row['bleu4'] - own['k-means++']['bleu4']
+      gap = row['bleu4'] - column['k-means++']['bleu4']
       if label == 'k-means++':
         assert line['baseline'] is None
       else:
@@ -68,14 +70,14 @@ def test_leads_are_paired_differences(records, rows, ahead):
 
 def test_of_many_equal_systems_few_look_different():
   draws = np.random.default_rng(0).normal(size=(2000, 20))
-  # What was measured is one more draw; twenty apart would have about one.
-  found = metrics.simultaneous(draws[0], draws[1:] + draws[0])
-  assert not [d for d in found if d.low > 0 or d.high < 0]
+  # The measurement is one more draw; of twenty alone, one would look different.
+  intervals = metrics.simultaneous(draws[0], draws[1:] + draws[0])
+  assert not [d for d in intervals if d.low > 0 or d.high < 0]
   values = np.append(draws[0], 9.0)
   more = np.column_stack([draws[1:] + draws[0], 9 + draws[1:, 0]])
   assert metrics.simultaneous(values, more)[-1].low > 0
-  one = metrics.simultaneous(draws[0, :1], draws[1:, :1] + draws[0, 0])[0]
-  assert one.high - one.low == pytest.approx(2 * 1.96, rel=0.05)
+  single = metrics.simultaneous(draws[0, :1], draws[1:, :1] + draws[0, 0])[0]
+  assert single.high - single.low == pytest.approx(2 * 1.96, rel=0.05)
   same = metrics.simultaneous(np.zeros(2), np.zeros((5, 2)))
   assert same == [(0, 0, 0)] * 2
 
@@ -99,9 +101,9 @@ def test_the_table_has_every_selector_and_k(rows, ahead):
     lines = block.split('\n')[1:]
     assert [any(n in line for n in names) for line in lines] == [True] * 6
   assert blocks[0].split('\n')[1].count('*') >= 1
-  some = [r for r in rows if r['name'] != 'identity']
+  selectors_only = [r for r in rows if r['name'] != 'identity']
   with pytest.raises(ValueError, match='no row of all vectors'):
-    evaluation.selector_table(some, ahead)
+    evaluation.selector_table(selectors_only, ahead)
 
 
 def test_pictures_of_another_run_are_not_compared(records, rows):
@@ -136,5 +138,5 @@ def test_the_figure_has_a_panel_for_every_k(rows):
 
 
 def test_k_goes_into_what_is_within():
-  made = codecs.make_method('centred(vectors=merge(k={k}))', 5)
-  assert made.vectors.k == 5
+  quantizer = codecs.make_method('centred(vectors=merge(k={k}))', 5)
+  assert quantizer.vectors.k == 5

@@ -28,8 +28,10 @@ def test_scores_are_the_metrics_of_the_captions(records, rows):
   row = next(r for r in rows if r['name'] == 'kmeans(k=4,init=++)')
   expected = {'bleu1': [], 'bleu4': [], 'cider': [], 'rouge_l': []}
   for seed in range(3):
-    own = [r for r in records if r['name'] == row['name'] and r['seed'] == seed]
-    texts = [r['caption'] for r in own], [r['references'] for r in own]
+    group = [
+      r for r in records if r['name'] == row['name'] and r['seed'] == seed
+    ]
+    texts = [r['caption'] for r in group], [r['references'] for r in group]
     expected['bleu1'].append(metrics.bleu(*texts)['bleu1'])
     expected['bleu4'].append(metrics.bleu(*texts)['bleu4'])
     expected['cider'].append(metrics.cider(*texts))
@@ -62,12 +64,12 @@ def test_without_all_vectors_nothing_is_kept(records):
 
 def test_images_without_every_seed_are_left_out(records):
   name = 'kmeans(k=1,init=++)'
-  some = [
+  remaining = [
     r
     for r in records
     if not (r['name'] == name and r['seed'] == 2 and r['image_id'] < 5)
   ]
-  rows = evaluation.summarize(some, resamples=5)
+  rows = evaluation.summarize(remaining, resamples=5)
   assert {r['name']: r['images'] for r in rows}[name] == 15
   assert {r['name']: r['images'] for r in rows}['identity'] == 20
 

@@ -1,4 +1,4 @@
-"""How the tests start a launcher."""
+"""Fixture that starts a launcher."""
 
 import pytest
 

@@ -240,8 +240,8 @@ def test_codecs_beside_methods():
     'avif(strip=true)',
     'top_norm(k=3)',
   )
-  made = [spec.bind(STUB) for spec in studies.make_specs(config)]
-  assert [codec.name for codec in made[-3:]] == [
+  bound = [spec.bind(STUB) for spec in studies.make_specs(config)]
+  assert [codec.name for codec in bound[-3:]] == [
     'jpeg(quality=9)',
     'avif(quality=75,strip=true)',
     'top_norm(k=3)',

@@ -295,9 +295,9 @@ def test_the_sweep_is_the_paper_s():
   units = sweep.work_units(config, paligemma_coco.sweep)
   assert [unit.full for unit in units] == [True] + [False] * METHODS * 8
   assert [bool(unit.blind) for unit in units] == [unit.full for unit in units]
-  made = [q for unit in units for q in studies.make_quantizers(unit)]
-  assert set(made) == set(studies.make_quantizers(config))
-  assert len(made) == METHODS * 8 + 1
+  selectors = [q for unit in units for q in studies.make_quantizers(unit)]
+  assert set(selectors) == set(studies.make_quantizers(config))
+  assert len(selectors) == METHODS * 8 + 1
 
 
 def test_decodings_are_checked_before_work_begins(tmp_path):
@@ -318,8 +318,8 @@ def test_the_page_has_the_estimates():
 
 def test_the_page_s_commands_are_understood():
   page = (ROOT / 'docs/reproduce.md').read_text().replace('\\\n', ' ')
-  found = re.findall(r'--config=configs/paligemma_coco.py:(\S+)(.*)', page)
-  assert len(found) == 4
-  for arg, rest in found:
+  commands = re.findall(r'--config=configs/paligemma_coco.py:(\S+)(.*)', page)
+  assert len(commands) == 4
+  for arg, overrides in commands:
     config = paligemma_coco.get_config(arg)
-    config_lib.check_overrides(config, rest.split())
+    config_lib.check_overrides(config, overrides.split())

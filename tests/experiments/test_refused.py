@@ -1,4 +1,4 @@
-"""What the launchers refuse, and that they say so in one line."""
+"""Mistakes that launchers refuse, each in one line."""
 
 import os
 import re
@@ -115,11 +115,11 @@ def test_books_are_read_before_work_begins(
 
 
 def test_a_book_of_the_model_is_taken(codebook):
-  own = codecs.features_of(standin.small(), 'encoder').model
+  fingerprint = codecs.features_of(standin.small(), 'encoder').model
   config = tradeoff.get_config('mode=smoke')
   config.model = str(standin.folder())
   config.codecs = tuple(
-    f'shared_vq(size=4,book={codebook(model)})' for model in ('', own)
+    f'shared_vq(size=4,book={codebook(model)})' for model in ('', fingerprint)
   )
   studies.TradeoffStudy(config).validate()
   config.split = 'head'  # Of another width.

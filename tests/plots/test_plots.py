@@ -81,9 +81,9 @@ def test_title_tells_what_it_is(records):
 
 
 def test_any_quantizer_gets_a_line_of_its_own():
-  own = {('__main__:Mine', 'field', 1): 0.7, ('pool', 'size', 2): 0.6}
+  methods = {('__main__:Mine', 'field', 1): 0.7, ('pool', 'size', 2): 0.6}
   rows = evaluation.summarize(
-    synthetic.make(methods=own, seeds=(0,)), resamples=5
+    synthetic.make(methods=methods, seeds=(0,)), resamples=5
   )
   looks = style.curve_styles([*evaluation.curves(rows)])
   assert len(set(looks.values())) == 2
@@ -155,10 +155,10 @@ def test_maps_of_a_picture():
 
 
 def test_maps_of_selectors_say_and_show_what_is_sent():
-  made = [quantizers.make(t, n=64) for t in ('pool(k=8)', 'resized(k=9)')]
-  made.append(quantizers.AvgPool(k=9, n=64))
+  selectors = [quantizers.make(t, n=64) for t in ('pool(k=8)', 'resized(k=9)')]
+  selectors.append(quantizers.AvgPool(k=9, n=64))
   images = {'a scene': data.scenes('test')[0].image}
-  figure = plots.selector_maps(standin.small(), images, made)
+  figure = plots.selector_maps(standin.small(), images, selectors)
   titles = [axes.get_title() for axes in figure.axes]
   assert titles == [
     'a scene',
@@ -167,6 +167,6 @@ def test_maps_of_selectors_say_and_show_what_is_sent():
     'pool(n=64), 9 sent',
   ]
   shown = [np.asarray(axes.images[0].get_array()) for axes in figure.axes[1:]]
-  counts = [len(np.unique(one.reshape(-1, 3), axis=0)) for one in shown]
+  counts = [len(np.unique(pixels.reshape(-1, 3), axis=0)) for pixels in shown]
   assert counts == [8, 9, 9]
   assert (shown[1] != shown[2]).any()  # Not means of cells.

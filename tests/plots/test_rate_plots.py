@@ -85,10 +85,10 @@ def test_latencies_are_the_table(rows):
   axes = plots.latency(table, 'a note').axes[0]
   lines = {line.get_label(): line for line in axes.lines}
   for name in chosen:
-    own = [line for line in table if line['codec'] == name]
+    points = [line for line in table if line['codec'] == name]
     np.testing.assert_allclose(
       lines[name].get_xydata(),
-      [(line['rate_kbps'], 1000 * line['total']) for line in own],
+      [(line['rate_kbps'], 1000 * line['total']) for line in points],
     )
 
 
@@ -98,12 +98,12 @@ def test_pictures_stand_beside_curves_on_the_axis_of_bytes(rows):
     *('JPEG 64 px', 'JPEG 32 px', 'AVIF 64 px, stripped'),
     'AVIF 32 px, stripped',
   }
-  found = [
+  labels = [
     {line.get_label() for line in plots.tradeoff(rows, x=x).axes[0].lines}
     for x in ('ratio', 'bytes')
   ]
-  assert not names & found[0]
-  assert names <= found[1]
+  assert not names & labels[0]
+  assert names <= labels[1]
 
 
 def test_nothing_to_draw(rows):

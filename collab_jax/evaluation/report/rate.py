@@ -48,8 +48,8 @@ def family(row: Row) -> str:
 
 def _titles(codec: Mapping[str, Any]) -> list[str]:
   """Returns the titles of a quantizer and of those within it, outer first."""
-  own = labels.title(codec)
-  titles = [_TITLES.get(own, own.replace('_', ' '))]
+  title = labels.title(codec)
+  titles = [_TITLES.get(title, title.replace('_', ' '))]
   if codec.get('init') == '++':
     titles[0] += '++'
   for value in settings.shown(codec).values():
@@ -146,29 +146,29 @@ def bd_rates(
   if not (features and pictures):
     return []
   groups = families([*features, *pictures])
-  pairs = [(FEATURES, features, PICTURES, pictures)]
-  pairs += [
-    (name, rows, PICTURES, pictures)
-    for name, rows in groups.items()
-    if not (labels.is_picture(rows[0]) or labels.is_full(rows[0]))
-  ]
-  pairs += [
-    (FEATURES, features, name, rows)
-    for name, rows in groups.items()
-    if labels.is_picture(rows[0])
-  ]
   curves = {
     name: _BootstrapFront([points[row['name']] for row in rows])
-    for pair in pairs
-    for name, rows in (pair[:2], pair[2:])
+    for name, rows in {
+      FEATURES: features,
+      PICTURES: pictures,
+      **groups,
+    }.items()
   }
+  of_features = [n for n, r in groups.items() if not labels.is_picture(r[0])]
+  pairs = [(FEATURES, PICTURES)]
+  pairs += [
+    (name, PICTURES)
+    for name in of_features
+    if not labels.is_full(groups[name][0])
+  ]
+  pairs += [(FEATURES, name) for name in groups if name not in of_features]
   return [
     {
       'curve': name,
       'anchor': anchor,
       **_delta_rate(curves[name], curves[anchor], method, resamples, level),
     }
-    for name, _, anchor, _ in pairs
+    for name, anchor in pairs
   ]
 
 

@@ -45,35 +45,7 @@ def paired_differences(
   Raises:
     ValueError: Two selectors were not evaluated on the same pictures.
   """
-  scores, grids = summary.Scores(records), summary.grids_of(records)
-
-  @functools.cache
-  def drawn(name):
-    """Returns the images of a codec, and its BLEU-4 in every draw."""
-    bleu = scores.of(grids[name])['bleu']
-    draws = metrics.drawn_scores(bleu, metrics.bleu4, resamples, seed)
-    return [image[0]['image_id'] for image in grids[name]], draws
-
-  def differences(others, row):
-    """Returns by how much each of the others is better than a row."""
-    name = row['name']
-    for other in others:
-      if drawn(other)[0] != drawn(name)[0]:
-        raise ValueError(
-          f'{other} and {name} were not evaluated on the same pictures; finish'
-          ' the evaluation first'
-        )
-    intervals = metrics.simultaneous(
-      np.array([other['bleu4'] - row['bleu4'] for other in others.values()]),
-      np.stack([drawn(other)[1] - drawn(name)[1] for other in others], axis=1),
-      level,
-    )
-    return {
-      other: {'name': name, **interval._asdict()}
-      for other, interval in zip(others, intervals, strict=True)
-      if other != name
-    }
-
+  drawn = _bootstrap(records, resamples, seed)
   lines = []
   curves = ranked(rows)
   for k in sorted({row['sent'] for curve in curves.values() for row in curve}):
@@ -82,13 +54,12 @@ def paired_differences(
       for label, curve in curves.items()
       if (row := _row_with_k(curve, k)) is not None
     }
-    by_name = {row['name']: row for row in column.values()}
     best = max(column.values(), key=lambda row: row['bleu4'])
-    baseline = next(
-      (r for r in column.values() if labels.method(r) == BASELINE), None
-    )
-    to_best = differences(by_name, best)
-    to_baseline = differences(by_name, baseline) if baseline else {}
+    to_best = _differences(drawn, column, best, level)
+    baselines = [r for r in column.values() if labels.method(r) == BASELINE]
+    to_baseline = {}
+    if baselines:
+      to_baseline = _differences(drawn, column, baselines[0], level)
     lines += [
       {
         'label': label,
@@ -100,6 +71,48 @@ def paired_differences(
       for label, row in column.items()
     ]
   return lines
+
+
+def _bootstrap(
+  records: Sequence[Mapping[str, Any]], resamples: int, seed: int
+) -> Callable[[str], tuple[list[int], np.ndarray]]:
+  """Returns a function from a codec to its images and BLEU-4 in each draw."""
+  scores, grids = summary.Scores(records), summary.grids_of(records)
+
+  @functools.cache
+  def drawn(name):
+    bleu = scores.of(grids[name])['bleu']
+    draws = metrics.drawn_scores(bleu, metrics.bleu4, resamples, seed)
+    return [image[0]['image_id'] for image in grids[name]], draws
+
+  return drawn
+
+
+def _differences(
+  drawn: Callable[[str], tuple[list[int], np.ndarray]],
+  column: Mapping[str, Row],
+  row: Row,
+  level: float,
+) -> dict[str, dict[str, Any]]:
+  """Returns by how much each other row of a column is better than a row."""
+  name = row['name']
+  others = {other['name']: other for other in column.values()}
+  for other in others:
+    if drawn(other)[0] != drawn(name)[0]:
+      raise ValueError(
+        f'{other} and {name} were not evaluated on the same pictures; finish'
+        ' the evaluation first'
+      )
+  intervals = metrics.simultaneous(
+    np.array([other['bleu4'] - row['bleu4'] for other in others.values()]),
+    np.stack([drawn(other)[1] - drawn(name)[1] for other in others], axis=1),
+    level,
+  )
+  return {
+    other: {'name': name, **interval._asdict()}
+    for other, interval in zip(others, intervals, strict=True)
+    if other != name
+  }
 
 
 def selector_table(
