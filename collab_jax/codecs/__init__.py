@@ -28,7 +28,6 @@ from collab_jax.codecs.fingerprint import (
   features_of,
 )
 from collab_jax.codecs.image import KINDS, ImageCodec, ImageCodecSpec
-from collab_jax.codecs.image import ImageCodecSpec as ImageSettings
 from collab_jax.codecs.link import Link, LinkSpec
 from collab_jax.codecs.spec import (
   OwnCodecSpec,
@@ -52,7 +51,6 @@ __all__ = [
   'FeatureCodecSpec',
   'ImageCodec',
   'ImageCodecSpec',
-  'ImageSettings',
   'Link',
   'LinkSpec',
   'OwnCodecSpec',

@@ -125,7 +125,7 @@ def feature_width(vision: siglip.VisionConfig, split: str) -> int:
 # that differ at the other end only: `sender` and `receiver`.
 @jax.jit
 def image_keys(key: jax.Array, image_ids: UInt32[Array, ' B']) -> jax.Array:
-  """One key per image, which depends on nothing but the image's id."""
+  """Returns one key per image, which depends on nothing but its id."""
   return jax.vmap(functools.partial(jax.random.fold_in, key))(image_ids)
 
 

@@ -216,14 +216,7 @@ def settings(quantizer: Any) -> dict[str, Any]:
     The canonical name of its class under 'quantizer', then its fields in their
     order, defaults included; an inner quantizer is such a dict itself.
   """
-  return {
-    'quantizer': registry.title(NAMES, type(quantizer)),
-    **{
-      field.name: settings(value) if dataclasses.is_dataclass(value) else value
-      for field in dataclasses.fields(quantizer)
-      for value in [getattr(quantizer, field.name)]
-    },
-  }
+  return registry.settings(NAMES, 'quantizer', quantizer)
 
 
 def describe(quantizer: QuantizerLike) -> dict[str, Any]:
