@@ -1,10 +1,10 @@
-"""One model on several devices: a mesh with the axes 'data' and 'model'.
+"""Sharding of a model over a mesh with the axes 'data' and 'model'.
 
 Parameters are split over 'model' by rules on their paths, batches over 'data'
 by rows. Within a layer each device computes its own heads and its own part of
 the MLP, and the devices add up what they have (Shoeybi et al., arXiv
-1909.08053); the embedding table is split by its rows. Nothing but the placement
-changes: whoever holds parameters that lie on a mesh puts batches there, too.
+1909.08053); the embedding table is split by its rows. Only the placement
+changes: batches are put on the mesh of the parameters.
 """
 
 from collections.abc import Callable, Sequence
@@ -24,13 +24,15 @@ from jax.sharding import (
 from jaxtyping import Array, Num
 import numpy as np
 
+from collab_jax import _validate
+
 AXES = ('data', 'model')
 
 # A pattern of paths, and the mesh axis that splits each dimension.
 Rule: TypeAlias = tuple[str, tuple[str | None, ...]]
 
-# The first pattern that is found in a path decides. Layers are stacked on axis
-# 0, which is never split: a step needs all of them, one after the other.
+# The first pattern that matches a path is used. Layers are stacked on axis 0,
+# which is never split: a step needs all layers in sequence.
 RULES: tuple[Rule, ...] = (
   # [V M], [L Q M E], [L 2 K M E], [L Q E M], [L 2 M F], [L F M]
   (r'^llm/embedder/input_embedding$', ('model',)),
@@ -57,8 +59,8 @@ def make_mesh(data: int = 1, model: int = 1) -> Mesh:
   """Arranges devices in a mesh.
 
   Args:
-    data: Over how many devices the rows of a batch are spread.
-    model: Over how many the parameters are.
+    data: Number of devices over which the rows of a batch are spread.
+    model: Number of devices over which the parameters are split.
 
   Returns:
     The mesh, of the first data * model devices.
@@ -68,7 +70,7 @@ def make_mesh(data: int = 1, model: int = 1) -> Mesh:
   """
   for name, size in zip(AXES, (data, model), strict=True):
     if size < 1:
-      raise ValueError(f'mesh.{name}: got {size}, expected at least 1')
+      raise _validate.error(f'mesh.{name}', size, 'at least 1')
   devices = jax.devices()
   if data * model > len(devices):
     kind = devices[0].platform
@@ -80,7 +82,7 @@ def make_mesh(data: int = 1, model: int = 1) -> Mesh:
       f'mesh: got data={data}, model={model}, expected a product of at most'
       f' {len(devices)}, the number of devices ({kind}){hint}'
     )
-  # By default the axes would be explicit, which is another way to program.
+  # By default the axes would be explicit, which the models are not written for.
   return jax.make_mesh((data, model), AXES, (AxisType.Auto,) * len(AXES))
 
 
@@ -90,29 +92,29 @@ def spec(
   mesh: Mesh | AbstractMesh,
   rules: Sequence[Rule] = RULES,
 ) -> PartitionSpec:
-  """How an array is split.
+  """Returns the partition of an array by the rules.
 
   Args:
-    path: Its path, 'llm/layers/mlp/linear'.
-    shape: Its shape.
+    path: Path of the array, 'llm/layers/mlp/linear'.
+    shape: Shape of the array.
     mesh: The mesh.
-    rules: The first whose pattern is found in the path decides.
+    rules: Rules, the first of which whose pattern matches the path is used.
 
   Returns:
-    The axis of each dimension. A dimension that an axis does not divide, as a
-    single key-value head, is not split: every device then holds all of it.
+    The axis of each dimension. A dimension that an axis does not divide, such
+    as a single key-value head, is replicated on every device.
 
   Raises:
-    ValueError: No rule is for this path; or the rule has more dimensions than
+    ValueError: No rule matches the path; or the rule has more dimensions than
       the array, or an axis that the mesh does not have.
   """
-  found = next((r for r in rules if re.search(r[0], path)), None)
-  if found is None:
+  rule = next((r for r in rules if re.search(r[0], path)), None)
+  if rule is None:
     raise ValueError(
       f"{path}: no sharding rule is for it, expected one; ('', ()) at the end"
       ' keeps whatever is left whole'
     )
-  pattern, axes = found
+  pattern, axes = rule
   if len(axes) > len(shape):
     raise ValueError(
       f'{path}: got shape {tuple(shape)}, expected at least {len(axes)}'
@@ -138,11 +140,11 @@ def put(
   mesh: Mesh | None,
   rules: Sequence[Rule] = RULES,
 ) -> jax.Array:
-  """Places an array, and waits for it: the caller may free its memory.
+  """Places an array, and waits for the copy: the caller may free its memory.
 
   Args:
-    path: The path that the rules go by.
-    array: The array; each device gets its part of it and nothing else.
+    path: Path of the array, for the rules.
+    array: The array; each device gets only its part.
     mesh: The mesh; None for JAX's default device.
     rules: See `spec`.
 
@@ -169,12 +171,12 @@ def abstract(
   dtype: Any = None,
   rules: Sequence[Rule] = RULES,
 ) -> Any:
-  """Says where a tree would be, without any of its numbers.
+  """Returns shapes and shardings of a tree, without its numbers.
 
   Args:
-    tree: Of anything with `.shape` and `.dtype`, as `paligemma.shapes` makes.
+    tree: Objects with `.shape` and `.dtype`, such as `paligemma.shapes`.
     mesh: The mesh, with devices or without.
-    dtype: Instead of the tree's own.
+    dtype: Dtype in the place of the tree's; None keeps it.
     rules: See `spec`.
 
   Returns:
@@ -190,13 +192,13 @@ def abstract(
 
 
 def device_bytes(array: Any) -> int:
-  """Bytes of an array, real or abstract, on each of its devices."""
+  """Returns the bytes of an array, real or abstract, on each device."""
   shape = array.sharding.shard_shape(tuple(array.shape))
   return math.prod(shape) * array.dtype.itemsize
 
 
 def mesh_of(params: Any) -> Mesh | None:
-  """The mesh on which parameters lie, or None for a single device."""
+  """Returns the mesh of parameters, or None for a single device."""
   for leaf in jax.tree.leaves(params)[:1]:
     where = getattr(leaf, 'sharding', None)
     if isinstance(where, NamedSharding) and isinstance(where.mesh, Mesh):
@@ -210,21 +212,21 @@ def divides(mesh: Mesh, rows: int) -> bool:
 
 
 def padded(rows: int, params: Any) -> int:
-  """The least number of rows, from `rows` on, that is spread evenly."""
+  """Rounds a number of rows up to one that is spread evenly."""
   mesh = mesh_of(params)
   size = mesh.shape.get('data', 1) if mesh else 1
   return -(-rows // size) * size
 
 
 def rows(batch: _T, params: Any) -> _T:
-  """Puts a batch where the parameters are, its rows spread over 'data'.
+  """Puts a batch on the parameters' mesh, its rows spread over 'data'.
 
-  Rows that 'data' does not divide are all computed on all devices: the same
-  numbers, and no faster than on one.
+  Rows that 'data' does not divide are replicated: the same numbers, no faster
+  than on a single device.
 
   Args:
-    batch: A tree of arrays whose first axis are the rows.
-    params: The parameters; on a single device the batch stays as it is.
+    batch: A tree of arrays with rows on the first axis.
+    params: The parameters; on a single device the batch is returned unchanged.
 
   Returns:
     The batch.
@@ -241,15 +243,15 @@ def rows(batch: _T, params: Any) -> _T:
   return jax.tree.map(leaf, batch)
 
 
-def each(fn: Callable[..., Any], mesh: Mesh | None, count: int) -> Any:
-  """Lets each device run a function on its own rows, by itself.
+def map_rows(fn: Callable[..., Any], mesh: Mesh | None, count: int) -> Any:
+  """Lets each device run a function on its own rows.
 
-  For what has no parameters to share, such as k-means: left to the compiler, a
-  loop over rows would run on all devices for every row.
+  For functions without split parameters, such as k-means: the compiler would
+  run a loop over rows on all devices for every row.
 
   Args:
-    fn: `(shared, *batched) -> batched`; a row's result depends on that row and
-      what is shared only.
+    fn: `(shared, *batched) -> batched`; a row's result depends only on that
+      row and the shared arguments.
     mesh: The mesh, or None.
     count: Number of rows.
 
@@ -272,32 +274,32 @@ def each(fn: Callable[..., Any], mesh: Mesh | None, count: int) -> Any:
   return spread
 
 
-def every(
+def sample(
   array: Num[Array, '...'], step: int, first: int = 0
 ) -> Num[np.ndarray, ' n']:
-  """Every so many numbers of an array, read where they lie.
+  """Reads every step-th number of an array without gathering it.
 
   Args:
-    array: The array, on one device or many.
-    step: From one number to the next in the array's flat order.
-    first: Where to begin in it.
+    array: The array, on one or several devices.
+    step: Distance of the numbers in the array's flat order.
+    first: Index of the first number.
 
   Returns:
     f32, the numbers first, first + step, first + 2 step, ...
   """
   if not isinstance(getattr(array, 'sharding', None), NamedSharding):
-    # On a CPU that is no copy, and there is nothing to compile.
+    # On a CPU this is no copy, and nothing is compiled.
     host = jax.default_backend() == 'cpu'
     flat = (np.asarray(array) if host else array).reshape(-1)
     return np.asarray(flat[first::step], np.float32)
-  # Flattening it would bring all of it to each of the devices.
+  # Flattening would gather the array on every device.
   at = np.unravel_index(np.arange(first, array.size, step), array.shape)
   out = np.empty(len(at[0]) if at else 1, np.float32)
-  seen = set()
+  read = set()
   for shard in array.addressable_shards:
-    if (key := str(shard.index)) in seen:
+    if (key := str(shard.index)) in read:
       continue
-    seen.add(key)
+    read.add(key)
     ranges = [
       s.indices(n) for s, n in zip(shard.index, array.shape, strict=True)
     ]
@@ -310,18 +312,19 @@ def every(
 
 
 def checksum(params: Any, samples: int | None = 4096) -> str:
-  """A short fingerprint of a parameter tree, wherever it lies.
+  """Returns a short fingerprint of a parameter tree, on any devices.
 
   Args:
     params: Arrays of numbers.
-    samples: How many of each are read, roughly: the default is enough to tell
-      checkpoints apart, and cheap on billions of parameters. None reads all.
+    samples: Approximate number of samples of each array: the default is enough
+      to distinguish checkpoints, and cheap on billions of parameters. None
+      reads all.
   """
   digest = hashlib.sha256()
   leaves = jax.tree_util.tree_leaves_with_path(params)
   for path, leaf in leaves:
     step = max(1, leaf.size // samples) if samples else 1
-    values = every(leaf, step)
+    values = sample(leaf, step)
     digest.update(jax.tree_util.keystr(path).encode())
     digest.update(f'{leaf.shape}'.encode())
     digest.update(values.tobytes())
@@ -329,5 +332,5 @@ def checksum(params: Any, samples: int | None = 4096) -> str:
 
 
 def _name(path: Any) -> str:
-  """'llm/layers/mlp/linear' of JAX's key path."""
+  """Returns a JAX key path as 'llm/layers/mlp/linear'."""
   return jax.tree_util.keystr(path, simple=True, separator='/')

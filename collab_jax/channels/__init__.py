@@ -1,4 +1,4 @@
-"""Channels: bytes in, a delivery out."""
+"""Channels, which deliver packets and may lose, damage or delay them."""
 
 from typing import Any
 
@@ -44,16 +44,16 @@ def make(text: str, **kw: Any) -> Channel:
   """Makes a channel from plain values, as a config holds them.
 
   Args:
-    text: A key of NAMES or 'package.module:Class', with settings if it has
-      any: 'erasure(p=0.4,rate=1e6)'.
+    text: A key of NAMES or 'package.module:Class', with optional settings:
+      'erasure(p=0.4,rate=1e6)'.
     **kw: Further settings.
 
   Returns:
     The channel.
 
   Raises:
-    ValueError: It is not of that form, the name or a setting is unknown, or a
-      value is out of range.
+    ValueError: The text is not of that form, the name or a setting is
+      unknown, or a value is out of range.
     ImportError: The module cannot be imported.
   """
   called, settings = config.call(text, 'channel', 'erasure(p=0.4)', kw)
@@ -61,5 +61,5 @@ def make(text: str, **kw: Any) -> Channel:
 
 
 def name(channel: Channel) -> str:
-  """A short name, equal for equal settings only: 'erasure(p=0.4)'."""
+  """Returns a short name, the same for equal settings: 'erasure(p=0.4)'."""
   return registry.name(NAMES, channel)

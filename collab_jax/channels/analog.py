@@ -1,4 +1,4 @@
-"""Numbers sent as they are: pairs of them are the symbols' parts."""
+"""Analog transmission: pairs of numbers are the parts of symbols."""
 
 import functools
 
@@ -18,16 +18,16 @@ def transmit(
   """Sends vectors without quantizing or coding them.
 
   Each is scaled to unit average power; two numbers make a complex symbol. The
-  receiver, which knows the scale and the fading, makes the linear estimate
-  of least squared error. Noise makes the numbers worse, and never loses them.
+  receiver, which knows the scale and the fading, computes the linear estimate
+  of least squared error. Numbers get noise, and are never lost.
 
   Args:
     values: The vectors, finite.
     link: Its SNR, fading (a vector is a block) and symbol rate are used.
-    rng: Where the noise comes from.
+    rng: Generator of the noise.
 
   Returns:
-    What arrived, float32, and the seconds it took.
+    The estimates, float32, and the seconds of transmission.
 
   Source: Bourtsoulatze et al. 2019, 'Deep joint source-channel coding', whose
     power constraint this is; Goblick 1965.
@@ -43,7 +43,7 @@ def transmit(
 
 
 def scale(values: Float[np.ndarray, 'k d']) -> Float[np.ndarray, 'k 1']:
-  """Root mean square of each vector, as a float16 holds it; at least 2^-14."""
+  """Returns the root mean square of each vector as float16, from 2^-14."""
   size = np.sqrt(np.mean(np.square(values, dtype=np.float64), 1, keepdims=True))
   return np.clip(size, 2.0**-14, 65504.0).astype('float16').astype('float32')
 
@@ -59,7 +59,7 @@ def _pass(
 ) -> Float[Array, 'k d']:
   unit = (values / scale).reshape(len(values), -1, 2) / jnp.sqrt(2.0)
   symbols = jax.lax.complex(unit[..., 0], unit[..., 1])
-  heard, noise = fading.transmit(key, symbols, snr, kind)
-  best = heard / (1 + noise)
+  received, noise = fading.transmit(key, symbols, snr, kind)
+  best = received / (1 + noise)
   parts = jnp.stack([best.real, best.imag], -1).reshape(values.shape)
   return parts * jnp.sqrt(2.0) * scale

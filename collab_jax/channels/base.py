@@ -1,4 +1,4 @@
-"""What a channel is, and what comes out of it."""
+"""Interface of channels, their deliveries, and channels without loss."""
 
 from collections.abc import Sequence
 import dataclasses
@@ -10,15 +10,16 @@ from collab_jax import _validate
 
 
 class Delivery(NamedTuple):
-  """What became of one packet.
+  """Outcome of sending a packet.
 
   Attributes:
-    data: What arrived; None if nothing did, or nothing that can be trusted.
-    lost: Pieces that never arrived: 1 for a lost packet, or the number of
-      blocks that a physical layer gave up.
-    seconds: From the first bit of the first packet sent with it until this
-      one was there, or was given up.
-    airtime: How long the sender was sending it, again and again included.
+    data: The received bytes; None for a lost packet, or one whose checksum is
+      wrong.
+    lost: Lost pieces: 1 for a lost packet, or the number of blocks that a
+      physical layer gave up.
+    seconds: Time from the first bit of the first packet of the same `send`
+      until this packet was received, or given up.
+    airtime: Seconds of transmission, retransmissions included.
   """
 
   data: bytes | None
@@ -31,12 +32,12 @@ class Delivery(NamedTuple):
 class Channel(Protocol):
   """Carries bytes, and may lose, damage or delay them.
 
-  An implementation is a frozen dataclass of plain values. All chance comes
-  from the generator that a call is given, so that a message meets the same
-  fate in any company.
+  An implementation is a frozen dataclass of plain values. All randomness comes
+  from the generator of a call, so that deliveries do not depend on other
+  messages.
 
   Attributes:
-    random: False if what arrives, and when, does not depend on the generator.
+    random: False if deliveries do not depend on the generator.
   """
 
   @property
@@ -51,22 +52,27 @@ class Channel(Protocol):
   def send(
     self, packets: Sequence[bytes], rng: np.random.Generator
   ) -> list[Delivery]:
-    """Sends packets one after the other: what one meets, the next may too."""
+    """Sends packets in sequence; their losses may be correlated."""
     ...
 
 
 @dataclasses.dataclass(frozen=True)
 class RateLimited:
-  """A link that delivers everything, in time.
+  """Lossless link of limited rate.
 
-  A packet leaves when the one before it has left, takes 8 * bytes / rate
-  seconds, and arrives `delay` and a uniform draw from [0, jitter) later.
-  Packets may overtake each other.
+  ```python
+  channel = channels.RateLimited(rate=1e6, delay=0.01)
+  deliveries = channel.send(packets, np.random.default_rng(0))
+  ```
+
+  A packet is sent after the previous one, takes 8 * bytes / rate seconds, and
+  arrives `delay` and a uniform draw from [0, jitter) later. Packets may
+  overtake each other.
 
   Attributes:
     rate: Bits per second; 0 for no limit.
-    delay: Seconds on the way.
-    jitter: Largest further delay, in seconds.
+    delay: Propagation delay in seconds.
+    jitter: Largest further delay in seconds.
   """
 
   rate: float | int = 0.0
@@ -79,11 +85,11 @@ class RateLimited:
 
   @property
   def random(self) -> bool:
-    """Only the jitter is drawn."""
+    """Whether there is jitter, which is drawn."""
     return self.jitter > 0
 
   def airtime(self, size: float | int) -> float:
-    """Seconds that a packet of so many bytes takes to be sent."""
+    """Returns the seconds of transmission of so many bytes."""
     return 8 * size / self.rate if self.rate else 0.0
 
   def transmit(self, data: bytes, rng: np.random.Generator) -> Delivery:
@@ -93,7 +99,7 @@ class RateLimited:
   def send(
     self, packets: Sequence[bytes], rng: np.random.Generator
   ) -> list[Delivery]:
-    """Sends packets one after the other."""
+    """Sends packets in sequence."""
     arrived = self._pass(packets, rng)
     late = self.delay + self.jitter * rng.random(len(packets))
     clock, deliveries = 0.0, []
@@ -107,7 +113,7 @@ class RateLimited:
   def _pass(
     self, packets: Sequence[bytes], rng: np.random.Generator
   ) -> Sequence[bytes | None]:
-    """What arrives of each packet; subclasses lose and damage here."""
+    """Returns the received packets; subclasses lose or damage some."""
     del rng
     return packets
 
@@ -118,7 +124,7 @@ class Ideal:
 
   @property
   def random(self) -> bool:
-    """Nothing is drawn."""
+    """False: nothing is drawn."""
     return False
 
   def transmit(self, data: bytes, rng: np.random.Generator) -> Delivery:

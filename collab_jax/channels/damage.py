@@ -1,4 +1,4 @@
-"""Links that flip bits or lose packets."""
+"""Channels that flip bits or lose packets."""
 
 from collections.abc import Sequence
 import dataclasses
@@ -10,8 +10,8 @@ from collab_jax.channels import base
 
 
 @dataclasses.dataclass(frozen=True)
-class _Chance(base.RateLimited):
-  """What happens with one probability, independently each time.
+class _Bernoulli(base.RateLimited):
+  """Link with independent events of equal probability.
 
   Attributes:
     p: The probability.
@@ -25,16 +25,16 @@ class _Chance(base.RateLimited):
 
   @property
   def random(self) -> bool:
-    """Whether it may happen, or jitter."""
+    """Whether events or jitter are possible."""
     return self.p > 0 or super().random
 
 
 @dataclasses.dataclass(frozen=True)
-class BitErrors(_Chance):
+class BitErrors(_Bernoulli):
   """Flips every bit with the same probability, independently.
 
-  A binary symmetric channel: nothing is lost, and nothing tells what is
-  wrong; that is left to checksums.
+  A binary symmetric channel: nothing is lost, and wrong bits are found by
+  checksums only.
 
   Attributes:
     p: Probability that a bit is flipped.
@@ -51,7 +51,7 @@ class BitErrors(_Chance):
 
 
 @dataclasses.dataclass(frozen=True)
-class Erasure(_Chance):
+class Erasure(_Bernoulli):
   """Loses every packet with the same probability, independently.
 
   Attributes:
@@ -62,12 +62,12 @@ class Erasure(_Chance):
     self, packets: Sequence[bytes], rng: np.random.Generator
   ) -> Sequence[bytes | None]:
     lost = rng.random(len(packets)) < self.p
-    return [None if gone else p for p, gone in zip(packets, lost, strict=True)]
+    return [None if bad else p for p, bad in zip(packets, lost, strict=True)]
 
 
 @dataclasses.dataclass(frozen=True)
 class GilbertElliott(base.RateLimited):
-  """Loses packets in bursts: a chain of a good and a bad state.
+  """Loses packets in bursts: a Markov chain of a good and a bad state.
 
   The state of the first packet is drawn from the stationary distribution;
   between packets it changes with the probabilities below.
@@ -93,23 +93,23 @@ class GilbertElliott(base.RateLimited):
       _validate.number(name, getattr(self, name), 0.0, 1.0)
     if not self.to_bad + self.to_good:
       raise ValueError(
-        'to_bad and to_good: both are 0, expected one above: else the state'
-        ' never changes, and has no stationary distribution'
+        'to_bad and to_good: both are 0, expected one above 0: the chain has no'
+        ' stationary distribution'
       )
 
   @property
   def random(self) -> bool:
-    """Always: the state is drawn."""
+    """True: the state is drawn."""
     return True
 
   @property
   def share_bad(self) -> float:
-    """The part of the packets that meet the bad state."""
+    """Share of packets in the bad state."""
     return self.to_bad / (self.to_bad + self.to_good)
 
   @property
   def loss(self) -> float:
-    """The part of the packets that are lost."""
+    """Share of lost packets."""
     return self.share_bad * self.bad + (1 - self.share_bad) * self.good
 
   def _pass(

@@ -1,4 +1,4 @@
-"""What a caption costs in time, and the edge device in energy."""
+"""Time of a caption, and energy of the edge device."""
 
 import dataclasses
 from typing import NamedTuple
@@ -7,13 +7,13 @@ from collab_jax import _validate
 
 
 class Cost(NamedTuple):
-  """Of one picture.
+  """Time and energy of captioning a picture.
 
   Attributes:
-    edge: Seconds in which the edge device computes.
-    link: Seconds until the message is there.
-    server: Seconds in which the server computes.
-    joules: That the edge device spends.
+    edge: Seconds of computing on the edge device.
+    link: Seconds until the message is received.
+    server: Seconds of computing on the server.
+    joules: Energy of the edge device.
   """
 
   edge: float
@@ -23,13 +23,13 @@ class Cost(NamedTuple):
 
   @property
   def seconds(self) -> float:
-    """From the picture to the caption."""
+    """Latency from the picture to the caption."""
     return self.edge + self.link + self.server
 
 
 @dataclasses.dataclass(frozen=True)
 class Budget:
-  """The edge device's powers, and how its speed and the server's are scaled.
+  """Power of the edge device, and relative speed of both devices.
 
   ::
 
@@ -39,12 +39,12 @@ class Budget:
 
   where compute (encoder, quantizer and wire) and serve (rebuilding and caption)
   are seconds measured on the machine of the evaluation, link is the time until
-  the message was there, and airtime how long the radio sent; both hold the
+  the message is received, and airtime that of transmission; both include
   retransmissions.
 
   Attributes:
-    edge: Seconds of the edge device per second measured.
-    server: The same of the server.
+    edge: Seconds of the edge device per measured second.
+    server: Seconds of the server per measured second.
     edge_watts: Power while the edge device computes.
     radio_watts: Power while it sends.
     idle_watts: Power while it waits.
@@ -68,7 +68,7 @@ class Budget:
     airtime: float | int,
     serve: float | int,
   ) -> Cost:
-    """Adds up, in seconds and joules; see the class for the formula."""
+    """Computes time and energy; see the class for the formula."""
     compute, serve = self.edge * compute, self.server * serve
     joules = self.edge_watts * compute + self.radio_watts * airtime
     joules += self.idle_watts * (link + serve)

@@ -1,9 +1,9 @@
 """Low-density parity-check codes of rates 1/2, 2/3 and 3/4.
 
 Quasi-cyclic: the parity-check matrix is a table of 24 columns, each entry a
-square of 0 or an identity whose rows are turned by so many places. Lifting
-factors of 27, 54 and 81 make words of 648, 1296 and 1944 bits. The last columns
-are a staircase, by which the parity bits follow one from another.
+zero matrix or an identity with cyclically shifted rows. Lifting factors of 27,
+54 and 81 make words of 648, 1296 and 1944 bits. The last columns are a
+staircase, by which parity bits are computed one after the other.
 
 The tables were made by tools/ldpc.py; the layout is that of IEEE 802.11n, the
 entries are not.
@@ -60,7 +60,7 @@ RATES = tuple(_TABLES)
 
 @dataclasses.dataclass(frozen=True)
 class Code:
-  """One of the codes.
+  """LDPC code of a rate and length.
 
   Attributes:
     rate: '1/2', '2/3' or '3/4'.
@@ -76,7 +76,7 @@ class Code:
 
   @property
   def lift(self) -> int:
-    """Side of the squares."""
+    """Lifting factor: side of the submatrices."""
     return self.length // COLUMNS
 
   @property
@@ -105,24 +105,24 @@ class Code:
     parts = bits.reshape(len(bits), known, lift)
     sums = np.zeros((rows, len(bits), lift), np.uint8)
     for row, column in zip(*np.nonzero(table[:, :known] >= 0), strict=True):
-      sums[row] ^= _turn(parts[:, column], table[row, column])
-    # All rows together: the staircase cancels, the first column is left.
+      sums[row] ^= _shift(parts[:, column], table[row, column])
+    # The sum of all rows: the staircase cancels, the first column is left.
     first = np.bitwise_xor.reduce(sums)
-    found = [first]
-    carry = sums[0] ^ _turn(first, table[0, known])
+    parity = [first]
+    carry = sums[0] ^ _shift(first, table[0, known])
     for row in range(1, rows):
-      found.append(carry)
+      parity.append(carry)
       carry = carry ^ sums[row]
       if table[row, known] >= 0:
-        carry = carry ^ _turn(first, table[row, known])
-    return np.concatenate([bits, *found], axis=1)
+        carry = carry ^ _shift(first, table[row, known])
+    return np.concatenate([bits, *parity], axis=1)
 
   def edges(self) -> Int[np.ndarray, 'layers degree lift']:
-    """The bits of every check, row of the table by row; see `minsum`."""
+    """Returns the bits of every check by row of the table; see `minsum`."""
     return _edges(self)
 
   def matrix(self) -> UInt8[np.ndarray, 'parity length']:
-    """The parity-check matrix, of 0 and 1."""
+    """Returns the parity-check matrix of 0 and 1."""
     dense = np.zeros((self.parity, self.length + 1), np.uint8)
     for layer, bits in enumerate(self.edges()):
       for bit in bits:
@@ -130,8 +130,8 @@ class Code:
     return dense[:, :-1]
 
 
-def _turn(bits: np.ndarray, shift: Any) -> np.ndarray:
-  """A turned identity times bits: row i reads bit i + shift."""
+def _shift(bits: np.ndarray, shift: Any) -> np.ndarray:
+  """Multiplies a shifted identity by bits: row i reads bit i + shift."""
   return np.roll(bits, -int(shift), axis=-1)
 
 
@@ -150,6 +150,6 @@ def _edges(code: Code) -> np.ndarray:
   edges = np.full((len(table), degree, lift), code.length, np.int32)
   for layer, row in enumerate(table):
     for place, column in enumerate(np.flatnonzero(row >= 0)):
-      turned = (np.arange(lift) + row[column]) % lift
-      edges[layer, place] = column * lift + turned
+      shifted = (np.arange(lift) + row[column]) % lift
+      edges[layer, place] = column * lift + shifted
   return edges

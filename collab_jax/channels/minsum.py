@@ -1,4 +1,4 @@
-"""Decodes LDPC codes: normalised min-sum, layer by layer."""
+"""Decoder of LDPC codes: layered, normalised min-sum."""
 
 import functools
 
@@ -7,11 +7,11 @@ from jax import numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 import numpy as np
 
-# Shortened bits are known: likelier than any that were received.
+# LLR of shortened bits, which are known: larger than any received one.
 KNOWN = 1e6
-# Min-sum believes its checks too much; this weighs them down.
+# Normalisation: min-sum overestimates the messages of checks.
 _SCALE = 0.75
-# Stands where a check has no bit, so that it never is the least reliable one.
+# Magnitude where a check has no bit, so that it is never the minimum.
 _SURE = 1e9
 
 
@@ -21,21 +21,21 @@ def decode(
   edges: Int[Array | np.ndarray, 'layers degree lift'],
   iterations: int,
 ) -> tuple[Bool[Array, 'words n'], Bool[Array, ' words'], Int[Array, '']]:
-  """Finds the code words nearest to what was received.
+  """Decodes received words.
 
-  One loop over iterations, and in it one over layers of checks that share no
-  bit; every layer sees what the one before it found out, which takes half as
-  many iterations as doing all at once. It ends when all words fit. A word that
-  fits is not touched again, so that no word depends on the others.
+  A loop over iterations has a loop over layers of checks without common bits.
+  A layer uses the results of earlier layers, which halves the iterations that
+  a flooding schedule takes. Decoding ends when all words satisfy their checks.
+  Such a word does not change any more, so that words are independent.
 
   Args:
     llr: Log-likelihood ratios, positive where 0 is likelier.
-    edges: For every layer and check the bits in it; n where there are fewer.
+    edges: Bits of each check in each layer, padded with n.
     iterations: Largest number of iterations.
 
   Returns:
-    The decisions, True for 1; whether all checks of a word hold; and the
-    number of iterations made.
+    Decisions, True for 1; whether all checks of a word hold; and the number
+    of iterations.
 
   Source: Chen and Fossorier 2002 (normalised min-sum); Hocevar 2004
     (layered decoding).
@@ -43,43 +43,43 @@ def decode(
   words, n = llr.shape
   real = jnp.asarray(edges < n)[..., None]
   edges = jnp.asarray(edges)
-  # Words last, so that a bit of all words lies together in memory.
+  # Words are the last axis, so that a bit of all words is contiguous.
   start = jnp.concatenate([llr.T, jnp.full((1, words), _SURE)])
 
-  def fits(belief):
+  def satisfied(belief):
     ones = (belief < 0)[edges] & real
     return ~(ones.sum(1) % 2).any((0, 1))
 
   def layer(number, state):
-    belief, told, done = state
-    bits, there = edges[number], real[number]
+    belief, messages, done = state
+    bits, valid = edges[number], real[number]
     before = belief[bits]
-    heard = before - told[number]
-    size = jnp.abs(heard)
+    incoming = before - messages[number]
+    size = jnp.abs(incoming)
     least = size.min(0)
     at_least = size == least
-    others = jnp.where(at_least, jnp.inf, size).min(0)
-    others = jnp.where(at_least.sum(0) > 1, least, others)
-    negative = heard < 0
+    second = jnp.where(at_least, jnp.inf, size).min(0)
+    second = jnp.where(at_least.sum(0) > 1, least, second)
+    negative = incoming < 0
     odd = negative.sum(0) % 2 == 1
-    magnitude = _SCALE * jnp.where(at_least, others, least)
-    say = jnp.where(negative ^ odd, -magnitude, magnitude)
-    say = jnp.where(there, say, 0.0)
-    new = jnp.where(done, before, jnp.where(there, heard + say, _SURE))
-    belief = belief.at[bits].set(new)
-    told = told.at[number].set(jnp.where(done, told[number], say))
-    return belief, told, done
+    magnitude = _SCALE * jnp.where(at_least, second, least)
+    outgoing = jnp.where(negative ^ odd, -magnitude, magnitude)
+    outgoing = jnp.where(valid, outgoing, 0.0)
+    new = jnp.where(valid, incoming + outgoing, _SURE)
+    belief = belief.at[bits].set(jnp.where(done, before, new))
+    outgoing = jnp.where(done, messages[number], outgoing)
+    return belief, messages.at[number].set(outgoing), done
 
   def step(state):
-    count, belief, told, done = state
-    state = (belief, told, done)
-    belief, told, done = jax.lax.fori_loop(0, len(edges), layer, state)
-    return count + 1, belief, told, done | fits(belief)
+    count, *state = state
+    state = jax.lax.fori_loop(0, len(edges), layer, tuple(state))
+    belief, messages, done = state
+    return count + 1, belief, messages, done | satisfied(belief)
 
   def unfinished(state):
     return (state[0] < iterations) & ~state[3].all()
 
-  told = jnp.zeros((*edges.shape, words))
-  state = (jnp.zeros((), jnp.int32), start, told, fits(start))
+  messages = jnp.zeros((*edges.shape, words))
+  state = (jnp.zeros((), jnp.int32), start, messages, satisfied(start))
   count, belief, _, done = jax.lax.while_loop(unfinished, step, state)
   return (belief[:n] < 0).T, done, count

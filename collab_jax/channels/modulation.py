@@ -1,9 +1,10 @@
-r"""Bits to complex symbols of unit average power, and back to likelihoods.
+r"""Modulation of bits to complex symbols, and demodulation to likelihoods.
 
-BPSK is real. QPSK, 16-QAM and 64-QAM are two pulse-amplitude modulations side
-by side: the first half of a symbol's bits chooses the real part, the second
-the imaginary one. Levels are Gray-labelled, so that neighbours differ in one
-bit; the first bit is the sign, and 0 is positive.
+Symbols have unit average power. BPSK is real. QPSK, 16-QAM and 64-QAM are two
+pulse-amplitude modulations side by side: the first half of a symbol's bits
+chooses the real part, the second the imaginary one. Levels are Gray-labelled,
+so that neighbours differ in one bit; the first bit is the sign, and 0 is
+positive.
 """
 
 import functools
@@ -20,7 +21,7 @@ BITS = {'bpsk': 1, 'qpsk': 2, '16qam': 4, '64qam': 6}
 
 @functools.cache
 def _axis(modulation: str) -> tuple[np.ndarray, np.ndarray]:
-  """Levels of one axis, by label, and the labels' bits [levels, bits]."""
+  """Returns the levels of an axis by label, and the labels' bits."""
   bits = BITS[modulation]
   per_axis = max(1, bits // 2)
   labels = np.array(list(itertools.product((0, 1), repeat=per_axis)))
@@ -60,12 +61,12 @@ def demodulate(
   noise: Float[Array, '...'],
   modulation: str,
 ) -> Float[Array, '... bits']:
-  """Max-log likelihood ratios of the bits.
+  """Computes max-log likelihood ratios of the bits.
 
   Args:
-    symbols: What was received, divided by the channel's coefficient.
-    noise: Mean squared magnitude of the noise in it, of a shape that fits
-      the symbols'.
+    symbols: Received symbols, divided by the channel's coefficients.
+    noise: Mean squared magnitude of their noise, of a shape that broadcasts
+      to the symbols'.
     modulation: A key of `BITS`.
 
   Returns:
@@ -78,12 +79,12 @@ def demodulate(
   levels, labels = _axis(modulation)
   single = BITS[modulation] == 1
   parts = [symbols.real] if single else [symbols.real, symbols.imag]
-  found = []
+  ratios = []
   for part in parts:
-    away = jnp.square(part[..., None] - jnp.asarray(levels, jnp.float32))
+    distance = jnp.square(part[..., None] - jnp.asarray(levels, jnp.float32))
     for bit in labels.T:
-      zero = away[..., np.flatnonzero(bit == 0)].min(-1)
-      one = away[..., np.flatnonzero(bit == 1)].min(-1)
-      found.append((one - zero) / noise)
-  llr = jnp.stack(jnp.broadcast_arrays(*found), -1)
+      to_zero = distance[..., np.flatnonzero(bit == 0)].min(-1)
+      to_one = distance[..., np.flatnonzero(bit == 1)].min(-1)
+      ratios.append((to_one - to_zero) / noise)
+  llr = jnp.stack(jnp.broadcast_arrays(*ratios), -1)
   return llr.reshape(*llr.shape[:-2], -1)

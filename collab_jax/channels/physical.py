@@ -1,4 +1,4 @@
-"""A radio link: code, modulation, fading, noise, and trying again."""
+"""Radio link: channel code, modulation, fading, noise and retransmission."""
 
 import binascii
 from collections.abc import Sequence
@@ -24,11 +24,10 @@ class Physical:
   """Sends packets as modulated symbols through noise.
 
   A packet is cut into blocks; each ends in a checksum (CRC-16/CCITT) and is
-  coded, modulated and sent on its own. The last block of a packet is
-  shortened: what it lacks is not sent. Blocks whose checksum is wrong are sent
-  again, as often as `retries` says; a packet with a block that was given up is
-  lost. That the receiver knows where a packet begins and how long it is, is
-  assumed, as is a way back without errors.
+  coded, modulated and sent by itself. The last block of a packet is shortened:
+  the missing bits are not sent. Blocks whose checksum is wrong are sent again,
+  up to `retries` times; a packet with a block that was given up is lost. Known
+  start and length of packets are assumed, and feedback without errors.
 
   Attributes:
     snr: Es/N0 in decibels: of a symbol, averaged over the fading.
@@ -37,8 +36,8 @@ class Physical:
     fading: 'none', 'block' (Rayleigh, one coefficient a block) or 'fast'
       (Rayleigh, one a symbol); the receiver knows the coefficients.
     length: Bits of a coded block: 648, 1296 or 1944.
-    iterations: Of the decoder, at most.
-    retries: How often a block is sent again, at most.
+    iterations: Largest number of decoder iterations.
+    retries: Largest number of retransmissions of a block.
     symbol_rate: Complex symbols per second.
     preamble: Symbols before every round of a packet's blocks.
     delay: Seconds one way; a round of retries waits for two of them.
@@ -64,11 +63,11 @@ class Physical:
     _validate.number('delay', self.delay, 0.0, 1e6)
     for name, least in (('iterations', 1), ('retries', 0), ('preamble', 0)):
       _validate.integer(name, getattr(self, name), least)
-    ldpc.Code(ldpc.RATES[0], self.length)  # Refuses other lengths.
+    _validate.choice('length', self.length, ldpc.LENGTHS)
 
   @property
   def random(self) -> bool:
-    """Always: the noise is drawn."""
+    """True: the noise is drawn."""
     return True
 
   @property
@@ -90,7 +89,7 @@ class Physical:
   def send(
     self, packets: Sequence[bytes], rng: np.random.Generator
   ) -> list[base.Delivery]:
-    """Sends packets one after the other, then what was damaged again."""
+    """Sends packets in sequence, then damaged blocks again."""
     key = jax.random.key(rng.integers(1 << 32, dtype=np.uint32))
     size = self.payload
     parts = [
@@ -99,7 +98,7 @@ class Physical:
       for start in range(0, max(1, len(packet)), size)
     ]
     owner = np.array([number for number, _ in parts], int)
-    blocks = [_signed(data) for _, data in parts]
+    blocks = [_with_checksum(data) for _, data in parts]
     received: list[bytes | None] = [None] * len(blocks)
     done_at, airtime = np.zeros(len(parts)), np.zeros(len(packets))
     pending, clock = list(range(len(parts))), 0.0
@@ -116,36 +115,38 @@ class Physical:
         airtime[owner[i]] += spent
         done_at[i] = clock
       sent = [blocks[i] for i in pending]
-      got = self._once(sent, jax.random.fold_in(key, attempt))
+      got = self._send_once(sent, jax.random.fold_in(key, attempt))
       for i, data in zip(pending, got, strict=True):
         received[i] = _checked(data)
       pending = [i for i in pending if received[i] is None]
     deliveries = []
     for number in range(len(packets)):
-      own = np.flatnonzero(owner == number)
-      pieces = [received[i] for i in own]
-      there = [piece for piece in pieces if piece is not None]
-      lost = len(pieces) - len(there)
+      indices = np.flatnonzero(owner == number)
+      pieces = [received[i] for i in indices]
+      data = [piece for piece in pieces if piece is not None]
+      lost = len(pieces) - len(data)
       deliveries.append(
         base.Delivery(
-          None if lost else b''.join(there),
+          None if lost else b''.join(data),
           lost,
-          float(done_at[own].max()) + self.delay,
+          float(done_at[indices].max()) + self.delay,
           float(airtime[number]),
         )
       )
     return deliveries
 
   def symbols(self, size: int) -> int:
-    """Symbols of a block of `size` bytes, its checksum included."""
+    """Returns the symbols of a block of `size` bytes, checksum included."""
     bits = 8 * size
     if self.code != 'none':
       bits += ldpc.Code(self.code, self.length).parity
     return -(-bits // modulation.BITS[self.modulation])
 
-  def _once(self, blocks: Sequence[bytes], key: Key[Array, '']) -> list[bytes]:
-    """What arrives of blocks that are sent once, right or wrong."""
-    found = []
+  def _send_once(
+    self, blocks: Sequence[bytes], key: Key[Array, '']
+  ) -> list[bytes]:
+    """Sends blocks once; returns the decoded blocks, right or wrong."""
+    decoded = []
     for start in range(0, len(blocks), _MOST):
       chunk = blocks[start : start + _MOST]
       rows = max(_FEWEST, 1 << (len(chunk) - 1).bit_length())
@@ -171,11 +172,11 @@ class Physical:
         iterations=self.iterations,
       )
       data = np.packbits(np.asarray(decided), axis=1)
-      found += [
+      decoded += [
         row[: len(block)].tobytes()
         for row, block in zip(data, chunk, strict=False)
       ]
-    return found
+    return decoded
 
 
 @functools.partial(
@@ -194,10 +195,10 @@ def _receive(
   information: int,
   iterations: int,
 ) -> Bool[Array, 'words k']:
-  """What is decided of the information bits of sent words."""
+  """Sends words and decides on their information bits."""
   symbols = modulation.modulate(words.astype(jnp.int32), modulation_name)
-  heard, noise = fading.transmit(key, symbols, snr, kind)
-  llr = modulation.demodulate(heard, noise, modulation_name)
+  received, noise = fading.transmit(key, symbols, snr, kind)
+  llr = modulation.demodulate(received, noise, modulation_name)
   if edges is None:
     return llr < 0
   place = jnp.arange(words.shape[1])
@@ -208,11 +209,11 @@ def _receive(
   return decided[:, :information]
 
 
-def _signed(data: bytes) -> bytes:
+def _with_checksum(data: bytes) -> bytes:
   return data + binascii.crc_hqx(data, 0xFFFF).to_bytes(_CHECK, 'big')
 
 
 def _checked(block: bytes) -> bytes | None:
-  """The data of a block, unless its checksum is wrong."""
+  """Returns the data of a block; None if its checksum is wrong."""
   data = block[:-_CHECK]
-  return data if _signed(data) == block else None
+  return data if _with_checksum(data) == block else None

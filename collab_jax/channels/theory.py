@@ -1,4 +1,4 @@
-"""What theory says of the physical layer, for tests, tables and figures.
+"""Theoretical limits and error rates of the physical layer.
 
 `ratio` is a signal-to-noise ratio as a number, not in decibels.
 """
@@ -7,17 +7,17 @@ import math
 
 
 def from_db(db: float | int) -> float:
-  """A ratio of powers from decibels."""
+  """Converts decibels to a ratio of powers."""
   return 10 ** (db / 10)
 
 
 def q(x: float | int) -> float:
-  """The probability that a standard normal number exceeds x."""
+  """Returns the probability that a standard normal number exceeds x."""
   return 0.5 * math.erfc(x / math.sqrt(2))
 
 
 def capacity(ratio: float | int) -> float:
-  """Bits per complex symbol that can cross white Gaussian noise.
+  """Returns the capacity of white Gaussian noise, bits per complex symbol.
 
   Args:
     ratio: Es/N0.
@@ -28,7 +28,7 @@ def capacity(ratio: float | int) -> float:
 
 
 def ber_awgn(bits: int, ratio: float | int) -> float:
-  """Bit error rate of Gray-labelled modulation in white Gaussian noise.
+  """Returns the bit error rate of Gray labels in white Gaussian noise.
 
   Args:
     bits: Bits per symbol: 1 (BPSK), 2 (QPSK), 4 (16-QAM) or 6 (64-QAM).
@@ -55,7 +55,7 @@ def ber_awgn(bits: int, ratio: float | int) -> float:
 
 
 def ber_rayleigh(ratio: float | int) -> float:
-  """Bit error rate of BPSK, or QPSK, in Rayleigh fading that is known.
+  """Returns the bit error rate of BPSK or QPSK in known Rayleigh fading.
 
   Args:
     ratio: Mean Eb/N0.
@@ -67,14 +67,14 @@ def ber_rayleigh(ratio: float | int) -> float:
 
 
 def analog_error(ratio: float | int) -> float:
-  """Mean squared error of a Gaussian number of unit power, sent as it is.
+  """Returns the mean squared error of uncoded Gaussian numbers of power 1.
 
   Args:
     ratio: Es/N0 of white Gaussian noise.
 
   Returns:
-    1 / (1 + SNR), that of the best linear estimate. With two numbers a complex
-    symbol of capacity C it is 2^-C, which nothing can be better than.
+    1 / (1 + SNR), the error of the best linear estimate. With two numbers a
+    complex symbol of capacity C it is 2^-C, the theoretical limit.
 
   Source: Goblick 1965, 'Theoretical limitations on the transmission of data
     from analog sources'.

@@ -135,7 +135,7 @@ def _quantize(quantizer, params, features, keys, aux, mesh):
     return quantizer.quantize(params, x, key, **aux)
 
   run = jax.vmap(quantize_image, in_axes=(None, 0, 0, 0))
-  return sharding.each(run, mesh, len(keys))(params, features, keys, aux)
+  return sharding.map_rows(run, mesh, len(keys))(params, features, keys, aux)
 
 
 @functools.partial(
@@ -153,7 +153,7 @@ def _rebuild(
 
   run = jax.vmap(rebuild_image, in_axes=(None, 0, 0))
   count = len(jax.tree.leaves(message)[0])
-  tokens = sharding.each(run, mesh, count)(params, message, rows)
+  tokens = sharding.map_rows(run, mesh, count)(params, message, rows)
   x = tokens.x if split == 'head' else model.project(tokens.x)
   return tokens, messages.Prefix(x, *tokens[1:])
 

@@ -41,7 +41,7 @@ def encoder_fingerprint(model: paligemma.Model) -> str:
     shape = (len(leaf), *leaf[0].shape) if separate else leaf.shape
     step = max(1, math.prod(shape) // _SAMPLES)
     values = [
-      sharding.every(layer, step, -i * layer.size % step)
+      sharding.sample(layer, step, -i * layer.size % step)
       for i, layer in enumerate(leaf if separate else (leaf,))
     ]
     digest.update(f'{jax.tree_util.keystr(path)}{shape}'.encode())

@@ -1,4 +1,4 @@
-"""Scores of captions, and what sending them cost."""
+"""Metrics: scores of captions, rates, distortion and confidence intervals."""
 
 from collab_jax.metrics.bd_rate import bd_rate, overlap, pareto_front
 from collab_jax.metrics.bleu import (

@@ -1,8 +1,7 @@
-"""How many bytes one curve saves against another at equal quality.
+"""Bjontegaard delta rate: bytes saved between curves at equal quality.
 
-The Bjontegaard delta rate: the logarithm of the rate is interpolated as a
-function of the quality, and the difference of two such curves is averaged over
-the qualities that both have.
+The logarithm of the rate is interpolated as a function of the quality, and the
+difference of two such curves is averaged over their common qualities.
 
 Three interpolations. 'pchip' is the default, as the curves here have many
 points and flatten at the full score: it follows them through every point, and
@@ -22,22 +21,24 @@ from typing import Any
 from jaxtyping import Float, Int
 import numpy as np
 
+from collab_jax import _validate
+
 _LEAST = {'pchip': 2, 'cubic': 4, 'akima': 2}
 
 
 def pareto_front(rates: Any, scores: Any) -> Int[np.ndarray, ' front']:
-  """The points that no other one beats.
+  """Returns the points that no other point dominates.
 
   Args:
-    rates: What each point costs, [points].
-    scores: How good it is, [points]; more is better.
+    rates: Cost of each point, [points].
+    scores: Quality of each point, [points]; more is better.
 
   Returns:
     Indices into the points by rising rate; their scores rise, too. Of equal
     points the first is kept.
 
   Raises:
-    ValueError: The two are not of one length, or not finite.
+    ValueError: Rates and scores differ in length, or are not finite.
   """
   rates, scores = _checked(rates, scores)
   order = np.lexsort((np.arange(len(rates)), -scores, rates))
@@ -54,16 +55,16 @@ def bd_rate(
   scores: Any,
   method: str = 'pchip',
 ) -> float:
-  """Mean change of the rate at equal quality.
+  """Computes the mean change of the rate at equal quality.
 
   10^(mean of log10 r(q) - log10 a(q)) - 1 over the qualities q that both
   curves r and a have.
 
   Args:
-    anchor_rates: Of the curve to compare with, [points], rising.
-    anchor_scores: The same, rising; any scale, such as BLEU-4 or decibels.
-    rates: Of the curve in question, [its points], rising.
-    scores: The same, rising.
+    anchor_rates: Rates of the reference curve, [points], rising.
+    anchor_scores: Its scores, rising; any scale, such as BLEU-4 or decibels.
+    rates: Rates of the compared curve, [points], rising.
+    scores: Its scores, rising.
     method: 'pchip', 'cubic' or 'akima'.
 
   Returns:
@@ -74,31 +75,28 @@ def bd_rate(
       too few points, or that does not rise (`pareto_front` makes one that
       does); curves without a common quality.
   """
-  if method not in _LEAST:
-    raise ValueError(
-      f'method: got {method!r}, expected one of {", ".join(_LEAST)}'
-    )
+  _validate.choice('method', method, _LEAST)
   curves = [
     _curve('anchor', anchor_rates, anchor_scores, _LEAST[method]),
     _curve('curve', rates, scores, _LEAST[method]),
   ]
   low, high = overlap(anchor_scores, scores)
-  anchor, own = (_mean(method, x, y, low, high) for x, y in curves)
-  return float(10 ** (own - anchor) - 1)
+  anchor, compared = (_mean(method, x, y, low, high) for x, y in curves)
+  return float(10 ** (compared - anchor) - 1)
 
 
 def overlap(first: Any, second: Any) -> tuple[float, float]:
-  """The qualities that two curves share.
+  """Returns the range of common qualities of two curves.
 
   Args:
-    first: The scores of one curve.
-    second: Those of the other.
+    first: The scores of a curve.
+    second: The scores of another.
 
   Returns:
-    The lowest and the highest.
+    The lowest and the highest common quality.
 
   Raises:
-    ValueError: There are none.
+    ValueError: The curves have no common quality.
   """
   ends = [(float(np.min(x)), float(np.max(x))) for x in (first, second)]
   low, high = max(e[0] for e in ends), min(e[1] for e in ends)
@@ -124,7 +122,7 @@ def _checked(rates, scores) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _curve(name, rates, scores, least) -> tuple[np.ndarray, np.ndarray]:
-  """Scores and logarithms of the rates, once they are a curve."""
+  """Checks a curve; returns its scores and the logarithms of its rates."""
   rates, scores = _checked(rates, scores)
   if len(rates) < least:
     raise ValueError(
@@ -141,7 +139,7 @@ def _curve(name, rates, scores, least) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _mean(method: str, x, y, low: float, high: float) -> float:
-  """Mean of the interpolated y over [low, high]."""
+  """Averages the interpolated y over [low, high]."""
   if method == 'cubic':
     # Centred, as powers of scores near 100 would lose digits.
     middle = x.mean()
@@ -159,7 +157,7 @@ def _integral(
   slopes: Float[np.ndarray, ' points'],
   at: Float[np.ndarray, ' ends'],
 ) -> Float[np.ndarray, ' ends']:
-  """Integral from x[0] of the cubic with these values and slopes."""
+  """Integrates the cubic with these values and slopes from x[0]."""
   h = np.diff(x)
   rise = np.diff(y) / h
   square = (3 * rise - 2 * slopes[:-1] - slopes[1:]) / h
@@ -175,7 +173,7 @@ def _integral(
 
 
 def _pchip(h: np.ndarray, rise: np.ndarray) -> np.ndarray:
-  """Weighted harmonic means inside, three-point slopes at the ends."""
+  """Computes slopes: weighted harmonic means, three-point ones at the ends."""
   if len(h) == 1:
     return np.repeat(rise, 2)
   before, after = 2 * h[1:] + h[:-1], h[1:] + 2 * h[:-1]
@@ -191,7 +189,7 @@ def _pchip(h: np.ndarray, rise: np.ndarray) -> np.ndarray:
 
 
 def _end(h0, h1, rise0, rise1) -> float:
-  """A slope at an end which keeps the curve monotone."""
+  """Computes a slope at an end that keeps the curve monotone."""
   slope = ((2 * h0 + h1) * rise0 - h0 * rise1) / (h0 + h1)
   if slope * rise0 <= 0:
     return 0.0
@@ -201,7 +199,7 @@ def _end(h0, h1, rise0, rise1) -> float:
 
 
 def _akima(h: np.ndarray, rise: np.ndarray) -> np.ndarray:
-  """Slopes that change least where the neighbours do."""
+  """Computes Akima's slopes, weighted by the change of their neighbours."""
   if len(h) == 1:
     return np.repeat(rise, 2)
   head = [3 * rise[0] - 2 * rise[1], 2 * rise[0] - rise[1]]

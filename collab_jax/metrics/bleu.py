@@ -1,4 +1,4 @@
-"""Corpus BLEU, and the counts from which it can be computed again."""
+"""Corpus BLEU, and its statistics per image for resampling."""
 
 import collections
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ STATS = 2 + 2 * ORDERS
 def bleu(
   captions: Sequence[str], references: Sequence[Sequence[str]]
 ) -> dict[str, float]:
-  """Corpus BLEU-1 to BLEU-4, as sacrebleu computes them.
+  """Computes corpus BLEU-1 to BLEU-4 by sacrebleu.
 
   Args:
     captions: One caption per image.

@@ -1,4 +1,4 @@
-"""Confidence intervals by drawing the images again."""
+"""Bootstrap confidence intervals: images are drawn with replacement."""
 
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
@@ -13,10 +13,10 @@ _CHUNK = 1 << 22  # Drawn images held at once: 32 MiB of indices.
 
 
 class Difference(NamedTuple):
-  """How much the first of two systems is ahead of the second.
+  """Difference of two systems' scores, with its confidence interval.
 
   Attributes:
-    value: The difference on all images.
+    value: The difference, first - second, on all images.
     low: Lower end of its interval; above 0 means that the first is better.
     high: Upper end of its interval.
   """
@@ -33,7 +33,7 @@ def mean_stats(scores: Float[np.ndarray, 'images *seeds']) -> np.ndarray:
 
 
 def mean(stats: np.ndarray) -> np.ndarray:
-  """The mean from summed `mean_stats`: what to give to `bootstrap`."""
+  """Computes the mean from summed `mean_stats`, for use in `bootstrap`."""
   return stats[..., 0] / stats[..., 1]
 
 
@@ -44,11 +44,11 @@ def bootstrap(
   seed: int = 0,
   level: float = 0.95,
 ) -> tuple[float, float]:
-  """Percentile interval of a corpus score.
+  """Computes the percentile interval of a corpus score.
 
-  Draws as many images as there are, with replacement, `n` times. Only sums of
-  statistics are formed, never a caption looked at again, so that 1000 draws of
-  BLEU over 500 images take milliseconds.
+  Draws all images with replacement, `n` times. Only statistics are summed, and
+  no caption is scored again, so that 1000 draws of BLEU over 500 images take
+  milliseconds.
 
   Args:
     stats: Statistics per image, [images ... stats]; axes between the two, such
@@ -57,8 +57,8 @@ def bootstrap(
     fn: The score from summed statistics, [... stats] -> [...]: `bleu4`,
       `mean`.
     n: Number of draws.
-    seed: Seed of the draws; the same one gives the same interval.
-    level: The part of the draws that the interval holds.
+    seed: Seed of the draws, which determines the interval.
+    level: Share of the draws within the interval.
 
   Returns:
     Its lower and upper end.
@@ -77,24 +77,23 @@ def paired_bootstrap(
   seed: int = 0,
   level: float = 0.95,
 ) -> Difference:
-  """The difference of two systems on the same images, with its interval.
+  """Compares two systems on the same images.
 
-  Both are scored on the same draws, so that what makes an image hard for both
-  cancels.
+  Both are scored on the same draws, so that the difficulty of images cancels.
 
   Args:
     first: Statistics of the first, [images ... stats].
     second: Statistics of the second, of the same images in the same order.
-    fn: As for `bootstrap`.
+    fn: The score from summed statistics, see `bootstrap`.
     n: Number of draws.
     seed: Seed of the draws.
-    level: The part of the draws that the interval holds.
+    level: Share of the draws within the interval.
 
   Returns:
-    The difference of the scores, first - second.
+    The difference of the scores, first - second, and its interval.
 
   Raises:
-    ValueError: The two are not of the same number of images.
+    ValueError: The numbers of images differ.
   """
   first, second = _checked(first), _checked(second)
   if len(first) != len(second):
@@ -120,16 +119,16 @@ def simultaneous(
   draws: Float[np.ndarray, 'n m'],
   level: float = 0.95,
 ) -> list[Difference]:
-  """Intervals of several differences that hold all at once.
+  """Computes simultaneous intervals of several differences.
 
-  Each is as many of its own standard deviations wide as the largest deviation
-  among all of them in that part of the draws: with twenty comparisons at 95%,
-  one without a difference would else look significant on average.
+  The width of each, in its own standard deviations, is that quantile of the
+  largest deviation among all differences: of twenty comparisons at 95%, one
+  without a difference would otherwise look significant on average.
 
   Args:
     values: The differences on all images.
-    draws: The same of every draw of the images, all on the same draws.
-    level: The part of the draws in which all intervals hold.
+    draws: The differences on every draw of the images.
+    level: Share of the draws in which all intervals hold.
 
   Source: the max-t method of Westfall and Young 1993, as of Romano and Wolf
   2005, in one step.
@@ -148,13 +147,13 @@ def simultaneous(
 def drawn_scores(
   stats: Stats, fn: Function, n: int = 1000, seed: int = 0
 ) -> Float[np.ndarray, ' {n}']:
-  """The score of every draw, to go on computing with.
+  """Computes the score of every draw.
 
-  Calls with one number of images, `n` and `seed` draw the same images.
+  Calls with equal numbers of images, `n` and `seed` draw the same images.
 
   Args:
-    stats: As for `bootstrap`.
-    fn: As for `bootstrap`.
+    stats: Statistics per image, see `bootstrap`.
+    fn: The score from summed statistics, see `bootstrap`.
     n: Number of draws.
     seed: Seed of the draws.
 
@@ -173,7 +172,7 @@ def drawn_scores(
 def interval(
   draws: Float[np.ndarray, ' n'], level: float
 ) -> tuple[float, float]:
-  """The ends of what holds a part of the draws."""
+  """Returns the ends of the central interval with a share of the draws."""
   low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
   return float(low), float(high)
 
@@ -191,7 +190,7 @@ def _checked(stats: np.ndarray) -> np.ndarray:
 def _draws(
   images: int, n: int, seed: int
 ) -> Iterator[Int[np.ndarray, 'draws images']]:
-  """How often each image is drawn, a bounded number of draws at a time."""
+  """Yields the counts of each image, a bounded number of draws at a time."""
   rng = np.random.default_rng(seed)
   size = max(1, _CHUNK // images)
   for start in range(0, n, size):
@@ -204,7 +203,7 @@ def _draws(
 
 
 def _sums(counts: np.ndarray, stats: np.ndarray) -> np.ndarray:
-  """Sums over the drawn images; exact, as counts are far below 2^53."""
+  """Sums over drawn images; exact, since counts are far below 2^53."""
   return np.tensordot(counts.astype(np.float64), stats, axes=1)
 
 

@@ -53,7 +53,7 @@ class CiderD:
     self._references = [[self._weigh(c) for c in image] for image in counts]
 
   def scores(self, captions: Sequence[str]) -> Float[np.ndarray, 'images']:
-    """The score of each caption, in [0, 10].
+    """Computes the score of each caption, in [0, 10].
 
     Args:
       captions: One caption per image, in the order of the references.

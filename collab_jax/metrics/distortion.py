@@ -1,4 +1,4 @@
-"""What the rebuilt features lost."""
+"""Distortion of rebuilt features."""
 
 from jaxtyping import Float
 import numpy as np
@@ -7,11 +7,11 @@ import numpy as np
 def mse(
   original: Float[np.ndarray, '...'], rebuilt: Float[np.ndarray, '...']
 ) -> float:
-  """Mean squared error per number, summed in float64.
+  """Computes the mean squared error per number, summed in float64.
 
   Args:
     original: The features.
-    rebuilt: What the decoder made of them, in the same shape.
+    rebuilt: The dequantized features, in the same shape.
 
   Returns:
     The mean of the squared differences.

@@ -1,18 +1,18 @@
-"""What crossing the link cost: 8 times the bytes, and nothing estimated."""
+"""Rate of messages: 8 times their bytes, not an estimate."""
 
 
 def bits(data: bytes) -> int:
-  """Number of bits that were sent."""
+  """Returns the number of sent bits."""
   return 8 * len(data)
 
 
 def bpp(data: bytes, height: int, width: int) -> float:
-  """Bits sent per pixel of the input picture.
+  """Returns the sent bits per pixel of the input picture.
 
   Args:
-    data: What crossed the link for one picture.
-    height: Of the picture as it entered the encoder, in pixels.
-    width: The same.
+    data: The message of a picture.
+    height: Height of the encoder's input in pixels.
+    width: Width of the encoder's input in pixels.
 
   Returns:
     Bits per pixel.

@@ -14,10 +14,10 @@ _BETA = 1.2  # Recall's weight in coco-caption.
 def rouge_l_scores(
   captions: Sequence[str], references: Sequence[Sequence[str]]
 ) -> Float[np.ndarray, 'images']:
-  """ROUGE-L of each caption.
+  """Computes ROUGE-L of each caption.
 
   With P and R = the common subsequence's length over the caption's and over
-  the reference's, each maximised over the references on its own, the score is
+  the reference's, each maximised over the references separately, the score is
   (1 + beta^2) P R / (R + beta^2 P), beta = 1.2.
 
   Args:
@@ -36,7 +36,7 @@ def rouge_l_scores(
 def rouge_l(
   captions: Sequence[str], references: Sequence[Sequence[str]]
 ) -> float:
-  """Mean ROUGE-L over the images, in [0, 1]."""
+  """Computes the mean ROUGE-L over images, in [0, 1]."""
   return float(np.mean(rouge_l_scores(captions, references)))
 
 
@@ -56,21 +56,21 @@ def _score(text: str, refs: tuple[str, ...]) -> float:
 
 @functools.lru_cache(maxsize=1 << 16)
 def _references(refs: tuple[str, ...]) -> list[tuple[int, dict[str, int]]]:
-  """Length of each reference, and where its words are, one bit per place.
+  """Returns each reference's length and its words' places, as bits.
 
   Cached: a sweep scores many captions of the same image.
   """
-  found = []
+  parsed = []
   for ref in refs:
     words, places = ref.split(), {}
     for n, word in enumerate(words):
       places[word] = places.get(word, 0) | 1 << n
-    found.append((len(words), places))
-  return found
+    parsed.append((len(words), places))
+  return parsed
 
 
 def _common(words: list[str], length: int, places: dict[str, int]) -> int:
-  """Length of the longest common subsequence.
+  """Returns the length of the longest common subsequence.
 
   One row of the table of lengths is one integer, whose zeros are the places
   where the length grows.

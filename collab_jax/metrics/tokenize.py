@@ -1,4 +1,4 @@
-"""Captions to words, as the COCO caption evaluation sees them."""
+"""Tokenization of captions as in the COCO caption evaluation."""
 
 from collections.abc import Sequence
 import functools
