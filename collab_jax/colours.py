@@ -1,4 +1,4 @@
-"""Vectors as colours: how they lie to each other, for the eye."""
+"""Maps vectors to colours that show which are similar."""
 
 from collections.abc import Callable
 
@@ -12,7 +12,7 @@ def by_axes(features: Vectors) -> Callable[[Vectors], Float[np.ndarray, 'm 3']]:
   """Maps vectors to colours by the three main axes of some features.
 
   Args:
-    features: Of a picture, for which the colours are chosen.
+    features: Features of a picture, whose axes span the colours.
 
   Returns:
     A function from vectors of the same width to red, green and blue, 0..1;
@@ -22,11 +22,11 @@ def by_axes(features: Vectors) -> Callable[[Vectors], Float[np.ndarray, 'm 3']]:
   axes = np.linalg.svd(features - mean, full_matrices=False)[2][:3]
   # The sign of an axis is arbitrary; fixed, so that figures can be compared.
   axes *= np.sign(axes[np.arange(len(axes)), np.abs(axes).argmax(1)])[:, None]
-  places = (features - mean) @ axes.T
-  low, high = np.percentile(places, [2, 98], axis=0)
+  coordinates = (features - mean) @ axes.T
+  low, high = np.percentile(coordinates, [2, 98], axis=0)
 
   def colours(x: Vectors) -> Float[np.ndarray, 'm 3']:
-    place = ((x - mean) @ axes.T - low) / np.maximum(high - low, 1e-12)
-    return 0.12 + 0.82 * np.clip(place, 0, 1)
+    unit = ((x - mean) @ axes.T - low) / np.maximum(high - low, 1e-12)
+    return 0.12 + 0.82 * np.clip(unit, 0, 1)
 
   return colours

@@ -1,6 +1,6 @@
-"""Config files: their arguments, and fields that name things.
+"""Parses config files' arguments, overrides and fields.
 
-Their arguments, `configs/tradeoff.py:k=8,mode=tiny`, and fields such as
+Arguments are those of `configs/tradeoff.py:k=8,mode=tiny`, fields such as
 'kmeans(init=++)'.
 """
 
@@ -28,7 +28,7 @@ _FLOAT = re.compile(r'-?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?')
 
 
 class ConfigError(flags.Error):
-  """Raised for a config that cannot be made; absl prints it on one line."""
+  """Error in a config, which absl prints without a traceback."""
 
 
 def parse(
@@ -39,15 +39,15 @@ def parse(
   Args:
     arg: 'name=value' pairs with commas between them, or None or '' for the
       defaults.
-    **defaults: Every name that is understood, with its default, whose type the
-      value must have; or a tuple of the values it may have, default first.
+    **defaults: Defaults of all arguments; a value must have the type of its
+      default. A tuple lists the allowed values, default first.
 
   Returns:
     A value for each of the defaults, in their order.
 
   Raises:
-    ConfigError: A name that is not among the defaults, or given twice; a value
-      of another type, or not among those allowed.
+    ConfigError: An unknown or repeated name, a value of another type, or one
+      that is not allowed.
   """
   values: dict[str, Any] = {
     name: default[0] if isinstance(default, tuple) else default
@@ -73,20 +73,20 @@ def parse(
 def call(
   text: str, what: str, example: str, reserved: Iterable[str] = ()
 ) -> tuple[str, dict[str, Any]]:
-  """Reads a name with settings, as fields of a config hold it.
+  """Parses a name with settings, as fields of a config hold it.
 
   Args:
-    text: For instance 'kmeans(init=++)' or 'pool'. A setting may be of this
-      form itself: 'kmeans(centroids=scalar(bits=4))'.
-    what: Its name in errors.
-    example: An example in errors.
-    reserved: Settings that it may not have.
+    text: For instance 'kmeans(init=++)' or 'pool'. A setting may have settings
+      itself: 'kmeans(centroids=scalar(bits=4))'.
+    what: Kind of the named object, for errors.
+    example: Example of the form, for errors.
+    reserved: Settings that are not allowed.
 
   Returns:
-    Its name and settings; numbers become int or float, all else stays text.
+    Name and settings; numbers become int or float, nested settings stay text.
 
   Raises:
-    ValueError: It is not of that form.
+    ValueError: The text is not of that form.
   """
   match = _CALL.fullmatch(text.strip())
   settings: dict[str, Any] = {}
@@ -109,7 +109,7 @@ def call(
 
 
 def _parts(settings: str) -> list[str]:
-  """Splits at the commas that stand in no parentheses."""
+  """Splits at commas outside of parentheses."""
   parts, depth = [''], 0
   for letter in settings:
     depth += (letter == '(') - (letter == ')')
@@ -139,21 +139,21 @@ def define(
 ) -> flags.FlagHolder:
   """Defines `--config=file.py:arg` and its overrides `--config.field=value`.
 
-  `ml_collections.config_flags` does the work; this makes what a user mistypes
-  one line that names the nearest thing there is.
+  `ml_collections.config_flags` does the work; this turns mistyped names into
+  errors of one line with the nearest known name.
 
   Args:
-    default: Config file to use where none is given.
+    default: Default config file.
     name: Name of the flag.
-    flag_values: Where to define it.
-    argv: Command line in which to look for overrides; `sys.argv` by default.
+    flag_values: Registry of the flag.
+    argv: Command line with the overrides; `sys.argv` by default.
 
   Returns:
     The flag, whose `value` is the locked config.
 
   Raises:
     SystemExit: An override does not fit the default config, which is read at
-      once. One that was given is read, and refused, when absl parses flags.
+      once. Another config is read, and refused, when absl parses flags.
   """
   holder = config_flags.DEFINE_config_file(
     name,
@@ -182,7 +182,7 @@ def check_overrides(
     name: Name of the config's flag.
 
   Raises:
-    ConfigError: A field that does not exist, with the nearest that does.
+    ConfigError: An unknown field, with the nearest known one.
   """
   known = list(_paths(config))
   pattern = re.compile(rf'--?(no)?{re.escape(name)}\.([^=]+)')

@@ -22,12 +22,12 @@ def runtime() -> Iterator[None]:
   run. JAX's settings in the environment win.
 
   Raises:
-    SystemExit: An error that the user can mend was raised within.
+    SystemExit: The program raised an error that its user can mend.
   """
   _reuse_large_buffers()
   sys.path.insert(0, os.getcwd())  # For quantizers and codecs of one's own.
   logging.getLogger('jax').setLevel(logging.ERROR)
-  # Such a picture is refused: the error says it.
+  # Such a picture is refused with an error, which is enough.
   warnings.simplefilter('ignore', Image.DecompressionBombWarning)
   home = os.environ.get('XDG_CACHE_HOME') or '~/.cache'
   for name, value in {

@@ -1,4 +1,4 @@
-"""What crosses the link, and what a decoder makes of it."""
+"""Messages that cross the link, and the tokens rebuilt from them."""
 
 import dataclasses
 from typing import NamedTuple, TypeAlias
@@ -13,12 +13,11 @@ class Symbols:
   Attributes:
     alphabet: Number of distinct symbols, at least 1.
     shape: Static shape of the field.
-    layer: Messages are sent coarse to fine: the layers up to any one are a
-      message, too. Layer 0 is always there.
+    layer: Layer of a progressive message, coarse to fine: layers 0 to any one
+      are a message, too.
     rows: Name of another field of symbols, before this one and in the same
-      layer, whose largest symbol is the number of this one's last row: those
-      behind it, along the first axis, are zeros, which need not be sent. ''
-      for none.
+      layer, whose largest symbol is the index of this one's last row: later
+      rows, along the first axis, are zeros, and are not sent. '' for none.
   """
 
   alphabet: int
@@ -47,14 +46,14 @@ Message: TypeAlias = dict[str, Array]
 
 
 class Tokens(NamedTuple):
-  """The vectors that a quantizer rebuilds for one image.
+  """Vectors that a quantizer rebuilds for one image.
 
   Attributes:
-    x: The vectors; m = n where the grid is rebuilt, m = k where only the
-      vectors that were sent go on.
-    valid: False for a vector that the decoder must not see.
+    x: Vectors; m = n where the grid is rebuilt, m = k where only sent vectors
+      are kept.
+    valid: False for a vector that the decoder must not attend to.
     positions: The decoder's position of each vector, from 0.
-    end: The position of the first text token.
+    end: Position of the first text token.
   """
 
   x: Float[Array, 'm d']
@@ -64,13 +63,13 @@ class Tokens(NamedTuple):
 
 
 class Prefix(NamedTuple):
-  """A batch of `Tokens` at the decoder's width M.
+  """Batch of `Tokens` at the decoder's width M.
 
   Attributes:
-    x: The image embeddings.
-    valid: False for a vector that the decoder must not see.
+    x: Image embeddings.
+    valid: False for a vector that the decoder must not attend to.
     positions: The decoder's position of each vector, from 0.
-    end: The position of the first text token, per row.
+    end: Position of the first text token, per row.
   """
 
   x: Float[Array, 'B m M']

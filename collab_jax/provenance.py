@@ -1,4 +1,4 @@
-"""What a result was made with: versions, commit, device."""
+"""Describes the software and hardware behind a result."""
 
 from importlib import metadata
 import os
@@ -38,7 +38,7 @@ def _version(name: str) -> str | None:
 
 
 def commit() -> str | None:
-  """The commit that this package's source is at, or None."""
+  """Returns the commit of this package's source, or None."""
   root = Path(__file__).resolve().parents[1]
   if not (root / '.git').exists():
     return None
@@ -46,7 +46,7 @@ def commit() -> str | None:
     head = _git(root, 'rev-parse', '--short=12', 'HEAD')
     changed = _git(root, 'status', '--porcelain', '--untracked-files=no')
   except (FileNotFoundError, subprocess.CalledProcessError):
-    return None  # No git, or no commit yet.
+    return None  # Git is missing, or there is no commit yet.
   return head + ('+' if changed else '')
 
 

@@ -1,7 +1,7 @@
-"""Things that configs call by name: frozen dataclasses of plain values.
+"""Classes by name, as configs name them: frozen dataclasses of plain values.
 
-A table holds the names of a room, `{'kmeans': KMeans}`; outsiders are called
-'package.module:Class'.
+A table maps the names of a package to its classes, `{'kmeans': KMeans}`; other
+classes are named 'package.module:Class'.
 """
 
 from collections.abc import Mapping
@@ -12,24 +12,26 @@ from typing import Any
 from collab_jax import _validate
 
 
-def make(table: Mapping[str, type], what: str, name: str, **kw: Any) -> Any:
-  """Makes a thing from plain values.
+def make(table: Mapping[str, type], kind: str, name: str, **kw: Any) -> Any:
+  """Makes an instance from plain values.
+
+      make({'kmeans': KMeans}, 'quantizer', 'kmeans', k=8)
 
   Args:
     table: Classes by name.
-    what: What such a thing is called in errors.
+    kind: Kind of the classes, for errors.
     name: A key of the table, or 'package.module:Class'.
-    **kw: The fields of the class.
+    **kw: Fields of the class.
 
   Returns:
-    The thing.
+    The instance.
 
   Raises:
     ValueError: The name or a field is unknown, with the nearest known one, or
       a value is out of range.
     ImportError: The module cannot be imported.
   """
-  cls = find(table, what, name)
+  cls = find(table, kind, name)
   fields = [f.name for f in dataclasses.fields(cls) if f.init]
   for field in kw:
     if field not in fields:
@@ -40,52 +42,52 @@ def make(table: Mapping[str, type], what: str, name: str, **kw: Any) -> Any:
     raise ValueError(f'{name}: {error}') from error
 
 
-def name(table: Mapping[str, type], thing: Any) -> str:
-  """A short name, equal for equal settings only; defaults are left out.
+def name(table: Mapping[str, type], instance: Any) -> str:
+  """Returns a short name, equal for equal settings only; omits defaults.
 
   Args:
     table: Classes by name.
-    thing: A dataclass of plain values, or of such things.
+    instance: A dataclass of plain values, or of such dataclasses.
 
   Returns:
     For instance 'erasure(p=0.4)' or 'kmeans(k=8,centroids=scalar)'.
   """
-  defaults = {f.name: f.default for f in dataclasses.fields(thing)}
+  defaults = {f.name: f.default for f in dataclasses.fields(instance)}
   parts = [
-    f'{field}={plain(table, getattr(thing, field))}'
+    f'{field}={plain(table, getattr(instance, field))}'
     for field, default in defaults.items()
-    if getattr(thing, field) != default
+    if getattr(instance, field) != default
   ]
-  called = title(table, type(thing))
-  return f'{called}({",".join(parts)})' if parts else called
+  class_name = title(table, type(instance))
+  return f'{class_name}({",".join(parts)})' if parts else class_name
 
 
-def settings(table: Mapping[str, type], kind: str, thing: Any) -> dict:
+def settings(table: Mapping[str, type], kind: str, instance: Any) -> dict:
   """Returns all settings as plain values, which JSON can hold.
 
   Args:
     table: Classes by name.
     kind: Key of the class's name.
-    thing: A dataclass of plain values, or of such things.
+    instance: A dataclass of plain values, or of such dataclasses.
 
   Returns:
-    For instance {'channel': 'erasure', 'p': 0.4, ...}, defaults included; a
-    thing within is such a dict itself.
+    For instance {'channel': 'erasure', 'p': 0.4, ...}, defaults included;
+    a dataclass within becomes such a dict itself.
   """
   return {
-    kind: title(table, type(thing)),
+    kind: title(table, type(instance)),
     **{
       field.name: settings(table, kind, value)
       if dataclasses.is_dataclass(value)
       else value
-      for field in dataclasses.fields(thing)
-      for value in [getattr(thing, field.name)]
+      for field in dataclasses.fields(instance)
+      for value in [getattr(instance, field.name)]
     },
   }
 
 
 def title(table: Mapping[str, type], cls: type) -> str:
-  """What a class is called: its name in the table, or where it is found."""
+  """Returns the name of a class: its key in the table, or its path."""
   for known, other in table.items():
     if cls is other:
       return known
@@ -93,18 +95,18 @@ def title(table: Mapping[str, type], cls: type) -> str:
 
 
 def plain(table: Mapping[str, type], value: Any) -> Any:
-  """A field's value, things within as their names."""
+  """Returns a field's value, with dataclasses as their names."""
   return name(table, value) if dataclasses.is_dataclass(value) else value
 
 
-def find(table: Mapping[str, type], what: str, name: str) -> type[Any]:
-  """The class of a name; see `make`."""
+def find(table: Mapping[str, type], kind: str, name: str) -> type[Any]:
+  """Returns the class of a name; see `make`."""
   if name in table:
     return table[name]
   module, colon, attribute = name.partition(':')
   if not colon:
-    raise _validate.unknown(what, name, table)
+    raise _validate.unknown(kind, name, table)
   cls = getattr(importlib.import_module(module), attribute, None)
   if not (isinstance(cls, type) and dataclasses.is_dataclass(cls)):
-    raise _validate.error(what, name, 'a dataclass')
+    raise _validate.error(kind, name, 'a dataclass')
   return cls

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from collab_jax import _renamed
 
 if TYPE_CHECKING:
+  from collab_jax.serving.client.channel import RemoteError
   from collab_jax.serving.client.client import EdgeClient
   from collab_jax.serving.engine.engine import EngineConfig
   from collab_jax.serving.server.config import ServerConfig
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = [
   'EdgeClient',
   'EngineConfig',
+  'RemoteError',
   'Security',
   'Server',
   'ServerConfig',
@@ -29,6 +31,7 @@ __all__ = [
 _HOMES = {
   'EdgeClient': 'client.client',
   'EngineConfig': 'engine.engine',
+  'RemoteError': 'client.channel',
   'Security': 'server.security',
   'Server': 'server.server',
   'ServerConfig': 'server.config',
