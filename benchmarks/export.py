@@ -1,4 +1,4 @@
-r"""What exported edges take, and whether they send what the JAX edge sends.
+r"""Compares exported edges with the JAX edge: sizes, times, messages.
 
 python -m benchmarks.export --formats=stablehlo
 python -m benchmarks.export --formats=onnx --quantizers='kmeans(k=8);merge(k=8)'
@@ -82,7 +82,7 @@ def compare(got, want, codec):
 
 
 def measure(codec, format_, images, want, sent, jax_ms):
-  """One row: an exported edge beside the codec."""
+  """Measures an exported edge beside the codec, as a row."""
   row = [codec.name, format_]
   with tempfile.TemporaryDirectory() as held:
     out = pathlib.Path(held) / 'out'

@@ -1,4 +1,4 @@
-r"""What edges see when something breaks, or somebody attacks.
+r"""Measures edges' answers under faults and attacks.
 
 python -m benchmarks.faults
 python -m benchmarks.faults --cases=killed_server,fuzzed --scenes=50

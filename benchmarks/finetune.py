@@ -1,4 +1,4 @@
-r"""What fine-tuning of a released model takes, by what trains.
+r"""Measures memory and time of fine-tuning a released model.
 
   python -m benchmarks.finetune                   the table, in GB
   python -m benchmarks.finetune --lower_steps          and lowers each step

@@ -78,7 +78,7 @@ def same(ours: trees.Tree, theirs: trees.Tree) -> bool:
 
 
 def followed(ours: np.ndarray, recorded: np.ndarray) -> np.ndarray:
-  """Which steps [B t] come after none but the recorded tokens."""
+  """Marks the steps [B t] that follow recorded tokens only."""
   agree = np.cumprod(ours == recorded, axis=1).astype(bool)
   return np.pad(agree, ((0, 0), (1, 0)), constant_values=True)[:, :-1]
 
@@ -233,7 +233,7 @@ def same_folder(ours: pathlib.Path, theirs: pathlib.Path) -> bool:
 
 
 def filled(entry: trees.StoredArray) -> np.ndarray:
-  """What an entry holds."""
+  """Returns the array of a stored entry."""
   out = trees.empty(entry.shape, entry.dtype)
   entry.fill(out)
   return out

@@ -130,7 +130,7 @@ def request(message: bytes, codec: codecs.Codec, **fields: Any) -> Any:
 
 
 class CallOutcome(NamedTuple):
-  """How a call ended.
+  """Status and text that a call ended with.
 
   Attributes:
     code: Its status.

@@ -45,7 +45,7 @@ def _last(pair):
 def corrupted(
   testbed: harness.Testbed, count: int = 2000
 ) -> harness.CaseResult:
-  """One to eight bits of a message are turned."""
+  """Flips one to eight bits of a message."""
   draws, messages = np.random.default_rng(0), []
   for number in range(count):
     data = bytearray(testbed.packets[number % len(testbed.packets)])

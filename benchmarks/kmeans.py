@@ -75,7 +75,7 @@ def ours_no_stop(iters):
 
 
 def plain_jax(iters):
-  """What one would write: distances and means in d dimensions, vmapped."""
+  """Returns plain k-means: distances and means in d dimensions, vmapped."""
 
   def nearest(x, mu):
     scores = jnp.sum(mu * mu, axis=1) - 2 * x @ mu.T

@@ -165,7 +165,7 @@ def _theirs(folder: str, dtype: str) -> dict[str, Any]:
 
 
 def _work(worker: str) -> None:
-  """What a process of its own does: times as JSON on the last line."""
+  """Runs in its own process, and prints times as JSON on the last line."""
   system, dtype, _, part = (*worker.split(','), '', '')[:4]
   if system == 'ours':
     found = _ours(_FOLDER.value, dtype, part or None)

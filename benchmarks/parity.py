@@ -73,7 +73,7 @@ def load_golden(name: str) -> Arrays:
 
 
 def load_model(name: str, weights: str, unroll: bool) -> paligemma.Model:
-  """One of the recorded models."""
+  """Loads a recorded model."""
   folder = GOLDEN / name
   config = json.loads((folder / 'config_bv.json').read_text())
   return checkpoints.load(folder / weights, config=config | {'unroll': unroll})
@@ -219,7 +219,7 @@ def _features(model: paligemma.Model, golden: Arrays) -> list[jax.Array]:
 
 
 def _prefixes(model: paligemma.Model, golden: Arrays) -> dict[str, jax.Array]:
-  """What the decoder reads: the pictures' features and both replacements."""
+  """Returns the decoder's inputs: features and both replacements."""
   _, own, rep = _features(model, golden)
   return {'dec/': own, 'rep/': rep, 'repz/': jnp.asarray(golden['repz/zimg'])}
 

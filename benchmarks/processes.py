@@ -53,13 +53,13 @@ class Serving:
     raise RuntimeError(f'the server did not start: {" ".join(self._flags)}')
 
   def kill(self) -> None:
-    """As `kill -9` does."""
+    """Kills it as `kill -9` does."""
     if self._process is not None:
       self._process.kill()
       self._process.wait()
 
   def stop(self) -> None:
-    """As SIGTERM does."""
+    """Stops it as SIGTERM does."""
     if self._process is not None:
       self._process.terminate()
       self._process.communicate(timeout=60)
@@ -70,7 +70,7 @@ class Serving:
     return self._process is not None and self._process.poll() is None
 
   def megabytes(self) -> float:
-    """What of its memory is there (RSS)."""
+    """Returns its resident memory (RSS)."""
     assert self._process is not None
     pages = Path(f'/proc/{self._process.pid}/statm').read_text().split()[1]
     return int(pages) * os.sysconf('SC_PAGE_SIZE') / 1e6

@@ -1,4 +1,4 @@
-r"""What it saves to send the fine layers only where the server is unsure.
+r"""Measures the bytes saved by sending fine layers only where needed.
 
 python -m benchmarks.progressive --limit=200
 
@@ -35,7 +35,7 @@ _DRAWS = 200
 
 
 class Seen(NamedTuple):
-  """What came of a split.
+  """Captions by the first layers and by whole messages.
 
   Attributes:
     coarse: Statistics of the captions by the first layers, an image a row.

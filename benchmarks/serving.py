@@ -56,10 +56,10 @@ _TOGETHER = 8
 
 
 class Expected:
-  """What is said without a network.
+  """Messages and captions of the same codecs without a network.
 
   Attributes:
-    codecs: One per quantizer.
+    codecs: A codec for each quantizer.
     packets: Messages by codec and scene.
     captions: The same of captions.
   """
@@ -164,7 +164,7 @@ def compare(server: serving.Server, expected: Expected, images) -> None:
 
 
 def measure(server: serving.Server, expected: Expected, count: int):
-  """One row of the table, and captions a second.
+  """Measures a row of the table, and captions a second.
 
   Raises:
     SystemExit: A caption is not as it is without a network.

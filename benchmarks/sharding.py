@@ -1,4 +1,4 @@
-r"""What each device holds of the released models, on several meshes.
+r"""Computes the memory of each device for released models and meshes.
 
   python -m benchmarks.sharding            the table of docs/sharding.md
   python -m benchmarks.sharding --lower    seconds to lower their programs
@@ -116,7 +116,7 @@ def lower(
 
 
 def collectives(compiled: Any) -> dict[str, int]:
-  """What a compiled program exchanges: the most numbers at once, by kind."""
+  """Finds the largest exchange of a compiled program, by kind."""
   most: dict[str, int] = {}
   for _, shape, kind in _COLLECTIVE.findall(compiled.as_text()):
     size = 1

@@ -1,4 +1,4 @@
-r"""What the model's captions get right on whole splits, and blind.
+r"""Measures the model's correct slots on whole splits, and blind.
 
 python benchmarks/slots.py --model=tiny --limit=1000
 """

@@ -1,4 +1,4 @@
-r"""What messages take on the wire: bytes, time, and what damage does to them.
+r"""Measures messages on the wire: bytes, time, and detected damage.
 
 python -m benchmarks.wire --fuzz=100000 --scenes=100
 """

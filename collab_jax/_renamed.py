@@ -20,8 +20,13 @@ NAMES = {
   'collab_jax.evaluation.chosen': 'collab_jax.evaluation.operating_points',
   'collab_jax.evaluation.leads': 'collab_jax.evaluation.paired_differences',
   'collab_jax.evaluation.savings': 'collab_jax.evaluation.bd_rates',
+  'collab_jax.models.gemma.arrange': 'collab_jax.models.gemma.transpose_layers',
   'collab_jax.models.siglip.Block': 'collab_jax.models.siglip.EncoderBlock',
   'collab_jax.models.siglip.Config': 'collab_jax.models.siglip.VisionConfig',
+  'collab_jax.models.siglip.arrange': 'collab_jax.models.siglip.unstack_blocks',
+  'collab_jax.models.siglip.by_name': (
+    'collab_jax.models.siglip.with_stacked_names'
+  ),
   'collab_jax.quantizers.Attended': 'collab_jax.quantizers.VisionZip',
   'collab_jax.quantizers.BookError': (
     'collab_jax.quantizers.QuantizerParamsError'
@@ -94,6 +99,8 @@ NAMES = {
   'collab_jax.serving.Sizes': 'collab_jax.serving.EngineConfig',
   'collab_jax.serving.connection': 'collab_jax.serving.client.channel',
   'collab_jax.serving.run': 'collab_jax.serving.serve_forever',
+  'collab_jax.sharding.each': 'collab_jax.sharding.map_rows',
+  'collab_jax.sharding.every': 'collab_jax.sharding.sample',
   'collab_jax.training.bottleneck.Passed': (
     'collab_jax.training.bottleneck.BottleneckOutput'
   ),

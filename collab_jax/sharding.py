@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 import hashlib
 import math
 import re
-from typing import Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import jax
 from jax.sharding import (
@@ -24,7 +24,10 @@ from jax.sharding import (
 from jaxtyping import Array, Num
 import numpy as np
 
-from collab_jax import _validate
+from collab_jax import _renamed, _validate
+
+if not TYPE_CHECKING:  # Unknown names are errors to type checkers.
+  __getattr__ = _renamed.module_getattr(__name__)
 
 AXES = ('data', 'model')
 

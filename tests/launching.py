@@ -102,7 +102,7 @@ def _environment(changes):
 
 
 def _run(arguments, environment, texts):
-  """What the process does that the server has forked."""
+  """Runs a program in a process that the fork server made."""
   for number, path in enumerate(texts, start=1):
     with path.open('wb') as file:
       os.dup2(file.fileno(), number)

@@ -1,4 +1,4 @@
-"""What the tests of sharding run with eight devices, in a process of its own.
+"""Jobs of the sharding tests, in a process with eight devices.
 
 python -m tests.sharded JOB [ARGUMENT ...]
 

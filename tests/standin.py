@@ -62,7 +62,7 @@ def small() -> paligemma.Model:
 
 
 def shipped() -> str:
-  """What to give to `load`: 'tiny' if it is there, else the random model."""
+  """Returns the name for `load`: 'tiny' if present, else the random model."""
   try:
     checkpoints.load('tiny')
   except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""What the documents point at is there."""
+"""Links and images of the documents lead somewhere."""
 
 import pathlib
 import re
@@ -12,13 +12,13 @@ LINK = re.compile(r'\]\(\s*<?([^)\s>]+)|(?:src|href)="([^"]+)"')
 
 
 def _prose(page):
-  """A page without its blocks and spans of code."""
+  """Returns a page without its blocks and spans of code."""
   text = re.sub(r'^```.*?^```', '', page.read_text(), flags=re.S | re.M)
   return re.sub(r'`[^`\n]*`', '', text)
 
 
 def _anchors(page):
-  """What a page's headings are called in links."""
+  """Returns the anchors of a page's headings."""
   text = re.sub(r'^```.*?^```', '', page.read_text(), flags=re.S | re.M)
   titles = re.findall(r'^#+ +(.*?) *$', text, re.M)
   return {
@@ -27,7 +27,7 @@ def _anchors(page):
 
 
 def _missing(page):
-  """The relative links of a page that lead nowhere."""
+  """Yields the relative links of a page that lead nowhere."""
   for groups in LINK.findall(_prose(page)):
     target = ''.join(groups)
     if re.match(r'\w+:|//', target):

@@ -44,7 +44,7 @@ _PRODUCT_ROOMS = {'serving', 'commands', 'exporters'}
 
 
 def _imports(path: pathlib.Path) -> Iterator[tuple[int, str]]:
-  """Line and dotted name of every import, wherever in the file it stands."""
+  """Yields line and dotted name of every import, anywhere in a file."""
   for node in ast.walk(ast.parse(path.read_text())):
     if isinstance(node, ast.Import):
       for alias in node.names:
@@ -60,7 +60,7 @@ def _under(name: str, packages: set[str]) -> bool:
 
 
 def _fault(room: str, name: str) -> str | None:
-  """What is wrong with an import in a room of the package, if anything is."""
+  """Returns the fault of an import in a part of the package, or None."""
   if name.startswith('.'):
     return 'is relative'
   if _under(name, _NOWHERE):
@@ -86,7 +86,7 @@ def _fault(room: str, name: str) -> str | None:
 
 
 def violations(root: pathlib.Path) -> list[str]:
-  """Every import below `root` that the order of the rows forbids."""
+  """Returns every import below `root` that the order of the rows forbids."""
   found = []
   package = root / 'collab_jax'
   for path in sorted(package.rglob('*.py')):

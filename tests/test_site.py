@@ -69,7 +69,7 @@ def test_every_page_is_in_a_list():
 
 
 def test_the_lines_on_extending_run(monkeypatch):
-  """As they stand, but for smaller data and the stand-in for a trained model.
+  """Runs them with smaller data and a stand-in for the trained model.
 
   The blocks that evaluate are run by a notebook, with other codecs.
   """

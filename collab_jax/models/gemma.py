@@ -10,18 +10,22 @@ against numbers recorded from big_vision (tests/models/test_parity.py).
 
 from collections.abc import Sequence
 import dataclasses
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 from jax import numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from collab_jax import _renamed
 from collab_jax.models import attention, common, lora
 from collab_jax.models.gemma_layers import (
   TRANSPOSED_AXES,
   DecoderBlock,
   TextConfig,
 )
+
+if not TYPE_CHECKING:  # Unknown names are errors to type checkers.
+  __getattr__ = _renamed.module_getattr(__name__)
 
 Params = dict[str, Any]
 # Per layer a pair: keys after RoPE [B K E S], values [B K S E].

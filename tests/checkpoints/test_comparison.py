@@ -73,7 +73,7 @@ def test_every_recorded_array_is_in_a_group():
 
 
 def test_folders_say_the_window_that_big_vision_lacks():
-  """What the first table compares with big_vision has a window of 4096."""
+  """Comparison with big_vision in the first table uses a window of 4096."""
   for source in ('hf_new', 'hf_saved'):
     path = GOLDEN / 'pg2_56' / source / 'config.json'
     assert json.loads(path.read_text())['text_config']['sliding_window'] == 4096

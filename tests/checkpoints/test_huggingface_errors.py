@@ -1,4 +1,4 @@
-"""What can be wrong with a Hugging Face folder, and what is said of it."""
+"""Faults of Hugging Face folders, and their errors."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""What else an npz may hold: other layouts, and parts that are not read."""
+"""Other layouts of npz files, and parts that are not read."""
 
 import zipfile
 

@@ -128,7 +128,7 @@ def test_a_silent_server_is_not_waited_for(monkeypatch):
 
 
 def downloads(folder):
-  """What the archives of COCO and Karpathy hold, with three pictures each."""
+  """Makes the archives of COCO and Karpathy, with three pictures each."""
   names = [{'id': i, 'name': f'thing {i}'} for i in range(80)]
   empty = {'images': [], 'annotations': [], 'categories': names}
   karpathy = []

@@ -23,7 +23,7 @@ real = pytest.mark.skipif(
 
 
 class Builder:
-  """As much of a dataset builder as is used."""
+  """Stand-in for a dataset builder, with the used methods only."""
 
   def __init__(self, rows, features):
     self.rows = rows

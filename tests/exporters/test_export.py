@@ -42,7 +42,7 @@ def images():
 
 
 def _runner(folder):
-  """The folder's own run.py, as a module."""
+  """Imports the folder's own run.py as a module."""
   spec = importlib.util.spec_from_file_location('run', folder / 'run.py')
   module = importlib.util.module_from_spec(spec)
   spec.loader.exec_module(module)
@@ -214,7 +214,7 @@ def test_what_a_converter_got_wrong_is_refused(model, tmp_path, monkeypatch):
   pytest.importorskip('flatbuffers')
 
   def wrong(codec, folder, seed, inside):
-    """Makes a program of another seed, whose symbols are others."""
+    """Exports a program of another seed, which sends other symbols."""
     return formats.stablehlo(codec, folder, seed + 1, inside)
 
   monkeypatch.setitem(formats.FORMATS, 'onnx', wrong)

@@ -19,7 +19,7 @@ def _words(key, draws):
 
 
 def _same(function, shape, check=np.testing.assert_array_equal):
-  """Compares a function of an array and a key with its plain form."""
+  """Compares a function of an array and a key with its rewritten form."""
   x = np.random.default_rng(0).normal(size=shape).astype(np.float32)
   made = primitives.rewrite(function, jax.ShapeDtypeStruct(x.shape, x.dtype))
   key = jax.random.key(3)

@@ -21,7 +21,7 @@ grpc = pytest.importorskip('grpc')
 
 
 def _edge(session):
-  """An edge without its program."""
+  """Makes an edge without its program."""
   edge = object.__new__(run.Edge)
   edge.text = session.to_json()
   edge.session = json.loads(edge.text)

@@ -54,7 +54,7 @@ def sessions(rng):
 
 
 def message(rng, session, i):
-  """One message; the sessions' models are all chosen in some of them."""
+  """Makes a message; together they use every model of the sessions."""
   made = {}
   for name, field in session.fields.items():
     if isinstance(field, messages.Values):

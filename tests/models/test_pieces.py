@@ -167,7 +167,7 @@ def test_no_json(tmp_path, text):
 
 
 def test_a_tab_may_stand_for_its_byte(tmp_path):
-  """As in the file of Gemma's vocabulary."""
+  """Gemma's vocabulary has such a tab."""
   table = json.loads((GOLDEN / 'tokenizer.json').read_text())
   ids = table['model']['vocab']
   ids['\t'] = ids.pop('<0x09>')

@@ -49,7 +49,7 @@ def scored(window):
 
 @functools.cache
 def prefix():
-  """Of the encoder, which has no window."""
+  """Computes the prefix by the encoder, which has no window."""
   images = recorded()[0]['inputs/images']
   with jax.default_matmul_precision('highest'):
     run = jax.jit(lambda model, x: model.project(model.encode_image(x)))

@@ -1,4 +1,4 @@
-"""As many clusters as a picture needs."""
+"""Adaptive quantizer: the number of clusters follows from the picture."""
 
 import jax
 from jax import numpy as jnp

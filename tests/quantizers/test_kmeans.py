@@ -183,7 +183,7 @@ def test_converged_images_do_not_change_under_vmap():
 
 
 def test_side_by_side_equals_one_after_the_other():
-  """What other devices do under vmap is what a CPU does image by image."""
+  """Results of `vmap`, as on other devices, equal those image by image."""
   xs = jnp.asarray(np.stack([_features(s, d=16) for s in range(3)]))
   start = jnp.stack([jnp.arange(16) * (s + 1) for s in range(3)])
   aside = jax.vmap(

@@ -1,4 +1,4 @@
-"""What is special about each way to choose vectors."""
+"""Properties of each way to choose vectors."""
 
 import itertools
 

@@ -1,4 +1,4 @@
-"""What is special about the quantizers of numbers."""
+"""Properties of the quantizers of numbers."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""A run that is killed goes on, with the quantizer inside of the model."""
+"""A killed run resumes, with the quantizer inside of the model."""
 
 import json
 import signal

@@ -1,4 +1,4 @@
-"""Settings of a fine-tuning are refused before anything is made of them."""
+"""Settings of a fine-tuning are refused before they are used."""
 
 import pytest
 

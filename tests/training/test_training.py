@@ -1,4 +1,4 @@
-"""The training run: its examples, its steps, and what a kill does to it."""
+"""Training of the tiny model: examples, steps, resuming after a kill."""
 
 import json
 import signal

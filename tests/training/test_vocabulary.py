@@ -1,4 +1,4 @@
-"""A vocabulary made from captions."""
+"""Vocabularies trained on captions."""
 
 import itertools
 

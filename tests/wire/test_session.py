@@ -174,7 +174,7 @@ def test_any_shape_that_is_accepted_can_be_unpacked(shape, coding):
 
 @pytest.fixture
 def untyped():
-  """As for users, whose calls are not checked against the types."""
+  """Runs without checks of types, as for users."""
   jaxtyping.config.update('jaxtyping_disable', True)
   yield
   jaxtyping.config.update('jaxtyping_disable', False)

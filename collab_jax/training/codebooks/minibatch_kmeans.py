@@ -21,7 +21,7 @@ _TRIES = 8
 Read = Callable[[slice | np.ndarray], jax.Array | np.ndarray]
 
 
-class Clusters(NamedTuple):
+class KMeansResult(NamedTuple):
   """Codes as k-means leaves them.
 
   Attributes:
@@ -141,7 +141,7 @@ def kmeans(
   steps: int = 200,
   batch: int = 8192,
   passes: int = 10,
-) -> Clusters:
+) -> KMeansResult:
   """Clusters vectors: k-means++ on a sample, mini-batches, whole passes.
 
   A code that no vector is nearest to takes one of the farthest vectors. No
@@ -185,7 +185,7 @@ def kmeans(
     means[dead] = far[: len(dead)]
     codes = jnp.asarray(means, jnp.float32)
   _, counts, error, _ = _pass(read, count, codes, batch)
-  return Clusters(np.asarray(codes), counts.astype(np.int64), error)
+  return KMeansResult(np.asarray(codes), counts.astype(np.int64), error)
 
 
 def _rows(key, count, rows):

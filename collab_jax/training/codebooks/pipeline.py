@@ -47,7 +47,7 @@ def fit_codebook(
     config: From configs/codebook.py.
   """
   key = jax.random.key(config.seed)
-  trained: list[minibatch_kmeans.Clusters] = []
+  trained: list[minibatch_kmeans.KMeansResult] = []
   rounds = {
     'residual': config.stages,
     'product': config.groups,
