@@ -26,7 +26,7 @@ class CodecFlags(NamedTuple):
 
   @property
   def given(self) -> list[str]:
-    """Those of method and k that were given, not left at a default."""
+    """Flags among method and k that were given, not left at a default."""
     named = {'method': self.method, 'k': self.k}
     return [name for name, flag in named.items() if flag.present]
 

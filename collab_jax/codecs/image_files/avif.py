@@ -17,7 +17,7 @@ from collab_jax.codecs.image_files import container
 from collab_jax.wire.coding import bits
 
 
-class Frame(NamedTuple):
+class AvifFrame(NamedTuple):
   """The constant parts of a file."""
 
   boxes: bytes  # Everything before the contents of mdat, both lengths at 0.
@@ -31,7 +31,7 @@ class Frame(NamedTuple):
 _SHARED, _WHOLE = b'\x00\x00', b'\x00\x01'
 
 
-def frame_of(save: container.Save, black: container.Pixels) -> Frame:
+def frame_of(save: container.Save, black: container.Pixels) -> AvifFrame:
   """Returns the parts that all files of these settings share."""
   file = save(black)
   media = file.index(b'mdat') - 4
@@ -45,7 +45,7 @@ def frame_of(save: container.Save, black: container.Pixels) -> Frame:
   while item[at] >> 3 & 15 != 6:  # Until the frame; its type is 6.
     size, start = container.read_leb128(item[at + 1 :])
     at += 1 + start + size
-  empty = Frame(bytes(boxes), extent, media, item[: at + 1], b'')
+  empty = AvifFrame(bytes(boxes), extent, media, item[: at + 1], b'')
   frames = [
     _item(empty, save(image)) for image in _diverse_pictures(len(black))
   ]
@@ -71,7 +71,7 @@ def _diverse_pictures(size: int) -> list[container.Pixels]:
   ]
 
 
-def _item(frame: Frame, file: bytes) -> bytes:
+def _item(frame: AvifFrame, file: bytes) -> bytes:
   """Returns the contents of the frame of a file with the known boxes."""
   start = len(frame.boxes) + len(frame.sequence)
   size, at = container.read_leb128(file[start : start + 4])
@@ -81,7 +81,7 @@ def _item(frame: Frame, file: bytes) -> bytes:
   return contents
 
 
-def _file(frame: Frame, contents: bytes) -> bytes:
+def _file(frame: AvifFrame, contents: bytes) -> bytes:
   """Returns the file of a frame's contents."""
   item = frame.sequence + bits.leb128(len(contents)) + contents
   boxes = bytearray(frame.boxes)
@@ -90,7 +90,7 @@ def _file(frame: Frame, contents: bytes) -> bytes:
   return bytes(boxes) + item
 
 
-def split(frame: Frame, file: bytes) -> container.Parts:
+def split(frame: AvifFrame, file: bytes) -> container.Parts:
   """Takes the payload out of a file; FormatError for another frame."""
   contents = _item(frame, file)
   payload = contents.removeprefix(frame.shared)
@@ -100,7 +100,7 @@ def split(frame: Frame, file: bytes) -> container.Parts:
   return container.Parts(_SHARED if payload[0] == 0 else b'', payload)
 
 
-def join(frame: Frame, data: bytes) -> bytes:
+def join(frame: AvifFrame, data: bytes) -> bytes:
   """Puts a payload into its file; FormatError if it is none."""
   if _is_file(data):
     raise container.wrong('the message is an AVIF that was not stripped')

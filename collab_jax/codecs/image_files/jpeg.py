@@ -12,7 +12,7 @@ from typing import NamedTuple
 from collab_jax.codecs.image_files import container
 
 
-class Frame(NamedTuple):
+class JpegFrame(NamedTuple):
   """The constant parts of a file."""
 
   head: bytes
@@ -20,7 +20,7 @@ class Frame(NamedTuple):
   scan: bytes
 
 
-def _segments(file: bytes) -> tuple[Frame, bytes]:
+def _segments(file: bytes) -> tuple[JpegFrame, bytes]:
   """Returns the parts before the scan's data, and the data to the end."""
   at, parts = 2, {'head': file[:2], 'tables': b'', 'scan': b''}
   while True:
@@ -36,15 +36,15 @@ def _segments(file: bytes) -> tuple[Frame, bytes]:
     parts[name] += file[at:end]
     at = end
     if name == 'scan':
-      return Frame(**parts), file[at:]
+      return JpegFrame(**parts), file[at:]
 
 
-def frame_of(save: container.Save, black: container.Pixels) -> Frame:
+def frame_of(save: container.Save, black: container.Pixels) -> JpegFrame:
   """Returns the parts that all files of these settings share."""
   return _segments(save(black))[0]
 
 
-def split(frame: Frame, file: bytes) -> container.Parts:
+def split(frame: JpegFrame, file: bytes) -> container.Parts:
   """Takes the payload out of a file; FormatError for another frame."""
   segments, data = _segments(file)
   if (segments.head, segments.scan) != (frame.head, frame.scan):
@@ -56,7 +56,7 @@ def split(frame: Frame, file: bytes) -> container.Parts:
   return container.Parts(tables, data[:-2])
 
 
-def join(frame: Frame, data: bytes) -> bytes:
+def join(frame: JpegFrame, data: bytes) -> bytes:
   """Puts a payload into its file; FormatError if it is none."""
   at = 0
   while data[at : at + 2] == b'\xff\xc4':
