@@ -1,4 +1,4 @@
-"""Pictures with captions: readers with `__len__` and `__getitem__`."""
+"""Datasets of captioned pictures: readers with `__len__`, `__getitem__`."""
 
 from typing import TYPE_CHECKING
 

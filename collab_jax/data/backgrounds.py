@@ -18,7 +18,7 @@ _COLUMNS = _ROWS.T
 
 @functools.cache
 def _stretch(cells, phase):
-  """f32[64 cells+2]: smooth interpolation from grid points, shifted."""
+  """Makes a matrix f32[64 cells+2] of smooth, shifted interpolation."""
   place = (np.arange(_SIDE) + 0.5) * cells / _SIDE + phase / 8
   left = place.astype(int)
   step = place - left
@@ -30,7 +30,7 @@ def _stretch(cells, phase):
 
 
 def _noise(random, rows, columns):
-  """Value noise in -1..1 with so many cells down and across."""
+  """Makes value noise in -1..1 with so many cells down and across."""
   grid = 2 * random((rows + 2, columns + 2), dtype=np.float32) - 1
   down = _stretch(rows, int(8 * random()))
   across = _stretch(columns, int(8 * random()))

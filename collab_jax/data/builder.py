@@ -1,4 +1,4 @@
-"""The generated scenes as a dataset of TensorFlow Datasets.
+"""Builder of the generated scenes for TensorFlow Datasets.
 
 Importing this module needs the extra `tfds` and registers the dataset; the
 rest of the package does not import it.

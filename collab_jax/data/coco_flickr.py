@@ -1,4 +1,4 @@
-"""COCO captions and Flickr30k, from folders as they are downloaded.
+"""Readers of COCO captions and Flickr30k, from folders as downloaded.
 
 COCO: https://cocodataset.org (annotations CC BY 4.0, the pictures under their
 owners' Flickr licences). Flickr30k: https://shannon.cs.illinois.edu/
@@ -17,7 +17,7 @@ from typing import Any
 from collab_jax import _validate
 from collab_jax.data import files
 
-# Where lists and pictures are looked for, from the dataset's folder.
+# Folders of lists and pictures, relative to the dataset's folder.
 _LISTS = ('', 'annotations', 'karpathy', 'caption_datasets')
 _PICTURES = ('', 'images')
 _FLICKR = ('flickr30k-images', 'flickr30k_images', 'images', '')
@@ -30,19 +30,19 @@ def coco(
   size: int = 224,
   method: str = 'hf_bicubic',
 ) -> files.Files:
-  """COCO captions.
+  """Makes a reader of COCO captions.
 
   Args:
     folder: Holds the pictures in val2014, train2014, ..., and in itself or in
       `annotations` dataset_coco.json or captions_val2014.json.
-    split: Of Karpathy's: 'train' (113,287 pictures, 'restval' among them),
-      'restval', 'val' or 'test' (5,000 each). Of COCO's own: 'val2014'
-      (40,504), 'train2014', 'val2017', 'train2017'. Where dataset_coco.json
-      is missing, 'val' and 'train' mean those of 2014, and the reader and its
-      records are named so.
-    limit: Use only the first so many in the list's order; None for all.
+    split: Karpathy's 'train' (113,287 pictures, 'restval' included),
+      'restval', 'val' or 'test' (5,000 each); or COCO's own 'val2014'
+      (40,504), 'train2014', 'val2017', 'train2017'. Without
+      dataset_coco.json, 'val' and 'train' are those of 2014, and the reader
+      and its records are named so.
+    limit: Largest number of pictures, in the list's order; None for all.
     size: Side of the pictures in pixels.
-    method: How they are resized, a name in `pictures.METHODS`.
+    method: Method of resizing, a name in `pictures.METHODS`.
 
   Returns:
     A reader whose ids are COCO's.
@@ -53,16 +53,16 @@ def coco(
       picture without captions.
   """
   folder = Path(folder)
-  own = {
+  official = {
     path.stem.removeprefix('captions_'): path
     for place in reversed(_LISTS)
     for path in sorted((folder / place).glob('captions_*.json'))
   }
   karpathy = _list(folder, 'dataset_coco.json')
-  if split not in own and karpathy is None and f'{split}2014' in own:
-    split = f'{split}2014'
-  if split in own:
-    listing = own[split]
+  if split not in official and karpathy is None:
+    split = f'{split}2014' if f'{split}2014' in official else split
+  if split in official:
+    listing = official[split]
     pictures = _first_folder(folder, _PICTURES, split)
     entries = _official(listing, pictures, limit)
   elif karpathy is not None:
@@ -79,14 +79,15 @@ def coco(
       return path, files.field(item, 'cocoid', int, where)
 
     entries = _karpathy(listing, split, limit, locate)
-  elif own:
+  elif official:
+    names = ', '.join(sorted(official))
     raise ValueError(
-      f'split: got {split!r}, {folder} has lists of {", ".join(sorted(own))}; '
+      f'split: got {split!r}, {folder} has lists of {names}; '
       "splits without a year are Karpathy's and need dataset_coco.json"
     )
   else:
     names = ('dataset_coco.json', 'captions_val2014.json')
-    raise files.nothing(folder, names, 'list of COCO captions')
+    raise files.missing(folder, names, 'list of COCO captions')
   return files.Files(f'coco/{split}', entries, listing, size, method)
 
 
@@ -97,15 +98,15 @@ def flickr30k(
   size: int = 224,
   method: str = 'hf_bicubic',
 ) -> files.Files:
-  """Flickr30k captions in Karpathy's splits.
+  """Makes a reader of Flickr30k captions in Karpathy's splits.
 
   Args:
     folder: Holds dataset_flickr30k.json, and the pictures in
       `flickr30k-images`, `flickr30k_images`, `images` or itself.
     split: 'train' (29,000 pictures), 'val' (1,014) or 'test' (1,000).
-    limit: Use only the first so many in the list's order; None for all.
+    limit: Largest number of pictures, in the list's order; None for all.
     size: Side of the pictures in pixels.
-    method: How they are resized, a name in `pictures.METHODS`.
+    method: Method of resizing, a name in `pictures.METHODS`.
 
   Returns:
     A reader whose ids are the list's `imgid`.
@@ -117,7 +118,7 @@ def flickr30k(
   folder = Path(folder)
   listing = _list(folder, 'dataset_flickr30k.json')
   if listing is None:
-    raise files.nothing(folder, ['dataset_flickr30k.json'], 'list of Flickr30k')
+    raise files.missing(folder, ['dataset_flickr30k.json'], 'list of Flickr30k')
   pictures = _first_folder(folder, _FLICKR)
 
   def locate(item, where):
@@ -135,7 +136,7 @@ def _list(folder: Path, name: str) -> Path | None:
 
 
 def _first_folder(folder: Path, places: tuple[str, ...], part='') -> Path:
-  """Where pictures are; the first place, to be named, if they are nowhere."""
+  """Returns the first of the folders that exists, or the first."""
   folders = [folder / place / part for place in places]
   return next((f for f in folders if f.is_dir()), folders[0])
 
@@ -143,7 +144,7 @@ def _first_folder(folder: Path, places: tuple[str, ...], part='') -> Path:
 def _official(
   listing: Path, folder: Path, limit: int | None
 ) -> tuple[files.ListedImage, ...]:
-  """Reads COCO's own list, whose captions stand apart from the pictures."""
+  """Reads COCO's own list, which has captions apart from pictures."""
   name = str(listing)
   table = files.parse(listing.read_bytes(), name)
   captions = collections.defaultdict(list)
@@ -171,7 +172,7 @@ def _karpathy(
   limit: int | None,
   locate: Callable[[Any, str], tuple[Path, int]],
 ) -> tuple[files.ListedImage, ...]:
-  """Reads Karpathy's list; `locate` tells the path and id of a picture."""
+  """Reads Karpathy's list; `locate` returns path and id of a picture."""
   name = str(listing)
   table = files.parse(listing.read_bytes(), name)
   chosen, known = [], set()

@@ -1,4 +1,4 @@
-"""Draws generated scenes: signed distances, analytically anti-aliased.
+"""Drawing of generated scenes: signed distances, analytic anti-aliasing.
 
 A shape is a signed distance in px (negative inside); the share of a pixel
 that it covers is clip(0.5 - distance, 0, 1). No supersampling, about half a
@@ -43,7 +43,7 @@ _ACCENT = {
 def coverage(
   distance: Float[np.ndarray, '...'],
 ) -> Float[np.ndarray, '...']:
-  """Share of each pixel inside a shape, from the distance at its centre."""
+  """Computes the share of each pixel in a shape from its centre's distance."""
   return np.clip(0.5 - distance, 0, 1)
 
 
@@ -53,7 +53,7 @@ def distance(
   y: Float[np.ndarray, '...'],
   radius: float,
 ) -> Float[np.ndarray, '...']:
-  """Signed distance in px to a silhouette centred at the origin, y down."""
+  """Computes the signed distance in px to a centred silhouette, y down."""
   return _DISTANCES[shape](x, y, radius)
 
 
@@ -196,7 +196,7 @@ def labels(
   covers: Float[np.ndarray, 'n 64 64'] | None = None,
   share: float = 0.25,
 ) -> dict[str, Int[np.ndarray, '16 16']]:
-  """What stands in each 4 x 4 patch, for dense training.
+  """Returns the labels of each 4 x 4 patch, for dense training.
 
   The object that covers most of a patch owns it, if that is at least
   `share` of the patch (a quarter: arms and rings are about a patch wide and
@@ -204,7 +204,7 @@ def labels(
 
   Args:
     scene: the scene.
-    covers: from `draw(scene)`, to draw only once.
+    covers: coverage from `draw(scene)`; None to draw the scene.
     share: smallest share of the patch, 0 to 1.
 
   Returns:
@@ -217,7 +217,7 @@ def labels(
   grid = world.SIDE // PATCH
   shares = covers.reshape(-1, grid, PATCH, grid, PATCH).mean((2, 4))
   owner = np.where(shares.max(0) >= share, 1 + shares.argmax(0), 0)
-  found = {'object': owner.astype(np.int32)}
+  maps = {'object': owner.astype(np.int32)}
   for name, values in (
     ('shape', world.SHAPES),
     ('colour', world.COLOURS),
@@ -225,7 +225,7 @@ def labels(
     ('size', world.SIZES),
   ):
     ids = [1 + values.index(getattr(t, name)) for t in scene.things]
-    found[name] = np.asarray([0, *ids], np.int32)[owner]
+    maps[name] = np.asarray([0, *ids], np.int32)[owner]
   background = world.BACKGROUNDS.index(scene.background)
-  found['background'] = np.full((grid, grid), background, np.int32)
-  return found
+  maps['background'] = np.full((grid, grid), background, np.int32)
+  return maps

@@ -1,4 +1,4 @@
-"""What every dataset of the package yields, by which index."""
+"""Examples that datasets yield, and their indices."""
 
 import dataclasses
 from typing import Any, SupportsIndex
@@ -9,13 +9,13 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Example:
-  """One picture with its reference captions.
+  """Picture with its reference captions.
 
   Attributes:
     image: u8[H W 3], sRGB, row 0 at the top.
     image_id: unique over all splits of a dataset and below 2**32, so that it
       can be folded into a random key.
-    captions: the references, most datasets have five.
+    captions: the references, of which most datasets have five.
     info: a JSON-able description of the picture where one is known (the
       generated scenes), else empty.
   """

@@ -1,4 +1,4 @@
-"""Reader of picture files that a list names."""
+"""Reader of picture files that a list names, and fields of such lists."""
 
 import collections
 from collections.abc import Iterable, Sequence
@@ -8,6 +8,7 @@ import os
 from pathlib import Path, PurePosixPath
 from typing import Any, SupportsIndex, TypeVar
 
+from collab_jax import _validate
 from collab_jax.data import example, pictures
 
 _T = TypeVar('_T')
@@ -15,7 +16,7 @@ _T = TypeVar('_T')
 
 @dataclasses.dataclass(frozen=True)
 class ListedImage:
-  """One line of a list: a file, the picture's id, its captions."""
+  """Entry of a list: a file, the picture's id, its captions."""
 
   path: Path
   image_id: int
@@ -24,20 +25,20 @@ class ListedImage:
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Files:
-  """Pictures on disk, decoded and resized when asked for.
+  """Reader of pictures on disk, decoded and resized on access.
 
   Random access, picklable, safe to read on threads.
 
   Attributes:
-    name: For records and progress bars, such as 'coco/val'.
-    entries: What there is to read.
-    listing: The file that names the pictures.
+    name: Name in records and progress bars, such as 'coco/val'.
+    entries: The pictures.
+    listing: The file that lists the pictures.
     size: Side of the pictures in pixels.
-    method: How they are resized, a name in `pictures.METHODS`.
+    method: Method of resizing, a name in `pictures.METHODS`.
 
   Raises:
     FileNotFoundError: A picture is missing.
-    ValueError: A picture has no caption, two have one id, or an unknown
+    ValueError: A picture has no caption, two have the same id, or an unknown
       method.
   """
 
@@ -49,46 +50,46 @@ class Files:
 
   def __post_init__(self):
     pictures.check_method(self.size, self.method)
-    self._complain(
+    self._refuse(
       [e for e in self.entries if not 0 <= e.image_id < 2**32],
       'has an id outside 0 to 2**32 - 1',
       ValueError,
     )
     counts = collections.Counter(e.image_id for e in self.entries)
-    self._complain(
+    self._refuse(
       [e for e in self.entries if counts[e.image_id] > 1],
       'has the id of another picture',
       ValueError,
     )
-    self._complain(
+    self._refuse(
       [e for e in self.entries if not e.captions],
       'has no caption, expected at least one to compare with',
       ValueError,
     )
-    there = {f: _names(f) for f in {e.path.parent for e in self.entries}}
-    self._complain(
-      [e for e in self.entries if e.path.name not in there[e.path.parent]],
+    names = {f: _names(f) for f in {e.path.parent for e in self.entries}}
+    self._refuse(
+      [e for e in self.entries if e.path.name not in names[e.path.parent]],
       'is missing',
       FileNotFoundError,
     )
 
-  def _complain(
-    self, wrong: Sequence[ListedImage], what: str, kind: type[Exception]
+  def _refuse(
+    self, wrong: Sequence[ListedImage], fault: str, kind: type[Exception]
   ):
     if wrong:
-      others = ''
+      count = ''
       if len(wrong) > 1:
-        others = f' ({len(wrong)} of {len(self.entries)} pictures are so)'
+        count = f' ({len(wrong)} of {len(self.entries)} pictures are so)'
       raise kind(
-        f'{wrong[0].path}, picture {wrong[0].image_id}, {what}; it is listed '
-        f'in {self.listing}{others}'
+        f'{wrong[0].path}, picture {wrong[0].image_id}, {fault}; it is listed '
+        f'in {self.listing}{count}'
       )
 
   def __len__(self) -> int:
     return len(self.entries)
 
   def __repr__(self) -> str:
-    """Tells the number of pictures, not all of them."""
+    """Shows the number of pictures, not all of them."""
     return f'Files({self.name!r}, {len(self)} pictures, {self.size} px)'
 
   def __getitem__(self, index: SupportsIndex) -> example.Example:
@@ -97,7 +98,7 @@ class Files:
     Raises:
       IndexError: Out of range.
       PictureError: The file is damaged.
-      FileNotFoundError: The file has gone.
+      FileNotFoundError: The file was removed.
     """
     entry = self._entry(index)
     image = pictures.decode(self._data(entry), str(entry.path))
@@ -125,33 +126,31 @@ class Files:
 
 
 def _names(folder: Path) -> set[str]:
-  """Names in a folder; one look at it is faster than one per file."""
+  """Lists a folder, which is faster than testing each file."""
   return set(os.listdir(folder)) if folder.is_dir() else set()
 
 
 def first(items: Sequence[_T], limit: int | None) -> Sequence[_T]:
-  """The first so many items, all where `limit` is None.
+  """Returns the first items up to a limit, all if it is None.
 
   Raises:
     ValueError: The limit is negative.
   """
   if limit is not None and limit < 0:
-    raise ValueError(f'limit: got {limit}, expected at least 0')
+    raise _validate.error('limit', limit, 'at least 0')
   return items[:limit]
 
 
 def inside(folder: Path, name: str, where: str) -> Path:
-  """The path of a file that a list names, which must lie in the folder."""
+  """Returns the path of a listed file, which must lie in the folder."""
   path = PurePosixPath(name)
   if not name or path.is_absolute() or '..' in path.parts:
-    raise ValueError(
-      f'{where}: got {name!r}, expected a file name inside {folder}'
-    )
+    raise _validate.error(where, name, f'a file name inside {folder}')
   return folder / path
 
 
 def clean(captions: Iterable[str]) -> tuple[str, ...]:
-  """Captions on one line each; blank ones are left out."""
+  """Puts each caption on a single line; blank ones are left out."""
   lines = (' '.join(caption.split()) for caption in captions)
   return tuple(line for line in lines if line)
 
@@ -161,13 +160,13 @@ def parse(text: str | bytes, where: str) -> dict[str, Any]:
 
   Args:
     text: JSON.
-    where: What to call it in errors.
+    where: Name of the text in errors.
 
   Returns:
     The object.
 
   Raises:
-    ValueError: It is no JSON, or something else than an object.
+    ValueError: The text is no JSON, or no object.
   """
   try:
     table = json.loads(text)
@@ -181,10 +180,10 @@ def parse(text: str | bytes, where: str) -> dict[str, Any]:
 
 
 def field(table: Any, name: str, kind: type[_T], where: str) -> _T:
-  """A field of a JSON object, which must have a type.
+  """Returns a field of a JSON object, which must have a type.
 
   Raises:
-    ValueError: It is missing, or of another type.
+    ValueError: The field is missing, or of another type.
   """
   value = table.get(name) if isinstance(table, dict) else None
   if not isinstance(value, kind) or isinstance(value, bool):
@@ -200,11 +199,11 @@ def field(table: Any, name: str, kind: type[_T], where: str) -> _T:
   return value
 
 
-def nothing(folder: Path, names: Iterable[str], what: str) -> FileNotFoundError:
-  """The error that none of some files is in a folder."""
+def missing(folder: Path, names: Iterable[str], kind: str) -> FileNotFoundError:
+  """Makes the error that none of these files is in a folder."""
   if not folder.is_dir():
-    return FileNotFoundError(f'{folder} is no folder, expected a {what} in it')
-  there = ', '.join(sorted(_names(folder))[:12]) or 'nothing'
+    return FileNotFoundError(f'{folder} is no folder, expected a {kind} in it')
+  listed = ', '.join(sorted(_names(folder))[:12]) or 'nothing'
   return FileNotFoundError(
-    f'{folder} has no {what}: expected {" or ".join(names)}, there is {there}'
+    f'{folder} has no {kind}: expected {" or ".join(names)}, there is {listed}'
   )

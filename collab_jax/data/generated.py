@@ -9,13 +9,13 @@ from collab_jax.data import drawing, example, grammar, world
 
 @dataclasses.dataclass(frozen=True)
 class Scenes:
-  """A split of the generated scenes, drawn when asked for.
+  """Split of the generated scenes, drawn on access.
 
   Random access, picklable: a source for `grain.python.MapDataset.source`.
 
   Attributes:
     split: a name in `world.SPLITS`.
-    limit: use only the first so many scenes; None for all of them.
+    limit: largest number of scenes; None for all.
 
   Raises:
     ValueError: unknown split or negative limit.
@@ -32,7 +32,7 @@ class Scenes:
 
   @property
   def name(self) -> str:
-    """'scenes/' and the split, for records and progress bars."""
+    """Name in records and progress bars: 'scenes/' and the split."""
     return f'scenes/{self.split}'
 
   def __len__(self) -> int:
@@ -40,7 +40,7 @@ class Scenes:
     return size if self.limit is None else min(size, self.limit)
 
   def scene(self, index: SupportsIndex) -> world.Scene:
-    """The description of a scene, not drawn. IndexError out of range."""
+    """Returns a scene without drawing it; IndexError out of range."""
     return world.sample(self.split, example.position(self, index))
 
   def __getitem__(self, index: SupportsIndex) -> example.Example:
@@ -54,12 +54,12 @@ class Scenes:
 
 
 def scenes(split: str = 'test', limit: int | None = None) -> Scenes:
-  """Generated captioning scenes, 64 px, five references each.
+  """Makes a reader of generated scenes, 64 px, five references each.
 
   Args:
     split: 'train' (10**9 scenes), 'val' (1000), 'test' (2000), 'dense' (1000
       scenes of 6 to 10 objects) or 'train_dense'.
-    limit: use only the first so many.
+    limit: largest number of scenes; None for all.
 
   Returns:
     A reader with `__len__` and `__getitem__(int) -> Example`.

@@ -1,4 +1,4 @@
-"""Captions of generated scenes, and what a caption got right.
+"""Captions of generated scenes, and scores of captions by their content.
 
 Every other reference uses one plain template, so that there is a sentence
 that a model can settle on; the others vary words and order. Content words
@@ -91,9 +91,9 @@ _OPPOSITE = {
 def captions(
   scene: world.Scene, rng: np.random.Generator, count: int = 5
 ) -> tuple[str, ...]:
-  """References of a scene: lower case, no punctuation, words by one space.
+  """Returns references of a scene: lower case, no punctuation.
 
-  Objects stand in canonical order (large before small, then from left to
+  Objects are in canonical order (large before small, then from left to
   right), each related to the next. Of more than four the first four are
   named, without their sizes in the plain template, and the others counted.
 
@@ -110,7 +110,7 @@ def captions(
 
 
 def plain(scene: world.Scene) -> str:
-  """The commonest reference: everything said, in the commonest words."""
+  """Returns the most common reference: complete, in the plain template."""
   return _sentence(scene, lambda: 0.0)
 
 
@@ -127,12 +127,12 @@ def _pick(options, random):
 
 
 def _sentence(scene, random):
-  """One sentence; a source of zeros gives the plain one."""
+  """Makes a sentence; a random source of zeros gives the plain one."""
   things = scene.things[: world.MENTIONED]
   opening = _pick(_OPENINGS, random)
   article = _pick(('a', 'a', 'one'), random)
-  more = len(scene.things) - len(things)
-  sized = (random() < 0.75) == (more == 0)  # in a crowd nearly all are small
+  unnamed = len(scene.things) - len(things)
+  sized = (random() < 0.75) == (unnamed == 0)  # in a crowd most are small
   first = random() > 0.75
   place = _pick(_PLACES[scene.background], random)
   words = [place] if first else []
@@ -148,8 +148,8 @@ def _sentence(scene, random):
     words += ['an' if an else article, *noun]
     if i + 1 < len(things):
       words.append(_pick(_PHRASES[_relation(scene, i)], random))
-  if more:
-    words.append(f'and {_NUMBERS[more]} more')
+  if unnamed:
+    words.append(f'and {_NUMBERS[unnamed]} more')
   if not first:
     words.append(place)
   return ' '.join(' '.join(words).split())
@@ -161,15 +161,15 @@ def _relation(scene, i):
 
 
 def parse(caption: str) -> dict[str, Any]:
-  """What a caption says; any string is accepted.
+  """Reads objects, relations and backgrounds from any text.
 
   Returns:
     'objects': list of {'shape', 'colour' or None, 'texture'} in the order of
     the words ('solid' where no texture is named); 'relations': list of (i, j,
-    relation) with places in that list; 'backgrounds': set of names.
+    relation) with indices in that list; 'backgrounds': set of names.
   """
   objects, links, places = [], [], set()
-  seen: dict[str, str] = {}
+  attributes: dict[str, str] = {}
   link = None
   for word in re.findall('[a-z]+', caption.lower()):
     kind, name = _WORDS.get(word, ('', ''))
@@ -177,25 +177,25 @@ def parse(caption: str) -> dict[str, Any]:
       objects.append(
         {
           'shape': name,
-          'colour': seen.get('colour'),
-          'texture': seen.get('texture', 'solid'),
+          'colour': attributes.get('colour'),
+          'texture': attributes.get('texture', 'solid'),
         }
       )
       if link and len(objects) > 1:
         links.append((len(objects) - 2, len(objects) - 1, link))
-      seen, link = {}, None
+      attributes, link = {}, None
     elif kind == 'background':
       places.add(name)
-      seen, link = {}, None
+      attributes, link = {}, None
     elif kind == 'relation':
       link = name
     elif kind:
-      seen[kind] = name
+      attributes[kind] = name
   return {'objects': objects, 'relations': links, 'backgrounds': places}
 
 
 def slots(caption: str, info: dict[str, Any]) -> dict[str, float | None]:
-  """Shares of a scene that a caption got right, each 0 to 1.
+  """Computes the shares of a scene that a caption names rightly, 0 to 1.
 
   Shapes, colours, textures and pairs (shape and colour of one object) are
   matched as multisets with those of the objects that should be mentioned, and
@@ -237,8 +237,8 @@ def slots(caption: str, info: dict[str, Any]) -> dict[str, float | None]:
     true.add((names[i], names[i + 1], name))
     true.add((names[i + 1], names[i], _OPPOSITE[name]))
   if len(truth) > 1:
-    told = [(o['shape'], o['colour']) for o in said['objects']]
-    stated = [(told[i], told[j], r) for i, j, r in said['relations']]
+    named = [(o['shape'], o['colour']) for o in said['objects']]
+    stated = [(named[i], named[j], r) for i, j, r in said['relations']]
     right = {
       frozenset(((a, b), (b, a))) for a, b, r in stated if (a, b, r) in true
     }

@@ -1,7 +1,8 @@
-"""Anybody's own pictures: a JSONL list beside them."""
+"""Reader of a folder of pictures with a JSONL list."""
 
 import os
 from pathlib import Path
+from typing import Any
 
 from collab_jax import _validate
 from collab_jax.data import files
@@ -14,26 +15,26 @@ def jsonl(
   size: int = 224,
   method: str = 'hf_bicubic',
 ) -> files.Files:
-  """Pictures in a folder, listed with their captions.
+  """Makes a reader of pictures in a folder, listed with their captions.
 
-  A line of the list, of which the id may be left out in all lines, when it is
-  the line's number from 0:
+  A line of the list; the id may be left out in all lines, and is then the
+  line's number from 0:
 
     {"image": "beach/01.jpg", "captions": ["A dog.", "A wet dog."], "id": 7}
 
   Args:
     folder: Holds `<split>.jsonl` and the pictures, named from the folder.
     split: Name of the list.
-    limit: Use only the first so many; None for all.
+    limit: Largest number of pictures; None for all.
     size: Side of the pictures in pixels.
-    method: How they are resized, a name in `pictures.METHODS`.
+    method: Method of resizing, a name in `pictures.METHODS`.
 
   Returns:
     A reader named by the folder and the split.
 
   Raises:
     FileNotFoundError: The list or a picture is missing.
-    ValueError: A line that is no JSON or has other fields; a picture without
+    ValueError: A line is no JSON or has other fields; a picture has no
       captions.
   """
   folder = Path(folder)
@@ -45,7 +46,7 @@ def jsonl(
         f'split: got {split!r}, but there is no {listing}'
         f'{_validate.suggest(split, known)}'
       )
-    raise files.nothing(folder, [listing.name], 'list of pictures')
+    raise files.missing(folder, [listing.name], 'list of pictures')
   lines = [
     (number, line)
     for number, line in enumerate(listing.read_bytes().splitlines(), 1)
@@ -57,16 +58,7 @@ def jsonl(
     where = f'{listing}:{number}'
     item = files.parse(line, where)
     path = files.inside(folder, files.field(item, 'image', str, where), where)
-    captions = item.get('captions')
-    if isinstance(captions, str):
-      captions = [captions]
-    if not isinstance(captions, list) or not all(
-      isinstance(caption, str) for caption in captions
-    ):
-      raise ValueError(
-        f"{where}: got {captions!r:.60}, expected 'captions' to be a list of "
-        'texts'
-      )
+    captions = _captions(item, where)
     if index and ('id' in item) != numbered:
       raise ValueError(f"{where}: expected an 'id' in all lines or in none")
     numbered = 'id' in item
@@ -74,3 +66,15 @@ def jsonl(
     entries.append(files.ListedImage(path, image_id, files.clean(captions)))
   name = f'{folder.resolve().name}/{split}'
   return files.Files(name, tuple(entries), listing, size, method)
+
+
+def _captions(item: dict[str, Any], where: str) -> list[str]:
+  """Returns the captions of a line, which may be a single string."""
+  captions = item.get('captions')
+  if isinstance(captions, str):
+    return [captions]
+  if isinstance(captions, list) and all(isinstance(c, str) for c in captions):
+    return captions
+  raise ValueError(
+    f"{where}: got {captions!r:.60}, expected 'captions' to be a list of texts"
+  )

@@ -1,4 +1,4 @@
-"""Reading ahead, and going on without pictures that cannot be read."""
+"""Prefetching, and subsets without damaged pictures."""
 
 from collections.abc import Iterator
 from concurrent import futures
@@ -14,11 +14,11 @@ from collab_jax.data.example import Example
 
 @dataclasses.dataclass(frozen=True)
 class Subset:
-  """Some examples of a reader, under its name.
+  """Subset of a reader's examples, under its name.
 
   Attributes:
     data: The reader.
-    indices: Which of its examples, in this order.
+    indices: Indices of the examples, in this order.
   """
 
   data: Any
@@ -26,7 +26,7 @@ class Subset:
 
   @property
   def name(self) -> str:
-    """The reader's own."""
+    """Name of the reader."""
     return self.data.name
 
   def __len__(self) -> int:
@@ -39,23 +39,23 @@ class Subset:
 def readable(
   data: Any, threads: int = 4, progress: bool = False
 ) -> tuple[Any, list[str]]:
-  """Leaves out the pictures that are damaged.
+  """Leaves out damaged pictures.
 
-  They are looked for before anything is computed, so that the number of
-  pictures is known and the same in every run.
+  All pictures are checked before an evaluation, so that their number is known
+  and the same in every run.
 
   Args:
-    data: A reader. One without a method `check`, as the generated scenes, has
-      no damaged pictures.
-    threads: Pictures looked at at a time.
-    progress: Show a bar.
+    data: A reader; one without a method `check`, such as the generated scenes,
+      has no damaged pictures.
+    threads: Number of threads.
+    progress: Whether to show a progress bar.
 
   Returns:
-    The reader itself if all is well, else a `Subset` of it; and what is wrong
-    with each of the others, naming the file.
+    The reader if no picture is damaged, else a `Subset` of it; and the errors
+    of the damaged pictures, which name their files.
 
   Raises:
-    FileNotFoundError: A picture has gone since the reader was made.
+    FileNotFoundError: A picture was removed since the reader was made.
   """
   if not hasattr(data, 'check'):
     return data, []
@@ -82,8 +82,8 @@ def readable(
   broken = [text for text in faults if text is not None]
   if not broken:
     return data, []
-  sound = tuple(i for i, text in enumerate(faults) if text is None)
-  return Subset(data, sound), broken
+  indices = tuple(i for i, text in enumerate(faults) if text is None)
+  return Subset(data, indices), broken
 
 
 def prefetch(data: Any, threads: int = 4, ahead: int = 64) -> Iterator[Example]:
@@ -95,7 +95,7 @@ def prefetch(data: Any, threads: int = 4, ahead: int = 64) -> Iterator[Example]:
     ahead: Examples to keep ready.
 
   Returns:
-    An iterator; what a reader raises, it raises.
+    An iterator, which raises the reader's exceptions.
   """
   options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ahead)
   return iter(grain.MapDataset.source(data).to_iter_dataset(options))

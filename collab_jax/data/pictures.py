@@ -1,7 +1,7 @@
-"""Picture files to pixels, as PaliGemma was trained or evaluated with them.
+"""Decoding and resizing of picture files as in PaliGemma's training.
 
-Three named ways to bring a picture to the model's size, which differ by up to
-a hundred levels of 255 at sharp edges:
+Three methods resize a picture to the model's size; they differ by up to a
+hundred levels of 255 at sharp edges:
 
   hf_bicubic      Hugging Face's processor, Pillow backend: Pillow's bicubic,
                   which widens its kernel when it makes a picture smaller
@@ -28,7 +28,7 @@ from PIL import ExifTags, Image
 
 from collab_jax import _validate
 
-# What is opened. Pillow knows more, EPS among them, which runs a program.
+# Accepted formats. Pillow has others, such as EPS, which runs a program.
 FORMATS = (
   'JPEG',
   'PNG',
@@ -41,7 +41,7 @@ FORMATS = (
   'JPEG2000',
 )
 
-# How a picture is to be turned, by its EXIF orientation; 1 is not at all.
+# Transpositions by EXIF orientation; 1 is upright.
 _TURNS = {
   2: Image.Transpose.FLIP_LEFT_RIGHT,
   3: Image.Transpose.ROTATE_180,
@@ -52,7 +52,7 @@ _TURNS = {
   8: Image.Transpose.ROTATE_90,
 }
 
-# What Pillow's decoders raise on damaged files.
+# Exceptions of Pillow's decoders on damaged files.
 _DAMAGED = (
   OSError,
   SyntaxError,
@@ -61,7 +61,7 @@ _DAMAGED = (
   TypeError,
   EOFError,
   ArithmeticError,
-  RuntimeError,  # Of AVIF, what is truncated or corrupt.
+  RuntimeError,  # Truncated or corrupt AVIF.
   struct.error,
   zlib.error,
 )
@@ -71,7 +71,7 @@ Pixels = UInt8[np.ndarray, 'H W 3']
 
 
 class PictureError(ValueError):
-  """A picture that cannot be read; the message names the file."""
+  """Raised for a picture that cannot be read; the message names the file."""
 
 
 def read(
@@ -93,7 +93,7 @@ def read(
 
   Raises:
     FileNotFoundError: There is no such file.
-    PictureError: It is damaged, too large, or no picture, as a folder is.
+    PictureError: The file is damaged, too large, or no picture.
     ValueError: An unknown method, or a size below 1.
   """
   check_method(size, method)
@@ -106,7 +106,7 @@ def contents(path: str | os.PathLike[str]) -> bytes:
 
   Raises:
     FileNotFoundError: There is no such file.
-    PictureError: It is a folder.
+    PictureError: The path is a folder.
   """
   try:
     return Path(path).read_bytes()
@@ -127,10 +127,9 @@ def decode(
 
   Args:
     data: The file's contents.
-    name: What to call it in errors.
-    matte: Colour to put behind a transparent picture. By default the alpha
-      channel is left out, as Hugging Face and big_vision do, so that hidden
-      colours show.
+    name: Name of the picture in errors.
+    matte: Colour behind a transparent picture. By default the alpha channel is
+      left out, as in Hugging Face and big_vision, so that hidden colours show.
 
   Returns:
     u8[H W 3], sRGB.
@@ -145,18 +144,18 @@ def decode(
 
 
 def check(data: bytes, name: str = 'the picture') -> None:
-  """Finds out whether `decode` would work, for a JPEG much faster.
+  """Checks whether `decode` works; for a JPEG much faster than decoding.
 
   Args:
     data: The file's contents.
-    name: What to call it in errors.
+    name: Name of the picture in errors.
 
   Raises:
     PictureError: As `decode`.
   """
   with _opened(data, name) as picture:
     if picture.format in ('JPEG', 'MPO'):
-      picture.draft(None, (1, 1))  # An eighth: all bits are still read.
+      picture.draft(None, (1, 1))  # An eighth of the size reads all bits.
       picture.load()
       _turned(picture)
     else:
@@ -174,7 +173,7 @@ def check_method(size: int, method: str) -> None:
 def resize(
   image: Pixels, size: int, method: str = 'hf_bicubic'
 ) -> UInt8[np.ndarray, '{size} {size} 3']:
-  """Brings a picture to a square.
+  """Resizes a picture to a square.
 
   Args:
     image: u8[H W 3].
@@ -200,7 +199,7 @@ def normalize(
   by up to 1.2e-7.
 
   Args:
-    image: One picture or a batch.
+    image: A picture or a batch.
 
   Returns:
     `pixel_values`, channels last.
@@ -211,7 +210,7 @@ def normalize(
 
 @contextlib.contextmanager
 def _opened(data: bytes, name: str) -> Iterator[Image.Image]:
-  """An opened picture; whatever goes wrong is a PictureError."""
+  """Opens a picture; any exception becomes a PictureError."""
   if not data:
     raise PictureError(f'{name} is empty, expected a picture')
   try:
@@ -240,7 +239,7 @@ def _opened(data: bytes, name: str) -> Iterator[Image.Image]:
 
 
 def _rgb(picture: Image.Image, name: str, matte: Colour | None) -> Image.Image:
-  """Whatever mode a picture has, as 8-bit RGB the right way up."""
+  """Converts a picture of any mode to upright 8-bit RGB."""
   picture.load()
   picture = _turned(picture)
   if picture.mode == 'F':
@@ -265,10 +264,10 @@ def _rgb(picture: Image.Image, name: str, matte: Colour | None) -> Image.Image:
 
 
 def _turned(picture: Image.Image) -> Image.Image:
-  """The right way up, by the one EXIF tag that says it.
+  """Turns a picture upright by its EXIF orientation.
 
-  `ImageOps.exif_transpose` writes all tags again as well, and fails on one of
-  an unusual type.
+  `ImageOps.exif_transpose` also writes all tags again, and fails on tags of
+  unusual types.
   """
   turn = _TURNS.get(picture.getexif().get(ExifTags.Base.Orientation, 1))
   return picture if turn is None else picture.transpose(turn)
@@ -296,9 +295,9 @@ def _bv_bilinear(image, size):
 
 
 def _neighbours(length, size):
-  """The two pixels around each new one's centre, and the share of the second.
+  """Returns the two pixels around each new centre, and the second's weight.
 
-  Centres lie at halves, so that the outermost may lie outside.
+  Centres are at half pixels, so that the outermost may lie outside.
   """
   centres = np.arange(size, dtype=np.float32) + np.float32(0.5)
   centres = centres * (np.float32(length) / np.float32(size)) - np.float32(0.5)
@@ -309,7 +308,7 @@ def _neighbours(length, size):
 
 
 def _bv_bilinear_aa(image, size):
-  """A triangle as wide as the scale, in float32; truncates."""
+  """Filters by a triangle as wide as the scale, in float32; truncates."""
   image = _filtered(image.astype(np.float32), size)
   image = _filtered(image.transpose(1, 0, 2), size).transpose(1, 0, 2)
   return np.clip(image, 0, 255).astype(np.uint8)

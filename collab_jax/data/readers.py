@@ -1,4 +1,4 @@
-"""Datasets by name."""
+"""Readers of datasets by name."""
 
 import os
 from typing import Any
@@ -11,7 +11,7 @@ from collab_jax.data import (
   tfds_reader,
 )
 
-# Each reads a folder; the generated scenes need none.
+# Readers of folders; the generated scenes need none.
 NAMES = {
   'coco': coco_flickr.coco,
   'flickr30k': coco_flickr.flickr30k,
@@ -32,17 +32,17 @@ def make(
 
   Args:
     name: 'scenes' or a name in `NAMES`.
-    folder: Where the dataset is; nothing for 'scenes'.
+    folder: Folder of the dataset; '' for 'scenes'.
     split: A split of the dataset.
-    limit: Use only the first so many; None for all.
+    limit: Largest number of pictures; None for all.
     size: Side in pixels of the pictures; those of 'scenes' have 64.
-    method: How they are resized, a name in `METHODS`.
+    method: Method of resizing, a name in `METHODS`.
 
   Returns:
     A reader with `name`, `__len__` and `__getitem__(int) -> Example`.
 
   Raises:
-    ValueError: An unknown name, or no folder; else as the reader.
+    ValueError: An unknown name, no folder, or the reader's own errors.
   """
   known = ['scenes', *NAMES]
   if name not in known:

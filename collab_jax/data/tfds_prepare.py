@@ -1,4 +1,4 @@
-"""Datasets that TensorFlow Datasets can make, into directories for `tfds`."""
+"""Preparation of datasets by TensorFlow Datasets, for the reader `tfds`."""
 
 import importlib.util
 import os
@@ -12,7 +12,7 @@ from collab_jax.data import tfds_reader
 
 NAMES = ('scenes', 'coco_captions')
 
-# What the builder of coco_captions downloads from.
+# Downloads of the builder of coco_captions.
 SOURCES = (
   'http://images.cocodataset.org/annotations/annotations_trainval2014.zip',
   'https://cs.stanford.edu/people/karpathy/deepimagesent/caption_datasets.zip',
@@ -25,19 +25,19 @@ def prepare(name: str, folder: str | os.PathLike[str]) -> Path:
   'scenes' draws the generated scenes (extra `tfds`; a minute).
   'coco_captions' downloads about 40 GB and needs TensorFlow (extra
   `tensorflow`), once, on any machine: COCO 2014 in Karpathy's splits 'train',
-  'restval', 'val' and 'test'. What is there already is left as it is.
+  'restval', 'val' and 'test'. Existing datasets are left unchanged.
 
   Args:
     name: 'scenes' or 'coco_captions'.
-    folder: Where TFDS keeps its datasets; made if it is missing.
+    folder: Folder of TFDS's datasets; made if missing.
 
   Returns:
     The dataset's directory.
 
   Raises:
     ModuleNotFoundError: An extra is not installed.
-    ConnectionError: A server cannot be reached. That is found out at once;
-      TFDS would try for minutes.
+    ConnectionError: A server cannot be reached, which is tested first: TFDS
+      would retry for minutes.
     ValueError: An unknown name.
   """
   if name not in NAMES:
@@ -69,20 +69,20 @@ def prepare(name: str, folder: str | os.PathLike[str]) -> Path:
 
 
 def reach(url: str, timeout: float = 10.0) -> None:
-  """Finds out whether a file can be downloaded, without doing so.
+  """Tests whether a file can be downloaded.
 
   Args:
-    url: Its address; proxies are those of the environment.
+    url: Its address; proxies are taken from the environment.
     timeout: Seconds to wait.
 
   Raises:
-    ConnectionError: It cannot.
+    ConnectionError: The server cannot be reached.
   """
   request = urllib.request.Request(url, method='HEAD')
   try:
     with urllib.request.urlopen(request, timeout=timeout):
       pass
-  except OSError as error:  # URLError, HTTPError and time-outs are such.
+  except OSError as error:  # URLError, HTTPError and time-outs.
     reason = error.reason if isinstance(error, urllib.error.URLError) else error
     raise ConnectionError(
       f'{url} cannot be reached ({reason}): connect this machine, or prepare '

@@ -1,4 +1,4 @@
-"""Datasets that TensorFlow Datasets has prepared, read without TensorFlow."""
+"""Reader of datasets prepared by TensorFlow Datasets, without TensorFlow."""
 
 from collections.abc import Iterable, Mapping, Sequence
 import dataclasses
@@ -9,7 +9,7 @@ from typing import Any, SupportsIndex
 from collab_jax import _validate
 from collab_jax.data import example, files, pictures
 
-# Names of features, the first that a dataset has.
+# Names of features; the first that a dataset has is read.
 _CAPTIONS = ('captions', 'caption', 'sentences', 'text')
 _IDS = ('image/id', 'image_id', 'id')
 _FILES = ('image/filename', 'filename', 'file_name')
@@ -17,17 +17,17 @@ _FILES = ('image/filename', 'filename', 'file_name')
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Prepared:
-  """A split of a prepared dataset; random access, safe to read on threads.
+  """Split of a prepared dataset; random access, safe to read on threads.
 
   Attributes:
-    name: For records and progress bars, such as 'coco_captions/val'.
+    name: Name in records and progress bars, such as 'coco_captions/val'.
     source: Yields dicts of the features, pictures still encoded.
     captions: Name of the feature with the captions.
     image_id: Name of the feature with the id; None to number the examples.
     filename: Name of the feature with the file's name, or None.
     limit: Number of examples.
     size: Side of the pictures in pixels.
-    method: How they are resized, a name in `pictures.METHODS`.
+    method: Method of resizing, a name in `pictures.METHODS`.
   """
 
   name: str
@@ -43,7 +43,7 @@ class Prepared:
     return self.limit
 
   def __repr__(self) -> str:
-    """Tells the number of pictures, not all of them."""
+    """Shows the number of pictures, not all of them."""
     return f'Prepared({self.name!r}, {len(self)} pictures, {self.size} px)'
 
   def __getitem__(self, index: SupportsIndex) -> example.Example:
@@ -52,7 +52,7 @@ class Prepared:
     Raises:
       IndexError: Out of range.
       PictureError: The picture is damaged.
-      ValueError: It has no caption.
+      ValueError: The picture has no caption.
     """
     index, item, where = self._item(index)
     captions = files.clean(_texts(item[self.captions]))
@@ -86,7 +86,7 @@ def tfds(
   size: int = 224,
   method: str = 'hf_bicubic',
 ) -> Prepared:
-  """A dataset prepared by TensorFlow Datasets as array_record.
+  """Makes a reader of a dataset that TFDS prepared as array_record.
 
   Needs the extra `tfds`, not TensorFlow: where the dataset was prepared,
   `builder.download_and_prepare(file_format='array_record')` makes such a
@@ -96,9 +96,9 @@ def tfds(
     folder: The directory with dataset_info.json, or one above it that holds
       one dataset in one version.
     split: A split, or part of one as TFDS writes it: 'val', 'val[:50%]'.
-    limit: Use only the first so many; None for all.
+    limit: Largest number of pictures; None for all.
     size: Side of the pictures in pixels.
-    method: How they are resized, a name in `pictures.METHODS`.
+    method: Method of resizing, a name in `pictures.METHODS`.
 
   Returns:
     A reader named by the dataset and the split.
@@ -106,8 +106,8 @@ def tfds(
   Raises:
     ModuleNotFoundError: The extra is not installed.
     FileNotFoundError: The folder holds no prepared dataset.
-    ValueError: It holds several; there is no such split; the dataset is
-      stored in another format, or has no pictures with captions.
+    ValueError: The folder holds several; there is no such split; the dataset
+      is stored in another format, or has no pictures with captions.
   """
   pictures.check_method(size, method)
   directory = _directory(Path(folder))
@@ -151,7 +151,7 @@ def tfds(
 
 
 def load_library() -> Any:
-  """TensorFlow Datasets; ModuleNotFoundError names its extra."""
+  """Imports TensorFlow Datasets; ModuleNotFoundError names its extra."""
   try:
     import tensorflow_datasets  # pyright: ignore[reportMissingImports]
   except ModuleNotFoundError as error:
@@ -164,27 +164,27 @@ def load_library() -> Any:
 
 
 def _directory(folder: Path) -> Path:
-  """The folder of one version of one dataset."""
+  """Finds the folder of the version of a dataset."""
   marker = 'dataset_info.json'
   if (folder / marker).is_file():
     return folder
-  found = sorted(
+  datasets = sorted(
     path.parent
     for depth in range(1, 5)
     for path in folder.glob('*/' * depth + marker)
   )
-  if not found:
-    raise files.nothing(folder, [marker], 'dataset prepared by TFDS')
-  if len(found) > 1:
+  if not datasets:
+    raise files.missing(folder, [marker], 'dataset prepared by TFDS')
+  if len(datasets) > 1:
     raise ValueError(
-      f'{folder} holds {len(found)} prepared datasets, expected the folder of '
-      f'one: {", ".join(str(path) for path in found[:8])}'
+      f'{folder} holds {len(datasets)} prepared datasets, expected the folder '
+      f'of one: {", ".join(str(path) for path in datasets[:8])}'
     )
-  return found[0]
+  return datasets[0]
 
 
 def _texts(value: Any) -> list[str]:
-  """Captions out of the ways to store them."""
+  """Returns captions from any of the ways to store them."""
   if isinstance(value, Mapping):
     value = value.get('text', value.get('raw'))
   if isinstance(value, str | bytes):

@@ -1,6 +1,6 @@
-"""The world of the generated scenes: what there is and how it is placed.
+"""World of the generated scenes: objects, backgrounds and placement.
 
-Everything about a scene follows from (split, index). Only
+A scene is a function of (split, index). Only
 `Generator.random()` is drawn from, because NumPy keeps the bits of PCG64 and
 SeedSequence fixed but not the algorithms of its distributions.
 """
@@ -97,7 +97,7 @@ _STEP = 2.5  # px in x between objects of one size: makes their order clear
 
 @dataclasses.dataclass(frozen=True)
 class Thing:
-  """One object. Lengths in px, x to the right, y down, angles in radians."""
+  """Object of a scene; lengths in px, x right, y down, angles in radians."""
 
   shape: str
   colour: str
@@ -121,11 +121,11 @@ class Scene:
 
   @property
   def image_id(self) -> int:
-    """Unique over all splits, below 2**32."""
+    """Id, unique over all splits, below 2**32."""
     return self.seed[0] * 10**9 + self.seed[1]
 
   def info(self) -> dict[str, Any]:
-    """A JSON-able description, enough to score a caption of the scene."""
+    """Returns a JSON-able description, enough to score a caption."""
     names = ('shape', 'colour', 'texture', 'size', 'x', 'y')
     return {
       'background': self.background,
@@ -136,13 +136,13 @@ class Scene:
 
 
 def generator(seed: tuple[int, int], stream: int) -> np.random.Generator:
-  """Random numbers of one scene (0 what is in it, 1 pixels, 2 captions)."""
+  """Makes the generator of a stream: 0 objects, 1 pixels, 2 captions."""
   sequence = np.random.SeedSequence(_ENTROPY, spawn_key=(*seed, stream))
   return np.random.Generator(np.random.PCG64(sequence))
 
 
 def relation(dx: float, dy: float) -> str | None:
-  """Where something lies that is offset by (dx, dy) px from another thing.
+  """Returns the relation of an object to another at an offset in px.
 
   One axis must dominate by 1.5; 'near' is a close diagonal (within 1.2 of
   45 degrees and 30 px). None in between: such pairs are never generated.
@@ -158,7 +158,7 @@ def relation(dx: float, dy: float) -> str | None:
 
 
 def relations(scene: Scene) -> list[str]:
-  """Relation of each mentioned object to the next one in canonical order."""
+  """Returns the relation of each mentioned object to the next."""
   things = scene.things[:MENTIONED]
   return [
     relation(a.x - b.x, a.y - b.y) or 'near'
@@ -167,7 +167,7 @@ def relations(scene: Scene) -> list[str]:
 
 
 def sample(split: str, index: int) -> Scene:
-  """The scene number `index` of a split; always the same one.
+  """Samples scene number `index` of a split, deterministically.
 
   Args:
     split: a name in `SPLITS`.
@@ -225,7 +225,7 @@ def sample(split: str, index: int) -> Scene:
 
 
 def _place(looks, dense, random):
-  """Positions in canonical order, or None where an object finds no room."""
+  """Returns positions in canonical order; None if there is no room."""
   places = []
   sizes = [look[3] for look in looks]
   for size in ('large', 'small'):
@@ -246,7 +246,7 @@ def _place(looks, dense, random):
 
 
 def _drop(looks, places, x, low, random):
-  """A height for the next object, clear of the others and well related."""
+  """Returns a free height of the next object, with a clear relation."""
   new = len(places)
   reach = REACH[looks[new][0]] * looks[new][4] + _GAP
   free = [(low, SIDE - low)]
@@ -276,7 +276,7 @@ def _drop(looks, places, x, low, random):
 
 
 def _without(intervals, low, high):
-  """Intervals less the one from low to high."""
+  """Returns intervals without the part from low to high."""
   parts = [(a, min(b, low)) for a, b in intervals if a < low]
   parts += [(max(a, high), b) for a, b in intervals if b > high]
   return parts
