@@ -1,4 +1,4 @@
-"""k-means on the vectors of one image: ours beside its peers.
+"""Time of k-means on the vectors of one image, beside other libraries.
 
   pip install -e .[bench]
   python benchmarks/kmeans.py --repetitions=7
@@ -100,7 +100,7 @@ def scikit_learn(iters):
   cluster = importlib.import_module('sklearn.cluster')
 
   def run(x, indices):
-    found = []
+    results = []
     for image, start in zip(x, indices, strict=True):
       model = cluster.KMeans(
         len(start),
@@ -110,8 +110,8 @@ def scikit_learn(iters):
         tol=0,
         algorithm='lloyd',
       ).fit(image)
-      found.append((model.labels_, model.cluster_centers_))
-    return tuple(map(np.stack, zip(*found, strict=True)))
+      results.append((model.labels_, model.cluster_centers_))
+    return tuple(map(np.stack, zip(*results, strict=True)))
 
   return run
 
@@ -121,7 +121,7 @@ def faiss_(iters):
   faiss = importlib.import_module('faiss')
 
   def run(x, indices):
-    found = []
+    results = []
     for image, start in zip(x, indices, strict=True):
       model = faiss.Kmeans(
         image.shape[1],
@@ -131,8 +131,8 @@ def faiss_(iters):
         max_points_per_centroid=len(image),
       )
       model.train(image, init_centroids=image[start])
-      found.append((model.index.search(image, 1)[1][:, 0], model.centroids))
-    return tuple(map(np.stack, zip(*found, strict=True)))
+      results.append((model.index.search(image, 1)[1][:, 0], model.centroids))
+    return tuple(map(np.stack, zip(*results, strict=True)))
 
   return run
 
@@ -144,7 +144,7 @@ def ott_(iters):
   @functools.partial(jax.jit, static_argnames='k')
   def many(x, keys, k):
     def one(x, key):
-      found = k_means.k_means(
+      clusters = k_means.k_means(
         x,
         k,
         init='random',
@@ -154,7 +154,7 @@ def ott_(iters):
         tol=0.0,
         rng=key,
       )
-      return found.assignment, found.centroids
+      return clusters.assignment, clusters.centroids
 
     return jax.vmap(one)(x, keys)
 
@@ -188,12 +188,12 @@ def inertia(x, assignments, centroids):
 
 def measure(k, x, indices):
   """Times the contenders in turn; returns a row of numbers for each."""
-  runs, times, found = {}, {}, {}
+  runs, times, clusters = {}, {}, {}
   for name, (make, place) in CONTENDERS.items():
     if name in _SKIP.value:
       continue
     runs[name] = functools.partial(make(_ITERS.value), place(x), place(indices))
-    found[name] = jax.block_until_ready(runs[name]())  # compiles
+    clusters[name] = jax.block_until_ready(runs[name]())  # compiles
     times[name] = []
   clock = time.process_time if _CPU_TIME.value else time.perf_counter
   for _ in range(_REPETITIONS.value):
@@ -209,7 +209,7 @@ def measure(k, x, indices):
       'ms': float(np.median(times[name])),
       'least_ms': float(np.min(times[name])),
       'ratio': float(np.median(times[name]) / base),
-      'inertia': inertia(x, *found[name]),
+      'inertia': inertia(x, *clusters[name]),
     }
     for name in runs
   ]
@@ -232,7 +232,7 @@ def main(argv):
   print('  k contender       ms/image   (least)   ratio    inertia')
   for k in map(int, _KS.value):
     indices = np.stack([rng.permutation(_VECTORS.value)[:k] for _ in x])
-    made = jax.vmap(functools.partial(lloyd.lloyd, iters=_ITERS.value))(
+    iterations = jax.vmap(functools.partial(lloyd.lloyd, iters=_ITERS.value))(
       jnp.asarray(x), jnp.asarray(indices)
     ).iterations
     for row in measure(k, x, indices):
@@ -243,8 +243,8 @@ def main(argv):
         flush=True,
       )
     print(
-      f'    ours made {np.mean(made):.1f} iterations on average, '
-      f'{np.max(made)} at most'
+      f'    ours made {np.mean(iterations):.1f} iterations on average, '
+      f'{np.max(iterations)} at most'
     )
   if _OUT.value:
     with open(_OUT.value, 'w') as file:

@@ -1,4 +1,4 @@
-"""The contract of a quantizer, as a test that anyone can call."""
+"""Check of the contract of a quantizer, for authors of one."""
 
 from collections.abc import Callable, Mapping
 import dataclasses
@@ -216,8 +216,8 @@ def _check_wire(quantizer, case, host, sessions):
     )
     data = _guarded(session.pack, what)(host)
     sizes = session.sizes(data)
-    found = sum(sizes.values())
-    _require(len(data) == found, f'{what}: {len(data)}, but by field {sizes}.')
+    total = sum(sizes.values())
+    _require(len(data) == total, f'{what}: {len(data)}, but by field {sizes}.')
     _same(host, session.unpack(data), what, exact=True)
 
 
@@ -293,12 +293,12 @@ def _check_transforms(quantizer, calls, params, x, key, other):
   many = jax.jit(jax.vmap(quantizer.dequantize, in_axes=(None, 0)))
   rebuilt = _guarded(many, f'{name}: dequantize(), vmapped,')(params, batch)
   for i in range(3):
-    one = quantize(params, xs[i], keys[i])
+    single = quantize(params, xs[i], keys[i])
     row = {field: value[i] for field, value in batch.items()}
-    _same(one, row, f'{name}: quantize, loop and vmap')
-    one = dequantize(params, one)
+    _same(single, row, f'{name}: quantize, loop and vmap')
+    tokens = dequantize(params, single)
     row = messages.Tokens(*(value[i] for value in rebuilt))
-    _same(one, row, f'{name}: dequantize, loop and vmap')
+    _same(tokens, row, f'{name}: dequantize, loop and vmap')
 
 
 class _Sample(NamedTuple):

@@ -4,11 +4,7 @@ from collections.abc import Mapping
 import dataclasses
 from typing import TYPE_CHECKING, Any, cast
 
-from collab_jax import (
-  _renamed,
-  config,
-  registry,
-)
+from collab_jax import _renamed, config, registry
 from collab_jax.quantizers import pretrained
 from collab_jax.quantizers.base import (
   Quantizer,
@@ -17,10 +13,7 @@ from collab_jax.quantizers.base import (
   full_grid,
   straight_through,
 )
-from collab_jax.quantizers.clusters.adaptive import (
-  Adaptive,
-  error_for,
-)
+from collab_jax.quantizers.clusters.adaptive import Adaptive, error_for
 from collab_jax.quantizers.clusters.agglomerative import Agglomerative
 from collab_jax.quantizers.clusters.avg_pool import AvgPool
 from collab_jax.quantizers.clusters.base import Clustering
@@ -38,14 +31,8 @@ from collab_jax.quantizers.clusters.visionzip import VisionZip
 from collab_jax.quantizers.clusters.weighted_kmeans import WeightedKMeans
 from collab_jax.quantizers.pretrained import QuantizerParamsError
 from collab_jax.quantizers.selectors.base import Selection
-from collab_jax.quantizers.selectors.max_min import (
-  DivPrune,
-  FarthestPoint,
-)
-from collab_jax.quantizers.selectors.simple import (
-  Random,
-  TopNorm,
-)
+from collab_jax.quantizers.selectors.max_min import DivPrune, FarthestPoint
+from collab_jax.quantizers.selectors.simple import Random, TopNorm
 from collab_jax.quantizers.transforms.base import TransformWrapper
 from collab_jax.quantizers.transforms.pca import PCA
 from collab_jax.quantizers.transforms.position_mean import PositionMean
@@ -54,11 +41,7 @@ from collab_jax.quantizers.vectors.ecvq import ECVQ
 from collab_jax.quantizers.vectors.fsq import FSQ
 from collab_jax.quantizers.vectors.identity import Identity
 from collab_jax.quantizers.vectors.scalar import Scalar
-from collab_jax.quantizers.vectors.vq import (
-  ProductVQ,
-  ResidualVQ,
-  SharedVQ,
-)
+from collab_jax.quantizers.vectors.vq import ProductVQ, ResidualVQ, SharedVQ
 
 __all__ = [
   'ALIASES',

@@ -7,10 +7,7 @@ import pytest
 from sklearn import cluster
 
 from collab_jax import quantizers
-from collab_jax.quantizers.math import (
-  geometry,
-  lloyd,
-)
+from collab_jax.quantizers.math import geometry, lloyd
 
 
 def _features(seed, n=256, d=1152, parts=12, rank=48, noise=0.1):

@@ -6,14 +6,8 @@ import numpy as np
 import pytest
 
 from collab_jax import quantizers
-from collab_jax.quantizers import (
-  base,
-  pretrained,
-)
-from collab_jax.quantizers.clusters import (
-  agglomerative,
-  low_rank,
-)
+from collab_jax.quantizers import base, pretrained
+from collab_jax.quantizers.clusters import agglomerative, low_rank
 from collab_jax.quantizers.math import jacobi
 
 

@@ -6,11 +6,7 @@ import numpy as np
 import pytest
 
 from collab_jax import quantizers
-from collab_jax.quantizers.clusters import (
-  dpc_knn,
-  medoids,
-  tome,
-)
+from collab_jax.quantizers.clusters import dpc_knn, medoids, tome
 
 
 def _data(n, d=4, seed=0):

@@ -10,10 +10,7 @@ import pytest
 import collab_jax as cj
 from collab_jax import quantizers
 from collab_jax.quantizers.clusters import bisecting
-from collab_jax.quantizers.math import (
-  lloyd,
-  saliency,
-)
+from collab_jax.quantizers.math import lloyd, saliency
 
 KEY = jax.random.key(0)
 # Three groups of directions, two of which differ in length only.

@@ -14,11 +14,7 @@ from collab_jax import message as messages
 from collab_jax.quantizers import base
 from collab_jax.quantizers.clusters import agglomerative
 from collab_jax.quantizers.clusters import base as clustering
-from collab_jax.quantizers.math import (
-  geometry,
-  lloyd,
-  potts,
-)
+from collab_jax.quantizers.math import geometry, lloyd, potts
 from collab_jax.quantizers.vectors import identity
 
 

@@ -10,10 +10,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from collab_jax import _renamed, _validate
 from collab_jax import message as messages
-from collab_jax.quantizers import (
-  base,
-  concealment,
-)
+from collab_jax.quantizers import base, concealment
 from collab_jax.quantizers.math import geometry
 
 if not TYPE_CHECKING:  # Unknown names are errors to type checkers.

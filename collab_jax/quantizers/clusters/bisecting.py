@@ -12,11 +12,7 @@ from collab_jax import _validate
 from collab_jax import message as messages
 from collab_jax.quantizers import base
 from collab_jax.quantizers.clusters import base as clustering
-from collab_jax.quantizers.math import (
-  geometry,
-  lloyd,
-  vmap,
-)
+from collab_jax.quantizers.math import geometry, lloyd, vmap
 from collab_jax.quantizers.vectors import identity
 
 

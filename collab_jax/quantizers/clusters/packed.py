@@ -8,11 +8,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from collab_jax import _validate
 from collab_jax import message as messages
-from collab_jax.quantizers import (
-  base,
-  concealment,
-  pretrained,
-)
+from collab_jax.quantizers import base, concealment, pretrained
 from collab_jax.quantizers.clusters import agglomerative
 from collab_jax.quantizers.clusters import base as clustering
 from collab_jax.quantizers.math import projection

@@ -9,10 +9,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from collab_jax.quantizers import base
 from collab_jax.quantizers.clusters import base as clustering
-from collab_jax.quantizers.math import (
-  lloyd,
-  weighted,
-)
+from collab_jax.quantizers.math import lloyd, weighted
 from collab_jax.quantizers.vectors import identity
 
 

@@ -10,11 +10,7 @@ from jaxtyping import Array, Float, Int, Key
 from collab_jax import _validate
 from collab_jax.quantizers import base
 from collab_jax.quantizers.clusters import base as clustering
-from collab_jax.quantizers.math import (
-  geometry,
-  saliency,
-  weighted,
-)
+from collab_jax.quantizers.math import geometry, saliency, weighted
 from collab_jax.quantizers.vectors import identity
 
 

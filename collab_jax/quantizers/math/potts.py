@@ -7,10 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 import numpy as np
 
-from collab_jax.quantizers.math import (
-  geometry,
-  lloyd,
-)
+from collab_jax.quantizers.math import geometry, lloyd
 
 _SWEEPS = 3
 # Smaller clusters are left alone: they are small objects that stood out.

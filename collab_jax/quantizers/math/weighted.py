@@ -12,11 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from collab_jax.quantizers.math import (
-  geometry,
-  lloyd,
-  vmap,
-)
+from collab_jax.quantizers.math import geometry, lloyd, vmap
 
 
 def unit(x: Float[Array, 'n d']) -> Float[Array, 'n d']:

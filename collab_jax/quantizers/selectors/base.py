@@ -9,10 +9,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from collab_jax import _validate
 from collab_jax import message as messages
-from collab_jax.quantizers import (
-  base,
-  concealment,
-)
+from collab_jax.quantizers import base, concealment
 from collab_jax.quantizers.math import geometry
 from collab_jax.quantizers.vectors import identity
 

@@ -7,10 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
-from collab_jax.quantizers.math import (
-  geometry,
-  weighted,
-)
+from collab_jax.quantizers.math import geometry, weighted
 from collab_jax.quantizers.selectors import base
 
 

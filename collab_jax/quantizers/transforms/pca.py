@@ -7,10 +7,7 @@ from jaxtyping import Array, Float, Key
 
 from collab_jax import _validate
 from collab_jax import message as messages
-from collab_jax.quantizers import (
-  base,
-  pretrained,
-)
+from collab_jax.quantizers import base, pretrained
 from collab_jax.quantizers.math import projection
 from collab_jax.quantizers.transforms import base as transform
 from collab_jax.quantizers.vectors import identity

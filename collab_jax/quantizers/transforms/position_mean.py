@@ -8,10 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from collab_jax import message as messages
-from collab_jax.quantizers import (
-  base,
-  pretrained,
-)
+from collab_jax.quantizers import base, pretrained
 from collab_jax.quantizers.transforms import base as transform
 from collab_jax.quantizers.vectors import identity
 

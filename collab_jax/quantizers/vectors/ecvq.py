@@ -12,10 +12,7 @@ from collab_jax import _validate
 from collab_jax import message as messages
 from collab_jax.quantizers import base
 from collab_jax.quantizers.math import vmap
-from collab_jax.quantizers.vectors import (
-  symbol_tables,
-  vq,
-)
+from collab_jax.quantizers.vectors import symbol_tables, vq
 
 # Largest beam; the search compares beam x size sums at a time.
 _WIDEST = 64

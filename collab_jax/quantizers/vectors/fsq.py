@@ -9,10 +9,7 @@ from jaxtyping import Array, Float, Int, Key
 import numpy as np
 
 from collab_jax import message as messages
-from collab_jax.quantizers import (
-  base,
-  pretrained,
-)
+from collab_jax.quantizers import base, pretrained
 from collab_jax.quantizers.vectors import symbol_tables
 
 _EPS = 1e-3

@@ -10,10 +10,7 @@ import numpy as np
 
 from collab_jax import _validate
 from collab_jax import message as messages
-from collab_jax.quantizers import (
-  base,
-  pretrained,
-)
+from collab_jax.quantizers import base, pretrained
 from collab_jax.quantizers.vectors import symbol_tables
 
 SCALES = ('vector', 'dimension', 'book')
