@@ -108,13 +108,13 @@ def _check_scenes(config, dims):
 
 def _make_all(name, texts):
   """Makes the quantizers of a field."""
-  made = []
+  checked = []
   for text in texts:
     try:
-      made.append(quantizers.make(text))
+      checked.append(quantizers.make(text))
     except ValueError as error:
       raise ValueError(f'{name}: got {text!r}: {error}') from error
-  return made
+  return checked
 
 
 def _check_quantizer(name, quantizer, dims):
