@@ -1,11 +1,11 @@
-r"""Edges in a process of their own, which does nothing but send and wait.
+r"""Edges in a process of their own, which only send and wait.
 
 `run` starts it; it reads an order from its standard input:
 
 {"to": "localhost:50051", "edges": 32, "sessions": [JSON], "seconds": 0,
  "messages": [[session, message], ...]}
 
-with bytes in base64, and writes what came of it, times in seconds.
+with bytes in base64, and writes the results, times in seconds.
 """
 
 import asyncio
@@ -36,21 +36,21 @@ def run(
   edges: int,
   seconds: float = 0.0,
 ) -> dict[str, Any]:
-  """Has edges send messages, each the next one that is left.
+  """Lets edges send messages from a common list.
 
   Args:
-    to: The server's host and port.
-    codecs: What to shake hands on.
-    messages: The session's name and the bytes of each.
-    edges: How many, each with a channel of its own and one message in flight.
-    seconds: Begin again from the first message until so long has passed; 0 to
-      send each once.
+    to: Host and port of the server.
+    codecs: Codecs to agree on.
+    messages: Session name and bytes of each message.
+    edges: Number of edges, each with a channel and one message in flight.
+    seconds: Time during which the list is repeated; 0 to send each message
+      once.
 
   Returns:
-    'captions', None of what was not sent; of each request 'seconds' and
-    'first', the milliseconds to the first token; 'stages', their means in
+    'captions', None for messages that were not sent; 'seconds' of each request
+    and 'first', the milliseconds to the first token; 'stages', their means in
     milliseconds; 'total', the seconds of all together; 'refused', the seconds
-    after which each request was that found the queue full.
+    after which each request was refused by a full queue.
   """
   order = {
     'to': to,
@@ -72,10 +72,10 @@ def run(
 def hang(
   to: str, codec: codecs_lib.Codec, messages: Sequence[bytes]
 ) -> subprocess.Popen:
-  """Starts edges that read the first piece of their captions, and no more.
+  """Starts edges that read only the first piece of their captions.
 
   Returns:
-    Their process, once one of them has got that far.
+    Their process, once one of them has read it.
   """
   order = {
     'to': to,
@@ -127,7 +127,7 @@ async def _send(order: dict[str, Any]) -> dict[str, Any]:
     for name, data in order['messages']
   ]
   start = time.perf_counter()
-  found: dict[str, Any] = {
+  results: dict[str, Any] = {
     'captions': {},
     'seconds': [],
     'first': [],
@@ -140,13 +140,13 @@ async def _send(order: dict[str, Any]) -> dict[str, Any]:
     nonlocal number
     while True:
       number += 1
-      own = number
+      index = number
       long = order['seconds']
-      if own >= len(messages) and not long:
+      if index >= len(messages) and not long:
         return
       if long and time.perf_counter() - start > long:
         return
-      name, message = messages[own % len(messages)]
+      name, message = messages[index % len(messages)]
       request = collab_pb2.CaptionRequest(
         session=name, message=message, request_id=os.urandom(16)
       )
@@ -156,22 +156,24 @@ async def _send(order: dict[str, Any]) -> dict[str, Any]:
       except aio.AioRpcError as error:
         if error.code() is not grpc.StatusCode.RESOURCE_EXHAUSTED:
           raise
-        found['refused'].append(time.perf_counter() - sent)
+        results['refused'].append(time.perf_counter() - sent)
         await asyncio.sleep(_PAUSE)
         continue
-      found['seconds'].append(time.perf_counter() - sent)
-      found['first'].append(reply.stages.first_token)
-      found['captions'].setdefault(own % len(messages), reply.caption)
+      results['seconds'].append(time.perf_counter() - sent)
+      results['first'].append(reply.stages.first_token)
+      results['captions'].setdefault(index % len(messages), reply.caption)
       for stage in stages:
         stages[stage] += getattr(reply.stages, stage)
 
   await asyncio.gather(*map(edge, stubs))
-  found['total'] = time.perf_counter() - start
+  results['total'] = time.perf_counter() - start
   for channel in channels:
     await channel.close()
-  found['captions'] = [found['captions'].get(i) for i in range(len(messages))]
-  found['stages'] = {k: v / len(found['first']) for k, v in stages.items()}
-  return found
+  results['captions'] = [
+    results['captions'].get(i) for i in range(len(messages))
+  ]
+  results['stages'] = {k: v / len(results['first']) for k, v in stages.items()}
+  return results
 
 
 _PAUSE = 0.2  # Seconds after the queue was full.

@@ -19,18 +19,20 @@ from tests.serving import shaper
 
 
 def memory(testbed: harness.Testbed, minutes: int, count: int = 32):
-  """Load for some minutes; the server's memory at each."""
-  made = [codecs.FeatureCodec(testbed.model, n) for n in harness.QUANTIZERS[:4]]
+  """Measures the server's memory at each minute of a load."""
+  bound = [
+    codecs.FeatureCodec(testbed.model, n) for n in harness.QUANTIZERS[:4]
+  ]
   caption = captioning.Captioner(testbed.model)
   sent, want = [], []
-  for codec in made:
+  for codec in bound:
     packets = codec.encode(testbed.images[:50], jax.random.key(0))
     sent += [(session_names.for_codec(codec), packet) for packet in packets]
     want += caption(codec.decode(packets))
   to, seen = testbed.server.address, []
   with futures.ThreadPoolExecutor(1) as pool:
     start = time.monotonic()
-    load = pool.submit(edges.run, to, made, sent, count, 60.0 * minutes)
+    load = pool.submit(edges.run, to, bound, sent, count, 60.0 * minutes)
     for minute in range(minutes + 1):
       # The first one once all codecs are ready.
       at = start + max(60 * minute, 10)
@@ -49,8 +51,8 @@ def memory(testbed: harness.Testbed, minutes: int, count: int = 32):
   return harness.CaseResult(number, said, wrong + int(grown) + int(compiled))
 
 
-class _Counting:
-  """Passes calls on, and remembers which requests were sent and answered."""
+class _CountingStub:
+  """Forwards calls, and records the requests sent and answered."""
 
   def __init__(self, stub):
     self._stub = stub
@@ -68,24 +70,24 @@ class _Counting:
 
 
 def _load(testbed, to, edges_, events):
-  """All scenes from each of some edges, while things happen.
+  """Sends all scenes from each of some edges, while faults are injected.
 
   Args:
     testbed: The testbed.
-    to: Where the edges send to.
-    edges_: How many.
-    events: What is done, each when an equal share of the pictures is answered.
+    to: Address to which the edges send.
+    edges_: Number of edges.
+    events: Faults, each injected after an equal share of the answers.
 
   Returns:
-    Requests, how often they were sent, the longest wait in seconds, and how
-    many pictures were lost, or requests answered not exactly once.
+    Number of requests, number of times that they were sent, longest wait in
+    seconds, and number of pictures lost or not answered exactly once.
   """
   done: list[str] = []
   counts, longest = [], []
 
   def edge(number):
     link = channel.Connection(to, timeout=180.0)
-    counting = _Counting(link.stub)
+    counting = _CountingStub(link.stub)
     link.stub = cast(Any, counting)
     counts.append(counting)
     captions = []
@@ -108,7 +110,7 @@ def _load(testbed, to, edges_, events):
       share = whole * number / (len(events) + 1)
       harness.until(lambda share=share: len(done) >= share, 200)
       event()
-    lost = sum(one.result() for one in started)
+    lost = sum(future.result() for future in started)
   answered = collections.Counter(i for c in counts for i in c.answered)
   sent = sum(len(c.sent) for c in counts)
   lost += abs(whole - len(answered)) + sum(n != 1 for n in answered.values())
@@ -133,18 +135,20 @@ def killed_server(testbed: harness.Testbed) -> harness.CaseResult:
 
 
 def cut_link(testbed: harness.Testbed) -> harness.CaseResult:
-  """All connections are cut ten times under load; the server goes on."""
+  """Connections are all cut ten times under load; the server goes on."""
   decoded = {'stage': 'decode'}
   before = testbed.server.value('stage_seconds_count', **decoded)
   with shaper.Shaper(testbed.server.address) as link:
     events = [link.cut] * 10
     whole, sent, longest, lost = _load(testbed, link.address, 4, events)
-  made = testbed.server.value('stage_seconds_count', **decoded) - before
+  decoded_count = (
+    testbed.server.value('stage_seconds_count', **decoded) - before
+  )
   said = (
-    f'10 cuts: {sent - whole} sent again, {made:.0f} captions made for'
+    f'10 cuts: {sent - whole} sent again, {decoded_count:.0f} captions made for'
     f' {whole} ids; longest wait {longest:.1f} s'
   )
-  return harness.CaseResult(whole, said, lost + abs(int(made) - whole))
+  return harness.CaseResult(whole, said, lost + abs(int(decoded_count) - whole))
 
 
 def killed_client(
@@ -198,8 +202,8 @@ def slow_client(testbed: harness.Testbed) -> harness.CaseResult:
       start.wait(10)
       beside = _seconds(testbed, other)
       free = harness.until(lambda: _idle(testbed))
-      early = not all(one.done() for one in reading)
-      captions = [one.result() for one in reading]
+      early = not all(f.done() for f in reading)
+      captions = [f.result() for f in reading]
   lost = sum(a != b for a, b in zip(captions, testbed.want, strict=False))
   said = (
     f'their rows free after {1000 * free:.0f} ms, while they still read;'

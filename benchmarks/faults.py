@@ -5,10 +5,10 @@ python -m benchmarks.faults --cases=killed_server,fuzzed --scenes=50
 python -m benchmarks.faults --cases=memory --minutes=10
 
 A server of the tiny model in a process of its own, with 32 rows and 32 places
-in the queue; edges in this process, or in ones that are killed. Lost is
-whatever must not be: pictures without the caption that they have without a
-network, requests answered twice, bad bytes that were taken, rows or memory that
-were not given back. It must be 0, else the exit status is 1.
+in the queue; edges in this process, or in processes that are killed. Losses are
+pictures without the caption that they have without a network, requests answered
+twice, damaged bytes that were accepted, slots or memory that were not freed.
+They must be 0, else the exit status is 1.
 """
 
 import os
@@ -39,13 +39,13 @@ CASES = {
   'memory': lambda testbed: fault_injection.memory(testbed, _MINUTES.value),
 }
 
-_CASES = flags.DEFINE_list('cases', list(CASES), 'Which ones.')
+_CASES = flags.DEFINE_list('cases', list(CASES), 'Cases to run.')
 _MODEL = flags.DEFINE_string('model', 'tiny', "Name, or a model's folder.")
 _SCENES = flags.DEFINE_integer(
   'scenes', 100, 'Test scenes.', lower_bound=60, upper_bound=1000
 )
 _MINUTES = flags.DEFINE_integer(
-  'minutes', 10, 'Of load while the memory is watched.', lower_bound=1
+  'minutes', 10, 'Minutes of load while the memory is measured.', lower_bound=1
 )
 
 
@@ -73,9 +73,9 @@ def main(argv):
         print(f'{name}: {result}', file=sys.stderr, flush=True)
     finally:
       testbed.server.kill()
-  head = ['case', 'tries', 'lost', 'seconds', 'what the client saw']
+  head = ['case', 'tries', 'lost', 'seconds', 'effect on the edges']
   print(text.align([head, *rows]))
-  load = ' '.join(f'{one:.1f}' for one in os.getloadavg())
+  load = ' '.join(f'{value:.1f}' for value in os.getloadavg())
   print(f'load average at the end: {load}')
   if lost:
     raise SystemExit(1)

@@ -60,7 +60,7 @@ class Testbed:
     self.packets = self.codec.encode(self.images, jax.random.key(0))
     caption = captioning.Captioner(self.model)
     self.want = caption(self.codec.decode(self.packets))
-    self.server = processes.Serving(
+    self.server = processes.ServerProcess(
       model=name, quantizers=';'.join(QUANTIZERS), queue=QUEUE
     )
     self.server.start()
@@ -81,7 +81,7 @@ class Testbed:
 
 
 class Caller:
-  """Calls a server without trying again.
+  """Calls a server without retries.
 
   Attributes:
     stub: The service.
@@ -99,7 +99,7 @@ class Caller:
     self.metadata = [('authorization', f'Bearer {token}')] if token else []
 
   def handshake(self, codec: codecs.Codec | str) -> Any:
-    """Agrees on a codec, or on what a text says."""
+    """Agrees on a codec, or on a description."""
     text = codec if isinstance(codec, str) else codec.to_json()
     request = collab_pb2.HandshakeRequest(session=text)
     return self.stub.Handshake(request, metadata=self.metadata, timeout=60)
@@ -111,7 +111,7 @@ class Caller:
     ).caption
 
   def __enter__(self) -> 'Caller':
-    """Itself."""
+    """Returns the caller."""
     return self
 
   def __exit__(self, *_: object) -> None:
@@ -120,7 +120,7 @@ class Caller:
 
 
 def request(message: bytes, codec: codecs.Codec, **fields: Any) -> Any:
-  """A request with an id of its own."""
+  """Returns a request with an id of its own."""
   return collab_pb2.CaptionRequest(
     session=session_names.for_codec(codec),
     message=message,
@@ -133,9 +133,9 @@ class CallOutcome(NamedTuple):
   """Status and text that a call ended with.
 
   Attributes:
-    code: Its status.
-    text: What was said of it, or the caption.
-    seconds: After how long.
+    code: Name of the status code.
+    text: Text of the status, or the caption.
+    seconds: Duration of the call.
   """
 
   code: str
@@ -144,18 +144,18 @@ class CallOutcome(NamedTuple):
 
 
 def call(work: Callable[[], Any]) -> CallOutcome:
-  """Calls, and says how it ended."""
+  """Runs a call; returns its outcome."""
   start = time.perf_counter()
   try:
     code, text = 'OK', str(work())
   except grpc.RpcError as error:
-    found: Any = error
-    code, text = found.code().name, found.details() or ''
+    failure: Any = error
+    code, text = failure.code().name, failure.details() or ''
   return CallOutcome(code, text, time.perf_counter() - start)
 
 
 def until(holds: Callable[[], Any], seconds: float = 30.0) -> float:
-  """Waits for something; returns the seconds that it took, or infinity."""
+  """Waits for a condition; returns the seconds that it took, or infinity."""
   start = time.monotonic()
   while not holds():
     if time.monotonic() - start > seconds:
@@ -165,30 +165,30 @@ def until(holds: Callable[[], Any], seconds: float = 30.0) -> float:
 
 
 def format_counts(counts: dict[str, int]) -> str:
-  """'3 OK, 2 CANCELLED'."""
+  """Formats counts as '3 OK, 2 CANCELLED'."""
   return ', '.join(f'{n:,} {name}' for name, n in sorted(counts.items()))
 
 
 def flood(
   to: str,
-  asked: Sequence[Any],
+  requests: Sequence[Any],
   at_once: int = 16,
   method: str = 'Caption',
   **settings: Any,
 ) -> list[CallOutcome]:
-  """Sends requests, so many at a time, without trying again.
+  """Sends requests, some at a time, without retries.
 
   Args:
-    to: The server's host and port.
-    asked: Requests, or the bytes of what is none.
-    at_once: How many are in flight.
-    method: Of the service.
-    **settings: Of the calls.
+    to: Host and port of the server.
+    requests: Requests, or any bytes.
+    at_once: Number of requests in flight.
+    method: Method of the service.
+    **settings: Arguments of the calls.
   """
-  return asyncio.run(_flood(to, asked, at_once, method, settings))
+  return asyncio.run(_flood(to, requests, at_once, method, settings))
 
 
-async def _flood(to, asked, at_once, method, settings):
+async def _flood(to, requests, at_once, method, settings):
   places = asyncio.Semaphore(at_once)
   reply = {
     'Caption': collab_pb2.CaptionReply,
@@ -211,4 +211,4 @@ async def _flood(to, asked, at_once, method, settings):
       return CallOutcome(code, text, time.perf_counter() - start)
 
   async with aio.insecure_channel(to, _ANY_SIZE) as channel:
-    return await asyncio.gather(*(send(channel, one) for one in asked))
+    return await asyncio.gather(*(send(channel, body) for body in requests))

@@ -29,13 +29,13 @@ def _refused(testbed, messages, expected='INVALID_ARGUMENT'):
   """Sends messages that all must be refused."""
   with harness.Caller(testbed.server.address) as caller:
     caller.handshake(testbed.codec)
-  asked = [harness.request(message, testbed.codec) for message in messages]
-  found = harness.flood(testbed.server.address, asked)
-  counts = collections.Counter(one.code for one in found)
-  text = max(collections.Counter(one.text for one in found).items(), key=_last)
-  said = f'{harness.format_counts(counts)}: "{text[0][:52]}"'
-  lost = len(found) - counts[expected] + testbed.count_dead()
-  return harness.CaseResult(len(found), said, lost)
+  requests = [harness.request(message, testbed.codec) for message in messages]
+  outcomes = harness.flood(testbed.server.address, requests)
+  counts = collections.Counter(o.code for o in outcomes)
+  text = max(collections.Counter(o.text for o in outcomes).items(), key=_last)
+  summary = f'{harness.format_counts(counts)}: "{text[0][:52]}"'
+  lost = len(outcomes) - counts[expected] + testbed.count_dead()
+  return harness.CaseResult(len(outcomes), summary, lost)
 
 
 def _last(pair):
@@ -57,7 +57,7 @@ def corrupted(
 
 
 def truncated(testbed: harness.Testbed, count: int = 500) -> harness.CaseResult:
-  """A message ends too early, or too late."""
+  """Messages that end too early, or too late."""
   draws, messages = np.random.default_rng(0), []
   for number in range(count):
     data = testbed.packets[number % len(testbed.packets)]
@@ -73,7 +73,7 @@ def version(testbed: harness.Testbed) -> harness.CaseResult:
     for packet in testbed.packets[:20]:
       first = packet[0] & 0x1F | other << 5
       messages.append(bytes([first]) + packet[1:])
-  made = _refused(testbed, messages)
+  result = _refused(testbed, messages)
   text = json.loads(testbed.codec.to_json())
   with harness.Caller(testbed.server.address) as caller:
     codes = [
@@ -82,9 +82,9 @@ def version(testbed: harness.Testbed) -> harness.CaseResult:
       ).code
       for n in (0, 2, '1')
     ]
-  lost = made.lost + sum(code != 'INVALID_ARGUMENT' for code in codes)
-  said = f'{made.saw}; handshakes: {", ".join(sorted(set(codes)))}'
-  return harness.CaseResult(made.tries + len(codes), said, lost)
+  lost = result.lost + sum(code != 'INVALID_ARGUMENT' for code in codes)
+  summary = f'{result.saw}; handshakes: {", ".join(sorted(set(codes)))}'
+  return harness.CaseResult(result.tries + len(codes), summary, lost)
 
 
 def codebook(testbed: harness.Testbed, count: int = 10) -> harness.CaseResult:
@@ -100,23 +100,25 @@ def codebook(testbed: harness.Testbed, count: int = 10) -> harness.CaseResult:
   turned = paligemma.Model(params, config, tokenizer)
   other.append(codecs.FeatureCodec(turned, harness.QUANTIZERS[0]))
   with harness.Caller(testbed.server.address) as caller:
-    for one in other:
-      code, text, _ = harness.call(lambda one=one: caller.handshake(one))
+    for codec in other:
+      code, text, _ = harness.call(lambda codec=codec: caller.handshake(codec))
       lost += code != 'FAILED_PRECONDITION'
       texts.append(text)
     # Bytes of one session under the name of another.
-    own = codecs.FeatureCodec(testbed.model, harness.BOOK)
-    caller.handshake(own)
+    sent_as = codecs.FeatureCodec(testbed.model, harness.BOOK)
+    caller.handshake(sent_as)
     foreign = other[0].encode(testbed.images[:1], jax.random.key(0))[0]
-    code, *_ = harness.call(lambda: caller.ask(foreign, own))
+    code, *_ = harness.call(lambda: caller.ask(foreign, sent_as))
     lost += code != 'INVALID_ARGUMENT'
-  said = f'FAILED_PRECONDITION: "{texts[0][:60]}"; its message: {code}'
-  return harness.CaseResult(len(other) + 1, said, lost + testbed.count_dead())
+  summary = f'FAILED_PRECONDITION: "{texts[0][:60]}"; its message: {code}'
+  return harness.CaseResult(
+    len(other) + 1, summary, lost + testbed.count_dead()
+  )
 
 
 def strangers(testbed: harness.Testbed) -> harness.CaseResult:
   """Expired certificates of the server and of an edge, and wrong tokens."""
-  lost, said = 0, []
+  lost, summary = 0, []
   with tempfile.TemporaryDirectory() as name:
     folder = Path(name)
     ca = certificates.Authority(folder, 'ca')
@@ -133,22 +135,22 @@ def strangers(testbed: harness.Testbed) -> harness.CaseResult:
       'expired certificate of the edge': ((old_cert, old_key), _TOKEN),
       'no certificate of the edge': ((None, None), _TOKEN),
     }
-    good = processes.Serving(tls_cert=cert, tls_key=key, **flags)
-    bad = processes.Serving(tls_cert=old_cert, tls_key=old_key, **flags)
+    good = processes.ServerProcess(tls_cert=cert, tls_key=key, **flags)
+    bad = processes.ServerProcess(tls_cert=old_cert, tls_key=old_key, **flags)
     with good:
-      found = {
+      outcomes = {
         name: _knock(testbed, good.address, ca.path, *call)
         for name, call in calls.items()
       }
     bad.start(wait=False)
-    found['expired certificate of the server'] = _knock(
+    outcomes['expired certificate of the server'] = _knock(
       testbed, bad.address, ca.path, edge, _TOKEN
     )
     bad.kill()
-  for name, (code, seconds) in found.items():
+  for name, (code, seconds) in outcomes.items():
     lost += (code == 'OK') != (name == 'right')
-    said.append(f'{name}: {code} after {seconds:.2f} s')
-  return harness.CaseResult(len(found), '; '.join(said), lost)
+    summary.append(f'{name}: {code} after {seconds:.2f} s')
+  return harness.CaseResult(len(outcomes), '; '.join(summary), lost)
 
 
 def _knock(testbed, to, ca, pair, token):
@@ -167,24 +169,24 @@ def _knock(testbed, to, ca, pair, token):
 
 
 def oversized(testbed: harness.Testbed) -> harness.CaseResult:
-  """Messages longer than any codec makes, and what unpacks to that."""
+  """Messages longer than any codec makes, also compressed."""
   with harness.Caller(testbed.server.address) as caller:
     limit = caller.handshake(testbed.codec).max_message_bytes
   sizes = [limit + 1, limit + 10_000, limit + 1_000_000, 64_000_000]
-  asked = [harness.request(bytes(size), testbed.codec) for size in sizes]
+  requests = [harness.request(bytes(size), testbed.codec) for size in sizes]
   before = testbed.server.megabytes()
   to = testbed.server.address
-  found = harness.flood(to, asked, 1)
+  outcomes = harness.flood(to, requests, 1)
   gzip: dict[str, Any] = {'compression': grpc.Compression.Gzip}
-  found += harness.flood(to, asked[-1:], 1, **gzip)
+  outcomes += harness.flood(to, requests[-1:], 1, **gzip)
   grown = testbed.server.megabytes() - before
-  counts = collections.Counter(one.code for one in found)
-  lost = len(found) - counts['RESOURCE_EXHAUSTED'] + testbed.count_dead()
-  said = (
+  counts = collections.Counter(o.code for o in outcomes)
+  lost = len(outcomes) - counts['RESOURCE_EXHAUSTED'] + testbed.count_dead()
+  summary = (
     f'{harness.format_counts(counts)}: {limit + 1:,} to 64,000,000 bytes, the'
     f' last also gzipped; memory {grown:+.0f} MB'
   )
-  return harness.CaseResult(len(found), said, lost)
+  return harness.CaseResult(len(outcomes), summary, lost)
 
 
 def fuzzed(testbed: harness.Testbed, count: int = 10_000) -> harness.CaseResult:
@@ -204,28 +206,30 @@ def fuzzed(testbed: harness.Testbed, count: int = 10_000) -> harness.CaseResult:
   ]
   captions = noise[:share]
   captions += [_drawn(draws) for _ in range(share)]
-  captions += [_damaged(draws, one.SerializeToString()) for one in whole]
-  hands = noise[share:]
+  captions += [_damaged(draws, r.SerializeToString()) for r in whole]
+  handshakes = noise[share:]
   for _ in range(share):
     broken = _damaged(draws, text).decode('utf-8', 'replace')
-    hands.append(collab_pb2.HandshakeRequest(session=broken))
+    handshakes.append(collab_pb2.HandshakeRequest(session=broken))
   start = time.monotonic()
-  found = harness.flood(to, captions, 32)
-  found += harness.flood(to, hands, 32, 'Handshake')
+  outcomes = harness.flood(to, captions, 32)
+  outcomes += harness.flood(to, handshakes, 32, 'Handshake')
   spent = time.monotonic() - start
   for number in range(100):
     _poke(to, draws.bytes(int(draws.integers(1, 2000))) if number else b'')
-  counts = collections.Counter(one.code for one in found)
-  # What hit nothing that counts is captioned as if it were whole.
-  odd = [one for one in found if one.code == 'OK' and one.text]
-  wrong = sum(one.text not in testbed.want for one in odd)
+  counts = collections.Counter(o.code for o in outcomes)
+  # Damage in an unused place leaves the caption as it was.
+  odd = [o for o in outcomes if o.code == 'OK' and o.text]
+  wrong = sum(o.text not in testbed.want for o in odd)
   lost = wrong + sum(counts[name] for name in ('UNAVAILABLE', 'CANCELLED'))
   grown = testbed.server.megabytes() - before
-  said = (
+  summary = (
     f'{harness.format_counts(counts)}; {spent:.0f} s, memory {grown:+.0f} MB;'
     ' 100 connections of noise'
   )
-  return harness.CaseResult(len(found) + 100, said, lost + testbed.count_dead())
+  return harness.CaseResult(
+    len(outcomes) + 100, summary, lost + testbed.count_dead()
+  )
 
 
 def _drawn(draws):

@@ -46,42 +46,44 @@ _STAGES = (
 )
 
 
-def over(link, made, examples):
-  """Sends all scenes by all codecs; a list of times and answers each.
+def measure(link, bound, examples):
+  """Sends all scenes by all codecs; returns times and results of each.
 
   Args:
-    link: The link.
-    made: The codecs.
-    examples: The scenes.
+    link: Traffic shaper in front of the server.
+    bound: Codecs of the edge.
+    examples: Scenes.
   """
-  found = [[] for _ in made]
-  used = [0.0] * len(made)
-  with serving.EdgeClient(link.address, made[0], timeout=120.0) as first:
-    edges = [first.using(codec) for codec in made]
+  results = [[] for _ in bound]
+  used = [0.0] * len(bound)
+  with serving.EdgeClient(link.address, bound[0], timeout=120.0) as first:
+    edges = [first.using(codec) for codec in bound]
     for edge in edges:
       edge.caption(examples[0].image[None])
     for example in examples:
       for number, edge in enumerate(edges):
         before, start = link.up, time.perf_counter()
-        answer = edge.caption(
+        result = edge.caption(
           example.image[None], image_ids=[example.image_id]
         )[0]
         spent = 1000 * (time.perf_counter() - start)
-        found[number].append((spent, answer))
+        results[number].append((spent, result))
         used[number] += (link.up - before) / len(examples)
-  return found, used
+  return results, used
 
 
-def rows(name, codecs, found, used, scores):
-  """Lines of the table, and the ratio of the first codec to the second."""
+def rows(name, codecs, results, used, scores):
+  """Returns lines of the table, and the ratio of the first two codecs."""
   lines, medians = [], []
-  for codec, every, up, score in zip(codecs, found, used, scores, strict=True):
-    medians.append(float(np.median([spent for spent, _ in every])))
+  for codec, timed, up, score in zip(
+    codecs, results, used, scores, strict=True
+  ):
+    medians.append(float(np.median([spent for spent, _ in timed])))
     stages = [
-      np.median([answer.milliseconds.get(stage, 0.0) for _, answer in every])
+      np.median([result.milliseconds.get(stage, 0.0) for _, result in timed])
       for stage in _STAGES
     ]
-    size = np.mean([answer.bytes for _, answer in every])
+    size = np.mean([result.bytes for _, result in timed])
     lines.append(
       [
         name,
@@ -105,33 +107,33 @@ def main(argv):
     scenes = data.scenes('test', limit=_LIMIT.value)
     examples = [scenes[i] for i in range(len(scenes))]
     references = [example.captions for example in examples]
-    made = [
+    bound = [
       codecs.parse(text, coding='best').bind(model)
       for text in _CODECS.value.split(';')
     ]
     head = ['link', 'codec', 'BLEU-4', 'bytes', 'with gRPC', *_STAGES, 'all']
     lines, ratios = [head], []
-    server = processes.Serving(
+    server = processes.ServerProcess(
       model=_MODEL.value, quantizers='any', images='any', max_tokens=34
     )
     with server:
       for text in _LINKS.value:
         kbps, delay = map(float, text.split(':'))
         with shaper.Shaper(server.address, kbps, delay) as link:
-          found, used = over(link, made, examples)
+          results, used = measure(link, bound, examples)
         scores = [
           metrics.bleu4(
             metrics.corpus_bleu_stats(
-              [answer.caption for _, answer in every], references
+              [result.caption for _, result in timed], references
             ).sum(0)
           )
-          for every in found
+          for timed in results
         ]
         name = f'{kbps:g} kbps, {delay:g} ms'
-        more, ratio = rows(name, made, found, used, scores)
-        lines += more
+        added, ratio = rows(name, bound, results, used, scores)
+        lines += added
         ratios.append(f'{name}: {ratio:.2f}')
-  for codec in made:
+  for codec in bound:
     print(codec.name)
   print(f'\n{text_lib.align(lines, left=2)}')
   print(f'the first against the second: {"; ".join(ratios)}')

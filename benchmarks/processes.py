@@ -1,4 +1,4 @@
-"""`collab-jax serve` in a process that may be killed."""
+"""Process of `collab-jax serve` that may be killed."""
 
 import contextlib
 import os
@@ -14,19 +14,18 @@ from prometheus_client import parser
 _ROOT = Path(__file__).resolve().parents[1]
 
 
-class Serving:
-  """A server's process, on the same ports each time that it is started.
+class ServerProcess:
+  """Server process on the same ports each time that it is started.
 
   Attributes:
-    address: Where it listens.
-    lines: What its standard error said.
+    address: Host and port.
   """
 
   def __init__(self, **flags: object):
     """Chooses ports; nothing is started yet.
 
     Args:
-      **flags: Of `collab-jax serve`.
+      **flags: Flags of `collab-jax serve`.
     """
     with contextlib.ExitStack() as held:
       ports = [held.enter_context(_bound()) for _ in range(2)]
@@ -37,7 +36,7 @@ class Serving:
     self._process: subprocess.Popen | None = None
 
   def start(self, wait: bool = True) -> float:
-    """Starts it; returns the seconds until it served."""
+    """Starts the process; returns the seconds until it served."""
     start = time.monotonic()
     self._process = subprocess.Popen(
       [sys.executable, '-m', 'collab_jax', 'serve', *self._flags],
@@ -66,7 +65,7 @@ class Serving:
 
   @property
   def alive(self) -> bool:
-    """Whether it runs."""
+    """True while the process runs."""
     return self._process is not None and self._process.poll() is None
 
   def megabytes(self) -> float:
@@ -76,7 +75,7 @@ class Serving:
     return int(pages) * os.sysconf('SC_PAGE_SIZE') / 1e6
 
   def value(self, name: str, **labels: str) -> float:
-    """A metric, without its prefix; the sum over the labels not given."""
+    """Returns a metric by its name without prefix, summed over other labels."""
     url = f'http://127.0.0.1:{self._metrics}/metrics'
     with urllib.request.urlopen(url, timeout=10) as page:
       families = parser.text_string_to_metric_families(page.read().decode())
@@ -88,13 +87,13 @@ class Serving:
       and labels.items() <= sample.labels.items()
     )
 
-  def __enter__(self) -> 'Serving':
-    """Starts it."""
+  def __enter__(self) -> 'ServerProcess':
+    """Starts the process."""
     self.start()
     return self
 
   def __exit__(self, *_: object) -> None:
-    """Kills it."""
+    """Kills the process."""
     self.kill()
 
 

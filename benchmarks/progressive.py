@@ -63,12 +63,12 @@ def see(server: str, codec: codecs.FeatureCodec, split: str) -> Seen:
   images = np.stack([example.image for example in examples])
   ids = [example.image_id for example in examples]
   references = [example.captions for example in examples]
-  found = []
-  # Only the first layers, whatever the server thinks of it; then all at once.
+  results = []
+  # First layers only, whether the server is unsure or not; then all at once.
   for settings in ({'threshold': float('inf'), 'coarse': _COARSE.value}, {}):
     with clients.EdgeClient(server, codec, **settings) as client:
-      found.append(client.caption(images, image_ids=ids))
-  coarse, whole = found
+      results.append(client.caption(images, image_ids=ids))
+  coarse, whole = results
   sizes = (
     np.array([a.bytes for a in coarse]),
     np.array([a.bytes for a in whole]),
@@ -123,13 +123,13 @@ def main(argv):
     raise app.UsageError(f'unexpected arguments: {argv[1:]}')
   model = checkpoints.load('tiny')
   codec = codecs.FeatureCodec(model, _CODEC.value, coding='best')
-  settings = serving.ServerConfig(
+  config = serving.ServerConfig(
     port=0,
     metrics_port=-1,
     quantizers=_CODEC.value,
     engine=serving.EngineConfig(max_tokens=34),
   )
-  with serving.Server(model, settings) as server:
+  with serving.Server(model, config) as server:
     seen = {
       split: see(server.address, codec, split) for split in ('val', 'test')
     }

@@ -97,7 +97,7 @@ class Expected:
     return 3 * len(self._prefix.x) / (time.perf_counter() - start)
 
   def mixed(self) -> list[tuple[tuple[bytes, bytes], str]]:
-    """All messages with their sessions and captions, in a random order."""
+    """Returns messages with sessions and captions, in random order."""
     every = [
       ((session_names.for_codec(codec), packet), caption)
       for codec, packets, captions in zip(
@@ -201,7 +201,7 @@ def main(argv):
     scenes = data.scenes('test', limit=_SCENES.value)
     images = np.stack([scenes[i].image for i in range(len(scenes))])
     expected = Expected(model, images)
-    settings = serving.ServerConfig(
+    config = serving.ServerConfig(
       port=0,
       metrics_port=-1,
       quantizers=_QUANTIZERS.value,
@@ -215,14 +215,14 @@ def main(argv):
     head = ['edges', 'captions/s', 'p50 ms', 'p99 ms', 'first token', *_SHOWN]
     rows, ratios = [[*head, 'load']], []
     start = time.perf_counter()
-    with serving.Server(model, settings) as server:
+    with serving.Server(model, config) as server:
       print(f'ready after {time.perf_counter() - start:.1f} s')
       compare(server, expected, images)
       for _ in range(_ROUNDS.value):
-        (one, alone), (many, together) = (
+        (single, alone), (parallel, together) = (
           measure(server, expected, count) for count in (1, _EDGES.value)
         )
-        rows += [one, many]
+        rows += [single, parallel]
         ratios.append(f'{together / alone:.2f}')
         print(f'without a network: {expected.rate():.0f} captions/s')
       compiled = server.metrics.value('compilations_total', when='serving')

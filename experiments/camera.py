@@ -49,8 +49,8 @@ def frames(source: str, size: int):
     camera.set(cv2.CAP_PROP_BUFFERSIZE, 1)  # Frames in between are dropped.
     try:
       while True:
-        valid, frame = camera.read()
-        if not valid:
+        ok, frame = camera.read()
+        if not ok:
           raise OSError(f'source: camera {source} gives no picture')
         frame = cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
         yield pictures.resize(frame, size)
@@ -73,13 +73,13 @@ def main(argv):
     edge = codec_flags.edge_model(_MODEL.value)
     codec = edge.bind(_CODEC.value)
     with clients.EdgeClient(_CONNECTION.connect(), codec, window=1) as client:
-      seen = frames(_SOURCE.value, edge.size)
+      stream = frames(_SOURCE.value, edge.size)
       for i in itertools.count() if not _COUNT.value else range(_COUNT.value):
         start = time.perf_counter()
         try:
-          answer = client.caption(next(seen)[None], image_ids=[i])[0]
-          spent = sum(answer.milliseconds.values())
-          print(f'{spent:5.0f} ms {answer.bytes:6,} B  {answer.caption}')
+          result = client.caption(next(stream)[None], image_ids=[i])[0]
+          spent = sum(result.milliseconds.values())
+          print(f'{spent:5.0f} ms {result.bytes:6,} B  {result.caption}')
         except channel.RemoteError as error:
           print(error)
         time.sleep(max(0.0, start + _EVERY.value - time.perf_counter()))

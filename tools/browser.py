@@ -1,4 +1,4 @@
-"""A headless Chromium to look at the edge's page with.
+"""Headless Chromium, to test and photograph the demo page.
 
 By the DevTools protocol itself: nothing but Chromium (apt-get install chromium)
 and aiohttp is needed.
@@ -129,9 +129,9 @@ async def browser(path: str):
 async def _port(process) -> str:
   async with asyncio.timeout(30):
     async for line in process.stderr:
-      found = re.search(rb'ws://127\.0\.0\.1:(\d+)/', line)
-      if found:
-        return found[1].decode()
+      match = re.search(rb'ws://127\.0\.0\.1:(\d+)/', line)
+      if match:
+        return match[1].decode()
   raise RuntimeError('the browser did not start')
 
 

@@ -37,18 +37,18 @@ def make(records) -> rate_control.RateCurve:
     ValueError: They hold several models, data sets, splits or codings, or
       lack the record of all vectors.
   """
-  seen = [record for record in records if not labels.is_blind(record)]
-  rows = evaluation.summarize(seen, resamples=1)
+  counted = [record for record in records if not labels.is_blind(record)]
+  rows = evaluation.summarize(counted, resamples=1)
   full = [row['bleu4'] for row in rows if labels.is_full(row)]
   if not full:
     raise ValueError(
       'records: got none of all vectors, expected them too: --config.full=true'
     )
   largest = collections.Counter()
-  for record in seen:
+  for record in counted:
     name = record['name']
     largest[name] = max(largest[name], record['total_bytes'])
-  features = [r for r in seen if not labels.is_picture(r)]
+  features = [r for r in counted if not labels.is_picture(r)]
   points = [
     rate_control.OperatingPoint(
       _name(row),
@@ -59,13 +59,13 @@ def make(records) -> rate_control.RateCurve:
     for row in rows
   ]
   return rate_control.RateCurve(
-    model=_only('model', [r['model'] for r in seen]),
+    model=_only('model', [r['model'] for r in counted]),
     split=_only('split', [r['codec']['split'] for r in features]),
     coding=_only('coding', [r['codec'].get('coding') for r in features])
     or 'fixed',
-    data=_only('data', [r['data'] for r in seen]),
+    data=_only('data', [r['data'] for r in counted]),
     full=round(full[0], 2),
-    captions=len({r['image_id'] for r in seen}),
+    captions=len({r['image_id'] for r in counted}),
     points=rate_control.pareto_front(points),
   )
 

@@ -13,7 +13,9 @@ OK = grpc.StatusCode.OK
 
 def reply(caption, **fields):
   """Returns a reply with a caption."""
-  stages = collab_pb2.Stages(queue=0.125, decode=0.25, first_token=0.2, batch=3)
+  stages = collab_pb2.Stages(
+    queue=2**-6, decode=2**-5, first_token=0.2, batch=3
+  )
   return collab_pb2.CaptionReply(
     caption=caption, tokens=len(caption.split()), stages=stages, **fields
   )

@@ -330,9 +330,10 @@ def test_closed_browser_cancels_its_request(client, servicer):
   async def work(session):
     query = '/api/caption?method=2&number=10&scene=1'
     async with session.post(query) as reply:
-      await reply.content.readline()
-      await reply.content.readline()
-      await reply.content.readline()
+      for _ in range(3):
+        await reply.content.readline()
+      while not seen:  # Else gRPC may end the stream before `hold` starts.
+        await asyncio.sleep(0.01)
     # The browser has closed the connection in the middle of the caption.
     until = time.monotonic() + 10
     while 'ended' not in seen and time.monotonic() < until:

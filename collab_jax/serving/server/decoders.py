@@ -49,7 +49,7 @@ class MessageDecoder:
 
   @property
   def progressive(self) -> bool:
-    """Whether the first layers of a message can be decoded alone."""
+    """True if the first layers of a message can be decoded alone."""
     return len(self._layers) > 1
 
   def layers(self, message: Any) -> int:
