@@ -8,6 +8,7 @@ from jax import numpy as jnp
 from jaxtyping import Array, Float
 import numpy as np
 
+from collab_jax import _validate
 from collab_jax import captioner as captioning
 
 KINDS = ('zeroed', 'mean', 'shuffled')
@@ -21,8 +22,7 @@ def _project(model, features):
 def check(kinds: Sequence[str]) -> None:
   """Raises ValueError unless there are baselines of these kinds."""
   for kind in kinds:
-    if kind not in KINDS:
-      raise ValueError(f'blind: got {kind!r}, expected one of {KINDS}')
+    _validate.choice('blind', kind, KINDS)
 
 
 class Blind:

@@ -2,7 +2,14 @@
 
 from collections.abc import Sequence
 
-from collab_jax import channels, codecs, evaluation, plots, provenance
+from collab_jax import (
+  _validate,
+  channels,
+  codecs,
+  evaluation,
+  plots,
+  provenance,
+)
 from collab_jax.evaluation.report import labels
 from collab_jax.metrics import bd_rate
 from collab_jax.studies import study, tradeoff
@@ -32,11 +39,8 @@ class RateStudy(tradeoff.TradeoffStudy):
     if not fields.full:
       raise ValueError('full: got False, but levels are shares of all vectors')
     for level in fields.levels:
-      number = isinstance(level, int | float) and not isinstance(level, bool)
-      if not number or not 0 < level <= 1:
-        raise ValueError(
-          f'levels: got {level!r}, expected shares above 0 up to 1'
-        )
+      if not _validate.is_number(level) or not 0 < level <= 1:
+        raise _validate.error('levels', level, 'shares above 0 up to 1')
     return specs
 
   def analyze(

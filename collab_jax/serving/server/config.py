@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from collab_jax import _validate
 from collab_jax.serving.engine.engine import EngineConfig
 from collab_jax.serving.server.security import Security
 
@@ -50,25 +51,16 @@ class ServerConfig:
 
   def __post_init__(self):
     """Raises ValueError for settings out of range, or that are not safe."""
-    minima = {'queue': 1, 'max_sessions': 1, 'max_message_bytes': 0}
-    for name, low in minima.items():
-      if getattr(self, name) < low:
-        raise ValueError(
-          f'{name}: got {getattr(self, name)}, expected at least {low}'
-        )
+    _validate.integer('queue', self.queue)
+    _validate.integer('max_sessions', self.max_sessions)
+    _validate.integer('max_message_bytes', self.max_message_bytes, 0)
     if 0 < self.max_message_bytes < _SHORTEST:
       raise ValueError(
         f'max_message_bytes: got {self.max_message_bytes}, expected 0 or at'
         f' least {_SHORTEST}: shorter ones say nothing of a picture'
       )
-    for name, high in (('group_ms', 10_000), ('drain_seconds', 86_400)):
-      if not 0 <= getattr(self, name) <= high:  # NaN fails both.
-        raise ValueError(
-          f'{name}: got {getattr(self, name)}, expected 0 to {high}'
-        )
-    for name, low in (('port', 0), ('metrics_port', -1)):
-      if not low <= getattr(self, name) < 1 << 16:
-        raise ValueError(
-          f'{name}: got {getattr(self, name)}, expected {low} to 65535'
-        )
+    _validate.number('group_ms', self.group_ms, 0, 10_000)
+    _validate.number('drain_seconds', self.drain_seconds, 0, 86_400)
+    _validate.integer('port', self.port, 0, 65535)
+    _validate.integer('metrics_port', self.metrics_port, -1, 65535)
     self.security.check(self.host)

@@ -41,8 +41,7 @@ def check(config: Any, model: paligemma.Model) -> quantizers.PCA | None:
     ('metric', METRICS),
     ('split', codecs.SPLITS),
   ):
-    if config[name] not in known:
-      raise ValueError(f'{name}: got {config[name]!r}, expected one of {known}')
+    _validate.choice(name, config[name], known)
   if not config.sent:
     raise ValueError('sent: got none, expected one or more quantizers')
   if config.kind == 'places' and tuple(config.sent) != ALL:
