@@ -9,6 +9,7 @@ from collab_jax.codecs.base import (
   Decoded,
   Encoded,
   FeatureCache,
+  OwnCodecSpec,
   timed,
 )
 from collab_jax.codecs.edge import EdgeModel
@@ -30,7 +31,6 @@ from collab_jax.codecs.fingerprint import (
 from collab_jax.codecs.image import KINDS, ImageCodec, ImageCodecSpec
 from collab_jax.codecs.link import Link, LinkSpec
 from collab_jax.codecs.spec import (
-  OwnCodecSpec,
   choose,
   make_method,
   parse,

@@ -3,6 +3,7 @@
 import abc
 from collections.abc import Callable, Iterator, Mapping, Sequence
 import contextlib
+import dataclasses
 import functools
 import inspect
 import json
@@ -14,7 +15,7 @@ import jax
 from jaxtyping import Array, UInt8
 import numpy as np
 
-from collab_jax import channels
+from collab_jax import _validate, channels
 from collab_jax import message as messages
 from collab_jax.codecs import encoder
 from collab_jax.codecs.transports import base as transports
@@ -145,14 +146,21 @@ class Codec(abc.ABC):
   channel: channels.Channel | None = None
 
   @functools.cached_property
+  def spec(self) -> Any:
+    """`CodecSpec` of the codec: the settings without the model."""
+    names = list(inspect.signature(type(self)).parameters)[1:]
+    items = [(name, getattr(self, name)) for name in names]
+    return OwnCodecSpec(type(self), tuple(items))
+
+  @functools.cached_property
   def name(self) -> str:
     """Canonical short name, unique among different settings."""
-    return own_name(type(self), self._arguments)
+    return self.spec.name
 
   @functools.cached_property
   def settings(self) -> dict[str, Any]:
     """All settings as nested plain values, from which labels are made."""
-    return {'codec': class_path(type(self)), **self._arguments}
+    return {'codec': self.spec.path, **dict(self.spec.items)}
 
   @functools.cached_property
   def vectors(self) -> int:
@@ -167,7 +175,7 @@ class Codec(abc.ABC):
   @functools.cached_property
   def layout(self) -> transports.MessageLayout:
     """Fields and sizes of messages, which transports ask for."""
-    return transports.MessageLayout(self.name)
+    return self.spec.layout(self.model.config)
 
   def describe(self) -> dict[str, Any]:
     """Returns the settings as flat plain values, for records and tables."""
@@ -356,12 +364,6 @@ class Codec(abc.ABC):
     """Fingerprint of the image encoder that the edge runs; '' for none."""
     return ''
 
-  @functools.cached_property
-  def _arguments(self) -> dict[str, Any]:
-    """The constructor's arguments behind the model."""
-    names = list(inspect.signature(type(self)).parameters)[1:]
-    return {name: getattr(self, name) for name in names}
-
   def _black(self, batch_size: int) -> np.ndarray:
     side = self.model.config.vision.image_size
     return np.zeros((batch_size, side, side, 3), np.uint8)
@@ -436,22 +438,57 @@ class CodecSpec(abc.ABC):
     return self
 
 
-def class_path(cls: type) -> str:
-  """Returns where a class is found: 'package.module:Class'."""
-  return f'{cls.__module__}:{cls.__qualname__}'
+@dataclasses.dataclass(frozen=True)
+class OwnCodecSpec(CodecSpec):
+  """Settings of a codec of one's own, a subclass of `Codec`.
 
-
-def own_name(cls: type, settings: Mapping[str, Any]) -> str:
-  """Returns the canonical name of a codec of one's own.
-
-  Args:
-    cls: Its class, whose first argument is the model.
-    settings: The other arguments; those at their defaults are left out.
+  Attributes:
+    cls: The class, which is called as `cls(model, **settings)`.
+    items: Names and values of the settings, in the order of its arguments.
   """
-  parameters = inspect.signature(cls).parameters
-  parts = [
-    f'{name}={value}'
-    for name, value in settings.items()
-    if value != parameters[name].default
-  ]
-  return class_path(cls) + (f'({",".join(parts)})' if parts else '')
+
+  cls: type[Codec]
+  items: tuple[tuple[str, Any], ...] = ()
+
+  @property
+  def path(self) -> str:
+    """Module and name of the class: 'package.module:Class'."""
+    return f'{self.cls.__module__}:{self.cls.__qualname__}'
+
+  @property
+  def name(self) -> str:
+    """The codec's canonical name; settings at their defaults are left out."""
+    defaults = inspect.signature(self.cls).parameters
+    changed = [(n, v) for n, v in self.items if v != defaults[n].default]
+    settings = ','.join(f'{name}={value}' for name, value in changed)
+    return f'{self.path}({settings})' if changed else self.path
+
+  def bind(self, model: paligemma.Model) -> Codec:
+    """Returns the codec of a model."""
+    make: Any = self.cls
+    return make(model, **dict(self.items))
+
+  @classmethod
+  def make(
+    cls, codec: type[Codec], settings: Mapping[str, Any]
+  ) -> 'OwnCodecSpec':
+    """Makes a spec of settings as `config.call` reads them.
+
+    Args:
+      codec: The class.
+      settings: Its arguments behind the model.
+
+    Raises:
+      ValueError: It has no such setting, or lacks one.
+    """
+    parameters = list(inspect.signature(codec).parameters.values())[1:]
+    known = [p.name for p in parameters]
+    ordered = [(name, settings[name]) for name in known if name in settings]
+    spec = cls(codec, tuple(ordered))
+    for name in settings:
+      if name not in known:
+        raise _validate.unknown(f'setting of {spec.path}', name, known)
+    for p in parameters:
+      if p.default is p.empty and p.name not in settings:
+        raise ValueError(f'{p.name} of {spec.path}: got none, expected a value')
+    return spec

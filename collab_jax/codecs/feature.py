@@ -240,7 +240,6 @@ class FeatureCodec(base.Codec):
     self.uses_key = quantizer.uses_key
     self._sender = quantizer.sender
     self._receiver = quantizer.receiver
-    self.name = self.spec.name
     self.settings = self.spec.settings
     self.session = wire.Session(
       self.fields,
@@ -250,18 +249,6 @@ class FeatureCodec(base.Codec):
     )
     self.layers = self.session.layers
     self.digest = bytes.fromhex(self.session.digest)
-
-  @functools.cached_property
-  def rows(self) -> tuple[str, ...]:
-    """Names of the fields with a row for every vector that is sent."""
-    return self.quantizer.row_fields(self.vectors, self.width)
-
-  @functools.cached_property
-  def layout(self) -> transports.MessageLayout:
-    """Fields and sizes of messages, which transports ask for."""
-    return transports.MessageLayout(
-      self.name, self.sent, self.fields, self.rows, self.session.length
-    )
 
   def describe(self) -> dict[str, Any]:
     """Returns the settings as flat plain values, for records and tables."""
@@ -289,9 +276,7 @@ class FeatureCodec(base.Codec):
     return {
       'codec': 'feature',
       # Each end may keep its pretrained parameters in another file.
-      'quantizer': quantizers.name(
-        pretrained.with_default_books(self.quantizer)
-      ),
+      'quantizer': self.spec.session_name,
       'split': self.split,
       'n': self.vectors,
       'd': self.width,
@@ -323,19 +308,7 @@ class FeatureCodec(base.Codec):
     key: jax.Array,
     image_ids: Sequence[int] | None = None,
   ) -> list[bytes]:
-    """Turns pictures into messages: the edge.
-
-    Args:
-      images: Pictures of the model's size, 0..255.
-      key: Random key; each image uses fold_in(key, its id).
-      image_ids: Default 0..B-1.
-
-    Returns:
-      One message per picture.
-
-    Raises:
-      ValueError: They are no such pictures.
-    """
+    """Turns pictures into messages; see `Codec.encode`."""
     features, aux = self.observe(images)
     return self.pack(self.quantize(features, key, image_ids, aux))
 
@@ -453,7 +426,7 @@ class FeatureCodec(base.Codec):
     """
     mesh = sharding.mesh_of(self.model.params)
     batch = self._spread((message, rows))
-    names = () if rows is None else self.rows
+    names = () if rows is None else self.layout.rows
     coarse = tuple(n for n, f in self.fields.items() if f.layer < layers)
     settings = self._receiver, self.split, self.params, self.model
     return self._spread(_rebuild(*settings, *batch, names, coarse, mesh))

@@ -199,18 +199,12 @@ class ImageCodec(base.Codec):
       self._side
     )
     self.vectors = self.sent = vision.num_tokens
-    self.name = self.spec.name
     self._size = self.spec.size or self._side
 
   @property
   def _format(self) -> formats.Format:
     spec = self.spec
     return formats.known(spec.kind, spec.quality, self._size, spec.chroma)
-
-  @functools.cached_property
-  def layout(self) -> transports.MessageLayout:
-    """Sizes of messages, which transports ask for."""
-    return self.spec.layout(self.model.config)
 
   @functools.cached_property
   def settings(self) -> dict[str, Any]:
@@ -228,19 +222,7 @@ class ImageCodec(base.Codec):
     key: jax.Array | None = None,
     image_ids: Sequence[int] | None = None,
   ) -> list[bytes]:
-    """Turns pictures into messages: the edge.
-
-    Args:
-      images: Pictures of the model's size, 0..255.
-      key: Not used.
-      image_ids: Not used.
-
-    Returns:
-      One message per picture; equal ones for equal pictures.
-
-    Raises:
-      ValueError: They are no such pictures.
-    """
+    """Turns pictures into messages; see `Codec.encode`. Nothing is drawn."""
     del key, image_ids
     image_encoder.check_images(images, self._side)
     strip = self.spec.strip

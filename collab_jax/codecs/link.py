@@ -40,15 +40,12 @@ class LinkSpec(base.CodecSpec):
   @property
   def name(self) -> str:
     """The link's canonical name."""
-    return _name(self.codec.name, self.transport, self.channel)
+    through = transports.name(self.transport), channels.name(self.channel)
+    return ' | '.join((self.codec.name, *through))
 
   def bind(self, model: paligemma.Model) -> 'Link':
     """Returns the link of a model; see `Link`."""
     return Link(self.codec.bind(model), self.channel, self.transport)
-
-  def layout(self, config: paligemma.Config) -> transport_base.MessageLayout:
-    """Returns fields and sizes of the codec's messages."""
-    return self.codec.layout(config)
 
   def validate(
     self,
@@ -59,10 +56,6 @@ class LinkSpec(base.CodecSpec):
     codec = self.codec.validate(config, load_encoder)
     transports.check(self.transport, codec.layout(config), self.channel)
     return dataclasses.replace(self, codec=codec)
-
-
-def _name(codec: str, transport: Any, channel: channels.Channel) -> str:
-  return f'{codec} | {transports.name(transport)} | {channels.name(channel)}'
 
 
 class Link(base.Codec):
@@ -120,7 +113,7 @@ class Link(base.Codec):
     self.split = codec.split
     self.sent, self.vectors = codec.sent, codec.vectors
     self.uses_key = codec.uses_key or channel.random
-    self.name = _name(codec.name, by, channel)
+    self.spec = LinkSpec(codec.spec, by, channel)
 
   @functools.cached_property
   def settings(self) -> dict[str, Any]:

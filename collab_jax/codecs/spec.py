@@ -1,62 +1,11 @@
 """Codecs from text: 'kmeans(k=8)', 'webp(quality=20)', 'pkg.mod:Class(...)'."""
 
-from collections.abc import Collection, Mapping
-import dataclasses
+from collections.abc import Collection
 import importlib
-import inspect
 from typing import Any
 
 from collab_jax import _validate, config, quantizers
 from collab_jax.codecs import base, feature, image
-from collab_jax.models import paligemma
-
-
-@dataclasses.dataclass(frozen=True)
-class OwnCodecSpec(base.CodecSpec):
-  """Settings of a codec of one's own, a subclass of `Codec`.
-
-  Attributes:
-    cls: The class, which is called as `cls(model, **settings)`.
-    items: Names and values of the settings.
-  """
-
-  cls: type[base.Codec]
-  items: tuple[tuple[str, Any], ...] = ()
-
-  @property
-  def name(self) -> str:
-    """The codec's canonical name."""
-    return base.own_name(self.cls, dict(self.items))
-
-  def bind(self, model: paligemma.Model) -> base.Codec:
-    """Returns the codec of a model."""
-    make: Any = self.cls
-    return make(model, **dict(self.items))
-
-  @classmethod
-  def make(
-    cls, codec: type[base.Codec], settings: Mapping[str, Any]
-  ) -> 'OwnCodecSpec':
-    """Makes a spec of settings as `config.call` reads them.
-
-    Args:
-      codec: The class.
-      settings: Its arguments behind the model.
-
-    Raises:
-      ValueError: It has no such setting, or lacks one.
-    """
-    parameters = list(inspect.signature(codec).parameters.values())[1:]
-    known = [p.name for p in parameters]
-    path = base.class_path(codec)
-    for name in settings:
-      if name not in known:
-        raise _validate.unknown(f'setting of {path}', name, known)
-    for p in parameters:
-      if p.default is p.empty and p.name not in settings:
-        raise ValueError(f'{p.name} of {path}: got none, expected a value')
-    ordered = [(name, settings[name]) for name in known if name in settings]
-    return cls(codec, tuple(ordered))
 
 
 def parse(
@@ -91,7 +40,7 @@ def parse(
     if name not in known:
       raise _validate.unknown('codec', name, known)
   elif codec := _own_class(name):
-    return OwnCodecSpec.make(codec, settings)
+    return base.OwnCodecSpec.make(codec, settings)
   quantizer = quantizers.make(name, **settings)
   return feature.FeatureCodecSpec(quantizer, split, coding)
 

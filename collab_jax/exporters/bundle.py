@@ -135,7 +135,7 @@ def _check(
   """Checks the arguments, and returns the format's writer."""
   if format_ not in formats.FORMATS:
     raise _validate.unknown('format', format_, formats.FORMATS)
-  if not codec.layout.fields:
+  if codec.channel or not codec.layout.fields:
     raise formats.ExportError(
       f'codec: got {type(codec).__name__}, expected a FeatureCodec; the edge'
       ' of an image codec is Pillow'
