@@ -113,16 +113,7 @@ def tfds(
   directory = _directory(Path(folder))
   library = load_library()
   builder = library.builder_from_directory(directory)
-  features = [*builder.info.features]
-  caption, image_id, filename = (
-    next((name for name in names if name in features), None)
-    for names in (_CAPTIONS, _IDS, _FILES)
-  )
-  if 'image' not in features or caption is None:
-    raise ValueError(
-      f"{directory} has the features {', '.join(features)}, expected 'image' "
-      f'and one of {", ".join(_CAPTIONS)}'
-    )
+  captions, image_id, filename = _features(builder, directory)
   known = [*builder.info.splits]
   if split.partition('[')[0] not in known:
     raise ValueError(
@@ -141,13 +132,30 @@ def tfds(
   return Prepared(
     name=f'{builder.info.name}/{split}',
     source=source,
-    captions=caption,
+    captions=captions,
     image_id=image_id,
     filename=filename,
     limit=len(files.first(range(len(source)), limit)),
     size=size,
     method=method,
   )
+
+
+def _features(
+  builder: Any, directory: Path
+) -> tuple[str, str | None, str | None]:
+  """Returns the names of the captions', ids' and file names' features."""
+  features = [*builder.info.features]
+  captions, image_id, filename = (
+    next((name for name in names if name in features), None)
+    for names in (_CAPTIONS, _IDS, _FILES)
+  )
+  if 'image' not in features or captions is None:
+    raise ValueError(
+      f"{directory} has the features {', '.join(features)}, expected 'image' "
+      f'and one of {", ".join(_CAPTIONS)}'
+    )
+  return captions, image_id, filename
 
 
 def load_library() -> Any:
