@@ -48,7 +48,7 @@ def make(records) -> rate_control.RateCurve:
   for record in counted:
     name = record['name']
     largest[name] = max(largest[name], record['total_bytes'])
-  features = [r for r in counted if not labels.is_picture(r)]
+  features = [r for r in counted if settings.quantizer(r)]
   points = [
     rate_control.OperatingPoint(
       _name(row),

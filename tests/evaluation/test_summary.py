@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from collab_jax import codecs, evaluation, metrics, quantizers
-from collab_jax.evaluation.report import labels, settings
+from collab_jax.evaluation.report import labels, rate, settings
 from collab_jax.evaluation.report import text as text_lib
 from collab_jax.studies import build
 from tests.evaluation import synthetic
@@ -151,6 +151,19 @@ def test_old_records_give_the_same_settings(mode):
     assert settings.nested(old) == settings.nested(new)
     text = settings.text(new['settings']['quantizer'])
     assert text == quantizers.name(quantizers.make(name))
+
+
+def test_codecs_of_one_s_own_have_labels():
+  codec = {'codec': 'mine:Thumbnail', 'side': 16}
+  row = {'name': 'mine:Thumbnail(side=16)', 'codec': codec}
+  for new in ({}, {'settings': codec}):
+    assert labels.label({**row, **new}) == 'Thumbnail (side=16)'
+    assert rate.family({**row, **new}) == 'Thumbnail'
+  link = {'transport': 'whole(mtu=9)', 'channel': 'erasure(p=0.4)'}
+  row['codec'] = {**codec, **link}
+  label = 'Thumbnail (side=16, whole(mtu=9), erasure(p=0.4))'
+  assert labels.label(row) == label
+  assert [*labels.curves([{**row, 'sent': 64}])] == [label]
 
 
 def test_names_in_records_are_never_imported(tmp_path, monkeypatch):
