@@ -1,4 +1,4 @@
-"""Documented names of version 0.1.0 that are called otherwise now.
+"""Names that were documented once and are called otherwise now.
 
 Importing or reading an old name fails with one line that has the new one.
 """

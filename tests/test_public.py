@@ -13,7 +13,7 @@ from collab_jax import _renamed
 
 _ROOT = pathlib.Path(__file__).parents[1]
 _API = _ROOT / 'docs' / 'api' / 'index.md'
-# Names that could be imported as docs/api and the pages of 0.1.0 have them.
+# Names that docs/api, other pages and notebooks documented before they changed.
 _DOCUMENTED = (
   (_ROOT / 'tests' / 'golden' / 'documented_names.txt').read_text().split()
 )
@@ -91,7 +91,7 @@ def test_documented_names_import_or_say_what_they_are_called_now():
 
 
 def _first_names(name):
-  """Returns the names of 0.1.0 that lead to a name of the table."""
+  """Returns the first names that lead to a name of the table."""
   return {name} | {
     name.replace(new, old, 1)
     for old, new in _renamed.NAMES.items()
