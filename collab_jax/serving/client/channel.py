@@ -178,21 +178,10 @@ class Connection:
     self._tls = ca is not None
     self._random = random.Random(os.urandom(8))
     self._last_warning = -_WARN_INTERVAL
-    options: list[tuple[str, int | str]] = list(_OPTIONS)
     if ca is None:
-      self._channel = grpc.insecure_channel(target, options)
+      self._channel = grpc.insecure_channel(target, _OPTIONS)
     else:
-      if server_name:
-        options.append(('grpc.ssl_target_name_override', server_name))
-      tls.check_files(cert, key, None if ca == 'system' else ca)
-      if key is not None:
-        tls.warn_if_world_readable(key)
-      credentials = grpc.ssl_channel_credentials(
-        None if ca == 'system' else Path(ca).read_bytes(),
-        Path(key).read_bytes() if key is not None else None,
-        Path(cert).read_bytes() if cert is not None else None,
-      )
-      self._channel = grpc.secure_channel(target, credentials, options)
+      self._channel = _secure_channel(target, ca, cert, key, server_name)
     self.stub = collab_pb2_grpc.CaptionerStub(self._channel)
 
   def start_retries(self) -> 'RetryLoop':
@@ -330,6 +319,22 @@ def status(error: grpc.RpcError) -> tuple[grpc.StatusCode, str]:
 def is_transient(code: grpc.StatusCode, text: str) -> bool:
   """Returns whether the same request may work in a moment."""
   return code in _TRANSIENT and not any(words in text for words in _PERMANENT)
+
+
+def _secure_channel(target, ca, cert, key, server_name) -> grpc.Channel:
+  """Opens a TLS channel; see `Connection`."""
+  options: list[tuple[str, int | str]] = list(_OPTIONS)
+  if server_name:
+    options.append(('grpc.ssl_target_name_override', server_name))
+  tls.check_files(cert, key, None if ca == 'system' else ca)
+  if key is not None:
+    tls.warn_if_world_readable(key)
+  credentials = grpc.ssl_channel_credentials(
+    None if ca == 'system' else Path(ca).read_bytes(),
+    Path(key).read_bytes() if key is not None else None,
+    Path(cert).read_bytes() if cert is not None else None,
+  )
+  return grpc.secure_channel(target, credentials, options)
 
 
 def _parse_target(target: str) -> tuple[str, int]:

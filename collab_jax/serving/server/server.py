@@ -132,6 +132,27 @@ class Server:
     Raises:
       OSError: A port is in use.
     """
+    self._assemble()
+    self.failed = asyncio.Event()
+    self._health = health.aio.HealthServicer()  # pyright: ignore
+    await self._set_serving(False)
+    try:
+      await self._listen()
+    except BaseException:
+      await self._cleanup.aclose()
+      raise
+    self._scheduler.start()
+    self.warming = asyncio.create_task(self._warm_up())
+    if not warm:
+      return
+    try:
+      await self.warming
+    except BaseException:
+      await self.stop()
+      raise
+
+  def _assemble(self) -> None:
+    """Makes queue, engine, scheduler, registry and service."""
     config = self.config
     queue = request_queue.RequestQueue(config.queue)
     self._engine = engine.Engine(
@@ -167,24 +188,7 @@ class Server:
       request_cache.IdempotencyCache(*_IDEMPOTENCY),
       self.metrics,
     )
-    self.failed = asyncio.Event()
     self.metrics.watch(lambda: len(queue), lambda: len(self._registry))
-    self._health = health.aio.HealthServicer()  # pyright: ignore
-    await self._set_serving(False)
-    try:
-      await self._listen()
-    except BaseException:
-      await self._cleanup.aclose()
-      raise
-    self._scheduler.start()
-    self.warming = asyncio.create_task(self._warm_up())
-    if not warm:
-      return
-    try:
-      await self.warming
-    except BaseException:
-      await self.stop()
-      raise
 
   async def stop(self) -> None:
     """Refuses new requests, finishes those it has, then stops everything."""
