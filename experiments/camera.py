@@ -16,7 +16,7 @@ from collab_jax import (
   data,
   launcher,
 )
-from collab_jax.commands import codec_flags, connection_flags
+from collab_jax.commands import connection_flags, edge_model
 from collab_jax.data import pictures
 from collab_jax.serving.client import (
   batch,
@@ -70,7 +70,7 @@ def main(argv):
   if argv[1:]:
     raise app.UsageError(f'unexpected arguments: {argv[1:]}')
   with launcher.runtime():
-    edge = codec_flags.edge_model(_MODEL.value)
+    edge = edge_model.EdgeModel(_MODEL.value)
     codec = edge.bind(_CODEC.value)
     with clients.EdgeClient(_CONNECTION.connect(), codec, window=1) as client:
       stream = frames(_SOURCE.value, edge.size)

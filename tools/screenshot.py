@@ -17,7 +17,7 @@ from collab_jax import (
   launcher,
   serving,
 )
-from collab_jax.commands import codec_flags
+from collab_jax.commands import edge_model
 from collab_jax.serving.web import app as app_lib
 
 _OUT = flags.DEFINE_string('out', 'docs/images/page.png', 'PNG to write.')
@@ -64,7 +64,7 @@ def main(argv):
       raise FileNotFoundError(
         f'expected one of {", ".join(browser.NAMES)} on PATH'
       )
-    edge = codec_flags.edge_model('tiny')
+    edge = edge_model.EdgeModel('tiny')
     settings = serving.ServerConfig(
       port=0, metrics_port=-1, quantizers='any', images='any'
     )

@@ -12,7 +12,6 @@ from collab_jax.codecs.base import (
   OwnCodecSpec,
   timed,
 )
-from collab_jax.codecs.edge import EdgeModel
 from collab_jax.codecs.encoder import (
   check_images,
   to_float,
@@ -44,7 +43,6 @@ __all__ = [
   'Codec',
   'CodecSpec',
   'Decoded',
-  'EdgeModel',
   'Encoded',
   'FeatureCache',
   'FeatureCodec',

@@ -24,6 +24,7 @@ from collab_jax import (
 from collab_jax.commands import (
   codec_flags,
   connection_flags,
+  edge_model,
 )
 from collab_jax.serving.client import (
   batch,
@@ -118,12 +119,12 @@ def _client() -> clients.EdgeClient:
     chosen = _CHOICE.choose(
       rate_control.PROGRESSIVE if _PROGRESSIVE.value else ''
     )
-    edge = codec_flags.edge_model(_CHOICE.model.value)
+    edge = edge_model.EdgeModel(_CHOICE.model.value)
     return clients.EdgeClient(
       _CONNECTION.connect(), edge.bind(chosen), **settings
     )
   curve = _curve()
-  edge = codec_flags.edge_model(_CHOICE.model.value, curve.split, curve.coding)
+  edge = edge_model.EdgeModel(_CHOICE.model.value, curve.split, curve.coding)
   connection, max_bytes = _CONNECTION.connect(), _MAX_BYTES.value
   if _GOAL.value:
     plan = rate_control.plan(connection, curve, edge.bind, _GOAL.value)

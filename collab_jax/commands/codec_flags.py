@@ -5,7 +5,6 @@ from typing import Any, NamedTuple
 from absl import flags
 
 from collab_jax import (
-  checkpoints,
   codecs,
   wire,
 )
@@ -48,28 +47,6 @@ class CodecFlags(NamedTuple):
       self.split.value,
       self.coding.value,
     )
-
-
-def edge_model(
-  model: str, split: str = 'encoder', coding: str = 'best'
-) -> codecs.EdgeModel:
-  """Reads a model's dimensions; its weights are loaded when needed.
-
-  Args:
-    model: One of `checkpoints.NAMES`, or the folder of a model.
-    split: Where quantizers given as text cut it.
-    coding: How their messages are coded.
-
-  Raises:
-    ValueError: There is no such model.
-    FileNotFoundError: A file is missing.
-  """
-  return codecs.EdgeModel(
-    checkpoints.config_of(model),
-    lambda: checkpoints.load(model, part='edge'),
-    split,
-    coding,
-  )
 
 
 def define() -> CodecFlags:

@@ -14,7 +14,7 @@ from collab_jax import (
   launcher,
   wire,
 )
-from collab_jax.commands import codec_flags, connection_flags
+from collab_jax.commands import connection_flags, edge_model
 from collab_jax.serving import tls
 from collab_jax.serving.client import client as clients
 from collab_jax.serving.web import app as app_lib
@@ -52,7 +52,7 @@ def main(argv):
         f'host: {_HOST.value} is open to other machines, and the page has no'
         ' password: --open says that this is meant'
       )
-    edge = codec_flags.edge_model(_MODEL.value, _SPLIT.value, _CODING.value)
+    edge = edge_model.EdgeModel(_MODEL.value, _SPLIT.value, _CODING.value)
     codec = edge.bind('kmeans(k=8,init=++)')
     with clients.EdgeClient(_CONNECTION.connect(), codec) as client:
       page = app_lib.DemoPage(

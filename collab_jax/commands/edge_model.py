@@ -1,11 +1,9 @@
 """Codecs of a model's edge half, for programs that talk to a server."""
 
-from collections.abc import Callable
 import functools
 from typing import Any
 
-from collab_jax.codecs import base
-from collab_jax.codecs import spec as specs
+from collab_jax import checkpoints, codecs
 from collab_jax.models import paligemma
 
 
@@ -14,9 +12,7 @@ class EdgeModel:
 
   ::
 
-    config = checkpoints.config_of('tiny')
-    edge = EdgeModel(config, lambda: checkpoints.load('tiny', part='edge'))
-    codec = edge.bind('kmeans(k=8)')
+    codec = EdgeModel('tiny').bind('kmeans(k=8)')
 
   The weights are loaded when the first codec needs them; image codecs do not.
 
@@ -26,29 +22,26 @@ class EdgeModel:
     vectors: Number of vectors of a picture.
   """
 
-  def __init__(
-    self,
-    config: paligemma.Config,
-    load: Callable[[], paligemma.Model],
-    split: str = 'encoder',
-    coding: str = 'best',
-  ):
-    """Binds dimensions and weights.
+  def __init__(self, model: str, split: str = 'encoder', coding: str = 'best'):
+    """Reads the model's dimensions.
 
     Args:
-      config: The model's dimensions.
-      load: Returns the model, or its edge half.
+      model: One of `checkpoints.NAMES`, or the folder of a model.
       split: Where quantizers given as text cut it.
       coding: How their messages are coded.
+
+    Raises:
+      ValueError: There is no such model.
+      FileNotFoundError: A file is missing.
     """
-    self.config = config
-    self.size = config.vision.image_size
-    self.vectors = config.vision.num_tokens
-    self._load = functools.cache(load)
+    self.config = checkpoints.config_of(model)
+    self.size = self.config.vision.image_size
+    self.vectors = self.config.vision.num_tokens
+    self._path = model
     self._split = split
     self._coding = coding
 
-  def bind(self, spec: base.CodecSpec | str) -> Any:
+  def bind(self, spec: codecs.CodecSpec | str) -> Any:
     """Makes a codec.
 
     Args:
@@ -59,10 +52,14 @@ class EdgeModel:
       ImportError: Its module cannot be imported.
     """
     if isinstance(spec, str):
-      spec = specs.parse(spec, self._split, self._coding)
+      spec = codecs.parse(spec, self._split, self._coding)
     spec.validate(self.config)
     if spec.needs_weights:
-      return spec.bind(self._load())
+      return spec.bind(self._weights)
     return spec.bind(
       paligemma.Model(params={}, config=self.config, tokenizer=None)
     )
+
+  @functools.cached_property
+  def _weights(self) -> paligemma.Model:
+    return checkpoints.load(self._path, part='edge')
