@@ -37,7 +37,7 @@ def parse(
     return image.ImageCodecSpec.make(name, settings)
   known = [*image.KINDS, *quantizers.NAMES]
   if ':' not in name:
-    if name not in known:
+    if name not in known and name not in quantizers.ALIASES:
       raise _validate.unknown('codec', name, known)
   elif codec := _own_class(name):
     return base.OwnCodecSpec.make(codec, settings)

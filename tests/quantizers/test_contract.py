@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from collab_jax import codecs, quantizers, testing
 from collab_jax import message as messages
-from collab_jax import quantizers, testing
 from collab_jax.quantizers import base
 
 SETTINGS = {
@@ -370,4 +370,5 @@ def test_aliases_make_the_canonical_quantizer(alias):
   made = quantizers.make(f'{alias}{args}')
   assert made == quantizers.make(f'{canonical}{args}')
   assert quantizers.name(made) == f'{canonical}{args}'
+  assert codecs.parse(f'{alias}{args}').name == f'{canonical}{args}'
   assert alias not in quantizers.NAMES
