@@ -57,13 +57,13 @@ def _overview() -> str:
 
 
 def _described(module: ModuleType) -> str:
-  """A subcommand's docstring and flags."""
-  own = flags.FLAGS.module_help(module)
-  return f'{(module.__doc__ or "").strip()}\n\nflags:\n{own}'
+  """Returns a subcommand's docstring and flags."""
+  flag_help = flags.FLAGS.module_help(module)
+  return f'{(module.__doc__ or "").strip()}\n\nflags:\n{flag_help}'
 
 
 def _start(module: ModuleType, argv: list[str]) -> int | None:
-  """Runs a subcommand; one that was called in a wrong way is described."""
+  """Runs a subcommand, and describes it if its arguments are wrong."""
   try:
     return module.main(argv)
   except app.UsageError as error:
@@ -83,7 +83,7 @@ def run(argv: list[str] | None = None) -> None:
     SystemExit: There is no such subcommand, or it has ended.
   """
   argv = sys.argv if argv is None else argv
-  name, rest = (argv[1], argv[2:]) if argv[1:] else ('--help', [])
+  name, arguments = (argv[1], argv[2:]) if argv[1:] else ('--help', [])
   if name in (*_HELP, 'help'):
     print(_overview())
     raise SystemExit(0 if argv[1:] else 1)
@@ -100,13 +100,14 @@ def run(argv: list[str] | None = None) -> None:
     ) from error
   except ImportError as error:  # Of an extra.
     raise SystemExit(f'error: {error}') from error
-  if any(argument in _HELP for argument in rest):
+  if any(argument in _HELP for argument in arguments):
     print(_described(module))
     raise SystemExit(0)
   # A path may stand before flags, and flags be spelled with dashes.
   flags.FLAGS.set_gnu_getopt(True)
   app.run(
-    functools.partial(_start, module), [f'{argv[0]} {name}', *map(_flag, rest)]
+    functools.partial(_start, module),
+    [f'{argv[0]} {name}', *map(_flag, arguments)],
   )
 
 

@@ -36,7 +36,7 @@ def test_dir_is_what_the_reference_lists():
   ],
 )
 def test_names_do_not_depend_on_the_order_of_imports(first):
-  """In a process of its own, since a module stays imported."""
+  """Each order runs in its own process, since modules stay imported."""
   code = (
     f'import {first}\nimport collab_jax as cj\n'
     'assert dir(cj) == cj.__all__, dir(cj)\n'
