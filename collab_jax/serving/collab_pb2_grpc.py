@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class CaptionerStub:
-    """Captions of pictures that were coded on the edge; docs/serving.md.
+    """Captions of pictures that were encoded on the edge; docs/serving.md.
     """
 
     def __init__(self, channel):
@@ -53,7 +53,7 @@ class CaptionerStub:
 
 
 class CaptionerServicer:
-    """Captions of pictures that were coded on the edge; docs/serving.md.
+    """Captions of pictures that were encoded on the edge; docs/serving.md.
     """
 
     def Handshake(self, request, context):
@@ -101,7 +101,7 @@ def add_CaptionerServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class Captioner:
-    """Captions of pictures that were coded on the edge; docs/serving.md.
+    """Captions of pictures that were encoded on the edge; docs/serving.md.
     """
 
     @staticmethod
