@@ -80,7 +80,7 @@ def _checked(function=None, *, typechecker):
     return _jaxtyped(function, typechecker=typechecker)
   if not hints:
     return function
-  return _unless_disabled(function, beartype.beartype(function))
+  return _unless_disabled(function, _beartyped(function))
 
 
 def _unless_disabled(function, checked):
@@ -95,6 +95,9 @@ def _unless_disabled(function, checked):
   return call
 
 
+_beartyped = beartype.beartype(
+  conf=beartype.BeartypeConf(violation_type=jaxtyping.TypeCheckError)
+)
 jaxtyping.jaxtyped = _checked
 
 # Both before anything imports collab_jax. A JAX function takes a NumPy array
