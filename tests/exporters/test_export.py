@@ -57,7 +57,17 @@ def folder(model, tmp_path_factory):
   return out
 
 
-def test_messages_are_those_of_the_codec(folder, model, images):
+@pytest.fixture
+def optimized():
+  """Compiles as for a user, and as the edge's program: bits depend on it."""
+  jax.clear_caches()
+  jax.config.update('jax_disable_most_optimizations', False)
+  yield
+  jax.config.update('jax_disable_most_optimizations', True)
+  jax.clear_caches()
+
+
+def test_messages_are_those_of_the_codec(folder, model, images, optimized):
   codec = cj.FeatureCodec(model, _NAME)
   edge = _runner(folder).Edge(folder)
   want = codec.encode(images, jax.random.key(7), _IDS)
