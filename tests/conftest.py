@@ -138,20 +138,25 @@ _MAPS = 30_000
 
 # What takes longest, first: no process should end long after the other.
 _FIRST = (
-  'test_sharding.py',
   'test_contract.py',
-  'test_training.py',
-  'test_paligemma_coco.py',
+  'test_sharding.py',
   'test_notebooks.py',
+  'test_paligemma_coco.py',
   'test_formats.py',
-  'test_evaluate.py',
-  'test_kmeans.py',
+  'test_training.py',
+  'test_selectors.py',
   'test_transposed.py',
+  'test_finetune.py',
+  'test_site.py',
+  'test_kmeans.py',
+  'test_decoding.py',
+  'test_kills.py',
+  'test_evaluate.py',
   'test_experiments.py',
   'test_model.py',
-  'test_parity.py',
-  'test_window.py',
-  'test_decoding.py',
+  'test_low_rank.py',
+  'test_huggingface.py',
+  'test_as_needed.py',
 )
 
 
