@@ -18,8 +18,8 @@ from collab_jax.models import paligemma
 from collab_jax.serving import (
   collab_pb2,
 )
-from collab_jax.serving.client import channel
 from collab_jax.serving.client import client as clients
+from collab_jax.serving.client import retry
 from tests.serving import certificates
 
 _TOKEN = 'correct-horse-battery-staple'
@@ -163,7 +163,7 @@ def _knock(testbed, to, ca, pair, token):
     try:
       client.handshake()
       code = 'OK'
-    except channel.RemoteError as error:
+    except retry.RemoteError as error:
       code = error.code
   return code, time.monotonic() - start
 

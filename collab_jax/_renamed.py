@@ -29,6 +29,7 @@ _MOVED = {
   'quantizers.priors': 'quantizers.Quantizer.priors',
   'quantizers.row_fields': 'quantizers.Quantizer.row_fields',
   'quantizers.selection': 'quantizers.selectors.base',
+  'serving.client.channel.RemoteError': 'serving.client.retry.RemoteError',
   'serving.connection': 'serving.client.channel',
   'training.choices': 'training.param_groups',
   'training.settings': 'training.validate',

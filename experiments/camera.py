@@ -20,7 +20,7 @@ from collab_jax.commands import connection_flags, edge_model
 from collab_jax.data import pictures
 from collab_jax.serving.client import (
   batch,
-  channel,
+  retry,
 )
 from collab_jax.serving.client import client as clients
 
@@ -80,7 +80,7 @@ def main(argv):
           result = client.caption(next(stream)[None], image_ids=[i])[0]
           spent = sum(result.milliseconds.values())
           print(f'{spent:5.0f} ms {result.bytes:6,} B  {result.caption}')
-        except channel.RemoteError as error:
+        except retry.RemoteError as error:
           print(error)
         time.sleep(max(0.0, start + _EVERY.value - time.perf_counter()))
 

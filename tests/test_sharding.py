@@ -15,6 +15,7 @@ from collab_jax import (
   studies,
 )
 from collab_jax.checkpoints import trees
+from collab_jax.evaluation import record_store
 from collab_jax.models import zoo
 from configs import tradeoff
 from tests import launching, sharded, standin
@@ -72,9 +73,9 @@ def whole(tmp_path_factory):
 def test_records_are_those_of_one_device(meshes, whole, sizes):
   folder = meshes / '{}x{}'.format(*sizes)
   path = folder / 'records.jsonl'
-  got = {evaluation.records.key_of(r): r for r in evaluation.read_records(path)}
+  got = {record_store.key_of(r): r for r in evaluation.read_records(path)}
   assert len(got) == len(whole)
-  ordered = [got[evaluation.records.key_of(r)] for r in whole]
+  ordered = [got[record_store.key_of(r)] for r in whole]
   assert_same(ordered, json.loads(json.dumps(whole)))
   said = json.loads((folder / 'records.settings.json').read_text())
   assert said['model']['name'] == 'stand-in'

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from collab_jax import _renamed
 from collab_jax.evaluation.blind import KINDS as BLIND
 from collab_jax.evaluation.loop import evaluate
-from collab_jax.evaluation.records import SettingsError, read_records
+from collab_jax.evaluation.record_store import SettingsError, read_records
 from collab_jax.evaluation.report.channel import (
   link_curves,
   link_table,

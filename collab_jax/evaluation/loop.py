@@ -18,11 +18,11 @@ from collab_jax import sharding
 from collab_jax.evaluation import (
   batches,
   filter_readable,
+  record_store,
   recorder,
   validate,
 )
 from collab_jax.evaluation import blind as blinds
-from collab_jax.evaluation import records as files
 
 # Threads that compile: one of them traces while another's program is built.
 _COMPILERS = 2
@@ -108,7 +108,9 @@ def evaluate(
     if path is not None:
       described |= baselines.describe()
       settings = _settings(captioner, readable, getattr(data, 'method', None))
-      store = stack.enter_context(files.Store(path, settings, described))
+      store = stack.enter_context(
+        record_store.RecordStore(path, settings, described)
+      )
     compilers, pool = (
       stack.enter_context(futures.ThreadPoolExecutor(n if one_device else 1))
       for n in (_COMPILERS, workers)
@@ -260,7 +262,7 @@ class _Run:
       )
 
   def _add(self, records):
-    new = [r for r in records if files.key_of(r) not in self.records]
-    self.records |= {files.key_of(record): record for record in new}
+    new = [r for r in records if record_store.key_of(r) not in self.records]
+    self.records |= {record_store.key_of(record): record for record in new}
     if self.store:
       self.store.append(new)

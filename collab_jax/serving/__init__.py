@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from collab_jax import _renamed
 
 if TYPE_CHECKING:
-  from collab_jax.serving.client.channel import RemoteError
   from collab_jax.serving.client.client import EdgeClient
+  from collab_jax.serving.client.retry import RemoteError
   from collab_jax.serving.engine.engine import EngineConfig
   from collab_jax.serving.server.config import ServerConfig
   from collab_jax.serving.server.run import serve_forever
@@ -31,7 +31,7 @@ __all__ = [
 _HOMES = {
   'EdgeClient': 'client.client',
   'EngineConfig': 'engine.engine',
-  'RemoteError': 'client.channel',
+  'RemoteError': 'client.retry',
   'Security': 'server.security',
   'Server': 'server.server',
   'ServerConfig': 'server.config',

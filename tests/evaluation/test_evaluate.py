@@ -11,8 +11,7 @@ import pytest
 
 from collab_jax import captioner as captioning
 from collab_jax import codecs, data, evaluation, quantizers
-from collab_jax.evaluation import batches
-from collab_jax.evaluation import records as files
+from collab_jax.evaluation import batches, record_store
 from collab_jax.serving.server import compilations
 from tests import launching, standin
 
@@ -78,7 +77,7 @@ def test_records_say_everything(whole):
   records, path = whole
   # 10 images; two codecs with two seeds, one that ignores the key, 3 blind.
   assert len(records) == 10 * (2 * 2 + 1 + 3)
-  keys = {files.key_of(r) for r in records}
+  keys = {record_store.key_of(r) for r in records}
   assert len(keys) == len(records)
   example = data.scenes('test')[0]
   first = records[0]
@@ -228,8 +227,8 @@ def test_other_decodings(whole, decoding, tmp_path):
   path = tmp_path / 'records.jsonl'
   records = run(path, **settings)
   assert_same(run(batch_size=2, **settings), records)
-  greedy = {files.key_of(r): r['caption'] for r in whole[0]}
-  captions = {files.key_of(r): r['caption'] for r in records}
+  greedy = {record_store.key_of(r): r['caption'] for r in whole[0]}
+  captions = {record_store.key_of(r): r['caption'] for r in records}
   assert any(captions[key] != greedy[key] for key in captions if key in greedy)
   drawn = decoding != 'beam2'
   # Captions that are drawn are drawn for each seed, of all vectors too.
@@ -265,7 +264,7 @@ def test_two_runs_at_once_are_refused(whole):
   _, path = whole
   settings = json.loads(path.with_suffix('.settings.json').read_text())
   with (
-    files.Store(path, settings, {}),
+    record_store.RecordStore(path, settings, {}),
     pytest.raises(BlockingIOError, match='another run is writing'),
   ):
     run(path)

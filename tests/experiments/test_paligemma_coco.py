@@ -20,7 +20,7 @@ from collab_jax import (
   studies,
 )
 from collab_jax import config as config_lib
-from collab_jax.evaluation import records as files
+from collab_jax.evaluation import record_store
 from collab_jax.models import zoo
 from collab_jax.studies import sweep
 from configs import paligemma_coco, tradeoff
@@ -86,7 +86,7 @@ def test_the_sweep_goes_on_after_a_kill(swept):
   records = evaluation.read_records(path)
   total = PICTURES * (METHODS * len(SEEDS) + 1 + BLIND)
   assert 2 * PICTURES <= whole.count(b'\n') < total
-  assert len({files.key_of(r) for r in records}) == len(records) == total
+  assert len({record_store.key_of(r) for r in records}) == len(records) == total
   assert {r['data'] for r in records} == {'coco/val'}
   assert {r['decoding'] for r in records} == {'greedy'}
   assert {r['vectors'] for r in records} == {256}
@@ -130,8 +130,8 @@ def test_shards_make_the_same_records(swept, folders, launch, tmp_path):
   assert len(got) == PICTURES * (1 + BLIND + len(SEEDS))
   assert max(r['sent'] for r in got if r['name'].startswith('kmeans')) == K
   whole = evaluation.read_records(workdir / 'records.jsonl')
-  captions = {files.key_of(r): r['caption'] for r in whole}
-  assert all(captions[files.key_of(r)] == r['caption'] for r in got)
+  captions = {record_store.key_of(r): r['caption'] for r in whole}
+  assert all(captions[record_store.key_of(r)] == r['caption'] for r in got)
 
 
 @pytest.fixture(scope='module')

@@ -12,7 +12,7 @@ from collab_jax import codecs
 from collab_jax.models import paligemma
 from collab_jax.serving.client import (
   batch,
-  channel,
+  retry,
 )
 from collab_jax.serving.client import client as clients
 from tests import standin
@@ -123,7 +123,7 @@ def test_refused_picture_is_counted(client, servicer, photos, tmp_path):
 def test_unusable_server_ends_the_run(client, servicer, photos, tmp_path):
   out = tmp_path / 'captions.jsonl'
   servicer.failures = [(CODES.UNAUTHENTICATED, 'no token')] * 9
-  with pytest.raises(channel.RemoteError, match='no token'):
+  with pytest.raises(retry.RemoteError, match='no token'):
     _run(client, photos, out)
   servicer.failures = []
   assert _run(client, photos, out).captioned == 3
@@ -185,7 +185,7 @@ def test_server_restarted_with_another_model_ends_the_run(
 
   servicer.before_handshake = first
   servicer.failures = [(CODES.FAILED_PRECONDITION, 'unknown: handshake first')]
-  with pytest.raises(channel.RemoteError, match=r"other weights .* 'tuned'"):
+  with pytest.raises(retry.RemoteError, match=r"other weights .* 'tuned'"):
     _run(client, photos, out)
   assert all(line['settings']['decoder'] == 'd' for line in _lines(out))
 
@@ -199,7 +199,7 @@ def test_refused_handshake_after_a_restart_ends_the_run(
 
   servicer.before_handshake = other
   servicer.failures = [(CODES.FAILED_PRECONDITION, 'unknown: handshake first')]
-  with pytest.raises(channel.RemoteError, match='handshake differs'):
+  with pytest.raises(retry.RemoteError, match='handshake differs'):
     _run(client, photos, tmp_path / 'captions.jsonl')
   # Once more each by the two requests in flight.
   assert len(servicer.handshakes) <= 4
@@ -236,7 +236,7 @@ def test_too_long_prompt_ends_the_run_at_once(
   client, servicer, photos, tmp_path
 ):
   servicer.failures = [(CODES.INVALID_ARGUMENT, 'handshake prompt: too long')]
-  with pytest.raises(channel.RemoteError, match='prompt: too long'):
+  with pytest.raises(retry.RemoteError, match='prompt: too long'):
     _run(client, photos, tmp_path / 'x.jsonl', prompt='a b c', max_tokens=7)
   assert servicer.options == [('a b c', 7)]
   assert servicer.requests == []

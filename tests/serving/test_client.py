@@ -11,16 +11,16 @@ import pytest
 
 from collab_jax import codecs
 from collab_jax.models import paligemma
-from collab_jax.serving.client import (
-  channel,
-  encode,
-)
 from collab_jax.serving.client import client as clients
+from collab_jax.serving.client import (
+  encode,
+  retry,
+)
 from tests import standin
 from tests.serving import scripted
 
 CODES = grpc.StatusCode
-QUICK = channel.Backoff(first=0.01, most=0.02)
+QUICK = retry.Backoff(first=0.01, most=0.02)
 
 
 def _codec(quality=50):
@@ -89,7 +89,7 @@ def test_transient_errors_are_retried_with_the_same_id(client, servicer, code):
 )
 def test_permanent_errors_are_raised_at_once(client, servicer, code, text):
   servicer.failures = [(code, text)]
-  with pytest.raises(channel.RemoteError, match=code.name) as raised:
+  with pytest.raises(retry.RemoteError, match=code.name) as raised:
     client.caption(IMAGES)
   assert raised.value.code == code.name
   assert text in str(raised.value)
@@ -103,7 +103,7 @@ def test_retries_end_at_the_timeout(target, servicer):
     target, _codec(), timeout=0.3, backoff=QUICK
   ) as client:
     client.handshake()
-    with pytest.raises(channel.RemoteError, match=r'within 0\.3 s') as raised:
+    with pytest.raises(retry.RemoteError, match=r'within 0\.3 s') as raised:
       client.caption(IMAGES)
   assert time.monotonic() - start < 2
   assert 'away' in str(raised.value)
@@ -116,7 +116,7 @@ def test_silent_server_ends_with_a_deadline_error(servicer):
   with scripted.serving(servicer) as target:
     with (
       clients.EdgeClient(target, _codec(), timeout=0.3) as client,
-      pytest.raises(channel.RemoteError, match='DEADLINE_EXCEEDED'),
+      pytest.raises(retry.RemoteError, match='DEADLINE_EXCEEDED'),
     ):
       client.caption(IMAGES)
     stop.set()
@@ -134,7 +134,7 @@ def test_expired_session_is_renewed(client, servicer):
 
 def test_sessions_that_always_expire_are_an_error(client, servicer):
   servicer.failures = [(CODES.FAILED_PRECONDITION, 'handshake first')] * 100
-  with pytest.raises(channel.RemoteError, match='handshake first'):
+  with pytest.raises(retry.RemoteError, match='handshake first'):
     client.caption(IMAGES)
   assert len(servicer.handshakes) <= 5
 
@@ -261,18 +261,18 @@ def test_loopback_needs_no_tls(target):
 
 
 def test_backoff_grows_with_jitter():
-  backoff = channel.Backoff(first=0.1, most=1.0)
+  backoff = retry.Backoff(first=0.1, most=1.0)
   longest = [backoff.wait(n, 0.0) for n in range(1, 8)]
   assert longest == pytest.approx([0.1, 0.2, 0.4, 0.8, 1.0, 1.0, 1.0])
   assert backoff.wait(3, 0.999) == pytest.approx(0.2, abs=1e-3)
   assert backoff.wait(10**6, 0.5) == 0.75
   with pytest.raises(ValueError, match='0 < first <= most'):
-    channel.Backoff(first=2.0, most=1.0)
+    retry.Backoff(first=2.0, most=1.0)
 
 
 def test_absent_server_is_an_error_within_the_timeout():
   with (
     clients.EdgeClient('127.0.0.1:1', _codec(), timeout=0.5) as client,
-    pytest.raises(channel.RemoteError, match=r'127\.0\.0\.1:1: no answer'),
+    pytest.raises(retry.RemoteError, match=r'127\.0\.0\.1:1: no answer'),
   ):
     client.caption(IMAGES)

@@ -7,7 +7,7 @@ import grpc
 import numpy as np
 import pytest
 
-from collab_jax.serving.client import channel
+from collab_jax.serving.client import channel, retry
 from collab_jax.serving.client import client as clients
 from tests.serving import certificates, scripted
 from tests.serving.test_client import _codec
@@ -54,7 +54,7 @@ def test_untrusted_server_is_an_error_at_once(authority, other, wrong):
   start = time.monotonic()
   with (
     scripted.serving(scripted.ScriptedServer(), credentials) as target,
-    pytest.raises(channel.RemoteError) as raised,
+    pytest.raises(retry.RemoteError) as raised,
   ):
     _caption(target, token='secret', **settings)
   assert time.monotonic() - start < 10  # Of the 30 s that it may take.
@@ -68,7 +68,7 @@ def test_mtls(authority):
   with scripted.serving(servicer, credentials) as target:
     trusted = {'ca': authority.path, 'timeout': 1.0}
     assert _caption(target, cert=cert, key=key, **trusted) == 'a red ball'
-    with pytest.raises(channel.RemoteError, match='UNAVAILABLE'):
+    with pytest.raises(retry.RemoteError, match='UNAVAILABLE'):
       _caption(target, **trusted)
   assert len(servicer.requests) == 1
 

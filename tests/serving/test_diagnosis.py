@@ -11,6 +11,7 @@ import pytest
 
 from collab_jax.serving.client import (
   channel,
+  retry,
   rpc,
 )
 from tests.serving import certificates, scripted
@@ -62,7 +63,7 @@ def test_lasting_failures_are_diagnosed_at_once(
       timeout=20.0,
     )
     start = time.monotonic()
-    with pytest.raises(channel.RemoteError, match=said) as raised:
+    with pytest.raises(retry.RemoteError, match=said) as raised:
       rpc.RpcClient(link, [_codec()]).handshake()
     assert time.monotonic() - start < 5
     assert raised.value.code == 'UNAVAILABLE'
@@ -100,7 +101,7 @@ def test_restarting_server_is_retried(ca, pair):
       )
   with _closing() as (port, count):
     link = channel.Connection(f'127.0.0.1:{port}', timeout=0.5, backoff=QUICK)
-    with pytest.raises(channel.RemoteError, match=r'within 0\.5 s'):
+    with pytest.raises(retry.RemoteError, match=r'within 0\.5 s'):
       rpc.RpcClient(link, [_codec()]).handshake()
     link.close()
   assert len(count) > 2

@@ -8,7 +8,7 @@ import pytest
 
 import collab_jax as cj
 from collab_jax import checkpoints, codecs, serving
-from collab_jax.serving.client import channel
+from collab_jax.serving.client import retry
 from collab_jax.serving.web import backend
 from tests import launching, standin
 from tests.serving import harness
@@ -141,7 +141,7 @@ def test_the_command_sends_a_codec_of_one_s_own(server, images, tmp_path):
 
 def test_unlisted_codec_is_refused(client, edge, images):
   other = client.using(_codec(edge, 'kmeans(k=5)'))
-  with pytest.raises(channel.RemoteError, match=r'takes kmeans\(k=4'):
+  with pytest.raises(retry.RemoteError, match=r'takes kmeans\(k=4'):
     other.caption(images[:1])
 
 
@@ -150,7 +150,7 @@ def test_other_weights_are_refused(client, images):
   params = jax.tree.map(np.array, model.params)
   params['img']['head']['bias'][0] += 1
   other = type(model)(params, model.config, model.tokenizer)
-  with pytest.raises(channel.RemoteError, match='image encoder: got the fi'):
+  with pytest.raises(retry.RemoteError, match='image encoder: got the fi'):
     client.using(_codec(other, KMEANS)).caption(images[:1])
 
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from collab_jax import codecs, serving
-from collab_jax.serving.client import channel
 from collab_jax.serving.client import client as clients
+from collab_jax.serving.client import retry
 from tests.serving import harness
 
 
@@ -18,7 +18,7 @@ def test_features_of_another_encoder_are_refused(shared, model, made):
   # The session is the same: only the projection is in it.
   assert codec.to_json() == text
   with clients.EdgeClient(shared.address, codec) as client:
-    with pytest.raises(channel.RemoteError, match='image encoder: got the'):
+    with pytest.raises(retry.RemoteError, match='image encoder: got the'):
       client.handshake()
     pictures = codecs.ImageCodec(tuned, 'webp', quality=40)
     agreed = client.using(pictures).handshake()
@@ -43,5 +43,5 @@ def test_server_part_uses_the_given_fingerprint(model):
         known = codecs.encoder_fingerprint(model)
         assert client.handshake().encoder == known
         continue
-      with pytest.raises(channel.RemoteError, match="expected 'another'"):
+      with pytest.raises(retry.RemoteError, match="expected 'another'"):
         client.handshake()

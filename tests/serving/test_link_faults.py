@@ -10,13 +10,13 @@ import pytest
 
 from collab_jax import codecs
 from collab_jax.models import paligemma
-from collab_jax.serving.client import channel
+from collab_jax.serving.client import channel, retry
 from collab_jax.serving.client import client as clients
 from tests import standin
 from tests.serving import harness, scripted, shaper
 
 CODES = grpc.StatusCode
-QUICK = channel.Backoff(first=0.01, most=0.02)
+QUICK = retry.Backoff(first=0.01, most=0.02)
 
 
 @pytest.fixture

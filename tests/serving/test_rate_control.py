@@ -11,6 +11,7 @@ from collab_jax.models import paligemma
 from collab_jax.serving.client import (
   channel,
   rate_control,
+  retry,
 )
 from collab_jax.serving.client import client as clients
 from tests import standin
@@ -192,7 +193,7 @@ def test_client_for_budget_skips_refused_codecs():
     with rate_control.client_for_budget(link, CURVE, _make, 1900) as client:
       assert client.codecs[0].name == 'jpeg(quality=10)'
     servicer.failures = [(CODES.FAILED_PRECONDITION, 'handshake unknown')] * 3
-    with pytest.raises(channel.RemoteError, match='unknown'):
+    with pytest.raises(retry.RemoteError, match='unknown'):
       rate_control.client_for_budget(link, CURVE, _make, 1900)
     link.close()
 
@@ -227,7 +228,7 @@ def test_refused_codecs_are_no_fallbacks():
 def test_server_without_supported_codecs_is_an_error():
   with scripted.serving(_SelectiveServer()) as target:
     link = channel.Connection(target)
-    with pytest.raises(channel.RemoteError) as raised:
+    with pytest.raises(retry.RemoteError) as raised:
       rate_control.client_for_budget(link, CURVE, _make, 900)
     link.close()
   assert 'admits none of jpeg(quality=10); jpeg(quality=1)' in str(raised.value)

@@ -1,50 +1,26 @@
-"""The edge's connection: channel, credentials, retries, diagnosis."""
+"""The edge's connection: channel, credentials, diagnosis."""
 
-import dataclasses
 import logging
 import os
 from pathlib import Path
-import random
 import socket
 import ssl
 import time
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import grpc
 
+from collab_jax import _renamed
 from collab_jax.serving import collab_pb2_grpc, tls
+from collab_jax.serving.client import retry
+
+if not TYPE_CHECKING:  # Unknown names are errors to type checkers.
+  __getattr__ = _renamed.module_getattr(__name__)
 
 _LOG = logging.getLogger(__name__)
 _WARN_INTERVAL = 10.0  # Seconds between two warnings about the same server.
 
-# Status code of a session that the server does not take.
-REFUSED = grpc.StatusCode.FAILED_PRECONDITION.name
-
-# Codes of conditions that pass by themselves: it starts, drains or is full.
-_TRANSIENT = (
-  grpc.StatusCode.UNAVAILABLE,
-  grpc.StatusCode.RESOURCE_EXHAUSTED,
-)
-# Texts of lasting conditions to which gRPC gives the same codes.
-_PERMANENT = (
-  'larger than max',
-  'CERTIFICATE_VERIFY_FAILED',
-  'WRONG_VERSION_NUMBER',
-  'verification check failed',
-  'certificate required',
-  'DNS resolution failed',
-  'NO_COMMON_SIGNATURE_ALGORITHMS',
-)
-# Advice about those, where gRPC's text is not enough.
-_HINTS = {
-  'WRONG_VERSION_NUMBER': 'the server speaks no TLS: leave ca out',
-  'CERTIFICATE_VERIFY_FAILED': (
-    "the server's certificate is not of the authority in ca, or has expired"
-  ),
-  'verification check failed': (
-    "the server's certificate has another name: give server_name"
-  ),
-}
+_BACKOFF = retry.Backoff()
 _PROBE_SECONDS = 2.0
 # gRPC's texts where a connection was made, and closed before it was of use: by
 # a server that wants another kind, or by one that is just going away.
@@ -62,56 +38,6 @@ _OPTIONS = (
   ('grpc.min_reconnect_backoff_ms', 5_000),
   ('grpc.max_receive_message_length', 1 << 20),
 )
-
-
-class RemoteError(OSError):
-  """The server refused a request, or nobody answered in time.
-
-  Attributes:
-    code: Name of the gRPC status code.
-  """
-
-  def __init__(self, code: str, text: str):
-    super().__init__(f'{text} ({code})')
-    self.code = code
-
-
-@dataclasses.dataclass(frozen=True)
-class Backoff:
-  """Exponential back-off with jitter.
-
-      Backoff(first=0.1, most=3.0)
-
-  Without the jitter, all edges would come back to a restarted server at the
-  same moment.
-
-  Attributes:
-    first: Longest first wait, in seconds.
-    most: Longest wait of all, in seconds.
-  """
-
-  first: float = 0.1
-  most: float = 3.0
-
-  def __post_init__(self):
-    if not 0 < self.first <= self.most:
-      raise ValueError(
-        f'first, most: got {self.first} and {self.most} seconds, expected'
-        ' 0 < first <= most'
-      )
-
-  def wait(self, failures: int, draw: float) -> float:
-    """Returns the seconds to wait.
-
-    Args:
-      failures: Number of failures in a row, at least 1.
-      draw: A random number in [0, 1).
-
-    Returns:
-      Half to all of first * 2^(failures - 1), or of `most` if that is less.
-    """
-    longest = min(self.most, self.first * 2.0 ** min(failures - 1, 32))
-    return longest * (1 - draw / 2)
 
 
 class Connection:
@@ -137,7 +63,7 @@ class Connection:
     server_name: str | None = None,
     insecure: bool = False,
     timeout: float = 30.0,
-    backoff: Backoff = Backoff(),
+    backoff: retry.Backoff = _BACKOFF,
   ):
     """Opens a channel; nothing is sent yet.
 
@@ -176,7 +102,6 @@ class Connection:
     self._backoff = backoff
     self._address, self._cert, self._key = (host, port), cert, key
     self._tls = ca is not None
-    self._random = random.Random(os.urandom(8))
     self._last_warning = -_WARN_INTERVAL
     if ca is None:
       self._channel = grpc.insecure_channel(target, _OPTIONS)
@@ -184,13 +109,15 @@ class Connection:
       self._channel = _secure_channel(target, ca, cert, key, server_name)
     self.stub = collab_pb2_grpc.CaptionerStub(self._channel)
 
-  def start_retries(self) -> 'RetryLoop':
+  def start_retries(self) -> retry.RetryLoop:
     """Starts the time limit of a request."""
-    return RetryLoop(self)
-
-  def wait(self, failures: int) -> float:
-    """Returns the seconds to wait after some failures in a row."""
-    return self._backoff.wait(failures, self._random.random())
+    return retry.RetryLoop(
+      self.target,
+      self.timeout,
+      self._backoff,
+      diagnose=self.diagnose,
+      warn=self.warn_unavailable,
+    )
 
   def warn_unavailable(self, text: str) -> None:
     """Logs that the server is away: of many requests, once in a while."""
@@ -226,70 +153,6 @@ class Connection:
     self._channel.close()
 
 
-class RetryLoop:
-  """Retry policy: the tries of one request, all within one time limit.
-
-  Attributes:
-    tries: Number of the present try, from 1.
-  """
-
-  def __init__(self, connection: Connection):
-    """Starts the time limit."""
-    self.tries = 1
-    self._connection = connection
-    self._last_error = ''
-    self._deadline = time.monotonic() + connection.timeout
-
-  def remaining(self) -> float:
-    """Returns the seconds that this try may take."""
-    return max(self._deadline - time.monotonic(), 1e-3)
-
-  def wait_after(self, error: grpc.RpcError) -> None:
-    """Waits for the next try after a transient error.
-
-    Args:
-      error: The error of this try.
-
-    Raises:
-      RemoteError: The error is permanent, or the time is up.
-    """
-    code, text = status(error)
-    target = self._connection.target
-    if is_transient(code, text):
-      reason = self._connection.diagnose(text, self.remaining())
-      if reason:
-        raise RemoteError(code.name, f'{target}: {reason}') from error
-    else:
-      if code == grpc.StatusCode.DEADLINE_EXCEEDED:
-        # The error before says more than that the time ran out.
-        text = self._timeout_text(self._last_error or text)
-      hints = [hint for words, hint in _HINTS.items() if words in text]
-      text = f'{hints[0]}: {text}' if hints else text
-      raise RemoteError(code.name, f'{target}: {text}') from error
-    self._wait(code.name, text, error)
-
-  def wait_after_early_end(self) -> None:
-    """Waits for the next try after a stream that ended without an error."""
-    self._wait('UNAVAILABLE', 'the answer ended before the caption did', None)
-
-  def _wait(self, code: str, text: str, error: Exception | None) -> None:
-    wait = self._connection.wait(self.tries)
-    if time.monotonic() + wait >= self._deadline:
-      text = f'{self._connection.target}: {self._timeout_text(text)}'
-      raise RemoteError(code, text) from error
-    self._last_error = text
-    self._connection.warn_unavailable(f'{text} ({code})')
-    time.sleep(wait)
-    self.tries += 1
-
-  def _timeout_text(self, text: str) -> str:
-    plural = 's' if self.tries > 1 else ''
-    return (
-      f'no answer within {self._connection.timeout:g} s, {self.tries}'
-      f' time{plural} tried; the last time: {text}'
-    )
-
-
 def read_token(path: str | os.PathLike[str] | None) -> str | None:
   """Reads a token file; None for no path.
 
@@ -307,18 +170,6 @@ def read_token(path: str | os.PathLike[str] | None) -> str | None:
       ' the token of this edge'
     )
   return tokens[0]
-
-
-def status(error: grpc.RpcError) -> tuple[grpc.StatusCode, str]:
-  """Returns code and text of an error; all that a call raises have both."""
-  code = error.code()  # pyright: ignore[reportAttributeAccessIssue]
-  text = error.details()  # pyright: ignore[reportAttributeAccessIssue]
-  return code, text or 'no reason given'
-
-
-def is_transient(code: grpc.StatusCode, text: str) -> bool:
-  """Returns whether the same request may work in a moment."""
-  return code in _TRANSIENT and not any(words in text for words in _PERMANENT)
 
 
 def _secure_channel(target, ca, cert, key, server_name) -> grpc.Channel:

@@ -15,10 +15,11 @@ from collab_jax.serving.client import (
   channel,
   encode,
   result,
+  retry,
   rpc,
 )
 
-Failure = encode.TooLargeError | channel.RemoteError
+Failure = encode.TooLargeError | retry.RemoteError
 
 
 class EdgeClient:
@@ -318,7 +319,7 @@ class EdgeClient:
       return encoded
     try:
       return self._request(encoded, options)
-    except (encode.TooLargeError, channel.RemoteError) as error:
+    except (encode.TooLargeError, retry.RemoteError) as error:
       return error
 
   def _request(
@@ -337,8 +338,8 @@ class EdgeClient:
     finer = message[len(coarse) :]
     try:
       second = self._rpc.caption(number, finer, options, first.request_id)
-    except channel.RemoteError as error:
-      if error.code != channel.REFUSED:
+    except retry.RemoteError as error:
+      if error.code != retry.REFUSED:
         raise
       # The server has dropped the first layers; it was started anew.
       second = self._rpc.caption(number, message, options)

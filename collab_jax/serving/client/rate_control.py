@@ -20,6 +20,7 @@ from collab_jax import _validate, checkpoints
 from collab_jax import codecs as codecs_lib
 from collab_jax.serving.client import (
   channel,
+  retry,
 )
 from collab_jax.serving.client import client as clients
 
@@ -370,7 +371,7 @@ class _SupportedCodecs:
     self._connection = connection
     self._points = points
     self._make_codec = make_codec
-    self._refusals: dict[int, channel.RemoteError | None] = {}
+    self._refusals: dict[int, retry.RemoteError | None] = {}
     self._codecs: dict[int, codecs_lib.Codec] = {}
 
   def codec(self, i: int) -> codecs_lib.Codec:
@@ -385,8 +386,8 @@ class _SupportedCodecs:
       return index
     last = self._refusals[len(self._points) - 1]
     names = '; '.join(point.codec for point in self._points)
-    raise channel.RemoteError(
-      channel.REFUSED,
+    raise retry.RemoteError(
+      retry.REFUSED,
       f'{self._connection.target} admits none of {names}: start it with one of'
       f' them in --quantizers or --images, or with any; the last time: {last}',
     ) from last
@@ -395,7 +396,7 @@ class _SupportedCodecs:
     """Yields the supported ones of some indices, after a handshake each."""
     return (i for i in indices if self._refusal(i) is None)
 
-  def _refusal(self, i: int) -> channel.RemoteError | None:
+  def _refusal(self, i: int) -> retry.RemoteError | None:
     if i not in self._refusals:
       self._refusals[i] = None
       with clients.EdgeClient(
@@ -403,8 +404,8 @@ class _SupportedCodecs:
       ) as client:
         try:
           client.handshake()
-        except channel.RemoteError as error:
-          if error.code != channel.REFUSED:
+        except retry.RemoteError as error:
+          if error.code != retry.REFUSED:
             raise
           self._refusals[i] = error
     return self._refusals[i]

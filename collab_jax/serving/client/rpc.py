@@ -13,6 +13,7 @@ from collab_jax.serving import collab_pb2
 from collab_jax.serving.client import (
   channel,
   encode,
+  retry,
 )
 
 # Text of the status of an unknown session: the server was started anew, or has
@@ -267,8 +268,8 @@ class RpcClient:
       reply.prompt,
     )
     if self._weights not in (None, (session.encoder, session.decoder)):
-      raise channel.RemoteError(
-        channel.REFUSED,
+      raise retry.RemoteError(
+        retry.REFUSED,
         f'{self.connection.target}: the server has other weights than before:'
         f' got encoder and decoder {session.encoder!r}, {session.decoder!r},'
         f' expected {self._weights}',
@@ -280,7 +281,7 @@ class RpcClient:
     self, error: grpc.RpcError, session: SessionInfo | None, codec: int
   ) -> bool:
     """Drops a session that the server does not know (any more)."""
-    code, text = channel.status(error)
+    code, text = retry.status(error)
     expired = code == grpc.StatusCode.FAILED_PRECONDITION and _EXPIRED in text
     if expired:
       with self._locks[codec]:

@@ -87,7 +87,7 @@ class SettingsError(ValueError):
   """A file of records was made with other settings."""
 
 
-class Store:
+class RecordStore:
   """Appends records to a file and holds those already in it.
 
   The settings that all records share (model, data, decoding) lie beside the
@@ -130,7 +130,7 @@ class Store:
     """Flushes the records to disk, so that they survive a power cut."""
     self._writer.sync()
 
-  def __enter__(self) -> 'Store':
+  def __enter__(self) -> 'RecordStore':
     """Returns the store."""
     return self
 

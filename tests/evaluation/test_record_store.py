@@ -5,7 +5,7 @@ import json
 import pytest
 
 from collab_jax import evaluation
-from collab_jax.evaluation import records as files
+from collab_jax.evaluation import record_store
 from tests.evaluation import synthetic
 
 RECORDS = synthetic.make(images=2, ks=(2,), seeds=(0,))
@@ -110,7 +110,7 @@ def test_a_last_line_is_kept_if_it_is_whole(path):
   write(path, RECORDS[:3], end='')
   assert evaluation.read_records(path) == RECORDS[:3]
   before = path.read_bytes()
-  with files.Store(path, SETTINGS, {}) as store:
+  with record_store.RecordStore(path, SETTINGS, {}) as store:
     assert len(store.records) == 3
     store.append([])
     assert path.read_bytes() == before
@@ -125,7 +125,7 @@ def test_a_last_line_is_dropped_if_it_is_not(path, cut):
   whole = write(path, RECORDS[:2]).read_bytes()
   path.write_bytes(whole + json.dumps(RECORDS[2]).encode()[:cut])
   assert evaluation.read_records(path) == RECORDS[:2]
-  with files.Store(path, SETTINGS, {}) as store:
+  with record_store.RecordStore(path, SETTINGS, {}) as store:
     assert len(store.records) == 2
     assert path.read_bytes() == whole
     store.append(RECORDS[2:3])
