@@ -60,6 +60,7 @@ def tradeoff(
     unit = 'feature vectors' if x == 'ratio' else 'bytes of features'
     title = f'How many {unit} does a caption need?'
     style.titles(figure, title, subtitle(rows), (0.968, 0.915))
+    style.fit_width(figure)
   return figure
 
 

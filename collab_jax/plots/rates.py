@@ -18,7 +18,6 @@ PICTURES = {
   'AVIF': ('#222222', '1', '-'),
 }
 _MAX_LINES = 8  # Families of features with a line of their own.
-_MAX_LETTERS = 34  # Letters of a label; there is room for no more.
 _SCORES = {'bleu4': ('BLEU-4', 1.0), 'cider': ('CIDEr', 100.0)}
 
 
@@ -63,6 +62,7 @@ def rate(rows: Sequence[Mapping[str, Any]], y: str = 'bleu4') -> figures.Figure:
     curves.draw_labels(axes, labels)
     title, note = 'How many bytes does a caption need?', curves.subtitle(rows)
     style.titles(figure, title, note, (0.972, 0.924))
+    style.fit_width(figure)
   return figure
 
 
@@ -82,7 +82,7 @@ def styles(
   features = [
     name
     for name, rows in families.items()
-    if not labels_lib.is_picture(rows[0]) and not labels_lib.is_full(rows[0])
+    if name not in PICTURES and not labels_lib.is_full(rows[0])
   ]
   best = max(row['bleu4'] for rows in families.values() for row in rows)
 
@@ -125,10 +125,7 @@ def _family(axes, rows, label, looks, order, y, scale) -> tuple:
     looks_of_band = {'color': colour, 'alpha': 0.12, 'zorder': 5}
     style.band(axes, xs, line_rows, y, scale, **looks_of_band)
   _points(axes, rows, colour, marker, y, scale, 13 if picture else 31 - order)
-  short = (
-    label if len(label) <= _MAX_LETTERS else f'{label[: _MAX_LETTERS - 3]}...'
-  )
-  return scale * line_rows[-1][y], None, short, looks
+  return scale * line_rows[-1][y], None, label, looks
 
 
 def _points(axes, rows, colour, marker, y, scale, order):

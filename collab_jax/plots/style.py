@@ -198,6 +198,28 @@ def titles(
     figure.text(x, y[1], note, fontsize=sizes[1], color=GREY, va='top')
 
 
+def fit_width(figure: figures.Figure) -> None:
+  """Widens a figure until it holds the texts to the right of its axes.
+
+  The axes keep their size.
+
+  Args:
+    figure: The figure, complete.
+  """
+  texts = [text for axes in figure.axes for text in axes.texts]
+  right = max((text.get_window_extent().x1 for text in texts), default=0.0)
+  factor = right / figure.bbox.width
+  if factor <= 1:
+    return
+  width, height = figure.get_size_inches()
+  figure.set_size_inches(factor * width, height)
+  for axes in figure.axes:
+    x, y, width, height = axes.get_position().bounds
+    axes.set_position((x / factor, y, width / factor, height))
+  for text in figure.texts:
+    text.set_x(text.get_position()[0] / factor)
+
+
 def spread(
   wanted: Sequence[float], gap: float, low: float, high: float
 ) -> list[float]:

@@ -122,3 +122,38 @@ def test_legends_show_the_markers_of_pictures(rows):
   ]
   assert white
   assert set(white) <= set(lines.Line2D.filled_markers)
+
+
+def test_long_labels_widen_the_figure(rows):
+  before = plots.tradeoff(rows, x='bytes')
+  title = 'mine:A_quantizer_whose_class_has_a_very_long_name'
+  records = synthetic.make(methods={(title, 'field', 1): 0.7}, seeds=(0,))
+  long = evaluation.summarize(records, resamples=1)
+  for draw in (plots.rate, lambda rows: plots.tradeoff(rows, x='bytes')):
+    figure = draw(long)
+    axes = figure.axes[0]
+    labels = [t.get_text().replace('_', ' ') for t in axes.texts]
+    assert any('has a very long name' in label for label in labels)
+    ends = [t.get_window_extent().x1 for t in axes.texts]
+    assert max(ends) <= figure.bbox.width + 1
+  assert figure.get_size_inches()[0] > before.get_size_inches()[0]
+  inches = [
+    f.axes[0].get_position().width * f.get_size_inches()[0]
+    for f in (before, figure)
+  ]
+  assert inches[1] == pytest.approx(inches[0])
+
+
+def test_links_are_series_of_their_own(rows):
+  row = {n: v for n, v in rows[0].items() if n != 'settings'}
+  row['name'] = 'link'
+  row['codec'] = {
+    **row['codec'],
+    'transport': 'whole',
+    'channel': 'erasure(p=0.1)',
+  }
+  families = rate.families([rows[0], row])
+  assert len(families) == 2
+  assert any('whole, erasure(p=0.1)' in name for name in families)
+  texts = [t.get_text() for t in plots.rate([*rows, row]).axes[0].texts]
+  assert any('erasure(p=0.1)' in text for text in texts)

@@ -84,7 +84,6 @@ def label(row: Row, coding: bool = True) -> str:
   known = _LABELS.get(method(row))
   if known and is_plain(row):
     return ', '.join([known, *coded])
-  links = [codec[kind] for kind in _LINK if kind in codec]
   inner = codec.get('quantizer') or {
     name: value for name, value in codec.items() if name not in _LINK
   }
@@ -92,9 +91,15 @@ def label(row: Row, coding: bool = True) -> str:
   parts = [settings.field(*item) for item in fields.items()]
   if codec.get('split', 'encoder') != 'encoder':
     parts.append(f'split={codec["split"]}')
-  words = ', '.join([*parts, *coded, *map(settings.text, links)])
+  words = ', '.join([*parts, *coded, *links(row)])
   name = title(inner)
   return f'{name} ({words})' if words else name
+
+
+def links(row: Row) -> list[str]:
+  """Returns the names of a link's transport and channel; none of a codec."""
+  codec = settings.nested(row)
+  return [settings.text(codec[kind]) for kind in _LINK if kind in codec]
 
 
 def title(codec: Mapping[str, Any]) -> str:

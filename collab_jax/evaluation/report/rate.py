@@ -34,9 +34,17 @@ _MIN_DRAWS = 0.95
 def family(row: Row) -> str:
   """Returns the kind of a row's codec, whatever its numbers: 'merging + PCA'.
 
+  A link has a family of its own for each transport and channel, which are named
+  with their numbers: 'merging + PCA, whole, erasure(p=0.1)'.
+
   Args:
     row: From `summarize`.
   """
+  return ', '.join([_codec_family(row), *labels.links(row)])
+
+
+def _codec_family(row: Row) -> str:
+  """Returns the kind of the codec in a link, or of a codec alone."""
   label = labels.label(row)
   if labels.is_picture(row):
     return label.split()[0]
