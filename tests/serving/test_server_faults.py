@@ -18,6 +18,7 @@ from collab_jax.serving.server import (
   decoders,
   run,
 )
+from tests import colours
 from tests.serving import harness
 
 CODES = grpc.StatusCode
@@ -126,6 +127,35 @@ def test_error_of_one_codec_leaves_the_others(
     harness.until(lambda: _waiting(server) == 2)
   assert good.result().tokens
   assert bad.exception().code() is CODES.INTERNAL
+
+
+@pytest.mark.parametrize('name', ['unpack', 'rebuild'])
+def test_no_message_ends_the_server(server, caller, kmeans, monkeypatch, name):
+  codec, packets = kmeans
+
+  def leave(*_):
+    monkeypatch.undo()
+    raise SystemExit(3)
+
+  monkeypatch.setattr(decoders.MessageDecoder, name, leave)
+  with harness.refused(CODES.INTERNAL) as text:
+    caller.caption(codec, packets[0])
+  assert 'its log says why' in text[0]
+  assert caller.caption(codec, packets[0]).tokens
+
+
+class Unreadable(colours.Colours):
+  """Does not read what it writes."""
+
+  def unpack(self, message):
+    raise KeyError(len(message))
+
+
+def test_a_codec_that_fails_at_the_start_is_named(model):
+  name = f'{__name__}:Unreadable'
+  chosen = harness.make_config(quantizers='', images=name)
+  with pytest.raises(ValueError, match=r'Unreadable: got .*KeyError.* black'):
+    run.serve_forever(serving.Server(model, chosen))
 
 
 def test_scheduler_survives_errors(server, caller, kmeans, monkeypatch):

@@ -76,7 +76,16 @@ class MessageDecoder:
     return length
 
   def _compile(self, layers: int, batch_size: int) -> int:
-    return len(self.rebuild([self.codec.blank(layers)], batch_size)[0].x)
+    try:
+      blank = self.codec.blank(layers)
+      return len(self.rebuild([blank], batch_size)[0].x)
+    except (Exception, SystemExit) as error:
+      if self.codec.spec.family != 'own':
+        raise
+      raise ValueError(
+        f'{self.codec.name}: got {error!r} for a black picture, expected a'
+        ' prefix; try collab_jax.testing.check_codec'
+      ) from error
 
   def rebuild(
     self, messages: Sequence[Any], batch_size: int

@@ -21,7 +21,7 @@ from collab_jax.serving.server.request import RequestState
 _LOG = logging.getLogger(__name__)
 
 # Texts of errors in answers; the log says more.
-_FAILED = 'the server failed to make this caption; its log says why'
+FAILED = 'the server failed to make this caption; its log says why'
 _STOPPED = 'the server is being stopped'
 _DEAD = 'the server has failed; its log says why'
 
@@ -177,7 +177,7 @@ class Scheduler:
         requests,
         request_queue.ServerStoppedError(_DEAD)
         if is_fatal
-        else FailedError(_FAILED),
+        else FailedError(FAILED),
       )
       raise
 
@@ -200,7 +200,7 @@ class Scheduler:
       outputs = self.engine.prefill([prefill for _, prefill in prefills])
     except Exception:
       _LOG.exception('%d captions could not be begun', len(requests))
-      self._fail(requests, FailedError(_FAILED))
+      self._fail(requests, FailedError(FAILED))
       if self.engine.broken:
         self._drop_all()
       return
@@ -226,9 +226,11 @@ class Scheduler:
       start = time.perf_counter()
       try:
         prefixes = decoder.rebuild([r.message for r in batch], size)
-      except Exception:
+      except KeyboardInterrupt:
+        raise
+      except BaseException:  # SystemExit of a user's codec, too.
         _LOG.exception('%d messages could not be rebuilt', len(batch))
-        self._fail(batch, FailedError(_FAILED))
+        self._fail(batch, FailedError(FAILED))
         continue
       spent = 1000 * (time.perf_counter() - start)
       for request, prefix in zip(batch, prefixes, strict=True):
@@ -256,7 +258,7 @@ class Scheduler:
 
   def _drop_all(self) -> None:
     """Ends all captions in the making with an error."""
-    self._fail(list(self._active.values()), FailedError(_FAILED))
+    self._fail(list(self._active.values()), FailedError(FAILED))
     self._active.clear()
     self.engine.drop_all()
 

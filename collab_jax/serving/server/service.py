@@ -333,5 +333,12 @@ def _extends(sent: str, text: str) -> bool:
 def _unpack(state: RequestState, data: bytes) -> None:
   """Checks and unpacks a message, on a thread of its own."""
   start = time.perf_counter()
-  state.message = state.decoder.unpack(data)
+  try:
+    state.message = state.decoder.unpack(data)
+  except (Exception, KeyboardInterrupt):
+    raise
+  except BaseException as error:
+    # One message must not end the event loop, as SystemExit would.
+    _LOG.exception('a message could not be unpacked')
+    raise scheduler.FailedError(scheduler.FAILED) from error
   state.milliseconds['unpack'] = 1000 * (time.perf_counter() - start)
