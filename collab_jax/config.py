@@ -95,8 +95,10 @@ def call(
       raise ValueError
     for part in _parts(match['settings'] or ''):
       name, equals, value = map(str.strip, part.partition('='))
-      if not equals or name in settings:
+      if not equals:
         raise ValueError
+      if name in settings:
+        raise ValueError(f'; {name!r} is there twice')
       if name in reserved:
         raise ValueError(f'; {name!r} may not stand there')
       settings[name] = _number(value)

@@ -103,10 +103,38 @@ def find(table: Mapping[str, type], kind: str, name: str) -> type[Any]:
   """Returns the class of a name; see `make`."""
   if name in table:
     return table[name]
-  module, colon, attribute = name.partition(':')
-  if not colon:
+  if ':' not in name:
     raise _validate.unknown(kind, name, table)
-  cls = getattr(importlib.import_module(module), attribute, None)
+  cls = load(kind, name)
   if not (isinstance(cls, type) and dataclasses.is_dataclass(cls)):
     raise _validate.error(kind, name, 'a dataclass')
   return cls
+
+
+def load(kind: str, name: str) -> Any:
+  """Imports what 'package.module:Name' names.
+
+  Args:
+    kind: Kind of what is named, for errors.
+    name: Module and name; 'module:Outer.Inner' for a class in a class.
+
+  Raises:
+    ValueError: The text is not of that form, or the module has no such name.
+    ImportError: The module cannot be imported.
+  """
+  module, _, attribute = name.partition(':')
+  parts = [*module.split('.'), *attribute.split('.')]
+  if not all(part.isidentifier() for part in parts):
+    raise _validate.error(
+      kind, name, "'package.module:Class'", 'name a module, not a file'
+    )
+  value = importlib.import_module(module)
+  for part in attribute.split('.'):
+    if not hasattr(value, part):
+      near = _validate.nearest(part, [n for n in vars(value) if n[0] != '_'])
+      hint = f'; did you mean {near!r}?' if near else ''
+      raise ValueError(
+        f'{kind}: got {name!r}, but {module} has no {attribute}{hint}'
+      )
+    value = getattr(value, part)
+  return value

@@ -1,4 +1,4 @@
-"""Check of the contract of a quantizer, for authors of one."""
+"""Checks of the contracts of quantizers and codecs, for their authors."""
 
 from collections.abc import Callable, Mapping
 import dataclasses
@@ -10,8 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from collab_jax import codecs, quantizers, wire
 from collab_jax import message as messages
-from collab_jax import quantizers, wire
+from collab_jax.models import paligemma
 from collab_jax.quantizers import base
 
 
@@ -576,3 +577,132 @@ def _require(condition: Any, message: str) -> None:
   """Raises unless a condition holds; for messages that print no arrays."""
   if not condition:
     raise AssertionError(message)
+
+
+# Dimensions of the model of `check_codec`, with random weights.
+_MODEL = {
+  'name': 'check_codec',
+  'image_size': 64,
+  'patch_size': 16,
+  'vit': {'width': 16, 'depth': 1, 'num_heads': 2, 'mlp_dim': 16},
+  'llm': {
+    'width': 16,
+    'depth': 1,
+    'mlp_dim': 16,
+    'num_heads': 2,
+    'num_kv_heads': 1,
+    'head_dim': 8,
+    'vocab_size': 16,
+  },
+}
+
+
+def check_codec(
+  codec: type[codecs.Codec] | codecs.Codec, seed: int = 0
+) -> None:
+  """Checks that a codec keeps the contract of `codecs.Codec`.
+
+      cj.testing.check_codec(MyCodec)
+      cj.testing.check_codec(MyCodec(model, side=4))
+
+  That is: settings that can be read again from the name; a message of bytes per
+  picture, the same in any batch and for a second call with the same key; sizes
+  that add up; layers that join to the message; `FormatError` or a picture for
+  whatever bytes arrive; and a finite prefix per message.
+
+  Args:
+    codec: The codec, or its class where all settings have defaults, which is
+      checked with a small random model.
+    seed: For pictures, keys and damage.
+
+  Raises:
+    AssertionError: It says what was checked, what was found and what is needed.
+  """
+  if isinstance(codec, type):
+    cls: Any = codec
+    codec = _guarded(cls, cls.__name__)(_small_model(seed))
+  name = _guarded(lambda: cast(Any, codec).name, type(codec).__name__)()
+  side = codec.model.config.vision.image_size
+  rng = np.random.default_rng(seed)
+  images = rng.integers(0, 256, (3, side, side, 3)).astype(np.uint8)
+  images[1] = 0
+  encode = _guarded(codec.encode, f'{name}: encode()')
+  keys = jax.random.split(jax.random.key(seed), 2)
+  messages = encode(images, keys[0], [5, 6, 7])
+  for other, what in (
+    (encode(images, keys[0], [5, 6, 7]), 'for a second call'),
+    (
+      [encode(images[i : i + 1], keys[0], [5 + i])[0] for i in range(3)],
+      'in a batch of one; use fold_in(key, image_id)',
+    ),
+  ):
+    _require(messages == other, f'{name}: encode() differs {what}.')
+  if not codec.uses_key:
+    again = encode(images, keys[1], [5, 6, 7])
+    _require(
+      messages == again, f'{name}: uses_key is False, but two keys differ.'
+    )
+  for message in messages:
+    _check_codec_message(codec, name, message)
+  _check_damage(codec, name, messages, rng)
+  decode = _guarded(codec.decode, f'{name}: decode()')
+  prefix = decode(messages)
+  width = codec.model.config.text.width
+  _require(
+    prefix.x.shape[::2] == (3, width) and bool(jnp.isfinite(prefix.x).all()),
+    f'{name}: decode() must give finite x[3, n, {width}], got'
+    f' {prefix.x.shape}.',
+  )
+  _guarded(codec.warm_up, f'{name}: warm_up()')(2)
+
+
+def _small_model(seed: int) -> paligemma.Model:
+  """Returns a random image encoder."""
+  config = paligemma.Config.from_dict(_MODEL)
+  rng = np.random.default_rng(seed)
+  params = jax.tree.map(
+    lambda p: jnp.asarray(rng.normal(0, 0.5, p.shape), jnp.float32),
+    {'img': paligemma.shapes(config)['img']},
+  )
+  return paligemma.Model(params, config)
+
+
+def _check_codec_message(codec, name, message):
+  """Checks sizes, layers and the unpacking of one message."""
+  sizes = _guarded(codec.sizes, f'{name}: sizes()')(message)
+  _require(
+    sum(sizes.values()) == len(message),
+    f'{name}: sizes() must add up to {len(message)} bytes, got {sizes}.',
+  )
+  parts = _guarded(codec.split_layers, f'{name}: split_layers()')(message)
+  _require(
+    len(parts) == codec.layers and b''.join(parts) == message,
+    f'{name}: split_layers() must cut a message into {codec.layers} parts.',
+  )
+  for layers in range(1, codec.layers + 1):
+    if codec.decodes_layers(layers):
+      unpacked = _guarded(codec.unpack, f'{name}: unpack()')(
+        b''.join(parts[:layers])
+      )
+      _require(
+        codec.layers_of(unpacked) == layers,
+        f'{name}: layers_of() must be {layers} for as many layers.',
+      )
+
+
+def _check_damage(codec, name, messages, rng):
+  """Checks that damaged messages are pictures or raise FormatError."""
+  message = messages[0]
+  for data in (
+    *(b'', message[:-1], message[: len(message) // 2], message + b'\0'),
+    *(rng.bytes(len(message)) for _ in range(8)),
+    *(rng.bytes(int(n)) for n in rng.integers(0, 100, 8)),
+  ):
+    try:
+      codec.unpack(data)
+    except wire.FormatError:
+      continue
+    except Exception as error:
+      raise AssertionError(
+        f'{name}: unpack() of {len(data)} damaged bytes: {error}'
+      ) from error

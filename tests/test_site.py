@@ -75,7 +75,7 @@ def test_the_lines_on_extending_run(monkeypatch):
   """
   text = (ROOT / 'docs' / 'extend.md').read_text()
   blocks = re.findall(r'```python\n(.*?)```', text, re.S)
-  assert len(blocks) == 7
+  assert len(blocks) == 8
   checked = []
 
   def check(quantizer, n=16, d=8):

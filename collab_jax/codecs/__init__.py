@@ -10,6 +10,7 @@ from collab_jax.codecs.base import (
   Encoded,
   FeatureCache,
   OwnCodecSpec,
+  check_codec,
   timed,
 )
 from collab_jax.codecs.encoder import (
@@ -52,6 +53,7 @@ __all__ = [
   'Link',
   'LinkSpec',
   'OwnCodecSpec',
+  'check_codec',
   'check_images',
   'choose',
   'colours_by_axes',

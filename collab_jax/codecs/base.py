@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import contextlib
 import dataclasses
 import functools
-import inspect
 import json
 import threading
 import time
@@ -17,7 +16,7 @@ import numpy as np
 
 from collab_jax import _validate, channels
 from collab_jax import message as messages
-from collab_jax.codecs import encoder
+from collab_jax.codecs import contract, encoder
 from collab_jax.codecs.transports import base as transports
 from collab_jax.models import paligemma
 from collab_jax.wire import session_json
@@ -145,10 +144,22 @@ class Codec(abc.ABC):
   layers: int = 1
   channel: channels.Channel | None = None
 
+  def __init_subclass__(cls, **kw: Any):
+    """Guards classes of users; those of this package are left alone."""
+    super().__init_subclass__(**kw)
+    bases = [c for c in cls.__mro__ if c.__module__.startswith('collab_jax.')]
+    if bases == [Codec]:
+      pictures = cls.decode_unpacked is Codec.decode_unpacked
+      contract.guard(cls, pictures)
+
+  def __post_init__(self):
+    """Raises ValueError if a setting of a user's codec cannot be used."""
+    _ = self.spec  # Checks them.
+
   @functools.cached_property
   def spec(self) -> Any:
     """`CodecSpec` of the codec: the settings without the model."""
-    names = list(inspect.signature(type(self)).parameters)[1:]
+    names = contract.parameters(type(self))
     items = [(name, getattr(self, name)) for name in names]
     return OwnCodecSpec(type(self), tuple(items))
 
@@ -450,15 +461,19 @@ class OwnCodecSpec(CodecSpec):
   cls: type[Codec]
   items: tuple[tuple[str, Any], ...] = ()
 
+  def __post_init__(self):
+    """Raises ValueError if class or settings cannot be used."""
+    contract.check_settings(self.cls, dict(self.items))
+
   @property
   def path(self) -> str:
     """Module and name of the class: 'package.module:Class'."""
-    return f'{self.cls.__module__}:{self.cls.__qualname__}'
+    return contract.path(self.cls)
 
   @property
   def name(self) -> str:
     """The codec's canonical name; settings at their defaults are left out."""
-    defaults = inspect.signature(self.cls).parameters
+    defaults = contract.parameters(self.cls)
     changed = [(n, v) for n, v in self.items if v != defaults[n].default]
     settings = ','.join(f'{name}={value}' for name, value in changed)
     return f'{self.path}({settings})' if changed else self.path
@@ -481,14 +496,33 @@ class OwnCodecSpec(CodecSpec):
     Raises:
       ValueError: It has no such setting, or lacks one.
     """
-    parameters = list(inspect.signature(codec).parameters.values())[1:]
-    known = [p.name for p in parameters]
-    ordered = [(name, settings[name]) for name in known if name in settings]
-    spec = cls(codec, tuple(ordered))
+    parameters = contract.parameters(codec)
+    path = contract.path(codec)
     for name in settings:
-      if name not in known:
-        raise _validate.unknown(f'setting of {spec.path}', name, known)
-    for p in parameters:
-      if p.default is p.empty and p.name not in settings:
-        raise ValueError(f'{p.name} of {spec.path}: got none, expected a value')
-    return spec
+      if name not in parameters:
+        raise _validate.unknown(f'setting of {path}', name, parameters)
+    for name, parameter in parameters.items():
+      if parameter.default is parameter.empty and name not in settings:
+        raise ValueError(f'{name} of {path}: got none, expected a value')
+    items = [
+      (name, contract.convert(parameter, settings[name]))
+      for name, parameter in parameters.items()
+      if name in settings
+    ]
+    return cls(codec, tuple(items))
+
+
+def check_codec(name: str, codec: Any) -> None:
+  """Raises TypeError unless an argument is a codec that is bound to a model.
+
+  Args:
+    name: The argument.
+    codec: Its value.
+  """
+  if hasattr(codec, 'encode_batch') and not isinstance(codec, type):
+    return
+  text = codec if isinstance(codec, str) else '...'
+  do = f'make one by cj.FeatureCodec(model, {text!r})'
+  if isinstance(codec, CodecSpec):
+    do = 'bind it to a model by `bind(model)`'
+  raise _validate.error(name, codec, 'a codec', do, TypeError)

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from collab_jax import channels, registry, wire
+from collab_jax import _validate, channels, registry, wire
 from collab_jax import message as messages
 from collab_jax.codecs import base, transports
 from collab_jax.codecs.transports import base as transport_base
@@ -98,9 +98,15 @@ class Link(base.Codec):
         'rows(per_packet=2)' or 'analog'; see `codecs.transports`.
 
     Raises:
-      ValueError: There is no such channel or transport, or it is not for this
-        codec.
+      TypeError: It is no codec.
+      ValueError: There is no such channel or transport, it is not for this
+        codec, or that is a link.
     """
+    base.check_codec('codec', codec)
+    if codec.channel:
+      raise _validate.error(
+        'codec', codec, 'a codec that is not a link', 'give link.codec'
+      )
     if isinstance(channel, str):
       channel = channels.make(channel)
     if isinstance(by, str):

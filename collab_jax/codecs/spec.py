@@ -1,10 +1,9 @@
 """Codecs from text: 'kmeans(k=8)', 'webp(quality=20)', 'pkg.mod:Class(...)'."""
 
 from collections.abc import Collection
-import importlib
 from typing import Any
 
-from collab_jax import _validate, config, quantizers
+from collab_jax import _validate, config, quantizers, registry
 from collab_jax.codecs import base, feature, image
 
 
@@ -32,6 +31,13 @@ def parse(
     ValueError: There is none of that name, or it has no such settings.
     ImportError: Its module cannot be imported.
   """
+  if ' | ' in text:
+    raise _validate.error(
+      'codec',
+      text,
+      'a codec alone',
+      'name a transport in `sent` of configs/channel.py, or make a cj.Link',
+    )
   name, settings = config.call(text, 'codec', 'webp(quality=20)', ('name',))
   if name in image.KINDS:
     return image.ImageCodecSpec.make(name, settings)
@@ -39,18 +45,14 @@ def parse(
   if ':' not in name:
     if name not in known and name not in quantizers.ALIASES:
       raise _validate.unknown('codec', name, known)
-  elif codec := _own_class(name):
-    return base.OwnCodecSpec.make(codec, settings)
+  else:
+    cls = registry.load('codec', name)
+    if isinstance(cls, type) and issubclass(cls, base.Codec):
+      return base.OwnCodecSpec.make(cls, settings)
+    if not hasattr(cls, 'quantize'):
+      raise _validate.error('codec', name, 'a class of a codec or quantizer')
   quantizer = quantizers.make(name, **settings)
   return feature.FeatureCodecSpec(quantizer, split, coding)
-
-
-def _own_class(name: str) -> type[base.Codec] | None:
-  """Returns the class of 'package.module:Class' if it is a codec's."""
-  module, _, attribute = name.partition(':')
-  cls = getattr(importlib.import_module(module), attribute, None)
-  is_codec = isinstance(cls, type) and issubclass(cls, base.Codec)
-  return cls if is_codec else None
 
 
 def parse_method(text: str) -> tuple[str, dict[str, Any]]:

@@ -79,10 +79,13 @@ def evaluate(
     image.
 
   Raises:
+    TypeError: One of `codecs` is no codec.
     ValueError: No readable images, names that are not unique, or pictures of
       another size than the model's.
     SettingsError: `path` was made with other settings.
   """
+  for codec in codecs:
+    codecs_lib.check_codec('codecs', codec)
   if channel is not None:
     codecs = [
       codec if codec.channel else codecs_lib.Link(codec, channel)

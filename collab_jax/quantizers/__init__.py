@@ -4,7 +4,7 @@ from collections.abc import Mapping
 import dataclasses
 from typing import TYPE_CHECKING, Any, cast
 
-from collab_jax import _renamed, config, registry
+from collab_jax import _renamed, _validate, config, registry
 from collab_jax.quantizers import pretrained
 from collab_jax.quantizers.base import (
   Quantizer,
@@ -160,7 +160,11 @@ def make(name: str, **kw: Any) -> Quantizer:
     name, given = config.call(name, 'quantizer', 'kmeans(k=8)', kw)
     kw = {**given, **kw}
   name = ALIASES.get(name, name)
-  cls = registry.find(NAMES, 'quantizer', name)
+  cls: Any = registry.find(NAMES, 'quantizer', name)
+  if hasattr(cls, 'unpack') and not hasattr(cls, 'quantize'):
+    raise _validate.error(
+      'quantizer', name, 'a quantizer', 'it is a codec, and stands alone'
+    )
   inner = {
     field.name
     for field in dataclasses.fields(cls)

@@ -53,9 +53,12 @@ class EdgeEncoder:
       key: Random key; default key(0).
 
     Raises:
+      TypeError: It is no codec.
       ValueError: There is no codec, or codecs of several splits.
     """
     self.codecs = list(codec) if isinstance(codec, Sequence) else [codec]
+    for bound in [codec] if isinstance(codec, str) else self.codecs:
+      codecs.check_codec('codec', bound)
     if not self.codecs:
       raise ValueError('codec: got none, expected at least one')
     if max_bytes is not None and max_bytes < 1:
