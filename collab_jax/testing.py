@@ -617,10 +617,12 @@ def check_codec(
 
   Raises:
     AssertionError: It says what was checked, what was found and what is needed.
+    TypeError: It is no codec.
   """
   if isinstance(codec, type):
     cls: Any = codec
     codec = _guarded(cls, cls.__name__)(_small_model(seed))
+  codecs.check_codec('codec', codec)
   name = _guarded(lambda: cast(Any, codec).name, type(codec).__name__)()
   side = codec.model.config.vision.image_size
   rng = np.random.default_rng(seed)

@@ -251,7 +251,10 @@ def test_check_codec_finds_faults(members, said):
     testing.check_codec(make(**members))
 
 
+@pytest.mark.usefixtures('unchecked')
 def test_check_codec_finds_faults_of_classes():
+  with pytest.raises(TypeError, match="got 'mine:X', expected a codec"):
+    testing.check_codec('mine:X')  # pyright: ignore
   with pytest.raises(AssertionError, match='NoModel'):
     testing.check_codec(NoModel)
 
