@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 import dataclasses
+import difflib
 import functools
 import re
 from typing import Any, NamedTuple, cast
@@ -10,10 +11,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from collab_jax import codecs, quantizers, wire
+from collab_jax import _validate, codecs, quantizers, wire
 from collab_jax import message as messages
 from collab_jax.models import paligemma
 from collab_jax.quantizers import base
+
+__all__ = ['check_codec', 'check_quantizer']
+__dir__ = __all__.copy
 
 
 def check_quantizer(
@@ -30,8 +34,10 @@ def check_quantizer(
   That is: a hashable frozen dataclass; messages as declared, also for data
   that are constant, repeated, huge or tiny; the same under jit, vmap and a
   second call with the same key; back to the bit through bytes; finite float32
-  tokens; a gradient that passes straight through; and what
-  `quantizers.Quantizer` promises of each hook that the class overrides.
+  tokens; messages and tokens that follow n and d, for more and wider vectors,
+  unless the quantizer refuses those by ValueError; a gradient that passes
+  straight through; and what `quantizers.Quantizer` promises of each hook that
+  the class overrides.
 
   Args:
     quantizer: The quantizer under test.
@@ -64,6 +70,7 @@ def check_quantizer(
     _check_wire(quantizer, case, jax.device_get(message), sessions)
     tokens = dequantize(params, message)
     _check_tokens(quantizer, case, tokens, n, d)
+  _check_shapes(quantizer, keys[0], 4 * n, 2 * d)
   calls = quantize, dequantize
   _check_transforms(quantizer, calls, params, data['normal'], *keys[2:])
   _check_hooks(quantizer, calls, params, data['normal'], keys[2])
@@ -74,14 +81,31 @@ def check_quantizer(
 def _check_class(quantizer):
   cls = type(quantizer)
   title = cls.__name__
-  frozen = dataclasses.is_dataclass(cls) and (
-    cast(Any, cls).__dataclass_params__.frozen
-  )
-  _require(frozen, f'{title} must be a dataclass(frozen=True).')
+  if isinstance(quantizer, type):
+    raise _validate.error(
+      'quantizer',
+      quantizer,
+      'an instance, not a class',
+      f'make one, as in {quantizer.__name__}(...)',
+      AssertionError,
+    )
+  if isinstance(quantizer, str):
+    raise _validate.error(
+      'quantizer',
+      quantizer,
+      'an instance, not a name',
+      f'make one by collab_jax.quantizers.make({quantizer!r})',
+      AssertionError,
+    )
   _require(
-    isinstance(quantizer, quantizers.QuantizerLike),
-    f'{title} lacks one of: {base.MEMBERS}.',
+    base.is_frozen(quantizer), f'{title} must be a dataclass(frozen=True).'
   )
+  missing = base.missing(quantizer)
+  _require(
+    not missing,
+    f'{title} lacks {", ".join(missing)}; a quantizer has {base.MEMBERS}.',
+  )
+  _check_spelling(quantizer)
   try:
     same = hash(quantizer) == hash(dataclasses.replace(quantizer))
   except TypeError as error:
@@ -101,6 +125,21 @@ def _check_class(quantizer):
     f'{title}: the name must not hold an address, got {name!r}; inner '
     'quantizers must be quantizers themselves.',
   )
+
+
+def _check_spelling(quantizer):
+  """Finds mistyped hooks of the author's classes, which nothing would read."""
+  settings = {f.name for f in dataclasses.fields(cast(Any, quantizer))}
+  for cls in type(quantizer).__mro__:
+    if cls.__module__.startswith('collab_jax.'):
+      continue
+    for name in vars(cls).keys() - vars(quantizers.Quantizer).keys() - settings:
+      near = difflib.get_close_matches(name, _OPTIONAL, n=1, cutoff=0.85)
+      _require(
+        not near or name.startswith('_'),
+        f'{cls.__name__} has {name!r}; did you mean {near and near[0]!r}?'
+        " Begin the name of a helper with '_'.",
+      )
 
 
 def _guarded(call: Callable[..., Any], what: str) -> Callable[..., Any]:
@@ -267,6 +306,33 @@ def _check_tokens(quantizer, case, tokens, n, d):
       f'{where}: positions must lie in [0, end), end at most n; got '
       f'{positions} and end {end}.'
     )
+
+
+def _check_shapes(quantizer, key, n, d):
+  """Checks messages and tokens of other n and d, by their shapes alone."""
+  try:
+    fields = quantizer.fields(n, d)
+    params = quantizer.init_params(key, n, d)
+  except ValueError:  # Not for vectors of every number and width.
+    return
+  where = f'{quantizers.name(quantizer)} for {n} vectors of width {d}'
+  x = jax.ShapeDtypeStruct((n, d), jnp.float32)
+  quantize = _guarded(jax.eval_shape, f'{where}: quantize()')
+  dequantize = _guarded(jax.eval_shape, f'{where}: dequantize()')
+  message = quantize(quantizer.quantize, params, x, key)
+  got = {name: value.shape for name, value in message.items()}
+  declared = {name: tuple(field.shape) for name, field in fields.items()}
+  _require(
+    got == declared,
+    f'{where}: fields() declares the shapes {declared}, quantize() returned'
+    f' {got}.',
+  )
+  tokens = dequantize(quantizer.dequantize, params, message)
+  _require(
+    tokens.x.ndim == 2 and tokens.x.shape[1] == d and len(tokens.x) <= n,
+    f'{where}: tokens.x must have shape (m, {d}), m at most {n}, got'
+    f' {tokens.x.shape}.',
+  )
 
 
 def _check_transforms(quantizer, calls, params, x, key, other):
@@ -520,6 +586,9 @@ _HOOKS = {
   'uses_book': _check_uses_book,
   'reads_quantiles': _check_reads_quantiles,
 }
+
+
+_OPTIONAL = ('init_params', 'priors', 'sent', 'uses_key', *_HOOKS)
 
 
 def _check_gradient(quantizer, calls, params, x, key):

@@ -27,7 +27,8 @@ if not TYPE_CHECKING:  # Unknown names are errors to type checkers.
 
 Params = Mapping[str, Any]
 
-MEMBERS = 'uses_key, init_params, quantize, dequantize, fields, sent'
+_MEMBERS = 'uses_key', 'init_params', 'quantize', 'dequantize', 'fields', 'sent'
+MEMBERS = ', '.join(_MEMBERS)
 
 
 @runtime_checkable
@@ -327,14 +328,29 @@ def as_quantizer(quantizer: QuantizerLike) -> Quantizer:
   if isinstance(quantizer, Quantizer):
     return quantizer
   if not isinstance(quantizer, QuantizerLike):
-    raise TypeError(
-      f'quantizer: got {quantizer!r}, expected an object with {MEMBERS}; add'
-      ' what it lacks, or inherit collab_jax.quantizers.Quantizer'
+    raise _validate.error(
+      'quantizer',
+      quantizer,
+      f'an object with {MEMBERS}',
+      f'add {", ".join(missing(quantizer))}, or inherit'
+      ' collab_jax.quantizers.Quantizer',
+      TypeError,
     )
   adapted = copy.copy(quantizer)
   # Past the __setattr__ of a frozen dataclass.
   object.__setattr__(adapted, '__class__', _with_hooks(type(quantizer)))
   return cast(Quantizer, adapted)
+
+
+def missing(quantizer: Any) -> list[str]:
+  """Returns the members of `QuantizerLike` that an object lacks."""
+  return [name for name in _MEMBERS if not hasattr(quantizer, name)]
+
+
+def is_frozen(quantizer: Any) -> bool:
+  """Returns whether an object is of a frozen dataclass."""
+  params = getattr(type(quantizer), '__dataclass_params__', None)
+  return params is not None and params.frozen
 
 
 @functools.cache

@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from collab_jax import codecs, quantizers, testing
 from collab_jax import message as messages
-from collab_jax import quantizers, testing
 
 N, D = 9, 4
 
@@ -114,6 +114,112 @@ def test_what_lacks_members_is_refused(unchecked):
 
     class _Old(quantizers.Quantizer):
       needs = ('attention',)
+
+
+@dataclasses.dataclass(frozen=True)
+class NoSent:
+  """A plain quantizer without one of its members."""
+
+  uses_key = False
+  init_params = Plain.init_params
+  fields = Plain.fields
+  quantize = Plain.quantize
+  dequantize = Plain.dequantize
+
+
+def test_the_missing_member_is_named(unchecked):
+  with pytest.raises(TypeError, match=r'; add sent, or inherit'):
+    quantizers.as_quantizer(NoSent())  # pyright: ignore[reportArgumentType]
+  with pytest.raises(AssertionError, match='NoSent lacks sent;'):
+    testing.check_quantizer(NoSent())  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize(
+  ('quantizer', 'match'),
+  [
+    (Plain, r'expected an instance, not a class; make one, as in Plain\('),
+    ('kmeans(k=8)', r"not a name; .*quantizers\.make\('kmeans\(k=8\)'\)"),
+  ],
+)
+def test_a_class_and_a_name_are_no_quantizers(quantizer, match, unchecked):
+  with pytest.raises(AssertionError, match=match):
+    testing.check_quantizer(quantizer)
+
+
+@dataclasses.dataclass
+class Thawed(quantizers.Quantizer):
+  """A quantizer that may be changed, so that it has no hash."""
+
+  fields = Plain.fields
+  quantize = Plain.quantize
+  dequantize = Plain.dequantize
+
+
+def test_what_is_not_frozen_is_refused():
+  sentence = r'Thawed must be a dataclass\(frozen=True\)'
+  with pytest.raises(AssertionError, match=sentence):
+    testing.check_quantizer(Thawed())
+  with pytest.raises(TypeError, match=sentence):
+    codecs.FeatureCodecSpec(Thawed())
+
+
+def _with(name, value):
+  """Returns a quantizer whose class has one more attribute."""
+  cls = type('More', (Inherits,), {name: value, '__module__': __name__})
+  return dataclasses.dataclass(frozen=True)(cls)()
+
+
+@pytest.mark.parametrize(
+  ('name', 'hook'),
+  [
+    ('aux_input', 'aux_inputs'),
+    ('row_field', 'row_fields'),
+    ('draw', 'draws'),
+    ('use_key', 'uses_key'),
+    ('orgins', 'origins'),
+  ],
+)
+def test_a_mistyped_hook_is_found(name, hook):
+  match = f"More has '{name}'; did you mean '{hook}'"
+  with pytest.raises(AssertionError, match=match):
+    testing.check_quantizer(_with(name, ()))
+
+
+def test_helpers_are_no_mistyped_hooks():
+  for name in ('_draw', 'quantized', 'field', 'means', 'sends'):
+    testing._check_spelling(_with(name, ()))
+
+
+@dataclasses.dataclass(frozen=True)
+class Hidden(Inherits):
+  """A quantizer whose message does not show the width.
+
+  Attributes:
+    width: Width of what is rebuilt.
+    only: Whether other widths are refused.
+  """
+
+  width: int = D
+  only: bool = False
+
+  def fields(self, n, d):
+    if self.only and d != self.width:
+      raise ValueError(f'd: got {d}, expected {self.width}')
+    return {'x': messages.Values('float16', (n,))}
+
+  def quantize(self, params, x, key):
+    return {'x': jnp.clip(x.mean(1), -60000, 60000).astype('float16')}
+
+  def dequantize(self, params, message):
+    grid = jnp.tile(message['x'][:, None], (1, self.width))
+    return quantizers.full_grid(grid)
+
+
+def test_a_width_that_is_assumed_is_found():
+  testing.check_quantizer(Hidden(only=True), N, D)
+  match = r'for 36 vectors of width 8: tokens.x must have shape \(m, 8\)'
+  with pytest.raises(AssertionError, match=match):
+    testing.check_quantizer(Hidden(), N, D)
 
 
 @dataclasses.dataclass(frozen=True)

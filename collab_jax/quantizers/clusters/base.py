@@ -65,12 +65,13 @@ class Clustering(CentroidQuantizer):
       @dataclasses.dataclass(frozen=True)
       class Stripes(cj.quantizers.Clustering):
         k: int
-        centroids: cj.quantizers.Quantizer = cj.quantizers.Identity()
+        centroids: cj.quantizers.QuantizerLike = cj.quantizers.Identity()
 
         def cluster(self, x, key):
           stripe = jnp.arange(len(x)) * self.k // len(x)
           members = jax.nn.one_hot(stripe, self.k, axis=0)
-          return stripe, members @ x / members.sum(1)[:, None]
+          sums = jnp.matmul(members, x, precision='highest')
+          return stripe, sums / members.sum(1)[:, None]
 
   Subclasses are dataclasses that assign vectors to clusters, in `cluster`, and
   set `draws` if that uses its key.
