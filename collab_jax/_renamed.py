@@ -7,9 +7,22 @@ from collections.abc import Callable
 from importlib import abc
 from typing import NoReturn
 
-# Modules, and names that have left their module; without 'collab_jax.'.
-_MOVED = {
+# Modules, without 'collab_jax.'.
+_MODULES = {
   'artefacts': 'exporters',
+  'experiment': 'studies',
+  'quantizers.books': 'quantizers.pretrained',
+  'quantizers.clustering': 'quantizers.clusters.base',
+  'quantizers.codebook': 'quantizers.vectors.vq',
+  'quantizers.identity': 'quantizers.vectors.identity',
+  'quantizers.selection': 'quantizers.selectors.base',
+  'serving.connection': 'serving.client.channel',
+  'training.choices': 'training.param_groups',
+  'training.settings': 'training.validate',
+  'training.tuning': 'training.finetune_step',
+}
+# Names that have left their module.
+_MOVED = {
   'quantizers.base.check_choice': '_validate.choice',
   'quantizers.base.check_int': '_validate.integer',
   'quantizers.base.check_iters': '_validate.integer',
@@ -19,21 +32,12 @@ _MOVED = {
   'quantizers.base.priors': 'quantizers.Quantizer.priors',
   'quantizers.base.receiver': 'quantizers.Quantizer.receiver',
   'quantizers.base.split': 'quantizers.base.Composite.split_key',
-  'quantizers.books': 'quantizers.pretrained',
-  'quantizers.clustering': 'quantizers.clusters.base',
-  'quantizers.codebook': 'quantizers.vectors.vq',
   'quantizers.conceal': 'quantizers.Quantizer.conceal',
-  'quantizers.identity': 'quantizers.vectors.identity',
   'quantizers.layered': 'quantizers.Quantizer.decode_partial',
   'quantizers.needs': 'quantizers.Quantizer.aux_inputs',
   'quantizers.priors': 'quantizers.Quantizer.priors',
   'quantizers.row_fields': 'quantizers.Quantizer.row_fields',
-  'quantizers.selection': 'quantizers.selectors.base',
   'serving.client.channel.RemoteError': 'serving.client.retry.RemoteError',
-  'serving.connection': 'serving.client.channel',
-  'training.choices': 'training.param_groups',
-  'training.settings': 'training.validate',
-  'training.tuning': 'training.finetune_step',
 }
 # Names that changed within a module, by the module's name of today.
 _IN_MODULE = {
@@ -138,7 +142,10 @@ _IN_MODULE = {
   },
 }
 NAMES = {
-  **{f'collab_jax.{old}': f'collab_jax.{new}' for old, new in _MOVED.items()},
+  **{
+    f'collab_jax.{old}': f'collab_jax.{new}'
+    for old, new in (_MODULES | _MOVED).items()
+  },
   **{
     f'collab_jax.{module}.{old}': f'collab_jax.{module}.{new}'
     for module, names in _IN_MODULE.items()
@@ -168,8 +175,9 @@ class Finder(abc.MetaPathFinder):
   """Import hook that refuses old modules."""
 
   def find_spec(self, fullname, path, target=None):
-    """Raises ModuleNotFoundError for an old name; see `importlib`."""
+    """Raises an error for an old name; see `importlib`."""
     del path, target
     if message := describe(fullname):
+      is_module = fullname.removeprefix('collab_jax.') in _MODULES
       # Without its name: `from package import name` would hide the message.
-      raise ModuleNotFoundError(message)
+      raise (ModuleNotFoundError if is_module else ImportError)(message)

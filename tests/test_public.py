@@ -121,6 +121,58 @@ def test_an_old_name_says_its_new_one_in_one_line(code, error):
   assert str(raised.value) == 'collab_jax.artefacts is now collab_jax.exporters'
 
 
+@pytest.mark.parametrize('package', ['models', 'testing', 'wire', 'codecs'])
+def test_dir_of_a_public_module_is_its_public_names(package):
+  module = getattr(cj, package)
+  assert dir(module) == sorted(module.__all__)
+  for name in module.__all__:
+    assert getattr(module, name) is not None
+
+
+def test_every_public_folder_shows_its_public_names_only():
+  for init in sorted((_ROOT / 'collab_jax').glob('*/__init__.py')):
+    module = importlib.import_module(f'collab_jax.{init.parent.name}')
+    if public := getattr(module, '__all__', None):
+      assert dir(module) == sorted(public), module
+
+
+def test_models_are_imported_when_first_used():
+  code = (
+    'import sys, collab_jax as cj\ncj.models\n'
+    "assert 'jax' not in sys.modules\n"
+    "print(cj.models.paligemma.Model.__name__, hasattr(cj.models, 'x'))"
+  )
+  done = subprocess.run(
+    [sys.executable, '-c', code],
+    env={'PYTHONPATH': str(_ROOT), 'PATH': '/usr/bin:/bin'},
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+  assert done.stdout == 'Model False\n', done.stderr
+
+
+@pytest.mark.parametrize(
+  'code',
+  [
+    'import collab_jax.experiment',
+    'import collab_jax.experiment.settings',
+    'from collab_jax.experiment import evaluate',
+    'from collab_jax.experiment.settings import make_data',
+  ],
+)
+def test_modules_of_a_renamed_folder_say_its_new_name(code):
+  with pytest.raises(ModuleNotFoundError) as raised:
+    exec(code, {})
+  assert str(raised.value) == 'collab_jax.experiment is now collab_jax.studies'
+
+
+def test_a_class_that_is_not_there_is_no_missing_module():
+  with pytest.raises(ImportError, match='is now collab_jax') as raised:
+    exec('from collab_jax.quantizers import Merge', {})
+  assert raised.type is ImportError
+
+
 def test_a_renamed_name_of_a_package_is_refused_in_either_form():
   sentence = (
     'collab_jax.serving.Settings is now collab_jax.serving.ServerConfig'

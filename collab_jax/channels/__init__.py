@@ -29,6 +29,7 @@ __all__ = [
   'name',
   'theory',
 ]
+__dir__ = __all__.copy
 
 NAMES: dict[str, type] = {
   'ideal': Ideal,

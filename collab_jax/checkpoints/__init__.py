@@ -45,6 +45,7 @@ __all__ = [
   'save',
   'save_npz',
 ]
+__dir__ = __all__.copy
 
 # The models that ship with the package, each a folder in collab_jax/assets.
 NAMES = ('tiny',)

@@ -11,7 +11,6 @@ from collab_jax.codecs.base import (
   FeatureCache,
   OwnCodecSpec,
   check_codec,
-  timed,
 )
 from collab_jax.codecs.encoder import (
   check_images,
@@ -64,9 +63,9 @@ __all__ = [
   'make_method',
   'parse',
   'parse_method',
-  'timed',
   'to_float',
 ]
+__dir__ = __all__.copy
 
 if not TYPE_CHECKING:  # Unknown names are errors to type checkers.
   __getattr__ = _renamed.module_getattr(__name__)

@@ -52,6 +52,7 @@ __all__ = [
   'slots',
   'tfds',
 ]
+__dir__ = __all__.copy
 
 if not TYPE_CHECKING:  # Unknown names are errors to type checkers.
   __getattr__ = _renamed.module_getattr(__name__)

@@ -7,3 +7,4 @@ from collab_jax.exporters.formats import (
 )
 
 __all__ = ['FORMATS', 'ExportError', 'export']
+__dir__ = __all__.copy

@@ -49,3 +49,4 @@ __all__ = [
   'rouge_l_scores',
   'simultaneous',
 ]
+__dir__ = __all__.copy

@@ -22,3 +22,4 @@ __all__ = [
   'tradeoff',
   'tuned',
 ]
+__dir__ = __all__.copy

@@ -91,6 +91,7 @@ __all__ = [
   'settings',
   'straight_through',
 ]
+__dir__ = __all__.copy
 
 if not TYPE_CHECKING:  # Unknown names are errors to type checkers.
   __getattr__ = _renamed.module_getattr(__name__)

@@ -27,6 +27,7 @@ __all__ = [
   'ServerConfig',
   'serve_forever',
 ]
+__dir__ = __all__.copy
 
 _HOMES = {
   'EdgeClient': 'client.client',

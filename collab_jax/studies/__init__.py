@@ -36,3 +36,4 @@ __all__ = [
   'report_records',
   'runtime',
 ]
+__dir__ = __all__.copy

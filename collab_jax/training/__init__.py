@@ -15,6 +15,7 @@ from collab_jax.training.pretrain import (
 )
 
 __all__ = ['evaluate', 'make_tokenizer', 'train']
+__dir__ = __all__.copy
 
 if not TYPE_CHECKING:  # Unknown names are errors to type checkers.
   __getattr__ = _renamed.module_getattr(__name__)

@@ -32,6 +32,7 @@ __all__ = [
   'loads',
   'save',
 ]
+__dir__ = __all__.copy
 
 if not TYPE_CHECKING:  # Unknown names are errors to type checkers.
   __getattr__ = _renamed.module_getattr(__name__)
