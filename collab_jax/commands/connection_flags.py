@@ -43,10 +43,9 @@ class ConnectionFlags(NamedTuple):
 
 def define() -> ConnectionFlags:
   """Defines the flags."""
-  server = flags.DEFINE_string('server', None, 'HOST:PORT of the server.')
-  flags.mark_flag_as_required('server')
   return ConnectionFlags(
-    server=server,
+    # Required: the connection refuses an empty name.
+    server=flags.DEFINE_string('server', '', 'HOST:PORT of the server.'),
     token_file=flags.DEFINE_string(
       'token_file', None, "File with the server's token, if it asks for one."
     ),

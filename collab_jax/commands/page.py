@@ -52,9 +52,10 @@ def main(argv):
         f'host: {_HOST.value} is open to other machines, and the page has no'
         ' password: --open says that this is meant'
       )
+    connection = _CONNECTION.connect()
     edge = edge_model.EdgeModel(_MODEL.value, _SPLIT.value, _CODING.value)
     codec = edge.bind('kmeans(k=8,init=++)')
-    with clients.EdgeClient(_CONNECTION.connect(), codec) as client:
+    with clients.EdgeClient(connection, codec) as client:
       page = app_lib.DemoPage(
         client,
         edge.bind,

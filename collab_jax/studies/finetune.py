@@ -146,7 +146,8 @@ class FinetuneStudy(study.Study):
       codecs = [codec.format(**paths) for codec in config.codecs]
       if label == START:
         codecs += self._fields.compare.shipped
-      print(f'{label}: {len(codecs)} codecs', flush=True)
+      plural = '' if len(codecs) == 1 else 's'
+      print(f'{label}: {len(codecs)} codec{plural}', flush=True)
       comparison = self._rate_study(name, codecs, model)
       records[label] = comparison.run(folder / 'records.jsonl', progress)
     return records

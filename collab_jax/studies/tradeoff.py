@@ -19,7 +19,8 @@ class TradeoffStudy(study.Study):
     fields = self._fields
     made_with = provenance.provenance()
     jax_version = made_with['versions']['jax']
-    more = f', {len(fields.codecs)} codecs' if fields.codecs else ''
+    plural = '' if len(fields.codecs) == 1 else 's'
+    more = f', {len(fields.codecs)} codec{plural}' if fields.codecs else ''
     return (
       f'{fields.model} model, up to {fields.limit} of'
       f' {fields.data}/{fields.data_split},'

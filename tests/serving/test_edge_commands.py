@@ -63,6 +63,7 @@ def test_a_folder_is_captioned(target, picture, tmp_path):
   ('flags', 'said'),
   [
     (('--server=x',), "server: got 'x', expected HOST:PORT"),
+    (('--server=',), "server: got '', expected HOST:PORT"),
     ((), 'collab-jax caption --server=localhost:50051 photos'),
     ((), 'expected one picture or folder'),
     (('--codec=jpeg(quality=5)', '--k=3'), 'k: is given beside codec'),

@@ -436,7 +436,7 @@ def _cheapest_findings(rows, features, pictures, levels) -> list[str]:
       f'{name} {row["bytes"]:,.0f} bytes ({row["name"]},'
       f' {row["bleu4"]:.1f} [{row["bleu4_low"]:.1f}, {row["bleu4_high"]:.1f}])'
       if (row := cheapest(group, score))
-      else f'{name} more than were tried'
+      else f'none of the {name} tried reaches it'
       for name, group in (('features', features), ('image codecs', pictures))
     ]
     lines.append(
