@@ -1,6 +1,8 @@
 """Rate control: curves, link estimates, and time goals."""
 
+import dataclasses
 import json
+import sys
 
 import grpc
 import numpy as np
@@ -83,6 +85,24 @@ def test_damaged_curves_are_refused(tmp_path, change):
   path.write_text(json.dumps(json.loads(CURVE.to_json()) | change))
   with pytest.raises(ValueError, match='is no rate curve'):
     rate_control.read_curve(path)
+
+
+@pytest.mark.parametrize(
+  'codec',
+  [
+    'curve_side_effect:Codec(k=3)',
+    'kmeans(k=8,centroids=curve_side_effect:Codec)',
+  ],
+)
+def test_curves_import_nothing(tmp_path, monkeypatch, codec):
+  (tmp_path / 'curve_side_effect.py').write_text('raise SystemExit(1)\n')
+  monkeypatch.syspath_prepend(tmp_path)
+  path = tmp_path / 'curve.json'
+  point = CURVE.points[0]._replace(codec=codec)
+  path.write_text(dataclasses.replace(CURVE, points=(point,)).to_json())
+  with pytest.raises(ValueError, match=r'codec: got .*side_effect.*, expected'):
+    rate_control.read_curve(path)
+  assert 'curve_side_effect' not in sys.modules
 
 
 def test_pareto_front_drops_dominated_points():

@@ -153,7 +153,8 @@ def read_curve(path: str | os.PathLike[str]) -> RateCurve:
 
   Raises:
     FileNotFoundError: There is no such file.
-    ValueError: The file holds no curve.
+    ValueError: The file holds no curve, or names a codec of a module: a file
+      of data imports no code.
   """
   text = Path(path).read_text('utf-8')
   try:
@@ -180,6 +181,15 @@ def _check_point(point: Mapping[str, Any]) -> Mapping[str, Any]:
     allowed = (int, float) if kind is float else kind
     if isinstance(value, bool) or not isinstance(value, allowed):
       raise ValueError(f'{name}: got {value!r}')
+  # A file that was passed on must not run code: a module that its text names
+  # would be imported.
+  if ':' in point['codec']:
+    raise _validate.error(
+      'codec',
+      point['codec'],
+      "a codec of the package, without ':'",
+      'name modules in --codec only',
+    )
   return point
 
 
