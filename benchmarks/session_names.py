@@ -13,7 +13,7 @@ def for_codec(codec: codecs.Codec) -> bytes:
   model = codec.model
   if id(model) not in _TAGS:
     encoder = codecs.encoder_fingerprint(model)
-    decoder = sharding.checksum(model.params['llm'])
+    decoder = sharding.fingerprint(model.params['llm'])
     # The model is kept, so that its id stays its own.
     _TAGS[id(model)] = model, protocol.session_tag(encoder, decoder)
   return protocol.session_id(codec) + _TAGS[id(model)][1]

@@ -96,6 +96,7 @@ _IN_MODULE = {
     'run': 'serve_forever',
   },
   'sharding': {
+    'checksum': 'fingerprint',
     'each': 'map_rows',
     'every': 'sample',
   },

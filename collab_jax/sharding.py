@@ -314,7 +314,7 @@ def sample(
   return out
 
 
-def checksum(params: Any, samples: int | None = 4096) -> str:
+def fingerprint(params: Any, samples: int | None = 4096) -> str:
   """Returns a short fingerprint of a parameter tree, on any devices.
 
   Args:

@@ -89,9 +89,11 @@ def pieces(folder):
       assert array.sharding == jax.NamedSharding(mesh, spec), name
       parts = {s.data.nbytes for s in array.addressable_shards}
       assert parts == {sharding.device_bytes(array)}, name
-    assert sharding.checksum(model.params) == sharding.checksum(alone.params)
+    assert sharding.fingerprint(model.params) == sharding.fingerprint(
+      alone.params
+    )
     placed = sharding.place(alone.params, mesh)
-    assert sharding.checksum(placed) == sharding.checksum(alone.params)
+    assert sharding.fingerprint(placed) == sharding.fingerprint(alone.params)
     # The same features: the same bytes, whoever quantizes them.
     for quantizer in QUANTIZERS:
       one, many = (codecs.FeatureCodec(m, quantizer) for m in (alone, model))

@@ -286,8 +286,8 @@ class FeatureCodec(base.Codec):
       'n': self.vectors,
       'd': self.width,
       'model': self.model.config.name,
-      'head': sharding.checksum(head),
-      'params': sharding.checksum(self.params, samples=None),
+      'head': sharding.fingerprint(head),
+      'params': sharding.fingerprint(self.params, samples=None),
     }
 
   def features(self, images: UInt8[Array | np.ndarray, 'B H W 3']) -> Array:

@@ -135,7 +135,7 @@ def _settings(captioner, data, resizing: str | None) -> dict[str, Any]:
     'format': 1,
     'model': {
       'name': model.config.name,
-      'checksum': sharding.checksum(model.params),
+      'checksum': sharding.fingerprint(model.params),
     },
     'data': data.name,
     'captioner': captioner.describe(),

@@ -79,8 +79,8 @@ def picture_id(name: str) -> int:
   return zlib.crc32(os.fsencode(name))
 
 
-def checksum(path: Path) -> str:
-  """Returns a checksum of a file's content."""
+def file_crc32(path: Path) -> str:
+  """Returns the CRC-32 of a file's content."""
   return f'{zlib.crc32(path.read_bytes()):08x}'
 
 
@@ -95,7 +95,7 @@ def to_record(
 
   Args:
     name: Name of the file.
-    crc32: Its `checksum`.
+    crc32: CRC-32 of its content.
     result: Its caption.
     read_ms: Milliseconds that reading took.
     settings: Settings of the run, from `run_settings`.
@@ -240,7 +240,7 @@ class _FileReader:
     for name, path in self._files.items():
       start = time.perf_counter()
       try:
-        crc32 = checksum(path)
+        crc32 = file_crc32(path)
         image = data.read_image(path, self._size)
       except (data.PictureError, OSError) as error:
         self.fail(name, str(error))
@@ -267,7 +267,7 @@ def _is_per_picture(error: clients.Failure) -> bool:
 def _has_changed(path: Path, crc32: Any) -> bool:
   """Returns whether a file's content has changed; not if it is unreadable."""
   try:
-    return checksum(path) != crc32
+    return file_crc32(path) != crc32
   except OSError:
     return False
 

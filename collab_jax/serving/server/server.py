@@ -176,7 +176,7 @@ class Server:
       protocol.ServerInfo(
         self._model.config.name,
         self._encoder,
-        sharding.checksum(self._model.params['llm']),
+        sharding.fingerprint(self._model.params['llm']),
         config.prompt,
         config.engine.max_tokens,
         config.engine.max_prompt,
