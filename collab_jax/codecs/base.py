@@ -404,6 +404,11 @@ class CodecSpec(abc.ABC):
     """Name in descriptions of sessions, without split and local files."""
     return self.name
 
+  @property
+  def server_encodes(self) -> bool:
+    """Whether the server runs the image encoder, on the pictures sent."""
+    return True
+
   @abc.abstractmethod
   def bind(self, model: paligemma.Model) -> Codec:
     """Returns the codec of a model.
@@ -477,6 +482,11 @@ class OwnCodecSpec(CodecSpec):
     changed = [(n, v) for n, v in self.items if v != defaults[n].default]
     settings = ','.join(f'{name}={value}' for name, value in changed)
     return f'{self.path}({settings})' if changed else self.path
+
+  @property
+  def server_encodes(self) -> bool:
+    """Whether the server runs the image encoder; not behind a split."""
+    return not isinstance(dict(self.items).get('split', self.cls.split), str)
 
   def bind(self, model: paligemma.Model) -> Codec:
     """Returns the codec of a model."""

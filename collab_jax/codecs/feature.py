@@ -76,6 +76,11 @@ class FeatureCodecSpec(base.CodecSpec):
     return quantizers.name(pretrained.with_default_books(self.quantizer))
 
   @property
+  def server_encodes(self) -> bool:
+    """False: the edge runs the image encoder."""
+    return False
+
+  @property
   def settings(self) -> dict[str, Any]:
     """All settings as nested plain values."""
     return {

@@ -122,13 +122,14 @@ def main(argv):
     raise app.UsageError(f'unexpected arguments: {argv[1:]}')
   with launcher.runtime():
     config = make_config()
-    encoder = '' if config.images else _encoder_fingerprint()
+    encodes = bool(config.server_encoded)
+    encoder = '' if encodes else _encoder_fingerprint()
     model = checkpoints.load(
       _MODEL.value,
       _PATH.value or None,
       tokenizer=_TOKENIZER.value or None,
       dtype=_DTYPE.value,
-      part=None if config.images else 'server',
+      part=None if encodes else 'server',
     )
     serving.serve_forever(serving.Server(model, config, encoder))
 

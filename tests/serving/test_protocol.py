@@ -8,7 +8,7 @@ import pytest
 from collab_jax import checkpoints, codecs, serving, wire
 from collab_jax.serving import protocol
 from collab_jax.serving.server import codecs as server_codecs
-from tests import launching
+from tests import colours, launching
 
 
 def test_description_of_features_is_the_wire_session(made):
@@ -108,3 +108,32 @@ def test_any_admits_shipped_parameters_only():
     server_codecs.RefusedError, match='without modules and books'
   ):
     offer.check(other._replace(values={**other.values, 'spec': spec}))
+
+
+class Vectors(colours.Colours):
+  """Cuts the model, so that its server needs no image encoder."""
+
+  split = 'encoder'
+
+
+@pytest.mark.parametrize(
+  ('quantizer_list', 'images', 'needing'),
+  [
+    ('kmeans(k=8);tests.colours:Colours(side=4)', '', 'tests.colours:Colours'),
+    ('any', 'tests.colours:Colours(side=4)', 'tests.colours:Colours'),
+    ('kmeans(k=8)', 'webp(quality=5)', 'webp'),
+    ('kmeans(k=8)', 'any', 'any'),
+    ('any', f'{__name__}:Vectors', ''),
+    ('kmeans(k=8)', 'collab_jax.quantizers:KMeans(k=4)', ''),
+  ],
+)
+def test_listed_codecs_say_what_is_loaded(quantizer_list, images, needing):
+  config = serving.ServerConfig(quantizers=quantizer_list, images=images)
+  assert ''.join(config.server_encoded).startswith(needing)
+  assert bool(config.server_encoded) == bool(needing)
+  tiny = checkpoints.load('tiny', part='server')
+  if needing:
+    with pytest.raises(ValueError, match=f'image encoder.* for {needing}'):
+      serving.Server(tiny, config)
+  else:
+    assert serving.Server(tiny, config).config == config

@@ -15,6 +15,7 @@ from typing import Any, cast
 
 from collab_jax import codecs, config, quantizers, wire
 from collab_jax import message as messages
+from collab_jax.codecs import fingerprint
 from collab_jax.models import paligemma
 from collab_jax.serving import protocol
 from collab_jax.serving.server import decoders
@@ -53,7 +54,8 @@ class CodecAllowlist:
   def __init__(self, model: paligemma.Model, quantizer_list: str, images: str):
     """Parses the lists, with ';' between their entries, or 'any'.
 
-    A codec of one's own, 'package.module:Class(...)', may stand in either.
+    A codec or quantizer of one's own, 'package.module:Class(...)', may stand in
+    either: what it sends follows from its class.
 
     Args:
       model: The model.
@@ -61,17 +63,23 @@ class CodecAllowlist:
       images: Image codecs; '' for none.
 
     Raises:
-      ValueError: A name is unknown, or the codec does not fit the model.
+      ValueError: A name is unknown, the codec does not fit the model, or the
+        model lacks the image encoder that it needs.
       ImportError: The module of a codec cannot be imported.
     """
+    encoding = server_encoded(quantizer_list, images)
+    if encoding and not fingerprint.has_encoder(model):
+      raise ValueError(
+        f'model: got no image encoder, expected one for {encoding[0]}, whose'
+        " pictures the server encodes; load all of it, not the part 'server'"
+      )
     self._model = model
     self._any = {'feature': quantizer_list == ANY, 'image': images == ANY}
     self._listed: dict[str, dict[str, list[codecs.CodecSpec]]] = {
       family: {} for family in _FAMILIES
     }
-    for family, text in (('feature', quantizer_list), ('image', images)):
-      for entry in [] if self._any[family] else _split(text):
-        self._add(_parse_entry(entry, family))
+    for spec in _parse_lists(quantizer_list, images):
+      self._add(spec)
 
   def _add(self, spec: codecs.CodecSpec) -> None:
     if spec.family == 'feature':
@@ -310,8 +318,34 @@ class CodecRegistry:
       _LOG.warning('programs were not made anew: %s', task.exception())
 
 
-def _split(text: str) -> list[str]:
-  return [part for part in map(str.strip, text.split(';')) if part]
+def server_encoded(quantizer_list: str, images: str) -> list[str]:
+  """Lists the codecs for which the server needs the image encoder.
+
+  Args:
+    quantizer_list: As of `CodecAllowlist`.
+    images: As of `CodecAllowlist`.
+
+  Returns:
+    Names, or 'any'; none if the part 'server' of a model is enough.
+
+  Raises:
+    ValueError: A name is unknown.
+    ImportError: The module of a codec cannot be imported.
+  """
+  specs = _parse_lists(quantizer_list, images)
+  names = [spec.name for spec in specs if spec.server_encodes]
+  return [*names, ANY] if images == ANY else names
+
+
+def _parse_lists(quantizer_list: str, images: str) -> list[codecs.CodecSpec]:
+  """Parses an operator's lists; 'any' lists nothing."""
+  return [
+    _parse_entry(entry, family)
+    for family, text in (('feature', quantizer_list), ('image', images))
+    if text != ANY
+    for entry in map(str.strip, text.split(';'))
+    if entry
+  ]
 
 
 def _parse_entry(text: str, family: str) -> codecs.CodecSpec:

@@ -4,6 +4,7 @@ import dataclasses
 
 from collab_jax import _validate
 from collab_jax.serving.engine.engine import EngineConfig
+from collab_jax.serving.server import codecs
 from collab_jax.serving.server.security import Security
 
 _SHORTEST = 8  # Bytes: five of header and check, and a few of vectors.
@@ -64,3 +65,13 @@ class ServerConfig:
     _validate.integer('port', self.port, 0, 65535)
     _validate.integer('metrics_port', self.metrics_port, -1, 65535)
     self.security.check(self.host)
+
+  @property
+  def server_encoded(self) -> list[str]:
+    """Listed codecs for which the server needs the image encoder.
+
+    Raises:
+      ValueError: A name is unknown.
+      ImportError: The module of a codec cannot be imported.
+    """
+    return codecs.server_encoded(self.quantizers, self.images)

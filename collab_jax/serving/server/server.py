@@ -71,7 +71,7 @@ class Server:
 
     Args:
       model: The model, with its tokenizer; `load(..., part='server')` is enough
-        where no image codecs are served.
+        where `config.server_encoded` is empty.
       config: The operator's settings.
       encoder: `codecs.encoder_fingerprint` of the edges' part, where `model`
         lacks that part; edges with other weights are refused.
@@ -93,11 +93,6 @@ class Server:
         "the model has no decoder; load all of it, or the part 'server'"
       )
     fingerprint = codecs.encoder_fingerprint(model)
-    if config.images and not fingerprint:
-      raise ValueError(
-        'images: the model has no image encoder; load all of it, not the part'
-        " 'server'"
-      )
     self._prompt_length = len(tokenizer.prompt(config.prompt))
     if self._prompt_length > config.engine.max_prompt:
       raise ValueError(
