@@ -458,8 +458,8 @@ class FeatureCodec(base.Codec):
     if not self.decodes_layers(layers):
       enough = [n for n in range(1, self.layers + 1) if self.decodes_layers(n)]
       raise wire.FormatError(
-        f'The message has {layers} of {self.layers} layers, from which this'
-        f' quantizer rebuilds nothing; expected {enough}.'
+        f'message: got {layers} of {self.layers} layers, from which this'
+        f' quantizer rebuilds nothing, expected {enough}'
       )
     return unpacked
 

@@ -85,8 +85,11 @@ class QuantizerParams:
 def check_name(book: object) -> None:
   """Raises QuantizerParamsError unless it can name a parameter file."""
   if not isinstance(book, str) or not book:
-    raise QuantizerParamsError(
-      f'book must be the name or path of a book, or {RANDOM!r}, got {book!r}.'
+    raise _validate.error(
+      'book',
+      book,
+      f'the name or path of a parameter file, or {RANDOM!r}',
+      kind=QuantizerParamsError,
     )
 
 
@@ -125,12 +128,12 @@ def load(
   book = _read(str(path), status.st_mtime_ns, status.st_size)
   if kind is not None and book.kind != kind:
     raise QuantizerParamsError(
-      f'book {name!r} is for {book.kind}, expected {kind}.'
+      f'book: got {name!r}, which is for {book.kind}, expected one for {kind}'
     )
   if width is not None and book.width != width:
     raise QuantizerParamsError(
-      f'book {name!r} is for vectors of width {book.width}, these have'
-      f' {width}; train one for them with experiments/train_codebook.py.'
+      f'book: got {name!r}, which is for vectors of width {book.width},'
+      f' expected width {width}; train one with experiments/train_codebook.py'
     )
   return book
 

@@ -109,14 +109,15 @@ def parse(text: str) -> SessionDescription:
   """
   if len(text) > LONGEST:
     raise wire.FormatError(
-      f'The session has {len(text)} letters, expected at most {LONGEST}.'
+      f'session: got {len(text)} letters, expected at most {LONGEST}'
     )
   try:
     values = json.loads(text)
   except (ValueError, RecursionError) as error:
-    raise wire.FormatError(f'No JSON of a session: {error}.') from error
+    raise wire.FormatError(f'session: got no JSON, {error}') from error
   if not isinstance(values, dict):
-    raise wire.FormatError('This JSON describes no session.')
+    kind = type(values).__name__
+    raise wire.FormatError(f'session: got {kind} in JSON, expected an object')
   if str(values.get('format')) in _FAMILIES:
     return _parse_named(values)
   # The server has its own tables; an edge's would only cost memory.
@@ -125,11 +126,14 @@ def parse(text: str) -> SessionDescription:
     'table' in str(p) for p in priors.values()
   ):
     raise wire.FormatError(
-      'The session holds tables; expected to_json() without them.'
+      'session: got tables, expected a description without them; make it by'
+      ' to_json()'
     )
   session = session_json.parse(text)
   if not _is_feature_spec(session['spec']):
-    raise wire.FormatError('The session has no spec that names a quantizer.')
+    raise wire.FormatError(
+      'spec of the session: got none that names a quantizer, expected one'
+    )
   values = session['described']
   digest = session_json.digest(values)
   return SessionDescription(values, digest)
@@ -154,7 +158,8 @@ def _parse_named(values: dict[str, Any]) -> SessionDescription:
   """Parses a description that has a name instead of fields."""
   if values.get('version') != _VERSION:
     raise wire.FormatError(
-      f'The session is of version {values.get("version")}, expected {_VERSION}.'
+      f'version of the session: got {values.get("version")!r:.64},'
+      f' expected {_VERSION}'
     )
   values = {key: values.get(key) for key in ('format', 'version', 'spec')}
   spec = values['spec']
@@ -163,11 +168,13 @@ def _parse_named(values: dict[str, Any]) -> SessionDescription:
     or not isinstance(spec.get('name'), str)
     or spec.get('codec') != _FAMILIES[values['format']]
   ):
-    raise wire.FormatError('The session has no spec that names a codec.')
+    raise wire.FormatError(
+      'spec of the session: got none that names a codec, expected one'
+    )
   try:
     digest = session_json.digest(values)
   except (ValueError, RecursionError) as error:
-    raise wire.FormatError(f'The JSON is damaged: {error}.') from error
+    raise wire.FormatError(f'session: got damaged JSON, {error}') from error
   return SessionDescription(values, digest)
 
 

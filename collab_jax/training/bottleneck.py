@@ -53,7 +53,7 @@ def apply(
     x: Vectors of an image.
     key: Random key of the image.
     gradient: 'straight' for `quantizers.straight_through`; 'mean' differs from
-      it for clusterings and `Pool` only.
+      it for clusterings and `AvgPool` only.
 
   Raises:
     ValueError: As `quantizers.straight_through`.

@@ -97,8 +97,8 @@ def codebook(tmp_path_factory):
       'shared_vq(size=5,book={})',
       'expected 1 x 5 x 16|expected . x 5 x 16',
     ),
-    ('', 'pca(dims=4,book={})', 'is for codebook, expected linear'),
-    ('', 'shared_vq', 'for vectors of width 128, these have 16'),
+    ('', 'pca(dims=4,book={})', 'is for codebook, expected one for linear'),
+    ('', 'shared_vq', 'for vectors of width 128, expected width 16'),
     ('abc', 'shared_vq(size=4,book={})', 'trained on features of model abc'),
   ],
 )
@@ -124,7 +124,7 @@ def test_a_book_of_the_model_is_taken(codebook):
   studies.TradeoffStudy(config).validate()
   config.split = 'head'  # Of another width.
   with pytest.raises(
-    pretrained.QuantizerParamsError, match='width 16, these have 24'
+    pretrained.QuantizerParamsError, match='of width 16, expected width 24'
   ):
     studies.TradeoffStudy(config).validate()
 
@@ -134,9 +134,12 @@ def test_a_book_of_the_model_is_taken(codebook):
   [
     ('pca(dims=999,book=random)', 'choose dims <= 128'),
     ('merge(k=5,centroids=pca(dims=200,book=random))', 'choose dims <= 128'),
-    ('product_vq(groups=7,book=random)', 'does not divide the width d = 128'),
-    ('ecvq(book=3)', "book must be the name or path .* or 'random', got 3"),
-    ('ecvq(book=)', "book must be the name or path .* or 'random', got ''"),
+    (
+      'product_vq(groups=7,book=random)',
+      'groups: got 7, expected a divisor of the width d = 128',
+    ),
+    ('ecvq(book=3)', "book: got 3, expected the name or path .* or 'random'"),
+    ('ecvq(book=)', "book: got '', expected the name or path .* or 'random'"),
     ('merge(k=5,centroids=ecvq)', r"'tiny/ecvq' .* put it within pca\(dims"),
   ],
 )

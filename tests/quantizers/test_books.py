@@ -48,11 +48,12 @@ def test_what_is_wrong_with_a_book_is_said(tmp_path):
   whole = path.read_bytes()
   name = str(path)
   with pytest.raises(
-    pretrained.QuantizerParamsError, match='is for linear, expected codebook'
+    pretrained.QuantizerParamsError,
+    match=r'book: got .* for linear, expected one for codebook',
   ):
     pretrained.load(name, 'codebook')
   with pytest.raises(
-    pretrained.QuantizerParamsError, match='of width 4, these have 5; train'
+    pretrained.QuantizerParamsError, match='of width 4, expected width 5; train'
   ):
     pretrained.load(name, 'linear', 5)
   with pytest.raises(
@@ -159,7 +160,8 @@ def test_a_book_is_named_by_a_text(unchecked, book):
   for cls in reads:
     needed = {'k': 1} if 'k' in fields[cls] else {}
     with pytest.raises(
-      pretrained.QuantizerParamsError, match='book must be the name or path'
+      pretrained.QuantizerParamsError,
+      match=r'book: got .*, expected the name or path',
     ):
       cls(book=book, **needed)
 
@@ -192,7 +194,7 @@ def test_without_the_names_of_books():
 def test_widths_that_do_not_fit_are_refused():
   for name in ('pca', 'residual_vq', 'shared_vq', 'product_vq'):
     with pytest.raises(
-      pretrained.QuantizerParamsError, match='width 128, these have 64'
+      pretrained.QuantizerParamsError, match='of width 128, expected width 64'
     ):
       quantizers.make(name).init_params(KEY, 8, 64)
   with pytest.raises(pretrained.QuantizerParamsError, match=r'put pca\(dims'):
@@ -202,10 +204,14 @@ def test_widths_that_do_not_fit_are_refused():
   ):
     quantizers.ResidualVQ(size=512).init_params(KEY, 8, 128)
   with pytest.raises(
-    pretrained.QuantizerParamsError, match='holds 4 codebooks, expected 5'
+    pretrained.QuantizerParamsError,
+    match=r'book: got .* 4 codebooks, expected 5',
   ):
     quantizers.ResidualVQ(stages=5).init_params(KEY, 8, 128)
-  with pytest.raises(pretrained.QuantizerParamsError, match='does not divide'):
+  with pytest.raises(
+    pretrained.QuantizerParamsError,
+    match=r'groups: got .*, expected a divisor of the width',
+  ):
     quantizers.ProductVQ(groups=3).fields(8, 128)
 
 

@@ -40,11 +40,13 @@ def test_cells_differ_by_at_most_one_row():
 
 
 def test_refusals():
-  with pytest.raises(ValueError, match='nearest k that do are 16 and 18'):
+  with pytest.raises(ValueError, match=r'k: got 17, .* are 16 and 18'):
     quantizers.AvgPool(17)
   with pytest.raises(ValueError, match='square'):
     quantizers.AvgPool(4, n=200)
   with pytest.raises(ValueError, match='k <= 256'):
     quantizers.AvgPool(512)
-  with pytest.raises(ValueError, match=r'Pool\(k=4, n=64\)'):
+  with pytest.raises(
+    ValueError, match=r'n: got 64 .* 256; use AvgPool\(k=4, n=64\)'
+  ):
     quantizers.AvgPool(4).quantize({}, jnp.zeros((64, 2)), KEY)

@@ -113,7 +113,9 @@ def test_fsq_levels_of_each_number(normal):
   with pytest.raises(ValueError, match=r'pca\(dims=2\)'):
     quantizers.FSQ('8x5').fields(3, 6)
   for levels in ('8x', '1', 'a', -3):
-    with pytest.raises(ValueError, match='levels must be like'):
+    with pytest.raises(
+      ValueError, match=r'levels: got .*, expected numbers from 2 to'
+    ):
       quantizers.FSQ(levels)
 
 

@@ -50,14 +50,17 @@ def test_description_of_stripped_files_names_the_library(model):
 @pytest.mark.parametrize(
   ('text', 'said'),
   [
-    ('{', 'No JSON of a session'),
-    ('[' * 10_000, 'No JSON of a session'),
-    ('3', 'describes no session'),
+    ('{', 'session: got no JSON'),
+    ('[' * 10_000, 'session: got no JSON'),
+    ('3', 'session: got int in JSON, expected an object'),
     (
       '{"format": "collab_jax.image", "version": 2}',
-      'of version 2, expected 1',
+      'version of the session: got 2, expected 1',
     ),
-    ('{"format": "collab_jax.image", "version": 1, "spec": 1}', 'no spec'),
+    (
+      '{"format": "collab_jax.image", "version": 1, "spec": 1}',
+      'spec of .*: got none',
+    ),
     (' ' * 100_000, 'expected at most 65536'),
   ],
 )

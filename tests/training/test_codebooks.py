@@ -266,7 +266,10 @@ def test_refuses(tmp_path, model, field, value, match):
   [
     ({'split': 'head', 'kind': 'residual'}, 'encoder, these are of split head'),
     ({'kind': 'linear'}, "kind 'linear', which is a transform itself"),
-    ({'kind': 'product', 'groups': 3}, 'groups = 3 does not divide'),
+    (
+      {'kind': 'product', 'groups': 3},
+      'groups: got 3, expected a divisor of the width',
+    ),
   ],
 )
 def test_refuses_a_transform_for_something_else(

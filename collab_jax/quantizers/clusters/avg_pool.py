@@ -57,16 +57,15 @@ class AvgPool(base.Composite):
     products = {a * b for a in range(1, side + 1) for b in range(a, side + 1)}
     near = sorted(sorted(products), key=lambda p: abs(p - self.k))[:2]
     raise ValueError(
-      f'k = {self.k} cells form no grid within {side} x {side} vectors; '
-      f'the nearest k that do are {near[0]} and {near[1]}.'
+      f'k: got {self.k}, expected the cells of a grid within {side} x {side}'
+      f' vectors; the nearest are {near[0]} and {near[1]}'
     )
 
   def inner_shape(self, n: int, d: int) -> tuple[int, int]:
     """Returns k and d."""
     if n != self.n:
       raise ValueError(
-        f'Pool is for n = {self.n} vectors, got {n}; use '
-        f'Pool(k={self.k}, n={n}).'
+        f'n: got {n} vectors, expected {self.n}; use AvgPool(k={self.k}, n={n})'
       )
     return self.k, d
 

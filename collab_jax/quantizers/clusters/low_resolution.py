@@ -47,8 +47,8 @@ class LowResolution(avg_pool.AvgPool):
     if side * side != self.k:
       near = side**2, (side + 1) ** 2
       raise ValueError(
-        f'k = {self.k} patches form no square; the nearest are {near[0]} and'
-        f' {near[1]}.'
+        f'k: got {self.k} patches, expected a square; the nearest are'
+        f' {near[0]} and {near[1]}'
       )
     return side, side
 

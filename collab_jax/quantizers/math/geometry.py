@@ -146,8 +146,8 @@ def side(n: int) -> int:
   root = math.isqrt(n)
   if root * root != n:
     raise ValueError(
-      f'The vectors must form a square grid, got n = {n}; the next squares '
-      f'are {root**2} and {(root + 1) ** 2}.'
+      f'n: got {n} vectors, expected a square grid; the next squares are'
+      f' {root**2} and {(root + 1) ** 2}'
     )
   return root
 

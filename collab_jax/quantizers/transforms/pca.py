@@ -45,8 +45,8 @@ class PCA(transform.TransformWrapper):
     """Returns n and dims."""
     if self.dims > d:
       raise ValueError(
-        f'dims = {self.dims} axes cannot be taken of vectors of width d = {d};'
-        f' choose dims <= {d}.'
+        f'dims: got {self.dims}, expected at most the width d = {d} of the'
+        f' vectors; choose dims <= {d}'
       )
     return n, self.dims
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 import numpy as np
 
+from collab_jax import _validate
 from collab_jax import message as messages
 from collab_jax.quantizers import base, pretrained
 from collab_jax.quantizers.vectors import symbol_tables
@@ -43,9 +44,10 @@ class FSQ(base.Quantizer):
   def __post_init__(self):
     parts = str(self.levels).split('x')
     if not all(p.isdecimal() and 2 <= int(p) <= 2**15 for p in parts):
-      raise ValueError(
-        f"levels must be like 5 or '8x5x5x5', each from 2 to {2**15}, got"
-        f' {self.levels!r}.'
+      raise _validate.error(
+        'levels',
+        self.levels,
+        f"numbers from 2 to {2**15}, such as 5 or '8x5x5x5'",
       )
     pretrained.check_name(self.book)
 
@@ -101,8 +103,8 @@ class FSQ(base.Quantizer):
     parts = [int(part) for part in str(self.levels).split('x')]
     if len(parts) not in (1, d):
       raise ValueError(
-        f'levels = {self.levels} are {len(parts)} numbers, the vectors have'
-        f' {d}; put pca(dims={len(parts)}) before it.'
+        f'levels: got {self.levels!r}, {len(parts)} numbers, expected 1 or'
+        f' {d}, the width of the vectors; put pca(dims={len(parts)}) before it'
       )
     return np.resize(np.array(parts), d)
 

@@ -145,9 +145,11 @@ class ProductVQ(CodebookQuantizer):
 
   def _check(self, d):
     if d % self.groups:
-      raise pretrained.QuantizerParamsError(
-        f'groups = {self.groups} does not divide the width d = {d}; choose one'
-        ' that does.'
+      raise _validate.error(
+        'groups',
+        self.groups,
+        f'a divisor of the width d = {d}',
+        kind=pretrained.QuantizerParamsError,
       )
 
 
@@ -260,7 +262,8 @@ def load(
   codes = pretrained.array(stored, 'codes', (None, size, width))
   if len(codes) < count or (pieces > 1 and len(codes) != count):
     raise pretrained.QuantizerParamsError(
-      f'book {book!r} holds {len(codes)} codebooks, expected {count}.'
+      f'book: got {book!r}, which holds {len(codes)} codebooks, expected'
+      f' {count}'
     )
   counts = pretrained.array(stored, 'counts', (len(codes), size))
   if np.min(counts) < 0:

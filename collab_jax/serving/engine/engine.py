@@ -97,7 +97,7 @@ class Engine:
     model: The model, of which `llm` is used.
     config: The static sizes.
     batches: Sizes of the compiled prefill batches, ascending.
-    broken: Whether an error on the device has cost all captions in the making;
+    broken: Whether an error on the device has cost all captions being decoded;
       `reset` mends it.
   """
 
@@ -137,7 +137,7 @@ class Engine:
 
   @property
   def active(self) -> int:
-    """Number of captions in the making."""
+    """Number of captions being decoded."""
     return self._used.count(True)
 
   def warm_up(self) -> Iterator[Callable[[], object]]:

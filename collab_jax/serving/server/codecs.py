@@ -149,11 +149,11 @@ class CodecAllowlist:
     split, coding = spec['split'], description.values['coding']
     if split not in codecs.SPLITS:
       raise wire.FormatError(
-        f'The split is {split!r}, expected one of {codecs.SPLITS}.'
+        f'split: got {split!r}, expected one of {", ".join(codecs.SPLITS)}'
       )
     if coding not in wire.CODINGS:
       raise wire.FormatError(
-        f'The coding is {coding!r}, expected one of {wire.CODINGS}.'
+        f'coding: got {coding!r}, expected one of {", ".join(wire.CODINGS)}'
       )
     allowed = self._allowed(family, spec['quantizer'])
     return [_with_coding(spec, split, coding) for spec in allowed]

@@ -37,8 +37,8 @@ class MessageDecoder:
     message = self.codec.unpack(data)
     if self.layers(message) not in self._layers:
       raise wire.FormatError(
-        f'The message has {self.layers(message)} of {self.codec.layers} layers,'
-        f' expected {sorted(self._layers)}.'
+        f'message: got {self.layers(message)} of {self.codec.layers} layers,'
+        f' expected {sorted(self._layers)}'
       )
     return message
 

@@ -50,7 +50,7 @@ class Metrics:
     self._batch = prometheus.Histogram(
       'batch', 'Captions that were begun together.', buckets=_COUNTS, **settings
     )
-    self._rows = prometheus.Gauge('rows', 'Captions in the making.', **settings)
+    self._rows = prometheus.Gauge('rows', 'Captions being decoded.', **settings)
     self._queue = prometheus.Gauge('queue', 'Requests that wait.', **settings)
     self._sessions = prometheus.Gauge(
       'sessions', 'Codecs that the server has agreed on.', **settings
@@ -84,7 +84,7 @@ class Metrics:
     self._batch.observe(count)
 
   def set_active(self, count: int) -> None:
-    """Sets the number of captions in the making."""
+    """Sets the number of captions being decoded."""
     self._rows.set(count)
 
   def set_serving(self, serving: bool) -> None:

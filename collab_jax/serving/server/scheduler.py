@@ -65,7 +65,7 @@ class Scheduler:
     self._on_failure = on_failure
     self._active: dict[int, RequestState] = {}  # By decode slot.
     self._thread = threading.Thread(
-      target=self._run, name='collab_jax-worker', daemon=True
+      target=self._run, name='collab_jax-scheduler', daemon=True
     )
 
   def start(self) -> None:
@@ -125,7 +125,7 @@ class Scheduler:
     except BaseException:
       # An error of the thread itself: nobody may wait for it any more.
       _LOG.critical(
-        'the worker has ended; start the server anew', exc_info=True
+        'the scheduler has ended; restart the server', exc_info=True
       )
       error = request_queue.ServerStoppedError(_DEAD)
       self._fail([*self.queue.close(_DEAD), *self._active.values()], error)
@@ -141,7 +141,7 @@ class Scheduler:
       try:
         self._step()
       except Exception:
-        _LOG.exception('the worker failed; all captions in the making are lost')
+        _LOG.exception('a step failed; all captions being decoded are lost')
         self._drop_all()
     self._fail(
       list(self._active.values()), request_queue.ServerStoppedError(_STOPPED)
@@ -257,7 +257,7 @@ class Scheduler:
         del self._active[output.slot]
 
   def _drop_all(self) -> None:
-    """Ends all captions in the making with an error."""
+    """Ends all captions being decoded with an error."""
     self._fail(list(self._active.values()), FailedError(FAILED))
     self._active.clear()
     self.engine.drop_all()
