@@ -4,7 +4,9 @@ Compiled programs are kept in .cache, the smallest too: many tests, and the
 processes that they start, compile the same ones. They are small, so that
 compiling them takes longer than running them: XLA's costly optimizations are
 left out, as JAX leaves them out of its own tests, and its older emitters, which
-need a third of the time, make the loops.
+need a third of the time, make the loops. Users have none of this: one test in
+models/test_parity.py compares every recorded array with the flags that they
+have, in a process of its own.
 """
 
 import functools
@@ -140,6 +142,7 @@ _MAPS = 30_000
 _FIRST = (
   'test_contract.py',
   'test_sharding.py',
+  'test_parity.py',
   'test_notebooks.py',
   'test_paligemma_coco.py',
   'test_formats.py',

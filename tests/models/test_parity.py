@@ -2,6 +2,9 @@
 
 import functools
 import hashlib
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -52,6 +55,24 @@ def find(name, array):
 @pytest.mark.parametrize(('name', 'array'), CASES)
 def test_array(name, array):
   check(name, array, find(name, array))
+
+
+def test_with_the_compiler_flags_of_users():
+  """The code that XLA makes without the flags that conftest.py sets."""
+  flags = 'XLA_FLAGS', 'JAX_DISABLE_MOST_OPTIMIZATIONS'
+  hidden = *flags, 'JAX_COMPILATION_CACHE_DIR'
+  done = subprocess.run(
+    [sys.executable, '-m', 'benchmarks.parity', '--due'],
+    cwd=parity.GOLDEN.parents[1],
+    env={k: v for k, v in os.environ.items() if k not in hidden},
+    capture_output=True,
+    text=True,
+  )
+  assert done.returncode == 0, done.stdout + done.stderr
+  assert '\n0 arrays out of tolerance' in done.stdout
+  (head,) = (x for x in done.stdout.split('\n') if x.startswith('| array |'))
+  assert all(name in head for name in parity.MODELS)
+  assert all(f'\n| {array} | ' in done.stdout for _, array in CASES)
 
 
 @pytest.mark.parametrize('part', [parity.image_tower, parity.greedy])

@@ -123,7 +123,7 @@ def test_an_npz_with_another_model(tiny):
 
 
 def test_a_name_that_was_not_released():
-  with pytest.raises(ValueError, match='model: got'):
+  with pytest.raises(ValueError, match="model: got 'tinny', expected one of"):
     checkpoints.load('tinny', GOLDEN / 'pg1_56/model.npz')
 
 

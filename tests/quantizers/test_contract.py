@@ -73,6 +73,14 @@ SETTINGS = {
 # Many, wide vectors; of the others few show all there is to see, and having one
 # size they share most of what they compile.
 LARGE = {'pool', 'resized', 'pca'}
+# One of each base class, on a grid with an even side too.
+EVEN = (
+  ('kmeans', {'k': 8}),
+  ('top_norm', {'k': 3}),
+  ('ecvq', {'book': 'random', 'stages': 2, 'size': 5, 'beam': 3}),
+  ('centred', {'book': 'random', 'vectors': {'name': 'random', 'k': 7}}),
+  ('residual_vq', {'book': 'random', 'stages': 2, 'size': 5}),
+)
 CASES = [(name, kw) for name, kws in SETTINGS.items() for kw in kws]
 
 
@@ -85,6 +93,11 @@ def test_contract(name, kw):
   large = name in LARGE or kw.get('k', 0) > 25
   n, d = (256, 32) if large else (25, 8)
   testing.check_quantizer(quantizers.make(name, **kw), n, d)
+
+
+@pytest.mark.parametrize(('name', 'kw'), EVEN, ids=str)
+def test_contract_on_an_even_grid(name, kw):
+  testing.check_quantizer(quantizers.make(name, **kw), n=16, d=8)
 
 
 @pytest.mark.parametrize(
@@ -207,7 +220,7 @@ def test_make_finds_outsiders():
 @pytest.mark.parametrize('k', [0, -1, True])
 @pytest.mark.parametrize('name', ['kmeans', 'random', 'pool'])
 def test_k_is_a_positive_int(name, k):
-  with pytest.raises(ValueError, match=r'k: got .*expected'):
+  with pytest.raises(ValueError, match=f'k: got {k}, expected an integer'):
     quantizers.make(name, k=k)
 
 
