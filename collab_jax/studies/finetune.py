@@ -8,7 +8,7 @@ from typing import Any, cast
 import ml_collections
 
 from collab_jax import evaluation, plots
-from collab_jax.evaluation.report import text
+from collab_jax.evaluation.report import labels, settings, text
 from collab_jax.models import paligemma
 from collab_jax.quantizers import pretrained
 from collab_jax.studies import build, rate, study
@@ -113,15 +113,15 @@ class FinetuneStudy(study.Study):
     plain: Any = config.copy_and_resolve_references()
     plain.quantizers = ()
     folders = {}
-    for label, settings in ((THROUGH, config), (PLAIN, plain))[: 1 + both]:
+    for label, recipe in ((THROUGH, config), (PLAIN, plain))[: 1 + both]:
       folder = _folder(workdir, label)
       folders[label] = str(folder / 'model')
       if (folder / 'model' / 'config.json').exists():
-        train_loop.open_run(settings, folder)
+        train_loop.open_run(recipe, folder)
       else:
         print(f'{label}:', flush=True)
         model = build.load_model(self.config, layout='stacked')
-        finetune.finetune(settings, model, folder)
+        finetune.finetune(recipe, model, folder)
         del model  # Before the next one is loaded.
     folders[START] = self._fields.model
     return {n: folders[n] for n in (START, PLAIN, THROUGH) if n in folders}
@@ -230,14 +230,15 @@ def write_comparison(
   for label, group in rows.items():
     folder = f'{_folder(workdir, label)}{os.sep}'
     for row in group:
-      row['name'] = row['name'].replace(folder, '')
-  labels = list(rows)
+      row['settings'] = settings.relative(row['settings'], folder)
+      row['name'] = labels.text(row).replace(folder, '')
+  models = list(rows)
   deltas = {
-    f'{labels[n]} against {labels[anchor]}': evaluation.bd_rate(
-      records[labels[n]], records[labels[anchor]], **draws
+    f'{models[n]} against {models[anchor]}': evaluation.bd_rate(
+      records[models[n]], records[models[anchor]], **draws
     )
     for n, anchor in ((2, 0), (2, 1), (1, 0))
-    if max(n, anchor) < len(labels)
+    if max(n, anchor) < len(models)
   }
   lines = [_kept_table(rows, kept), '']
   lines += [f'BD-rate, {name}: {_percent(d)}' for name, d in deltas.items()]
@@ -255,7 +256,7 @@ def _kept_table(rows: Mapping[str, study.Rows], kept: Sequence[str]) -> str:
   for name in kept:
     cells = []
     for group in rows.values():
-      row = next(row for row in group if row['name'].startswith(name))
+      row = next(row for row in group if labels.text(row).startswith(name))
       top = cast(Any, evaluation.full(group))['bleu4']
       share = f'{100 * row["bleu4"] / top:.1f}%' if top else '-'
       interval = f'[{row["bleu4_low"]:.1f}, {row["bleu4_high"]:.1f}]'

@@ -2,6 +2,8 @@
 
 import random
 
+from collab_jax import quantizers
+
 METHODS = {
   ('kmeans', 'init', '++'): 0.9,
   ('kmeans', 'init', 'random'): 0.8,
@@ -72,6 +74,8 @@ def make(
     for k in ks:
       codec = {**feature, 'quantizer': quantizer, 'k': k, field: value}
       name = f'{quantizer}(k={k},{field}={value})'
+      if not methods:
+        name = quantizers.name(quantizers.make(name))
       right = 1 - (1 - skill) / (1 + k / 4)
       for seed in seeds:
         add(codec, name, seed, k, 256 * k + 32, right)

@@ -193,7 +193,7 @@ def test_findings_are_the_rows_numbers(rows, saved):
     for group in (features, pictures):
       row = rate.cheapest(group, level * full['bleu4'])
       assert row is None or f'{row["bytes"]:,.0f} bytes ({row["name"]}' in text
-  k8 = next(r for r in rows if r['name'] == 'kmeans(k=8,init=random)')
+  k8 = next(r for r in rows if r['name'] == 'kmeans(k=8)')
   assert f'8 centroids in 16 bits: {k8["bytes"]:,.0f} bytes' in text
   assert f'all image codecs: {100 * saved[0]["bd_rate"]:+.1f}% [' in text
 

@@ -153,6 +153,70 @@ def test_old_records_give_the_same_settings(mode):
     assert text == quantizers.name(quantizers.make(name))
 
 
+@pytest.mark.parametrize(
+  ('name', 'codec', 'text'),
+  [
+    ('kmeans(k=8,init=++)', {}, 'kmeans(k=8,init=++)'),
+    ('merge(k=4)', {'split': 'head', 'coding': 'best'}, 'merge(k=4)@head/best'),
+    (
+      'centred(vectors=merge(k=4,centroids=pca(dims=9)))',
+      {},
+      'centred(vectors=merge(k=4,centroids=pca(dims=9)))',
+    ),
+  ],
+)
+def test_names_in_tables_are_made_from_settings(name, codec, text):
+  for row in _row(name, **codec):
+    assert labels.text({**row, 'name': 'another'}) == text
+    row['codec'] |= {'transport': 'rows(parity=8)', 'channel': 'erasure(p=0.4)'}
+    row.pop('settings', None)
+    link = {**row, 'name': 'another'}
+    assert labels.text(link) == f'{text} | rows(parity=8) | erasure(p=0.4)'
+    assert labels.text(link, channel=False) == f'{text} | rows(parity=8)'
+
+
+def test_names_leave_out_the_folder_of_trained_parameters():
+  name = 'merge(k=4,centroids=ecvq(book=/runs/free/ecvq/book.safetensors))'
+  _, row = _row(name)
+  short = settings.relative(row['settings'], '/runs/free/')
+  assert labels.text(row) == name
+  assert labels.text({**row, 'settings': short}) == (
+    name.replace('/runs/free/', '')
+  )
+
+
+def test_names_that_settings_do_not_tell_are_as_recorded():
+  codec = {'codec': 'mine:Thumbnail', 'side': 16}
+  name = 'thumbnail of 16 px'
+  assert labels.text({'name': name, 'codec': codec}) == name
+  codec |= {'transport': 'whole', 'channel': 'erasure(p=0.4)'}
+  row = {'name': f'{name} | whole | erasure(p=0.4)', 'codec': codec}
+  assert labels.text(row) == row['name']
+  assert labels.text(row, channel=False) == f'{name} | whole'
+  codec = {'codec': 'feature', 'quantizer': 'mine:Half', 'scale': 1.0}
+  assert labels.text({'name': 'mine:Half', 'codec': codec}) == 'mine:Half'
+
+
+def test_labels_of_links_say_transport_and_channel():
+  link = {'transport': 'whole', 'channel': 'erasure(p=0.4)'}
+  rows = [
+    _row('kmeans(k=8,init=++)', **{**link, 'channel': f'erasure(p={p})'})[0]
+    for p in (0.1, 0.4)
+  ]
+  labelled = ['k-means++, whole, erasure(p=0.1)']
+  labelled += ['k-means++, whole, erasure(p=0.4)']
+  assert [*map(labels.label, rows)] == labelled
+  assert labels.label(rows[0], link=False) == 'k-means++'
+  assert [*labels.curves([{**r, 'sent': 8} for r in rows])] == labelled
+  picture = {'codec': 'image', 'kind': 'jpeg', 'quality': 9, 'strip': True}
+  row = {'name': '', 'codec': {**picture, 'size': 64, **link}}
+  assert labels.label(row) == 'JPEG 64 px, stripped, whole, erasure(p=0.4)'
+  assert rate.family(rows[0]) == labelled[0]
+  assert rate.family(_row('merge(k=4)', **link)[0]) == (
+    'merging, whole, erasure(p=0.4)'
+  )
+
+
 def test_codecs_of_one_s_own_have_labels():
   codec = {'codec': 'mine:Thumbnail', 'side': 16}
   row = {'name': 'mine:Thumbnail(side=16)', 'codec': codec}

@@ -45,8 +45,7 @@ def link_curves(rows: Sequence[Row]) -> list[ChannelSweep]:
     axis = next((n for n in _AXES if n in channel), [*channel, ''][1])
     shared = settings.text({n: v for n, v in channel.items() if n != axis})
     curves = sweeps.setdefault((shared, axis), {})
-    # The canonical name of a link: codec | transport | channel.
-    name = row['name'].rpartition(' | ')[0]
+    name = labels.text(row, channel=False)
     curves.setdefault(name, []).append((channel.get(axis, 0), row))
   return [
     ChannelSweep(

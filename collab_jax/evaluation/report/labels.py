@@ -62,7 +62,31 @@ def is_plain(row: Row) -> bool:
   )
 
 
-def label(row: Row, coding: bool = True) -> str:
+def text(row: Row, channel: bool = True) -> str:
+  """Returns the canonical name of a row's codec, as configs have it.
+
+  'merge(k=4)@head/best', of links 'merge(k=4) | rows | erasure(p=0.4)'.
+  It is made of the settings where these tell all: names of image codecs leave
+  out the side of the model's pictures, and those of classes outside of this
+  package their defaults. These are as recorded.
+
+  Args:
+    row: From `summarize`, or a record.
+    channel: Say the channel of a link.
+  """
+  codec, link = settings.nested(row), links(row)
+  classes = [codec[k] for k in ('quantizer', *_LINK) if k in codec]
+  if codec['codec'] == 'feature' and all(map(settings.is_known, classes)):
+    name = settings.text(codec['quantizer'])
+    name += '' if codec['split'] == 'encoder' else f'@{codec["split"]}'
+    name += '' if codec['coding'] == 'fixed' else f'/{codec["coding"]}'
+    parts = [name, *link]
+  else:
+    parts = row['name'].rsplit(' | ', len(link))
+  return ' | '.join(parts[:-1] if link and not channel else parts)
+
+
+def label(row: Row, coding: bool = True, link: bool = True) -> str:
   """Returns a row's label in tables and legends, the same for every k.
 
   'k-means++', 'JPEG 64 px, stripped', or the settings that differ from the
@@ -71,19 +95,22 @@ def label(row: Row, coding: bool = True) -> str:
   Args:
     row: From `summarize`, or a record.
     coding: Say if messages are entropy coded.
+    link: Say the transport and the channel of a link.
   """
   codec = settings.nested(row)
+  through = links(row) if link else []
   if is_picture(row):
     name = _FORMATS.get(codec['kind'], codec['kind'])
     chroma = ' 4:4:4' if codec.get('chroma') == 444 else ''
     stripped = ', stripped' if codec['strip'] else ''
-    return f'{name} {row["codec"]["size"]} px{chroma}{stripped}'
+    file = f'{name} {row["codec"]["size"]} px{chroma}{stripped}'
+    return ', '.join([file, *through])
   coded = (
     ['coded'] if coding and codec.get('coding', 'fixed') != 'fixed' else []
   )
   known = _LABELS.get(method(row))
   if known and is_plain(row):
-    return ', '.join([known, *coded])
+    return ', '.join([known, *coded, *through])
   inner = codec.get('quantizer') or {
     name: value for name, value in codec.items() if name not in _LINK
   }
@@ -91,7 +118,7 @@ def label(row: Row, coding: bool = True) -> str:
   parts = [settings.field(*item) for item in fields.items()]
   if codec.get('split', 'encoder') != 'encoder':
     parts.append(f'split={codec["split"]}')
-  words = ', '.join([*parts, *coded, *links(row)])
+  words = ', '.join([*parts, *coded, *through])
   name = title(inner)
   return f'{name} ({words})' if words else name
 
@@ -137,7 +164,7 @@ def curves(rows: Sequence[Row], coding: bool = True) -> dict[str, list[Row]]:
   for curve in groups.values():
     name = label(curve[0], coding)
     if name in labelled:
-      name = curve[0]['name']
+      name = text(curve[0])
     labelled[name] = sorted(curve, key=lambda row: row['sent'])
   return labelled
 

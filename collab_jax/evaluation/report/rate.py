@@ -45,13 +45,16 @@ def family(row: Row) -> str:
 
 def _codec_family(row: Row) -> str:
   """Returns the kind of the codec in a link, or of a codec alone."""
-  label = labels.label(row)
+  label = labels.label(row, link=False)
   if labels.is_picture(row):
     return label.split()[0]
-  if labels.is_plain(row) and not label.endswith(')'):
-    return label
   codec = settings.nested(row)
-  return ' + '.join(_titles(codec.get('quantizer') or codec))
+  inner = codec.get('quantizer') or codec
+  # In links, methods that are labelled by their class alone have its title.
+  bare = labels.links(row) and label == labels.title(inner)
+  if labels.is_plain(row) and not label.endswith(')') and not bare:
+    return label
+  return ' + '.join(_titles(inner))
 
 
 def _titles(codec: Mapping[str, Any]) -> list[str]:
@@ -347,7 +350,7 @@ def _cells(row: Row) -> list[str]:
     f'{row["bleu4_low"]:.1f} {row["bleu4_high"]:.1f}',
     '-' if row['kept'] is None else f'{100 * row["kept"]:.0f}%',
     f'{100 * row["cider"]:.0f}',
-    row['name'],
+    labels.text(row),
   ]
 
 
@@ -433,7 +436,7 @@ def _cheapest_findings(rows, features, pictures, levels) -> list[str]:
   for level in levels:
     score = level * full['bleu4']
     parts = [
-      f'{name} {row["bytes"]:,.0f} bytes ({row["name"]},'
+      f'{name} {row["bytes"]:,.0f} bytes ({labels.text(row)},'
       f' {row["bleu4"]:.1f} [{row["bleu4_low"]:.1f}, {row["bleu4_high"]:.1f}])'
       if (row := cheapest(group, score))
       else f'none of the {name} tried reaches it'

@@ -53,6 +53,18 @@ def without(settings: Settings, field: str) -> dict[str, Any]:
   }
 
 
+def relative(settings: Settings, folder: str) -> dict[str, Any]:
+  """Returns settings whose paths leave out a folder, at every level."""
+  return {
+    name: relative(value, folder)
+    if isinstance(value, Mapping)
+    else value.replace(folder, '')
+    if isinstance(value, str)
+    else value
+    for name, value in settings.items()
+  }
+
+
 def shown(settings: Settings) -> dict[str, Any]:
   """Returns the settings that differ from their defaults.
 
@@ -80,6 +92,17 @@ def text(settings: Settings) -> str:
   parts = [field(*item) for item in shown(settings).items()]
   title = _split(settings)[1]
   return f'{title}({",".join(parts)})' if parts else title
+
+
+def is_known(settings: Settings) -> bool:
+  """Returns whether all classes within are of this package.
+
+  Args:
+    settings: Of a quantizer, a transport or a channel.
+  """
+  kind, title, fields = _split(settings)
+  inner = [value for value in fields.values() if isinstance(value, Mapping)]
+  return title in _TABLES.get(kind, {}) and all(map(is_known, inner))
 
 
 def field(name: str, value: Any) -> str:
