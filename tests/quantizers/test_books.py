@@ -65,7 +65,8 @@ def test_what_is_wrong_with_a_book_is_said(tmp_path):
   ):
     pretrained.load('tiny/centroid')
   with pytest.raises(
-    pretrained.QuantizerParamsError, match=r'got .*none\.safe.*expected'
+    pretrained.QuantizerParamsError,
+    match=r"book: got '.*none.safetensors', expected one of",
   ):
     pretrained.load(str(tmp_path / 'none.safetensors'))
   for damaged in (whole[:-3], whole[:20], b'', whole[:-1] + b'\x7f'):

@@ -81,7 +81,7 @@ def test_serves_until_sigterm(process, made):
     ),
     (('--prompt=' + 'a ' * 80,), 'expected at most 64; raise max_prompt'),
     (('--tls_cert=a.pem',), 'tls_cert, tls_key: got'),
-    (('--model=nothing',), "model: got 'nothing'"),
+    (('--model=nothing',), "model: got 'nothing', expected one of"),
   ],
 )
 def test_errors_are_short(flags, said):
