@@ -85,7 +85,11 @@ def is_number(value: Any) -> TypeGuard[float]:
 
 
 def integer(
-  name: str, value: Any, low: int = 1, high: float = math.inf, do: str = ''
+  name: str,
+  value: Any,
+  low: int = 1,
+  high: int | float = math.inf,
+  do: str = '',
 ) -> None:
   """Raises ValueError unless value is an integer from low to high."""
   if not is_integer(value) or not low <= value <= high:
@@ -93,7 +97,11 @@ def integer(
 
 
 def number(
-  name: str, value: Any, low: float, high: float = math.inf, do: str = ''
+  name: str,
+  value: Any,
+  low: int | float,
+  high: int | float = math.inf,
+  do: str = '',
 ) -> None:
   """Raises ValueError unless value is a finite number from low to high."""
   if not is_number(value) or not low <= value <= high:
@@ -112,7 +120,7 @@ def choice(name: str, value: Any, choices: Collection[Any]) -> None:
     raise error(name, value, f'one of {", ".join(map(str, choices))}')
 
 
-def _interval(low: float, high: float) -> str:
+def _interval(low: int | float, high: int | float) -> str:
   """Says in words from where to where."""
   low_text = low if isinstance(low, int) else f'{low:g}'
   if math.isinf(high):

@@ -210,9 +210,11 @@ class _Parser(flags.ArgumentParser):
     if not file.is_file():
       others = [str(other) for other in file.parent.glob('*.py')]
       raise _validate.unknown('config file', argument, others, kind=ConfigError)
-    root = str(file.resolve().parents[1])
-    if root not in sys.path:
-      sys.path.insert(0, root)  # For what its configs share.
+    folder = file.resolve().parent
+    root = str(folder.parent)
+    shares = folder.name == 'configs' and (folder / 'common.py').is_file()
+    if shares and root not in sys.path:
+      sys.path.append(root)  # Its configs import `configs.common`.
     config: Any = self._inner.parse(argument)
     check_overrides(config, self._argv, self._name)
     return config

@@ -109,6 +109,9 @@ jaxtyping.install_import_hook(
   [
     f'collab_jax.{name}'
     for name in (
+      '_validate',
+      'launcher',
+      'commands.edge_model',
       'message',
       'config',
       'registry',

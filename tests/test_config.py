@@ -1,3 +1,5 @@
+import sys
+
 from absl import flags
 import ml_collections
 import pytest
@@ -32,6 +34,19 @@ def _load(argv, default=None):
   holder = config.define(default, flag_values=values, argv=argv)
   values(argv)
   return holder.value
+
+
+def test_only_folders_of_configs_are_put_on_the_path(tmp_path, monkeypatch):
+  monkeypatch.setattr(sys, 'path', [*sys.path])
+  before = list(sys.path)
+  (tmp_path / 'configs').mkdir()
+  for name in ('tiny.py', 'configs/tiny.py'):
+    (tmp_path / name).write_text(FILE)
+    _load([f'--config={tmp_path / name}'])
+    assert sys.path == before
+  (tmp_path / 'configs' / 'common.py').touch()
+  _load([f'--config={tmp_path}/configs/tiny.py'])
+  assert sys.path == [*before, str(tmp_path)]
 
 
 def test_parse_takes_the_types_of_the_defaults():

@@ -342,7 +342,15 @@ class Codec(abc.ABC):
   def picture(self, message: bytes) -> UInt8[np.ndarray, 'H W 3'] | None:
     """Returns the picture that a message holds; None if it holds none."""
     unpacked = self.unpack(message)
-    return unpacked if isinstance(unpacked, np.ndarray) else None
+    # A codec that is decoded otherwise may unpack arrays of anything else.
+    side = self.model.config.vision.image_size
+    is_picture = (
+      self.split is None
+      and isinstance(unpacked, np.ndarray)
+      and unpacked.dtype == np.uint8
+      and unpacked.shape == (side, side, 3)
+    )
+    return unpacked if is_picture else None
 
   def description(self) -> Mapping[str, Any]:
     """Returns what both ends must have in common, for the handshake.

@@ -86,7 +86,9 @@ class FinetuneState(NamedTuple):
   step: jax.Array
 
 
-def learned_codebook(quantizer: quantizers.Quantizer | None) -> Any:
+def learned_codebook(
+  quantizer: quantizers.Quantizer | None,
+) -> quantizers.ECVQ | quantizers.ResidualVQ | None:
   """Returns the inner quantizer whose codebook training learns, or None.
 
   It is `ECVQ` or `ResidualVQ` as the centroids of a clustering or of `AvgPool`,
@@ -208,7 +210,9 @@ def loss(
       assignment = jax.lax.stop_gradient(x), assigned
       rebuilt = codes.codes[jnp.arange(inner.stages), assigned].sum(1)
       metrics['commit'] = jnp.mean(jnp.sum((x - rebuilt) ** 2, 1))
-      price = max(getattr(inner, 'weight', 0.0), 1e-3)
+      # A `ResidualVQ` puts no price on bits.
+      weight = inner.weight if isinstance(inner, quantizers.ECVQ) else 0.0
+      price = max(weight, 1e-3)
       metrics['rate'] = ema_codebook.soft_bits(codes, x, assigned, price)
       total += weights.commit * metrics['commit']
       total += weights.rate * metrics['rate']

@@ -21,6 +21,7 @@ from collab_jax import (
 from collab_jax.codecs import contract
 from collab_jax.evaluation.report import rate
 from collab_jax.models import paligemma
+from collab_jax.serving.web import visualize
 from tests import colours, standin
 
 HERE = __name__
@@ -290,3 +291,30 @@ def test_codecs_of_this_package_are_not_guarded(monkeypatch):
 
   assert Features.encode is codecs.FeatureCodec.encode
   assert guarded == [(Pictures.__name__, True), (Vectors.__name__, False)]
+
+
+@pytest.mark.parametrize(
+  ('split', 'unpacked', 'is_picture'),
+  [
+    (None, np.zeros((64, 64, 3), np.uint8), True),
+    ('encoder', np.zeros((64, 64, 3), np.uint8), False),
+    (None, np.zeros((64, 64, 3), np.float32), False),
+    (None, np.zeros((32, 32, 3), np.uint8), False),
+    (None, np.zeros((16, 24), np.uint8), False),
+    (None, {'x': 1}, False),
+  ],
+)
+def test_only_pictures_are_shown_as_pictures(split, unpacked, is_picture):
+  class Other(colours.Colours):
+    def unpack(self, message):
+      return unpacked
+
+    def decode_unpacked(self, unpacked):
+      return codecs.Decoded(None)
+
+  Other.split = split
+  codec = Other(standin.small())
+  assert (codec.picture(b'') is unpacked) == is_picture
+  image = np.zeros((64, 64, 3), np.uint8)
+  shown = visualize.describe_message(codec, image, b'')
+  assert ('picture' in shown) == is_picture
