@@ -19,6 +19,17 @@ _DOCUMENTED = (
 )
 
 
+def _run(code):
+  """Runs lines of Python in a process that has imported nothing."""
+  return subprocess.run(
+    [sys.executable, '-c', code],
+    env={'PYTHONPATH': str(_ROOT), 'PATH': '/usr/bin:/bin'},
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+
+
 def test_dir_is_what_the_reference_lists():
   listed = re.findall(r'`cj\.(\w+)', _API.read_text())
   assert sorted(set(listed)) == sorted(cj.__all__) == dir(cj)
@@ -44,13 +55,7 @@ def test_names_do_not_depend_on_the_order_of_imports(first):
     'assert callable(cj.evaluate) and isinstance(cj.Captioner, type)\n'
     'print(cj.__version__)'
   )
-  done = subprocess.run(
-    [sys.executable, '-c', code],
-    env={'PYTHONPATH': str(_ROOT), 'PATH': '/usr/bin:/bin'},
-    capture_output=True,
-    text=True,
-    check=False,
-  )
+  done = _run(code)
   assert done.stdout == f'{cj.__version__}\n', done.stderr
 
 
@@ -142,13 +147,7 @@ def test_models_are_imported_when_first_used():
     "assert 'jax' not in sys.modules\n"
     "print(cj.models.paligemma.Model.__name__, hasattr(cj.models, 'x'))"
   )
-  done = subprocess.run(
-    [sys.executable, '-c', code],
-    env={'PYTHONPATH': str(_ROOT), 'PATH': '/usr/bin:/bin'},
-    capture_output=True,
-    text=True,
-    check=False,
-  )
+  done = _run(code)
   assert done.stdout == 'Model False\n', done.stderr
 
 
