@@ -51,7 +51,7 @@ def memory(testbed: harness.Testbed, minutes: int, count: int = 32):
   return harness.CaseResult(number, said, wrong + int(grown) + int(compiled))
 
 
-class _CountingStub:
+class CountingStub:
   """Forwards calls, and records the requests sent and answered."""
 
   def __init__(self, stub):
@@ -60,6 +60,7 @@ class _CountingStub:
     self.answered: list[bytes] = []
 
   def Caption(self, request, **settings):
+    """Forwards a request, and records its id before and after."""
     self.sent.append(request.request_id)
     reply = self._stub.Caption(request, **settings)
     self.answered.append(request.request_id)
@@ -87,7 +88,7 @@ def _load(testbed, to, edges_, events):
 
   def edge(number):
     link = channel.Connection(to, timeout=180.0)
-    counting = _CountingStub(link.stub)
+    counting = CountingStub(link.stub)
     link.stub = cast(Any, counting)
     counts.append(counting)
     captions = []

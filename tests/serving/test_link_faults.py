@@ -8,6 +8,7 @@ import grpc
 import numpy as np
 import pytest
 
+from benchmarks import fault_injection
 from collab_jax import codecs
 from collab_jax.models import paligemma
 from collab_jax.serving.client import channel, retry
@@ -24,23 +25,6 @@ def server(shared):
   return shared
 
 
-class CountingStub:
-  """Forwards calls, and records the ids that were sent and answered."""
-
-  def __init__(self, stub):
-    self._stub = stub
-    self.sent, self.answered = [], []
-
-  def Caption(self, request, **settings):
-    self.sent.append(request.request_id)
-    reply = self._stub.Caption(request, **settings)
-    self.answered.append(request.request_id)
-    return reply
-
-  def __getattr__(self, name):
-    return getattr(self._stub, name)
-
-
 def _made(server):
   return server.metrics.value('stage_seconds_count', stage='decode')
 
@@ -51,7 +35,7 @@ def test_cut_links_lose_and_repeat_no_caption(server, made, images):
   pictures = [(images[i % 6], i % 6) for i in range(count)]
   with shaper.Shaper(server.address) as link:
     target = channel.Connection(link.address, timeout=20.0, backoff=QUICK)
-    target.stub = stub = CountingStub(target.stub)
+    target.stub = stub = fault_injection.CountingStub(target.stub)
     with clients.EdgeClient(target, codec, window=4) as client:
       first = client.captions(pictures[:6], batch_size=2)
       want = [answer.caption for answer in first]
