@@ -9,8 +9,8 @@ from jax import numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 import numpy as np
 
+from collab_jax import _platform, sharding
 from collab_jax import message as messages
-from collab_jax import sharding
 from collab_jax.models import decoding as decoding_lib
 from collab_jax.models import paligemma
 from collab_jax.models import tokenizer as tokenizer_lib
@@ -59,7 +59,7 @@ def _halvings(model: paligemma.Model, rows: int) -> int:
   dominates. Measured at 64 rows: a quarter less time for a caption. On a mesh
   the remaining rows would have to change devices.
   """
-  cpu = jax.default_backend() == 'cpu'
+  cpu = _platform.target_platform() == 'cpu'
   one_device = sharding.mesh_of(model.params) is None
   return 2 if rows >= 32 and cpu and one_device else 0
 
