@@ -1,15 +1,19 @@
 """CRC-32C (Castagnoli), the checksum of messages and their layers."""
 
 import google_crc32c
+import numpy as np
 
 SIZE = 4  # Bytes of a checksum in a message.
 
+# Without its C extension the package reads bytes only.
+_READS_ARRAYS = google_crc32c.implementation == 'c'
 
-def crc32c(*parts: bytes, start: int = 0) -> int:
+
+def crc32c(*parts: bytes | np.ndarray, start: int = 0) -> int:
   """Returns the CRC-32C of parts that follow each other.
 
   Args:
-    *parts: Bytes.
+    *parts: Bytes, or contiguous arrays of uint8, which are not copied.
     start: CRC-32C of the bytes before them.
 
   Returns:
@@ -18,7 +22,8 @@ def crc32c(*parts: bytes, start: int = 0) -> int:
   Source: RFC 3720, appendix B.4, whose examples are a test.
   """
   for part in parts:
-    start = google_crc32c.extend(start, part)
+    data = part if _READS_ARRAYS else bytes(part)
+    start = google_crc32c.extend(start, data)
   return start
 
 

@@ -129,7 +129,8 @@ def flat(name: str, array: np.ndarray, field: messages.Field) -> np.ndarray:
     field: Its declaration.
 
   Returns:
-    [B count]: integers within the alphabet, or finite numbers of the type.
+    [B count]: integers within the alphabet, or finite numbers of the type, of
+    contiguous rows.
 
   Raises:
     ValueError: The array is not as declared.
@@ -151,7 +152,8 @@ def flat(name: str, array: np.ndarray, field: messages.Field) -> np.ndarray:
   dtype = DTYPES[field.dtype]
   if rows.dtype != dtype:
     raise ValueError(f'field {name!r}: got {rows.dtype}, expected {dtype}')
-  rows = np.ascontiguousarray(rows)
+  if rows.strides[1] != rows.itemsize:  # Rows may lie apart.
+    rows = np.ascontiguousarray(rows)
   infinite = _infinite(rows, field.dtype)
   if infinite.size:
     raise ValueError(
@@ -196,5 +198,11 @@ def _infinite(values, dtype):
   """Returns the rows of [B count] that hold an infinity or NaN."""
   top = _INFINITY[dtype]
   raw = values.view(f'<u{values.itemsize}')
+  sign = 1 << 8 * values.itemsize - 1
+  # Two reductions at the speed of memory: as signed integers negative numbers
+  # are the smallest, as unsigned ones the largest.
+  largest = raw.view(f'<i{values.itemsize}').max(initial=0)
+  if largest < top and raw.max(initial=0) < sign | top:
+    return np.zeros(0, np.intp)
   magnitude = raw & ((1 << top.bit_length()) - 1)
   return np.flatnonzero((magnitude >= top).any(axis=1))

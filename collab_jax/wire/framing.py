@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
+
 from collab_jax.wire import checksum, layers
 from collab_jax.wire import fields as declared
 from collab_jax.wire.coding import bits
@@ -17,23 +19,28 @@ class LayerFrame(NamedTuple):
     length: Number of bytes that follow; empty where it is known.
     head: Version and models.
     check: The CRC-32C.
-    body: The fields.
+    body: The fields, uint8[size]; it shares the message's memory.
   """
 
   length: bytes
   head: bytes
   check: bytes
-  body: bytes
+  body: np.ndarray
 
 
-def length(formats: Sequence[layers.Layer], index: int, body: bytes) -> bytes:
+def length(formats: Sequence[layers.Layer], index: int, body: int) -> bytes:
   """Returns the length that goes before a layer: seven bits a byte, low first.
 
   A layer needs none if all its bodies are equally long, or if it is the last.
+
+  Args:
+    formats: The layers of a whole message.
+    index: Index of the layer.
+    body: Bytes of its body.
   """
   if formats[index].body is not None or index == len(formats) - 1:
     return b''
-  return bits.leb128(formats[index].head + checksum.SIZE + len(body))
+  return bits.leb128(formats[index].head + checksum.SIZE + body)
 
 
 def split(
@@ -54,11 +61,13 @@ def split(
     TypeError: The data are no bytes.
   """
   try:
-    data = memoryview(data).tobytes()
+    if not isinstance(data, bytes):
+      data = memoryview(data).tobytes()
   except TypeError as error:
     raise TypeError(
       f'message {index}: got {type(data).__name__}, expected bytes'
     ) from error
+  content = np.frombuffer(data, np.uint8)
   frames: list[LayerFrame] = []
   at = 0
   while at < len(data) or not frames:
@@ -79,8 +88,8 @@ def split(
         f' {len(frames)}, expected {max(size, least)}: it is cut or damaged'
       )
     head, check, end = start + layer.head, start + least, start + size
-    pieces = data[at:start], data[start:head], data[head:check], data[check:end]
-    frames.append(LayerFrame(*pieces))
+    pieces = data[at:start], data[start:head], data[head:check]
+    frames.append(LayerFrame(*pieces, content[check:end]))
     at = end
   return frames
 

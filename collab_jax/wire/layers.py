@@ -18,7 +18,9 @@ VERSION_BITS = 3
 
 _SPARE_BIT = 'head: a spare bit is set'
 
-Packed = tuple[bytes, bytes]
+# Head, and body as the parts that follow each other.
+Packed = tuple[bytes, Sequence[bytes | np.ndarray]]
+HeadAndBody = tuple[bytes, np.ndarray]  # Head, and body uint8[size].
 
 
 @runtime_checkable
@@ -39,11 +41,13 @@ class Layer(Protocol):
     """Packs rows that `fields.flat` returned into B heads and bodies."""
     ...
 
-  def unpack(self, packed: Sequence[Packed]) -> declared.Message:
+  def unpack(self, received: Sequence[HeadAndBody]) -> declared.Message:
     """Unpacks arrays with an axis B; FormatError if one is damaged."""
     ...
 
-  def sizes(self, packed: Packed, message: declared.Message) -> dict[str, int]:
+  def sizes(
+    self, received: HeadAndBody, message: declared.Message
+  ) -> dict[str, int]:
     """Returns the bytes of a body by field, given its message (B = 1)."""
     ...
 
@@ -61,19 +65,20 @@ class FixedLayer:
 
   def pack(self, rows: Mapping[str, np.ndarray], count: int) -> list[Packed]:
     """Packs all bodies at once."""
-    table = fixed.pack(rows, self._fields)
-    return [(self._head, row.tobytes()) for row in table[:count]]
+    columns = fixed.pack(rows, self._fields)
+    return [(self._head, [c[i] for c in columns]) for i in range(count)]
 
-  def unpack(self, packed: Sequence[Packed]) -> declared.Message:
+  def unpack(self, received: Sequence[HeadAndBody]) -> declared.Message:
     """Unpacks all bodies at once."""
-    if any(head != self._head for head, _ in packed):
+    if any(head != self._head for head, _ in received):
       raise declared.FormatError(_SPARE_BIT)
-    table = np.frombuffer(b''.join(body for _, body in packed), np.uint8)
-    return fixed.unpack(table.reshape(len(packed), self.body), self._fields)
+    return fixed.unpack([body for _, body in received], self._fields)
 
-  def sizes(self, packed: Packed, message: declared.Message) -> dict[str, int]:
+  def sizes(
+    self, received: HeadAndBody, message: declared.Message
+  ) -> dict[str, int]:
     """Returns the sizes that all bodies have."""
-    del packed, message
+    del received, message
     return self._sizes
 
 
@@ -125,12 +130,12 @@ class BestLayer:
       plan.write(writer)
       head = head << self._coders[name].flag_bits | plan.model
       left -= self._coders[name].flag_bits
-    raw = b''.join(plan.raw for plan in plans.values())
-    return (head << left).to_bytes(self.head, 'big'), writer.finish() + raw
+    raw = (plan.raw for plan in plans.values())
+    return (head << left).to_bytes(self.head, 'big'), [writer.finish(), *raw]
 
-  def unpack(self, packed: Sequence[Packed]) -> declared.Message:
+  def unpack(self, received: Sequence[HeadAndBody]) -> declared.Message:
     """Unpacks message by message."""
-    rows = [self._unpack(*pair) for pair in packed]
+    rows = [self._unpack(*pair) for pair in received]
     message = {}
     for name, field in self._fields.items():
       if name in self._coders and rows:
@@ -152,7 +157,7 @@ class BestLayer:
       )
     if at and not (self._coders and body[at - 1]):
       raise declared.FormatError('body: the coded symbols end in a spare byte')
-    reader, row = range_coder.Reader(body[:at]), {}
+    reader, row = range_coder.Reader(body[:at].tobytes()), {}
     for name, coder in self._coders.items():
       end = at + raw[name]
       resized = _resized(coder, row)
@@ -180,9 +185,11 @@ class BestLayer:
       raise declared.FormatError(_SPARE_BIT)
     return models, raw
 
-  def sizes(self, packed: Packed, message: declared.Message) -> dict[str, int]:
+  def sizes(
+    self, received: HeadAndBody, message: declared.Message
+  ) -> dict[str, int]:
     """Divides the stream in proportion to the symbols' information."""
-    head, body = packed
+    head, body = received
     models, raw = self._models(head)
     rows = {
       name: declared.flat(name, message[name], c.field)[0]

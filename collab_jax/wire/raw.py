@@ -32,7 +32,8 @@ def pack_batch(
     name: declared.flat(name, np.asarray(message[name]), field)
     for name, field in fields.items()
   }
-  return [row.tobytes() for row in fixed.pack(rows, fields)]
+  columns = fixed.pack(rows, fields)
+  return [b''.join(parts) for parts in zip(*columns, strict=True)]
 
 
 def unpack_batch(
@@ -56,5 +57,4 @@ def unpack_batch(
       raise declared.FormatError(
         f'message {index}: got {len(row)} bytes, expected {total}'
       )
-  table = np.frombuffer(b''.join(data), np.uint8).reshape(len(data), total)
-  return fixed.unpack(table, fields)
+  return fixed.unpack([np.frombuffer(row, np.uint8) for row in data], fields)

@@ -140,12 +140,12 @@ class Session:
       raise ValueError(f'{wrong}, expected zeros')
     count = counts.pop()
     crcs: list[int] = [checksum.crc32c(self._digest)] * count
-    parts: list[list[bytes]] = [[] for _ in range(count)]
+    parts: list[list[Any]] = [[] for _ in range(count)]
     for i, layer in enumerate(self._layers):
       for image, (head, body) in enumerate(layer.pack(rows, count)):
-        length = framing.length(self._layers, i, body)
-        crc = checksum.crc32c(length, head, body, start=crcs[image])
-        parts[image] += [length, head, checksum.to_bytes(crc), body]
+        length = framing.length(self._layers, i, sum(map(len, body)))
+        crc = checksum.crc32c(length, head, *body, start=crcs[image])
+        parts[image] += [length, head, checksum.to_bytes(crc), *body]
         crcs[image] = crc
     return [b''.join(message) for message in parts]
 
@@ -202,7 +202,7 @@ class Session:
       FormatError: The message ends inside a layer.
     """
     return [
-      part.length + part.head + part.check + part.body
+      b''.join((*part[:3], part.body.data))
       for part in framing.split(self._layers, data)
     ]
 

@@ -1,5 +1,6 @@
 from hypothesis import given
 from hypothesis import strategies as st
+import numpy as np
 import pytest
 
 from collab_jax.wire import checksum
@@ -32,3 +33,13 @@ def test_equals_bit_by_bit_in_any_parts(data, cut):
 
 def test_bytes_are_little_endian():
   assert checksum.to_bytes(0xE3069283) == b'\x83\x92\x06\xe3'
+
+
+@pytest.mark.parametrize('reads_arrays', [True, False])
+def test_reads_arrays(monkeypatch, reads_arrays):
+  if reads_arrays and not checksum._READS_ARRAYS:
+    pytest.skip('google-crc32c has no C extension here')
+  monkeypatch.setattr(checksum, '_READS_ARRAYS', reads_arrays)
+  data = np.frombuffer(b'0123456789', np.uint8)[1:]
+  assert checksum.crc32c(data) == 0xE3069283
+  assert checksum.crc32c(b'1234', data[4:]) == 0xE3069283

@@ -156,3 +156,32 @@ def test_what_comes_back_is_writable(coding):
   session = wire.Session({'x': messages.Values('float32', (2,))}, coding=coding)
   data = session.pack({'x': np.zeros(2, np.float32)})
   session.unpack(data)['x'][0] = 1
+
+
+@pytest.mark.parametrize('coding', wire.CODINGS)
+@pytest.mark.parametrize('dtype', sorted(drawing.DTYPES))
+def test_rows_of_larger_arrays_give_the_same_bytes(coding, dtype):
+  fields = {
+    'a': messages.Symbols(5, (9,)),
+    'x': messages.Values(dtype, (3, 4)),
+  }
+  session = wire.Session(fields, coding=coding)
+  rng = np.random.default_rng(0)
+  symbols = rng.integers(0, 5, (6, 20), np.int32)
+  numbers = rng.normal(size=(6, 8, 4)).astype(drawing.DTYPES[dtype])
+  views = {'a': symbols[:, :9], 'x': numbers[:, :3]}
+  backwards = {'a': symbols[:, :9], 'x': numbers[:, :3, ::-1][:, :, ::-1]}
+  copies = {name: view.copy() for name, view in views.items()}
+  packed = session.pack_batch(copies)
+  assert session.pack_batch(views) == session.pack_batch(backwards) == packed
+  unpacked = session.unpack_batch(packed)
+  assert drawing.same(unpacked, copies)
+  for array in unpacked.values():
+    assert array.flags.writeable
+    assert array.flags.aligned
+  # Numbers are looked at where they are sent, and nowhere else.
+  numbers[:, 3:] = np.inf
+  assert session.pack_batch(views) == packed
+  numbers[4, 2] = -np.inf
+  with pytest.raises(ValueError, match="'x' of image 4: got numbers that"):
+    session.pack_batch(views)

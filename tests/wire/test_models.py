@@ -113,7 +113,7 @@ def test_every_model_gives_symbols_back(seed):
     assert len(data) <= 1.001 * bits / 8 + 1.01
     if model != 2 or context.promising(symbols):
       assert plan.bits <= bits + 1e-3
-    found = coder.read(range_coder.Reader(data), model, b'')
+    found = coder.read(range_coder.Reader(data), model, np.zeros(0, np.uint8))
     np.testing.assert_array_equal(found, symbols)
     assert found.dtype == np.int32
 

@@ -110,7 +110,7 @@ class SymbolCoder:
     return self.count * math.log2(alphabet)
 
   def read(
-    self, reader: range_coder.Reader, model: int, raw: bytes
+    self, reader: range_coder.Reader, model: int, raw: np.ndarray
   ) -> np.ndarray:
     """Reads int32[count].
 
@@ -193,7 +193,7 @@ class ValueCoder:
     return adaptive.cost(self._planes(values)[:, -1].astype(np.int32), 256)
 
   def read(
-    self, reader: range_coder.Reader, model: int, raw: bytes
+    self, reader: range_coder.Reader, model: int, raw: np.ndarray
   ) -> np.ndarray:
     """Reads [count] of the declared type.
 
@@ -201,8 +201,7 @@ class ValueCoder:
       FormatError: A number is not finite, or the bytes are damaged.
     """
     planes = np.empty((self.count, self.width), np.uint8)
-    low = np.frombuffer(raw, np.uint8)
-    planes[:, : self.width - model] = low.reshape(self.count, -1)
+    planes[:, : self.width - model] = raw.reshape(self.count, -1)
     if model == 1:
       planes[:, -1] = adaptive.read(reader, self.count, 256)
     numbers = declared.numbers(self.name, planes.reshape(1, -1), self.field)

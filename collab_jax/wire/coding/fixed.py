@@ -5,7 +5,7 @@ a whole byte; values are little-endian. So all messages are equally long, and
 many of them are packed at once.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -30,15 +30,18 @@ def size(field: messages.Field) -> int:
   return declared.count(field) * declared.DTYPES[field.dtype].itemsize
 
 
-def pack(rows: Mapping[str, np.ndarray], fields: declared.Fields) -> np.ndarray:
-  """Packs the fields of B images.
+def pack(
+  rows: Mapping[str, np.ndarray], fields: declared.Fields
+) -> list[np.ndarray]:
+  """Packs the fields of B images; a value's bytes are not copied.
 
   Args:
     rows: Arrays that `fields.flat` returned, by name.
     fields: The fields to pack.
 
   Returns:
-    uint8[B sum of the sizes].
+    For each field uint8[B size], of contiguous rows: a message's bytes are its
+    row of each.
   """
   columns = []
   for name, field in fields.items():
@@ -47,14 +50,16 @@ def pack(rows: Mapping[str, np.ndarray], fields: declared.Fields) -> np.ndarray:
       columns.append(bits.pack(values, field.alphabet))
     else:
       columns.append(values.view(np.uint8).reshape(len(values), size(field)))
-  return columns[0] if len(columns) == 1 else np.concatenate(columns, axis=1)
+  return columns
 
 
-def unpack(data: np.ndarray, fields: declared.Fields) -> declared.Message:
+def unpack(
+  data: Sequence[np.ndarray], fields: declared.Fields
+) -> declared.Message:
   """Unpacks the fields of B images.
 
   Args:
-    data: uint8[B sum of the sizes].
+    data: B times uint8[sum of the sizes].
     fields: The fields that were given to `pack`.
 
   Returns:
@@ -68,15 +73,18 @@ def unpack(data: np.ndarray, fields: declared.Fields) -> declared.Message:
   message, start = {}, 0
   for name, field in fields.items():
     end = start + size(field)
-    message[name] = _unpack(name, data[:, start:end], field)
+    # The one copy, which is aligned and writable.
+    column = np.empty((len(data), end - start), np.uint8)
+    if data:
+      np.concatenate([row[start:end] for row in data], out=column.reshape(-1))
+    message[name] = _unpack(name, column, field)
     start = end
   return message
 
 
 def _unpack(name, column, field):
   if isinstance(field, messages.Values):
-    # A copy, which is aligned and writable.
-    return declared.numbers(name, column.copy(), field)
+    return declared.numbers(name, column, field)
   count = declared.count(field)
   symbols = bits.unpack(column, count, field.alphabet)
   wide = bits.width(field.alphabet)
