@@ -20,6 +20,7 @@ _COMMANDS = {
   'caption': 'collab_jax.commands.caption',
   'convert': 'collab_jax.commands.convert',
   'export': 'collab_jax.commands.export',
+  'fit': 'collab_jax.commands.fit',
   'page': 'collab_jax.commands.page',
   'serve': 'collab_jax.commands.serve',
 }

@@ -25,7 +25,7 @@ _ROWS = (
   {'models', 'quantizers', 'wire', 'channels', 'data', 'metrics', 'sharding'},
   {'checkpoints', 'codecs', 'captioner'},
   {'evaluation', 'training', 'serving', 'exporters', 'testing'},
-  {'plots'},
+  {'plots', 'aot'},
   {'studies'},
   {'commands'},
   {'__main__'},

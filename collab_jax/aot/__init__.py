@@ -1,0 +1,1 @@
+"""Programs compiled ahead of time, for devices that need not be there."""

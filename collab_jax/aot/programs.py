@@ -1,0 +1,323 @@
+"""Programs of a sweep and of a server, traced from shapes alone.
+
+They are the jitted functions that codecs, captioner and engine run, with the
+arguments that those give them, as shapes in the place of arrays. Programs are
+traced one by one, for the platform that `collab_jax._platform` says.
+"""
+
+from collections.abc import Iterator, Sequence
+import dataclasses
+import os
+from typing import Any, NamedTuple, cast
+
+import jax
+from jax import numpy as jnp
+import numpy as np
+
+from collab_jax import (
+  _validate,
+  captioner,
+  checkpoints,
+  codecs,
+  quantizers,
+  wire,
+)
+from collab_jax import message as messages
+from collab_jax.aot import devices
+from collab_jax.codecs import encoder, feature
+from collab_jax.models import decoding as decoding_lib
+from collab_jax.models import paligemma, zoo
+from collab_jax.serving.engine import decode_state
+from collab_jax.serving.engine import engine as engines
+
+
+class Program(NamedTuple):
+  """Program to compile.
+
+  Attributes:
+    name: Its task, and the shapes where there are several.
+    traced: A `jax.stages.Traced`, of which only shapes are known.
+  """
+
+  name: str
+  traced: Any
+
+
+class Sweep(NamedTuple):
+  """Settings on which the programs of a sweep depend.
+
+  Attributes:
+    specs: Codecs of image features.
+    batch: Pictures at a time.
+    max_tokens: Longest caption in tokens.
+    prompt: Tokens of the prompt.
+    method: Decoding method.
+  """
+
+  specs: Sequence[codecs.FeatureCodecSpec]
+  batch: int
+  max_tokens: int
+  prompt: int
+  method: decoding_lib.Method = decoding_lib.Greedy()
+
+
+def model_config(name: str, res: int = 0) -> paligemma.Config:
+  """Returns the dimensions of a model, whose weights need not be here.
+
+  Args:
+    name: 'tiny', a model's folder, one of `zoo.NAMES`, or one of
+      `zoo.DECODERS`, whose pictures have `res` pixels.
+    res: Side of the pictures; 0 for the model's.
+
+  Raises:
+    ValueError: There is no such model, or it has other pictures.
+    FileNotFoundError: A file of a folder is missing.
+  """
+  if name in zoo.DECODERS:
+    return zoo.config(name, res or 224)
+  if name in zoo.NAMES:
+    config = zoo.card(name).config
+  elif name in checkpoints.NAMES or os.path.exists(name):
+    config = checkpoints.config_of(name)
+  else:
+    known = [*checkpoints.NAMES, *zoo.DECODERS, *zoo.NAMES]
+    raise _validate.unknown('model', name, known, "a model's folder")
+  if res not in (0, config.vision.image_size):
+    size = config.vision.image_size
+    raise _validate.error('res', res, f'{size}, as {name} has, or 0')
+  return config
+
+
+def make_specs(
+  methods: str, ks: list[str], split: str, config: paligemma.Config
+) -> list[codecs.FeatureCodecSpec]:
+  """Makes the specs of methods and ks, and that of all vectors.
+
+  Args:
+    methods: Quantizers without their k, with ';' between them.
+    ks: Numbers of vectors.
+    split: Split of the model.
+    config: Dimensions of the model.
+
+  Raises:
+    ValueError: There is no such method, or it does not fit the model.
+  """
+  for k in ks:
+    if not k.isdecimal():
+      raise _validate.error('k', k, 'integers with commas between them')
+  texts = filter(None, map(str.strip, methods.split(';')))
+  selectors = [codecs.make_method(text, int(k)) for text in texts for k in ks]
+  specs = [
+    codecs.FeatureCodecSpec(quantizer, split)
+    for quantizer in (*selectors, quantizers.Identity())
+  ]
+  for spec in specs:
+    spec.validate(config)
+  return specs
+
+
+def abstract_model(
+  config: paligemma.Config, dtype: Any, placement: devices.Placement
+) -> paligemma.Model:
+  """Returns a model whose parameters are shapes on their devices.
+
+  Args:
+    config: Dimensions, and the layout of the weights.
+    dtype: Dtype of the weights.
+    placement: The devices.
+  """
+  shapes = paligemma.shapes(config.with_layout('stacked'))
+  model = paligemma.Model(shapes, config.with_layout('stacked'))
+  if config.text.layout == 'transposed':
+    model = jax.eval_shape(paligemma.Model.transposed, model)
+  params = placement.params(model.params, dtype)
+  return dataclasses.replace(model, params=params)
+
+
+def sweep(
+  model: paligemma.Model, placement: devices.Placement, settings: Sweep
+) -> Iterator[Program]:
+  """Traces the programs of an evaluation.
+
+  Args:
+    model: From `abstract_model`.
+    placement: Its devices.
+    settings: Codecs and sizes.
+  """
+  specs, batch = settings.specs, settings.batch
+  side = model.config.vision.image_size
+  images = placement.rows(_shape((batch, side, side, 3), np.uint8))
+  for split in dict.fromkeys(spec.split for spec in specs):
+    traced = encoder.features.trace(model, split, images)
+    yield Program(
+      f'encode, {split}' if split != 'encoder' else 'encode', traced
+    )
+  prefixes: dict[int, messages.Prefix] = {}
+  for spec in specs:
+    quantize, rebuild, prefix = _codec(model, placement, spec, batch)
+    yield quantize
+    yield rebuild
+    prefixes[prefix.x.shape[1]] = prefix
+  padded: dict[int, messages.Prefix] = {}
+  for length, prefix in sorted(prefixes.items()):
+    traced = captioner.bucket.trace(prefix)
+    out = placement.rows(traced.out_info)
+    yield Program(f'pad a prefix of {length}', traced)
+    padded[out.x.shape[1]] = out
+  for length, prefix in sorted(padded.items()):
+    traced = _generate(model, placement, prefix, settings)
+    yield Program(f'generate, prefix of {length}', traced)
+
+
+def _codec(
+  model: paligemma.Model,
+  placement: devices.Placement,
+  spec: codecs.FeatureCodecSpec,
+  batch: int,
+) -> tuple[Program, Program, messages.Prefix]:
+  """Traces a codec's programs; returns the shape of its prefix, too."""
+  vision, quantizer = model.config.vision, spec.quantizer
+  n, d = vision.num_tokens, feature.feature_width(vision, spec.split)
+  params = placement.whole(
+    jax.eval_shape(lambda key: quantizer.init_params(key, n, d), _key())
+  )
+  features = placement.rows(_shape((batch, n, d), np.float32))
+  keys = placement.rows(
+    jax.eval_shape(feature.image_keys, _key(), _shape((batch,), np.uint32))
+  )
+  quantize = feature._quantize.trace(
+    quantizer.sender,
+    params,
+    features,
+    keys,
+    _aux(model, placement, spec, batch),
+    placement.mesh,
+  )
+  rebuild = feature._rebuild.trace(
+    quantizer.receiver,
+    spec.split,
+    params,
+    model,
+    placement.rows(_message(quantizer.fields(n, d), batch)),
+    None,
+    (),
+    (),
+    placement.mesh,
+  )
+  return (
+    Program(f'quantize, {spec.name}', quantize),
+    Program(f'rebuild, {spec.name}', rebuild),
+    placement.rows(rebuild.out_info[1]),
+  )
+
+
+def _aux(model, placement, spec, batch) -> dict[str, Any]:
+  """Returns shapes of the encoder's outputs that a quantizer takes."""
+  names = spec.quantizer.aux_inputs
+  if not names:
+    return {}
+  side = model.config.vision.image_size
+  _, aux = cast(Any, jax.eval_shape)(
+    lambda model, images: encoder.observed(model, spec.split, images, names),
+    model,
+    _shape((batch, side, side, 3), np.uint8),
+  )
+  return placement.rows(aux)
+
+
+def _message(fields: dict[str, messages.Field], batch: int) -> dict[str, Any]:
+  """Returns shapes of a batch of unpacked messages."""
+  return {
+    name: _shape(
+      (batch, *field.shape),
+      np.int32
+      if isinstance(field, messages.Symbols)
+      else wire.DTYPES[field.dtype],
+    )
+    for name, field in fields.items()
+  }
+
+
+def _generate(model, placement, prefix, settings: Sweep) -> Any:
+  text = (settings.batch, settings.prompt)
+  tokens, mask = placement.rows((_shape(text, np.int32), _shape(text, bool)))
+  key = None
+  if settings.method.uses_key:
+    ids = _shape((settings.batch,), np.uint32)
+    seed = _shape((), np.int32)
+    key = placement.rows(jax.eval_shape(captioner._row_keys, seed, ids))
+  return captioner._generate.trace(
+    model,
+    prefix,
+    tokens,
+    mask,
+    key,
+    settings.max_tokens,
+    settings.method,
+    captioner._halvings(model, settings.batch),
+  )
+
+
+class _TracedEngine(engines.Engine):
+  """Engine whose programs are traced, with shapes in the place of arrays."""
+
+  def __init__(self, model, config, placement):
+    super().__init__(model, config)
+    self._placement = placement
+    self.traced: list[Program] = []
+
+  def reset(self) -> None:
+    self.drop_all()
+    arguments = self.model.config.text, self.config.max_slots
+    traced = decode_state.empty.trace(*arguments, self._cache_length)
+    self.traced.append(Program('empty cache', traced))
+    self._state = self._placement.rows(traced.out_info)
+    self.broken = False
+
+  def _run(self, program, *args):
+    # Static arguments are ints and come last.
+    static = [a for a in args if isinstance(a, int)]
+    arrays = self._placement.whole([a for a in args if not isinstance(a, int)])
+    traced = program.trace(self.model, self._state, *arrays, *static)
+    name = f'decode, {static[0]} slots' if static else ''
+    if not static:
+      batch, length = arrays[0].valid.shape
+      name = f'prefill, {batch} x {length}'
+    self.traced.append(Program(name, traced))
+    return decode_state.NextTokens(*traced.out_info[1])
+
+
+def server(
+  model: paligemma.Model,
+  placement: devices.Placement,
+  specs: Sequence[codecs.FeatureCodecSpec],
+  config: engines.EngineConfig,
+) -> Iterator[Program]:
+  """Traces the programs that a server compiles at its start.
+
+  Args:
+    model: From `abstract_model`.
+    placement: Its device: a server has one.
+    specs: Codecs that edges may use.
+    config: Sizes of the engine.
+  """
+  engine = _TracedEngine(model, config, placement)
+  lengths = set()
+  for spec in specs:
+    for batch in engine.batches:
+      _, rebuild, prefix = _codec(model, placement, spec, batch)
+      yield Program(f'{rebuild.name}, batch of {batch}', rebuild.traced)
+      lengths.add(prefix.x.shape[1])
+  for steps in (engine.warm_up(), *map(engine.warm_up_length, sorted(lengths))):
+    for step in steps:
+      step()
+      while engine.traced:
+        yield engine.traced.pop(0)
+
+
+def _shape(shape: tuple[int, ...], dtype: Any) -> jax.ShapeDtypeStruct:
+  return jax.ShapeDtypeStruct(shape, jnp.dtype(dtype))
+
+
+def _key() -> Any:
+  return jax.eval_shape(lambda: jax.random.key(0))

@@ -1,0 +1,221 @@
+r"""Compiles a run's programs for a TPU without one, and says if they fit.
+
+collab-jax fit --model=paligemma-3b-mix-224 --topology=v5e:2x4 --mesh.data=8
+collab-jax fit --model=paligemma2-10b --res=448 --topology=v5e:2x4 \
+    --mesh.data=2 --mesh.model=4 --batch=16 --out=fit.json
+collab-jax fit --model=tiny --server
+
+Needs shapes alone, no weights. For each program of a sweep, or of a server, the
+table has the seconds that compiling took and the memory of each device in GB:
+arguments, outputs, temporaries with the code, and all that is in use while it
+runs, the weights that it does not read included. The exit status is 0 if all
+programs fit. Without --topology they are compiled for the devices here.
+"""
+
+from collections.abc import Iterator
+import json
+import pathlib
+from typing import Any
+
+from absl import app, flags
+import jax
+
+from collab_jax import (
+  _platform,
+  _validate,
+  checkpoints,
+  codecs,
+  launcher,
+)
+from collab_jax.aot import devices, programs, report
+from collab_jax.models import decoding, paligemma
+from collab_jax.serving.engine import engine
+
+_MODEL = flags.DEFINE_string(
+  'model', 'tiny', "A released model's name, 'tiny', or a model's folder."
+)
+_RES = flags.DEFINE_integer(
+  'res', 0, 'Side of the pictures in pixels, for a name without it.'
+)
+_TOPOLOGY = flags.DEFINE_string(
+  'topology', '', "TPU chips, 'v5e:2x4'; '' for the devices here."
+)
+_DATA = flags.DEFINE_integer(
+  'mesh.data', 1, 'Devices over which the pictures of a batch are spread.'
+)
+_SPLIT_OVER = flags.DEFINE_integer(
+  'mesh.model', 1, 'Devices over which the parameters are split.'
+)
+_BATCH = flags.DEFINE_integer(
+  'batch', None, 'Pictures at a time. Default: 64; of a server 8 are begun.'
+)
+_MAX_TOKENS = flags.DEFINE_integer('max_tokens', 34, 'Longest caption.')
+_PROMPT = flags.DEFINE_integer(
+  'prompt_tokens', 4, "Tokens of a sweep's prompt; 'caption en' has 4."
+)
+_DTYPE = flags.DEFINE_enum(
+  'dtype',
+  None,
+  ('float32', 'bfloat16', 'float16'),
+  'Of the parameters. Default: float32 of tiny, else bfloat16.',
+)
+_LAYOUT = flags.DEFINE_enum(
+  'layout', 'stacked', ('stacked', 'transposed'), 'Of the weights.'
+)
+_METHODS = flags.DEFINE_string(
+  'methods',
+  'kmeans(init=++);random(rebuild=nearest)',
+  "Quantizers without their k, separated by ';'. All vectors are sent, too.",
+)
+_KS = flags.DEFINE_list('k', ['8'], 'Numbers of vectors sent.')
+_SPLIT = flags.DEFINE_enum(
+  'split', 'encoder', codecs.SPLITS, 'Split of the model.'
+)
+_DECODING = flags.DEFINE_string('decoding', 'greedy', "Or 'beam2', ...")
+_SERVER = flags.DEFINE_bool(
+  'server', False, "A server's programs in the place of a sweep's."
+)
+_ROWS = flags.DEFINE_integer(
+  'rows', 32, 'Of a server: captions decoded at a time.'
+)
+_OUT = flags.DEFINE_string('out', '', 'File for the numbers, as JSON.')
+
+_GB = 1e9
+
+
+def make_placement() -> devices.Placement:
+  """Returns the devices that the flags name."""
+  sizes = _DATA.value, _SPLIT_OVER.value
+  if _TOPOLOGY.value:
+    return devices.Placement.of_topology(_TOPOLOGY.value, *sizes)
+  return devices.Placement.of_present(*sizes)
+
+
+def make_batch() -> int:
+  """Returns the pictures at a time; of a sweep what 'data' divides.
+
+  Raises:
+    ValueError: The flag is below 1, or a server has a mesh.
+  """
+  batch = _BATCH.value
+  if batch is None:
+    batch = 8 if _SERVER.value else 64
+  _validate.integer('batch', batch)
+  if _SERVER.value and _DATA.value * _SPLIT_OVER.value > 1:
+    sizes = f'{_DATA.value} x {_SPLIT_OVER.value}'
+    raise _validate.error('mesh', sizes, '1 x 1: a server has one device')
+  return -(-batch // _DATA.value) * _DATA.value
+
+
+def trace(
+  model: paligemma.Model,
+  placement: devices.Placement,
+  specs: list[codecs.FeatureCodecSpec],
+  batch: int,
+) -> Iterator[programs.Program]:
+  """Traces the programs that the flags ask for; see `aot.programs`."""
+  if _SERVER.value:
+    config = engine.EngineConfig(
+      max_slots=_ROWS.value,
+      max_prefill_batch=batch,
+      max_tokens=_MAX_TOKENS.value,
+    )
+    return programs.server(model, placement, specs, config)
+  method = decoding.make(_DECODING.value)
+  return programs.sweep(
+    model,
+    placement,
+    programs.Sweep(specs, batch, _MAX_TOKENS.value, _PROMPT.value, method),
+  )
+
+
+def _settings(config, placement, dtype: str, batch: int) -> dict[str, Any]:
+  return {
+    'model': config.name,
+    'image_size': config.vision.image_size,
+    'dtype': dtype,
+    'layout': _LAYOUT.value,
+    'device': placement.name,
+    'kind': placement.devices[0].device_kind,
+    'memory': placement.memory,
+    'mesh': {'data': _DATA.value, 'model': _SPLIT_OVER.value},
+    'batch': batch,
+    'max_tokens': _MAX_TOKENS.value,
+    'programs_of': 'server' if _SERVER.value else 'sweep',
+  }
+
+
+def _head(settings: dict[str, Any], weights: int) -> str:
+  memory = settings['memory']
+  each = f', {memory / _GB:.1f} GB each' if memory else ''
+  mesh = settings['mesh']
+  return (
+    f'{settings["model"]}, {settings["image_size"]} px, {settings["dtype"]},'
+    f' batch {settings["batch"]}; {settings["device"]}, mesh {mesh["data"]} x'
+    f' {mesh["model"]}{each}; weights {weights / _GB:.2f} GB a device\n\n'
+    + _line(
+      'program', 'seconds', 'arguments', 'outputs', 'temp.', 'all', 'fits'
+    )
+  )
+
+
+def _line(name: str, *cells: str) -> str:
+  return f'{name:44}' + ''.join(f'{cell:>10}' for cell in cells)
+
+
+def _row(program: report.CompiledProgram) -> str:
+  sizes = program.arguments, program.outputs, program.temporaries
+  cells = [f'{size / _GB:.2f}' for size in sizes]
+  if program.error:
+    cells = ['-'] * 3
+  fits = {True: 'yes', False: 'NO', None: '?'}[program.fits]
+  seconds = 'equal' if program.same_as else f'{program.seconds:.1f}'
+  return _line(
+    program.name, seconds, *cells, f'{program.total / _GB:.2f}', fits
+  )
+
+
+def main(argv):
+  """Prints the table; returns 1 if a program does not fit."""
+  if argv[1:]:
+    raise app.UsageError(f'unexpected arguments: {argv[1:]}')
+  with launcher.runtime():
+    # The seconds are those of a program that is compiled for the first time.
+    jax.config.update('jax_enable_compilation_cache', False)
+    if _TOPOLOGY.value:
+      # JAX would look for a TPU otherwise.
+      jax.config.update('jax_platforms', 'cpu')
+    config = programs.model_config(_MODEL.value, _RES.value)
+    specs = programs.make_specs(_METHODS.value, _KS.value, _SPLIT.value, config)
+    batch, placement = make_batch(), make_placement()
+    dtype = _DTYPE.value
+    if dtype is None:
+      dtype = 'float32' if _MODEL.value in checkpoints.NAMES else 'bfloat16'
+    model = programs.abstract_model(
+      config.with_layout(_LAYOUT.value), dtype, placement
+    )
+    settings = _settings(config, placement, dtype, batch)
+    print(_head(settings, report.device_bytes(model.params)), flush=True)
+    compiled = []
+    with _platform.compiling_for(placement.platform):
+      traced = trace(model, placement, specs, batch)
+      for program in report.compile_all(traced, placement, model.params):
+        compiled.append(program)
+        print(_row(program), flush=True)
+    refused = [program for program in compiled if program.fits is False]
+    print(_verdict(compiled, refused))
+    if _OUT.value:
+      content = report.to_json(settings, model.params, compiled)
+      pathlib.Path(_OUT.value).write_text(json.dumps(content, indent=1) + '\n')
+    return int(bool(refused))
+
+
+def _verdict(compiled, refused) -> str:
+  seconds = sum(program.seconds for program in compiled)
+  count = sum(not program.same_as for program in compiled)
+  lines = ['', f'{count} programs, {seconds:.0f} s to compile']
+  lines += [
+    f'does not fit: {program.name}' + f': {program.error}' * bool(program.error)
+    for program in refused
+  ]
+  return '\n'.join(lines)
