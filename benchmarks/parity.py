@@ -23,6 +23,7 @@ import numpy as np
 
 from collab_jax import checkpoints
 from collab_jax.models import (
+  attention,
   common,
   decoding,
   gemma,
@@ -120,15 +121,14 @@ def whole_sequences(model: paligemma.Model, golden: Arrays) -> Arrays:
       llm, paligemma.as_prefix(zimg), text, jnp.ones(text.shape, bool)
     )
     image_ar = jnp.zeros(zimg.shape[:2], jnp.int32)
-    mask = paligemma.prefix_lm_mask(
-      jnp.concatenate([image_ar, mask_ar], axis=1), valid
-    )
+    block = jnp.cumsum(jnp.concatenate([image_ar, mask_ar], 1), axis=1)
+    mask = attention.PrefixLMMask(valid, block, positions)
     encoded = gemma.forward(config, llm, x, positions, mask)
     norm = common.RMSNorm(config.norm_eps)
     capped = gemma.unembed(config, llm, encoded)
     return {
       'embedded_seq': x,
-      'attn_mask': mask,
+      'attn_mask': mask.rows(block, positions),
       'llm_encoded': encoded,
       'llm_pre_logits': norm.apply({'params': llm['final_norm']}, encoded),
       'seq_logits': capped,
@@ -314,11 +314,14 @@ def _steps(group: str, first, tokens, capped) -> Arrays:
 
 def _align(cache: gemma.Cache, mask, shape) -> Arrays:
   """Our left-aligned cache in big_vision's right-aligned layout."""
-  end = cache[0][1].shape[2]
+  if isinstance(cache, gemma.StackedCache):
+    keys, values = (np.moveaxis(np.asarray(t), 1, 0) for t in cache)
+  else:
+    keys, values = (np.stack(layers) for layers in zip(*cache, strict=True))
+  end = values.shape[3]
   image = np.ones((len(mask), end - mask.shape[1]), bool)
   valid = np.concatenate([image, mask], axis=1)
   out = {'dec/prefill_seq_len': valid.sum(1)}
-  keys, values = (np.stack(layers) for layers in zip(*cache, strict=True))
   for name, ours in (
     ('k', keys.transpose(1, 0, 4, 2, 3)),  # [L B K E S] to [B L S K E]
     ('v', values.transpose(1, 0, 3, 2, 4)),  # [L B K S E]

@@ -3,6 +3,11 @@
 Axes: B batch, T queries, S keys, Q query heads, K key-value heads, E head dim.
 """
 
+from collections.abc import Callable
+import functools
+from typing import Any
+
+from flax import struct
 import jax
 from jax import numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
@@ -10,8 +15,52 @@ from jaxtyping import Array, Bool, Float, Int
 # Masked scores, as in big_vision and Gemma.
 MASKED = -2.3819763e38
 
-# Queries of a block in `grouped`.
+# Queries of a block.
 _BLOCK = 256
+
+# Sequences no longer than this are cut at trace time, or not at all; longer
+# ones by a loop, whose program does not grow with them.
+_SHORT = 512
+
+# Scores of a block in a loop: 256 MB in float32. More is not faster, and with
+# large batches of long sequences it would be gigabytes.
+_SCORES = 1 << 26
+
+
+@struct.dataclass
+class PrefixLMMask:
+  """Mask of a prefix-LM by its causal blocks, instead of an array [B T T].
+
+  A query attends to the valid keys of its own and of earlier blocks. Rows are
+  made where they are used, a block of queries at a time: at 896 px the array
+  would be 17 MB per picture.
+
+  Attributes:
+    valid: False for padding.
+    block: Number of the causal block of each element; 0 is the prefix.
+    positions: Position of each element.
+    window: Number of keys behind a query that it sees outside of the prefix;
+      None for all.
+  """
+
+  valid: Bool[Array, 'B T']
+  block: Int[Array, 'B T']
+  positions: Int[Array, 'B T']
+  window: Int[Array, ''] | int | None = None
+
+  def rows(
+    self, block: Int[Array, 'B t'], positions: Int[Array, 'B t']
+  ) -> Bool[Array, 'B t T']:
+    """Returns the rows of queries with these blocks and positions."""
+    seen = self.block[:, None] <= block[:, :, None]
+    if self.window is not None:
+      near = positions[:, :, None] - self.positions[:, None] < self.window
+      seen = seen & (near | (block == 0)[:, :, None])
+    return seen & self.valid[:, None]
+
+
+# Either kind says whether query i attends to key j.
+Mask = Bool[Array, 'B #T S'] | PrefixLMMask
 
 
 def full(
@@ -23,17 +72,55 @@ def full(
 
   Heads come first, so that the products are plain matrices.
   """
-  q, k, v = (jnp.swapaxes(t, 1, 2) for t in (q, k, v))
-  q = (q * q.shape[-1] ** -0.5).astype(k.dtype)
-  scores = _product(q, jnp.swapaxes(k, 2, 3))
-  return jnp.swapaxes(_average(scores, v), 1, 2)
+  k, v = jnp.swapaxes(k, 1, 2).mT, jnp.swapaxes(v, 1, 2)
+  scale = q.shape[-1] ** -0.5
+
+  def attend(q):
+    q = (jnp.swapaxes(q, 1, 2) * scale).astype(k.dtype)
+    return jnp.swapaxes(_average(_product(q, k), v), 1, 2)
+
+  if q.shape[1] <= _SHORT:
+    return attend(q)
+  return _map_blocks(attend, q, q.shape[0] * q.shape[2] * k.shape[-1])
+
+
+def _map_blocks(
+  attend: Callable[[Any], jax.Array], queries: Any, scores: int
+) -> Float[Array, 'B T Q E']:
+  """Maps a function over blocks of queries.
+
+  Where gradients are taken, the scores of a block are computed again, so that
+  no more than those of a block are ever in memory.
+
+  Args:
+    attend: From a block of `queries` to the block's output [B t Q E].
+    queries: A tree of arrays [B T ...], all that belongs to the queries.
+    scores: Number of scores of a query, over the batch and all heads.
+
+  Returns:
+    The outputs of all blocks.
+  """
+  b, t = jax.tree.leaves(queries)[0].shape[:2]
+  length = _BLOCK
+  while length > 16 and length * scores > _SCORES:
+    length //= 2
+  count = -(-t // length)
+
+  def split(x):
+    more = ((0, 0), (0, count * length - t), *((0, 0),) * (x.ndim - 2))
+    x = jnp.pad(x, more).reshape(b, count, length, *x.shape[2:])
+    return jnp.moveaxis(x, 1, 0)
+
+  out = jax.lax.map(jax.checkpoint(attend), jax.tree.map(split, queries))
+  out = jnp.moveaxis(out, 0, 1)
+  return out.reshape(b, count * length, *out.shape[3:])[:, :t]
 
 
 def _product(a, b):
   return jnp.matmul(a, b, preferred_element_type=jnp.float32)
 
 
-def _average(scores, v):
+def _average(scores, v, product=_product):
   """Multiplies the softmax of the scores by v.
 
   The softmax is normalized after the product, on E numbers a query instead of
@@ -42,7 +129,7 @@ def _average(scores, v):
   scores -= jax.lax.stop_gradient(scores.max(-1, keepdims=True))
   weights = jnp.exp(scores)
   total = weights.sum(-1, keepdims=True)
-  return (_product(weights.astype(v.dtype), v) / total).astype(v.dtype)
+  return (product(weights.astype(v.dtype), v) / total).astype(v.dtype)
 
 
 def rope(
@@ -69,21 +156,32 @@ def grouped(
   q: Float[Array, 'B T Q E'],
   k: Float[Array, 'B K E S'],
   v: Float[Array, 'B K S E'],
-  mask: Bool[Array, 'B #T S'],
+  mask: Mask,
   cap: float | None,
 ) -> Float[Array, 'B T Q E']:
   """Computes grouped-query attention; query head n reads kv head n // G.
 
-  The mask is added to the scores, which gives the same numbers, and long
-  sequences are cut into blocks of queries, so that compilers fuse the products
-  and the softmax between them and never hold all scores.
+  The mask is added to the scores, which gives the same numbers, and sequences
+  are cut into blocks of queries, so that compilers fuse the products and the
+  softmax between them and never hold all scores.
   """
-  t, heads = q.shape[1:3]
-  bias = jnp.where(mask, 0.0, MASKED)[:, None]
-  q = jnp.swapaxes(q, 1, 2)
+  t = q.shape[1]
+  if t > _SHORT:
+    return _grouped_blocks(q, k, v, mask, cap)
+  if isinstance(mask, PrefixLMMask):
+    mask = mask.rows(mask.block, mask.positions)
+  bias = _bias(mask)[:, None]
   if t == 1:
-    return jnp.swapaxes(_single(q, k, v, bias, cap), 1, 2)
-  k, v = (jnp.repeat(x, heads // x.shape[1], axis=1) for x in (k, v))
+    return jax.lax.platform_dependent(
+      q,
+      k,
+      v,
+      bias,
+      cpu=functools.partial(_single, cap=cap),
+      default=functools.partial(_single_product, cap=cap),
+    )
+  q = jnp.swapaxes(q, 1, 2)
+  k, v = (jnp.repeat(x, q.shape[1] // x.shape[1], axis=1) for x in (k, v))
 
   def block(at):
     scores = softcap(_product(q[:, :, at], k), cap)
@@ -93,13 +191,56 @@ def grouped(
   return jnp.swapaxes(jnp.concatenate(blocks, axis=2), 1, 2)
 
 
+def _bias(rows: Bool[Array, 'B #T S']) -> Float[Array, 'B #T S']:
+  """Returns the numbers that masking adds to scores."""
+  return jnp.where(rows, 0.0, MASKED)
+
+
+def _grouped_blocks(q, k, v, mask, cap):
+  """Computes `grouped` by a loop over blocks, without repeating keys."""
+  kv_heads, slots = v.shape[1:3]
+  if isinstance(mask, PrefixLMMask):
+    of_queries, rows_of = (mask.block, mask.positions), mask.rows
+  elif mask.shape[1] == 1:
+    of_queries, rows_of = (), lambda: mask
+  else:
+    of_queries, rows_of = (mask,), lambda rows: rows
+
+  def attend(block):
+    q, of_block = block
+    b, t, heads, e = q.shape
+    q = q.reshape(b, t, kv_heads, heads // kv_heads, e)
+    scores = softcap(_grouped_product('btkge,bkes->bkgts', q, k), cap)
+    scores += _bias(rows_of(*of_block))[:, None, None]
+    weigh = functools.partial(_grouped_product, 'bkgts,bkse->bkgte')
+    out = _average(scores, v, weigh)
+    return jnp.moveaxis(out, 3, 1).reshape(b, t, heads, e)
+
+  return _map_blocks(attend, (q, of_queries), q.shape[0] * q.shape[2] * slots)
+
+
+def _grouped_product(spec, a, b):
+  return jnp.einsum(spec, a, b, preferred_element_type=jnp.float32)
+
+
 def _single(q, k, v, bias, cap):
-  """Computes `grouped` for a single query: sums instead of matrix products."""
-  b, heads, _, e = q.shape
+  """Computes `grouped` for a single query: sums instead of matrix products.
+
+  They are what a CPU is faster with.
+  """
+  b, _, heads, e = q.shape
   q = q.reshape(b, k.shape[1], -1, e, 1)
   scores = (q * k[:, :, None].astype(jnp.float32)).sum(3)
   scores = softcap(scores, cap) + bias
   weights = jnp.exp(scores - scores.max(-1, keepdims=True))
   out = (weights[..., None] * v[:, :, None].astype(jnp.float32)).sum(3)
   out = out / weights.sum(-1)[..., None]
-  return out.reshape(b, heads, 1, e).astype(v.dtype)
+  return out.reshape(b, 1, heads, e).astype(v.dtype)
+
+
+def _single_product(q, k, v, bias, cap):
+  """Computes `grouped` for a single query by products, in the dtype of k."""
+  b, _, heads, e = q.shape
+  q = q.reshape(b, k.shape[1], -1, e).astype(k.dtype)
+  scores = softcap(_product(q, k), cap) + bias
+  return _average(scores, v).reshape(b, 1, heads, e)

@@ -8,6 +8,8 @@ import jax
 from jax import numpy as jnp
 from jaxtyping import Array, Float
 
+from collab_jax import _platform
+
 
 def apply(
   module: nn.Module, params: Any, *args: Any, method: Any = None
@@ -37,16 +39,30 @@ def permuted(
   return shape if order is None else tuple(shape[axis] for axis in order)
 
 
+def unrolled(config: Any) -> bool:
+  """Whether the layers of a tower are traced one by one.
+
+  On a CPU small models are faster so, and the config says which are small.
+  Elsewhere layers are scanned: the program is compiled 10 to 20 times faster.
+  """
+  return config.unroll and _platform.target_platform() == 'cpu'
+
+
 def scan_layers(
-  body, x: jax.Array, layers: Any, depth: int, unroll: bool, remat: bool = False
+  body,
+  x: Any,
+  layers: Any,
+  depth: int,
+  unroll: bool = False,
+  remat: bool = False,
 ):
   """Scans over stacked layers.
 
   Args:
     body: (x, layer, i) -> (x, y).
     x: The first carry.
-    layers: Parameters stacked on axis 0.
-    depth: Number of layers.
+    layers: Parameters stacked on axis 0, of as many layers or more.
+    depth: Number of layers to run.
     unroll: Trace each layer on its own.
     remat: Compute a layer again where its gradient is taken, instead of keeping
       its intermediate results; the gradients of layers are then stacked, too.
@@ -59,11 +75,12 @@ def scan_layers(
     run = jax.checkpoint(body) if remat else body
     xs, unrolled = (layers, numbers), depth if unroll else 1
     return jax.lax.scan(lambda x, at: run(x, *at), x, xs, unroll=unrolled)
+  on_cpu = _platform.target_platform() == 'cpu'
 
   def step(x, i):
-    stacked, i = within_loop(layers, i)
+    stacked, number = within_loop(layers, i) if on_cpu else (layers, i)
     layer = jax.tree.map(
-      lambda p: jax.lax.dynamic_index_in_dim(p, i, keepdims=False), stacked
+      lambda p: jax.lax.dynamic_index_in_dim(p, number, keepdims=False), stacked
     )
     return body(x, layer, i)
 

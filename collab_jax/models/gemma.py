@@ -8,15 +8,14 @@ Source: Gemma Team, arXiv 2403.08295 and 2408.00118; checked array by array
 against numbers recorded from big_vision (tests/models/test_parity.py).
 """
 
-from collections.abc import Sequence
 import dataclasses
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 from jax import numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from collab_jax import _renamed
+from collab_jax import _platform, _renamed
 from collab_jax.models import attention, common, lora
 from collab_jax.models.gemma_layers import (
   TRANSPOSED_AXES,
@@ -28,10 +27,30 @@ if not TYPE_CHECKING:  # Unknown names are errors to type checkers.
   __getattr__ = _renamed.module_getattr(__name__)
 
 Params = dict[str, Any]
-# Per layer a pair: keys after RoPE [B K E S], values [B K S E].
-Cache = tuple[tuple[jax.Array, jax.Array], ...]
-# Attention mask: the same in all layers, or (even layers, odd layers).
-Mask = Bool[Array, '...'] | tuple[Bool[Array, '...'], Bool[Array, '...']]
+
+
+class StackedCache(NamedTuple):
+  """Keys and values of all layers, where a loop runs over these.
+
+  Rows come first, as in the cache of a layer, so that taking, repeating and
+  writing rows is the same for both.
+
+  Attributes:
+    k: Keys after RoPE.
+    v: Values.
+  """
+
+  k: Float[Array, 'B L K E S']
+  v: Float[Array, 'B L K S E']
+
+
+# Per layer a pair: keys after RoPE [B K E S], values [B K S E]; or stacked.
+Cache = tuple[tuple[jax.Array, jax.Array], ...] | StackedCache
+# Cache slots to attend to: the same in all layers, or (even, odd layers).
+Mask = Bool[Array, 'B S'] | tuple[Bool[Array, 'B S'], Bool[Array, 'B S']]
+
+# Window of layers without one: no position is as large.
+_NO_WINDOW = 1 << 30
 
 
 def init(config: TextConfig, key: jax.Array) -> Params:
@@ -104,7 +123,7 @@ def forward(
   params: Params,
   x: Float[Array, 'B T D'],
   positions: Int[Array, 'B T'],
-  mask: Mask,
+  mask: attention.PrefixLMMask,
 ) -> Float[Array, 'B T D']:
   """Runs all layers on whole sequences; the final norm is not applied.
 
@@ -113,15 +132,17 @@ def forward(
     params: The `llm` tree.
     x: Embedded sequence.
     positions: Position of each element.
-    mask: bool[B T T], mask[b, i, j] is True if i attends to j.
+    mask: Elements to attend to; even layers see those in `config.window` only.
 
   Returns:
     The last residual stream.
   """
-  even, odd = mask if isinstance(mask, tuple) else (mask, mask)
 
   def body(x, layer, i):
-    layer_mask = even if even is odd else jnp.where(i % 2, odd, even)
+    layer_mask = mask
+    if config.window:
+      window = jnp.where(i % 2, _NO_WINDOW, config.window)
+      layer_mask = dataclasses.replace(mask, window=window)
 
     def run(block, x):
       return block(x, positions, *block.keys_values(x, positions), layer_mask)
@@ -136,7 +157,7 @@ def forward(
     return x
   layers = params['layers']
   return common.scan_layers(
-    body, x, layers, config.depth, config.unroll, config.remat
+    body, x, layers, config.depth, common.unrolled(config), config.remat
   )[0]
 
 
@@ -168,7 +189,7 @@ def prefill(
   """
   mask = valid[:, None]
 
-  def layer_step(layer, x, top=False):
+  def run(layer, x, top=False):
     block = DecoderBlock(config)
     kv = common.apply(block, layer, x, positions, method='keys_values')
     kv = tuple(t.astype(cache_dtype) for t in kv)
@@ -179,38 +200,77 @@ def prefill(
       at = jnp.take_along_axis(at, last[:, None], axis=1)
     return common.apply(block, layer, x, at, k, v, mask), kv
 
-  if config.unroll or config.transposed:
+  if common.unrolled(config) or config.transposed:
     layers, cache = unstack(config, params), []
     for i, layer in enumerate(layers):
-      x, kv = layer_step(layer, x, top=i == config.depth - 1)
+      x, kv = run(layer, x, top=i == config.depth - 1)
       cache.append(kv)
     return x[:, 0], tuple(cache)
   x, (k, v) = common.scan_layers(
-    lambda x, layer, _: layer_step(layer, x),
-    x,
-    params['layers'],
-    config.depth,
-    unroll=False,
+    lambda x, layer, _: run(layer, x), x, params['layers'], config.depth - 1
   )
-  last = jnp.take_along_axis(x, last[:, None, None], axis=1)[:, 0]
-  return last, tuple(zip(k, v, strict=True))
+  top = jax.tree.map(lambda p: p[-1], params['layers'])
+  x, kv = run(top, x, top=True)
+  if not scanned(config):
+    return x[:, 0], (*zip(k, v, strict=True), kv)
+  k, v = (
+    jnp.concatenate([jnp.moveaxis(below, 0, 1), t[:, None]], axis=1)
+    for below, t in zip((k, v), kv, strict=True)
+  )
+  return x[:, 0], StackedCache(k, v)
+
+
+def empty_cache(
+  config: TextConfig, rows: int, slots: int, dtype: str = 'float32'
+) -> Cache:
+  """Returns a cache of zeros.
+
+  Args:
+    config: The decoder's dimensions.
+    rows: Number of sequences B.
+    slots: Number of slots S of each.
+    dtype: Dtype of keys and values.
+  """
+  c = config
+  stacked = scanned(c)
+  lead = (rows, c.depth, c.num_kv_heads) if stacked else (rows, c.num_kv_heads)
+
+  def pair():
+    return (
+      jnp.zeros((*lead, c.head_dim, slots), dtype),
+      jnp.zeros((*lead, slots, c.head_dim), dtype),
+    )
+
+  return (
+    StackedCache(*pair()) if stacked else tuple(pair() for _ in range(c.depth))
+  )
 
 
 def extend(cache: Cache, slots: int) -> Cache:
   """Returns the cache with room for that many more tokens."""
-  none, free = (0, 0), (0, slots)
-  return tuple(
-    (
-      jnp.pad(k, (none, none, none, free)),
-      jnp.pad(v, (none, none, free, none)),
-    )
-    for k, v in cache
-  )
+
+  def pad(k, v):
+    rows = ((0, 0),) * (k.ndim - 2)
+    none, free = (0, 0), (0, slots)
+    return jnp.pad(k, (*rows, none, free)), jnp.pad(v, (*rows, free, none))
+
+  if isinstance(cache, StackedCache):
+    return StackedCache(*pad(*cache))
+  return tuple(pad(k, v) for k, v in cache)
+
+
+def scanned(config: TextConfig) -> bool:
+  """Whether a decoding step runs a loop over stacked layers and caches.
+
+  A CPU copies the slices of stacked weights at each step; compilers for
+  accelerators read them in place, and compile one layer instead of all.
+  """
+  return not config.transposed and _platform.target_platform() != 'cpu'
 
 
 def step(
   config: TextConfig,
-  layers: Sequence[Params],
+  layers: Any,
   x: Float[Array, 'B D'],
   positions: Int[Array, ' B'],
   cache: Cache,
@@ -221,7 +281,7 @@ def step(
 
   Args:
     config: The decoder's dimensions.
-    layers: The parameters from `unstack`.
+    layers: The parameters from `step_layers`.
     x: Embedded tokens.
     positions: Their positions.
     cache: Keys and values of the earlier tokens.
@@ -232,20 +292,54 @@ def step(
     The last residual stream, and the cache with the new slot filled.
   """
   x, positions = x[:, None], positions[:, None]
-  masks = mask if isinstance(mask, tuple) else (mask, mask)
-  new = []
+  even, odd = mask if isinstance(mask, tuple) else (mask, mask)
+  block = DecoderBlock(config)
+
+  def keys_values(layer, x):
+    return common.apply(block, layer, x, positions, method='keys_values')
+
+  def attend(layer, x, kv, mask):
+    k, v = (t.astype(x.dtype) for t in kv)
+    return common.apply(block, layer, x, positions, k, v, mask[:, None])
+
+  if isinstance(cache, StackedCache):
+
+    def body(carry, layer, i):
+      x, cache = carry
+      new = keys_values(layer, x)
+      cache = StackedCache(*_write_layer(cache, new, i, slot))
+      kv = (jax.lax.dynamic_index_in_dim(t, i, 1, False) for t in cache)
+      layer_mask = even if even is odd else jnp.where(i % 2, odd, even)
+      return (attend(layer, x, kv, layer_mask), cache), None
+
+    (x, cache), _ = common.scan_layers(body, (x, cache), layers, config.depth)
+    return x[:, 0], cache
+  written = []
   for i, (layer, old) in enumerate(zip(layers, cache, strict=True)):
-    block = DecoderBlock(config)
-    kv = common.apply(block, layer, x, positions, method='keys_values')
+    new = keys_values(layer, x)
     kv = tuple(
       jax.lax.dynamic_update_slice_in_dim(o, t.astype(o.dtype), slot, axis)
-      for o, t, axis in zip(old, kv, (3, 2), strict=True)
+      for o, t, axis in zip(old, new, (3, 2), strict=True)
     )
-    new.append(kv)
-    k, v = (t.astype(x.dtype) for t in kv)
-    layer_mask = masks[i % 2][:, None]
-    x = common.apply(block, layer, x, positions, k, v, layer_mask)
-  return x[:, 0], tuple(new)
+    written.append(kv)
+    x = attend(layer, x, kv, odd if i % 2 else even)
+  return x[:, 0], tuple(written)
+
+
+def step_layers(config: TextConfig, params: Params) -> Any:
+  """Returns the layers for `step`: stacked where it scans, else a tuple."""
+  return params['layers'] if scanned(config) else unstack(config, params)
+
+
+def _write_layer(cache: StackedCache, new, layer, slot):
+  """Writes the keys and values of a token into a layer's slot."""
+  k, v = (t[:, None].astype(cache.k.dtype) for t in new)
+  zero = jnp.zeros_like(slot)
+  layer = layer.astype(slot.dtype)
+  return (
+    jax.lax.dynamic_update_slice(cache.k, k, (zero, layer, zero, zero, slot)),
+    jax.lax.dynamic_update_slice(cache.v, v, (zero, layer, zero, slot, zero)),
+  )
 
 
 def unembed(

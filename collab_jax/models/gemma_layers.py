@@ -29,8 +29,8 @@ class TextConfig:
     query_scale: Factor on the queries; None means head_dim ** -0.5.
     window: Keys that text sees in layers 0, 2, ..., as Hugging Face runs Gemma
       2; None for all, as big_vision trained PaliGemma 2.
-    unroll: Trace each layer on its own: faster for small models, slower to
-      compile for deep ones.
+    unroll: Trace each layer on its own where a CPU runs it: faster for small
+      models, slower to compile for deep ones. Elsewhere layers are scanned.
     layout: Weight layout: 'stacked', or 'transposed' for a tuple of layers
       whose weights have their axes in `TRANSPOSED_AXES`, see
       `gemma.transpose_layers`.

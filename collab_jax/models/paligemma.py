@@ -19,7 +19,13 @@ from jax import numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from collab_jax import _validate, message
-from collab_jax.models import decoding, dimensions, gemma, siglip
+from collab_jax.models import (
+  attention,
+  decoding,
+  dimensions,
+  gemma,
+  siglip,
+)
 from collab_jax.models import tokenizer as tokenizer_lib
 
 Params = dict[str, Any]
@@ -151,7 +157,7 @@ def prefix_lm_mask(
     mask[b, i, j], True if i attends to j.
   """
   block = jnp.cumsum(mask_ar, axis=1)
-  return (block[:, None, :] <= block[:, :, None]) & valid[:, None, :]
+  return attention.PrefixLMMask(valid, block, block).rows(block, block)
 
 
 @struct.dataclass
@@ -242,11 +248,8 @@ class Model:
     x, positions, valid = sequence(llm, prefix, tokens, all_valid)
     image_ar = jnp.zeros(prefix.valid.shape, jnp.int32)
     mask_ar = jnp.concatenate([image_ar, mask_ar], 1)
-    mask = prefix_lm_mask(mask_ar, valid)
-    if config.window:
-      near = positions[:, :, None] - positions[:, None] < config.window
-      first = jnp.cumsum(mask_ar, 1) == 0
-      mask = mask & (near | first[:, :, None]), mask
+    block = jnp.cumsum(mask_ar, axis=1)
+    mask = attention.PrefixLMMask(valid, block, positions)
     x = gemma.forward(config, llm, x, positions, mask)
     return gemma.unembed(config, llm, x[:, prefix.x.shape[1] :], softcap)
 
@@ -288,7 +291,8 @@ class Model:
     start = self._prefill(
       as_prefix(prefix), prompt_tokens, prompt_mask, max_tokens, cache_dtype
     )
-    layers, method = gemma.unstack(config, llm), method or decoding.Greedy()
+    layers = gemma.step_layers(config, llm)
+    method = method or decoding.Greedy()
 
     def step(token, position, cache, slot, mask):
       cache, slot_positions = cache

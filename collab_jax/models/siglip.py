@@ -38,8 +38,8 @@ class VisionConfig:
     num_heads: Attention heads; divides width.
     mlp_dim: Hidden width of the MLP.
     out_dim: M, the decoder's width, where `head` projects to.
-    unroll: Trace each block on its own: faster for small models, slower to
-      compile for deep ones.
+    unroll: Trace each block on its own where a CPU runs it: faster for small
+      models, slower to compile for deep ones. Elsewhere blocks are scanned.
     layout: Weight layout: 'stacked', or 'transposed' for a tuple of blocks, see
       `unstack_blocks`. Blocks of the latter whose matrices are all in bfloat16
       are computed in bfloat16, summed in float32.
@@ -241,7 +241,7 @@ def encode(
         x, _ = body(x, layer, None)
     elif depth:
       x, _ = common.scan_layers(
-        body, x, blocks, depth, config.unroll, config.remat
+        body, x, blocks, depth, common.unrolled(config), config.remat
       )
     return x
 

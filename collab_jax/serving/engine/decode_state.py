@@ -83,15 +83,8 @@ def empty(config: gemma.TextConfig, slots: int, length: int) -> DecodeState:
     slots: Number of decode slots R.
     length: Number of cache entries S: longest prefix, prompt and caption.
   """
-  shape = slots, config.num_kv_heads
   return DecodeState(
-    cache=tuple(
-      (
-        jnp.zeros((*shape, config.head_dim, length), _CACHE),
-        jnp.zeros((*shape, length, config.head_dim), _CACHE),
-      )
-      for _ in range(config.depth)
-    ),
+    cache=gemma.empty_cache(config, slots, length, _CACHE),
     entry_position=jnp.zeros((slots, length), jnp.int32),
     visible=jnp.zeros((slots, length), bool),
     token=jnp.zeros(slots, jnp.int32),
@@ -181,7 +174,7 @@ def decode(
     The state, and [count slots] tokens.
   """
   config, llm = model.config.text, model.params['llm']
-  layers = gemma.unstack(config, llm)
+  layers = gemma.step_layers(config, llm)
   total, length = state.entry_position.shape
   part = state if slots == total else jax.tree.map(lambda x: x[:slots], state)
 
