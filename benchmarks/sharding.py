@@ -182,7 +182,6 @@ def settings(data: int, model: int, /, **fields: Any) -> Any:
   """The smoke config on a mesh."""
   config: Any = tradeoff.get_config('mode=smoke')
   config.mesh.data, config.mesh.model = data, model
-  config.workers = 1
   with config.unlocked():
     config.update(fields)
   return config

@@ -147,20 +147,43 @@ class Captioner:
       ValueError: There are not as many prompts as rows, or no key to draw
         with.
     """
+    return self.detokenize(self.generate(prefix, prompt, key))
+
+  def generate(
+    self,
+    prefix: messages.Prefix | Float[Array, 'B N M'],
+    prompt: str | Sequence[str] | None = None,
+    key: jax.Array | None = None,
+  ) -> Int[Array, 'B t']:
+    """Dispatches the generation of a batch, and waits for nothing.
+
+    Args:
+      prefix: From a codec's `decode`, or projected features.
+      prompt: One prompt for all, or one per row; None takes the default.
+      key: Random key, needed where the decoding draws: one, or one per row.
+
+    Returns:
+      Token ids of the captions on the device, for `detokenize`.
+
+    Raises:
+      ValueError: There are not as many prompts as rows, or no key to draw
+        with.
+    """
     padded: messages.Prefix = bucket(paligemma.as_prefix(prefix))
     rows = len(padded.x)
     prompt = self.prompt if prompt is None else prompt
     prompts = [prompt] * rows if isinstance(prompt, str) else list(prompt)
     if len(prompts) != rows:
       raise ValueError(f'got {len(prompts)} prompts for {rows} rows')
-    tokenizer = self._tokenizer()
     tokens, mask = self.tokenize(prompts)
     batch = sharding.rows((padded, tokens, mask, key), self.model.params)
     halvings = _halvings(self.model, rows)
-    ids = jax.device_get(
-      _generate(self.model, *batch, self.max_tokens, self.method, halvings)
-    )
-    return [tokenizer.decode(row) for row in ids.tolist()]
+    return _generate(self.model, *batch, self.max_tokens, self.method, halvings)
+
+  def detokenize(self, ids: Int[Array | np.ndarray, 'B t']) -> list[str]:
+    """Fetches the token ids of captions from the device; returns their text."""
+    tokenizer = self._tokenizer()
+    return [tokenizer.decode(row) for row in jax.device_get(ids).tolist()]
 
   def keys(self, seed: int, image_ids: Sequence[int]) -> jax.Array | None:
     """Returns one key per picture, which does not depend on its batch.

@@ -80,7 +80,6 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   config = common.evaluation()
   config.seeds = (0,)
   config.blind = ('mean',)
-  config.workers = 2
   config.budget = common.budget()
 
   # Studies by name. Each crosses all of `sent`, 'codec | transport', with

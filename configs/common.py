@@ -42,8 +42,7 @@ def evaluation() -> ml_collections.ConfigDict:
   config.max_tokens = 34
   config.decoding = 'greedy'  # Or 'beam2', 'sample(temperature=0.7)'.
   config.batch_size = 64
-  # Passes at a time. More are faster, and make each caption's seconds longer.
-  config.workers = 1
+  config.workers = 1  # Accepted and ignored: the host's work overlaps anyway.
 
   config.resamples = 1000
   config.level = 0.95  # Of the confidence intervals.

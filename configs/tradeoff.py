@@ -20,7 +20,6 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   config = common.evaluation()
   common.codecs(config)
   config.data_split = 'dense' if mode == 'dense' else 'test'
-  config.workers = 2
 
   if mode == 'smoke':
     common.smoke(config)

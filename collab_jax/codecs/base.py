@@ -14,9 +14,9 @@ import jax
 from jaxtyping import Array, UInt8
 import numpy as np
 
-from collab_jax import _validate, channels
+from collab_jax import _validate, channels, sharding
 from collab_jax import message as messages
-from collab_jax.codecs import contract, encoder
+from collab_jax.codecs import contract, device_clock, encoder
 from collab_jax.codecs.transports import base as transports
 from collab_jax.models import paligemma
 from collab_jax.wire import session_json
@@ -72,18 +72,27 @@ class FeatureCache:
 
   Codecs of one split and equal auxiliary inputs share an entry. Threads may
   share a cache: the first one computes, the others wait.
+
+  Attributes:
+    clock: Times the device's programs.
   """
 
-  def __init__(self, compiled: set[Any] | None = None):
+  def __init__(
+    self,
+    compiled: set[Any] | None = None,
+    clock: device_clock.DeviceClock | None = None,
+  ):
     """Starts empty.
 
     Args:
       compiled: Keys of the entries whose programs ran before, which the cache
         extends. A program that is not among them runs twice, so that
         compilation is not timed. None: all have run.
+      clock: Times the programs; by default one that waits for each.
     """
+    self.clock = clock or device_clock.DeviceClock()
     self._compiled = compiled
-    self._entries: dict[Any, tuple[Any, float]] = {}
+    self._entries: dict[Any, tuple[Any, Callable[[], float]]] = {}
     self._lock = threading.Lock()
 
   def get(self, key: Any, compute: Callable[[], Any]) -> tuple[Any, float]:
@@ -93,15 +102,27 @@ class FeatureCache:
       key: Identifies what is computed.
       compute: Called if there is no such entry.
     """
+    value, seconds = self.dispatch(key, compute)
+    return jax.block_until_ready(value), seconds()
+
+  def dispatch(
+    self, key: Any, compute: Callable[[], Any]
+  ) -> tuple[Any, Callable[[], float]]:
+    """Like `get`, but waits for nothing: its seconds are those of the clock.
+
+    Args:
+      key: As of `get`.
+      compute: As of `get`.
+
+    Returns:
+      The entry, and a function that waits and returns its seconds.
+    """
     with self._lock:
       if key not in self._entries:
         if self._compiled is not None and key not in self._compiled:
           jax.block_until_ready(compute())
           self._compiled.add(key)
-        seconds: Seconds = {}
-        with timed(seconds, 'encode'):
-          value = jax.block_until_ready(compute())
-        self._entries[key] = value, seconds['encode']
+        self._entries[key] = self.clock.dispatch(compute)
       return self._entries[key]
 
 
@@ -148,6 +169,10 @@ class Codec(abc.ABC):
     """Guards classes of users; those of this package are left alone."""
     super().__init_subclass__(**kw)
     bases = [c for c in cls.__mro__ if c.__module__.startswith('collab_jax.')]
+    # A class that overrides the whole would not be asked for the parts.
+    for whole, part in _PARTS.items():
+      if whole in vars(cls) and part not in vars(cls):
+        setattr(cls, part, getattr(Codec, part))
     if bases == [Codec]:
       pictures = cls.decode_unpacked is Codec.decode_unpacked
       contract.guard(cls, pictures)
@@ -252,12 +277,41 @@ class Codec(abc.ABC):
         sent = pack(sent)
     return Encoded(sent, seconds)
 
+  def dispatch_encode(
+    self,
+    images: Images,
+    key: jax.Array,
+    image_ids: Sequence[int] | None = None,
+    cache: FeatureCache | None = None,
+    pack: Callable[[Any], list[Any]] | None = None,
+  ) -> Callable[[], Encoded]:
+    """Dispatches the device's part of `encode_batch`, and waits for nothing.
+
+    Args:
+      images: As of `encode_batch`.
+      key: As of `encode_batch`.
+      image_ids: As of `encode_batch`.
+      cache: As of `encode_batch`; its clock times the device.
+      pack: As of `encode_batch`.
+
+    Returns:
+      The host's part, for any thread. By default it is all of `encode_batch`,
+      except on a mesh, whose programs one thread has to dispatch.
+    """
+    encode = functools.partial(
+      self.encode_batch, images, key, image_ids, cache, pack
+    )
+    if sharding.mesh_of(self.model.params) is None:
+      return encode
+    encoded = encode()
+    return lambda: encoded
+
   def pack(self, batch: Any) -> list[Any]:
     """Returns the messages of what `encode_batch` gives to its `pack`."""
     return batch
 
   def prefetch(self, images: Images, cache: FeatureCache) -> None:
-    """Fills a cache with what `encode_batch` takes from it; here nothing."""
+    """Dispatches what `encode_batch` takes from a cache; here nothing."""
     del images, cache
 
   def transmit(
@@ -279,6 +333,21 @@ class Codec(abc.ABC):
   def decode_batch(self, data: Sequence[Any]) -> Decoded:
     """Decodes a batch of messages; of a `Link`, of what arrived."""
     return self.decode_unpacked([self.unpack(message) for message in data])
+
+  def prepare_decode(self, data: Sequence[Any]) -> Callable[[], Decoded]:
+    """Does the host's part of `decode_batch`, on any thread.
+
+    Args:
+      data: As of `decode_batch`.
+
+    Returns:
+      The device's part, which waits for nothing. By default that is
+      `decode_unpacked`, or all of a `decode_batch` that a class overrides.
+    """
+    if type(self).decode_batch is not Codec.decode_batch:
+      return functools.partial(self.decode_batch, data)
+    unpacked = [self.unpack(message) for message in data]
+    return functools.partial(self.decode_unpacked, unpacked)
 
   def decode(self, data: Sequence[Any]) -> messages.Prefix:
     """Turns messages into what the captioner reads: the server.
@@ -386,6 +455,9 @@ class Codec(abc.ABC):
   def _black(self, batch_size: int) -> np.ndarray:
     side = self.model.config.vision.image_size
     return np.zeros((batch_size, side, side, 3), np.uint8)
+
+
+_PARTS = {'encode_batch': 'dispatch_encode', 'decode_batch': 'prepare_decode'}
 
 
 class CodecSpec(abc.ABC):

@@ -364,26 +364,49 @@ class FeatureCodec(base.Codec):
     pack: Callable[[Any], list[Any]] | None = None,
   ) -> base.Encoded:
     """Encodes a batch and times the stages; see `Codec.encode_batch`."""
+    return FeatureCodec.dispatch_encode(
+      self, images, key, image_ids, cache, pack
+    )()
+
+  def dispatch_encode(
+    self,
+    images: base.Images,
+    key: jax.Array,
+    image_ids: Sequence[int] | None = None,
+    cache: base.FeatureCache | None = None,
+    pack: Callable[[Any], list[Any]] | None = None,
+  ) -> Callable[[], base.Encoded]:
+    """Dispatches encoder and quantizer; see `Codec.dispatch_encode`."""
     cache = base.FeatureCache() if cache is None else cache
-    (features, aux), spent = self.observe_cached(images, cache)
-    seconds = {'encode': spent}
-    with base.timed(seconds, 'quantize'):
-      message = self.quantize(features, key, image_ids, aux)
-    with base.timed(seconds, 'pack'):
-      sent = (pack or self.pack)(message)
-    return base.Encoded(sent, seconds, features)
+    (features, aux), encode_seconds = self.dispatch_observe(images, cache)
+    quantized, quantize_seconds = cache.clock.dispatch(
+      lambda: self._dispatch_quantize(features, key, image_ids, aux)
+    )
+    for array in jax.tree.leaves(quantized):
+      array.copy_to_host_async()
+
+    def finish():
+      seconds = {'encode': encode_seconds(), 'quantize': quantize_seconds()}
+      with base.timed(seconds, 'fetch'):
+        message = self._fetch(quantized)
+      seconds['quantize'] += seconds.pop('fetch')
+      with base.timed(seconds, 'pack'):
+        sent = (pack or self.pack)(message)
+      return base.Encoded(sent, seconds, features)
+
+    return finish
 
   def prefetch(self, images: base.Images, cache: base.FeatureCache) -> None:
     """Runs the image encoder for a cache, if the quantizer takes no more."""
     if not self.quantizer.aux_inputs:
-      self.observe_cached(images, cache)
+      self.dispatch_observe(images, cache)
 
-  def observe_cached(
+  def dispatch_observe(
     self, images: base.Images, cache: base.FeatureCache
-  ) -> tuple[tuple[Array, dict[str, Array]], float]:
-    """Returns `observe`'s features and auxiliary outputs, and the seconds."""
+  ) -> tuple[tuple[Array, dict[str, Array]], Callable[[], float]]:
+    """Dispatches `observe` for a cache; see `FeatureCache.dispatch`."""
     key = self.split, self.quantizer.aux_inputs
-    return cache.get(key, lambda: self.observe(images))
+    return cache.dispatch(key, lambda: self.observe(images))
 
   def quantize(
     self,
@@ -397,15 +420,21 @@ class FeatureCodec(base.Codec):
     As `encode_features`; `aux` is that of `observe`, without it the features
     have to do.
     """
+    return self._fetch(self._dispatch_quantize(features, key, image_ids, aux))
+
+  def _dispatch_quantize(self, features, key, image_ids, aux):
+    """Quantizes a batch as `quantize`; the arrays stay on the device."""
     ids = range(len(features)) if image_ids is None else image_ids
     # Folding an id in uses its low 32 bits.
     ids = np.asarray([i & 0xFFFFFFFF for i in ids], np.uint32)
     mesh = sharding.mesh_of(self.model.params)
     features, ids, aux = self._spread((features, ids, dict(aux or {})))
     keys = image_keys(key, ids)
-    return jax.device_get(
-      _quantize(self._sender, self.params, features, keys, aux, mesh)
-    )
+    return _quantize(self._sender, self.params, features, keys, aux, mesh)
+
+  def _fetch(self, quantized):
+    """Fetches what `_dispatch_quantize` returned."""
+    return jax.device_get(quantized)
 
   def pack(self, batch: Mapping[str, np.ndarray]) -> list[bytes]:
     """Serializes a quantized batch: one array per field, with an axis B."""
@@ -443,8 +472,17 @@ class FeatureCodec(base.Codec):
 
   def decode_batch(self, data: Sequence[bytes]) -> base.Decoded:
     """Decodes a batch, with the tokens before the projection."""
-    tokens, prefix = self.rebuild(data)
-    return base.Decoded(prefix, tokens)
+    return FeatureCodec.prepare_decode(self, data)()
+
+  def prepare_decode(self, data: Sequence[bytes]) -> Callable[[], base.Decoded]:
+    """Unpacks a batch; see `Codec.prepare_decode`."""
+    message = self.session.unpack_batch(data)
+
+    def rebuild():
+      tokens, prefix = self.rebuild_message(message)
+      return base.Decoded(prefix, tokens)
+
+    return rebuild
 
   def unpack(self, message: bytes) -> dict[str, np.ndarray]:
     """Unpacks a message, or its first layers, on the host.

@@ -231,6 +231,19 @@ class ImageCodec(base.Codec):
       for image in np.asarray(images)
     ]
 
+  def dispatch_encode(
+    self,
+    images: base.Images,
+    key: jax.Array,
+    image_ids: Sequence[int] | None = None,
+    cache: base.FeatureCache | None = None,
+    pack: Callable[[Any], list[Any]] | None = None,
+  ) -> Callable[[], base.Encoded]:
+    """Leaves all to the host; see `Codec.dispatch_encode`."""
+    return functools.partial(
+      self.encode_batch, images, key, image_ids, cache, pack
+    )
+
   def unpack(self, message: bytes) -> UInt8[np.ndarray, 'H W 3']:
     """Decodes a message to a picture of the model's size, on the host.
 

@@ -163,6 +163,18 @@ class Link(base.Codec):
     pack = pack or self.pack
     return self.codec.encode_batch(images, key, image_ids, cache, pack)
 
+  def dispatch_encode(
+    self,
+    images: base.Images,
+    key: jax.Array,
+    image_ids: Sequence[int] | None = None,
+    cache: base.FeatureCache | None = None,
+    pack: Callable[[Any], list[Any]] | None = None,
+  ) -> Callable[[], base.Encoded]:
+    """Dispatches the device's part; see `Codec.dispatch_encode`."""
+    pack = pack or self.pack
+    return self.codec.dispatch_encode(images, key, image_ids, cache, pack)
+
   def prefetch(self, images: base.Images, cache: base.FeatureCache) -> None:
     """Computes what the codec will take from a cache."""
     self.codec.prefetch(images, cache)
@@ -195,19 +207,28 @@ class Link(base.Codec):
     self, data: Sequence[transport_base.Packets]
   ) -> base.Decoded:
     """Decodes what arrived of a batch; never fails for what arrived."""
+    return Link.prepare_decode(self, data)()
+
+  def prepare_decode(
+    self, data: Sequence[transport_base.Packets]
+  ) -> Callable[[], base.Decoded]:
+    """Reads packets and unpacks messages; see `Codec.prepare_decode`."""
     received = self._packetizer.unpack(data)
     if isinstance(received, wire.Received):
-      return self._decode_rows(received)
+      return functools.partial(self._decode_rows, received)
     unpacked = [None if m is None else self._unpack(m) for m in received]
     arrived = [message is not None for message in unpacked]
     if not any(arrived):
-      return base.Decoded(None, None, arrived, [0.0] * len(data))
+      return lambda: base.Decoded(None, None, arrived, [0.0] * len(data))
     # Another message stands in for a lost one; nobody reads its caption.
     filler = unpacked[arrived.index(True)]
-    decoded = self.codec.decode_unpacked(
-      [filler if message is None else message for message in unpacked]
-    )
-    return decoded._replace(arrived=arrived, rows=list(map(float, arrived)))
+    filled = [filler if message is None else message for message in unpacked]
+
+    def decode():
+      decoded = self.codec.decode_unpacked(filled)
+      return decoded._replace(arrived=arrived, rows=list(map(float, arrived)))
+
+    return decode
 
   def _decode_rows(self, received: wire.Received) -> base.Decoded:
     arrived = received.whole.tolist()

@@ -1,7 +1,7 @@
 """Blind baselines: captions without the picture, the floor of every curve."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 from jax import numpy as jnp
@@ -23,6 +23,18 @@ def check(kinds: Sequence[str]) -> None:
   """Raises ValueError unless there are baselines of these kinds."""
   for kind in kinds:
     _validate.choice('blind', kind, KINDS)
+
+
+class Dispatched(NamedTuple):
+  """Batch of the baselines, on the device.
+
+  Attributes:
+    features: For the mean; None where it is not wanted.
+    ids: Token ids of all captions, to shuffle; None likewise.
+  """
+
+  features: Array | None
+  ids: Array | None
 
 
 class Blind:
@@ -78,23 +90,35 @@ class Blind:
       for kind in self.kinds
     }
 
-  def add(
-    self, features: Float[Array, 'B N D'], image_ids: Sequence[int], count: int
-  ):
-    """Adds a batch; batches come in the images' order.
+  def dispatch(
+    self, features: Float[Array, 'B N D'], image_ids: Sequence[int]
+  ) -> Dispatched:
+    """Dispatches what a batch needs of the device.
 
     Args:
-      features: Before the projection; rows after `count` are padding.
+      features: Before the projection; the last rows may be padding.
       image_ids: One per row.
-      count: Number of images in the batch.
     """
-    if 'mean' in self.kinds:
-      batch = jax.device_get(features)[:count].astype(np.float64)
+    shuffled = 'shuffled' in self.kinds
+    return Dispatched(
+      features if 'mean' in self.kinds else None,
+      self._generate(features, image_ids) if shuffled else None,
+    )
+
+  def add(self, dispatched: Dispatched, count: int):
+    """Waits for a batch and adds it; batches come in the images' order.
+
+    Args:
+      dispatched: From `dispatch`.
+      count: Number of images in the batch, without the padding.
+    """
+    if dispatched.features is not None:
+      batch = jax.device_get(dispatched.features)[:count].astype(np.float64)
       # One by one, so that the sum does not depend on the batch size.
       for row in batch:
         self._sum = self._sum + row
-    if 'shuffled' in self.kinds:
-      self._full += self._captions(features, image_ids)[:count]
+    if dispatched.ids is not None:
+      self._full += self._captioner.detokenize(dispatched.ids)[:count]
 
   def captions(self) -> dict[str, list[str]]:
     """Returns the captions of all images by name, after the last batch."""
@@ -112,10 +136,11 @@ class Blind:
     features = jnp.zeros((1, self._vectors, width))
     if kind == 'mean':
       features = jnp.asarray(self._sum / n, jnp.float32)[None]
-    return self._captions(features, (0,)) * n
+    return self._captioner.detokenize(self._generate(features, (0,))) * n
 
-  def _captions(
+  def _generate(
     self, features: Float[Array, 'B N D'], image_ids: Sequence[int]
-  ) -> list[str]:
+  ) -> Array:
     key = self._captioner.keys(self._seed, image_ids)
-    return self._captioner(_project(self._captioner.model, features), key=key)
+    prefix = _project(self._captioner.model, features)
+    return self._captioner.generate(prefix, key=key)

@@ -1,7 +1,7 @@
 """Evaluation loop: one record per image, codec and seed."""
 
 import collections
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent import futures
 import contextlib
 import dataclasses
@@ -18,6 +18,8 @@ from collab_jax import sharding
 from collab_jax.evaluation import (
   batches,
   filter_readable,
+  passes,
+  pipeline,
   record_store,
   recorder,
   validate,
@@ -59,9 +61,8 @@ def evaluate(
       killed run goes on where it stopped; a file made with another model,
       data, way to resize pictures or decoding is refused.
     batch_size: Images at a time; on a mesh what its axis 'data' divides, too.
-    workers: Passes at a time. Two keep a CPU's cores busier; each then takes
-      longer, and says so in its 'seconds'. On a mesh always one: devices that
-      wait for each other must run their programs in one order.
+    workers: Ignored. The host packs, unpacks and writes while the device
+      computes, whatever this says; see `pipeline`.
     progress: Show a bar.
     blind: Baselines to add: 'zeroed', 'mean', 'shuffled' (see `Blind`).
     channel: Channel of the messages, such as 'erasure(p=0.4)'. Losses and
@@ -72,7 +73,8 @@ def evaluate(
     The records: {'image_id', 'codec', 'settings' (nested), 'name', 'seed',
     'caption', 'references', 'sent', 'vectors', 'ratio', 'bytes',
     'total_bytes', 'distortion' (mean squared error per number, None where the
-    grid is not rebuilt), 'seconds' per image and stage, 'model', 'data',
+    grid is not rebuilt), 'seconds' per image and stage, of which those of the
+    device begin where the program before ended, 'model', 'data',
     'decoding', 'slots' (generated scenes only), 'link' (of links only:
     'packets', 'lost' of them, 'whole' if the message can be read, the share of
     its 'rows' that arrived, 'seconds', 'airtime')}, ordered by codec, seed and
@@ -99,7 +101,7 @@ def evaluate(
   validate.check_passes(seeds, batch_size, workers, blind)
   readable = filter_readable.filter_readable(data, path, progress)
   baselines = blinds.Blind(captioner, blind, len(readable), seeds[0])
-  passes = [
+  codec_seeds = [
     (codec, seed)
     for codec in codecs
     for seed in (seeds if codec.uses_key or captioner.uses_key else seeds[:1])
@@ -114,13 +116,12 @@ def evaluate(
       store = stack.enter_context(
         record_store.RecordStore(path, settings, described)
       )
-    compilers, pool = (
-      stack.enter_context(futures.ThreadPoolExecutor(n if one_device else 1))
-      for n in (_COMPILERS, workers)
+    compilers = stack.enter_context(futures.ThreadPoolExecutor(_COMPILERS))
+    stack.callback(compilers.shutdown, wait=False, cancel_futures=True)
+    threads = pipeline.open_workers(stack)
+    run = _Run(
+      captioner, readable, codec_seeds, baselines, seeds[0], store, threads
     )
-    for threads in (compilers, pool):
-      stack.callback(threads.shutdown, wait=False, cancel_futures=True)
-    run = _Run(captioner, readable, passes, baselines, seeds[0], store, pool)
     size = sharding.padded(min(batch_size, len(readable)), params)
     if one_device:
       run.start_compiling(compilers, size)
@@ -146,11 +147,13 @@ def _settings(captioner, data, resizing: str | None) -> dict[str, Any]:
 class _Run:
   """State of one evaluation."""
 
-  def __init__(self, captioner, data, passes, baselines, seed, store, workers):
+  def __init__(
+    self, captioner, data, codec_seeds, baselines, seed, store, workers
+  ):
     self.captioner = captioner
     self.recorder = recorder.Recorder(captioner, data)
     self.data = data
-    self.passes = passes
+    self.codec_seeds = codec_seeds
     self.baselines = baselines
     self.seed = seed
     self.store = store
@@ -178,7 +181,7 @@ class _Run:
         key = self.captioner.keys(self.seed, range(size))
         self.captioner(prefix, key=key)
 
-    for codec, _ in self.passes:
+    for codec, _ in self.codec_seeds:
       name = codec.name
       if name in self.missing and name not in self.warm_ups:
         self.warm_ups[name] = pool.submit(warm, codec)
@@ -187,7 +190,7 @@ class _Run:
     """Makes the records that are missing."""
     blind = len(self.baselines.kinds)
     with tqdm.tqdm(
-      total=len(self.data) * (len(self.passes) + blind),
+      total=len(self.data) * (len(self.codec_seeds) + blind),
       unit=' captions',
       smoothing=0.02,
       disable=not progress,
@@ -195,14 +198,15 @@ class _Run:
       desc=self.data.name,
     ) as bar:
       examples = datasets.prefetch(self.data, ahead=2 * size)
-      for start in range(0, len(self.data), size):
-        count = min(size, len(self.data) - start)
-        batch = batches.Batch([next(examples) for _ in range(count)], size)
-        # The pictures themselves are not needed any more afterwards.
-        self.examples += [
-          dataclasses.replace(e, image=e.image[:0]) for e in batch.examples
-        ]
-        self._make_batch(batch, bar)
+      batch = None
+      for finished in pipeline.run(self._passes(examples, size, bar)):
+        if self.store and finished.batch is not batch:
+          self.store.sync()
+        batch, records = finished.batch, finished.records()
+        self._add(records)
+        bar.update(len(records))
+      if self.store:
+        self.store.sync()
       if self.blind_missing:
         self._make_blind()
       bar.update(len(self.data) * blind)
@@ -218,33 +222,36 @@ class _Run:
   def _names(self) -> list[tuple[str, int]]:
     """Names and seeds of all passes, the blind baselines last."""
     blind = [(name, self.seed) for name in self.baselines.describe()]
-    return [(codec.name, seed) for codec, seed in self.passes] + blind
+    return [(codec.name, seed) for codec, seed in self.codec_seeds] + blind
 
-  def _make_batch(self, batch: batches.Batch, bar):
-    todo = [
-      (codec, seed)
-      for codec, seed in self.passes
-      if any((i, codec.name, seed) not in self.records for i in batch.ids)
-    ]
-    bar.update(len(batch.ids) * (len(self.passes) - len(todo)))
-    cache = codecs_lib.FeatureCache(self.compiled)
+  def _passes(self, examples, size, bar) -> Iterator[pipeline.Pass]:
+    """Makes the passes of all batches, those of a batch in one order."""
+    for start in range(0, len(self.data), size):
+      count = min(size, len(self.data) - start)
+      batch = batches.Batch([next(examples) for _ in range(count)], size)
+      # The pictures themselves are not needed any more afterwards.
+      self.examples += [
+        dataclasses.replace(e, image=e.image[:0]) for e in batch.examples
+      ]
+      todo = [
+        (codec, seed)
+        for codec, seed in self.codec_seeds
+        if any((i, codec.name, seed) not in self.records for i in batch.ids)
+      ]
+      bar.update(count * (len(self.codec_seeds) - len(todo)))
+      yield from self._batch_passes(batch, todo)
+
+  def _batch_passes(self, batch, todo) -> Iterator[pipeline.Pass]:
+    cache = codecs_lib.FeatureCache(self.compiled, self.workers.clock)
     for codec, _ in todo:  # Here, as other threads still compile.
       codec.prefetch(batch.images, cache)
-
-    def run_pass(item):
-      codec, seed = item
+    settings = batch, cache, self.captioner, self.recorder, self.workers.host
+    for codec, seed in todo:
       if codec.name in self.warm_ups:
         self.warm_ups[codec.name].result()
-      return self.recorder.records(codec, seed, batch, cache)
-
-    for records in self.workers.map(run_pass, todo):
-      self._add(records)
-      bar.update(len(batch.ids))
+      yield passes.CodecPass(codec, seed, *settings)
     if self.blind_missing:
-      (features, _), _ = self.identity.observe_cached(batch.images, cache)
-      self.baselines.add(features, batch.padded_ids, len(batch.ids))
-    if self.store:
-      self.store.sync()
+      yield passes.BlindPass(self.baselines, self.identity, batch, cache)
 
   def _make_blind(self):
     captions = self.baselines.captions()

@@ -1,0 +1,233 @@
+"""Passes of a batch: through a codec, or through the blind baselines."""
+
+from collections.abc import Callable, Sequence
+from concurrent import futures
+from typing import Any, NamedTuple
+
+import jax
+from jax import numpy as jnp
+from jaxtyping import Array, Float
+
+from collab_jax import captioner as captioning
+from collab_jax import codecs as codecs_lib
+from collab_jax.codecs import base
+from collab_jax.codecs.transports import base as transports
+from collab_jax.evaluation import batches, blind, recorder
+
+
+@jax.jit
+def mean_squared_error(
+  rebuilt: Float[Array, 'B N D'], features: Float[Array, 'B N D']
+) -> Float[Array, ' B']:
+  """Returns the mean squared error per number, one per image."""
+  return jnp.mean(jnp.square(rebuilt - features), axis=(1, 2))
+
+
+class _Transmitted(NamedTuple):
+  """Batch behind its channel.
+
+  Attributes:
+    encoded: Messages, seconds and features.
+    stats: Statistics of each message; None without a channel.
+    rebuild: The device's part of decoding what arrived.
+  """
+
+  encoded: base.Encoded
+  stats: Sequence[transports.DeliveryStats | None]
+  rebuild: Callable[[], base.Decoded]
+
+
+class _Captioned(NamedTuple):
+  """Batch behind the captioner, on the device.
+
+  Attributes:
+    arrived: False for a message that is lost or unreadable.
+    rows: Share of each message's vectors that arrived.
+    ids: Token ids of the captions; None if no message arrived.
+    lost: Token ids of a grey picture's caption; None if all arrived.
+    errors: f32[B], distortions; None where the grid is not rebuilt.
+    seconds: Functions that wait for the seconds of a stage.
+  """
+
+  arrived: Sequence[bool]
+  rows: Sequence[float]
+  ids: Array | None
+  lost: Array | None
+  errors: Array | None
+  seconds: dict[str, Callable[[], float]]
+
+
+class CodecPass:
+  """Pass of a batch through a codec: encoded, sent, decoded and captioned.
+
+  A message that is lost or unreadable gets the caption of a grey picture: the
+  server has seen nothing.
+
+  Attributes:
+    batch: The pictures.
+  """
+
+  def __init__(
+    self,
+    codec: base.Codec,
+    seed: int,
+    batch: batches.Batch,
+    cache: base.FeatureCache,
+    captioner: captioning.Captioner,
+    records: recorder.Recorder,
+    host: futures.Executor,
+  ):
+    """Binds a pass.
+
+    Args:
+      codec: A codec or a link.
+      seed: Of the quantizer, the channel and the captions.
+      batch: The pictures.
+      cache: Their features, shared with other codecs; its clock times all.
+      captioner: Writes the captions.
+      records: Makes the records.
+      host: Runs the host's part.
+    """
+    self._codec = codec
+    self._seed = seed
+    self.batch = batch
+    self._cache = cache
+    self._captioner = captioner
+    self._recorder = records
+    self._host = host
+    self._transmitted: futures.Future[_Transmitted]
+    self._records: futures.Future[list[dict[str, Any]]]
+
+  def encode(self) -> None:
+    """Dispatches the encoder; a thread packs, sends and unpacks."""
+    batch, key = self.batch, jax.random.key(self._seed)
+    finish = self._codec.dispatch_encode(
+      batch.images, key, batch.padded_ids, self._cache
+    )
+    self._transmitted = self._host.submit(self._transmit, finish)
+
+  def _transmit(self, finish: Callable[[], base.Encoded]) -> _Transmitted:
+    encoded = finish()
+    ids = self.batch.ids
+    sent = encoded.messages[: len(ids)]
+    deliveries = [
+      self._codec.transmit(message, self._seed, image_id)
+      for message, image_id in zip(sent, ids, strict=True)
+    ]
+    received = [message for message, _ in deliveries]
+    received += received[-1:] * (len(self.batch.images) - len(ids))
+    with base.timed(encoded.seconds, 'decode'):
+      rebuild = self._codec.prepare_decode(received)
+    return _Transmitted(encoded, [stats for _, stats in deliveries], rebuild)
+
+  def decode(self) -> None:
+    """Dispatches rebuilding and captions; a thread makes the records."""
+    sent, dispatch = self._transmitted.result(), self._cache.clock.dispatch
+    del self._transmitted
+    seconds, batch = {}, self.batch
+    decoded, seconds['decode'] = dispatch(sent.rebuild)
+    errors, _ = dispatch(lambda: _errors(sent.encoded, decoded))
+    arrived, ids, lost = (
+      decoded.arrived or [True] * len(batch.images),
+      None,
+      None,
+    )
+    if (prefix := decoded.prefix) is not None:
+      keys = self._captioner.keys(self._seed, batch.padded_ids)
+      ids, seconds['caption'] = dispatch(
+        lambda: self._captioner.generate(prefix, key=keys)
+      )
+    if not all(arrived):
+      lost, _ = dispatch(lambda: self._recorder.grey_ids(self._seed))
+    rows = decoded.rows or [1.0] * len(arrived)
+    captioned = _Captioned(arrived, rows, ids, lost, errors, seconds)
+    encoded = sent.encoded._replace(features=None)  # Their memory is free.
+    self._records = self._host.submit(
+      self._make_records, encoded, sent.stats, captioned
+    )
+
+  def _make_records(self, encoded, stats, captioned: _Captioned):
+    seconds = encoded.seconds
+    for stage, wait in captioned.seconds.items():
+      seconds[stage] = seconds.get(stage, 0.0) + wait()
+    captions, lost = [''] * len(self.batch.images), ''
+    if captioned.ids is not None:
+      with base.timed(seconds, 'detokenize'):
+        captions = self._captioner.detokenize(captioned.ids)
+      seconds['caption'] += seconds.pop('detokenize')
+    if captioned.lost is not None:
+      (lost,) = self._captioner.detokenize(captioned.lost)
+    distortions = [None] * len(captions)
+    if captioned.errors is not None:
+      errors = jax.device_get(captioned.errors).tolist()
+      # Rounding noise follows.
+      distortions = [float(f'{error:.6g}') for error in errors]
+    common = self._recorder.common(
+      self._codec, self._seed, seconds, len(self.batch.images)
+    )
+    records = []
+    for i, example in enumerate(self.batch.examples):
+      arrived = captioned.arrived[i]
+      record = self._recorder.record(
+        example,
+        common,
+        captions[i] if arrived else lost,
+        self._codec.sizes(encoded.messages[i]),
+        distortions[i] if arrived else None,
+      )
+      if stats[i] is not None:
+        record['link'] = recorder.link(stats[i], arrived, captioned.rows[i])
+      records.append(record)
+    return records
+
+  def records(self) -> list[dict[str, Any]]:
+    """Returns one record per picture, without the padding."""
+    return self._records.result()
+
+
+def _errors(encoded: base.Encoded, decoded: base.Decoded) -> Array | None:
+  """Returns the error of each image; None where the grid is not rebuilt."""
+  features, tokens = encoded.features, decoded.tokens
+  if features is None or tokens is None or tokens.x.shape != features.shape:
+    return None
+  return mean_squared_error(tokens.x, features)
+
+
+class BlindPass:
+  """Pass of a batch through the blind baselines, whose records come last.
+
+  Attributes:
+    batch: The pictures.
+  """
+
+  def __init__(
+    self,
+    baselines: blind.Blind,
+    identity: codecs_lib.FeatureCodec,
+    batch: batches.Batch,
+    cache: base.FeatureCache,
+  ):
+    """Binds a pass; `identity` gives the features before the projection."""
+    self._baselines = baselines
+    self._identity = identity
+    self.batch = batch
+    self._cache = cache
+    self._dispatched: blind.Dispatched
+
+  def encode(self) -> None:
+    """Dispatches the encoder, for features that no other pass took."""
+    self._identity.prefetch(self.batch.images, self._cache)
+
+  def decode(self) -> None:
+    """Dispatches captions of all vectors."""
+    (features, _), _ = self._identity.dispatch_observe(
+      self.batch.images, self._cache
+    )
+    self._dispatched, _ = self._cache.clock.dispatch(
+      lambda: self._baselines.dispatch(features, self.batch.padded_ids)
+    )
+
+  def records(self) -> list[dict[str, Any]]:
+    """Adds the batch to the baselines; returns nothing."""
+    self._baselines.add(self._dispatched, len(self.batch.ids))
+    return []
