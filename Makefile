@@ -2,11 +2,12 @@
 #
 #   PYTHON=python3.12   the interpreter, 3.11 or newer
 #   VENV=.venv          the environment, made anew for another Python version
+#   CONSTRAINTS=constraints/colab.txt  versions, by default of constraints/py*.txt
 #   ARGS='--config.limit=50'   more flags for demo, rate, channel, train and bench
 
 VENV ?= .venv
 ARGS ?=
-export VENV PYTHON
+export VENV PYTHON CONSTRAINTS
 
 PY := $(VENV)/bin/python
 

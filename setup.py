@@ -10,13 +10,15 @@ _README = _ROOT / 'README.md'
 _INIT = (_ROOT / 'collab_jax' / '__init__.py').read_text('utf-8')
 _VERSION = re.findall(r"^__version__ = '(.+)'$", _INIT, re.MULTILINE)
 
+# The lowest versions are those of Colab's list, in constraints/colab.txt, where
+# it has the package: an install there must replace nothing.
 _REQUIRES = [
-  'absl-py>=2',
+  'absl-py>=1.4',
   'constriction>=0.5,<0.6',
-  'flax>=0.12,<0.13',
+  'flax>=0.11,<0.13',
   'google-crc32c>=1.7',
   'grain>=0.2.18',
-  'jax>=0.10,<0.13',
+  'jax>=0.7.2,<0.13',
   'jaxtyping>=0.3',
   'matplotlib>=3.10',
   'ml_collections>=1.1',
@@ -24,7 +26,7 @@ _REQUIRES = [
   'numpy>=2',
   'optax>=0.2.8',
   'orbax-checkpoint>=0.11.36',
-  'pillow>=12',
+  'pillow>=11.3',
   'sacrebleu>=2.6',
   'safetensors>=0.6',
   'sentencepiece>=0.2.1',
@@ -39,14 +41,14 @@ _TFDS = [
   'importlib_resources>=6',
 ]
 
-# The edge and the server over a network. The generated code asks for a
-# protobuf at least as new as the one that it was made with, and for the same
-# major version or the next; the last one is for the edge's page.
+# The edge and the server over a network. The generated code asks for packages
+# at least as new as those that it was made with, so that it is made with old
+# ones (docs/serving.md); the last one is for the edge's page.
 _SERVING = [
-  'grpcio>=1.85.1,<2',
-  'grpcio-health-checking>=1.85.1,<2',
-  'grpcio-reflection>=1.85.1,<2',
-  'protobuf>=7.35.1,<8',
+  'grpcio>=1.71.2,<2',
+  'grpcio-health-checking>=1.71.2,<2',
+  'grpcio-reflection>=1.71.2,<2',
+  'protobuf>=5.29,<8',
   'prometheus_client>=0.22',
   'aiohttp>=3.12',
 ]
@@ -54,7 +56,7 @@ _SERVING = [
 _DOCS = [
   'furo>=2025.9',
   'myst-parser>=5',
-  'sphinx>=9',
+  'sphinx>=8.2',
   'sphinx-copybutton>=0.5.2',
 ]
 
@@ -72,16 +74,16 @@ _EXTRAS = {
     'beartype>=0.22',
     'bjontegaard>=1.3',
     'cryptography>=45',
-    'grpcio-tools>=1.85.1,<2',
+    'grpcio-tools>=1.71.2,<2',
     'hypothesis>=6.100',
-    'ipykernel>=7',
+    'ipykernel>=6.17',
     'komm>=0.37',
     'nbclient>=0.10',
     'nbformat>=5.10',
-    'pytest>=9',
+    'pytest>=8.4',
     'pytest-xdist>=3.8',
     'ruff>=0.15',
-    'scikit-learn>=1.7',
+    'scikit-learn>=1.6',
   ],
   # benchmarks/kmeans.py beside its peers.
   'bench': ['faiss-cpu>=1.11', 'ott-jax>=0.5', 'scikit-learn>=1.7'],

@@ -43,8 +43,11 @@ FEATURES, DECODER, ROUNDED = 2e-5, 3e-4, 2e-2
 
 # An array of our own making: the bfloat16 cache without that chance. Each row
 # is decoded from big_vision's features and from 20 that differ by 1e-6; the
-# nearest to the recorded logits counts.
+# nearest to the recorded logits counts. With JAX 0.7, whose sums differ by more
+# than 1e-6, a small number of one cache is rounded the other way in all of them
+# (4.3e-4).
 NEAREST = 'dec_bf16cache/step_logits_capped, nearest of 21'
+NEAREST_TOLERANCE = 5e-4 if jax.__version_info__ < (0, 8) else DECODER
 
 # Given, not computed: inputs, replaced features, and where big_vision's
 # right-aligned cache begins and ends.
@@ -57,7 +60,9 @@ def tolerance(name: str) -> float:
   """The absolute tolerance of an array; 0 for integers and masks."""
   if name.endswith(('tokens', 'attn_mask', 'prefill_seq_len')):
     return 0.0
-  if name.startswith('dec_bf16cache/') and name != NEAREST:
+  if name == NEAREST:
+    return NEAREST_TOLERANCE
+  if name.startswith('dec_bf16cache/'):
     return ROUNDED
   group, _, array = name.partition('/')
   image = group == 'enc' or array in ('encoded', 'zimg', 'embedded_seq')

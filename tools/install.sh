@@ -4,6 +4,7 @@
 #
 # PYTHON  the interpreter; by default the first one that is new enough
 # VENV    the environment, .venv by default; remade for another Python version
+# CONSTRAINTS  the versions, by default those tested with this Python
 set -eu
 cd "$(dirname "$0")/.."
 extra=${1:-}
@@ -41,9 +42,10 @@ else
   version=$(version_of "$python")
 fi
 case $version in
-  3.11) constraints=constraints/py311.txt ;;
-  *) constraints=constraints/py312.txt ;;
+  3.11) constraints=${CONSTRAINTS:-constraints/py311.txt} ;;
+  *) constraints=${CONSTRAINTS:-constraints/py312.txt} ;;
 esac
+[ -f "$constraints" ] || fail "CONSTRAINTS=$constraints: there is no such file"
 
 # 2. Is everything there already? Any extra includes the package itself.
 want="$version $PWD $(cat setup.py "$constraints" | cksum)"

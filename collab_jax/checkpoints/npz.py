@@ -125,7 +125,8 @@ def save_npz(
     arrays[name] = array
   partial = f'{path}.partial'
   with open(partial, 'wb') as file:
-    np.savez(file, allow_pickle=False, **arrays)
+    # Numbers alone, so that nothing is pickled; NumPy 2.1 has no flag for it.
+    np.savez(file, **arrays)
   os.replace(partial, path)
 
 

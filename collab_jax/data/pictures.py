@@ -274,8 +274,18 @@ def _turned(picture: Image.Image) -> Image.Image:
 
 
 def _hf_bicubic(image, size):
+  """Interpolates along both axes, rounding to 8 bits after each.
+
+  Pillow 13 begins along the height where that shrinks much more than the width,
+  older versions never: here the axes are told apart, for the same pixels with
+  all of them.
+  """
+  height, width = image.shape[:2]
+  tall = height > size and height - size > 2 * (width - size)
   picture = Image.fromarray(image)
-  return np.asarray(picture.resize((size, size), Image.Resampling.BICUBIC))
+  for shape in ((width, size) if tall else (size, height), (size, size)):
+    picture = picture.resize(shape, Image.Resampling.BICUBIC)
+  return np.asarray(picture)
 
 
 def _bv_bilinear(image, size):

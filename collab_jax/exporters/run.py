@@ -89,9 +89,11 @@ def read(path, size):
       picture = ImageOps.exif_transpose(picture)
       if picture.has_transparency_data:
         picture = picture.convert('RGBA')
-      square = picture.convert('RGB').resize(
-        (size, size), Image.Resampling.BICUBIC
-      )
+      square, (width, height) = picture.convert('RGB'), picture.size
+      # The order of axes is Pillow 13's; older versions begin with the width.
+      tall = height > size and height - size > 2 * (width - size)
+      for shape in ((width, size) if tall else (size, height), (size, size)):
+        square = square.resize(shape, Image.Resampling.BICUBIC)
       return np.asarray(square)
   # Pillow's errors for damaged and for too large files.
   except (ValueError, OSError, SyntaxError, Image.DecompressionBombError) as e:

@@ -234,7 +234,8 @@ class _SearchState(NamedTuple):
 
 
 def _take(rows, tree):
-  return jax.tree.map(lambda x: jnp.take(x, rows, axis=0), tree)
+  # All rows are there; JAX 0.7 cannot fill an array of keys.
+  return jax.tree.map(lambda x: jnp.take(x, rows, axis=0, mode='clip'), tree)
 
 
 def generate(

@@ -1,7 +1,6 @@
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
-from collections.abc import Mapping as _Mapping
-from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+from typing import ClassVar as _ClassVar, Mapping as _Mapping, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
@@ -63,7 +62,7 @@ class CaptionReply(_message.Message):
     min_entropy: float
     stages: Stages
     repeated: bool
-    def __init__(self, caption: _Optional[str] = ..., tokens: _Optional[int] = ..., min_entropy: _Optional[float] = ..., stages: _Optional[_Union[Stages, _Mapping]] = ..., repeated: _Optional[bool] = ...) -> None: ...
+    def __init__(self, caption: _Optional[str] = ..., tokens: _Optional[int] = ..., min_entropy: _Optional[float] = ..., stages: _Optional[_Union[Stages, _Mapping]] = ..., repeated: bool = ...) -> None: ...
 
 class Stages(_message.Message):
     __slots__ = ("queue", "unpack", "rebuild", "prefill", "decode", "first_token", "batch")

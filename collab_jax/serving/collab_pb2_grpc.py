@@ -5,7 +5,7 @@ import warnings
 
 from collab_jax.serving import collab_pb2 as collab__jax_dot_serving_dot_collab__pb2
 
-GRPC_GENERATED_VERSION = '1.85.1'
+GRPC_GENERATED_VERSION = '1.71.2'
 GRPC_VERSION = grpc.__version__
 _version_not_supported = False
 
@@ -18,14 +18,14 @@ except ImportError:
 if _version_not_supported:
     raise RuntimeError(
         f'The grpc package installed is at version {GRPC_VERSION},'
-        + ' but the generated code in collab_jax/serving/collab_pb2_grpc.py depends on'
+        + f' but the generated code in collab_jax/serving/collab_pb2_grpc.py depends on'
         + f' grpcio>={GRPC_GENERATED_VERSION}.'
         + f' Please upgrade your grpc module to grpcio>={GRPC_GENERATED_VERSION}'
         + f' or downgrade your generated code using grpcio-tools<={GRPC_VERSION}.'
     )
 
 
-class CaptionerStub:
+class CaptionerStub(object):
     """Captions of pictures that were encoded on the edge; docs/serving.md.
     """
 
@@ -52,7 +52,7 @@ class CaptionerStub:
                 _registered_method=True)
 
 
-class CaptionerServicer:
+class CaptionerServicer(object):
     """Captions of pictures that were encoded on the edge; docs/serving.md.
     """
 
@@ -100,7 +100,7 @@ def add_CaptionerServicer_to_server(servicer, server):
 
 
  # This class is part of an EXPERIMENTAL API.
-class Captioner:
+class Captioner(object):
     """Captions of pictures that were encoded on the edge; docs/serving.md.
     """
 
