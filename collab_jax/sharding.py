@@ -62,7 +62,8 @@ def make_mesh(data: int = 1, model: int = 1) -> Mesh:
   """Arranges devices in a mesh.
 
   Args:
-    data: Number of devices over which the rows of a batch are spread.
+    data: Number of devices over which the rows of a batch are spread; -1 for
+      all that `model` leaves.
     model: Number of devices over which the parameters are split.
 
   Returns:
@@ -71,22 +72,45 @@ def make_mesh(data: int = 1, model: int = 1) -> Mesh:
   Raises:
     ValueError: A size below 1, or more devices than there are.
   """
-  for name, size in zip(AXES, (data, model), strict=True):
-    if size < 1:
-      raise _validate.error(f'mesh.{name}', size, 'at least 1')
+  if data < 1 and data != -1:
+    raise _validate.error('mesh.data', data, 'at least 1, or -1 for all')
+  if model < 1:
+    raise _validate.error('mesh.model', model, 'at least 1')
   devices = jax.devices()
-  if data * model > len(devices):
+  wanted = max(data, 1) * model
+  if wanted > len(devices):
     kind = devices[0].platform
     hint = ''
     if kind == 'cpu':
-      count = f'--xla_force_host_platform_device_count={data * model}'
+      count = f'--xla_force_host_platform_device_count={wanted}'
       hint = f'; XLA_FLAGS={count} makes as many of a CPU'
     raise ValueError(
       f'mesh: got data={data}, model={model}, expected a product of at most'
       f' {len(devices)}, the number of devices ({kind}){hint}'
     )
+  if data == -1:
+    data = len(devices) // model
   # By default the axes would be explicit, which the models are not written for.
-  return jax.make_mesh((data, model), AXES, (AxisType.Auto,) * len(AXES))
+  types = (AxisType.Auto,) * len(AXES)
+  return jax.make_mesh((data, model), AXES, types)
+
+
+def sizes(mesh: Mesh | None) -> dict[str, int]:
+  """Returns the size of each axis of a mesh; None is a single device."""
+  return dict(mesh.shape) if mesh else dict.fromkeys(AXES, 1)
+
+
+def describe(mesh: Mesh | None) -> str:
+  """Returns the devices of a mesh in words, '8 devices: mesh 8 x 1'.
+
+  Args:
+    mesh: The mesh; None for a single device.
+  """
+  count, there = mesh.size if mesh else 1, len(jax.devices())
+  used = f'{count}' if count == there else f'{count} of {there}'
+  plural = '' if there == 1 else 's'
+  shape = ' x '.join(str(size) for size in sizes(mesh).values())
+  return f'{used} device{plural}: mesh {shape}'
 
 
 def spec(
@@ -166,6 +190,28 @@ def place(tree: _T, mesh: Mesh, rules: Sequence[Rule] = RULES) -> _T:
   return jax.tree_util.tree_map_with_path(
     lambda path, x: put(_name(path), x, mesh, rules), tree
   )
+
+
+def replicate(tree: _T, mesh: Mesh | None) -> _T:
+  """Copies to every device what does not lie on the mesh yet.
+
+  Args:
+    tree: Arrays, some of them on the mesh, such as a state of a training.
+    mesh: The mesh; None returns the tree unchanged.
+
+  Returns:
+    The tree, all of it on the mesh.
+  """
+  if mesh is None:
+    return tree
+  everywhere = NamedSharding(mesh, PartitionSpec())
+
+  def leaf(x):
+    where = getattr(x, 'sharding', None)
+    lies_there = isinstance(where, NamedSharding) and where.mesh == mesh
+    return x if lies_there else jax.device_put(x, everywhere)
+
+  return jax.tree.map(leaf, tree)
 
 
 def abstract(

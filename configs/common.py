@@ -14,8 +14,9 @@ def model_and_data() -> ml_collections.ConfigDict:
   config.tokenizer = ''  # Where it is not beside the weights.
   config.dtype = ''  # To hold the weights in; '' for the stored one.
   config.res = 0  # Side of the pictures in pixels, 0 for the model's.
-  # Devices over which the pictures of a batch and the parameters are spread.
-  config.mesh = ml_collections.ConfigDict({'data': 1, 'model': 1})
+  # Devices over which the pictures of a batch and the parameters are spread;
+  # -1 for all that `model` leaves.
+  config.mesh = ml_collections.ConfigDict({'data': -1, 'model': 1})
 
   # 'scenes', or a dataset on disk: 'coco', 'flickr30k', 'jsonl' or 'tfds'.
   config.data = 'scenes'

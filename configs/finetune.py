@@ -33,7 +33,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   c.model_path = ''
   c.tokenizer = ''
   c.res = 0
-  c.mesh = ml_collections.ConfigDict({'data': 1, 'model': 1})
+  c.mesh = ml_collections.ConfigDict({'data': -1, 'model': 1})
   # What trains does so in float32; dtype is that of the rest, '' as it is
   # loaded, and saved that of the result, '' as the start model's.
   c.name = 'tiny-tuned'

@@ -13,6 +13,8 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   c = ml_collections.ConfigDict()
   c.seed = 0
   c.prompt = 'caption en'
+  # Devices over which the rows of a batch are spread, -1 for all.
+  c.mesh = ml_collections.ConfigDict({'data': -1})
 
   # The model, in the terms of `paligemma.Config.from_dict`.
   c.model = ml_collections.ConfigDict()

@@ -16,6 +16,7 @@ from collab_jax import config as config_lib
 from collab_jax import (
   jsonl,
   provenance,
+  sharding,
   studies,
 )
 from collab_jax.training import codebooks
@@ -30,6 +31,9 @@ def main(argv):
     raise app.UsageError(f'unexpected arguments: {argv[1:]}')
   with studies.runtime():
     config = _CONFIG.value
+    mesh = studies.make_mesh(config)
+    if mesh is not None:
+      print(sharding.describe(mesh), flush=True)
     model = studies.load_model(config)
     reader = studies.make_data(config, model.config.vision.image_size)
     workdir = Path(_WORKDIR.value)
@@ -38,6 +42,7 @@ def main(argv):
     summary = {
       'settings': config.to_dict(),
       'made_with': provenance.provenance(),
+      'mesh': sharding.sizes(mesh),
       'fingerprint': params.fingerprint,
       'notes': dict(params.notes),
     }

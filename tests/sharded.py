@@ -75,6 +75,9 @@ def compile():
 
 def pieces(folder):
   """Checks loading, checksums, quantizers and odd batches on each mesh."""
+  for model, said in ((1, '8 devices: mesh 8 x 1'), (3, '6 of 8 devices')):
+    mesh = sharding.make_mesh(data=-1, model=model)
+    assert said in sharding.describe(mesh)
   alone = checkpoints.load(folder)
   reader = data.scenes('test', limit=8)
   images = np.stack([reader[i].image for i in range(8)])

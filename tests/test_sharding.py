@@ -10,6 +10,7 @@ import pytest
 
 from benchmarks import sharding as bench
 from collab_jax import (
+  checkpoints,
   evaluation,
   sharding,
   studies,
@@ -23,6 +24,8 @@ from tests.evaluation.test_evaluate import assert_same, timeless
 
 ROOT = Path(__file__).parents[1]
 MESHES = ((8, 1), (4, 2))
+# The flags of each: all devices are used without one.
+FLAGS = ((), ('--config.mesh.data=4', '--config.mesh.model=2'))
 
 
 def child(*arguments):
@@ -48,10 +51,14 @@ def launch(script, workdir, *flags):
 def meshes(tmp_path_factory):
   """Folders with the smoke config's records on each mesh."""
   folder = tmp_path_factory.mktemp('meshes')
-  for script, (data, model) in zip(('evaluate', 'demo'), MESHES, strict=True):
-    mesh = f'--config.mesh.data={data}', f'--config.mesh.model={model}'
-    done = launch(script, folder / f'{data}x{model}', '--config.ks=(2,)', *mesh)
+  scripts = 'evaluate', 'demo'
+  for script, (data, model), mesh in zip(scripts, MESHES, FLAGS, strict=True):
+    workdir = folder / f'{data}x{model}'
+    done = launch(script, workdir, '--config.ks=(2,)', *mesh)
     assert done.returncode == 0, done.stderr
+    assert done.stdout.count(f'8 devices: mesh {data} x {model}\n') == 1
+    summary = json.loads((workdir / 'summary.json').read_text())
+    assert summary['mesh'] == {'data': data, 'model': model}
   return folder
 
 
@@ -106,6 +113,26 @@ def test_records_go_on_where_another_mesh_stopped(meshes, whole, tmp_path):
 
 def test_loading_quantizing_and_odd_batches():
   assert child('pieces', standin.folder()) == len(sharded.PIECES)
+
+
+def test_training_spreads_its_batches(tmp_path):
+  # The only launchers whose results no `Study` makes.
+  metrics = []
+  for workdir, environment in (('one', {}), ('eight', launching.EIGHT)):
+    flags = '--config.eval_scenes=8', f'--workdir={tmp_path / workdir}'
+    done = launching.run(
+      'experiments/train.py',
+      '--config=configs/train_tiny.py:mode=smoke',
+      '--config.batch_size=8',
+      *flags,
+      **environment,
+    )
+    assert done.returncode == 0, done.stderr
+    assert ('8 devices: mesh 8 x 1' in done.stdout) == (workdir == 'eight')
+    lines = (tmp_path / workdir / 'metrics.jsonl').read_text().splitlines()
+    metrics.append([json.loads(line) for line in lines])
+  for one, eight in zip(*metrics, strict=True):
+    assert eight == pytest.approx(one, rel=1e-3)
 
 
 def test_the_flags(meshes, tmp_path):
@@ -257,4 +284,7 @@ def test_one_device_needs_no_mesh():
   model = standin.small()
   assert sharding.mesh_of(model.params) is None
   assert sharding.mesh_of(sharding.place(model.params, mesh)) == mesh
+  loaded = checkpoints.load(standin.folder(), mesh=mesh)
+  assert sharding.mesh_of(loaded.params) is None
+  assert sharding.describe(None) == '1 device: mesh 1 x 1'
   assert sharding.padded(5, model.params) == 5

@@ -116,7 +116,8 @@ def load(
       in bfloat16. None transposes a model of a released one's size, unless
       there is a mesh.
     mesh: The devices to spread the parameters over, see
-      `collab_jax.sharding`; each array goes there as soon as it is read.
+      `collab_jax.sharding`; each array goes there as soon as it is read. A mesh
+      of JAX's default device alone is as None.
 
   Returns:
     The model, its parameters on the mesh, or on JAX's default device.
@@ -131,6 +132,8 @@ def load(
   if dtype is None and path is None and name_or_path in NAMES:
     dtype = 'float32'
   dtype = as_dtype(dtype)
+  if mesh is not None and [*mesh.devices.flat] == jax.devices()[:1]:
+    mesh = None
   source = formats.find(_resolve(name_or_path) if path is None else path)
   dims = source.config() if config is None else read_config(config)
   if path is not None:

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import ml_collections
 
-from collab_jax import evaluation, plots
+from collab_jax import evaluation, plots, sharding
 from collab_jax.evaluation.report import labels, settings, text
 from collab_jax.models import paligemma
 from collab_jax.quantizers import pretrained
@@ -117,9 +117,11 @@ class FinetuneStudy(study.Study):
       folder = _folder(workdir, label)
       folders[label] = str(folder / 'model')
       if (folder / 'model' / 'config.json').exists():
-        train_loop.open_run(recipe, folder)
+        train_loop.open_run(recipe, folder, ('mesh',))
       else:
         print(f'{label}:', flush=True)
+        if (mesh := build.make_mesh(self.config)) is not None:
+          print(sharding.describe(mesh), flush=True)
         model = build.load_model(self.config, layout='stacked')
         finetune.finetune(recipe, model, folder)
         del model  # Before the next one is loaded.
@@ -197,7 +199,7 @@ def make_books(
     resolved.transform = resolved.transform.format(**paths)
     validate.check(resolved, model)
     # Paths are left out, so that the folder may move.
-    train_loop.open_run(config, path.parent)
+    train_loop.open_run(config, path.parent, ('mesh',))
     if not path.exists():
       reader = build.make_data(resolved, model.config.vision.image_size)
       codebooks.train(resolved, model, reader, path.parent)
@@ -246,7 +248,9 @@ def write_comparison(
     lines += ['', f'{label}:', evaluation.rate_table(group, fronts_only=True)]
   shown = '\n'.join(lines)
   figures = {'finetune_rate': plots.tuned(rows)}
-  report = study.Report(shown, shown, figures, {'bd_rate': deltas})
+  mesh = sharding.sizes(build.make_mesh(config))
+  summary = {'mesh': mesh, 'bd_rate': deltas}
+  report = study.Report(shown, shown, figures, summary)
   return study.write_report(report, rows, workdir, config.to_dict())
 
 

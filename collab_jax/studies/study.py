@@ -11,7 +11,14 @@ from matplotlib import figure as figures
 import ml_collections
 
 from collab_jax import captioner as captioning
-from collab_jax import codecs, evaluation, jsonl, plots, provenance
+from collab_jax import (
+  codecs,
+  evaluation,
+  jsonl,
+  plots,
+  provenance,
+  sharding,
+)
 from collab_jax.models import paligemma
 from collab_jax.studies import build
 
@@ -149,6 +156,9 @@ class Study:
       ValueError: As `validate`, or as `evaluation.evaluate`.
     """
     specs = self.specs
+    mesh = build.make_mesh(self.config)
+    if progress and mesh is not None:
+      print(sharding.describe(mesh), flush=True)
     return evaluation.evaluate(
       [spec.bind(self.model) for spec in specs],
       captioner=self.captioner,
@@ -174,7 +184,10 @@ class Study:
     rows = evaluation.summarize(records, **self.draws)
     settings = self.config.to_dict()
     jsonl.write_json(Path(workdir) / 'config.json', settings)
-    return write_report(self.analyze(records, rows), rows, workdir, settings)
+    report = self.analyze(records, rows)
+    mesh = sharding.sizes(build.make_mesh(self.config))
+    report = report._replace(summary={'mesh': mesh, **report.summary})
+    return write_report(report, rows, workdir, settings)
 
 
 def draws_of(config: ml_collections.ConfigDict) -> dict[str, Any]:

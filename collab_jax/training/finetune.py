@@ -12,7 +12,14 @@ from jax import numpy as jnp
 import ml_collections
 import numpy as np
 
-from collab_jax import _renamed, checkpoints, codecs, metrics, quantizers
+from collab_jax import (
+  _renamed,
+  checkpoints,
+  codecs,
+  metrics,
+  quantizers,
+  sharding,
+)
 from collab_jax import captioner as captioner_lib
 from collab_jax.checkpoints import trees
 from collab_jax.models import lora, paligemma
@@ -32,8 +39,9 @@ from collab_jax.training.codebooks import ema_codebook
 if not TYPE_CHECKING:  # Unknown names are errors to type checkers.
   __getattr__ = _renamed.module_getattr(__name__)
 
-# Settings that change how the result is written, not how it is computed.
-FREE = ('name', 'saved')
+# Settings that change where and how the result is written or computed: it is
+# the same, up to the order of sums.
+FREE = ('name', 'saved', 'mesh')
 
 
 def finetune(
@@ -80,11 +88,15 @@ def finetune(
   state = finetune_step.FinetuneState(
     trainable, tx.init(trainable), codes, jnp.zeros((), jnp.int32)
   )
+  mesh = sharding.mesh_of(model.params)
+  state = sharding.replicate(state, mesh)
+  frozen = sharding.replicate(frozen, mesh)
   teacher = model.params if weights.distill else None
   key = jax.random.key(config.seed)
 
   def step_fn(state, steps_done, batch):
     quantizer = draw_quantizer(config, train_quantizers, steps_done)
+    batch = sharding.rows(batch, model.params)
     return finetune_step.finetune_step(
       dims, tx, weights, quantizer, state, frozen, teacher, batch, key
     )
@@ -232,7 +244,7 @@ def initial_codebook(
 
   x = np.concatenate(
     [
-      np.asarray(centroids(next(stream)['image']))
+      np.asarray(centroids(sharding.rows(next(stream)['image'], model.params)))
       for _ in range(config.book.batches)
     ]
   )
@@ -275,8 +287,13 @@ def evaluate(
     return finetune_step.project(model, output.tokens)
 
   key = jax.random.key(config.seed)
+
+  def caption_images(images):
+    batch = sharding.rows(images, model.params)
+    return caption(prefix(model, batch, key))
+
   captions, examples = validation.captions(
-    lambda images: caption(prefix(model, images, key)),
+    caption_images,
     'val',
     config.eval_scenes,
     config.batch_size,

@@ -9,7 +9,7 @@ from jax import numpy as jnp
 import numpy as np
 
 from collab_jax import captioner as captioner_lib
-from collab_jax import checkpoints, data, metrics
+from collab_jax import checkpoints, data, metrics, sharding
 from collab_jax.data import grammar, world
 from collab_jax.models import paligemma
 from collab_jax.models import tokenizer as tokenizer_lib
@@ -41,8 +41,13 @@ def evaluate(
   """Computes BLEU-4 and correct slots of the first scenes of a split."""
   caption = captioner_lib.Captioner(model, config.max_tokens, config.prompt)
   encode = jax.jit(lambda m, u8: m.project(m.encode_image(u8 / 127.5 - 1)))
+
+  def caption_images(images):
+    batch = sharding.rows(images.astype(np.float32), model.params)
+    return caption(encode(model, batch))
+
   captions, examples = validation.captions(
-    lambda images: caption(encode(model, images.astype(np.float32))),
+    caption_images,
     split,
     config.eval_scenes,
     config.batch_size,
@@ -75,12 +80,16 @@ def train(config: Any, workdir: str | os.PathLike[str]) -> paligemma.Model:
   """
   train_loop.check_intervals(config, 'label_steps')
   workdir = pathlib.Path(workdir).absolute()
-  train_loop.open_run(config, workdir)
+  train_loop.open_run(config, workdir, ('mesh',))
   tokenizer = make_tokenizer(config)
   description = config.model.to_dict()
   dims = paligemma.Config.from_dict(description)
   tx = pretrain_step.optimizer(config)
   state = pretrain_step.init(config, dims, tx)
+  mesh = sharding.make_mesh(config.mesh.data)
+  if mesh.size > 1:
+    print(sharding.describe(mesh), flush=True)
+    state = sharding.replicate(state, mesh)
   source = batches.TrainingExamples(
     tokenizer,
     config.prompt,
@@ -91,6 +100,7 @@ def train(config: Any, workdir: str | os.PathLike[str]) -> paligemma.Model:
 
   def step_fn(state, steps_done, batch):
     captions = steps_done >= config.label_steps
+    batch = sharding.rows(batch, state.params)
     return pretrain_step.train_step(dims, tx, captions, state, batch)
 
   def scores(state, steps_done):

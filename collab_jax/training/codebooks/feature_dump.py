@@ -11,7 +11,7 @@ from jaxtyping import Float
 import numpy as np
 import tqdm
 
-from collab_jax import codecs
+from collab_jax import codecs, sharding
 from collab_jax import message as messages
 from collab_jax.models import paligemma
 from collab_jax.training import batches
@@ -56,10 +56,9 @@ class FeatureDump:
     """Differentiates the captions' loss by the vectors, f32[B m d]."""
     model, split = self.codec.model, self.codec.split
     params = self.codec.params
+    batch = sharding.rows((message, texts), model.params)
     return np.asarray(
-      _gradients(
-        self.quantizer, split, self.field, params, model, message, texts
-      )
+      _gradients(self.quantizer, split, self.field, params, model, *batch)
     )
 
 
@@ -111,10 +110,11 @@ def collect(
   tokenize = batches.TrainingExamples(
     tokenizer, config.prompt, config.text_length, 0, 0.0
   ).text
-  starts = range(0, len(reader), config.batch_size)
+  size = sharding.padded(config.batch_size, model.params)
+  starts = range(0, len(reader), size)
   done, summed = 0, 0
   for start in tqdm.tqdm(starts, unit='batch', desc='vectors'):
-    stop = min(start + config.batch_size, len(reader))
+    stop = min(start + size, len(reader))
     examples = [reader[i] for i in range(start, stop)]
     images = np.stack([e.image for e in examples])
     ids = [e.image_id for e in examples]
