@@ -64,7 +64,7 @@ def load(name: str, source: str) -> paligemma.Model:
   """A recorded model, out of one of `SOURCES`."""
   path = parity.GOLDEN / name / SOURCES[source][0]
   config = config_of(name) if path.suffix == '.npz' else None
-  return checkpoints.load(path, config=config)
+  return checkpoints.load(path, config=config, compute_dtype='float32')
 
 
 def same(ours: trees.Tree, theirs: trees.Tree) -> bool:

@@ -86,7 +86,11 @@ def load_model(name: str, weights: str, unroll: bool) -> paligemma.Model:
   """Loads a recorded model."""
   folder = GOLDEN / name
   config = json.loads((folder / 'config_bv.json').read_text())
-  return checkpoints.load(folder / weights, config=config | {'unroll': unroll})
+  return checkpoints.load(
+    folder / weights,
+    config=config | {'unroll': unroll},
+    compute_dtype='float32',
+  )
 
 
 def computed(golden: Arrays) -> list[str]:
@@ -100,7 +104,8 @@ def computed(golden: Arrays) -> list[str]:
 
 def image_tower(model: paligemma.Model, golden: Arrays) -> Arrays:
   """Everything before the decoder: enc/, rep/zimg, and bf16w/'s features."""
-  config, params = model.config.vision, model.params['img']
+  params = model.params['img']
+  config = common.resolved(model.config.vision, params)
   encoded, zimg, rep = _features(model, golden)
   out = {'bf16w/encoded': encoded, 'bf16w/zimg': zimg, 'rep/zimg': rep}
   out |= {'enc/encoded': encoded, 'enc/zimg': zimg}

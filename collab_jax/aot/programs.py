@@ -269,7 +269,9 @@ class _TracedEngine(engines.Engine):
   def reset(self) -> None:
     self.drop_all()
     arguments = self.model.config.text, self.config.max_slots
-    traced = decode_state.empty.trace(*arguments, self._cache_length)
+    traced = decode_state.empty.trace(
+      *arguments, self._cache_length, self._cache_dtype
+    )
     self.traced.append(Program('empty cache', traced))
     self._state = self._placement.rows(traced.out_info)
     self.broken = False

@@ -13,7 +13,7 @@ from typing import Any
 
 import jax
 
-from collab_jax import _validate, sharding
+from collab_jax import _platform, _validate, sharding
 from collab_jax.checkpoints import (
   formats,
   huggingface_config,
@@ -81,6 +81,7 @@ def load(
   | bytes
   | None = None,
   dtype: Any = None,
+  compute_dtype: Any = None,
   part: str | None = None,
   layout: str | None = None,
   mesh: jax.sharding.Mesh | None = None,
@@ -107,14 +108,17 @@ def load(
     dtype: Converts the parameters to 'float32', 'bfloat16' or 'float16'; None
       keeps the stored dtype, but float32 for the models that ship, which a CPU
       multiplies faster than bfloat16.
+    compute_dtype: Dtype of products, which are summed in float32, one of the
+      same; the key-value cache is in it, too. Norms, softmax, RoPE and what
+      layers add to are float32. None for the widest dtype in which a tower's
+      matrices are held.
     part: 'edge' reads the image tower only, 'server' the decoder and the
       projection to its width; None reads all.
     layout: Weight layout. 'stacked' keeps big_vision's tree; 'transposed'
       unstacks the layers of both towers and transposes the decoder's while
-      they are read, which is faster for few rows (see
-      `gemma.transpose_layers`); both towers then multiply by bfloat16 weights
-      in bfloat16. None transposes a model of a released one's size, unless
-      there is a mesh.
+      they are read, which a CPU multiplies faster by few rows (see
+      `gemma.transpose_layers`). None transposes a model of a released one's
+      size on a CPU, unless there is a mesh.
     mesh: The devices to spread the parameters over, see
       `collab_jax.sharding`; each array goes there as soon as it is read. A mesh
       of JAX's default device alone is as None.
@@ -132,6 +136,7 @@ def load(
   if dtype is None and path is None and name_or_path in NAMES:
     dtype = 'float32'
   dtype = as_dtype(dtype)
+  compute_dtype = as_dtype(compute_dtype, 'compute_dtype')
   if mesh is not None and [*mesh.devices.flat] == jax.devices()[:1]:
     mesh = None
   source = formats.find(_resolve(name_or_path) if path is None else path)
@@ -150,8 +155,12 @@ def load(
     tokenizer = _read_tokenizer(tokenizer or source.vocabulary(), dims)
   if layout is None:
     big = dims.text.width >= _BIG and mesh is None
-    layout = 'transposed' if big else 'stacked'
+    on_cpu = _platform.target_platform() == 'cpu'
+    layout = 'transposed' if big and on_cpu else 'stacked'
   _validate.choice('layout', layout, _LAYOUTS if mesh is None else ['stacked'])
+  dims = dims.with_layout(layout)
+  if compute_dtype is not None:
+    dims = dims.with_compute_dtype(compute_dtype.name)
   orders = _LAYOUTS[layout]
   # `put` waits for the copy, so that no two arrays are in memory twice.
   put = _put_layers if orders else functools.partial(sharding.put, mesh=mesh)
@@ -160,7 +169,7 @@ def load(
   )
   return paligemma.Model(
     params=_unstack(params) if orders else params,
-    config=dims.with_layout(layout),
+    config=dims,
     tokenizer=tokenizer,
   )
 

@@ -58,9 +58,9 @@ def observe(
   """Runs the image tower as `observed` does, in a program of the caller's."""
   x, aux = encoder_aux.observe(vision, tower, to_float(images), aux_inputs)
   if split != 'encoder':
-    x = siglip.project(tower, x)
+    x = siglip.project(vision, tower, x)
     if 'reduced' in aux:
-      aux['reduced'] = siglip.project(tower, aux['reduced'])
+      aux['reduced'] = siglip.project(vision, tower, aux['reduced'])
   return x, aux
 
 

@@ -1,7 +1,9 @@
 """Flax modules and loops over layers that both towers use."""
 
+import dataclasses
+import functools
 import math
-from typing import Any
+from typing import Any, TypeVar
 
 from flax import linen as nn
 import jax
@@ -9,6 +11,11 @@ from jax import numpy as jnp
 from jaxtyping import Array, Float
 
 from collab_jax import _platform
+
+_T = TypeVar('_T')
+
+# Names of the matrices of both towers; norms, biases and positions are none.
+_MATRICES = {'kernel', 'w', 'gating_einsum', 'linear', 'input_embedding'}
 
 
 def apply(
@@ -95,8 +102,9 @@ def unstack(layers: Any, depth: int) -> tuple[Any, ...]:
 def within_loop(weights: Any, varying: Any) -> Any:
   """Ties weights to a value that changes in a loop.
 
-  A CPU converts bfloat16 weights where they are used, and XLA moves constant
-  computations out of loops: at each call it would copy all weights in float32.
+  Weights stored in another dtype than that of products are converted where they
+  are used, and XLA moves constant computations out of loops: at each call it
+  would copy all weights.
   """
   return jax.lax.optimization_barrier((weights, varying))
 
@@ -111,65 +119,133 @@ class RMSNorm(nn.Module):
     """Returns the normalized x."""
     scale = self.param('scale', nn.initializers.zeros, (x.shape[-1],))
     mean = jnp.mean(jnp.square(x), -1, keepdims=True)
-    return x * jax.lax.rsqrt(mean + self.eps) * (1 + scale)
+    scale = 1 + scale.astype(x.dtype)
+    return x * jax.lax.rsqrt(mean + self.eps) * scale
 
 
-def product(x: jax.Array, w: jax.Array, spec: str, transposed: bool = False):
-  """Multiplies by a weight of either layout.
+def stored_dtypes(weights: Any) -> tuple[str, ...]:
+  """Returns the names of the dtypes in which matrices are stored, sorted."""
+  return tuple(
+    sorted(
+      {
+        leaf.dtype.name
+        for path, leaf in jax.tree_util.tree_leaves_with_path(weights)
+        if getattr(path[-1], 'key', None) in _MATRICES
+      }
+    )
+  )
+
+
+def compute_dtype(config: Any, weights: Any) -> str:
+  """Returns the dtype of a tower's products.
+
+  Args:
+    config: The tower's dimensions, with a field `compute_dtype`.
+    weights: The tower's parameters, or a part of them.
+
+  Returns:
+    The field; if it is '', the widest dtype in which matrices are stored.
+  """
+  if config.compute_dtype:
+    return config.compute_dtype
+  stored = map(jnp.dtype, stored_dtypes(weights) or ('float32',))
+  return functools.reduce(jnp.promote_types, stored).name
+
+
+def resolved(config: _T, weights: Any) -> _T:
+  """Returns a tower's config with the dtype of its products filled in."""
+  dtype = compute_dtype(config, weights)
+  return dataclasses.replace(config, compute_dtype=dtype)  # type: ignore
+
+
+def rounded(x: Float[Array, '...'], dtype: str) -> Float[Array, '...']:
+  """Rounds a factor to the dtype of products.
+
+  Hidden values of a large decoder may exceed the largest float16, 65,504: they
+  saturate, where infinity would become NaN.
+  """
+  if dtype == 'float16':
+    top = float(jnp.finfo(dtype).max)
+    x = jnp.clip(x, -top, top)
+  return x.astype(dtype)
+
+
+def matmul(
+  x: Float[Array, '*B D'], w: Float[Array, 'D F'], dtype: str
+) -> Float[Array, '*B F']:
+  """Multiplies in a dtype, and sums in float32."""
+  x, w = rounded(x, dtype), w.astype(dtype)
+  return jnp.matmul(x, w, preferred_element_type=jnp.float32)
+
+
+def product(
+  x: Float[Array, '...'],
+  w: Float[Array, '...'],
+  spec: str,
+  dtype: str,
+  transposed: bool = False,
+) -> Float[Array, '...']:
+  """Multiplies by a weight of either layout, and sums in float32.
 
   Args:
     x: The factor, whose last axes are contracted.
     w: The weight; if transposed, its last axes are contracted.
     spec: The einsum for w as it is stored in a checkpoint, '...->xw': the axes
       of x that stay, then those of w.
+    dtype: Dtype to which both factors are rounded.
     transposed: Whether w has its contracted axes last.
 
   Returns:
-    The product.
+    The product, float32.
   """
   if not transposed:
-    return jnp.einsum(spec, x, w)
+    x, w = rounded(x, dtype), w.astype(dtype)
+    return jnp.einsum(spec, x, w, preferred_element_type=jnp.float32)
   inputs, out = spec.split('->')
   n = sum(axis not in out for axis in inputs.split(',')[0])
   lead, out = x.shape[: x.ndim - n], w.shape[: w.ndim - n]
-  y = linear(x.reshape(math.prod(lead), -1), w.reshape(math.prod(out), -1))
+  rows = x.reshape(math.prod(lead), -1)
+  y = linear(rows, w.reshape(math.prod(out), -1), dtype)
   return y.reshape(*lead, *out)
 
 
 def linear(
-  x: Float[Array, 'R D'], w: Float[Array, 'F D']
+  x: Float[Array, 'R D'], w: Float[Array, 'F D'], dtype: str
 ) -> Float[Array, 'R F']:
-  """Multiplies rows by a transposed weight.
+  """Multiplies rows by a transposed weight, and sums in float32.
 
-  By a weight in bfloat16, rows are rounded to bfloat16 and products added up
-  in float32. One row is multiplied twice: the kernel that a CPU has for one
-  row of bfloat16 is ten times as slow as that for two.
+  One row of bfloat16 is multiplied twice: the kernel that a CPU has for one
+  is ten times as slow as that for two.
   """
-  contract = (((1,), (1,)), ((), ()))
-  if w.dtype != jnp.bfloat16:
-    return jax.lax.dot_general(x, w.astype(x.dtype), contract)
-  rows, x = len(x), x.astype(w.dtype)
-  if rows == 1:
+  rows, x = len(x), rounded(x, dtype)
+  if rows == 1 and dtype == 'bfloat16':
     x = jnp.concatenate([x, x])
   return jax.lax.dot_general(
-    x, w, contract, preferred_element_type=jnp.float32
+    x,
+    w.astype(dtype),
+    (((1,), (1,)), ((), ())),
+    preferred_element_type=jnp.float32,
   )[:rows]
 
 
-def dot_general(compute_dtype: str) -> Any:
+def dot_general(dtype: str) -> Any:
   """Returns the `dot_general` of Flax layers; None for its default."""
-  return _bfloat16_dot_general if compute_dtype == 'bfloat16' else None
+  if dtype == 'float32':
+    return None
+  return functools.partial(_half_dot_general, dtype)
 
 
-def _bfloat16_dot_general(
-  x, w, dimensions, precision=None, preferred_element_type=None
+def _half_dot_general(
+  dtype, x, w, dimensions, precision=None, preferred_element_type=None
 ):
-  """Multiplies in bfloat16 and sums in float32.
+  """Multiplies in 16 bits and sums in float32.
 
   Flax has converted the weight to float32; XLA leaves out both conversions.
   """
   del precision, preferred_element_type
-  x, w = x.astype(jnp.bfloat16), w.astype(jnp.bfloat16)
   return jax.lax.dot_general(
-    x, w, dimensions, preferred_element_type=jnp.float32
+    rounded(x, dtype),
+    w.astype(dtype),
+    dimensions,
+    preferred_element_type=jnp.float32,
   )

@@ -55,7 +55,7 @@ _NO_WINDOW = 1 << 30
 
 def init(config: TextConfig, key: jax.Array) -> Params:
   """Returns fresh float32 parameters in the layout 'stacked'."""
-  c = dataclasses.replace(config, layout='stacked')
+  c = dataclasses.replace(config, layout='stacked', compute_dtype='float32')
   table_key, *layer_keys = jax.random.split(key, c.depth + 1)
   x = jnp.zeros((1, 1, c.width))
 
@@ -76,8 +76,7 @@ def transpose_layers(config: TextConfig, params: Params) -> Params:
   """Returns the tree of `layout='transposed'`: unstacked, transposed weights.
 
   A decoding step reads every weight once. In this layout a CPU reads them at
-  its memory's rate; stacked ones it copies first, and converts from bfloat16
-  at each step.
+  its memory's rate; stacked ones it copies first.
 
   Args:
     config: The decoder's dimensions.
@@ -137,6 +136,7 @@ def forward(
   Returns:
     The last residual stream.
   """
+  config = common.resolved(config, params)
 
   def body(x, layer, i):
     layer_mask = mask
@@ -168,7 +168,7 @@ def prefill(
   positions: Int[Array, 'B T'],
   valid: Bool[Array, 'B T'],
   last: Int[Array, ' B'],
-  cache_dtype: str = 'float32',
+  cache_dtype: str | None = None,
 ) -> tuple[Float[Array, 'B D'], Cache]:
   """Runs the prefix, with full attention, and caches keys and values.
 
@@ -182,23 +182,25 @@ def prefill(
     positions: Position of each element.
     valid: False for padding, which is masked.
     last: Index of the element whose output is returned, per row.
-    cache_dtype: Keys and values are rounded to it before they are used.
+    cache_dtype: Keys and values are rounded to it before they are used; None
+      for the dtype of products.
 
   Returns:
     The last residual stream of that element, and the cache with S = T slots.
   """
   mask = valid[:, None]
+  config = common.resolved(config, params)
+  dtype = cache_dtype or config.compute_dtype
 
   def run(layer, x, top=False):
     block = DecoderBlock(config)
     kv = common.apply(block, layer, x, positions, method='keys_values')
-    kv = tuple(t.astype(cache_dtype) for t in kv)
-    k, v = (t.astype(x.dtype) for t in kv)
+    k, v = (common.rounded(t, dtype) for t in kv)
     at = positions
     if top:
       x = jnp.take_along_axis(x, last[:, None, None], axis=1)
       at = jnp.take_along_axis(at, last[:, None], axis=1)
-    return common.apply(block, layer, x, at, k, v, mask), kv
+    return common.apply(block, layer, x, at, k, v, mask), (k, v)
 
   if common.unrolled(config) or config.transposed:
     layers, cache = unstack(config, params), []
@@ -220,9 +222,7 @@ def prefill(
   return x[:, 0], StackedCache(k, v)
 
 
-def empty_cache(
-  config: TextConfig, rows: int, slots: int, dtype: str = 'float32'
-) -> Cache:
+def empty_cache(config: TextConfig, rows: int, slots: int, dtype: str) -> Cache:
   """Returns a cache of zeros.
 
   Args:
@@ -293,14 +293,13 @@ def step(
   """
   x, positions = x[:, None], positions[:, None]
   even, odd = mask if isinstance(mask, tuple) else (mask, mask)
-  block = DecoderBlock(config)
+  block = DecoderBlock(common.resolved(config, layers))
 
   def keys_values(layer, x):
     return common.apply(block, layer, x, positions, method='keys_values')
 
   def attend(layer, x, kv, mask):
-    k, v = (t.astype(x.dtype) for t in kv)
-    return common.apply(block, layer, x, positions, k, v, mask[:, None])
+    return common.apply(block, layer, x, positions, *kv, mask[:, None])
 
   if isinstance(cache, StackedCache):
 
@@ -318,7 +317,9 @@ def step(
   for i, (layer, old) in enumerate(zip(layers, cache, strict=True)):
     new = keys_values(layer, x)
     kv = tuple(
-      jax.lax.dynamic_update_slice_in_dim(o, t.astype(o.dtype), slot, axis)
+      jax.lax.dynamic_update_slice_in_dim(
+        o, common.rounded(t, o.dtype.name), slot, axis
+      )
       for o, t, axis in zip(old, new, (3, 2), strict=True)
     )
     written.append(kv)
@@ -333,7 +334,7 @@ def step_layers(config: TextConfig, params: Params) -> Any:
 
 def _write_layer(cache: StackedCache, new, layer, slot):
   """Writes the keys and values of a token into a layer's slot."""
-  k, v = (t[:, None].astype(cache.k.dtype) for t in new)
+  k, v = (common.rounded(t[:, None], cache.k.dtype.name) for t in new)
   zero = jnp.zeros_like(slot)
   layer = layer.astype(slot.dtype)
   return (
@@ -348,9 +349,12 @@ def unembed(
   """Computes the tied logits, soft-capped if configured and `cap`."""
   x = common.apply(common.RMSNorm(config.norm_eps), params['final_norm'], x)
   table = params['embedder']['input_embedding']
+  dtype = common.compute_dtype(config, params)
   if config.transposed:
-    rows = common.linear(x.reshape(-1, x.shape[-1]), table)
+    rows = common.linear(x.reshape(-1, x.shape[-1]), table, dtype)
     logits = rows.reshape(*x.shape[:-1], -1)
   else:
-    logits = x @ table.T.astype(x.dtype)
+    if table.dtype != jnp.float32:
+      table, x = common.within_loop(table, x)
+    logits = common.matmul(x, table.T, dtype)
   return attention.softcap(logits, config.final_softcap if cap else None)

@@ -34,6 +34,8 @@ class TextConfig:
     layout: Weight layout: 'stacked', or 'transposed' for a tuple of layers
       whose weights have their axes in `TRANSPOSED_AXES`, see
       `gemma.transpose_layers`.
+    compute_dtype: Dtype of products, which are summed in float32: 'float32',
+      'bfloat16' or 'float16'; '' for the widest in which matrices are stored.
     remat: Compute each layer again where its gradient is taken: training then
       keeps one residual stream per layer.
   """
@@ -54,6 +56,7 @@ class TextConfig:
   unroll: bool = False
   layout: str = 'stacked'
   remat: bool = False
+  compute_dtype: str = ''
 
   def __post_init__(self):
     if self.num_heads % self.num_kv_heads:
@@ -103,7 +106,8 @@ class Attention(nn.Module):
     self.attn_vec_einsum = weight('attn_vec_einsum', (q, e, c.width), q * e)
 
   def _product(self, spec, x, w):
-    return common.product(x, w(), spec, self.config.transposed)
+    c = self.config
+    return common.product(x, w(), spec, c.compute_dtype, c.transposed)
 
   def keys_values(
     self, x: Float[Array, 'B T D'], positions: Int[Array, 'B T']
@@ -115,12 +119,13 @@ class Attention(nn.Module):
     return k.transpose(0, 2, 3, 1), jnp.swapaxes(v, 1, 2)
 
   def __call__(self, x, positions, k, v, mask) -> Float[Array, 'B T D']:
-    """Attends from x to keys and values."""
+    """Attends from x to keys and values, of any dtype."""
     c = self.config
     q = self._product('BTD,QDE->BTQE', x, self.q_einsum)
     q = attention.rope(q, positions)
     scale = c.query_scale or c.head_dim**-0.5
-    out = attention.grouped(q * scale, k, v, mask, c.attn_softcap)
+    q, k, v = (common.rounded(t, c.compute_dtype) for t in (q * scale, k, v))
+    out = attention.grouped(q, k, v, mask, c.attn_softcap)
     return self._product('BTQE,QED->BTD', out, self.attn_vec_einsum)
 
 
@@ -134,6 +139,7 @@ class FeedForward(nn.Module):
     """Returns gelu(x gate) * (x up), projected back."""
     d, f = self.config.width, self.config.mlp_dim
     init, transposed = nn.initializers.normal, self.config.transposed
+    dtype = self.config.compute_dtype
 
     def weight(name, shape):
       order = TRANSPOSED_AXES[f'mlp/{name}'] if transposed else None
@@ -143,13 +149,13 @@ class FeedForward(nn.Module):
 
     w = weight('gating_einsum', (2, d, f))
     if transposed:
-      gate_up = common.product(x, w, 'BTD,cDF->BTcF', transposed=True)
+      gate_up = common.product(x, w, 'BTD,cDF->BTcF', dtype, transposed=True)
       gate, up = gate_up[..., 0, :], gate_up[..., 1, :]
     else:
-      gate, up = x @ w[0], x @ w[1]
+      gate, up = (common.matmul(x, w[i], dtype) for i in range(2))
     y = nn.gelu(gate, approximate=True) * up
     return common.product(
-      y, weight('linear', (f, d)), 'BTF,FD->BTD', transposed
+      y, weight('linear', (f, d)), 'BTF,FD->BTD', dtype, transposed
     )
 
 

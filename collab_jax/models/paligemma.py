@@ -21,6 +21,7 @@ from jaxtyping import Array, Bool, Float, Int
 from collab_jax import _validate, message
 from collab_jax.models import (
   attention,
+  common,
   decoding,
   dimensions,
   gemma,
@@ -96,13 +97,22 @@ class Config:
       text=dataclasses.replace(self.text, layout=layout),
     )
 
+  def with_compute_dtype(self, dtype: str) -> 'Config':
+    """Returns the config of products in a dtype; '' for that of the weights."""
+    return dataclasses.replace(
+      self,
+      vision=dataclasses.replace(self.vision, compute_dtype=dtype),
+      text=dataclasses.replace(self.text, compute_dtype=dtype),
+    )
+
   def to_dict(self) -> dict[str, Any]:
     """Returns the fields that `from_dict` reads, as plain values."""
     vision, text = (
       dataclasses.asdict(tower) for tower in (self.vision, self.text)
     )
-    del vision['out_dim'], vision['unroll'], vision['layout']
-    del vision['remat'], text['layout'], text['remat']
+    del vision['out_dim'], vision['unroll']
+    for field in ('layout', 'remat', 'compute_dtype'):
+      del vision[field], text[field]
     llm = {_LLM_NAMES.get(k, k): v for k, v in text.items()}
     return {
       'name': self.name,
@@ -195,11 +205,29 @@ class Model:
     vision, params = self.config.vision, self.params['img']
     return siglip.encode(vision, params, images, attention)
 
+  @property
+  def dtype(self) -> str:
+    """Dtype in which the matrices are stored, 'bfloat16'.
+
+    If there are several, their names are joined by '+'.
+    """
+    return '+'.join(common.stored_dtypes(self.params))
+
+  @property
+  def compute_dtype(self) -> str:
+    """Dtype of the products; if the towers' differ, joined by '+'."""
+    towers = {'img': self.config.vision, 'llm': self.config.text}
+    names = {
+      common.compute_dtype(config, self.params[name])
+      for name, config in towers.items()
+      if name in self.params
+    }
+    return '+'.join(sorted(names))
+
   def transposed(self) -> 'Model':
     """Returns the model in the weight layout 'transposed'.
 
-    See `siglip.unstack_blocks` and `gemma.transpose_layers`. Products with
-    weights in bfloat16 are then computed in bfloat16 in both towers.
+    See `siglip.unstack_blocks` and `gemma.transpose_layers`.
 
     Loading with `layout='transposed'` makes it without holding both copies. A
     model in this layout is returned unchanged; a part of a model, such as the
@@ -221,7 +249,7 @@ class Model:
 
   def project(self, features: Float[Array, 'B N D']) -> Float[Array, 'B N M']:
     """Projects features to the decoder's width: the second cut point."""
-    return siglip.project(self.params['img'], features)
+    return siglip.project(self.config.vision, self.params['img'], features)
 
   def logits(
     self,
@@ -262,7 +290,7 @@ class Model:
     eos: int | None = None,
     method: decoding.Method | None = None,
     key: jax.Array | None = None,
-    cache_dtype: str = 'float32',
+    cache_dtype: str | None = None,
     halvings: int = 0,
   ) -> Int[Array, 'B max_tokens']:
     """Writes text after a picture and a prompt.
@@ -275,7 +303,8 @@ class Model:
       eos: Token that ends a row; None for the tokenizer's, or 1.
       method: `decoding.Greedy()` (the default), `Sample` or `Beam`.
       key: Random key, needed by `Sample`; one key, or one per row.
-      cache_dtype: Dtype of the key-value cache.
+      cache_dtype: Dtype of the key-value cache; None for that of the decoder's
+        products.
       halvings: Number of times to halve the batch once half of the rows have
         ended; see `decoding.generate`.
 

@@ -41,9 +41,10 @@ class VisionConfig:
     unroll: Trace each block on its own where a CPU runs it: faster for small
       models, slower to compile for deep ones. Elsewhere blocks are scanned.
     layout: Weight layout: 'stacked', or 'transposed' for a tuple of blocks, see
-      `unstack_blocks`. Blocks of the latter whose matrices are all in bfloat16
-      are computed in bfloat16, summed in float32.
+      `unstack_blocks`.
     remat: Compute each block again where its gradient is taken.
+    compute_dtype: Dtype of products, which are summed in float32: 'float32',
+      'bfloat16' or 'float16'; '' for the widest in which matrices are stored.
   """
 
   image_size: int
@@ -56,6 +57,7 @@ class VisionConfig:
   unroll: bool = False
   layout: str = 'stacked'
   remat: bool = False
+  compute_dtype: str = ''
 
   def __post_init__(self):
     if self.image_size % self.patch_size:
@@ -77,7 +79,7 @@ class MultiHeadDotProductAttention(nn.Module):
   """Self-attention with biases."""
 
   num_heads: int
-  compute_dtype: str = 'float32'
+  compute_dtype: str
 
   @nn.compact
   def __call__(self, x: Float[Array, 'B N D']) -> Float[Array, 'B N D']:
@@ -89,8 +91,7 @@ class MultiHeadDotProductAttention(nn.Module):
       dot_general=common.dot_general(self.compute_dtype),
     )
     q, k, v = (dense(shape, name=name)(x) for name in ('query', 'key', 'value'))
-    if self.compute_dtype == 'bfloat16':
-      k, v = k.astype(jnp.bfloat16), v.astype(jnp.bfloat16)
+    k, v = (common.rounded(t, self.compute_dtype) for t in (k, v))
     out = dense(x.shape[-1], axis=(-2, -1), name='out')
     return out(attention.full(q, k, v).astype(x.dtype))
 
@@ -99,7 +100,7 @@ class MlpBlock(nn.Module):
   """Two dense layers around a tanh-approximated GELU."""
 
   mlp_dim: int
-  compute_dtype: str = 'float32'
+  compute_dtype: str
 
   @nn.compact
   def __call__(self, x: Float[Array, 'B N D']) -> Float[Array, 'B N D']:
@@ -117,12 +118,11 @@ class EncoderBlock(nn.Module):
   """A pre-norm transformer block."""
 
   config: VisionConfig
-  compute_dtype: str = 'float32'
 
   @nn.compact
   def __call__(self, x: Float[Array, 'B N D']) -> Float[Array, 'B N D']:
     """Returns the residual stream after this block."""
-    c, dtype = self.config, self.compute_dtype
+    c, dtype = self.config, self.config.compute_dtype
     y = nn.LayerNorm(epsilon=1e-6, name='LayerNorm_0')(x)
     x = x + MultiHeadDotProductAttention(
       c.num_heads, dtype, name='MultiHeadDotProductAttention_0'
@@ -147,7 +147,7 @@ def position_table(tokens: int, width: int) -> Float[Array, '1 N D']:
 
 def init(config: VisionConfig, key: jax.Array) -> Params:
   """Returns fresh float32 parameters."""
-  c = config
+  c = dataclasses.replace(config, compute_dtype='float32')
   keys = jax.random.split(key, c.depth + 2)
   x = jnp.zeros((1, c.num_tokens, c.width))
   blocks = jax.vmap(lambda k: EncoderBlock(c).init(k, x)['params'])(keys[2:])
@@ -199,7 +199,8 @@ def stem(
   x = images.reshape(-1, side, p, side, p, 3).swapaxes(2, 3)
   x = x.reshape(-1, side * side, p * p * 3)
   kernel, bias = params['embedding']['kernel'], params['embedding']['bias']
-  return x @ kernel.reshape(-1, kernel.shape[-1]) + bias
+  kernel = kernel.reshape(-1, kernel.shape[-1])
+  return common.matmul(x, kernel, common.compute_dtype(config, params)) + bias
 
 
 def encode(
@@ -224,19 +225,16 @@ def encode(
   Raises:
     ValueError: The pictures have another size than the model's.
   """
+  config = common.resolved(config, params)
   x = stem(config, params, images) + params['pos_embedding']
-  # From pictures and weights in bfloat16 the residual stream would be bfloat16.
-  x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
   blocks = params['Transformer']['encoderblock']
-  unstacked = config.layout == 'transposed'
-  bfloat16 = unstacked and _all_bfloat16(blocks)
-  block = EncoderBlock(config, 'bfloat16' if bfloat16 else 'float32')
+  block = EncoderBlock(config)
 
   def body(x, layer, _):
     return common.apply(block, layer, x), None
 
   def run(x, blocks, depth):
-    if unstacked:
+    if config.layout == 'transposed':
       for layer in blocks:
         x, _ = body(x, layer, None)
     elif depth:
@@ -250,7 +248,7 @@ def encode(
     # The last block by itself: its attention is computed from its input.
     before, last = _split_last(config, blocks)
     x = run(x, before, config.depth - 1)
-    received = _received_attention(last, x)
+    received = _received_attention(last, x, config.compute_dtype)
     x, _ = body(x, last, None)
   else:
     x = run(x, blocks, config.depth)
@@ -267,18 +265,18 @@ def _split_last(config, blocks):
   return before, jax.tree.map(lambda p: p[-1], blocks)
 
 
-def _received_attention(block, x):
+def _received_attention(block, x, dtype):
   """Returns the attention that each token receives in a block, f32[B N]."""
   y = common.apply(nn.LayerNorm(epsilon=1e-6), block['LayerNorm_0'], x)
   params = block['MultiHeadDotProductAttention_0']
 
   def project(name):
     kernel, bias = params[name]['kernel'], params[name]['bias']
-    heads = jnp.einsum('bnd,dhe->bhne', y, kernel.astype(y.dtype))
+    heads = common.product(y, kernel, 'bnd,dhe->bhne', dtype)
     return heads + bias[:, None]
 
   q, k = project('query'), project('key')
-  scores = jnp.einsum('bhne,bhme->bhnm', q, k) * q.shape[-1] ** -0.5
+  scores = common.product(q, k, 'bhne,bhme->bhnm', dtype) * q.shape[-1] ** -0.5
   return jax.nn.softmax(scores, axis=-1).mean((1, 2))
 
 
@@ -327,17 +325,19 @@ def with_stacked_names(params: Params) -> Params:
   return params | {'Transformer': tower | {'encoderblock': blocks}}
 
 
-def _all_bfloat16(blocks: Any) -> bool:
-  """Whether every matrix of the blocks is in bfloat16."""
-  return all(
-    leaf.dtype == jnp.bfloat16
-    for path, leaf in jax.tree_util.tree_leaves_with_path(blocks)
-    if path[-1].key == 'kernel'
-  )
-
-
 def project(
-  params: Params, features: Float[Array, '*B D']
+  config: VisionConfig, params: Params, features: Float[Array, '*B D']
 ) -> Float[Array, '*B M']:
-  """Projects features to the decoder's width: the second cut point."""
-  return features @ params['head']['kernel'] + params['head']['bias']
+  """Projects features to the decoder's width: the second cut point.
+
+  Args:
+    config: The tower's dimensions.
+    params: The `img` tree, or its `head` alone, as a server has it.
+    features: The features of `encode`.
+
+  Returns:
+    The image embeddings.
+  """
+  kernel, bias = params['head']['kernel'], params['head']['bias']
+  dtype = common.compute_dtype(config, params)
+  return common.matmul(features, kernel, dtype) + bias

@@ -90,7 +90,7 @@ def test_one_row_of_bfloat16():
   )
   # Products of bfloat16 are exact in float32, and 32 of them are added.
   for rows in (1, 2, 3):
-    got = common.linear(x[:rows], w)
+    got = common.linear(x[:rows], w, 'bfloat16')
     assert got.dtype == jnp.float32
     np.testing.assert_allclose(got, want[:rows], rtol=0, atol=2e-5)
 

@@ -19,8 +19,6 @@ from jaxtyping import Array, Bool, Float, Int
 
 from collab_jax.models import gemma, paligemma
 
-_CACHE = 'float32'  # The dtype of `paligemma.Model.generate`.
-
 
 class DecodeState(NamedTuple):
   """State of R decode slots with S cache entries each.
@@ -74,17 +72,22 @@ class NextTokens(NamedTuple):
   bits: Float[Array, '...']
 
 
-@functools.partial(jax.jit, static_argnames=('config', 'slots', 'length'))
-def empty(config: gemma.TextConfig, slots: int, length: int) -> DecodeState:
+@functools.partial(
+  jax.jit, static_argnames=('config', 'slots', 'length', 'dtype')
+)
+def empty(
+  config: gemma.TextConfig, slots: int, length: int, dtype: str
+) -> DecodeState:
   """Returns a state in which no slot is used.
 
   Args:
     config: The decoder's dimensions.
     slots: Number of decode slots R.
     length: Number of cache entries S: longest prefix, prompt and caption.
+    dtype: Dtype of the cache.
   """
   return DecodeState(
-    cache=gemma.empty_cache(config, slots, length, _CACHE),
+    cache=gemma.empty_cache(config, slots, length, dtype),
     entry_position=jnp.zeros((slots, length), jnp.int32),
     visible=jnp.zeros((slots, length), bool),
     token=jnp.zeros(slots, jnp.int32),
@@ -120,7 +123,6 @@ def prefill(
     sequences.positions,
     sequences.valid,
     sequences.last,
-    _CACHE,
   )
   chosen = _choose(gemma.unembed(config, llm, x))
   more = state.entry_position.shape[1] - sequences.valid.shape[1]

@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Int
 import numpy as np
 
 from collab_jax import _validate
-from collab_jax.models import paligemma
+from collab_jax.models import common, paligemma
 from collab_jax.serving.engine import decode_state
 
 # Prefixes shorter than this are padded to it, longer ones to a power of two.
@@ -122,6 +122,9 @@ class Engine:
     self._usual_prompt = min(usual_prompt, config.max_prompt)
     self._max_prefill = model.config.vision.num_tokens + config.max_prompt
     self._cache_length = self._max_prefill + config.max_tokens
+    self._cache_dtype = common.compute_dtype(
+      model.config.text, model.params['llm']
+    )
     self._lengths: list[int] = []  # Lengths for which prefill is compiled.
     self._eos = model.tokenizer.eos_id if model.tokenizer else 1
     self._tokens_left = [0] * config.max_slots
@@ -163,7 +166,10 @@ class Engine:
     """Allocates an empty cache; needed at first, and after an error."""
     self.drop_all()
     self._state = decode_state.empty(
-      self.model.config.text, self.config.max_slots, self._cache_length
+      self.model.config.text,
+      self.config.max_slots,
+      self._cache_length,
+      self._cache_dtype,
     )
     self.broken = False
 
