@@ -4,16 +4,17 @@
   python benchmarks/kmeans.py --repetitions=7
 
 Every contender clusters each of the pictures on its own, from the same random
-initial centroids where it takes them (scikit-learn, faiss and plain JAX do,
-ott draws its own), with tolerance 0 and at most the same number of
+initial centroids where it takes them (scikit-learn, faiss, torch and plain JAX
+do, ott draws its own), with tolerance 0 and at most the same number of
 iterations, and returns centroids and assignments. scikit-learn and ours stop
-when no assignment changes any more, faiss and plain JAX do not look; the row
+when no assignment changes any more, the others do not look; the row
 'ours, no stop' shows ours made to go on. The repetitions of the contenders
 take turns, so that whatever else the machine does hits all of them alike.
 """
 
 import functools
 import importlib
+import importlib.util
 import json
 import os
 import time
@@ -165,6 +166,38 @@ def ott_(iters):
   return run
 
 
+def torch_(iters):
+  """Plain k-means in torch, all pictures in one batch, on the first GPU."""
+  torch = importlib.import_module('torch')
+  on_gpu = torch.cuda.is_available()
+
+  def nearest(x, mu):
+    scores = (mu * mu).sum(2)[:, None] - 2 * x @ mu.transpose(1, 2)
+    return scores.argmin(2)
+
+  def run(x, indices):
+    mu = torch.take_along_dim(x, indices[..., None], 1)
+    for _ in range(iters):
+      at = nearest(x, mu)
+      hot = torch.nn.functional.one_hot(at, mu.shape[1]).to(x.dtype)
+      counts = hot.sum(1)[..., None]
+      sums = hot.transpose(1, 2) @ x
+      mu = torch.where(counts > 0, sums / counts.clamp(min=1), mu)
+    out = nearest(x, mu).cpu().numpy(), mu.cpu().numpy()
+    if on_gpu:
+      torch.cuda.synchronize()
+    return out
+
+  return run
+
+
+def _to_torch(array):
+  """Puts an array where `torch_` computes."""
+  torch = importlib.import_module('torch')
+  device = 'cuda' if torch.cuda.is_available() else 'cpu'
+  return torch.as_tensor(np.asarray(array), device=device)
+
+
 # Where a contender wants its input: a copy to the device is not k-means.
 CONTENDERS = {
   'ours': (ours, jnp.asarray),
@@ -173,6 +206,14 @@ CONTENDERS = {
   'scikit-learn': (scikit_learn, np.asarray),
   'faiss': (faiss_, np.asarray),
   'ott': (ott_, jnp.asarray),
+  'torch': (torch_, _to_torch),
+}
+# Packages that a contender needs; without them it is left out.
+_PACKAGES = {
+  'scikit-learn': 'sklearn',
+  'faiss': 'faiss',
+  'ott': 'ott',
+  'torch': 'torch',
 }
 
 
@@ -190,7 +231,8 @@ def measure(k, x, indices):
   """Times the contenders in turn; returns a row of numbers for each."""
   runs, times, clusters = {}, {}, {}
   for name, (make, place) in CONTENDERS.items():
-    if name in _SKIP.value:
+    package = _PACKAGES.get(name, 'jax')
+    if name in _SKIP.value or importlib.util.find_spec(package) is None:
       continue
     runs[name] = functools.partial(make(_ITERS.value), place(x), place(indices))
     clusters[name] = jax.block_until_ready(runs[name]())  # compiles

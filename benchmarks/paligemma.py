@@ -83,6 +83,46 @@ def _timed(stages: dict[str, Any], repeats: int) -> dict[str, list[float]]:
   return {name: found[1:] for name, found in times.items()}
 
 
+def time_ours(
+  model: Any, batch: int, new_tokens: int, repeats: int
+) -> dict[str, list[float]]:
+  """Times our model.
+
+  Args:
+    model: A model.
+    batch: Pictures at a time.
+    new_tokens: Tokens to write, at least 2.
+    repeats: Timed runs.
+
+  Returns:
+    Seconds of each run by stage: 'encode' with the projection, 'first' token
+    and 'whole' text without it.
+  """
+  import jax
+
+  size = model.config.vision.image_size
+  images = np.zeros((batch, size, size, 3), np.float32)
+  tokens = np.tile(np.asarray(_PROMPT, np.int32), (batch, 1))
+  encode = jax.jit(lambda m, x: m.project(m.encode_image(x)))
+  generate = jax.jit(
+    lambda m, x, n: m.generate(x, tokens, tokens > 0, n, eos=-1),
+    static_argnums=2,
+  )
+  features = encode(model, images)
+
+  def write(n):
+    return jax.block_until_ready(generate(model, features, n))
+
+  return _timed(
+    {
+      'encode': lambda: jax.block_until_ready(encode(model, images)),
+      'first': lambda: write(1),
+      'whole': lambda: write(new_tokens),
+    },
+    repeats,
+  )
+
+
 def _ours(folder: str, dtype: str, part: str | None) -> dict[str, Any]:
   """Loads our model, whole or a part of it, and times what it can do."""
   import jax
@@ -95,43 +135,29 @@ def _ours(folder: str, dtype: str, part: str | None) -> dict[str, Any]:
   load = time.perf_counter() - start
   if part is not None:
     return {'load': load}
-  size = model.config.vision.image_size
-  images = np.zeros((_BATCH.value, size, size, 3), np.float32)
-  tokens = np.tile(np.asarray(_PROMPT, np.int32), (_BATCH.value, 1))
-  encode = jax.jit(lambda m, x: m.project(m.encode_image(x)))
-  generate = jax.jit(
-    lambda m, x, n: m.generate(x, tokens, tokens > 0, n, eos=-1),
-    static_argnums=2,
-  )
-  features = encode(model, images)
-
-  def write(n):
-    return jax.block_until_ready(generate(model, features, n))
-
-  return {'load': load} | _timed(
-    {
-      'encode': lambda: jax.block_until_ready(encode(model, images)),
-      'first': lambda: write(1),
-      'whole': lambda: write(_TOKENS.value),
-    },
-    _REPEATS.value,
-  )
+  times = time_ours(model, _BATCH.value, _TOKENS.value, _REPEATS.value)
+  return {'load': load} | times
 
 
-def _theirs(folder: str, dtype: str) -> dict[str, Any]:
-  """The same of Hugging Face's model."""
+def time_theirs(
+  model: Any, batch: int, new_tokens: int, repeats: int, **settings: Any
+) -> dict[str, list[float]]:
+  """Times Hugging Face's model; see `time_ours`.
+
+  Args:
+    model: A `transformers.PaliGemmaForConditionalGeneration`.
+    batch: As of `time_ours`.
+    new_tokens: As of `time_ours`.
+    repeats: As of `time_ours`.
+    **settings: Arguments of its `generate`.
+  """
   torch: Any = importlib.import_module('torch')
-  transformers: Any = importlib.import_module('transformers')
-  start = time.perf_counter()
-  model = transformers.PaliGemmaForConditionalGeneration.from_pretrained(
-    folder, dtype=getattr(torch, dtype)
-  ).eval()
-  load = time.perf_counter() - start
   size = model.config.vision_config.image_size
-  images = torch.zeros(_BATCH.value, 3, size, size, dtype=model.dtype)
+  made = {'device': model.device}
+  images = torch.zeros(batch, 3, size, size, dtype=model.dtype, **made)
   image_tokens = (size // model.config.vision_config.patch_size) ** 2
   ids = [model.config.image_token_id] * image_tokens + [*_PROMPT]
-  ids = torch.tensor([ids] * _BATCH.value)
+  ids = torch.tensor([ids] * batch, **made)
   given = {
     'input_ids': ids,
     'pixel_values': images,
@@ -139,29 +165,47 @@ def _theirs(folder: str, dtype: str) -> dict[str, Any]:
     'token_type_ids': torch.zeros_like(ids),
   }
 
+  def finished(out):
+    if model.device.type == 'cuda':
+      torch.cuda.synchronize()
+    return out
+
   def write(n):
-    return model.generate(
-      **given, max_new_tokens=n, min_new_tokens=n, do_sample=False
+    lengths = {'max_new_tokens': n, 'min_new_tokens': n}
+    return finished(
+      model.generate(**given, **lengths, do_sample=False, **settings)
     )
 
   with torch.inference_mode():
     times = _timed(
       {
-        'encode': lambda: model.model.get_image_features(images),
+        'encode': lambda: finished(model.model.get_image_features(images)),
         'first': lambda: write(1),
-        'whole': lambda: write(_TOKENS.value),
+        'whole': lambda: write(new_tokens),
       },
-      _REPEATS.value,
+      repeats,
     )
   # Their first token includes the encoder.
   pairs = zip(times['first'], times['encode'], strict=True)
   whole = zip(times['whole'], times['encode'], strict=True)
   return {
-    'load': load,
     'encode': times['encode'],
     'first': [a - b for a, b in pairs],
     'whole': [a - b for a, b in whole],
   }
+
+
+def _theirs(folder: str, dtype: str) -> dict[str, Any]:
+  """Loads Hugging Face's model, and times it."""
+  torch: Any = importlib.import_module('torch')
+  transformers: Any = importlib.import_module('transformers')
+  start = time.perf_counter()
+  model = transformers.PaliGemmaForConditionalGeneration.from_pretrained(
+    folder, dtype=getattr(torch, dtype)
+  ).eval()
+  load = time.perf_counter() - start
+  times = time_theirs(model, _BATCH.value, _TOKENS.value, _REPEATS.value)
+  return {'load': load} | times
 
 
 def _work(worker: str) -> None:

@@ -6,16 +6,13 @@ Operations and bytes of the model over published rates: no measurement. It
 prints the tables of docs/reproduce.md, which says the formulas.
 """
 
-import math
 import pathlib
 import runpy
 import sys
-from typing import Any, NamedTuple
-
-import jax
+from typing import NamedTuple
 
 from collab_jax import studies
-from collab_jax.models import paligemma, zoo
+from collab_jax.models import zoo
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 MODEL = 'paligemma-3b-ft-cococap-224'
@@ -45,49 +42,6 @@ DEVICES = {
   'H100 SXM': Device(80, 3350, 495, 989),
   'TPU v5e': Device(16, 819, 197, 197),
 }
-
-
-class Costs:
-  """Operations and bytes of a model."""
-
-  def __init__(self, config: paligemma.Config):
-    """Counts the parameters."""
-    shapes: Any = paligemma.shapes(config)
-
-    def count(tree) -> int:
-      return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
-
-    self.vision, self.text = config.vision, config.text
-    self.parameters = count(shapes)
-    self.image = count(shapes['img']) - count(shapes['img']['pos_embedding'])
-    self.layers = count(shapes['llm']['layers'])
-    self.table = count(shapes['llm']['embedder'])
-
-  def encode(self) -> float:
-    """Returns the operations of the image encoder, per picture."""
-    v, n = self.vision, self.vision.num_tokens
-    return 2 * self.image * n + 4 * n**2 * v.width * v.depth
-
-  def prefill(self, length: int) -> float:
-    """Returns the operations of the decoder on a prefix, per picture."""
-    t = self.text
-    heads = t.num_heads * t.head_dim * t.depth
-    return 2 * self.layers * length + 4 * length**2 * heads
-
-  def step(self) -> float:
-    """Returns the operations of one token of one row."""
-    return 2 * (self.layers + self.table)
-
-  def cache(self, rows: int, slots: int) -> float:
-    """Returns the bytes of keys and values, float32."""
-    t = self.text
-    return 4 * 2 * t.depth * t.num_kv_heads * t.head_dim * rows * slots
-
-  def work(self, rows: int, length: int) -> float:
-    """Returns the bytes between the products of a prefill, float32."""
-    t = self.text
-    hidden = 3 * t.mlp_dim * length
-    return 4 * rows * (hidden + t.num_heads * length**2)
 
 
 def prefixes(config) -> list[int]:
@@ -147,10 +101,12 @@ def markdown(rows: list[list[str]]) -> str:
 def main():
   """Prints both tables."""
   sys.path.insert(0, str(ROOT))
+  from benchmarks import costs as costs_lib
+
   get = runpy.run_path(str(ROOT / 'configs/paligemma_coco.py'))['get_config']
   configs = {name: get(f'protocol={name}') for name in ('cococap', 'fig3')}
   beams = {'cococap': 2, 'fig3': 1}
-  costs = Costs(zoo.card(MODEL).config)
+  costs = costs_lib.Costs(zoo.card(MODEL).config)
   lengths = {name: prefixes(config) for name, config in configs.items()}
   pictures = configs['fig3'].limit
   batch = BATCHES[-1]

@@ -1,0 +1,372 @@
+r"""Measures this package on whatever device there is, within a few minutes.
+
+python -m benchmarks.accelerator --minutes=6 --out=accelerator.json
+
+Downloads nothing. Sections: the device's own rates; parity with the golden
+arrays; k-means beside plain JAX and torch; PaliGemma with random weights at
+three picture sizes, both layouts, beside transformers where it is installed;
+evaluation beside the model alone; the demo, cold and warm, with its number of
+programs. Each runs in a process of its own, which is ended when its time is up:
+what it measured until then is kept. A section that takes less leaves its time
+to the later ones.
+
+`--size=small` takes a small model and few pictures, as it does by itself on a
+CPU; `--size=full` PaliGemma 3B in bfloat16. `--sections=demo,parity` runs some.
+"""
+
+import argparse
+from collections.abc import Callable, Iterator, Sequence
+import dataclasses
+import functools
+import importlib.util
+import json
+import os
+from pathlib import Path
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from typing import Any
+
+_ROOT = Path(__file__).parents[1]
+_GRACE = 5.0  # Seconds that a killed process may take to end.
+
+
+@dataclasses.dataclass(frozen=True)
+class Context:
+  """Facts that sections depend on.
+
+  Attributes:
+    small: Whether a small model is measured.
+    folder: Folder for files of this run.
+    has_torch: Whether torch and transformers are installed.
+  """
+
+  small: bool
+  folder: Path
+  has_torch: bool
+
+
+class Outcome:
+  """Result of a section, which grows while its processes run.
+
+  Attributes:
+    rows: Measurements, a dict each.
+    notes: What is to say of them, such as a limit that was reached.
+  """
+
+  def __init__(self, deadline: float):
+    """Starts with nothing.
+
+    Args:
+      deadline: `time.monotonic()` at which its processes are ended.
+    """
+    self.rows: list[dict[str, Any]] = []
+    self.notes: list[str] = []
+    self._deadline = deadline
+
+  def run(self, *command: str, **environment: str) -> str:
+    """Runs a Python process until it ends, or the section's time is up.
+
+    Args:
+      *command: What follows `python`.
+      **environment: Variables that differ from this process's.
+
+    Returns:
+      Its output, as far as it came.
+    """
+    # A section alone on a GPU still leaves memory to a desktop's own.
+    variables = os.environ | {
+      'PYTHONPATH': str(_ROOT),
+      'PYTHONUNBUFFERED': '1',
+      'XLA_PYTHON_CLIENT_PREALLOCATE': 'false',
+      **environment,
+    }
+    with tempfile.TemporaryFile('w+') as said:
+      process = subprocess.Popen(
+        [sys.executable, *command],
+        cwd=_ROOT,
+        env=variables,
+        stdout=said,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+      )
+      try:
+        left = self._deadline - time.monotonic()
+        if process.wait(max(left, 0)):
+          self.notes.append(f'exit {process.returncode}')
+      except subprocess.TimeoutExpired:
+        self.notes.append('time is up')
+      finally:
+        _end(process)
+      said.seek(0)
+      text = said.read()
+    if self.notes and self.notes[-1].startswith('exit '):
+      last = text.strip().splitlines()[-1:] or ['']
+      self.notes[-1] += f': {last[0][:200]}'
+    return text
+
+  def add_json(self, text: str) -> None:
+    """Adds the lines of an output that are objects in JSON."""
+    for line in text.splitlines():
+      if line.startswith('{') and line.endswith('}'):
+        self.rows.append(json.loads(line))
+
+
+def _end(process: subprocess.Popen) -> None:
+  """Ends a process and those that it started."""
+  try:
+    os.killpg(process.pid, signal.SIGKILL)
+  except ProcessLookupError:
+    return
+  process.wait(_GRACE)
+
+
+Section = Callable[[Context, Outcome], None]
+
+
+def device(context: Context, outcome: Outcome) -> None:
+  """Measures the rates of products and of memory."""
+  del context
+  code = (
+    'import json; from benchmarks import device_rates;'
+    ' from collab_jax import provenance;'
+    ' rates = device_rates.measure()._asdict();'
+    ' print(json.dumps(rates | provenance.provenance()))'
+  )
+  outcome.add_json(outcome.run('-c', code))
+
+
+def parity(context: Context, outcome: Outcome) -> None:
+  """Compares with the golden arrays, products at the highest precision."""
+  del context
+  text = outcome.run('-m', 'benchmarks.parity', '--due')
+  arrays = len(re.findall(r'^\| \w+/', text, re.MULTILINE))
+  wrong = re.search(r'^(\d+) arrays out of tolerance', text, re.MULTILINE)
+  outcome.rows.append(
+    {
+      'arrays': arrays,
+      'out of tolerance': int(wrong[1]) if wrong else None,
+    }
+  )
+
+
+def kmeans(context: Context, outcome: Outcome) -> None:
+  """Times k-means beside plain JAX and torch."""
+  out = context.folder / 'kmeans.json'
+  sizes = ['--images=64', '--k=8,64', '--repetitions=7']
+  if context.small:
+    sizes = ['--images=8', '--k=8', '--repetitions=3', '--width=256']
+  outcome.run(
+    '-m',
+    'benchmarks.kmeans',
+    *sizes,
+    '--skip=ott,faiss,scikit-learn',
+    f'--out={out}',
+  )
+  if out.exists():
+    outcome.rows += json.loads(out.read_text())
+
+
+def model(
+  context: Context,
+  outcome: Outcome,
+  *,
+  res: int,
+  batches: Sequence[int],
+  layouts: Sequence[str] = ('stacked',),
+  systems: Sequence[str] = ('ours',),
+) -> None:
+  """Times a model with random weights; see `benchmarks.model_speed`."""
+  if context.small:
+    most = max(1, 4 * 448**2 // res**2)
+    batches = sorted({min(batch, most) for batch in batches})
+  flags = ['--new_tokens=9', '--runs=2'] if context.small else []
+  for system in systems:
+    if system != 'ours' and not context.has_torch:
+      outcome.notes.append(f'{system}: transformers is not installed')
+      continue
+    text = outcome.run(
+      '-m',
+      'benchmarks.model_speed',
+      f'--decoder={"small" if context.small else "paligemma-3b"}',
+      f'--system={system}',
+      f'--res={res}',
+      '--batch',
+      *map(str, batches),
+      '--layout',
+      *layouts,
+      *flags,
+    )
+    outcome.add_json(text)
+
+
+def demo(context: Context, outcome: Outcome) -> None:
+  """Runs the demo twice: with an empty compilation cache, and a filled one."""
+  limit = ['--config.limit=8'] if context.small else []
+  cache = context.folder / 'demo_cache'
+  for start in ('cold', 'warm'):
+    workdir = context.folder / f'demo_{start}'
+    begin = time.monotonic()
+    outcome.run(
+      'experiments/demo.py',
+      *limit,
+      f'--workdir={workdir}',
+      JAX_COMPILATION_CACHE_DIR=str(cache),
+      JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS='0',
+      JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES='-1',
+    )
+    records = workdir / 'records.jsonl'
+    captions = 0
+    if records.exists():
+      with records.open('rb') as file:
+        captions = sum(1 for _ in file)
+    outcome.rows.append(
+      {
+        'cache': start,
+        'seconds': time.monotonic() - begin,
+        'captions': captions,
+        'complete': (workdir / 'summary.json').exists(),
+        'programs': len(list(cache.glob('*-cache'))),
+      }
+    )
+
+
+def sections() -> dict[str, tuple[float, Section]]:
+  """Returns the sections in order, each with its weight.
+
+  The weight is the share of the time left that a section may take. First come
+  those that goals are set for.
+  """
+  part = functools.partial
+  both, peers = ('stacked', 'transposed'), ('theirs', 'theirs_static')
+  return {
+    'device': (1, device),
+    'demo': (16, demo),
+    'kmeans': (2, kmeans),
+    'model-224': (6, part(model, res=224, batches=(1, 64), layouts=both)),
+    'model-896': (5, part(model, res=896, batches=(4, 1))),
+    'transformers-224': (
+      6,
+      part(model, res=224, batches=(1, 64), systems=peers),
+    ),
+    'transformers-896': (
+      4,
+      part(model, res=896, batches=(4, 1), systems=peers[:1]),
+    ),
+    'parity': (6, parity),
+    'model-448': (4, part(model, res=448, batches=(1, 16, 64))),
+    'model-224-16': (2, part(model, res=224, batches=(16,))),
+    'model-896-16': (
+      4,
+      part(model, res=896, batches=(16, 64)),
+    ),
+  }
+
+
+def _choose_size(size: str, rates: dict[str, Any]) -> bool:
+  """Returns whether to measure a small model: by name, or by the memory."""
+  if size != 'auto':
+    return size == 'small'
+  memory = rates.get('memory') or 0
+  return rates.get('platform', 'cpu') == 'cpu' or memory < 10e9
+
+
+def _cell(value: Any) -> str:
+  if isinstance(value, bool) or not isinstance(value, float):
+    return '-' if value is None else str(value)
+  return f'{value:.3g}' if value < 1000 else f'{value:.0f}'
+
+
+def table(rows: Sequence[dict[str, Any]]) -> str:
+  """Returns rows as a table, a column for each key of plain values."""
+  keys = list(
+    dict.fromkeys(
+      key
+      for row in rows
+      for key, value in row.items()
+      if not isinstance(value, dict)
+    )
+  )
+  lines = [keys, ['---'] * len(keys)]
+  lines += [[_cell(row.get(key)) for key in keys] for row in rows]
+  return '\n'.join('| ' + ' | '.join(line) + ' |' for line in lines)
+
+
+def run_all(
+  minutes: float, size: str, names: Sequence[str], folder: Path
+) -> Iterator[tuple[str, dict[str, Any]]]:
+  """Runs sections one after the other.
+
+  Args:
+    minutes: Time for all of them.
+    size: 'auto', 'small' or 'full'.
+    names: Sections to run.
+    folder: Folder for files of this run.
+
+  Yields:
+    Name and result of each: its rows, notes, seconds and limit.
+  """
+  end = time.monotonic() + 60 * minutes
+  left = {n: s for n, s in sections().items() if n in names or n == 'device'}
+  has_torch = all(map(importlib.util.find_spec, ('torch', 'transformers')))
+  context = Context(size == 'small', folder, has_torch)
+  while left:
+    start = time.monotonic()
+    total = sum(weight for weight, _ in left.values())
+    name = next(iter(left))
+    weight, section = left.pop(name)
+    limit = max(end - start, 0) * weight / total
+    outcome = Outcome(start + limit)
+    section(context, outcome)
+    if name == 'device' and outcome.rows:
+      small = _choose_size(size, outcome.rows[0])
+      context = dataclasses.replace(context, small=small)
+    yield (
+      name,
+      {
+        'seconds': time.monotonic() - start,
+        'limit': limit,
+        'rows': outcome.rows,
+        'notes': outcome.notes,
+      },
+    )
+
+
+def main() -> int:
+  """Prints the tables, and writes the numbers; returns 1 if none came."""
+  parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+  )
+  add = parser.add_argument
+  add('--minutes', type=float, default=6.0, help='time for all sections')
+  sizes = 'auto', 'small', 'full'
+  add('--size', default='auto', choices=sizes, help='of model and data')
+  add('--sections', default=','.join(sections()), help='some of these')
+  add('--out', default='accelerator.json', help='file for the numbers')
+  settings = parser.parse_args()
+  names = settings.sections.split(',')
+  for name in names:
+    if name not in sections():
+      known = ', '.join(sections())
+      parser.error(f'sections: got {name!r}, expected some of {known}')
+  results: dict[str, Any] = {}
+  with tempfile.TemporaryDirectory(prefix='accelerator_') as folder:
+    runs = run_all(settings.minutes, settings.size, names, Path(folder))
+    for name, result in runs:
+      results[name] = result
+      spent = f'{result["seconds"]:.0f} of {result["limit"]:.0f} s'
+      print(f'\n## {name} ({spent})\n', flush=True)
+      print(table(result['rows']) if result['rows'] else 'nothing measured')
+      for note in result['notes']:
+        print(f'\n{note}', flush=True)
+      content = {'minutes': settings.minutes, 'sections': results}
+      Path(settings.out).write_text(json.dumps(content, indent=1) + '\n')
+  print(f'\n{settings.out}')
+  return int(not any(result['rows'] for result in results.values()))
+
+
+if __name__ == '__main__':
+  sys.exit(main())
