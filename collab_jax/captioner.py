@@ -15,20 +15,27 @@ from collab_jax.models import decoding as decoding_lib
 from collab_jax.models import paligemma
 from collab_jax.models import tokenizer as tokenizer_lib
 
-# Prefixes shorter than this are padded to it, longer ones to a power of two,
-# so that a sweep over k compiles a few programs and not one per k.
-_SHORTEST = 64
+# Prefixes shorter than this are padded to it, longer ones to a power of two:
+# those of quantizers without a k that is data, see `quantizers.padding`.
+_SHORTEST = 16
 
 
-@jax.jit
+def padding(length: int) -> int:
+  """Returns how many vectors are added to a prefix of a length."""
+  return max(_SHORTEST, 1 << (length - 1).bit_length()) - length
+
+
 def bucket(prefix: messages.Prefix) -> messages.Prefix:
   """Pads a prefix with masked vectors, to one of few lengths."""
-  m = prefix.x.shape[1]
-  pad = max(_SHORTEST, 1 << (m - 1).bit_length()) - m
-  if not pad:
-    return prefix
+  count = padding(prefix.x.shape[1])
+  return pad(prefix, count) if count else prefix
+
+
+@functools.partial(jax.jit, static_argnames='count')
+def pad(prefix: messages.Prefix, count: int) -> messages.Prefix:
+  """Adds so many masked vectors to a prefix."""
   x, valid, positions, end = prefix
-  columns = ((0, 0), (0, pad))
+  columns = ((0, 0), (0, count))
   return messages.Prefix(
     jnp.pad(x, (*columns, (0, 0))),
     jnp.pad(valid, columns),

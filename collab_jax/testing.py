@@ -14,7 +14,7 @@ import numpy as np
 from collab_jax import _validate, codecs, quantizers, wire
 from collab_jax import message as messages
 from collab_jax.models import paligemma
-from collab_jax.quantizers import base
+from collab_jax.quantizers import base, padding
 
 __all__ = ['check_codec', 'check_quantizer']
 __dir__ = __all__.copy
@@ -433,6 +433,41 @@ def _check_receiver(sample, where):
     _same(sample.tokens, tokens, f'{where}: dequantize of both')
 
 
+def _check_padded(sample, where):
+  """Checks the program of a bucket against that of the quantizer's own k."""
+  quantizer, (n, d) = sample.quantizer, sample.shape
+  if quantizer.aux_inputs:
+    return  # Taken by keyword; the vectors alone do.
+  sender = padding.find(quantizer.sender, n, d)
+  if sender.num_used is not None:
+
+    def quantize(count, params, x, key):
+      return sender.quantizer.using(count).quantize(params, x, key)
+
+    inputs = sample.params, sample.x, sample.key
+    message = jax.jit(quantize)(sender.argument, *inputs)
+    batch = sender.trim({name: value[None] for name, value in message.items()})
+    message = {name: value[0] for name, value in batch.items()}
+    _same(sample.message, message, f'{where}: quantize with a larger k')
+  receiver = padding.find(quantizer.receiver, n, d)
+  if receiver.num_used is not None:
+
+    def dequantize(count, params, message):
+      return receiver.quantizer.using(count).dequantize(params, message)
+
+    batch = {name: np.asarray(v)[None] for name, v in sample.message.items()}
+    message = {name: v[0] for name, v in receiver.pad(batch).items()}
+    tokens = jax.jit(dequantize)(receiver.argument, sample.params, message)
+    m = len(sample.tokens.x)
+    _require(
+      not bool(tokens.valid[m:].any()),
+      f'{where}: tokens of vectors that are not used must not be valid.',
+    )
+    x, valid, positions = (part[:m] for part in tokens[:3])
+    used = messages.Tokens(x, valid, positions, tokens.end)
+    _same(sample.tokens, used, f'{where}: dequantize with a larger k')
+
+
 def _check_aux_inputs(sample, where):
   aux_inputs, (n, d) = sample.quantizer.aux_inputs, sample.shape
   _require(
@@ -576,6 +611,7 @@ _HOOKS = {
   'draws': _check_draws,
   'sender': _check_sender,
   'receiver': _check_receiver,
+  'padded': _check_padded,
   'aux_inputs': _check_aux_inputs,
   'origins': _check_origins,
   'row_of': _check_row_of,

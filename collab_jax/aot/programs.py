@@ -7,6 +7,7 @@ traced one by one, for the platform that `collab_jax._platform` says.
 
 from collections.abc import Iterator, Sequence
 import dataclasses
+import functools
 import os
 from typing import Any, NamedTuple, cast
 
@@ -27,6 +28,7 @@ from collab_jax.aot import devices
 from collab_jax.codecs import encoder, feature
 from collab_jax.models import decoding as decoding_lib
 from collab_jax.models import paligemma, zoo
+from collab_jax.quantizers import padding
 from collab_jax.serving.engine import decode_state
 from collab_jax.serving.engine import engine as engines
 
@@ -153,62 +155,113 @@ def sweep(
       f'encode, {split}' if split != 'encoder' else 'encode', traced
     )
   prefixes: dict[int, messages.Prefix] = {}
+  shared = set()
   for spec in specs:
-    quantize, rebuild, prefix = _codec(model, placement, spec, batch)
-    yield quantize
-    yield rebuild
-    prefixes[prefix.x.shape[1]] = prefix
+    ends = _ends(model, spec)
+    for trace, end in zip((_quantize, _rebuild), ends, strict=True):
+      # Those that differ in `num_used` alone are one program.
+      program = trace, end.quantizer, spec.split, spec.quantizer.aux_inputs
+      if program in shared:
+        continue
+      shared.add(program)
+      traced = trace(model, placement, spec, end, batch)
+      yield traced
+      if trace is _rebuild:
+        prefix = placement.rows(traced.traced.out_info[1])
+        prefixes[prefix.x.shape[1]] = prefix
   padded: dict[int, messages.Prefix] = {}
   for length, prefix in sorted(prefixes.items()):
-    traced = captioner.bucket.trace(prefix)
-    out = placement.rows(traced.out_info)
-    yield Program(f'pad a prefix of {length}', traced)
-    padded[out.x.shape[1]] = out
+    pad = captioner.padding(length)
+    if pad:
+      traced = captioner.pad.trace(prefix, pad)
+      prefix = placement.rows(traced.out_info)
+      yield Program(f'pad a prefix of {length}', traced)
+    padded[length + pad] = prefix
   for length, prefix in sorted(padded.items()):
     traced = _generate(model, placement, prefix, settings)
     yield Program(f'generate, prefix of {length}', traced)
 
 
-def _codec(
+def _ends(
+  model: paligemma.Model, spec: codecs.FeatureCodecSpec
+) -> tuple[padding.Padding, padding.Padding]:
+  """Returns the quantizers whose programs the edge and the server run."""
+  vision, quantizer = model.config.vision, spec.quantizer
+  shape = vision.num_tokens, feature.feature_width(vision, spec.split)
+  return (
+    padding.find(quantizer.sender, *shape),
+    padding.find(quantizer.receiver, *shape),
+  )
+
+
+def _name(spec: codecs.FeatureCodecSpec, end: padding.Padding) -> str:
+  """Returns the name of the codec, with the k of its bucket."""
+  if end.num_used is None:
+    return spec.name
+  return dataclasses.replace(spec, quantizer=end.quantizer).name
+
+
+def _params(model, placement, spec) -> Any:
+  """Returns shapes of a quantizer's parameters."""
+  vision, quantizer = model.config.vision, spec.quantizer
+  n, d = vision.num_tokens, feature.feature_width(vision, spec.split)
+  init = functools.partial(quantizer.init_params, n=n, d=d)
+  return placement.whole(jax.eval_shape(init, _key()))
+
+
+def _num_used(placement, end: padding.Padding) -> Any:
+  return None if end.num_used is None else placement.whole(_shape((), np.int32))
+
+
+def _quantize(
   model: paligemma.Model,
   placement: devices.Placement,
   spec: codecs.FeatureCodecSpec,
+  end: padding.Padding,
   batch: int,
-) -> tuple[Program, Program, messages.Prefix]:
-  """Traces a codec's programs; returns the shape of its prefix, too."""
-  vision, quantizer = model.config.vision, spec.quantizer
+) -> Program:
+  """Traces a codec's program on the edge."""
+  vision = model.config.vision
   n, d = vision.num_tokens, feature.feature_width(vision, spec.split)
-  params = placement.whole(
-    jax.eval_shape(lambda key: quantizer.init_params(key, n, d), _key())
-  )
   features = placement.rows(_shape((batch, n, d), np.float32))
   keys = placement.rows(
     jax.eval_shape(feature.image_keys, _key(), _shape((batch,), np.uint32))
   )
-  quantize = feature._quantize.trace(
-    quantizer.sender,
-    params,
+  traced = feature._quantize.trace(
+    end.quantizer,
+    _params(model, placement, spec),
+    _num_used(placement, end),
     features,
     keys,
     _aux(model, placement, spec, batch),
     placement.mesh,
   )
-  rebuild = feature._rebuild.trace(
-    quantizer.receiver,
+  return Program(f'quantize, {_name(spec, end)}', traced)
+
+
+def _rebuild(
+  model: paligemma.Model,
+  placement: devices.Placement,
+  spec: codecs.FeatureCodecSpec,
+  end: padding.Padding,
+  batch: int,
+) -> Program:
+  """Traces a codec's program on the server."""
+  vision = model.config.vision
+  n, d = vision.num_tokens, feature.feature_width(vision, spec.split)
+  traced = feature._rebuild.trace(
+    end.quantizer,
     spec.split,
-    params,
+    _params(model, placement, spec),
+    _num_used(placement, end),
     model,
-    placement.rows(_message(quantizer.fields(n, d), batch)),
+    placement.rows(_message(end.quantizer.fields(n, d), batch)),
     None,
     (),
     (),
     placement.mesh,
   )
-  return (
-    Program(f'quantize, {spec.name}', quantize),
-    Program(f'rebuild, {spec.name}', rebuild),
-    placement.rows(rebuild.out_info[1]),
-  )
+  return Program(f'rebuild, {_name(spec, end)}', traced)
 
 
 def _aux(model, placement, spec, batch) -> dict[str, Any]:
@@ -305,11 +358,13 @@ def server(
   """
   engine = _TracedEngine(model, config, placement)
   lengths = set()
-  for spec in specs:
+  receivers = {_ends(model, spec)[1].quantizer: spec for spec in specs}
+  for spec in receivers.values():
     for batch in engine.batches:
-      _, rebuild, prefix = _codec(model, placement, spec, batch)
+      end = _ends(model, spec)[1]
+      rebuild = _rebuild(model, placement, spec, end, batch)
       yield Program(f'{rebuild.name}, batch of {batch}', rebuild.traced)
-      lengths.add(prefix.x.shape[1])
+      lengths.add(rebuild.traced.out_info[1].x.shape[1])
   for steps in (engine.warm_up(), *map(engine.warm_up_length, sorted(lengths))):
     for step in steps:
       step()

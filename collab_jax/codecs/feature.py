@@ -7,8 +7,8 @@ import json
 from typing import Any, ClassVar, cast
 
 import jax
-from jax import numpy as jnp
 from jaxtyping import Array, Bool, Float, UInt8, UInt32
+import ml_dtypes
 import numpy as np
 
 from collab_jax import message as messages
@@ -21,7 +21,7 @@ from collab_jax.codecs import (
 from collab_jax.codecs.transports import base as transports
 from collab_jax.models import paligemma, siglip
 from collab_jax.quantizers import base as quantizer_base
-from collab_jax.quantizers import pretrained
+from collab_jax.quantizers import padding, pretrained
 
 SPLITS = ('encoder', 'head')
 
@@ -132,7 +132,8 @@ def feature_width(vision: siglip.VisionConfig, split: str) -> int:
 
 # Compiled once per process: the caches are keyed by the static arguments, so
 # equal quantizers of different codecs share their programs, and so do those
-# that differ at the other end only: `sender` and `receiver`.
+# that differ at the other end only, `sender` and `receiver`, or in their k:
+# `num_used`, see `quantizers.padding`.
 @jax.jit
 def image_keys(key: jax.Array, image_ids: UInt32[Array, ' B']) -> jax.Array:
   """Returns one key per image, which depends on nothing but its id."""
@@ -140,30 +141,39 @@ def image_keys(key: jax.Array, image_ids: UInt32[Array, ' B']) -> jax.Array:
 
 
 @functools.partial(jax.jit, static_argnames=('quantizer', 'mesh'))
-def _quantize(quantizer, params, features, keys, aux, mesh):
-  def quantize_image(params, x, key, aux):
-    return quantizer.quantize(params, x, key, **aux)
+def _quantize(quantizer, params, num_used, features, keys, aux, mesh):
+  def quantize_image(shared, x, key, aux):
+    params, num_used = shared
+    return _using(quantizer, num_used).quantize(params, x, key, **aux)
 
   run = jax.vmap(quantize_image, in_axes=(None, 0, 0, 0))
-  return sharding.map_rows(run, mesh, len(keys))(params, features, keys, aux)
+  shared = params, num_used
+  return sharding.map_rows(run, mesh, len(keys))(shared, features, keys, aux)
+
+
+def _using(quantizer, num_used):
+  return quantizer if num_used is None else quantizer.using(num_used)
 
 
 @functools.partial(
   jax.jit, static_argnames=('quantizer', 'split', 'names', 'coarse', 'mesh')
 )
 def _rebuild(
-  quantizer, split, params, model, message, rows, names, coarse, mesh
+  quantizer, split, params, num_used, model, message, rows, names, coarse, mesh
 ):
-  def rebuild_image(params, message, rows):
+  def rebuild_image(shared, message, rows):
+    params, num_used = shared
+    receiver = _using(quantizer, num_used)
     if coarse:
-      return quantizer.decode_partial(params, message, rows, coarse)
+      return receiver.decode_partial(params, message, rows, coarse)
     if rows is not None:
-      message = quantizer.conceal(message, rows, names)
-    return quantizer.dequantize(params, message)
+      message = receiver.conceal(message, rows, names)
+    return receiver.dequantize(params, message)
 
   run = jax.vmap(rebuild_image, in_axes=(None, 0, 0))
   count = len(jax.tree.leaves(message)[0])
-  tokens = sharding.map_rows(run, mesh, count)(params, message, rows)
+  shared = params, num_used
+  tokens = sharding.map_rows(run, mesh, count)(shared, message, rows)
   x = tokens.x if split == 'head' else model.project(tokens.x)
   return tokens, messages.Prefix(x, *tokens[1:])
 
@@ -248,8 +258,9 @@ class FeatureCodec(base.Codec):
     self.fields = quantizer.fields(self.vectors, self.width)
     self.sent = quantizer.sent(self.vectors)
     self.uses_key = quantizer.uses_key
-    self._sender = quantizer.sender
-    self._receiver = quantizer.receiver
+    shape = self.vectors, self.width
+    self._sender = padding.find(quantizer.sender, *shape)
+    self._receiver = padding.find(quantizer.receiver, *shape)
     self.settings = self.spec.settings
     self.session = wire.Session(
       self.fields,
@@ -280,7 +291,7 @@ class FeatureCodec(base.Codec):
     chosen for the memory of one end makes no difference.
     """
     head = jax.tree.map(
-      lambda x: jnp.asarray(x).astype(jnp.bfloat16),
+      lambda x: np.asarray(x).astype(ml_dtypes.bfloat16),
       self.model.params.get('img', {}).get('head', {}),
     )
     return {
@@ -410,7 +421,7 @@ class FeatureCodec(base.Codec):
 
   def quantize(
     self,
-    features: Float[Array, 'B N D'],
+    features: Float[Array | np.ndarray, 'B N D'],
     key: jax.Array,
     image_ids: Sequence[int] | None = None,
     aux: Mapping[str, Array] | None = None,
@@ -430,11 +441,19 @@ class FeatureCodec(base.Codec):
     mesh = sharding.mesh_of(self.model.params)
     features, ids, aux = self._spread((features, ids, dict(aux or {})))
     keys = image_keys(key, ids)
-    return _quantize(self._sender, self.params, features, keys, aux, mesh)
+    return _quantize(
+      self._sender.quantizer,
+      self.params,
+      self._sender.argument,
+      features,
+      keys,
+      aux,
+      mesh,
+    )
 
   def _fetch(self, quantized):
     """Fetches what `_dispatch_quantize` returned."""
-    return jax.device_get(quantized)
+    return self._sender.trim(jax.device_get(quantized))
 
   def pack(self, batch: Mapping[str, np.ndarray]) -> list[bytes]:
     """Serializes a quantized batch: one array per field, with an axis B."""
@@ -462,13 +481,32 @@ class FeatureCodec(base.Codec):
       rows: False for a vector that did not arrive and must be concealed; at
         least one of each message arrived. None: nothing is missing.
       layers: If not 0, a vector that did not arrive still has these layers.
+
+    Returns:
+      Tokens and prefix; of k < n vectors they have more rows, which are not
+      valid: one program serves many k.
     """
     mesh = sharding.mesh_of(self.model.params)
+    message = self._receiver.pad(message)
+    if rows is not None:
+      size = next((size for _, size in self._receiver.rows.values()), None)
+      rows = rows if size is None else padding.pad_rows(rows, size)
     batch = self._spread((message, rows))
     names = () if rows is None else self.layout.rows
     coarse = tuple(n for n, f in self.fields.items() if f.layer < layers)
-    settings = self._receiver, self.split, self.params, self.model
-    return self._spread(_rebuild(*settings, *batch, names, coarse, mesh))
+    rebuilt = _rebuild(*self._settings(), *batch, names, coarse, mesh)
+    return self._spread(rebuilt)
+
+  def _settings(self):
+    """Returns the arguments of `_rebuild` that all batches share."""
+    receiver = self._receiver
+    return (
+      receiver.quantizer,
+      self.split,
+      self.params,
+      receiver.argument,
+      self.model,
+    )
 
   def decode_batch(self, data: Sequence[bytes]) -> base.Decoded:
     """Decodes a batch, with the tokens before the projection."""
@@ -528,12 +566,12 @@ class FeatureCodec(base.Codec):
     """Numbers of first layers from which the quantizer rebuilds vectors."""
 
     def rebuild(message):
-      settings = self._receiver, self.split, self.params, self.model
-      return _rebuild(*settings, message, None, (), (), None)
+      return _rebuild(*self._settings(), message, None, (), (), None)
 
     enough = {self.layers}
     for layers in range(1, self.layers):
       batch = {n: a[None] for n, a in self.blank(layers).items()}
+      batch = self._receiver.pad(batch)
       try:
         jax.eval_shape(rebuild, batch)
       except (ValueError, KeyError):
@@ -564,7 +602,8 @@ class FeatureCodec(base.Codec):
 
     The encoder runs only if the quantizer takes more than features.
     """
-    features, aux = jnp.zeros((batch_size, self.vectors, self.width)), {}
+    shape = batch_size, self.vectors, self.width
+    features, aux = np.zeros(shape, np.float32), {}
     if self.quantizer.aux_inputs:
       features, aux = self.observe(self._black(batch_size))
     return self.quantize(features, jax.random.key(0), None, aux)

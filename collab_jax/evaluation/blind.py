@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
-from jax import numpy as jnp
 from jaxtyping import Array, Float
 import numpy as np
 
@@ -76,6 +75,7 @@ class Blind:
     self._vectors = captioner.model.config.vision.num_tokens
     self._sum: Any = 0.0
     self._full: list[str] = []
+    self._rows = 1  # Of a batch, whose programs all captions share.
 
   def describe(self) -> dict[str, dict[str, Any]]:
     """Returns the settings of each kind by name, as a codec's."""
@@ -99,6 +99,7 @@ class Blind:
       features: Before the projection; the last rows may be padding.
       image_ids: One per row.
     """
+    self._rows = len(features)
     shuffled = 'shuffled' in self.kinds
     return Dispatched(
       features if 'mean' in self.kinds else None,
@@ -133,13 +134,14 @@ class Blind:
         captions[i] = self._full[j]
       return captions
     width = self._captioner.model.config.vision.width
-    features = jnp.zeros((1, self._vectors, width))
+    features = np.zeros((self._rows, self._vectors, width), np.float32)
     if kind == 'mean':
-      features = jnp.asarray(self._sum / n, jnp.float32)[None]
-    return self._captioner.detokenize(self._generate(features, (0,))) * n
+      features += np.asarray(self._sum / n, np.float32)
+    ids = self._generate(features, [0] * self._rows)
+    return self._captioner.detokenize(ids)[:1] * n
 
   def _generate(
-    self, features: Float[Array, 'B N D'], image_ids: Sequence[int]
+    self, features: Float[Array | np.ndarray, 'B N D'], image_ids: Sequence[int]
   ) -> Array:
     key = self._captioner.keys(self._seed, image_ids)
     prefix = _project(self._captioner.model, features)

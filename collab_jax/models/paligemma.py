@@ -17,6 +17,7 @@ from flax import struct
 import jax
 from jax import numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
+import numpy as np
 
 from collab_jax import _validate, message
 from collab_jax.models import (
@@ -145,12 +146,13 @@ def as_prefix(
   if isinstance(prefix, message.Prefix):
     return prefix
   b, m, _ = prefix.shape
-  return message.Prefix(
-    x=prefix,
-    valid=jnp.ones((b, m), bool),
-    positions=jnp.tile(jnp.arange(m, dtype=jnp.int32), (b, 1)),
-    end=jnp.full(b, m, jnp.int32),
+  # Made on the host, where nothing is compiled.
+  rest: Any = (
+    np.ones((b, m), bool),
+    np.tile(np.arange(m, dtype=np.int32), (b, 1)),
+    np.full(b, m, np.int32),
   )
+  return message.Prefix(prefix, *rest)
 
 
 def prefix_lm_mask(

@@ -64,7 +64,7 @@ def fig2(
     ks = [k for k in KS if k <= tokens]
   full = codecs.FeatureCodec(model, quantizers.Identity())
   features = full.features(np.stack([image] * batch_size))
-  original = np.asarray(features[0], np.float32)
+  original = np.asarray(features, np.float32)[0]
   colours = codecs.colours_by_axes(original)
   packets = full.encode_features(features, key)
   columns = [_column('features', full, packets, original, colours)]
@@ -72,7 +72,7 @@ def fig2(
     codec = codecs.FeatureCodec(model, quantizers.KMeans(k=k, init=init))
     message = codec.quantize(features, key)
     packets = codec.pack(message)
-    rebuilt = np.asarray(codec.rebuild(packets)[0].x[0])
+    rebuilt = np.asarray(codec.rebuild(packets)[0].x)[0]
     column = _column(f'k = {k}', codec, packets, rebuilt, colours)
     column['clusters'] = message['assignments'][0].reshape(side, side)
     columns.append(column)

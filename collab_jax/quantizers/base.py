@@ -93,6 +93,9 @@ class Quantizer(abc.ABC):
 
   Attributes:
     draws: Whether the quantizer itself draws from the key of `quantize`.
+    row_wise: Whether the rows of the message stand for one vector each, copies
+      of vectors change no other row, and `params` do not depend on n, apart
+      from an inner quantizer: then it may follow a `padded` quantizer.
     reads_quantiles: Whether the quantiles of its `book` are read, which are
       those of the coordinates that the book's own transform makes.
   """
@@ -101,6 +104,7 @@ class Quantizer(abc.ABC):
   __slots__ = ()
 
   draws: ClassVar[bool] = False
+  row_wise: ClassVar[bool] = False
   reads_quantiles: ClassVar[bool] = False
 
   def __init_subclass__(cls, **kwargs: Any):
@@ -180,6 +184,41 @@ class Quantizer(abc.ABC):
     Quantizers with equal receivers share one compiled program on the server.
     """
     return self
+
+  def padded(self, n: int) -> 'Quantizer | None':
+    """Returns the quantizer whose programs serve this one and others of its k.
+
+    It has a larger k, see `bucket`, and what it does depends on `num_used`
+    alone: with `using(k)` it returns this quantizer's message, with more rows
+    behind that mean nothing, and reads such a message.
+
+    Args:
+      n: Number of vectors.
+
+    Returns:
+      The quantizer; None where every k needs a program of its own.
+    """
+    del n
+    return None
+
+  @property
+  def num_used(self) -> Int[Array, ''] | None:
+    """Number of vectors in use, of k, in a program of a `padded` quantizer.
+
+    None outside of such programs: all k are.
+    """
+    return getattr(self, '_num_used', None)
+
+  def using(self, count: Int[Array, '']) -> 'Quantizer':
+    """Returns a copy that uses so many of its k vectors.
+
+    Args:
+      count: The number, which may be traced; see `num_used`.
+    """
+    changed = copy.copy(self)
+    # Past the __setattr__ of a frozen dataclass: it is no field.
+    object.__setattr__(changed, '_num_used', count)
+    return changed
 
   def priors(self, params: Params) -> dict[str, jax.Array]:
     """Returns symbol frequencies that both ends know, for the entropy coder.
@@ -347,6 +386,12 @@ def missing(quantizer: Any) -> list[str]:
   return [name for name in _MEMBERS if not hasattr(quantizer, name)]
 
 
+def is_row_wise(quantizer: Quantizer) -> bool:
+  """Returns whether a quantizer is `row_wise`, and those inside of it."""
+  inner = isinstance(quantizer, Composite) and quantizer.inner
+  return quantizer.row_wise and (not inner or is_row_wise(inner))
+
+
 def is_frozen(quantizer: Any) -> bool:
   """Returns whether an object is of a frozen dataclass."""
   params = getattr(type(quantizer), '__dataclass_params__', None)
@@ -387,9 +432,12 @@ class Composite(Quantizer):
 
   Attributes:
     inner_field: Name of the field that holds the inner quantizer.
+    dynamic_k: Whether the methods take the k in use from `num_used`, so that
+      one program serves every k up to a bucket.
   """
 
   inner_field: ClassVar[str] = 'vectors'
+  dynamic_k: ClassVar[bool] = False
 
   @property
   def inner(self) -> Quantizer:
@@ -403,6 +451,13 @@ class Composite(Quantizer):
     Raises:
       ValueError: This quantizer is not for n vectors of width d.
     """
+
+  def padded(self, n: int) -> 'Quantizer | None':
+    """Returns the quantizer with the k of a bucket; see `Quantizer.padded`."""
+    if not (self.dynamic_k and is_row_wise(self.inner)):
+      return None
+    changed: Any = self
+    return dataclasses.replace(changed, k=bucket(changed.k, n))
 
   @property
   def uses_key(self) -> bool:
@@ -569,12 +624,56 @@ def check_k_of_n(k: int, n: int) -> None:
     )
 
 
-def full_grid(x: Float[Array, 'n d']) -> messages.Tokens:
-  """Returns the tokens of a rebuilt grid: all valid, in their own places."""
+def full_grid(
+  x: Float[Array, 'n d'], num_used: Int[Array, ''] | None = None
+) -> messages.Tokens:
+  """Returns the tokens of a rebuilt grid: all valid, in their own places.
+
+  Args:
+    x: The vectors.
+    num_used: How many of them are valid; None for all.
+  """
   n = x.shape[0]
+  count = n if num_used is None else num_used
+  positions = jnp.arange(n, dtype=jnp.int32)
   return messages.Tokens(
     x=x.astype(jnp.float32),
-    valid=jnp.ones(n, bool),
-    positions=jnp.arange(n, dtype=jnp.int32),
-    end=jnp.asarray(n, jnp.int32),
+    valid=positions < count,
+    positions=positions,
+    end=jnp.asarray(count, jnp.int32),
   )
+
+
+# The first number of vectors to which k is padded, and the ratio of the next.
+_FIRST, _RATIO = 16, 8
+
+
+def bucket(k: int, n: int) -> int:
+  """Returns the number of vectors to which k are padded: 16, 128, 1024, ...
+
+  Args:
+    k: Number of vectors.
+    n: Number of all vectors. Below it k stays below: tokens of k vectors are
+      not mistaken for those of the grid.
+  """
+  if k >= n:
+    return k
+  size = _FIRST
+  while size < k:
+    size *= _RATIO
+  return min(size, n - 1)
+
+
+def pad_rows(
+  rows: Float[Array, 'k d'], num_used: Int[Array, ''] | None
+) -> Float[Array, 'k d']:
+  """Puts the first row in the place of those that are not used.
+
+  Args:
+    rows: Vectors.
+    num_used: How many of them are used; None for all.
+  """
+  if num_used is None:
+    return rows
+  used = jnp.arange(len(rows)) < num_used
+  return jnp.where(used[:, None], rows, rows[0])

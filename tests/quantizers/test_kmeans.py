@@ -184,7 +184,7 @@ def test_side_by_side_equals_one_after_the_other():
   xs = jnp.asarray(np.stack([_features(s, d=16) for s in range(3)]))
   start = jnp.stack([jnp.arange(16) * (s + 1) for s in range(3)])
   aside = jax.vmap(
-    lambda x, c: lloyd._solve(x, c, start=lloyd._from_vectors, iters=100)
+    lambda x, c: lloyd._solve(x, c, 16, start=lloyd._from_vectors, iters=100)
   )(xs, start)
   after = jax.vmap(lambda x, c: lloyd.lloyd(x, c, 100))(xs, start)
   np.testing.assert_array_equal(aside.assignments, after.assignments)
@@ -195,7 +195,9 @@ def test_plus_plus_draws_in_proportion_to_squared_distance():
   x = jnp.array([[0.0], [1.0], [3.0]])
   points = geometry.centred(x).points
   noise = jax.random.gumbel(jax.random.key(0), (20000, 2, 3))
-  drawn = jax.vmap(lambda z: lloyd.draw(geometry.gram(points), z))(noise)
+  drawn = jax.vmap(
+    lambda z: lloyd.draw(geometry.gram(points), z, jnp.int32(2))
+  )(noise)
   drawn = np.asarray(drawn)
   want = {
     (0, 1): 1 / 3 * 1 / 10,

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -48,6 +49,8 @@ class Agglomerative(clustering.Clustering):
   centroids: base.QuantizerLike = identity.FLOAT16
   rebuild: str = 'grid'
 
+  dynamic_k: ClassVar[bool] = True
+
   def __post_init__(self):
     super().__post_init__()
     _validate.integer('iters', self.iters, 0)
@@ -59,10 +62,10 @@ class Agglomerative(clustering.Clustering):
   ) -> tuple[Int[Array, ' n'], Float[Array, 'k d']]:
     """Returns the clusters that are left, by their first vectors."""
     del key
-    assignments = merge(x, self.k, float(self.weight))
+    assignments = merge(x, self.k, float(self.weight), self.num_used)
     means = lloyd.means(x, assignments, self.k)
     if self.iters:
-      clusters = lloyd.lloyd(x, means, self.iters)
+      clusters = lloyd.lloyd(x, means, self.iters, num_used=self.num_used)
       assignments, means = clusters.assignments, clusters.centroids
     if self.smooth:
       assignments = potts.smooth(x, assignments, self.k, self.smooth)
@@ -73,7 +76,10 @@ class Agglomerative(clustering.Clustering):
 # Jitted here, so that calls outside of jit compile once, too.
 @functools.partial(jax.jit, static_argnames=('k', 'weight'))
 def merge(
-  x: Float[Array, 'n d'], k: int, weight: int | float = 0.25
+  x: Float[Array, 'n d'],
+  k: int,
+  weight: int | float = 0.25,
+  num_used: Int[Array, ''] | None = None,
 ) -> Int[Array, ' n']:
   """Merges vectors, the nearest two at a time, until k clusters are left.
 
@@ -81,6 +87,7 @@ def merge(
     x: Finite vectors.
     k: Number of clusters, at most n.
     weight: As of `Agglomerative`.
+    num_used: How many of the k clusters are left; None for all.
 
   Returns:
     The cluster of each vector; clusters are numbered by their first vector.
@@ -91,10 +98,11 @@ def merge(
   """
   base.check_k_of_n(k, x.shape[0])
   merge_image = functools.partial(_merge, k=k, weight=weight)
-  return vmap.map_or_vmap(merge_image)(x)
+  count = k if num_used is None else num_used
+  return vmap.map_or_vmap(merge_image)(x, jnp.asarray(count, jnp.int32))
 
 
-def _merge(x, k, weight):
+def _merge(x, num_used, *, k, weight):
   data = geometry.centred(x.astype(jnp.float32))
   gram = geometry.gram(data.points)
   norms = jnp.diagonal(gram)
@@ -113,11 +121,16 @@ def _merge(x, k, weight):
     left = max(k, slots // 4)
     state, owner = jax.lax.fori_loop(0, slots - left, step, (state, owner))
     kept = jnp.nonzero(state.counts > 0, size=left)[0]
-    index = jnp.cumsum(state.counts > 0) - 1
+    owner = _ranks(state)[owner]
     state = state.take(kept)
-    owner = index[owner].astype(jnp.int32)
     slots = left
-  return owner
+  state, owner = jax.lax.fori_loop(0, k - num_used, step, (state, owner))
+  return _ranks(state)[owner]
+
+
+def _ranks(slots):
+  """Returns how many slots before each are not empty."""
+  return (jnp.cumsum(slots.counts > 0) - 1).astype(jnp.int32)
 
 
 @jax.tree_util.register_dataclass

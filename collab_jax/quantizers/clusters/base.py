@@ -3,7 +3,7 @@
 import abc
 from collections.abc import Collection
 import dataclasses
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
@@ -74,7 +74,8 @@ class Clustering(CentroidQuantizer):
           return stripe, sums / members.sum(1)[:, None]
 
   Subclasses are dataclasses that assign vectors to clusters, in `cluster`, and
-  set `draws` if that uses its key.
+  set `draws` if that uses its key, `dynamic_k` if it makes `num_used` clusters
+  of k where that is not None.
   """
 
   @property
@@ -107,6 +108,7 @@ class Clustering(CentroidQuantizer):
     self.inner_shape(*x.shape)
     draw_key, inner_key = self.split_key(key)
     assignments, means = relabel_by_first_use(*self.cluster(x, draw_key, **aux))
+    means = base.pad_rows(means, self.num_used)
     inner = self.quantize_inner(params, means, inner_key)
     return {'assignments': assignments, **inner}
 
@@ -116,7 +118,7 @@ class Clustering(CentroidQuantizer):
     """Returns n tokens ('grid') or k ('keep', 'close')."""
     centroids = self.dequantize_inner(params, message).x
     assignments = message['assignments'].astype(jnp.int32)
-    return expand(centroids, assignments, self.rebuild)
+    return expand(centroids, assignments, self.rebuild, self.num_used)
 
   def origins(self, message: messages.Message) -> Int[Array, ' m']:
     """Returns which vector each token stands for."""
@@ -146,6 +148,8 @@ class ReceivedClusters(Clustering):
   k: int
   centroids: base.QuantizerLike
   rebuild: str = REBUILDS[0]
+
+  dynamic_k: ClassVar[bool] = True
 
   def cluster(
     self, x: Float[Array, 'n d'], key: Key[Array, '']
@@ -179,7 +183,10 @@ def relabel_by_first_use(
 
 
 def expand(
-  centroids: Float[Array, 'k d'], assignments: Int[Array, ' n'], rebuild: str
+  centroids: Float[Array, 'k d'],
+  assignments: Int[Array, ' n'],
+  rebuild: str,
+  num_used: Int[Array, ''] | None = None,
 ) -> messages.Tokens:
   """Returns the tokens of k centroids; see `CentroidQuantizer`.
 
@@ -187,12 +194,13 @@ def expand(
     centroids: Centroids of k clusters.
     assignments: The cluster of each vector.
     rebuild: 'grid', 'keep' or 'close'.
+    num_used: How many of the centroids are used; None for all.
   """
   k = len(centroids)
   of_token = token_rows(assignments, k, rebuild)
-  tokens = base.full_grid(centroids[of_token])
   if rebuild == 'grid':
-    return tokens
+    return base.full_grid(centroids[of_token])
+  tokens = base.full_grid(centroids[of_token], num_used)
   # A damaged message may have clusters without members.
   counts = jnp.zeros(k, jnp.float32).at[assignments].add(1)
   tokens = tokens._replace(valid=counts[of_token] > 0)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -47,6 +48,8 @@ class DpcKnn(clustering.Clustering):
   centroids: base.QuantizerLike = identity.FLOAT16
   rebuild: str = 'grid'
 
+  dynamic_k: ClassVar[bool] = True
+
   def __post_init__(self):
     super().__post_init__()
     _validate.integer('neighbours', self.neighbours, 1, 2**16)
@@ -57,7 +60,7 @@ class DpcKnn(clustering.Clustering):
   ) -> tuple[Int[Array, ' n'], Float[Array, 'k d']]:
     """Returns the nearest peak of each vector, and the clusters' means."""
     del key
-    members, density = peaks(x, self.k, self.neighbours)
+    members, density = peaks(x, self.k, self.neighbours, self.num_used)
     weights = jnp.maximum(density, 1e-6) ** self.weight
     return members, weighted.means(x, weights, members, self.k)
 
@@ -65,7 +68,10 @@ class DpcKnn(clustering.Clustering):
 # Jitted here, so that calls outside of jit compile once, too.
 @functools.partial(jax.jit, static_argnames=('k', 'neighbours'))
 def peaks(
-  x: Float[Array, 'n d'], k: int, neighbours: int
+  x: Float[Array, 'n d'],
+  k: int,
+  neighbours: int,
+  num_used: Int[Array, ''] | None = None,
 ) -> tuple[Int[Array, ' n'], Float[Array, ' n']]:
   """Finds density peaks.
 
@@ -73,6 +79,7 @@ def peaks(
     x: Finite vectors.
     k: Number of peaks, at most n.
     neighbours: As of `DpcKnn`; n if there are fewer.
+    num_used: How many of the k are chosen; None for all.
 
   Returns:
     The nearest peak of each vector, and the vectors' densities. Ties: the
@@ -95,5 +102,9 @@ def peaks(
   apart = jnp.where(jnp.isinf(apart), jnp.max(away), apart)
   chosen = jax.lax.top_k(density * apart, k)[1]
   is_peak = every == chosen[:, None]
-  members = geometry.first_min(jnp.where(is_peak, -1, gaps[chosen]))[0]
+  distances = jnp.where(is_peak, -1, gaps[chosen])
+  if num_used is not None:
+    used = jnp.arange(k) < num_used
+    distances = jnp.where(used[:, None], distances, jnp.inf)
+  members = geometry.first_min(distances)[0]
   return members.astype(jnp.int32), density

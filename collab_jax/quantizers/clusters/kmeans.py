@@ -37,6 +37,7 @@ class KMeans(clustering.Clustering):
   rebuild: str = 'grid'
 
   draws: ClassVar[bool] = True
+  dynamic_k: ClassVar[bool] = True
 
   def __post_init__(self):
     super().__post_init__()
@@ -48,8 +49,10 @@ class KMeans(clustering.Clustering):
   ) -> tuple[Int[Array, ' n'], Float[Array, 'k d']]:
     """Returns the clusters of Lloyd's algorithm from a drawn start."""
     if self.init == '++':
-      clusters = lloyd.plus_plus(x, key, self.k, self.iters)
+      clusters = lloyd.plus_plus(
+        x, key, self.k, self.iters, num_used=self.num_used
+      )
     else:
       start = base.shuffled(key, x.shape[0])[: self.k]
-      clusters = lloyd.lloyd(x, start, self.iters)
+      clusters = lloyd.lloyd(x, start, self.iters, num_used=self.num_used)
     return clusters.assignments, clusters.centroids

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -48,6 +49,8 @@ class Medoids(clustering.Clustering):
   centroids: base.QuantizerLike = identity.FLOAT16
   rebuild: str = 'grid'
 
+  dynamic_k: ClassVar[bool] = True
+
   def __post_init__(self):
     super().__post_init__()
     _validate.integer('iters', self.iters, 0)
@@ -58,14 +61,20 @@ class Medoids(clustering.Clustering):
   ) -> tuple[Int[Array, ' n'], Float[Array, 'k d']]:
     """Returns the nearest medoid of each vector, and the medoids."""
     del key
-    assignments, chosen = medoids(x, self.k, self.iters, float(self.power))
+    assignments, chosen = medoids(
+      x, self.k, self.iters, float(self.power), self.num_used
+    )
     return assignments, x[chosen].astype(jnp.float32)
 
 
 # Jitted here, so that calls outside of jit compile once, too.
 @functools.partial(jax.jit, static_argnames=('k', 'iters', 'power'))
 def medoids(
-  x: Float[Array, 'n d'], k: int, iters: int, power: float = 1.0
+  x: Float[Array, 'n d'],
+  k: int,
+  iters: int,
+  power: float = 1.0,
+  num_used: Int[Array, ''] | None = None,
 ) -> tuple[Int[Array, ' n'], Int[Array, ' k']]:
   """Chooses the k vectors that are nearest to all others in total.
 
@@ -74,34 +83,38 @@ def medoids(
     k: Number of medoids, at most n.
     iters: Largest number of updates after the greedy choice.
     power: As of `Medoids`.
+    num_used: How many of the k are chosen; None for all.
 
   Returns:
     The nearest medoid of each vector, a medoid's being itself; and the indices
     of the medoids. Ties: the lowest index.
   """
   solve = functools.partial(_solve, k=k, iters=iters, power=power)
-  return vmap.map_or_vmap(solve)(x)
+  count = k if num_used is None else num_used
+  return vmap.map_or_vmap(solve)(x, jnp.asarray(count, jnp.int32))
 
 
-def _solve(x, *, k, iters, power):
+def _solve(x, num_used, *, k, iters, power):
   gaps = geometry.distances(x.astype(jnp.float32)) ** (power / 2)
   n = len(gaps)
 
-  def choose(state, _):
-    nearest, free = state
+  def choose(i, state):
+    nearest, free, chosen = state
     totals = jnp.sum(jnp.minimum(nearest[:, None], gaps), axis=0)
     index = jnp.argmin(jnp.where(free, totals, jnp.inf)).astype(jnp.int32)
     nearest = jnp.minimum(nearest, gaps[index])
-    return (nearest, free.at[index].set(False)), index
+    return nearest, free.at[index].set(False), chosen.at[i].set(index)
 
   # With the largest gap of all, the first choice is the medoid of all.
-  start = (jnp.full(n, jnp.max(gaps)), jnp.ones(n, bool))
-  chosen = jax.lax.scan(choose, start, length=k)[1]
+  start = jnp.full(n, jnp.max(gaps)), jnp.ones(n, bool), jnp.zeros(k, jnp.int32)
+  chosen = jax.lax.fori_loop(0, num_used, choose, start)[2]
+  used = jnp.arange(k) < num_used
 
   def assign(chosen):
     # A medoid stays with itself, whatever equals it.
     is_medoid = jnp.arange(n) == chosen[:, None]
-    return geometry.first_min(jnp.where(is_medoid, -1, gaps[chosen]))[0]
+    distances = jnp.where(is_medoid, -1, gaps[chosen])
+    return geometry.first_min(jnp.where(used[:, None], distances, jnp.inf))[0]
 
   def running(state):
     updates, _, _, moved = state

@@ -43,6 +43,7 @@ class Spatial(clustering.Clustering):
   rebuild: str = 'grid'
 
   draws: ClassVar[bool] = True
+  dynamic_k: ClassVar[bool] = True
 
   def __post_init__(self):
     super().__post_init__()
@@ -62,7 +63,9 @@ class Spatial(clustering.Clustering):
     spread = max(width**2 - 1, 1) / 6
     scale = jnp.sqrt(self.weight * variance / spread)
     joint = jnp.concatenate([points, scale * positions], axis=1)
-    assignments = lloyd.plus_plus(joint, key, self.k, self.iters).assignments
+    assignments = lloyd.plus_plus(
+      joint, key, self.k, self.iters, num_used=self.num_used
+    ).assignments
     return assignments, lloyd.means(x, assignments, self.k)
 
   def inner_shape(self, n: int, d: int) -> tuple[int, int]:

@@ -41,6 +41,7 @@ class Spherical(clustering.Clustering):
   rebuild: str = 'grid'
 
   draws: ClassVar[bool] = True
+  dynamic_k: ClassVar[bool] = True
 
   def __post_init__(self):
     super().__post_init__()
@@ -54,6 +55,11 @@ class Spherical(clustering.Clustering):
     noise = jax.random.gumbel(key, (self.k * n,)).reshape(self.k, n)
     points = weighted.unit(x.astype(jnp.float32))
     assignments = weighted.cluster(
-      points, jnp.ones(n, jnp.float32), noise, self.iters, True
+      points,
+      jnp.ones(n, jnp.float32),
+      noise,
+      self.iters,
+      cosine=True,
+      num_used=self.num_used,
     )
     return assignments, lloyd.means(x, assignments, self.k)

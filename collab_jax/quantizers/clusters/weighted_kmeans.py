@@ -46,6 +46,7 @@ class WeightedKMeans(clustering.Clustering):
   rebuild: str = 'grid'
 
   draws: ClassVar[bool] = True
+  dynamic_k: ClassVar[bool] = True
 
   def __post_init__(self):
     super().__post_init__()
@@ -67,5 +68,7 @@ class WeightedKMeans(clustering.Clustering):
     weights = jnp.clip(weights / jnp.mean(weights), 1e-6)
     noise = jax.random.gumbel(key, (self.k * n,)).reshape(self.k, n)
     points = geometry.centred(x.astype(jnp.float32)).points
-    assignments = weighted.cluster(points, weights, noise, self.iters)
+    assignments = weighted.cluster(
+      points, weights, noise, self.iters, num_used=self.num_used
+    )
     return assignments, weighted.means(x, weights, assignments, self.k)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from collab_jax import _validate
 from collab_jax.quantizers.math import geometry, vmap
@@ -36,6 +36,7 @@ def lloyd(
   initial: Float[Array, 'k d'] | Int[Array, ' k'],
   iters: int,
   *,
+  num_used: Int[Array, ''] | None = None,
   stop: bool = True,
 ) -> Clusters:
   """Clusters vectors by Lloyd's algorithm, exactly.
@@ -55,6 +56,8 @@ def lloyd(
     x: Finite vectors.
     initial: The initial centroids, or which of the vectors they are.
     iters: Largest number of iterations, at least 0.
+    num_used: How many of the k initial centroids are used; None for all. The
+      result is as if the others were not there; their centroids mean nothing.
     stop: Whether to stop once no assignment changes; False makes all `iters`
       iterations, with the same result, for timings.
 
@@ -71,11 +74,16 @@ def lloyd(
   _validate.integer('iters', iters, 0)
   indices = jnp.issubdtype(initial.dtype, jnp.integer)
   start = _from_vectors if indices else _from_centroids
-  return _cluster(x, initial, start, iters, stop)
+  return _cluster(x, initial, num_used, start, iters, stop)
 
 
 def plus_plus(
-  x: Float[Array, 'n d'], key: Key[Array, ''], k: int, iters: int
+  x: Float[Array, 'n d'],
+  key: Key[Array, ''],
+  k: int,
+  iters: int,
+  *,
+  num_used: Int[Array, ''] | None = None,
 ) -> Clusters:
   """Clusters as `lloyd` does, from k-means++ centroids.
 
@@ -88,6 +96,7 @@ def plus_plus(
     key: The key of this image.
     k: Number of clusters.
     iters: Largest number of iterations.
+    num_used: How many of the k clusters are made, as of `lloyd`.
 
   Returns:
     As `lloyd`.
@@ -95,9 +104,10 @@ def plus_plus(
   Source: Arthur and Vassilvitskii 2007 (one candidate per draw).
   """
   _check(k, x.shape[0])
-  # Drawn in one row: the same numbers, half the time to compile.
+  # Drawn in one row: half the time to compile, and the same numbers for
+  # smaller k, since every number depends on its index alone.
   noise = jax.random.gumbel(key, (k * x.shape[0],)).reshape(k, -1)
-  return _cluster(x, noise, _from_noise, iters)
+  return _cluster(x, noise, num_used, _from_noise, iters)
 
 
 def _check(k, n):
@@ -107,62 +117,72 @@ def _check(k, n):
     )
 
 
-def draw(gram: Float[Array, 'n n'], noise: Float[Array, 'k n']):
+def draw(
+  gram: Float[Array, 'n n'],
+  noise: Float[Array, 'k n'],
+  num_used: Int[Array, ''],
+) -> Int[Array, ' k']:
   """Draws k-means++ vectors: which of them are the initial centroids.
 
   Args:
     gram: The inner products of the vectors.
     noise: Standard Gumbel noise; argmax(log p + noise) is a draw from p.
+    num_used: How many of the k are drawn.
 
   Returns:
-    Indices of k different vectors, i32[k].
+    Indices of different vectors, zeros behind those that are drawn.
   """
   norms = jnp.diagonal(gram)
   tiny = jnp.finfo(jnp.float32).tiny
 
-  def step(state, row):
-    weights, free = state
-    logits = jnp.where(free, jnp.log(weights) + row, -jnp.inf)
+  def step(i, state):
+    weights, free, drawn = state
+    logits = jnp.where(free, jnp.log(weights) + noise[i], -jnp.inf)
     index = jnp.argmax(logits).astype(jnp.int32)
     distances = norms - 2 * gram[index] + norms[index]
     weights = jnp.clip(distances, tiny, weights)
-    return (weights, free.at[index].set(False)), index
+    return weights, free.at[index].set(False), drawn.at[i].set(index)
 
-  n = gram.shape[0]
+  k, n = noise.shape
   # The first weights are equal and above every possible distance.
   first = jnp.full(n, 1e38, jnp.float32)
-  return jax.lax.scan(step, (first, jnp.ones(n, bool)), noise)[1]
+  state = first, jnp.ones(n, bool), jnp.zeros(k, jnp.int32)
+  return jax.lax.fori_loop(0, num_used, step, state)[2]
 
 
 # Jitted here, so that calls outside of jit compile once, too.
 @functools.partial(jax.jit, static_argnames=('start', 'iters', 'stop'))
-def _cluster(x, initial, start, iters, stop=True):
+def _cluster(x, initial, num_used, start, iters, stop=True):
   solve = functools.partial(_solve, start=start, iters=iters, stop=stop)
-  return vmap.map_or_vmap(solve)(x, initial)
+  count = len(initial) if num_used is None else num_used
+  return vmap.map_or_vmap(solve)(x, initial, jnp.asarray(count, jnp.int32))
 
 
-def _from_vectors(data, gram, indices):
+def _from_vectors(data, gram, indices, num_used):
+  del num_used
   norms = jnp.diagonal(gram)
   return norms[indices, None] - 2 * gram[indices]
 
 
-def _from_centroids(data, gram, centroids):
+def _from_centroids(data, gram, centroids, num_used):
+  del num_used
   mu = (centroids - data.offset) / data.scale
   cross = jnp.einsum('kd,nd->kn', mu, data.points, precision='highest')
   return jnp.sum(mu * mu, axis=1, keepdims=True) - 2 * cross
 
 
-def _from_noise(data, gram, noise):
-  return _from_vectors(data, gram, draw(gram, noise))
+def _from_noise(data, gram, noise, num_used):
+  return _from_vectors(data, gram, draw(gram, noise, num_used), num_used)
 
 
-def _solve(x, initial, *, start, iters, stop=True):
+def _solve(x, initial, num_used, *, start, iters, stop=True):
   """Runs k-means on one image from the scores that `start` computes."""
   k = initial.shape[0]
   data = geometry.centred(x.astype(jnp.float32))
   gram = geometry.gram(data.points)
   norms = jnp.diagonal(gram)
   n = len(gram)
+  used = jnp.arange(k) < num_used
 
   def running(state):
     updates, *_, moved = state
@@ -172,19 +192,21 @@ def _solve(x, initial, *, start, iters, stop=True):
     """Assigns by the scores of the centroids, and scores their means."""
     updates, old, _, _, scores, _ = state
     new, least = geometry.first_min(scores)
-    members, counts = reseed(new, norms + least, k)
+    members, counts = reseed(new, norms + least, used)
     totals = sums(members, gram, k)
     inverse = 1 / jnp.maximum(counts, 1)
     within = jnp.take_along_axis(totals, members[None], axis=0)[0]
     squares = jnp.zeros(k, jnp.float32).at[members].add(within) * inverse**2
-    squares = jnp.where(counts > 0, squares, jnp.inf)
+    squares = jnp.where(used, squares, jnp.inf)
     scores = squares[:, None] - totals * (2 * inverse)[:, None]
     moved = jnp.any(new != old) | (not stop)
     return updates + 1, new, members, counts, scores, moved
 
   unassigned = jnp.full(n, -1, jnp.int32)
   state = (jnp.int32(0), unassigned, unassigned, jnp.zeros(k, jnp.float32))
-  state = (*state, start(data, gram, initial), jnp.bool_(True))
+  scores = start(data, gram, initial, num_used)
+  scores = jnp.where(used[:, None], scores, jnp.inf)
+  state = (*state, scores, jnp.bool_(True))
   updates, _, members, counts, _, _ = jax.lax.while_loop(running, step, state)
   return Clusters(members, _means(data, members, counts), updates - 1)
 
@@ -210,17 +232,19 @@ def _means(data, members, counts):
 
 
 def reseed(
-  assignments: Int[Array, ' n'], distances: Float[Array, ' n'], k: int
+  assignments: Int[Array, ' n'],
+  distances: Float[Array, ' n'],
+  used: Bool[Array, ' k'],
 ) -> tuple[Int[Array, ' n'], Float[Array, ' k']]:
   """Moves a far vector into each empty cluster.
 
   Args:
     assignments: The cluster of each vector.
     distances: Distance of each from its own centroid.
-    k: Number of clusters.
+    used: False for a cluster that stays empty.
 
   Returns:
-    New assignments, and the members' counts.
+    New assignments, and the members' counts, 1 for clusters that stay empty.
   """
 
   def fill(state):
@@ -231,7 +255,7 @@ def reseed(
     counts = counts.at[assignments[index]].add(-1).at[empty].set(1)
     return assignments.at[index].set(empty.astype(jnp.int32)), counts
 
-  counts = jnp.zeros(k, jnp.float32).at[assignments].add(1)
+  counts = jnp.where(used, 0.0, 1.0).at[assignments].add(1)
   return jax.lax.while_loop(
     lambda state: jnp.any(state[1] == 0), fill, (assignments, counts)
   )

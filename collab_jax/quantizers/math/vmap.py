@@ -4,7 +4,6 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 
 def map_or_vmap(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -21,14 +20,22 @@ def map_or_vmap(function: Callable[..., Any]) -> Callable[..., Any]:
 
   @solve.def_vmap
   def batched_rule(axis_size, batched, *args):
-    args = [
-      a if b else jnp.broadcast_to(a, (axis_size, *a.shape))
-      for a, b in zip(args, batched, strict=True)
-    ]
+    del axis_size
+    axes = [0 if is_batched else None for is_batched in batched]
+
+    def one_by_one(*args):
+      rows = [a for a, b in zip(args, batched, strict=True) if b]
+
+      def one(image):
+        image = iter(image)
+        return solve(
+          *(next(image) if b else a for a, b in zip(args, batched, strict=True))
+        )
+
+      return jax.lax.map(one, rows)
+
     out = jax.lax.platform_dependent(
-      *args,
-      cpu=lambda *a: jax.lax.map(lambda image: solve(*image), a),
-      default=jax.vmap(function),
+      *args, cpu=one_by_one, default=jax.vmap(function, axes)
     )
     return out, jax.tree.map(lambda _: True, out)
 

@@ -53,6 +53,7 @@ def cluster(
   noise: Float[Array, 'k n'],
   iters: int,
   cosine: bool = False,
+  num_used: Int[Array, ''] | None = None,
 ) -> Int[Array, ' n']:
   """Clusters weighted vectors by Lloyd's algorithm from a k-means++ start.
 
@@ -65,19 +66,23 @@ def cluster(
     noise: Standard Gumbel noise, a row for each cluster.
     iters: Largest number of iterations, at least 0.
     cosine: Whether the points are of length 1 and only their angles count.
+    num_used: How many of the k clusters are made; None for all.
 
   Returns:
     The cluster of each vector.
   """
   solve = functools.partial(_solve, iters=iters, cosine=cosine)
-  return vmap.map_or_vmap(solve)(points, weights, noise)
+  count = len(noise) if num_used is None else num_used
+  count = jnp.asarray(count, jnp.int32)
+  return vmap.map_or_vmap(solve)(points, weights, noise, count)
 
 
-def _solve(points, weights, noise, *, iters, cosine):
+def _solve(points, weights, noise, num_used, *, iters, cosine):
   k = noise.shape[0]
+  used = jnp.arange(k) < num_used
   gram = geometry.gram(points)
   norms = jnp.diagonal(gram)
-  start = lloyd.draw(gram, noise + jnp.log(weights))
+  start = lloyd.draw(gram, noise + jnp.log(weights), num_used)
   scores = norms[start, None] - 2 * gram[start]
   rows = weights[:, None] * gram
 
@@ -87,8 +92,9 @@ def _solve(points, weights, noise, *, iters, cosine):
 
   def step(state):
     updates, old, scores, _ = state
+    scores = jnp.where(used[:, None], scores, jnp.inf)
     new, least = geometry.first_min(scores)
-    members = lloyd.reseed(new, norms + least, k)[0]
+    members = lloyd.reseed(new, norms + least, used)[0]
     totals = lloyd.sums(members, rows, k)
     within = jnp.take_along_axis(totals, members[None], axis=0)[0]
     squares = jnp.zeros(k, jnp.float32).at[members].add(weights * within)

@@ -3,6 +3,7 @@
 import abc
 from collections.abc import Collection
 import dataclasses
+from typing import ClassVar
 
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
@@ -26,7 +27,8 @@ class Selection(base.Composite):
           return jnp.arange(self.k)
 
   Subclasses choose the vectors, in `select`, and set `draws` if that uses its
-  key. `rebuild` selects what the server puts in the place of the others, which
+  key, `dynamic_k` if the first of many vectors are those chosen for a smaller
+  k. `rebuild` selects what the server puts in the place of the others, which
   the paper leaves open:
 
   - 'close': nothing; the sent vectors close up to positions 0..k-1.
@@ -60,6 +62,11 @@ class Selection(base.Composite):
     """Selection with the first way to rebuild: one program on the edge."""
     return dataclasses.replace(self, rebuild=REBUILDS[0])
 
+  @property
+  def receiver(self) -> 'ReceivedSelection':
+    """Quantizer that is equal for all ways to select."""
+    return ReceivedSelection(self.k, self.rebuild, self.inner.receiver)
+
   def inner_shape(self, n: int, d: int) -> tuple[int, int]:
     """Returns k and d."""
     base.check_k_of_n(self.k, n)
@@ -78,9 +85,18 @@ class Selection(base.Composite):
     n = x.shape[0]
     self.inner_shape(*x.shape)
     select_key, inner_key = self.split_key(key)
-    indices = jnp.sort(self.select(x, select_key))
-    inner = self.quantize_inner(params, x[indices], inner_key)
-    return {'mask': jnp.zeros(n, jnp.int32).at[indices].set(1), **inner}
+    indices = self._in_order(self.select(x, select_key), n)
+    rows = base.pad_rows(x[indices], self.num_used)
+    inner = self.quantize_inner(params, rows, inner_key)
+    mask = jnp.zeros(n, jnp.int32).at[indices].set(1, mode='drop')
+    return {'mask': mask, **inner}
+
+  def _in_order(self, indices, n):
+    """Returns indices in increasing order, n in the place of unused ones."""
+    if self.num_used is not None:
+      used = jnp.arange(self.k) < self.num_used
+      indices = jnp.where(used, indices, n)
+    return jnp.sort(indices)
 
   def dequantize(
     self, params: base.Params, message: messages.Message
@@ -89,14 +105,17 @@ class Selection(base.Composite):
     sent = self.dequantize_inner(params, message).x.astype(jnp.float32)
     n = message['mask'].shape[0]
     indices = self.positions(message)
+    tokens = base.full_grid(sent, self.num_used)
     if self.rebuild == 'close':
-      return base.full_grid(sent)
+      return tokens
     if self.rebuild == 'keep':
       end = jnp.asarray(n, jnp.int32)
-      return messages.Tokens(sent, jnp.ones(self.k, bool), indices, end)
+      positions = jnp.minimum(indices, n - 1)
+      return tokens._replace(positions=positions, end=end)
     if self.rebuild == 'zero':
-      return base.full_grid(jnp.zeros((n, sent.shape[1])).at[indices].set(sent))
-    return base.full_grid(sent[nearest(indices, n)])
+      grid = jnp.zeros((n, sent.shape[1]))
+      return base.full_grid(grid.at[indices].set(sent, mode='drop'))
+    return base.full_grid(sent[nearest(indices, n, tokens.valid)])
 
   def origins(self, message: messages.Message) -> Int[Array, ' k'] | None:
     """Returns which vector each of k tokens stands for, None for n tokens."""
@@ -106,11 +125,11 @@ class Selection(base.Composite):
   def positions(self, message: messages.Message) -> Int[Array, ' k']:
     """Returns the grid positions of the sent vectors, in increasing order.
 
-    A damaged mask may not have k ones; then zeros are taken too, or ones left
-    out.
+    Those of vectors that are not used are n. A damaged mask may not have k
+    ones; then zeros are taken too, or ones left out.
     """
     order = jnp.argsort(-message['mask'].astype(jnp.int32), stable=True)
-    return jnp.sort(order[: self.k]).astype(jnp.int32)
+    return self._in_order(order[: self.k].astype(jnp.int32), len(order))
 
   def conceal(
     self,
@@ -125,17 +144,37 @@ class Selection(base.Composite):
     return concealment.copied(message, rows, source)
 
 
-def nearest(indices: Int[Array, ' k'], n: int) -> Int[Array, ' n']:
+@dataclasses.dataclass(frozen=True)
+class ReceivedSelection(Selection):
+  """Rebuilds the message of any selection."""
+
+  dynamic_k: ClassVar[bool] = True
+
+  def select(
+    self, x: Float[Array, 'n d'], key: Key[Array, '']
+  ) -> Int[Array, ' k']:
+    """Refuses: the receiving end does not select.
+
+    Raises:
+      TypeError: Always.
+    """
+    raise TypeError('a receiver has no way to select; quantize by the sender')
+
+
+def nearest(
+  indices: Int[Array, ' k'], n: int, used: Bool[Array, ' k'] | None = None
+) -> Int[Array, ' n']:
   """Returns which of k grid positions is nearest to each of all n.
 
   Args:
     indices: Positions in [0, n) of a square grid, row by row, increasing.
     n: Number of positions, a square.
+    used: False for a position to leave out; None for all.
 
   Returns:
     For each position the place in `indices` of the nearest; ties go to the
     lowest index.
   """
   geometry.side(n)
-  received = jnp.ones(len(indices), bool)
-  return concealment.closest(jnp.arange(n), indices, received, n)
+  used = jnp.ones(len(indices), bool) if used is None else used
+  return concealment.closest(jnp.arange(n), indices, used, n)

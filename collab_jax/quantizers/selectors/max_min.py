@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -31,6 +32,8 @@ class DivPrune(base.Selection):
   Source: Alvar et al. 2025, arXiv 2503.02175. Ties: the lowest index.
   """
 
+  dynamic_k: ClassVar[bool] = True
+
   def select(
     self, x: Float[Array, 'n d'], key: Key[Array, '']
   ) -> Int[Array, ' k']:
@@ -57,6 +60,8 @@ class FarthestPoint(base.Selection):
   """
 
   rebuild: str = 'nearest'
+
+  dynamic_k: ClassVar[bool] = True
 
   def select(
     self, x: Float[Array, 'n d'], key: Key[Array, '']

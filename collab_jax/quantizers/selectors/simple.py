@@ -28,6 +28,7 @@ class Random(selection.Selection):
   """
 
   draws: ClassVar[bool] = True
+  dynamic_k: ClassVar[bool] = True
 
   def select(
     self, x: Float[Array, 'n d'], key: Key[Array, '']
@@ -49,6 +50,8 @@ class TopNorm(selection.Selection):
 
   Source: the norms are those of the paper's Fig. 2; the rule is a control.
   """
+
+  dynamic_k: ClassVar[bool] = True
 
   def select(
     self, x: Float[Array, 'n d'], key: Key[Array, '']

@@ -47,6 +47,18 @@ class TransformWrapper(base.Composite):
     """The same transform in front of the inner receiver."""
     return dataclasses.replace(cast(Any, self), vectors=self.inner.receiver)
 
+  def padded(self, n: int) -> base.Quantizer | None:
+    """Returns the same transform in front of the inner padded quantizer."""
+    inner = self.inner.padded(n)
+    if inner is None:
+      return None
+    return dataclasses.replace(cast(Any, self), vectors=inner)
+
+  def using(self, count: Int[Array, '']) -> base.Quantizer:
+    """Returns a copy whose inner quantizer uses so many of its k vectors."""
+    inner = self.inner.using(count)
+    return dataclasses.replace(cast(Any, self), vectors=inner)
+
   def inner_shape(self, n: int, d: int) -> tuple[int, int]:
     """Returns n and d: a transform keeps them unless it says otherwise."""
     return n, d

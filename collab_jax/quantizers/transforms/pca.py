@@ -1,7 +1,7 @@
 """Principal component analysis in front of any quantizer."""
 
 import dataclasses
-from typing import Any
+from typing import Any, ClassVar
 
 from jaxtyping import Array, Float, Key
 
@@ -36,6 +36,8 @@ class PCA(transform.TransformWrapper):
   dims: int = 32
   vectors: base.QuantizerLike = identity.FLOAT16
   book: str = 'tiny/centroids'
+
+  row_wise: ClassVar[bool] = True
 
   def __post_init__(self):
     _validate.integer('dims', self.dims, 1, 2**16)

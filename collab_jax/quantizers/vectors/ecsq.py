@@ -41,6 +41,7 @@ class ECSQ(base.Quantizer):
   scalar quantizer (Sullivan 1996).
   """
 
+  row_wise: ClassVar[bool] = True
   reads_quantiles: ClassVar[bool] = True
 
   step: int | float = 1.0

@@ -36,6 +36,7 @@ class FSQ(base.Quantizer):
   Source: Mentzer et al. 2023, arXiv 2309.15505, section 3.1 and appendix A.1.
   """
 
+  row_wise: ClassVar[bool] = True
   reads_quantiles: ClassVar[bool] = True
 
   levels: int | str = 5

@@ -1,6 +1,7 @@
 """Vectors in a float format, not quantized further."""
 
 import dataclasses
+from typing import ClassVar
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
@@ -26,6 +27,8 @@ class Identity(base.Quantizer):
   """
 
   dtype: str = 'float16'
+
+  row_wise: ClassVar[bool] = True
 
   def __post_init__(self):
     _validate.choice('dtype', self.dtype, DTYPES)

@@ -37,6 +37,7 @@ class Scalar(base.Quantizer):
       numbers of a normal distribution.
   """
 
+  row_wise: ClassVar[bool] = True
   reads_quantiles: ClassVar[bool] = True
 
   bits: int = 4

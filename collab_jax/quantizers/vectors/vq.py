@@ -2,6 +2,7 @@
 
 import abc
 import dataclasses
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +26,8 @@ class CodebookQuantizer(base.Quantizer):
     size: Number of codes in each codebook.
     book: Parameter file of kind 'codebook', or 'random'.
   """
+
+  row_wise: ClassVar[bool] = True
 
   size: int
   book: str
