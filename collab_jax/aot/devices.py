@@ -51,7 +51,7 @@ class Placement:
 
   ::
 
-    placement = Placement.of_topology('v5e:2x4', data=8)
+    placement = Placement.of_topology('v5e:2x4')
     images = placement.rows(jax.ShapeDtypeStruct((64, 224, 224, 3), 'uint8'))
 
   Attributes:
@@ -68,7 +68,7 @@ class Placement:
 
   @classmethod
   def of_topology(
-    cls, topology: str, data: int = 1, model: int = 1
+    cls, topology: str, data: int = -1, model: int = 1
   ) -> 'Placement':
     """Returns devices of a TPU topology.
 
@@ -86,7 +86,7 @@ class Placement:
     return cls._arrange(devices, topology, data, model, memory)
 
   @classmethod
-  def of_present(cls, data: int = 1, model: int = 1) -> 'Placement':
+  def of_present(cls, data: int = -1, model: int = 1) -> 'Placement':
     """Returns devices of this machine.
 
     Args:
@@ -110,8 +110,10 @@ class Placement:
     model: int,
     memory: int | None,
   ) -> 'Placement':
-    for axis, size in zip(sharding.AXES, (data, model), strict=True):
-      _validate.integer(f'mesh.{axis}', size)
+    _validate.integer('mesh.model', model)
+    if data == -1:
+      data = max(1, len(devices) // model)
+    _validate.integer('mesh.data', data, do='-1 takes all devices')
     count = data * model
     if count > len(devices):
       raise ValueError(
@@ -126,6 +128,11 @@ class Placement:
         (data, model), sharding.AXES, auto, devices=list(used)
       )
     return cls(used, mesh, name, memory)
+
+  @property
+  def sizes(self) -> dict[str, int]:
+    """The size of each axis of the mesh."""
+    return sharding.sizes(self.mesh)
 
   @property
   def platform(self) -> str:

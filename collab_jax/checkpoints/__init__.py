@@ -36,6 +36,7 @@ __all__ = [
   'as_dtype',
   'config_of',
   'convert',
+  'default_layout',
   'fetch',
   'folder',
   'has_encoder',
@@ -153,10 +154,7 @@ def load(
     tokenizer = None
   else:
     tokenizer = _read_tokenizer(tokenizer or source.vocabulary(), dims)
-  if layout is None:
-    big = dims.text.width >= _BIG and mesh is None
-    on_cpu = _platform.target_platform() == 'cpu'
-    layout = 'transposed' if big and on_cpu else 'stacked'
+  layout = layout or default_layout(dims, mesh)
   _validate.choice('layout', layout, _LAYOUTS if mesh is None else ['stacked'])
   dims = dims.with_layout(layout)
   if compute_dtype is not None:
@@ -172,6 +170,15 @@ def load(
     config=dims,
     tokenizer=tokenizer,
   )
+
+
+def default_layout(
+  config: paligemma.Config, mesh: jax.sharding.Mesh | None = None
+) -> str:
+  """Returns the layout that `load` chooses for a model; see there."""
+  big = config.text.width >= _BIG and mesh is None
+  on_cpu = _platform.target_platform() == 'cpu'
+  return 'transposed' if big and on_cpu else 'stacked'
 
 
 def _read_tokenizer(

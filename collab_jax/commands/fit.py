@@ -41,7 +41,10 @@ _TOPOLOGY = flags.DEFINE_string(
   'topology', '', "TPU chips, 'v5e:2x4'; '' for the devices here."
 )
 _DATA = flags.DEFINE_integer(
-  'mesh.data', 1, 'Devices over which the pictures of a batch are spread.'
+  'mesh.data',
+  -1,
+  'Devices over which the pictures of a batch are spread; -1 for all that the'
+  ' other axis leaves.',
 )
 _SPLIT_OVER = flags.DEFINE_integer(
   'mesh.model', 1, 'Devices over which the parameters are split.'
@@ -59,8 +62,17 @@ _DTYPE = flags.DEFINE_enum(
   ('float32', 'bfloat16', 'float16'),
   'Of the parameters. Default: float32 of tiny, else bfloat16.',
 )
+_COMPUTE_DTYPE = flags.DEFINE_enum(
+  'compute_dtype',
+  None,
+  ('float32', 'bfloat16', 'float16'),
+  'Of the products. Default: that of the parameters.',
+)
 _LAYOUT = flags.DEFINE_enum(
-  'layout', 'stacked', ('stacked', 'transposed'), 'Of the weights.'
+  'layout',
+  None,
+  ('stacked', 'transposed'),
+  'Of the weights. Default: as loading chooses it.',
 )
 _METHODS = flags.DEFINE_string(
   'methods',
@@ -84,27 +96,44 @@ _GB = 1e9
 
 
 def make_placement() -> devices.Placement:
-  """Returns the devices that the flags name."""
-  sizes = _DATA.value, _SPLIT_OVER.value
-  if _TOPOLOGY.value:
-    return devices.Placement.of_topology(_TOPOLOGY.value, *sizes)
-  return devices.Placement.of_present(*sizes)
-
-
-def make_batch() -> int:
-  """Returns the pictures at a time; of a sweep what 'data' divides.
+  """Returns the devices that the flags name; one for a server.
 
   Raises:
-    ValueError: The flag is below 1, or a server has a mesh.
+    ValueError: There is no such topology or mesh.
+    ImportError: libtpu is missing.
   """
+  data, model = _DATA.value, _SPLIT_OVER.value
+  if _SERVER.value:
+    if data > 1 or model > 1:
+      sizes = f'{data} x {model}'
+      raise _validate.error('mesh', sizes, '1 x 1: a server has one device')
+    data = 1
+  if _TOPOLOGY.value:
+    return devices.Placement.of_topology(_TOPOLOGY.value, data, model)
+  return devices.Placement.of_present(data, model)
+
+
+def make_batch(placement: devices.Placement) -> int:
+  """Returns the pictures at a time; more than the flag if 'data' needs it."""
   batch = _BATCH.value
   if batch is None:
     batch = 8 if _SERVER.value else 64
   _validate.integer('batch', batch)
-  if _SERVER.value and _DATA.value * _SPLIT_OVER.value > 1:
-    sizes = f'{_DATA.value} x {_SPLIT_OVER.value}'
-    raise _validate.error('mesh', sizes, '1 x 1: a server has one device')
-  return -(-batch // _DATA.value) * _DATA.value
+  data = placement.sizes['data']
+  return -(-batch // data) * data
+
+
+def make_model(
+  config: paligemma.Config, placement: devices.Placement
+) -> paligemma.Model:
+  """Returns the model that the flags name, of shapes."""
+  dtype = _DTYPE.value
+  if dtype is None:
+    dtype = 'float32' if _MODEL.value in checkpoints.NAMES else 'bfloat16'
+  layout = _LAYOUT.value or checkpoints.default_layout(config, placement.mesh)
+  config = config.with_layout(layout)
+  config = config.with_compute_dtype(_COMPUTE_DTYPE.value or '')
+  return programs.abstract_model(config, dtype, placement)
 
 
 def trace(
@@ -129,16 +158,18 @@ def trace(
   )
 
 
-def _settings(config, placement, dtype: str, batch: int) -> dict[str, Any]:
+def _settings(model, placement, batch: int) -> dict[str, Any]:
+  config = model.config
   return {
     'model': config.name,
     'image_size': config.vision.image_size,
-    'dtype': dtype,
-    'layout': _LAYOUT.value,
+    'dtype': jax.tree.leaves(model.params)[0].dtype.name,
+    'compute_dtype': model.compute_dtype,
+    'layout': config.text.layout,
     'device': placement.name,
     'kind': placement.devices[0].device_kind,
     'memory': placement.memory,
-    'mesh': {'data': _DATA.value, 'model': _SPLIT_OVER.value},
+    'mesh': placement.sizes,
     'batch': batch,
     'max_tokens': _MAX_TOKENS.value,
     'programs_of': 'server' if _SERVER.value else 'sweep',
@@ -151,7 +182,8 @@ def _head(settings: dict[str, Any], weights: int) -> str:
   mesh = settings['mesh']
   return (
     f'{settings["model"]}, {settings["image_size"]} px, {settings["dtype"]},'
-    f' batch {settings["batch"]}; {settings["device"]}, mesh {mesh["data"]} x'
+    f' products of {settings["compute_dtype"]}, {settings["layout"]}, batch'
+    f' {settings["batch"]}\n{settings["device"]}, mesh {mesh["data"]} x'
     f' {mesh["model"]}{each}; weights {weights / _GB:.2f} GB a device\n\n'
     + _line(
       'program', 'seconds', 'arguments', 'outputs', 'temp.', 'all', 'fits'
@@ -187,17 +219,13 @@ def main(argv):
       jax.config.update('jax_platforms', 'cpu')
     config = programs.model_config(_MODEL.value, _RES.value)
     specs = programs.make_specs(_METHODS.value, _KS.value, _SPLIT.value, config)
-    batch, placement = make_batch(), make_placement()
-    dtype = _DTYPE.value
-    if dtype is None:
-      dtype = 'float32' if _MODEL.value in checkpoints.NAMES else 'bfloat16'
-    model = programs.abstract_model(
-      config.with_layout(_LAYOUT.value), dtype, placement
-    )
-    settings = _settings(config, placement, dtype, batch)
-    print(_head(settings, report.device_bytes(model.params)), flush=True)
+    placement = make_placement()
+    batch = make_batch(placement)
     compiled = []
     with _platform.compiling_for(placement.platform):
+      model = make_model(config, placement)
+      settings = _settings(model, placement, batch)
+      print(_head(settings, report.device_bytes(model.params)), flush=True)
       traced = trace(model, placement, specs, batch)
       for program in report.compile_all(traced, placement, model.params):
         compiled.append(program)

@@ -37,7 +37,8 @@ def test_a_sweep_on_the_present_device(tmp_path):
   assert names[-1] == 'generate, prefix of 256'
   assert all(f'\n{name}' in table for name in names)
   assert content['fits']
-  assert 'tiny, 64 px, float32, batch 2; cpu, mesh 1 x 1' in table
+  assert 'tiny, 64 px, float32, products of float32, stacked, batch 2' in table
+  assert 'cpu, mesh 1 x 1' in table
   assert content['weights'] == 4 * sum(
     np.prod(x.shape) for x in jax.tree.leaves(checkpoints.load('tiny').params)
   )
@@ -135,8 +136,19 @@ def test_topologies_that_are_refused():
   assert 'the number of devices of v5e:2x2' in text
 
 
+def test_a_server_on_the_present_device(tmp_path):
+  """The programs are those of the engine's warm-up, and the codecs'."""
+  out = tmp_path / 'fit.json'
+  flags = '--server', '--batch=2', '--rows=2', '--max_tokens=2'
+  _fit(*flags, '--methods=pool', '--k=2', f'--out={out}')
+  names = [p['name'] for p in json.loads(out.read_text())['programs']]
+  assert names[-1] == 'prefill, 2 x 320'
+  assert {'empty cache', 'decode, 1 slots', 'decode, 2 slots'} <= {*names}
+  assert 'rebuild, pool(k=2), batch of 2' in names
+
+
 def test_more_than_there_is_does_not_fit():
-  placement = devices.Placement.of_present()
+  placement = devices.Placement.of_present(data=1)
   model = programs.abstract_model(_TINY, 'float32', placement)
   less = devices.Placement(placement.devices, None, 'small', memory=1000)
   traced = programs.sweep(model, placement, _sweep('identity'))
@@ -151,7 +163,7 @@ def _sweep(*texts, batch=2):
 
 
 def test_equal_programs_are_compiled_once():
-  placement = devices.Placement.of_present()
+  placement = devices.Placement.of_present(data=1)
   model = programs.abstract_model(_TINY, 'float32', placement)
   settings = _sweep('identity')
   twice = [
@@ -190,7 +202,7 @@ def test_one_program_for_every_k_of_a_bucket():
 def test_a_run_has_no_other_programs(text):
   """Codec and captioner run what was traced before, from shapes alone."""
   model = checkpoints.load('tiny')
-  placement = devices.Placement.of_present()
+  placement = devices.Placement.of_present(data=1)
   abstract = programs.abstract_model(model.config, 'float32', placement)
   abstract = dataclasses.replace(abstract, tokenizer=model.tokenizer)
   codec = codecs.parse(text).bind(model)
@@ -213,7 +225,7 @@ def test_a_run_has_no_other_programs(text):
 
 
 def test_weights_of_released_models_are_shapes():
-  placement = devices.Placement.of_present()
+  placement = devices.Placement.of_present(data=1)
   for name in zoo.DECODERS:
     model = programs.abstract_model(
       zoo.config(name, 224), 'bfloat16', placement

@@ -165,13 +165,13 @@ class Engine:
   def reset(self) -> None:
     """Allocates an empty cache; needed at first, and after an error."""
     self.drop_all()
-    self._state = decode_state.empty(
-      self.model.config.text,
-      self.config.max_slots,
-      self._cache_length,
-      self._cache_dtype,
-    )
+    self._state = decode_state.empty(*self._state_sizes())
     self.broken = False
+
+  def _state_sizes(self) -> tuple[Any, int, int, str]:
+    """Returns the arguments of `decode_state.empty`."""
+    config, slots = self.model.config.text, self.config.max_slots
+    return config, slots, self._cache_length, self._cache_dtype
 
   def drop_all(self) -> None:
     """Drops all captions; `reset` must be called before others begin."""
