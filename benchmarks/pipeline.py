@@ -1,37 +1,66 @@
 r"""Times the road from picture to caption on this machine, stage by stage.
 
-python benchmarks/pipeline.py --k=8 --batch=64
+python -m benchmarks.pipeline --k=8 --batch=64
+python -m benchmarks.pipeline --rounds=0 --images=256
+python -m benchmarks.pipeline --model=paligemma-3b-pt-224 --rounds=0 \
+    --batch=2 --images=4 --tokens=4
 
 Prefill is the time to the first token; decode is the rest of the caption. Each
 figure is the median of several rounds, compilation excluded.
+
+With --images, `evaluate` runs on so many pictures, after others that compile:
+the share of its time in which the device computed, and its captions per second
+beside those of the model alone, which encodes each picture once, and captions
+it as often from prefixes of the same lengths. A released model's name stands
+for its dimensions with random weights; --depth keeps so many layers of them.
 """
 
 import statistics
 import time
+from typing import Any
+from unittest import mock
 
 from absl import app, flags
 import jax
 import numpy as np
 
+from benchmarks import random_model, sharding
 from collab_jax import captioner as captioning
-from collab_jax import checkpoints, codecs, data, quantizers
+from collab_jax import checkpoints, codecs, data, evaluation, quantizers
+from collab_jax.data import pictures
+from collab_jax.evaluation import loop, pipeline
 from collab_jax.evaluation.report import text
+from collab_jax.models import paligemma, zoo
 
-_MODEL = flags.DEFINE_string('model', 'tiny', "Name, or a model's folder.")
+_MODEL = flags.DEFINE_string('model', 'tiny', 'Name, or path of a folder.')
+_DEPTH = flags.DEFINE_integer('depth', 0, 'Layers of either tower; 0: all.')
 _K = flags.DEFINE_integer('k', 8, 'Number of centroids.')
 _BATCH = flags.DEFINE_integer('batch', 64, 'Pictures at a time.')
 _ROUNDS = flags.DEFINE_integer('rounds', 9, 'Rounds, of which the median.')
+_IMAGES = flags.DEFINE_integer('images', 0, 'Pictures for `evaluate`; 0: none.')
+_TOKENS = flags.DEFINE_integer('tokens', 34, 'Longest caption.')
 
 
-def main(argv):
+def load() -> paligemma.Model:
+  """Loads the model, or makes one of a released model's dimensions."""
+  name = _MODEL.value
+  if name not in zoo.NAMES:
+    return checkpoints.load(name)
+  config = zoo.card(name).config
+  if _DEPTH.value:
+    config = sharding.shallow(config, _DEPTH.value)
+  model = random_model.random_model(config)
+  # The layout that `load` chooses where weights are multiplied by a CPU.
+  return model.transposed() if jax.default_backend() == 'cpu' else model
+
+
+def stages(model: paligemma.Model) -> None:
   """Prints milliseconds per image of each stage, and images per second."""
-  del argv
-  model = checkpoints.load(_MODEL.value)
   codec = codecs.FeatureCodec(model, quantizers.KMeans(k=_K.value, init='++'))
-  reader = data.scenes('test', limit=_BATCH.value)
+  reader = _scenes(model, _BATCH.value)
   images = np.stack([reader[i].image for i in range(_BATCH.value)])
   first = captioning.Captioner(model, max_tokens=1)
-  whole = captioning.Captioner(model, max_tokens=34)
+  whole = captioning.Captioner(model, max_tokens=_TOKENS.value)
   key = jax.random.key(0)
   times: dict[str, list[float]] = {}
 
@@ -63,6 +92,126 @@ def main(argv):
     f'{_BATCH.value / total:.0f} images per second: k = {_K.value}, batch'
     f' {_BATCH.value}, {model.config.name} model, {jax.devices()[0].platform}'
   )
+
+
+class _Resized:
+  """Scenes at the size of a model's pictures."""
+
+  def __init__(self, model: paligemma.Model, scenes: Any):
+    self.name = scenes.name
+    self._scenes = scenes
+    self._size = model.config.vision.image_size
+
+  def __len__(self) -> int:
+    return len(self._scenes)
+
+  def __getitem__(self, index: int) -> data.Example:
+    example = self._scenes[index]
+    image = pictures.resize(example.image, self._size)
+    return data.Example(image, example.image_id, example.captions)
+
+
+def _scenes(model: paligemma.Model, count: int) -> Any:
+  scenes = data.scenes('test', limit=count)
+  same = scenes[0].image.shape[0] == model.config.vision.image_size
+  return scenes if same else _Resized(model, scenes)
+
+
+def _label(model: paligemma.Model) -> str:
+  size = sum(x.size for x in jax.tree.leaves(model.params))
+  kinds = {str(x.dtype) for x in jax.tree.leaves(model.params)}
+  device = jax.devices()[0]
+  return (
+    f'{model.config.name} model of {size / 1e6:,.0f}e6 numbers'
+    f' ({", ".join(sorted(kinds))}), {device.device_kind}'
+  )
+
+
+def overlap(model: paligemma.Model) -> None:
+  """Prints the share of time that the device computes in `evaluate`."""
+  captioner = captioning.Captioner(model, max_tokens=_TOKENS.value)
+  n = model.config.vision.num_tokens
+  sent = [quantizers.KMeans(k=_K.value), quantizers.KMeans(k=n // 2)]
+  sent += [quantizers.Random(k=n // 2), quantizers.Identity()]
+  chosen = [codecs.FeatureCodec(model, quantizer) for quantizer in sent]
+  clocks = []
+
+  def open_workers(stack):
+    workers = opened(stack)
+    clocks.append(workers.clock)
+    return workers
+
+  opened = pipeline.open_workers
+
+  def evaluate(count):
+    start = time.perf_counter()
+    records = evaluation.evaluate(
+      chosen,
+      captioner=captioner,
+      data=_scenes(model, count),
+      batch_size=_BATCH.value,
+      progress=False,
+    )
+    return time.perf_counter() - start, len(records)
+
+  evaluate(_BATCH.value)  # Compiles.
+  alone = _alone(model, chosen, captioner)
+  with (
+    mock.patch.object(pipeline, 'open_workers', open_workers),
+    # It would run all programs once more on black pictures.
+    mock.patch.object(loop._Run, 'start_compiling'),
+  ):
+    seconds, captions = evaluate(_IMAGES.value)
+  (clock,) = clocks
+  batches = -(-_IMAGES.value // _BATCH.value)
+  lines = [
+    ['', 'captions', 'seconds', 'captions/s'],
+    ['evaluate', captions, seconds, captions / seconds],
+    ['the model alone', captions, alone * batches, captions / alone / batches],
+  ]
+  print(
+    text.align(
+      [
+        [
+          x if isinstance(x, str) else f'{x:,.2f}'.removesuffix('.00')
+          for x in row
+        ]
+        for row in lines
+      ]
+    )
+  )
+  print(
+    f'the device computes in {100 * clock.busy / seconds:.1f}% of the time of'
+    f' `evaluate`, which is {alone * batches / seconds:.3f} times as fast as'
+    f' the model alone: {", ".join(c.name for c in chosen)}; batch'
+    f' {_BATCH.value}, {_label(model)}'
+  )
+
+
+def _alone(model, chosen, captioner) -> float:
+  """Returns the seconds of a batch that encoder and decoder take alone."""
+  reader = _scenes(model, _BATCH.value)
+  images = np.stack([reader[i].image for i in range(_BATCH.value)])
+  key = jax.random.key(0)
+  prefixes = [c.decode(c.encode(images, key)) for c in chosen]
+  times = []
+  for _ in range(3):
+    start = time.perf_counter()
+    jax.block_until_ready(chosen[-1].features(images))
+    for prefix in prefixes:
+      captioner(prefix)
+    times.append(time.perf_counter() - start)
+  return statistics.median(times[1:])
+
+
+def main(argv):
+  """Prints what was asked for."""
+  del argv
+  model = load()
+  if _ROUNDS.value:
+    stages(model)
+  if _IMAGES.value:
+    overlap(model)
 
 
 if __name__ == '__main__':

@@ -17,11 +17,13 @@ from collab_jax import (
   checkpoints,
   codecs,
   data,
+  evaluation,
   quantizers,
   sharding,
 )
 from collab_jax.checkpoints import trees
 from collab_jax.models import zoo
+from tests import colours
 
 # Every model, and both ways to use eight devices; `compile` has 28B's other.
 LOWERED = (
@@ -118,6 +120,35 @@ def pieces(folder):
   return len(PIECES)
 
 
+def overlapped(folder):
+  """Evaluates on one device and on a mesh; returns the records of each."""
+  reader, done = data.scenes('test', limit=12), []
+  for mesh in (None, sharding.make_mesh(4, 2)):
+    model = checkpoints.load(folder, mesh=mesh)
+    codec = codecs.FeatureCodec(model, QUANTIZERS[0])
+    own = colours.Colours(model, 4)
+    records = evaluation.evaluate(
+      [
+        codec,
+        own,
+        codecs.ImageCodec(model, 'jpeg', 30),
+        codecs.Link(codec, 'erasure(p=0.6)', 'rows(failure=0.2)'),
+        codecs.Link(own, 'erasure(p=0.5)'),
+      ],
+      captioner=captioner.Captioner(model, 5),
+      data=reader,
+      seeds=(0, 1),
+      batch_size=4,
+      blind=('mean', 'shuffled'),
+      progress=False,
+    )
+    for record in records:
+      del record['seconds'], record['distortion']  # The latter by rounding.
+    done.append(records)
+  return [done[0] == done[1], len(done[0])]
+
+
 if __name__ == '__main__':
-  job = {'lower': lower, 'compile': compile, 'pieces': pieces}
+  jobs = (lower, compile, pieces, overlapped)
+  job = {job.__name__: job for job in jobs}
   print(json.dumps(job[sys.argv[1]](*sys.argv[2:])))

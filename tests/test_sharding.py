@@ -135,6 +135,13 @@ def test_training_spreads_its_batches(tmp_path):
     assert eight == pytest.approx(one, rel=1e-3)
 
 
+def test_passes_of_all_codecs_overlap_on_a_mesh():
+  # 12 images; own codecs and JPEG draw nothing, two baselines.
+  same, count = child('overlapped', standin.folder())
+  assert same
+  assert count == 12 * (2 + 1 + 1 + 2 + 2 + 2)
+
+
 def test_the_flags(meshes, tmp_path):
   saved = json.loads((meshes / '4x2/config.json').read_text())
   assert saved['mesh'] == {'data': 4, 'model': 2}

@@ -73,7 +73,7 @@ SECTIONS = (
   (
     'Speed of the whole road',
     'Median of nine rounds, compilation excluded.',
-    'benchmarks/pipeline.py',
+    '-m benchmarks.pipeline',
   ),
   (
     'Parity with big_vision',

@@ -86,8 +86,8 @@ class FeatureCache:
 
     Args:
       compiled: Keys of the entries whose programs ran before, which the cache
-        extends. A program that is not among them runs twice, so that
-        compilation is not timed. None: all have run.
+        extends. Of a program that is not among them compiling is not timed.
+        None: all have run.
       clock: Times the programs; by default one that waits for each.
     """
     self.clock = clock or device_clock.DeviceClock()
@@ -119,10 +119,10 @@ class FeatureCache:
     """
     with self._lock:
       if key not in self._entries:
-        if self._compiled is not None and key not in self._compiled:
-          jax.block_until_ready(compute())
+        compiles = self._compiled is not None and key not in self._compiled
+        if self._compiled is not None:
           self._compiled.add(key)
-        self._entries[key] = self.clock.dispatch(compute)
+        self._entries[key] = self.clock.dispatch(compute, compiles)
       return self._entries[key]
 
 

@@ -322,7 +322,17 @@ def test_the_encoder_s_time_counts_once_and_compiling_not_at_all():
   assert shared[0].features is shared[1].features
   assert shared[0].seconds['encode'] == shared[1].seconds['encode']
   ran = []
-  cold = codecs.FeatureCache(set())
-  assert cold.get('key', lambda: ran.append(1))[0] is None
-  assert cold.get('key', lambda: ran.append(2))[0] is None
+
+  def compile_and_run():
+    time.sleep(0.1)
+    ran.append(1)
+
+  compiled = set()
+  for seconds in ((0, 0.1), (0.1, 10)):
+    cache = codecs.FeatureCache(compiled)
+    first, again = (cache.get('key', compile_and_run) for _ in range(2))
+    assert first == again
+    assert first[0] is None
+    assert seconds[0] <= first[1] < seconds[1]
+  assert compiled == {'key'}
   assert ran == [1, 1]
