@@ -76,6 +76,10 @@ def test_notebook_is_clean_and_short(path):
   assert not any(cell.outputs or cell.execution_count for cell in code)
   assert 'colab-badge.svg' in notebook.cells[0].source
   assert "if 'google.colab' in sys.modules" in code[0].source
+  # Installs what is missing, and leaves Colab's jax alone.
+  assert '--format=freeze' in code[0].source
+  assert ' -c /tmp/installed.txt ' in code[0].source
+  assert 'jax.devices()' in code[0].source
 
 
 def test_a_model_that_kaggle_lacks_is_refused_before_the_login():
