@@ -22,7 +22,7 @@ from collab_jax import (
   sharding,
 )
 from collab_jax.checkpoints import trees
-from collab_jax.models import zoo
+from collab_jax.models import attention, zoo
 from tests import colours
 
 # Every model, and both ways to use eight devices; `compile` has 28B's other.
@@ -148,7 +148,39 @@ def overlapped(folder):
   return [done[0] == done[1], len(done[0])]
 
 
+def splash():
+  """Compares a TPU's kernel, interpreted, on a mesh with blocks without one.
+
+  Returns:
+    The largest difference of the averages and of their gradients, of queries
+    that share two key heads, one for each part of the mesh, and of those that
+    share one.
+  """
+  mesh = sharding.make_mesh(4, 2)
+  rows = jax.NamedSharding(mesh, jax.sharding.PartitionSpec('data'))
+  rng = np.random.default_rng(0)
+
+  def gradients(implementation):
+    def loss(q, k, v, mask):
+      out = attention.grouped(q, k, v, mask, 5.0, implementation)
+      return jax.numpy.sin(out).sum(), out
+
+    return jax.jit(jax.grad(loss, (0, 1, 2), has_aux=True))
+
+  difference = 0.0
+  for kv_heads in (2, 1):
+    shapes = (4, 640, 4, 16), (4, kv_heads, 16, 640), (4, kv_heads, 640, 16)
+    q, k, v = (rng.normal(size=shape).astype(np.float32) for shape in shapes)
+    mask = np.arange(640) % np.array([[5], [6], [7], [8]]) > 0
+    arrays = q, k, v, mask[:, None]
+    want = gradients('blocks')(*arrays)
+    got = gradients('splash')(*(jax.device_put(x, rows) for x in arrays))
+    for a, b in zip(*map(jax.tree.leaves, (got, want)), strict=True):
+      difference = max(difference, float(np.abs(np.asarray(a) - b).max()))
+  return difference
+
+
 if __name__ == '__main__':
-  jobs = (lower, compile, pieces, overlapped)
+  jobs = (lower, compile, pieces, overlapped, splash)
   job = {job.__name__: job for job in jobs}
   print(json.dumps(job[sys.argv[1]](*sys.argv[2:])))

@@ -115,6 +115,10 @@ def test_loading_quantizing_and_odd_batches():
   assert child('pieces', standin.folder()) == len(sharded.PIECES)
 
 
+def test_a_kernel_of_a_tpu_is_split_by_rows_and_heads():
+  assert child('splash') < 1e-5
+
+
 def test_training_spreads_its_batches(tmp_path):
   # The only launchers whose results no `Study` makes.
   metrics = []

@@ -1,5 +1,10 @@
 """Attention over images and text, with RoPE and Gemma's soft-caps.
 
+Implementations: 'blocks' runs everywhere and knows every mask; 'cudnn' is a
+GPU's, for 16 bits without a mask; 'splash' a TPU's, for long sequences in
+bfloat16 whose queries all see the same keys. By default the platform that a
+program is traced for and the arguments decide.
+
 Axes: B batch, T queries, S keys, Q query heads, K key-value heads, E head dim.
 """
 
@@ -11,6 +16,9 @@ from flax import struct
 import jax
 from jax import numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
+
+from collab_jax import _platform
+from collab_jax.models import splash
 
 # Masked scores, as in big_vision and Gemma.
 MASKED = -2.3819763e38
@@ -67,13 +75,30 @@ def full(
   q: Float[Array, 'B T Q E'],
   k: Float[Array, 'B S Q E'],
   v: Float[Array, 'B S Q E'],
+  implementation: str | None = None,
 ) -> Float[Array, 'B T Q E']:
   """Computes full attention in the dtype of k and v.
 
-  Heads come first, so that the products are plain matrices.
+  Args:
+    q: Queries, not scaled.
+    k: Keys.
+    v: Values.
+    implementation: 'blocks', 'cudnn' or 'splash'; None for the fastest.
+
+  Returns:
+    The averages of the values.
   """
-  k, v = jnp.swapaxes(k, 1, 2).mT, jnp.swapaxes(v, 1, 2)
   scale = q.shape[-1] ** -0.5
+  implementation = implementation or _fastest(q, k.dtype, masked=False)
+  if implementation == 'cudnn':
+    return jax.nn.dot_product_attention(
+      q.astype(k.dtype), k, v, implementation='cudnn'
+    )
+  if implementation == 'splash':
+    q = (q * scale).astype(k.dtype)[:, :, :, None]
+    return splash.attend(q, k, v, interpret=_interpreted())[:, :, :, 0]
+  # Heads come first, so that the products are plain matrices.
+  k, v = jnp.swapaxes(k, 1, 2).mT, jnp.swapaxes(v, 1, 2)
 
   def attend(q):
     q = (jnp.swapaxes(q, 1, 2) * scale).astype(k.dtype)
@@ -82,6 +107,30 @@ def full(
   if q.shape[1] <= _SHORT:
     return attend(q)
   return _map_blocks(attend, q, q.shape[0] * q.shape[2] * k.shape[-1])
+
+
+def _fastest(q, dtype, masked: bool) -> str:
+  """Returns the implementation for queries that all see the same keys."""
+  platform, (_, t, _, e) = _platform.target_platform(), q.shape
+  if platform == 'tpu' and t > _SHORT and dtype == jnp.bfloat16:
+    return 'splash'
+  half = dtype in (jnp.bfloat16, jnp.float16) and e % 8 == 0 and e <= 128
+  if platform == 'gpu' and half and not masked and _has_cudnn():
+    return 'cudnn'
+  return 'blocks'
+
+
+def _has_cudnn() -> bool:
+  """Whether this machine's GPU has cuDNN's attention: from Ampere on."""
+  device = jax.devices()[0]
+  if device.platform != 'gpu' or 'cuda' not in device.client.platform_version:
+    return False
+  return int(device.compute_capability.split('.')[0]) >= 8
+
+
+def _interpreted() -> bool:
+  """Whether a TPU's kernel has to be interpreted: for tests."""
+  return _platform.target_platform() != 'tpu'
 
 
 def _map_blocks(
@@ -158,14 +207,31 @@ def grouped(
   v: Float[Array, 'B K S E'],
   mask: Mask,
   cap: float | None,
+  implementation: str | None = None,
 ) -> Float[Array, 'B T Q E']:
   """Computes grouped-query attention; query head n reads kv head n // G.
 
   The mask is added to the scores, which gives the same numbers, and sequences
   are cut into blocks of queries, so that compilers fuse the products and the
   softmax between them and never hold all scores.
+
+  Args:
+    q: Queries, scaled.
+    k: Keys, with positions last.
+    v: Values.
+    mask: Keys that queries attend to.
+    cap: Soft-cap of the scores, or None.
+    implementation: 'blocks' or 'splash', the latter for masks [B 1 S]; None for
+      the fastest.
+
+  Returns:
+    The averages of the values.
   """
   t = q.shape[1]
+  if implementation is None and _same_keys(mask):
+    implementation = _fastest(q, k.dtype, masked=True)
+  if implementation == 'splash':
+    return _grouped_splash(q, k, v, mask, cap)
   if t > _SHORT:
     return _grouped_blocks(q, k, v, mask, cap)
   if isinstance(mask, PrefixLMMask):
@@ -191,6 +257,20 @@ def grouped(
   return jnp.swapaxes(jnp.concatenate(blocks, axis=2), 1, 2)
 
 
+def _same_keys(mask: Mask) -> bool:
+  """Whether all queries of a row attend to the same keys."""
+  return not isinstance(mask, PrefixLMMask) and mask.shape[1] == 1
+
+
+def _grouped_splash(q, k, v, mask, cap):
+  """Computes `grouped` by a TPU's kernel."""
+  b, t, heads, e = q.shape
+  q = q.reshape(b, t, k.shape[1], -1, e).astype(k.dtype)
+  k, v = k.transpose(0, 3, 1, 2), jnp.swapaxes(v, 1, 2)
+  out = splash.attend(q, k, v, mask[:, 0], cap, _interpreted())
+  return out.reshape(b, t, heads, e)
+
+
 def _bias(rows: Bool[Array, 'B #T S']) -> Float[Array, 'B #T S']:
   """Returns the numbers that masking adds to scores."""
   return jnp.where(rows, 0.0, MASKED)
@@ -201,7 +281,7 @@ def _grouped_blocks(q, k, v, mask, cap):
   kv_heads, slots = v.shape[1:3]
   if isinstance(mask, PrefixLMMask):
     of_queries, rows_of = (mask.block, mask.positions), mask.rows
-  elif mask.shape[1] == 1:
+  elif _same_keys(mask):
     of_queries, rows_of = (), lambda: mask
   else:
     of_queries, rows_of = (mask,), lambda rows: rows

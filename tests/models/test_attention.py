@@ -10,6 +10,7 @@ from jax import numpy as jnp
 import numpy as np
 import pytest
 
+from collab_jax import _platform
 from collab_jax.models import attention, gemma, gemma_layers, siglip
 
 # Sums of float32 in another order: of 256 numbers of a head, and of up to
@@ -33,10 +34,10 @@ def plain(q, k, v, mask=None, cap=None):
   return jnp.einsum('bqts,bsqe->btqe', weights, v)
 
 
-def grouped(q, k, v, mask, cap=None):
+def grouped(q, k, v, mask, cap=None, implementation=None):
   """Attention as the decoder calls it."""
   k, v = k.transpose(0, 2, 3, 1), v.transpose(0, 2, 1, 3)
-  return attention.grouped(q, k, v, mask, cap)
+  return attention.grouped(q, k, v, mask, cap, implementation)
 
 
 def prefix_lm(t, prefix, window):
@@ -140,6 +141,57 @@ def test_products_of_a_single_query(cap):
   got = attention._single_product(q, k, v, bias, cap)
   want = attention._single(q, k, v, bias, cap)
   np.testing.assert_allclose(got, want, rtol=0, atol=ATOL)
+
+
+@pytest.mark.parametrize(('q_heads', 'kv_heads', 'e'), [(3, 3, 72), (4, 2, 16)])
+@pytest.mark.parametrize('cap', [None, 5.0])
+def test_splash(q_heads, kv_heads, e, cap):
+  """A TPU's kernel, interpreted; lengths and heads that it has to fill up."""
+  t = 700
+  q = normal(0, 2, t, q_heads, e) * e**-0.5
+  k, v = (normal(i, 2, t, kv_heads, e) for i in (1, 2))
+  valid = jnp.arange(t) % jnp.array([[5], [7]]) != 1
+  out = normal(3, *q.shape)
+
+  def run(attend, mask, **settings):
+    def loss(q, k, v):
+      got = attend(q, k, v, mask, cap, **settings)
+      return (got * out).sum(), got
+
+    return jax.jit(jax.grad(loss, (0, 1, 2), has_aux=True))(q, k, v)
+
+  seen = jnp.broadcast_to(valid[:, None], (2, t, t))
+  want, got = (
+    run(plain, seen),
+    run(grouped, valid[:, None], implementation='splash'),
+  )
+  np.testing.assert_allclose(got[1], want[1], rtol=0, atol=ATOL)
+  for a, b in zip(got[0], want[0], strict=True):
+    np.testing.assert_allclose(a, b, rtol=1e-4, atol=5e-5)
+
+
+def test_splash_of_pictures():
+  q, k, v = (normal(i, 1, 600, 2, 24) for i in range(3))
+  got = attention.full(q, k, v, implementation='splash')
+  want = plain(q * 24**-0.5, k, v)
+  np.testing.assert_allclose(got, want, rtol=0, atol=ATOL)
+
+
+@pytest.mark.parametrize(
+  ('t', 'dtype', 'name'),
+  [
+    (256, 'bfloat16', 'blocks'),
+    (1024, 'bfloat16', 'splash'),
+    (1024, 'float32', 'blocks'),
+  ],
+)
+def test_a_tpu_takes_its_kernel_for_long_sequences(t, dtype, name):
+  q = jnp.zeros((1, t, 2, 8), dtype)
+  assert attention._fastest(q, q.dtype, masked=True) == 'blocks'
+  with _platform.compiling_for('tpu'):
+    assert attention._fastest(q, q.dtype, masked=True) == name
+  with _platform.compiling_for('gpu'):  # No cuDNN on this machine.
+    assert attention._fastest(q, q.dtype, masked=False) == 'blocks'
 
 
 def largest(text, n):
