@@ -12,14 +12,19 @@ import warnings
 import jax
 from PIL import Image
 
+from collab_jax import _precision
+
 
 @contextlib.contextmanager
-def runtime() -> Iterator[None]:
+def runtime(precision: str = 'default') -> Iterator[None]:
   """Prepares a program, and turns its users' errors into one line each.
 
   Compiled programs are kept in JAX_COMPILATION_CACHE_DIR, by default in the
   user's cache folder: equal ones are compiled once, and not at all in the next
   run. JAX's settings in the environment win.
+
+  Args:
+    precision: Of float32 products, 'default' or 'highest'.
 
   Raises:
     SystemExit: The program raised an error that its user can mend.
@@ -38,7 +43,8 @@ def runtime() -> Iterator[None]:
     if name.upper() not in os.environ:
       jax.config.update(name, value)
   try:
-    yield
+    with _precision.matmul_precision(precision):
+      yield
   except (ValueError, AttributeError, OSError, ImportError) as error:
     message = error.args[0] if len(error.args) == 1 else error
     raise SystemExit(f'error: {message}') from error

@@ -13,6 +13,11 @@ def model_and_data() -> ml_collections.ConfigDict:
   config.model_path = ''
   config.tokenizer = ''  # Where it is not beside the weights.
   config.dtype = ''  # To hold the weights in; '' for the stored one.
+  # Of products, which are summed in float32; '' for that of the weights.
+  config.compute_dtype = ''
+  # Of float32 products: 'default', on a GPU tf32 and on a TPU bfloat16, or
+  # 'highest', float32.
+  config.precision = 'default'
   config.res = 0  # Side of the pictures in pixels, 0 for the model's.
   # Devices over which the pictures of a batch and the parameters are spread;
   # -1 for all that `model` leaves.

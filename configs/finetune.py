@@ -38,6 +38,10 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   # loaded, and saved that of the result, '' as the start model's.
   c.name = 'tiny-tuned'
   c.dtype = ''
+  # Products of training and of the comparison, as in configs/common.py. A
+  # gradient is coarser by those of 16 bits, and they are faster off a CPU.
+  c.compute_dtype = 'float32'
+  c.precision = 'default'
   c.saved = 'bfloat16'
 
   # What trains: 'projector', 'lora' (the projector and adapters of the
@@ -159,6 +163,8 @@ def _compare() -> ml_collections.ConfigDict:
   pools = [(f'pool(k={k}', w) for k, w in [*cells, (4, 0.05), (8, 0.1)]]
   c.rate = ml_collections.ConfigDict(
     {
+      # The models are stored in other dtypes, and compared in one.
+      'compute_dtype': 'float32',
       'methods': (),
       'ks': (),
       'blind': (),

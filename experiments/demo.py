@@ -22,7 +22,7 @@ def main(argv):
   """Evaluates, draws both figures, and prints samples and tables."""
   if argv[1:]:
     raise app.UsageError(f'unexpected arguments: {argv[1:]}')
-  with studies.runtime():
+  with studies.runtime(_CONFIG.value.precision):
     start = time.perf_counter()
     workdir, study = Path(_WORKDIR.value), studies.TradeoffStudy(_CONFIG.value)
     print(study.describe(), flush=True)

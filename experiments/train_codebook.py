@@ -29,8 +29,8 @@ def main(argv):
   """Trains, and prints the files."""
   if argv[1:]:
     raise app.UsageError(f'unexpected arguments: {argv[1:]}')
-  with studies.runtime():
-    config = _CONFIG.value
+  config = _CONFIG.value
+  with studies.runtime(config.precision):
     mesh = studies.make_mesh(config)
     if mesh is not None:
       print(sharding.describe(mesh), flush=True)

@@ -24,6 +24,7 @@ from collab_jax import (
 from collab_jax.commands import (
   codec_flags,
   connection_flags,
+  dtype_flags,
   edge_model,
 )
 from collab_jax.serving.client import (
@@ -34,6 +35,7 @@ from collab_jax.serving.client import client as clients
 
 _CONNECTION = connection_flags.define()
 _CHOICE = codec_flags.define()
+_DTYPES = dtype_flags.define()
 _PROMPT = flags.DEFINE_string('prompt', '', "Instead of the server's.")
 _TOKENS = flags.DEFINE_integer(
   'max_tokens', 0, "Longest caption; 0 for the server's.", lower_bound=0
@@ -84,7 +86,7 @@ def main(argv):
     raise app.UsageError(
       f'got {len(argv) - 1} paths {argv[1:]}, expected one picture or folder'
     )
-  with launcher.runtime():
+  with launcher.runtime(_DTYPES.precision.value):
     path = Path(argv[1])
     if not (path.is_file() or path.is_dir()):
       raise FileNotFoundError(f'no such picture or folder: {path}')
@@ -119,12 +121,14 @@ def _client() -> clients.EdgeClient:
     chosen = _CHOICE.choose(
       rate_control.PROGRESSIVE if _PROGRESSIVE.value else ''
     )
-    edge = edge_model.EdgeModel(_CHOICE.model.value)
+    edge = edge_model.EdgeModel(_CHOICE.model.value, **_DTYPES.arguments)
     return clients.EdgeClient(
       _CONNECTION.connect(), edge.bind(chosen), **settings
     )
   curve = _curve()
-  edge = edge_model.EdgeModel(_CHOICE.model.value, curve.split, curve.coding)
+  edge = edge_model.EdgeModel(
+    _CHOICE.model.value, curve.split, curve.coding, **_DTYPES.arguments
+  )
   connection, max_bytes = _CONNECTION.connect(), _MAX_BYTES.value
   if _GOAL.value:
     plan = rate_control.plan(connection, curve, edge.bind, _GOAL.value)

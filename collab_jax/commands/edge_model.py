@@ -22,13 +22,22 @@ class EdgeModel:
     vectors: Number of vectors of a picture.
   """
 
-  def __init__(self, model: str, split: str = 'encoder', coding: str = 'best'):
+  def __init__(
+    self,
+    model: str,
+    split: str = 'encoder',
+    coding: str = 'best',
+    dtype: str | None = None,
+    compute_dtype: str | None = None,
+  ):
     """Reads the model's dimensions.
 
     Args:
       model: One of `checkpoints.NAMES`, or the folder of a model.
       split: Where quantizers given as text cut it.
       coding: How their messages are coded.
+      dtype: As of `checkpoints.load`.
+      compute_dtype: As of `checkpoints.load`.
 
     Raises:
       ValueError: There is no such model.
@@ -40,6 +49,10 @@ class EdgeModel:
     self._path = model
     self._split = split
     self._coding = coding
+    self._dtypes: dict[str, Any] = {
+      'dtype': dtype,
+      'compute_dtype': compute_dtype,
+    }
 
   def bind(self, spec: codecs.CodecSpec | str) -> Any:
     """Makes a codec.
@@ -62,4 +75,4 @@ class EdgeModel:
 
   @functools.cached_property
   def _weights(self) -> paligemma.Model:
-    return checkpoints.load(self._path, part='edge')
+    return checkpoints.load(self._path, part='edge', **self._dtypes)

@@ -14,6 +14,7 @@ from collab_jax import (
   exporters,
   launcher,
 )
+from collab_jax.commands import dtype_flags
 
 _FORMAT = flags.DEFINE_string(
   'format', 'stablehlo', f'One of {", ".join(exporters.FORMATS)}.'
@@ -28,9 +29,7 @@ _QUANTIZER = flags.DEFINE_string(
 _SPLIT = flags.DEFINE_enum(
   'split', 'encoder', codecs.SPLITS, 'Before or behind the projection.'
 )
-_DTYPE = flags.DEFINE_enum(
-  'dtype', None, ('float32', 'bfloat16', 'float16'), 'Converts the weights.'
-)
+_DTYPES = dtype_flags.define()
 _SEED = flags.DEFINE_integer('seed', 0, 'Of the keys of pictures.')
 _INSIDE = flags.DEFINE_integer(
   'inside',
@@ -43,9 +42,9 @@ def main(argv):
   """Exports a program."""
   if len(argv) != 2:
     raise app.UsageError(f'expected one folder to write, got {argv[1:]}')
-  with launcher.runtime():
+  with launcher.runtime(_DTYPES.precision.value):
     model = checkpoints.load(
-      _MODEL.value, _MODEL_PATH.value, dtype=_DTYPE.value, part='edge'
+      _MODEL.value, _MODEL_PATH.value, part='edge', **_DTYPES.arguments
     )
     codec = codecs.FeatureCodec(model, _QUANTIZER.value, _SPLIT.value)
     limit = {} if _INSIDE.value is None else {'inside': _INSIDE.value}

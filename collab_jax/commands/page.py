@@ -14,12 +14,13 @@ from collab_jax import (
   launcher,
   wire,
 )
-from collab_jax.commands import connection_flags, edge_model
+from collab_jax.commands import connection_flags, dtype_flags, edge_model
 from collab_jax.serving import tls
 from collab_jax.serving.client import client as clients
 from collab_jax.serving.web import app as app_lib
 
 _CONNECTION = connection_flags.define()
+_DTYPES = dtype_flags.define()
 _MODEL = flags.DEFINE_string('model', 'tiny', "Name, or a model's folder.")
 _SPLIT = flags.DEFINE_enum(
   'split', 'encoder', codecs.SPLITS, 'Split of the model.'
@@ -46,14 +47,16 @@ def main(argv):
   """Serves until it is stopped."""
   if argv[1:]:
     raise app.UsageError(f'unexpected arguments: {argv[1:]}')
-  with launcher.runtime():
+  with launcher.runtime(_DTYPES.precision.value):
     if not (_OPEN.value or tls.is_loopback(_HOST.value)):
       raise ValueError(
         f'host: {_HOST.value} is open to other machines, and the page has no'
         ' password: --open says that this is meant'
       )
     connection = _CONNECTION.connect()
-    edge = edge_model.EdgeModel(_MODEL.value, _SPLIT.value, _CODING.value)
+    edge = edge_model.EdgeModel(
+      _MODEL.value, _SPLIT.value, _CODING.value, **_DTYPES.arguments
+    )
     codec = edge.bind('kmeans(k=8,init=++)')
     with clients.EdgeClient(connection, codec) as client:
       page = app_lib.DemoPage(

@@ -20,15 +20,14 @@ from collab_jax import (
   launcher,
   serving,
 )
+from collab_jax.commands import dtype_flags
 
 _MODEL = flags.DEFINE_string('model', 'tiny', "Name, or a model's folder.")
 _PATH = flags.DEFINE_string(
   'model_path', '', 'Folder or npz of a released model.'
 )
 _TOKENIZER = flags.DEFINE_string('tokenizer', '', 'Its vocabulary, for an npz.')
-_DTYPE = flags.DEFINE_enum(
-  'dtype', None, ('float32', 'bfloat16', 'float16'), 'Of the parameters.'
-)
+_DTYPES = dtype_flags.define()
 
 # Flags whose names differ from the fields that they set.
 _FLAG_OF_FIELD = {
@@ -120,7 +119,7 @@ def main(argv):
   """Serves until it is told to stop."""
   if argv[1:]:
     raise app.UsageError(f'unexpected arguments: {argv[1:]}')
-  with launcher.runtime():
+  with launcher.runtime(_DTYPES.precision.value):
     config = make_config()
     encodes = bool(config.server_encoded)
     encoder = '' if encodes else _encoder_fingerprint()
@@ -128,8 +127,8 @@ def main(argv):
       _MODEL.value,
       _PATH.value or None,
       tokenizer=_TOKENIZER.value or None,
-      dtype=_DTYPE.value,
       part=None if encodes else 'server',
+      **_DTYPES.arguments,
     )
     serving.serve_forever(serving.Server(model, config, encoder))
 

@@ -8,13 +8,14 @@ import dataclasses
 import os
 from typing import Any
 
+import jax
 import tqdm
 
+from collab_jax import _precision, sharding
 from collab_jax import captioner as captioning
 from collab_jax import channels as channels_lib
 from collab_jax import codecs as codecs_lib
 from collab_jax import data as datasets
-from collab_jax import sharding
 from collab_jax.evaluation import (
   batches,
   filter_readable,
@@ -131,13 +132,20 @@ def evaluate(
 
 def _settings(captioner, data, resizing: str | None) -> dict[str, Any]:
   """Returns the settings that all records of a file share."""
-  model = captioner.model
+  model, precision = captioner.model, _precision.current()
+  # By default float32 products are of other numbers on each platform.
+  exact = precision != 'default' or 'float32' not in model.compute_dtype
+  platform = {} if exact else {'platform': jax.default_backend()}
   return {
     'format': 1,
     'model': {
       'name': model.config.name,
       'checksum': sharding.fingerprint(model.params),
+      'dtype': model.dtype,
+      'compute_dtype': model.compute_dtype,
     },
+    'precision': precision,
+    **platform,
     'data': data.name,
     'captioner': captioner.describe(),
     **({} if resizing is None else {'preprocess': resizing}),

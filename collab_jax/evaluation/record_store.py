@@ -9,6 +9,15 @@ from typing import Any
 from collab_jax import jsonl
 from collab_jax.evaluation import schema
 
+# Settings that files of earlier versions lack. They resume if these are as they
+# were then; where that is None, nothing is known.
+_ADDED = {
+  'model.dtype': None,
+  'model.compute_dtype': 'float32',
+  'precision': 'default',
+  'platform': None,
+}
+
 Record = schema.Record
 Key = tuple[int, str, int]
 
@@ -76,6 +85,9 @@ def _flat(settings: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
 
 def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
   old, new = _flat(old), _flat(new)
+  for name, before in _ADDED.items():
+    if name in new and before in (None, new[name]):
+      old.setdefault(name, new[name])
   return [
     f'{name}: the file has {old.get(name)!r}, this run {new.get(name)!r}'
     for name in sorted(old.keys() | new.keys())

@@ -8,8 +8,9 @@ from typing import Any, cast
 import jax
 import ml_collections
 
-from collab_jax import captioner as captioning
 from collab_jax import (
+  _precision,
+  _validate,
   checkpoints,
   codecs,
   evaluation,
@@ -17,11 +18,15 @@ from collab_jax import (
   sharding,
   wire,
 )
+from collab_jax import captioner as captioning
 from collab_jax import data as datasets
 from collab_jax.models import decoding, paligemma, zoo
 
 # Fields on which `load_model` depends.
-MODEL_FIELDS = 'model', 'model_path', 'tokenizer', 'dtype', 'res', 'mesh'
+MODEL_FIELDS = (
+  *('model', 'model_path', 'tokenizer', 'dtype', 'compute_dtype', 'res'),
+  'mesh',
+)
 
 
 def make_quantizers(
@@ -50,7 +55,7 @@ def make_specs(config: ml_collections.ConfigDict) -> list[codecs.CodecSpec]:
 
 
 def check_fields(config: ml_collections.ConfigDict) -> None:
-  """Checks captions, decoding, report and mesh; nothing is loaded.
+  """Checks captions, decoding, report, dtypes and mesh; nothing is loaded.
 
   Args:
     config: From a file in configs/ that evaluates.
@@ -67,6 +72,8 @@ def check_fields(config: ml_collections.ConfigDict) -> None:
   )
   decoding.make(fields.decoding)
   checkpoints.as_dtype(fields.dtype or None)
+  checkpoints.as_dtype(fields.compute_dtype or None, 'compute_dtype')
+  _validate.choice('precision', fields.precision, _precision.NAMES)
   make_mesh(config)
 
 
@@ -74,8 +81,8 @@ def dimensions(config: ml_collections.ConfigDict) -> paligemma.Config:
   """Returns the dimensions of a config's model.
 
   Raises:
-    ValueError: There is no such model, it needs a path, or its pictures have
-      another size.
+    ValueError: There is no such model or dtype, it needs a path, or its
+      pictures have another size.
   """
   fields = cast(Any, config)
   name = fields.model
@@ -93,7 +100,8 @@ def dimensions(config: ml_collections.ConfigDict) -> paligemma.Config:
       f'res: got {fields.res}, the pictures of {name} have'
       f' {dims.vision.image_size} px'
     )
-  return dims
+  dtype = checkpoints.as_dtype(fields.compute_dtype or None, 'compute_dtype')
+  return dims.with_compute_dtype(dtype.name) if dtype else dims
 
 
 def load_model(
@@ -102,9 +110,9 @@ def load_model(
   """Loads the model of a config, with its tokenizer.
 
   Args:
-    config: Its fields `model`, `model_path`, `tokenizer` and `dtype` are the
-      arguments of `checkpoints.load`, '' for None; `res` is the side of its
-      pictures in pixels, 0 for whatever it is.
+    config: Its fields `model`, `model_path`, `tokenizer`, `dtype` and
+      `compute_dtype` are the arguments of `checkpoints.load`, '' for None;
+      `res` is the side of its pictures in pixels, 0 for whatever it is.
     layout: As of `checkpoints.load`.
 
   Returns:
@@ -122,6 +130,7 @@ def load_model(
     fields.model_path or None,
     tokenizer=fields.tokenizer or None,
     dtype=fields.dtype or None,
+    compute_dtype=fields.compute_dtype or None,
     layout=layout,
     mesh=make_mesh(config),
   )

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import ml_collections
 
-from collab_jax import evaluation, plots, sharding
+from collab_jax import _precision, evaluation, plots, sharding
 from collab_jax.evaluation.report import labels, settings, text
 from collab_jax.models import paligemma
 from collab_jax.quantizers import pretrained
@@ -107,6 +107,10 @@ class FinetuneStudy(study.Study):
       ValueError: As `finetune.finetune`, or a model that is there was made with
         other settings.
     """
+    with _precision.matmul_precision(self._fields.precision):
+      return self._train(workdir, both)
+
+  def _train(self, workdir, both: bool) -> dict[str, str]:
     config = self.config.copy_and_resolve_references()
     with config.unlocked():
       del config.compare
@@ -138,6 +142,10 @@ class FinetuneStudy(study.Study):
     Returns:
       The records by the label of the model.
     """
+    with _precision.matmul_precision(self._fields.precision):
+      return self._compare(path, progress)
+
+  def _compare(self, path, progress: bool) -> dict[str, list[dict[str, Any]]]:
     records: dict[str, list[dict[str, Any]]] = {}
     for label, name in self.train(path).items():
       folder = _folder(path, label)

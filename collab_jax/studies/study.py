@@ -10,8 +10,8 @@ from typing import Any, NamedTuple, cast
 from matplotlib import figure as figures
 import ml_collections
 
-from collab_jax import captioner as captioning
 from collab_jax import (
+  _precision,
   codecs,
   evaluation,
   jsonl,
@@ -19,6 +19,7 @@ from collab_jax import (
   provenance,
   sharding,
 )
+from collab_jax import captioner as captioning
 from collab_jax.models import paligemma
 from collab_jax.studies import build
 
@@ -159,17 +160,18 @@ class Study:
     mesh = build.make_mesh(self.config)
     if progress and mesh is not None:
       print(sharding.describe(mesh), flush=True)
-    return evaluation.evaluate(
-      [spec.bind(self.model) for spec in specs],
-      captioner=self.captioner,
-      data=self.data,
-      seeds=tuple(self._fields.seeds),
-      path=path,
-      batch_size=self._fields.batch_size,
-      workers=self._fields.workers,
-      progress=progress,
-      blind=tuple(self._fields.blind),
-    )
+    with _precision.matmul_precision(self._fields.precision):
+      return evaluation.evaluate(
+        [spec.bind(self.model) for spec in specs],
+        captioner=self.captioner,
+        data=self.data,
+        seeds=tuple(self._fields.seeds),
+        path=path,
+        batch_size=self._fields.batch_size,
+        workers=self._fields.workers,
+        progress=progress,
+        blind=tuple(self._fields.blind),
+      )
 
   def report(self, records: Any, workdir: str | os.PathLike[str]) -> str:
     """Writes figures, table.txt, config.json and summary.json.

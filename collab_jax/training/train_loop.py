@@ -16,6 +16,9 @@ from collab_jax import jsonl
 
 State = TypeVar('State', bound=Any)
 
+# Settings that runs of earlier versions lack, and values that change nothing.
+_ADDED = {'compute_dtype': ('', 'float32'), 'precision': ('default',)}
+
 # Files of a run, which are written after its config.json.
 _OUTPUTS = ('checkpoints', 'model', 'book.safetensors')
 
@@ -74,6 +77,9 @@ def open_run(
       f'{path} holds no settings ({error}); take another --workdir or remove'
       ' the old one'
     ) from error
+  for name, values in _ADDED.items():
+    if settings.get(name) in values:
+      before.setdefault(name, settings[name])
   names = [*settings, *(n for n in before if n not in settings)]
   changed = [n for n in names if before.get(n) != settings.get(n)]
   for name in changed:

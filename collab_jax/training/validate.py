@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import jax
 
-from collab_jax import _validate, checkpoints, quantizers
+from collab_jax import _precision, _validate, checkpoints, quantizers
 from collab_jax.data import world
 from collab_jax.models import paligemma
 from collab_jax.quantizers import pretrained
@@ -72,8 +72,9 @@ def check(
       f'warmup_steps: got {config.warmup_steps}, expected fewer than steps,'
       f' {config.steps}'
     )
-  for name in ('dtype', 'saved'):
+  for name in ('dtype', 'compute_dtype', 'saved'):
     checkpoints.as_dtype(config[name] or None, name)
+  _validate.choice('precision', config.precision, _precision.NAMES)
   param_groups.trainable_groups(config.train, config.encoder)
   param_groups.optimizer(config, config.rates.to_dict())
   _check_scenes(config, dims)

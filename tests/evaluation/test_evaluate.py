@@ -9,8 +9,8 @@ import jax
 import numpy as np
 import pytest
 
+from collab_jax import _precision, codecs, data, evaluation, quantizers
 from collab_jax import captioner as captioning
-from collab_jax import codecs, data, evaluation, quantizers
 from collab_jax.evaluation import batches, record_store
 from collab_jax.serving.server import compilations
 from tests import launching, standin
@@ -258,6 +258,33 @@ def test_another_model_is_refused(whole):
       data=data.scenes('test', limit=10),
       path=whole[1],
     )
+
+
+def test_other_products_are_refused(whole):
+  model = standin.small()
+  said = json.loads(whole[1].with_suffix('.settings.json').read_text())
+  assert said['model']['dtype'] == said['model']['compute_dtype'] == 'float32'
+  assert (said['precision'], said['platform']) == ('default', 'cpu')
+
+  def go(model):
+    return evaluation.evaluate(
+      make_codecs(model),
+      captioner=captioning.Captioner(model, 5),
+      data=data.scenes('test', limit=10),
+      path=whole[1],
+      progress=False,
+    )
+
+  half = model.replace(config=model.config.with_compute_dtype('bfloat16'))
+  expected = "model.compute_dtype: the file has 'float32', this run 'bfloat16'"
+  with pytest.raises(evaluation.SettingsError, match=expected):
+    go(half)
+  expected = "precision: the file has 'default', this run 'highest'"
+  with (
+    _precision.matmul_precision('highest'),
+    pytest.raises(evaluation.SettingsError, match=expected),
+  ):
+    go(model)
 
 
 def test_two_runs_at_once_are_refused(whole):

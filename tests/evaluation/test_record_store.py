@@ -120,6 +120,62 @@ def test_a_last_line_is_kept_if_it_is_whole(path):
   assert path.read_bytes().startswith(before + b'\n')
 
 
+PRODUCTS = {
+  'model': {'dtype': 'float32', 'compute_dtype': 'float32'},
+  'precision': 'default',
+  'platform': 'cpu',
+}
+
+
+@pytest.mark.parametrize(
+  ('change', 'said'),
+  [
+    ({}, ''),
+    ({'platform': 'gpu'}, ''),  # It is not known what the file was made on.
+    (
+      {'precision': 'highest'},
+      "precision: the file has None, this run 'highest",
+    ),
+    (
+      {'model': {'dtype': 'bfloat16', 'compute_dtype': 'bfloat16'}},
+      "model.compute_dtype: the file has None, this run 'bfloat16'",
+    ),
+    (
+      {'model': {'dtype': 'bfloat16', 'compute_dtype': 'float32'}},
+      '',
+    ),
+  ],
+)
+def test_files_of_earlier_versions_say_no_products(path, change, said):
+  path.with_suffix('.settings.json').write_text(json.dumps(SETTINGS))
+  write(path, RECORDS[:2])
+  settings = SETTINGS | PRODUCTS | change
+  if said:
+    with pytest.raises(evaluation.SettingsError, match=said):
+      record_store.RecordStore(path, settings, {})
+    return
+  with record_store.RecordStore(path, settings, {}) as store:
+    assert len(store.records) == 2
+
+
+@pytest.mark.parametrize(
+  ('change', 'said'),
+  [
+    ({}, ''),
+    ({'platform': 'gpu'}, "platform: the file has 'cpu', this run 'gpu'"),
+    ({'precision': 'highest'}, "precision: the file has 'default', this run"),
+  ],
+)
+def test_files_say_what_products_are_of(path, change, said):
+  path.with_suffix('.settings.json').write_text(json.dumps(PRODUCTS))
+  write(path, RECORDS[:2])
+  if said:
+    with pytest.raises(evaluation.SettingsError, match=said):
+      record_store.RecordStore(path, PRODUCTS | change, {})
+    return
+  record_store.RecordStore(path, PRODUCTS, {}).__exit__()
+
+
 @pytest.mark.parametrize('cut', [1, 40, -1])
 def test_a_last_line_is_dropped_if_it_is_not(path, cut):
   whole = write(path, RECORDS[:2]).read_bytes()

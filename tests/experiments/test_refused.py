@@ -57,6 +57,8 @@ def test_caption_refuses_before_it_loads(launch, tmp_path, flags, said):
     ('data', 'cocoa', "data: got 'cocoa'"),
     ('coding', 'zip', "coding: got 'zip', expected one of"),
     ('dtype', 'banana', "dtype: got 'banana', expected one of float32"),
+    ('compute_dtype', 'bf16', "compute_dtype: got 'bf16', expected one of"),
+    ('precision', 'low', "precision: got 'low', expected one of default"),
   ],
 )
 def test_settings_are_checked_before_work_begins(tmp_path, field, value, said):

@@ -5,6 +5,7 @@ import signal
 import time
 
 import jax
+import ml_collections
 import numpy as np
 import pytest
 
@@ -179,6 +180,19 @@ def test_settings_are_written_once(tmp_path):
   train_loop.open_run(CONFIG, tmp_path)
   assert path.stat().st_mtime_ns == before.st_mtime_ns
   assert path.stat().st_ino == before.st_ino
+
+
+def test_settings_of_earlier_versions_say_no_products(tmp_path):
+  def settings(**more):
+    return ml_collections.ConfigDict({'steps': 8, **more})
+
+  train_loop.open_run(settings(), tmp_path)
+  for dtype in ('', 'float32'):
+    now = settings(compute_dtype=dtype, precision='default')
+    train_loop.open_run(now, tmp_path)
+  for change in ({'compute_dtype': 'bfloat16'}, {'precision': 'highest'}):
+    with pytest.raises(ValueError, match='holds a run with other settings'):
+      train_loop.open_run(settings(**change), tmp_path)
 
 
 @pytest.mark.parametrize(
