@@ -194,11 +194,10 @@ def _ends(
   )
 
 
-def _name(spec: codecs.FeatureCodecSpec, end: padding.Padding) -> str:
+def _name(model: paligemma.Model, spec: codecs.FeatureCodecSpec) -> str:
   """Returns the name of the codec, with the k of its bucket."""
-  if end.num_used is None:
-    return spec.name
-  return dataclasses.replace(spec, quantizer=end.quantizer).name
+  padded = spec.quantizer.padded(model.config.vision.num_tokens)
+  return dataclasses.replace(spec, quantizer=padded or spec.quantizer).name
 
 
 def _params(model, placement, spec) -> Any:
@@ -236,7 +235,7 @@ def _quantize(
     _aux(model, placement, spec, batch),
     placement.mesh,
   )
-  return Program(f'quantize, {_name(spec, end)}', traced)
+  return Program(f'quantize, {_name(model, spec)}', traced)
 
 
 def _rebuild(
@@ -261,7 +260,7 @@ def _rebuild(
     (),
     placement.mesh,
   )
-  return Program(f'rebuild, {_name(spec, end)}', traced)
+  return Program(f'rebuild, {_name(model, spec)}', traced)
 
 
 def _aux(model, placement, spec, batch) -> dict[str, Any]:
