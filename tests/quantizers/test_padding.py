@@ -130,7 +130,7 @@ def test_programs_of_a_sweep_over_k():
     if event == '/jax/core/compile/backend_compile_duration':
       programs.append(fun_name)
 
-  def sweep(ks):
+  def sweep(ks, seeds=(0,)):
     codecs = [
       cj.FeatureCodec(model, quantizer)
       for k in ks
@@ -142,7 +142,12 @@ def test_programs_of_a_sweep_over_k():
       )
     ]
     return evaluation.evaluate(
-      codecs, captioner=captioner, data=data, batch_size=2, progress=False
+      codecs,
+      captioner=captioner,
+      data=data,
+      seeds=seeds,
+      batch_size=2,
+      progress=False,
     )
 
   feature.forget_programs()
@@ -154,7 +159,7 @@ def test_programs_of_a_sweep_over_k():
     assert len(names) == 4, programs  # Two ways of k-means, two selections.
     names = [name for name in programs if 'rebuild' in name]
     assert len(names) == 2, programs  # Of clusters, and of selected vectors.
-    sweep((1, 3, 4, 7, 11, 16))
+    sweep((1, 3, 4, 7, 11, 16), seeds=(3, 4))  # Keys are data, too.
     assert programs[first:] == []
   finally:
     jax.monitoring.unregister_event_duration_listener(listen)
