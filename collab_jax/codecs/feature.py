@@ -514,7 +514,7 @@ class FeatureCodec(base.Codec):
 
   def prepare_decode(self, data: Sequence[bytes]) -> Callable[[], base.Decoded]:
     """Unpacks a batch; see `Codec.prepare_decode`."""
-    message = self.session.unpack_batch(data)
+    message = self._receiver.pad(self.session.unpack_batch(data))
 
     def rebuild():
       tokens, prefix = self.rebuild_message(message)
