@@ -230,8 +230,10 @@ class Failing(codecs.Codec):
     return super().transmit(message, seed, image_id)
 
   def unpack(self, message):
-    if self.stage == 'unpack' and self.calls['decode_unpacked']:
-      raise wire.FormatError('broken unpack')
+    try:
+      self._fail('unpack')
+    except RuntimeError as error:
+      raise wire.FormatError(str(error)) from error
     return self._pictures(1)[0]
 
   def decode_unpacked(self, unpacked):
