@@ -180,9 +180,8 @@ def model(
   systems: Sequence[str] = ('ours',),
 ) -> None:
   """Times a model with random weights; see `benchmarks.model_speed`."""
-  if context.small:
-    most = max(1, 4 * 448**2 // res**2)
-    batches = sorted({min(batch, most) for batch in batches})
+  if context.small:  # A CPU would take minutes for larger pictures.
+    res, batches = res // 4, sorted({min(batch, 16) for batch in batches})
   flags = ['--new_tokens=9', '--runs=2'] if context.small else []
   for system in systems:
     if system != 'ours' and not context.has_torch:
@@ -201,6 +200,17 @@ def model(
       *flags,
     )
     outcome.add_json(text)
+
+
+def sweep(context: Context, outcome: Outcome) -> None:
+  """Compares evaluation with the model alone; see `benchmarks.pipeline`."""
+  out = context.folder / 'pipeline.json'
+  sizes = ['--model=paligemma-3b-pt-224', '--images=256', '--tokens=20']
+  if context.small:
+    sizes = ['--images=32', '--batch=16', '--tokens=8']
+  outcome.run('-m', 'benchmarks.pipeline', '--rounds=0', *sizes, f'--out={out}')
+  if out.exists():
+    outcome.rows.append(json.loads(out.read_text()))
 
 
 def demo(context: Context, outcome: Outcome) -> None:
@@ -256,6 +266,7 @@ def sections() -> dict[str, tuple[float, Section]]:
       4,
       part(model, res=896, batches=(4, 1), systems=peers[:1]),
     ),
+    'sweep': (5, sweep),
     'parity': (6, parity),
     'model-448': (4, part(model, res=448, batches=(1, 16, 64))),
     'model-224-16': (2, part(model, res=224, batches=(16,))),

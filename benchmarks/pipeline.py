@@ -15,6 +15,8 @@ it as often from prefixes of the same lengths. A released model's name stands
 for its dimensions with random weights; --depth keeps so many layers of them.
 """
 
+import json
+import pathlib
 import statistics
 import time
 from typing import Any
@@ -44,6 +46,7 @@ _QUANTIZERS = flags.DEFINE_string(
   'Names of those that `evaluate` compares, separated by semicolons.',
 )
 _TOKENS = flags.DEFINE_integer('tokens', 34, 'Longest caption.')
+_OUT = flags.DEFINE_string('out', '', 'File for those of `evaluate`, as JSON.')
 
 
 def load() -> paligemma.Model:
@@ -181,6 +184,17 @@ def overlap(model: paligemma.Model) -> None:
       ]
     )
   )
+  if _OUT.value:
+    content = {
+      'model': model.config.name,
+      'batch': _BATCH.value,
+      'captions': captions,
+      'captions_per_s': captions / seconds,
+      'alone_captions_per_s': captions / alone / batches,
+      'speed_share': alone * batches / seconds,
+      'device_share': clock.busy / seconds,
+    }
+    pathlib.Path(_OUT.value).write_text(json.dumps(content, indent=1) + '\n')
   print(
     f'the device computes in {100 * clock.busy / seconds:.1f}% of the time of'
     f' `evaluate`, whose captions per second are'

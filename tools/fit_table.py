@@ -1,0 +1,131 @@
+r"""Compiles released models for TPU topologies, and prints the table of it.
+
+python tools/fit_table.py            the table of docs/accelerators.md
+python tools/fit_table.py --run      compiles what is missing
+
+Each row is a program of `collab-jax fit`, whose numbers lie in docs/fit, a file
+for each model, topology and mesh. They need the extra 'tpu', and no TPU.
+"""
+
+import argparse
+import json
+from pathlib import Path
+import subprocess
+import sys
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parents[1]
+FOLDER = ROOT / 'docs' / 'fit'
+
+
+class Run(NamedTuple):
+  """Settings of a run of `collab-jax fit`; batch of the whole mesh."""
+
+  model: str
+  topology: str
+  data: int
+  parts: int
+  batch: int
+
+  @property
+  def path(self) -> Path:
+    """The file of its numbers."""
+    topology = self.topology.replace(':', '-')
+    mesh = f'{self.data}x{self.parts}'
+    return FOLDER / f'{self.model}_{topology}_{mesh}_b{self.batch}.json'
+
+  @property
+  def flags(self) -> list[str]:
+    """Flags of the command."""
+    return [
+      f'--model={self.model}',
+      f'--topology={self.topology}',
+      f'--mesh.data={self.data}',
+      f'--mesh.model={self.parts}',
+      f'--batch={self.batch}',
+      '--methods=kmeans(init=++)',
+      '--k=8',
+      f'--out={self.path}',
+    ]
+
+
+RUNS = (
+  Run('paligemma-3b-pt-224', 'v5e:2x2', 1, 1, 16),
+  Run('paligemma-3b-pt-224', 'v5e:2x2', 1, 1, 64),
+  Run('paligemma-3b-pt-224', 'v5e:2x2', 4, 1, 64),
+  Run('paligemma-3b-pt-224', 'v5e:2x4', 8, 1, 64),
+  Run('paligemma-3b-pt-224', 'v6e:2x4', 8, 1, 64),
+  Run('paligemma-3b-pt-896', 'v5e:2x2', 4, 1, 4),
+  Run('paligemma-3b-pt-896', 'v5e:2x4', 8, 1, 16),
+  Run('paligemma-3b-pt-896', 'v6e:2x4', 8, 1, 16),
+  Run('paligemma2-10b-pt-448', 'v5e:2x2', 1, 4, 16),
+  Run('paligemma2-10b-pt-448', 'v5e:2x4', 2, 4, 16),
+  Run('paligemma2-10b-pt-448', 'v6e:2x2', 4, 1, 16),
+  Run('paligemma2-28b-pt-224', 'v5e:2x2', 1, 4, 16),
+  Run('paligemma2-28b-pt-224', 'v5e:2x4', 1, 8, 16),
+  Run('paligemma2-28b-pt-224', 'v6e:2x2', 1, 4, 16),
+  Run('paligemma2-28b-pt-224', 'v6e:2x4', 2, 4, 16),
+)
+_SETTINGS = 'model', 'chips', 'data x model', 'batch', 'program'
+_NUMBERS = 'seconds', 'temporaries', 'in use', 'fits'
+# Small programs, of which none needs more memory than those of the table.
+_LEFT_OUT = 'pad', 'quantize, identity', 'rebuild, identity'
+
+
+def compile_missing() -> None:
+  """Runs `collab-jax fit` for all runs without numbers, one at a time."""
+  FOLDER.mkdir(exist_ok=True)
+  for run in RUNS:
+    if not run.path.exists():
+      print(' '.join(run.flags), flush=True)
+      command = [sys.executable, '-m', 'collab_jax', 'fit', *run.flags]
+      # Status 1 says that a program does not fit; its file says so, too.
+      subprocess.run(command, cwd=ROOT, check=False)
+
+
+def rows() -> list[list[str]]:
+  """Returns the table, head first."""
+  table = [[*_SETTINGS, *_NUMBERS]]
+  for run in RUNS:
+    if not run.path.exists():
+      continue
+    content = json.loads(run.path.read_text())
+    memory = content['memory'] / 1e9
+    for program in content['programs']:
+      if program['name'].startswith(_LEFT_OUT):
+        continue
+      temporaries = f'{program["temporaries"] / 1e9:.2f} GB'
+      table.append(
+        [
+          run.model,
+          run.topology,
+          f'{run.data} x {run.parts}',
+          str(run.batch),
+          program['name'].partition(',')[0],
+          f'{program["seconds"]:.0f}',
+          '-' if program['error'] else temporaries,
+          f'{program["total"] / 1e9:.1f} of {memory:.1f} GB',
+          'yes' if program['fits'] else '**no**',
+        ]
+      )
+  return table
+
+
+def markdown(table: list[list[str]]) -> str:
+  """Returns a table, whose head is the first row."""
+  marks = ['---'] * 5 + ['---:'] * 3 + ['---']
+  lines = [table[0], marks, *table[1:]]
+  return '\n'.join('| ' + ' | '.join(line) + ' |' for line in lines)
+
+
+def main() -> None:
+  """Prints the table."""
+  parser = argparse.ArgumentParser(description=__doc__)
+  parser.add_argument('--run', action='store_true', help='compile first')
+  if parser.parse_args().run:
+    compile_missing()
+  print(markdown(rows()))
+
+
+if __name__ == '__main__':
+  main()
