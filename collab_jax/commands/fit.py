@@ -28,6 +28,7 @@ from collab_jax import (
   launcher,
 )
 from collab_jax.aot import devices, programs, report
+from collab_jax.commands import dtype_flags
 from collab_jax.models import decoding, paligemma
 from collab_jax.serving.engine import engine
 
@@ -56,18 +57,7 @@ _MAX_TOKENS = flags.DEFINE_integer('max_tokens', 34, 'Longest caption.')
 _PROMPT = flags.DEFINE_integer(
   'prompt_tokens', 4, "Tokens of a sweep's prompt; 'caption en' has 4."
 )
-_DTYPE = flags.DEFINE_enum(
-  'dtype',
-  None,
-  ('float32', 'bfloat16', 'float16'),
-  'Of the parameters. Default: float32 of tiny, else bfloat16.',
-)
-_COMPUTE_DTYPE = flags.DEFINE_enum(
-  'compute_dtype',
-  None,
-  ('float32', 'bfloat16', 'float16'),
-  'Of the products. Default: that of the parameters.',
-)
+_DTYPES = dtype_flags.define()
 _LAYOUT = flags.DEFINE_enum(
   'layout',
   None,
@@ -127,12 +117,13 @@ def make_model(
   config: paligemma.Config, placement: devices.Placement
 ) -> paligemma.Model:
   """Returns the model that the flags name, of shapes."""
-  dtype = _DTYPE.value
+  # Released weights are stored so; those that ship are loaded as float32.
+  dtype = _DTYPES.dtype.value
   if dtype is None:
     dtype = 'float32' if _MODEL.value in checkpoints.NAMES else 'bfloat16'
   layout = _LAYOUT.value or checkpoints.default_layout(config, placement.mesh)
   config = config.with_layout(layout)
-  config = config.with_compute_dtype(_COMPUTE_DTYPE.value or '')
+  config = config.with_compute_dtype(_DTYPES.compute_dtype.value or '')
   return programs.abstract_model(config, dtype, placement)
 
 
@@ -165,6 +156,7 @@ def _settings(model, placement, batch: int) -> dict[str, Any]:
     'image_size': config.vision.image_size,
     'dtype': jax.tree.leaves(model.params)[0].dtype.name,
     'compute_dtype': model.compute_dtype,
+    'precision': _DTYPES.precision.value,
     'layout': config.text.layout,
     'device': placement.name,
     'kind': placement.devices[0].device_kind,
@@ -211,7 +203,7 @@ def main(argv):
   """Prints the table; returns 1 if a program does not fit."""
   if argv[1:]:
     raise app.UsageError(f'unexpected arguments: {argv[1:]}')
-  with launcher.runtime():
+  with launcher.runtime(_DTYPES.precision.value):
     # The seconds are those of a program that is compiled for the first time.
     jax.config.update('jax_enable_compilation_cache', False)
     if _TOPOLOGY.value:
