@@ -10,7 +10,7 @@ Axes: B batch, T queries, S keys, Q query heads, K key-value heads, E head dim.
 
 from collections.abc import Callable
 import functools
-from typing import Any
+from typing import Any, NamedTuple
 
 from flax import struct
 import jax
@@ -181,15 +181,40 @@ def _average(scores, v, product=_product):
   return (product(weights.astype(v.dtype), v) / total).astype(v.dtype)
 
 
-def rope(
-  x: Float[Array, 'B T H E'], positions: Int[Array, 'B T']
-) -> Float[Array, 'B T H E']:
-  """Rotates the halves (i, i + E/2) by position / 10000^(2i/E)."""
-  half = x.shape[-1] // 2
+class Rotation(NamedTuple):
+  """Sines and cosines by which RoPE rotates, the same in all layers.
+
+  Attributes:
+    sin: Sine of position / 10000^(2i/E), for each i below E/2.
+    cos: Cosine.
+  """
+
+  sin: Float[Array, 'B T half']
+  cos: Float[Array, 'B T half']
+
+
+def rotation(positions: Int[Array, 'B T'], head_dim: int) -> Rotation:
+  """Computes RoPE's sines and cosines, once for all layers and heads.
+
+  They are the slowest part of a layer to compile for a TPU.
+
+  Args:
+    positions: Position of each element.
+    head_dim: E, numbers per head.
+  """
+  half = head_dim // 2
   wavelength = 10_000.0 ** (jnp.arange(half, dtype=jnp.float32) / half)
-  angle = positions[..., None, None].astype(jnp.float32) / wavelength
-  # Computed once, not anew in the loop over each head.
-  sin, cos = jax.lax.optimization_barrier((jnp.sin(angle), jnp.cos(angle)))
+  angle = positions[..., None].astype(jnp.float32) / wavelength
+  # Not computed anew in the loop over each head.
+  return Rotation(
+    *jax.lax.optimization_barrier((jnp.sin(angle), jnp.cos(angle)))
+  )
+
+
+def rope(x: Float[Array, 'B T H E'], by: Rotation) -> Float[Array, 'B T H E']:
+  """Rotates the halves (i, i + E/2) of each head."""
+  half = x.shape[-1] // 2
+  sin, cos = (t[:, :, None] for t in by)
   first, second = x[..., :half], x[..., half:]
   return jnp.concatenate(
     [first * cos - second * sin, second * cos + first * sin], -1
@@ -253,7 +278,9 @@ def grouped(
     scores = softcap(_product(q[:, :, at], k), cap)
     return _average(scores + (bias[:, :, at] if bias.shape[2] > 1 else bias), v)
 
-  blocks = [block(slice(i, i + _BLOCK)) for i in range(0, t, _BLOCK)]
+  # A CPU's caches hold a block; elsewhere more blocks are more to compile.
+  length = _BLOCK if _platform.target_platform() == 'cpu' else _SHORT
+  blocks = [block(slice(i, i + length)) for i in range(0, t, length)]
   return jnp.swapaxes(jnp.concatenate(blocks, axis=2), 1, 2)
 
 

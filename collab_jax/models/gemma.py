@@ -60,9 +60,10 @@ def init(config: TextConfig, key: jax.Array) -> Params:
   x = jnp.zeros((1, 1, c.width))
 
   def layer(key):
-    position, mask = jnp.zeros((1, 1), jnp.int32), jnp.ones((1, 1, 1), bool)
+    rotation = attention.rotation(jnp.zeros((1, 1), jnp.int32), c.head_dim)
+    mask = jnp.ones((1, 1, 1), bool)
     k = jnp.zeros((1, c.num_kv_heads, c.head_dim, 1))
-    return DecoderBlock(c).init(key, x, position, k, k.mT, mask, method=_run)
+    return DecoderBlock(c).init(key, x, rotation, k, k.mT, mask, method=_run)
 
   table = jax.random.normal(table_key, (c.vocab_size, c.width)) * c.width**-0.5
   return {
@@ -96,10 +97,10 @@ def transpose_layers(config: TextConfig, params: Params) -> Params:
   }
 
 
-def _run(block: DecoderBlock, x, positions, k, v, mask):
+def _run(block: DecoderBlock, x, rotation, k, v, mask):
   """Uses every parameter of a layer, for `init`."""
-  block.keys_values(x, positions)
-  return block(x, positions, k, v, mask)
+  block.keys_values(x, rotation)
+  return block(x, rotation, k, v, mask)
 
 
 def unstack(config: TextConfig, params: Params) -> tuple[Params, ...]:
@@ -137,6 +138,7 @@ def forward(
     The last residual stream.
   """
   config = common.resolved(config, params)
+  rotation = attention.rotation(positions, config.head_dim)
 
   def body(x, layer, i):
     layer_mask = mask
@@ -145,7 +147,7 @@ def forward(
       layer_mask = dataclasses.replace(mask, window=window)
 
     def run(block, x):
-      return block(x, positions, *block.keys_values(x, positions), layer_mask)
+      return block(x, rotation, *block.keys_values(x, rotation), layer_mask)
 
     return common.apply(
       DecoderBlock(config), lora.merged(layer), x, method=run
@@ -191,16 +193,14 @@ def prefill(
   mask = valid[:, None]
   config = common.resolved(config, params)
   dtype = cache_dtype or config.compute_dtype
+  rotation = attention.rotation(positions, config.head_dim)
 
   def run(layer, x, top=False):
     block = DecoderBlock(config)
-    kv = common.apply(block, layer, x, positions, method='keys_values')
+    kv = common.apply(block, layer, x, rotation, method='keys_values')
     k, v = (common.rounded(t, dtype) for t in kv)
-    at = positions
-    if top:
-      x = jnp.take_along_axis(x, last[:, None, None], axis=1)
-      at = jnp.take_along_axis(at, last[:, None], axis=1)
-    return common.apply(block, layer, x, at, k, v, mask), (k, v)
+    x, by = _rows((x, rotation), last) if top else (x, rotation)
+    return common.apply(block, layer, x, by, k, v, mask), (k, v)
 
   if common.unrolled(config) or config.transposed:
     layers, cache = unstack(config, params), []
@@ -220,6 +220,13 @@ def prefill(
     for below, t in zip((k, v), kv, strict=True)
   )
   return x[:, 0], StackedCache(k, v)
+
+
+def _rows(tree, index):
+  """Takes one element of each row from arrays [B T ...]."""
+  return jax.tree.map(
+    lambda x: jnp.take_along_axis(x, index[:, None, None], axis=1), tree
+  )
 
 
 def empty_cache(config: TextConfig, rows: int, slots: int, dtype: str) -> Cache:
@@ -291,15 +298,16 @@ def step(
   Returns:
     The last residual stream, and the cache with the new slot filled.
   """
-  x, positions = x[:, None], positions[:, None]
+  x = x[:, None]
+  rotation = attention.rotation(positions[:, None], config.head_dim)
   even, odd = mask if isinstance(mask, tuple) else (mask, mask)
   block = DecoderBlock(common.resolved(config, layers))
 
   def keys_values(layer, x):
-    return common.apply(block, layer, x, positions, method='keys_values')
+    return common.apply(block, layer, x, rotation, method='keys_values')
 
   def attend(layer, x, kv, mask):
-    return common.apply(block, layer, x, positions, *kv, mask[:, None])
+    return common.apply(block, layer, x, rotation, *kv, mask[:, None])
 
   if isinstance(cache, StackedCache):
 

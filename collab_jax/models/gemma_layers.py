@@ -4,9 +4,9 @@ import dataclasses
 
 from flax import linen as nn
 from jax import numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
-from collab_jax import _validate
+from collab_jax import _platform, _validate
 from collab_jax.models import attention, common
 
 
@@ -110,19 +110,19 @@ class Attention(nn.Module):
     return common.product(x, w(), spec, c.compute_dtype, c.transposed)
 
   def keys_values(
-    self, x: Float[Array, 'B T D'], positions: Int[Array, 'B T']
+    self, x: Float[Array, 'B T D'], rotation: attention.Rotation
   ) -> tuple[Float[Array, 'B K E T'], Float[Array, 'B K T E']]:
     """Returns the keys (after RoPE) and values of x."""
     kv = self._product('BTD,cKDE->BTcKE', x, self.kv_einsum)
     k, v = jnp.moveaxis(kv, 2, 0)
-    k = attention.rope(k, positions)
+    k = attention.rope(k, rotation)
     return k.transpose(0, 2, 3, 1), jnp.swapaxes(v, 1, 2)
 
-  def __call__(self, x, positions, k, v, mask) -> Float[Array, 'B T D']:
+  def __call__(self, x, rotation, k, v, mask) -> Float[Array, 'B T D']:
     """Attends from x to keys and values, of any dtype."""
     c = self.config
     q = self._product('BTD,QDE->BTQE', x, self.q_einsum)
-    q = attention.rope(q, positions)
+    q = attention.rope(q, rotation)
     scale = c.query_scale or c.head_dim**-0.5
     q, k, v = (common.rounded(t, c.compute_dtype) for t in (q * scale, k, v))
     out = attention.grouped(q, k, v, mask, c.attn_softcap)
@@ -148,8 +148,9 @@ class FeedForward(nn.Module):
       )
 
     w = weight('gating_einsum', (2, d, f))
-    if transposed:
-      gate_up = common.product(x, w, 'BTD,cDF->BTcF', dtype, transposed=True)
+    if transposed or _platform.target_platform() != 'cpu':
+      # Taken apart, a layer's weights would be copied out of those of all.
+      gate_up = common.product(x, w, 'BTD,cDF->BTcF', dtype, transposed)
       gate, up = gate_up[..., 0, :], gate_up[..., 1, :]
     else:
       gate, up = (common.matmul(x, w[i], dtype) for i in range(2))
@@ -175,13 +176,13 @@ class DecoderBlock(nn.Module):
       self.post_attention_norm = common.RMSNorm(c.norm_eps)
       self.post_ffw_norm = common.RMSNorm(c.norm_eps)
 
-  def keys_values(self, x, positions):
+  def keys_values(self, x, rotation):
     """Returns keys and values of the residual stream x, for the cache."""
-    return self.attn.keys_values(self.pre_attention_norm(x), positions)
+    return self.attn.keys_values(self.pre_attention_norm(x), rotation)
 
-  def __call__(self, x, positions, k, v, mask) -> Float[Array, 'B T D']:
+  def __call__(self, x, rotation, k, v, mask) -> Float[Array, 'B T D']:
     """Returns the residual stream of x, which attends to k and v."""
-    y = self.attn(self.pre_attention_norm(x), positions, k, v, mask)
+    y = self.attn(self.pre_attention_norm(x), rotation, k, v, mask)
     x = x + (self.post_attention_norm(y) if self.config.post_norms else y)
     y = self.mlp(self.pre_ffw_norm(x))
     return x + (self.post_ffw_norm(y) if self.config.post_norms else y)
