@@ -253,7 +253,7 @@ def sections() -> dict[str, tuple[float, Section]]:
   part = functools.partial
   both, peers = ('stacked', 'transposed'), ('theirs', 'theirs_static')
   return {
-    'device': (1, device),
+    'device': (3, device),
     'demo': (16, demo),
     'kmeans': (2, kmeans),
     'model-224': (6, part(model, res=224, batches=(1, 64), layouts=both)),

@@ -10,6 +10,7 @@ for each model, topology and mesh. They need the extra 'tpu', and no TPU.
 import argparse
 import json
 from pathlib import Path
+import runpy
 import subprocess
 import sys
 from typing import NamedTuple
@@ -26,6 +27,8 @@ class Run(NamedTuple):
   data: int
   parts: int
   batch: int
+  methods: str = 'kmeans(init=++)'
+  ks: str = '8'
 
   @property
   def path(self) -> Path:
@@ -43,8 +46,8 @@ class Run(NamedTuple):
       f'--mesh.data={self.data}',
       f'--mesh.model={self.parts}',
       f'--batch={self.batch}',
-      '--methods=kmeans(init=++)',
-      '--k=8',
+      f'--methods={self.methods}',
+      f'--k={self.ks}',
       f'--out={self.path}',
     ]
 
@@ -67,15 +70,24 @@ RUNS = (
   Run('paligemma2-28b-pt-224', 'v6e:2x4', 2, 4, 16),
 )
 _SETTINGS = 'model', 'chips', 'data x model', 'batch', 'program'
-_NUMBERS = 'seconds', 'temporaries', 'in use', 'fits'
+_NUMBERS = 'seconds', 'of a core', 'temporaries', 'in use', 'fits'
 # Small programs, of which none needs more memory than those of the table.
 _LEFT_OUT = 'pad', 'quantize, identity', 'rebuild, identity'
+
+
+def demo() -> Run:
+  """Returns the run of `make demo`'s programs on one chip."""
+  get_config = runpy.run_path(str(ROOT / 'configs/tradeoff.py'))['get_config']
+  config = get_config()
+  ks = ','.join(map(str, config.ks))
+  methods = ';'.join(config.methods)
+  return Run('tiny', 'v5e:2x2', 1, 1, config.batch_size, methods, ks)
 
 
 def compile_missing() -> None:
   """Runs `collab-jax fit` for all runs without numbers, one at a time."""
   FOLDER.mkdir(exist_ok=True)
-  for run in RUNS:
+  for run in (*RUNS, demo()):
     if not run.path.exists():
       print(' '.join(run.flags), flush=True)
       command = [sys.executable, '-m', 'collab_jax', 'fit', *run.flags]
@@ -103,6 +115,7 @@ def rows() -> list[list[str]]:
           str(run.batch),
           program['name'].partition(',')[0],
           f'{program["seconds"]:.0f}',
+          f'{program["cpu_seconds"]:.0f}',
           '-' if program['error'] else temporaries,
           f'{program["total"] / 1e9:.1f} of {memory:.1f} GB',
           'yes' if program['fits'] else '**no**',
@@ -113,18 +126,34 @@ def rows() -> list[list[str]]:
 
 def markdown(table: list[list[str]]) -> str:
   """Returns a table, whose head is the first row."""
-  marks = ['---'] * 5 + ['---:'] * 3 + ['---']
+  marks = ['---'] * 5 + ['---:'] * 4 + ['---']
   lines = [table[0], marks, *table[1:]]
   return '\n'.join('| ' + ' | '.join(line) + ' |' for line in lines)
 
 
+def demo_line() -> str:
+  """Returns a sentence on the demo's programs; '' without its numbers."""
+  run = demo()
+  if not run.path.exists():
+    return ''
+  content = json.loads(run.path.read_text())
+  count = sum(not program['same_as'] for program in content['programs'])
+  return (
+    f"The demo's {count} programs of codecs and captioner, on one chip of"
+    f' {run.topology}: {content["seconds"]:.0f} s,'
+    f' {content["cpu_seconds"]:.0f} s of a core.'
+  )
+
+
 def main() -> None:
-  """Prints the table."""
+  """Prints the table, and the sentence on the demo."""
+  sys.path.insert(0, str(ROOT))  # For configs.common.
   parser = argparse.ArgumentParser(description=__doc__)
   parser.add_argument('--run', action='store_true', help='compile first')
   if parser.parse_args().run:
     compile_missing()
   print(markdown(rows()))
+  print(f'\n{demo_line()}')
 
 
 if __name__ == '__main__':
