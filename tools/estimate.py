@@ -1,9 +1,10 @@
-"""Estimates time and memory of configs/paligemma_coco.py on accelerators.
+"""Estimates the time of configs/paligemma_coco.py on accelerators.
 
 python tools/estimate.py
 
-Operations and bytes of the model over published rates: no measurement. It
-prints the tables of docs/reproduce.md, which says the formulas.
+Operations and bytes of the model over published rates, of which such shares are
+reached as were measured on an H200. It prints the tables of docs/reproduce.md,
+which says the formulas; the memory is that of tools/fit_table.py, compiled.
 """
 
 import pathlib
@@ -11,76 +12,102 @@ import runpy
 import sys
 from typing import NamedTuple
 
-from collab_jax import studies
+import fit_table
+
+from collab_jax import captioner, studies
 from collab_jax.models import zoo
+from collab_jax.quantizers import padding
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 MODEL = 'paligemma-3b-ft-cococap-224'
 PROMPT = 4  # <bos> caption en \n
 STEPS = 20  # Tokens until the last caption of a batch ends.
-BATCHES = (16, 64)
-# Shares of the published rates that are reached.
-PRODUCTS = 0.4
-BANDWIDTH = 0.7
+BATCH = 64
 
 
 class Device(NamedTuple):
-  """Published rates: GB, GB/s, and 1e12 operations/s by number type."""
+  """Published rates of 16 bits: GB/s, and 1e12 operations/s."""
 
-  memory: float
   bandwidth: float
-  float32: float
-  bfloat16: float
+  products: float
 
 
-# NVIDIA's data sheets without sparsity, Google's page of TPU v5e. float32 is
-# what JAX multiplies by default: TF32 on L4 and H100, bfloat16 on a TPU. The T4
-# has neither: its second rate is float16's.
+# NVIDIA's data sheets without sparsity, Google's page of TPU v5e; a T4's
+# products are of float16.
 DEVICES = {
-  'T4': Device(16, 320, 8.1, 65),
-  'L4': Device(24, 300, 60, 121),
-  'H100 SXM': Device(80, 3350, 495, 989),
-  'TPU v5e': Device(16, 819, 197, 197),
+  'T4': Device(320, 65),
+  'L4': Device(300, 121),
+  'H100 SXM': Device(3350, 989),
+  'H200': Device(4800, 989),
+  'TPU v5e': Device(819, 197),
 }
 
 
-def prefixes(config) -> list[int]:
+class Measured(NamedTuple):
+  """Milliseconds on an H200 at f110b99, bfloat16; docs/accelerators.md."""
+
+  encode: float = 43.2  # 64 pictures of 224 px.
+  prefill: float = 121.6  # 64 prefixes of 261.
+  token: float = 3.02  # Of 64 rows, float32 cache.
+  single: float = 1.73  # Of a row.
+
+
+# Captions/s of `evaluate` in that measurement, one and four passes at a time.
+EVALUATED = 123, 234
+
+
+class Shares(NamedTuple):
+  """Shares of the published rates that were reached."""
+
+  encode: float
+  prefill: float
+  token: float
+  single: float
+
+
+def shares(costs) -> Shares:
+  """Returns the shares of the measurement."""
+  ms, device = Measured(), DEVICES['H200']
+  products = 1e12 * device.products
+  read = 2 * (costs.layers + costs.table)
+  bandwidth = 1e9 * device.bandwidth
+  return Shares(
+    1e3 * 64 * costs.encode() / ms.encode / products,
+    1e3 * 64 * costs.prefill(261) / ms.prefill / products,
+    1e3 * (read + costs.cache(64, 261 + 17)) / ms.token / bandwidth,
+    1e3 * (read + costs.cache(1, 261 + 17)) / ms.single / bandwidth,
+  )
+
+
+def prefixes(config, dims) -> list[int]:
   """Returns lengths of the decoder's prefix, one per pass over pictures."""
-  n = 256
+  n = dims.vision.num_tokens
   lengths = []
   for q in studies.make_quantizers(config):
     closed = getattr(q, 'rebuild', None) in ('close', 'keep')
-    m = q.sent(n) if closed else n
-    padded = max(64, 1 << (m - 1).bit_length())  # As in captioner.bucket.
+    program = padding.find(q.receiver, n, dims.vision.width).quantizer
+    m = program.sent(n) if closed else n
     passes = len(config.seeds) if q.uses_key else 1
-    lengths += [padded + PROMPT] * passes
+    lengths += [m + captioner.padding(m) + PROMPT] * passes
   return lengths + [n + PROMPT] * ('shuffled' in config.blind)
 
 
-def seconds(costs, device, lengths, beams, kind: str, batch: int) -> float:
+def seconds(costs, device, lengths, beams: int, batch: int) -> float:
   """Returns the seconds of a picture, all passes."""
-  rate = PRODUCTS * 1e12 * getattr(device, kind)
-  wide = 4 if kind == 'float32' else 2
-  total = costs.encode() / rate
+  share = shares(costs)
+  rate = 1e12 * device.products
+  reading = share.single if batch == 1 else share.token
+  total = costs.encode() / rate / share.encode
   for length in lengths:
     rows = batch * beams
-    read = wide * (costs.layers + costs.table)
-    read += costs.cache(rows, length + STEPS)
+    read = 2 * (costs.layers + costs.table)
+    read += costs.cache(rows, length + STEPS, itemsize=2)
     step = max(
-      rows * costs.step() / rate, read / (BANDWIDTH * 1e9 * device.bandwidth)
+      rows * costs.step() / rate / share.prefill,
+      read / (1e9 * device.bandwidth) / reading,
     )
-    total += costs.prefill(length) / rate + STEPS * step / batch
+    total += costs.prefill(length) / rate / share.prefill + STEPS * step / batch
   return total
-
-
-def memory(costs, beams: int, batch: int) -> tuple[float, float]:
-  """Returns bytes without and with float32 copies of the decoder."""
-  length = 256 + PROMPT
-  rows = batch * beams
-  logits = 2 * 4 * rows * costs.text.vocab_size
-  least = 2 * costs.parameters + costs.cache(rows, length + 32)
-  least += max(costs.work(batch, length), logits)
-  return least, least + 4 * (costs.layers + costs.table)
 
 
 def hours(count: float) -> str:
@@ -99,44 +126,44 @@ def markdown(rows: list[list[str]]) -> str:
 
 
 def main():
-  """Prints both tables."""
+  """Prints the tables."""
   sys.path.insert(0, str(ROOT))
   from benchmarks import costs as costs_lib
 
   get = runpy.run_path(str(ROOT / 'configs/paligemma_coco.py'))['get_config']
   configs = {name: get(f'protocol={name}') for name in ('cococap', 'fig3')}
   beams = {'cococap': 2, 'fig3': 1}
-  costs = costs_lib.Costs(zoo.card(MODEL).config)
-  lengths = {name: prefixes(config) for name, config in configs.items()}
+  dims = zoo.card(MODEL).config
+  costs = costs_lib.Costs(dims)
+  lengths = {name: prefixes(config, dims) for name, config in configs.items()}
   pictures = configs['fig3'].limit
-  batch = BATCHES[-1]
-  table = [['device', 'products of', *configs, 'one caption, batch 1']]
+  table = [['device', *configs, 'one caption, batch 1']]
   for name, device in DEVICES.items():
-    for kind in ('float32', 'bfloat16'):
-      cells = [
-        hours(
-          pictures * seconds(costs, device, lengths[p], beams[p], kind, batch)
-        )
-        for p in configs
-      ]
-      single = seconds(costs, device, [260], 1, kind, 1)
-      shown = 'float16' if name == 'T4' and kind == 'bfloat16' else kind
-      table.append([name, shown, *cells, f'{single:.2f} s'])
+    cells = [
+      hours(pictures * seconds(costs, device, lengths[p], beams[p], BATCH))
+      for p in configs
+    ]
+    single = seconds(costs, device, [256 + PROMPT], 1, 1)
+    table.append([name, *cells, f'{single:.2f} s'])
+  share = shares(costs)
+  passes = {name: len(lengths[name]) for name in configs}
+  slow, fast = (
+    hours(pictures * passes['fig3'] / captions) for captions in EVALUATED
+  )
   print(markdown(table))
-  table = [['protocol', 'batch', 'least', 'most']]
-  for name in configs:
-    for size in BATCHES:
-      cells = [f'{b / 1e9:.0f} GB' for b in memory(costs, beams[name], size)]
-      table.append([name, str(size), *cells])
-  print()
-  print(markdown(table))
-  print()
   print(
-    f'encoder {costs.encode() / 1e12:.2f}e12 operations a picture, decoder'
+    f'\nmeasured captions of fig3 at {EVALUATED[0]} to {EVALUATED[1]} a second:'
+    f' {slow} to {fast}'
+  )
+  print(
+    f'\nencoder {costs.encode() / 1e12:.2f}e12 operations a picture, decoder'
     f' {costs.prefill(260) / 1e12:.2f}e12 for a prefix of 260,'
     f' {costs.step() / 1e9:.1f}e9 a token;\npasses over the pictures:'
-    f' {len(lengths["cococap"])} and {len(lengths["fig3"])}'
+    f' {passes["cococap"]} and {passes["fig3"]}; shares of the published rates:'
+    f' encoder {share.encode:.2f}, prefill {share.prefill:.2f},\ntokens'
+    f' {share.token:.2f} of the bandwidth at 64, {share.single:.2f} at one'
   )
+  print(f'\n{fit_table.markdown(fit_table.protocols())}')
 
 
 if __name__ == '__main__':

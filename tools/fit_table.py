@@ -29,13 +29,16 @@ class Run(NamedTuple):
   batch: int
   methods: str = 'kmeans(init=++)'
   ks: str = '8'
+  decoding: str = 'greedy'
 
   @property
   def path(self) -> Path:
     """The file of its numbers."""
     topology = self.topology.replace(':', '-')
     mesh = f'{self.data}x{self.parts}'
-    return FOLDER / f'{self.model}_{topology}_{mesh}_b{self.batch}.json'
+    decoding = '' if self.decoding == 'greedy' else f'_{self.decoding}'
+    name = f'{self.model}_{topology}_{mesh}_b{self.batch}{decoding}.json'
+    return FOLDER / name
 
   @property
   def flags(self) -> list[str]:
@@ -48,6 +51,7 @@ class Run(NamedTuple):
       f'--batch={self.batch}',
       f'--methods={self.methods}',
       f'--k={self.ks}',
+      f'--decoding={self.decoding}',
       f'--out={self.path}',
     ]
 
@@ -71,6 +75,11 @@ RUNS = (
 )
 _SETTINGS = 'model', 'chips', 'data x model', 'batch', 'program'
 _NUMBERS = 'seconds', 'of a core', 'temporaries', 'in use', 'fits'
+# Of docs/reproduce.md: its protocols decode greedily, and by beams.
+PROTOCOLS = {
+  'fig3': RUNS[:2],
+  'cococap': tuple(run._replace(decoding='beam2') for run in RUNS[:2]),
+}
 # Small programs, of which none needs more memory than those of the table.
 _LEFT_OUT = 'pad', 'quantize, identity', 'rebuild, identity'
 
@@ -87,7 +96,7 @@ def demo() -> Run:
 def compile_missing() -> None:
   """Runs `collab-jax fit` for all runs without numbers, one at a time."""
   FOLDER.mkdir(exist_ok=True)
-  for run in (*RUNS, demo()):
+  for run in (*RUNS, demo(), *PROTOCOLS['cococap']):
     if not run.path.exists():
       print(' '.join(run.flags), flush=True)
       command = [sys.executable, '-m', 'collab_jax', 'fit', *run.flags]
@@ -126,9 +135,24 @@ def rows() -> list[list[str]]:
 
 def markdown(table: list[list[str]]) -> str:
   """Returns a table, whose head is the first row."""
-  marks = ['---'] * 5 + ['---:'] * 4 + ['---']
-  lines = [table[0], marks, *table[1:]]
+  lines = [table[0], ['---'] * len(table[0]), *table[1:]]
   return '\n'.join('| ' + ' | '.join(line) + ' |' for line in lines)
+
+
+def protocols() -> list[list[str]]:
+  """Returns the most memory that a protocol's programs need, head first."""
+  table = [['protocol', 'batch', 'in use', 'fits']]
+  for name, runs in PROTOCOLS.items():
+    for run in runs:
+      if not run.path.exists():
+        continue
+      content = json.loads(run.path.read_text())
+      most = max(program['total'] for program in content['programs'])
+      of = f'{most / 1e9:.1f} of {content["memory"] / 1e9:.1f} GB'
+      table.append(
+        [name, str(run.batch), of, 'yes' if content['fits'] else '**no**']
+      )
+  return table
 
 
 def demo_line() -> str:

@@ -224,6 +224,14 @@ def test_a_run_has_no_other_programs(text):
   assert not names & run()
 
 
+def test_the_page_has_the_table_of_fit_s_numbers():
+  done = launching.run('tools/fit_table.py')
+  assert done.returncode == 0, done.stderr
+  page = (launching.ROOT / 'docs/accelerators.md').read_text()
+  for block in done.stdout.strip().split('\n\n'):
+    assert block in page
+
+
 def test_weights_of_released_models_are_shapes():
   placement = devices.Placement.of_present(data=1)
   for name in zoo.DECODERS:
