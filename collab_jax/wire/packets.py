@@ -236,11 +236,10 @@ class PacketFormat:
     """Unpacks the rows' fields; a group that is no message counts as lost."""
     batch = len(groups)
     flat = [row.tobytes() for row in groups.reshape(-1, self._group_size)]
-    flat, valid = _replace_invalid(flat, self._group)
+    arrays, valid = _unpack_valid(flat, self._group)
     valid = valid.reshape(batch, self.data)
     rows &= np.tile(valid, self._places)[:, : self.rows]
     whole &= rows.any(1) | self._optional
-    arrays = raw.unpack_batch(flat, self._group)
     message = {}
     for name, array in arrays.items():
       shape = (batch, self.data, self._places, *array.shape[2:])
@@ -250,9 +249,9 @@ class PacketFormat:
     return message
 
   def _unpack_shared(self, shared, whole):
-    shared, valid = _replace_invalid(shared, self._shared)
+    message, valid = _unpack_valid(shared, self._shared)
     whole &= valid
-    return raw.unpack_batch(shared, self._shared)
+    return message
 
 
 def seal(number: int, body: bytes) -> bytes:
@@ -269,20 +268,19 @@ def unseal(packet: bytes) -> tuple[int, bytes] | None:
   return packet[0], packet[HEADER:]
 
 
-def _replace_invalid(
+def _unpack_valid(
   data: list[bytes], fields: declared.Fields
-) -> tuple[list[bytes], np.ndarray]:
-  """Puts zeros in the place of invalid messages; returns which are valid."""
+) -> tuple[declared.Message, np.ndarray]:
+  """Unpacks messages, zeros for invalid ones; returns which are valid."""
+  valid = np.ones(len(data), bool)
   try:
-    raw.unpack_batch(data, fields)
-    return data, np.ones(len(data), bool)
+    return raw.unpack_batch(data, fields), valid
   except declared.FormatError:
     pass
-  valid = np.ones(len(data), bool)
   replaced = list(data)
   for n, row in enumerate(data):
     try:
       raw.unpack_batch([row], fields)
     except declared.FormatError:
       valid[n], replaced[n] = False, bytes(len(row))
-  return replaced, valid
+  return raw.unpack_batch(replaced, fields), valid

@@ -36,7 +36,8 @@ def parts(frequencies: np.ndarray) -> np.ndarray:
   """
   cumulative = np.cumsum(frequencies, axis=-1, dtype=np.int64)
   ends = (cumulative << PRECISION) // cumulative[..., -1:]
-  return np.diff(ends, axis=-1, prepend=0)
+  ends[..., 1:] -= ends[..., :-1].copy()  # `np.diff` takes twice the time.
+  return ends
 
 
 def model(frequencies: np.ndarray) -> Model:
