@@ -18,8 +18,9 @@ from collab_jax.codecs import device_clock
 from collab_jax.evaluation import batches
 
 # Passes whose messages are made while the device captions another, and passes
-# that it captions while the records of another are made. With one of each a
-# GPU is busy already; two let threads share what is slow to pack.
+# that it captions while the records of another are made. One of each is enough
+# where the device takes longer than the host; two let threads share what is
+# slow to pack.
 _AHEAD = 2
 _BEHIND = 1
 _IN_FLIGHT = _AHEAD + _BEHIND + 1
