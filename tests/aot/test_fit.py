@@ -13,6 +13,7 @@ import pytest
 from collab_jax import captioner, checkpoints, codecs
 from collab_jax.aot import devices, programs, report
 from collab_jax.models import zoo
+from collab_jax.serving.engine import engine
 from tests import launching
 
 _TINY = checkpoints.config_of('tiny')
@@ -196,6 +197,23 @@ def test_one_program_for_every_k_of_a_bucket():
   ]
   quantize = [name for name in names if name.startswith('quantize')]
   assert quantize == ['quantize, kmeans(k=16)', 'quantize, kmeans(k=128)']
+
+
+def test_a_server_has_no_other_programs():
+  """What an engine's warm-up runs was traced before, from shapes alone."""
+  model = checkpoints.load('tiny')
+  placement = devices.Placement.of_present(data=1)
+  abstract = programs.abstract_model(model.config, 'float32', placement)
+  abstract = dataclasses.replace(abstract, tokenizer=model.tokenizer)
+  config = engine.EngineConfig(max_slots=2, max_prefill_batch=1)
+  monitoring.register_event_duration_secs_listener(_count_trace)
+  jax.clear_caches()
+  traced = [p.name for p in programs.server(abstract, placement, [], config)]
+  assert 'prefill, 1 x 320' in traced
+  del _TRACED[:]
+  for step in engine.Engine(model, config).warm_up():
+    step()
+  assert not {'empty', 'prefill', 'decode'} & {*_TRACED}
 
 
 @pytest.mark.parametrize('text', ['kmeans(k=3)', 'random(k=3,rebuild=close)'])
