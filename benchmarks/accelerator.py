@@ -31,6 +31,8 @@ import time
 from typing import Any
 
 _ROOT = Path(__file__).parents[1]
+# Sections whose batches a small model has in others.
+_FULL_ONLY = 'model-224-16', 'model-896-16'
 _GRACE = 5.0  # Seconds that a killed process may take to end.
 
 
@@ -42,11 +44,13 @@ class Context:
     small: Whether a small model is measured.
     folder: Folder for files of this run.
     has_torch: Whether torch and transformers are installed.
+    rates: Operations and bytes a second of the device, if measured.
   """
 
   small: bool
   folder: Path
   has_torch: bool
+  rates: tuple[float, float] | None = None
 
 
 class Outcome:
@@ -183,6 +187,8 @@ def model(
   if context.small:  # A CPU would take minutes for larger pictures.
     res, batches = res // 4, sorted({min(batch, 16) for batch in batches})
   flags = ['--new_tokens=9', '--runs=2'] if context.small else []
+  if context.rates:
+    flags += ['--rates', *map(str, context.rates)]
   for system in systems:
     if system != 'ours' and not context.has_torch:
       outcome.notes.append(f'{system}: transformers is not installed')
@@ -267,7 +273,7 @@ def sections() -> dict[str, tuple[float, Section]]:
       part(model, res=896, batches=(4, 1), systems=peers[:1]),
     ),
     'sweep': (5, sweep),
-    'parity': (6, parity),
+    'parity': (12, parity),
     'model-448': (4, part(model, res=448, batches=(1, 16, 64))),
     'model-224-16': (2, part(model, res=224, batches=(16,))),
     'model-896-16': (
@@ -333,8 +339,14 @@ def run_all(
     outcome = Outcome(start + limit)
     section(context, outcome)
     if name == 'device' and outcome.rows:
-      small = _choose_size(size, outcome.rows[0])
-      context = dataclasses.replace(context, small=small)
+      (row,) = outcome.rows
+      context = dataclasses.replace(
+        context,
+        small=_choose_size(size, row),
+        rates=(row['products'], row['bandwidth']),
+      )
+    if context.small:
+      left = {n: s for n, s in left.items() if n not in _FULL_ONLY}
     yield (
       name,
       {

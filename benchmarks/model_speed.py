@@ -35,21 +35,21 @@ def dimensions(name: str, res: int) -> models.Config:
   if name != SMALL:
     return zoo.config(name, res)
   return models.Config(
-    siglip.VisionConfig(res, 14, 144, 3, 2, 576, 256),
-    gemma.TextConfig(256, 3, 1024, 4, 1, 64, 20_480),
+    siglip.VisionConfig(res, 14, 144, 2, 2, 576, 256),
+    gemma.TextConfig(256, 2, 1024, 4, 1, 64, 20_480),
     SMALL,
   )
 
 
 def _row(
   config: models.Config,
-  rates: device_rates.DeviceRates,
+  rates: tuple[float, float],
   settings: argparse.Namespace,
   batch: int,
   times: dict[str, list[float]],
 ) -> dict[str, Any]:
   """Returns milliseconds, and shares of the device's rates."""
-  cost = costs.Costs(config)
+  cost, (products, bandwidth) = costs.Costs(config), rates
   encode, first, whole = (
     statistics.median(times[stage]) for stage in ('encode', 'first', 'whole')
   )
@@ -63,9 +63,9 @@ def _row(
     'prefill_ms': 1e3 * first,
     'token_ms': 1e3 * token,
     'captions_per_s': batch / (encode + whole),
-    'encode_share': batch * cost.encode() / encode / rates.products,
-    'prefill_share': batch * cost.prefill(length) / first / rates.products,
-    'token_share': read / token / rates.bandwidth,
+    'encode_share': batch * cost.encode() / encode / products,
+    'prefill_share': batch * cost.prefill(length) / first / products,
+    'token_share': read / token / bandwidth,
   }
 
 
@@ -117,6 +117,12 @@ def _parse() -> argparse.Namespace:
   add('--dtype', default='bfloat16', choices=DTYPES, help='of the weights')
   add('--new_tokens', type=int, default=33, help='tokens written')
   add('--runs', type=int, default=3, help='timed runs of each')
+  add(
+    '--rates',
+    type=float,
+    nargs=2,
+    help='operations and bytes a second, if measured before',
+  )
   return parser.parse_args()
 
 
@@ -124,7 +130,7 @@ def main() -> None:
   """Prints a line of JSON for each measurement."""
   settings = _parse()
   with launcher.runtime():
-    rates = device_rates.measure()
+    rates = settings.rates or device_rates.measure()[-2:]
     config = dimensions(settings.decoder, settings.res)
     is_ours = settings.system == 'ours'
     for layout in settings.layout if is_ours else ['']:

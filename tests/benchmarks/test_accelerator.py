@@ -38,7 +38,7 @@ def test_sections_share_the_time(monkeypatch, tmp_path):
 
   def quick(context, outcome):
     limits['quick'] = outcome
-    outcome.rows.append({'platform': 'cpu'})
+    outcome.rows.append({'platform': 'cpu', 'products': 1, 'bandwidth': 1})
 
   monkeypatch.setattr(
     accelerator,
@@ -79,6 +79,7 @@ def test_a_small_model_is_timed(tmp_path):
   done = launching.run(
     *('-m', 'benchmarks.model_speed', '--decoder=small', '--res=56'),
     *('--batch', 1, '--new_tokens=2', '--runs=1', '--dtype=float32'),
+    *('--rates', 1e12, 1e10),
   )
   assert done.returncode == 0, done.stderr
   (row,) = map(json.loads, done.stdout.splitlines())
@@ -93,7 +94,7 @@ def test_costs_are_those_of_the_dimensions():
   shapes = paligemma.shapes(config)
   assert cost.table == shapes['llm']['embedder']['input_embedding'].size
   # Keys and values of each layer, head and slot.
-  assert cost.cache(2, 10) == 4 * 2 * 3 * 1 * 64 * 2 * 10
+  assert cost.cache(2, 10) == 4 * 2 * 2 * 1 * 64 * 2 * 10
 
 
 def test_an_unknown_section_is_refused():
