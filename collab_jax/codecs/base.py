@@ -198,6 +198,11 @@ class Codec(abc.ABC):
     """All settings as nested plain values, from which labels are made."""
     return {'codec': self.spec.path, **dict(self.spec.items)}
 
+  @property
+  def programs(self) -> Any:
+    """Hashable key, equal for codecs that run the same compiled programs."""
+    return self.name
+
   @functools.cached_property
   def vectors(self) -> int:
     """Number of vectors per image."""

@@ -306,6 +306,11 @@ class FeatureCodec(base.Codec):
       'params': sharding.fingerprint(self.params, samples=None),
     }
 
+  @property
+  def programs(self) -> Any:
+    """Quantizers whose programs are run, and the split."""
+    return self._sender.quantizer, self._receiver.quantizer, self.split
+
   def features(self, images: UInt8[Array | np.ndarray, 'B H W 3']) -> Array:
     """Runs the image encoder.
 

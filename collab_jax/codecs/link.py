@@ -121,6 +121,11 @@ class Link(base.Codec):
     self.uses_key = codec.uses_key or channel.random
     self.spec = LinkSpec(codec.spec, by, channel)
 
+  @property
+  def programs(self) -> Any:
+    """Those of the codec, and the transport: packets of rows are concealed."""
+    return self.codec.programs, transports.name(self.transport)
+
   @functools.cached_property
   def settings(self) -> dict[str, Any]:
     """All settings as nested plain values: the codec's, and the link's."""

@@ -189,10 +189,12 @@ class _Run:
         key = self.captioner.keys(self.seed, range(size))
         self.captioner(prefix, key=key)
 
+    shared: dict[Any, futures.Future] = {}
     for codec, _ in self.codec_seeds:
-      name = codec.name
-      if name in self.missing and name not in self.warm_ups:
-        self.warm_ups[name] = pool.submit(warm, codec)
+      if codec.name in self.missing:
+        if codec.programs not in shared:
+          shared[codec.programs] = pool.submit(warm, codec)
+        self.warm_ups[codec.name] = shared[codec.programs]
 
   def make_missing(self, size: int, progress: bool):
     """Makes the records that are missing."""
