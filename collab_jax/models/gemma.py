@@ -208,18 +208,37 @@ def prefill(
       x, kv = run(layer, x, top=i == config.depth - 1)
       cache.append(kv)
     return x[:, 0], tuple(cache)
+  if scanned(config):
+    return _scanned_prefill(config, run, x, params['layers'], dtype)
   x, (k, v) = common.scan_layers(
     lambda x, layer, _: run(layer, x), x, params['layers'], config.depth - 1
   )
   top = jax.tree.map(lambda p: p[-1], params['layers'])
   x, kv = run(top, x, top=True)
-  if not scanned(config):
-    return x[:, 0], (*zip(k, v, strict=True), kv)
-  k, v = (
-    jnp.concatenate([jnp.moveaxis(below, 0, 1), t[:, None]], axis=1)
-    for below, t in zip((k, v), kv, strict=True)
-  )
-  return x[:, 0], StackedCache(k, v)
+  return x[:, 0], (*zip(k, v, strict=True), kv)
+
+
+def _scanned_prefill(config, run, x, layers, dtype):
+  """Runs `prefill` by a loop that fills a stacked cache."""
+  cache = empty_cache(config, *x.shape[:2], dtype)
+
+  def fill(cache, kv, layer):
+    return StackedCache(
+      *(
+        jax.lax.dynamic_update_index_in_dim(whole, t[:, None], layer, 1)
+        for whole, t in zip(cache, kv, strict=True)
+      )
+    )
+
+  def body(carry, layer, i):
+    x, cache = carry
+    x, kv = run(layer, x)
+    return (x, fill(cache, kv, i)), None
+
+  (x, cache), _ = common.scan_layers(body, (x, cache), layers, config.depth - 1)
+  top = jax.tree.map(lambda p: p[-1], layers)
+  x, kv = run(top, x, top=True)
+  return x[:, 0], fill(cache, kv, config.depth - 1)
 
 
 def _rows(tree, index):
