@@ -77,12 +77,13 @@ def scan_layers(
   Returns:
     The last carry, and the ys stacked.
   """
-  numbers = jnp.arange(depth)
-  if unroll or remat:
+  numbers, on_cpu = jnp.arange(depth), _platform.target_platform() == 'cpu'
+  whole = all(len(p) == depth for p in jax.tree.leaves(layers))
+  # So that gradients of layers are stacked, not added up in stacks of zeros.
+  if unroll or remat or (whole and not on_cpu):
     run = jax.checkpoint(body) if remat else body
     xs, unrolled = (layers, numbers), depth if unroll else 1
     return jax.lax.scan(lambda x, at: run(x, *at), x, xs, unroll=unrolled)
-  on_cpu = _platform.target_platform() == 'cpu'
 
   def step(x, i):
     stacked, number = within_loop(layers, i) if on_cpu else (layers, i)

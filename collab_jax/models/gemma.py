@@ -220,7 +220,8 @@ def prefill(
 
 def _scanned_prefill(config, run, x, layers, dtype):
   """Runs `prefill` by a loop that fills a stacked cache."""
-  cache = empty_cache(config, *x.shape[:2], dtype)
+  rows, slots = x.shape[:2]
+  cache = empty_cache(config, rows, slots, dtype)
 
   def fill(cache, kv, layer):
     return StackedCache(
