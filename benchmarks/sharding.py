@@ -4,6 +4,7 @@ r"""Computes the memory of each device for released models and meshes.
   python -m benchmarks.sharding --lower    seconds to lower their programs
   python -m benchmarks.sharding --compile --models=paligemma2-28b
   python -m benchmarks.sharding --records  records on meshes and on one device
+  python -m benchmarks.sharding --records --compute_dtype=bfloat16
 
 Nothing of the released models is computed or allocated; the records are the
 tiny model's. Where devices are needed, a CPU pretends to have eight.
@@ -39,6 +40,9 @@ _LOWER = flags.DEFINE_bool('lower', False, 'Lower encoder and decoder.')
 _COMPILE = flags.DEFINE_bool('compile', False, 'Compile them, too.')
 _MODELS = flags.DEFINE_list('models', list(zoo.DECODERS), 'Which to lower.')
 _RECORDS = flags.DEFINE_bool('records', False, 'Compare records instead.')
+_COMPUTE_DTYPE = flags.DEFINE_string(
+  'compute_dtype', '', "Dtype of their products; '' for float32."
+)
 
 # (data, model)
 MESHES = ((1, 1), (4, 2), (2, 4), (1, 8))
@@ -127,11 +131,11 @@ def collectives(compiled: Any) -> dict[str, int]:
 
 
 def cache_bytes(text: Any, model: int) -> int:
-  """Bytes of one picture's float32 cache on each device of 'model'."""
+  """Bytes of one picture's bfloat16 cache on each device of 'model'."""
   slots = (_SIZE // 14) ** 2 + _PROMPT + _TOKENS
   heads = text.num_kv_heads
   heads = heads // model if heads % model == 0 else heads
-  return 2 * 4 * text.depth * heads * text.head_dim * slots
+  return 2 * 2 * text.depth * heads * text.head_dim * slots
 
 
 def memory() -> Iterator[str]:
@@ -251,7 +255,9 @@ def main(argv):
   with studies.runtime():
     lines = memory()
     if _RECORDS.value:
-      lines = records(limit=20, max_tokens=20)
+      lines = records(
+        limit=20, max_tokens=20, compute_dtype=_COMPUTE_DTYPE.value
+      )
     elif _LOWER.value or _COMPILE.value:
       lines = lowering(_MODELS.value or (), _COMPILE.value)
     for line in lines:

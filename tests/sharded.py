@@ -70,7 +70,7 @@ def compile():
       'collectives': bench.collectives(compiled),
       'arguments': compiled.memory_analysis().argument_size_in_bytes,
       # Keys of 2 of 16 heads.
-      'cache': 'f32[8,2,128,281]' in text and 'f32[8,16,128,281]' not in text,
+      'cache': 'bf16[8,2,128,281]' in text and '[8,16,128,281]' not in text,
     }
   return done
 
@@ -118,6 +118,37 @@ def pieces(folder):
     assert write(model.project(codec.features(images[:3]))) == wanted[:3]
     assert write(codec.decode(codec.encode(images[:1], key))) == wanted[:1]
   return len(PIECES)
+
+
+def half(folder):
+  """Compares products of bfloat16 on meshes with those of one device.
+
+  Returns the error of features, in roundings, for `data` and for `model`.
+  """
+  alone = checkpoints.load(folder, compute_dtype='bfloat16')
+  reader = data.scenes('test', limit=8)
+  images = np.stack([reader[i].image for i in range(8)])
+
+  def features(model, images):
+    codec = codecs.FeatureCodec(model, 'identity')
+    x = codec.features(images)
+    return np.asarray(x), captioner.Captioner(model, 5)(model.project(x))
+
+  rows = [features(alone, images[i : i + 1]) for i in range(8)]
+  want = np.concatenate([x for x, _ in rows])
+  captions = [caption for _, (caption,) in rows]
+  errors = []
+  for sizes in ((8, 1), (1, 8)):
+    mesh = sharding.make_mesh(*sizes)
+    model = checkpoints.load(folder, compute_dtype='bfloat16', mesh=mesh)
+    assert model.compute_dtype == 'bfloat16'
+    got, written = features(model, images)
+    assert got.dtype == np.float32
+    # With parts of sums on each device, a tie may be another word.
+    assert written == captions or sizes == (1, 8)
+    error = np.sqrt(np.mean((got - want) ** 2) / np.mean(want**2))
+    errors.append(float(error) * 2**9)
+  return errors
 
 
 def overlapped(folder):
@@ -181,6 +212,6 @@ def splash():
 
 
 if __name__ == '__main__':
-  jobs = (lower, compile, pieces, overlapped, splash)
+  jobs = (lower, compile, pieces, half, overlapped, splash)
   job = {job.__name__: job for job in jobs}
   print(json.dumps(job[sys.argv[1]](*sys.argv[2:])))
