@@ -85,3 +85,12 @@ def test_smoothing_takes_out_what_is_hardly_better():
   others = np.delete(np.arange(256), [20, 21])
   wrong = np.mean(got[others] != (halves > 0)[others])
   assert wrong < 0.3 * np.mean(near[others] != (halves > 0)[others])
+
+
+def test_smoothing_moves_nothing_to_unused_clusters():
+  # Their means would be the mean of all, which is near here.
+  x = np.random.default_rng(0).normal(size=(36, 2)).astype(np.float32)
+  start = jnp.asarray(x[:, 0] > 0, jnp.int32)
+  got = potts.smooth(x, start, 8, 0.1, jnp.asarray(2))
+  np.testing.assert_array_equal(got, potts.smooth(x, start, 2, 0.1))
+  assert np.max(potts.smooth(x, start, 8, 0.1)) > 1

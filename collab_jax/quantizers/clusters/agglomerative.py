@@ -68,7 +68,9 @@ class Agglomerative(clustering.Clustering):
       clusters = lloyd.lloyd(x, means, self.iters, num_used=self.num_used)
       assignments, means = clusters.assignments, clusters.centroids
     if self.smooth:
-      assignments = potts.smooth(x, assignments, self.k, self.smooth)
+      assignments = potts.smooth(
+        x, assignments, self.k, self.smooth, self.num_used
+      )
       means = lloyd.means(x, assignments, self.k)
     return assignments, means
 

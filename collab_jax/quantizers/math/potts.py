@@ -20,6 +20,7 @@ def smooth(
   assignments: Int[Array, ' n'],
   k: int,
   weight: int | float,
+  num_used: Int[Array, ''] | None = None,
 ) -> Int[Array, ' n']:
   """Moves vectors to clusters of their neighbours on the grid.
 
@@ -34,6 +35,8 @@ def smooth(
     assignments: The cluster of each, in [0, k).
     k: Number of clusters.
     weight: Weight of an equal neighbour, at least 0.
+    num_used: How many of the k clusters there are; None for all. No vector
+      moves to one of the others.
 
   Returns:
     The new clusters.
@@ -50,6 +53,9 @@ def smooth(
   cross = jnp.einsum('kd,nd->kn', means, points, precision='highest')
   distances = jnp.sum(means**2, axis=1, keepdims=True) - 2 * cross
   to_mean = jnp.take_along_axis(distances, assignments[None], axis=0)
+  if num_used is not None:
+    unused = jnp.arange(k)[:, None] >= num_used
+    distances = jnp.where(unused, jnp.inf, distances)
   unit = jnp.mean(jnp.maximum(to_mean + jnp.sum(points**2, axis=1), 0))
   white = np.add(*np.divmod(np.arange(n), width)) % 2 == 0
 
