@@ -14,6 +14,8 @@ from collab_jax import _platform
 
 _T = TypeVar('_T')
 
+_NO_TRANSPOSED_BFLOAT16 = jax.__version_info__ < (0, 8, 3)
+
 # Names of the matrices of both towers; norms, biases and positions are none.
 _MATRICES = {'kernel', 'w', 'gating_einsum', 'linear', 'input_embedding'}
 
@@ -171,11 +173,25 @@ def rounded(x: Float[Array, '...'], dtype: str) -> Float[Array, '...']:
   return x.astype(dtype)
 
 
+def _factors(x, w, dtype: str):
+  """Rounds both factors to the dtype of products.
+
+  A CPU's XLA before JAX 0.8.3 cannot multiply by transposed bfloat16 weights.
+  There the factors are rounded in float32, which the products are as well: they
+  are exact.
+  """
+  cpu = _platform.target_platform() == 'cpu'
+  if _NO_TRANSPOSED_BFLOAT16 and dtype == 'bfloat16' and cpu:
+    floats = x.astype(jnp.float32), w.astype(jnp.float32)
+    return tuple(jax.lax.reduce_precision(f, 8, 7) for f in floats)
+  return rounded(x, dtype), w.astype(dtype)
+
+
 def matmul(
   x: Float[Array, '*B D'], w: Float[Array, 'D F'], dtype: str
 ) -> Float[Array, '*B F']:
   """Multiplies in a dtype, and sums in float32."""
-  x, w = rounded(x, dtype), w.astype(dtype)
+  x, w = _factors(x, w, dtype)
   return jnp.matmul(x, w, preferred_element_type=jnp.float32)
 
 
@@ -200,7 +216,7 @@ def product(
     The product, float32.
   """
   if not transposed:
-    x, w = rounded(x, dtype), w.astype(dtype)
+    x, w = _factors(x, w, dtype)
     return jnp.einsum(spec, x, w, preferred_element_type=jnp.float32)
   inputs, out = spec.split('->')
   n = sum(axis not in out for axis in inputs.split(',')[0])
@@ -218,14 +234,12 @@ def linear(
   One row of bfloat16 is multiplied twice: the kernel that a CPU has for one
   is ten times as slow as that for two.
   """
-  rows, x = len(x), rounded(x, dtype)
+  rows, (x, w) = len(x), _factors(x, w, dtype)
   if rows == 1 and dtype == 'bfloat16':
     x = jnp.concatenate([x, x])
+  contracted = ((1,), (1,)), ((), ())
   return jax.lax.dot_general(
-    x,
-    w.astype(dtype),
-    (((1,), (1,)), ((), ())),
-    preferred_element_type=jnp.float32,
+    x, w, contracted, preferred_element_type=jnp.float32
   )[:rows]
 
 
@@ -244,9 +258,7 @@ def _half_dot_general(
   Flax has converted the weight to float32; XLA leaves out both conversions.
   """
   del precision, preferred_element_type
+  x, w = _factors(x, w, dtype)
   return jax.lax.dot_general(
-    rounded(x, dtype),
-    w.astype(dtype),
-    dimensions,
-    preferred_element_type=jnp.float32,
+    x, w, dimensions, preferred_element_type=jnp.float32
   )
