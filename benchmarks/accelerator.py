@@ -329,7 +329,7 @@ def run_all(
   end = time.monotonic() + 60 * minutes
   left = {n: s for n, s in sections().items() if n in names or n == 'device'}
   has_torch = all(map(importlib.util.find_spec, ('torch', 'transformers')))
-  context = Context(size == 'small', folder, has_torch)
+  context = Context(size != 'full', folder, has_torch)
   while left:
     start = time.monotonic()
     total = sum(weight for weight, _ in left.values())

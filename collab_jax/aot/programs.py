@@ -151,9 +151,12 @@ def sweep(
   images = placement.rows(_shape((batch, side, side, 3), np.uint8))
   for split in dict.fromkeys(spec.split for spec in specs):
     traced = encoder.features.trace(model, split, images)
-    yield Program(
-      f'encode, {split}' if split != 'encoder' else 'encode', traced
-    )
+    name = 'encode' if split == 'encoder' else f'encode, {split}'
+    yield Program(name, traced)
+  for spec in {(s.split, s.quantizer.aux_inputs): s for s in specs}.values():
+    if aux_inputs := spec.quantizer.aux_inputs:
+      traced = encoder.observed.trace(model, spec.split, images, aux_inputs)
+      yield Program(f'encode with {", ".join(aux_inputs)}', traced)
   prefixes: dict[int, messages.Prefix] = {}
   shared = set()
   for spec in specs:
