@@ -8,9 +8,8 @@ program is traced for and the arguments decide.
 Axes: B batch, T queries, S keys, Q query heads, K key-value heads, E head dim.
 """
 
-from collections.abc import Callable
 import functools
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from flax import struct
 import jax
@@ -18,7 +17,7 @@ from jax import numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from collab_jax import _platform
-from collab_jax.models import splash
+from collab_jax.models import common, splash
 
 # Masked scores, as in big_vision and Gemma.
 MASKED = -2.3819763e38
@@ -106,7 +105,8 @@ def full(
 
   if q.shape[1] <= _SHORT:
     return attend(q)
-  return _map_blocks(attend, q, q.shape[0] * q.shape[2] * k.shape[-1])
+  length = _length(q.shape[0] * q.shape[2] * k.shape[-1])
+  return common.map_blocks(attend, q, length)
 
 
 def _fastest(q, dtype, masked: bool) -> str:
@@ -133,36 +133,12 @@ def _interpreted() -> bool:
   return _platform.target_platform() != 'tpu'
 
 
-def _map_blocks(
-  attend: Callable[[Any], jax.Array], queries: Any, scores: int
-) -> Float[Array, 'B T Q E']:
-  """Maps a function over blocks of queries.
-
-  Where gradients are taken, the scores of a block are computed again, so that
-  no more than those of a block are ever in memory.
-
-  Args:
-    attend: From a block of `queries` to the block's output [B t Q E].
-    queries: A tree of arrays [B T ...], all that belongs to the queries.
-    scores: Number of scores of a query, over the batch and all heads.
-
-  Returns:
-    The outputs of all blocks.
-  """
-  b, t = jax.tree.leaves(queries)[0].shape[:2]
+def _length(scores: int) -> int:
+  """Returns the length of a block of queries with so many scores each."""
   length = _BLOCK
   while length > 16 and length * scores > _SCORES:
     length //= 2
-  count = -(-t // length)
-
-  def split(x):
-    more = ((0, 0), (0, count * length - t), *((0, 0),) * (x.ndim - 2))
-    x = jnp.pad(x, more).reshape(b, count, length, *x.shape[2:])
-    return jnp.moveaxis(x, 1, 0)
-
-  out = jax.lax.map(jax.checkpoint(attend), jax.tree.map(split, queries))
-  out = jnp.moveaxis(out, 0, 1)
-  return out.reshape(b, count * length, *out.shape[3:])[:, :t]
+  return length
 
 
 def _product(a, b):
@@ -323,7 +299,8 @@ def _grouped_blocks(q, k, v, mask, cap):
     out = _average(scores, v, weigh)
     return jnp.moveaxis(out, 3, 1).reshape(b, t, heads, e)
 
-  return _map_blocks(attend, (q, of_queries), q.shape[0] * q.shape[2] * slots)
+  length = _length(q.shape[0] * q.shape[2] * slots)
+  return common.map_blocks(attend, (q, of_queries), length)
 
 
 def _grouped_product(spec, a, b):

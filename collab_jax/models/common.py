@@ -1,5 +1,6 @@
 """Flax modules and loops over layers that both towers use."""
 
+from collections.abc import Callable
 import dataclasses
 import functools
 import math
@@ -95,6 +96,36 @@ def scan_layers(
     return body(x, layer, i)
 
   return jax.lax.scan(step, x, numbers)
+
+
+def map_blocks(fn: Callable[[Any], jax.Array], xs: Any, length: int) -> Any:
+  """Maps a function over blocks of elements, one after the other.
+
+  Where gradients are taken a block is computed again: intermediate results of
+  no more than a block are ever in memory.
+
+  Args:
+    fn: From a block of `xs` to the block's output [B t ...]; an element's
+      output depends on no other element of the block.
+    xs: A tree of arrays [B T ...].
+    length: Most elements of a block, a multiple of 8. All have the same number;
+      the last one is filled up with zeros.
+
+  Returns:
+    The outputs, [B T ...].
+  """
+  b, t = jax.tree.leaves(xs)[0].shape[:2]
+  count = -(-t // length)
+  length = -(-t // (8 * count)) * 8
+
+  def split(x):
+    more = ((0, 0), (0, count * length - t), *((0, 0),) * (x.ndim - 2))
+    x = jnp.pad(x, more).reshape(b, count, length, *x.shape[2:])
+    return jnp.moveaxis(x, 1, 0)
+
+  out = jax.lax.map(jax.checkpoint(fn), jax.tree.map(split, xs))
+  out = jnp.moveaxis(out, 0, 1)
+  return out.reshape(b, count * length, *out.shape[3:])[:, :t]
 
 
 def unstack(layers: Any, depth: int) -> tuple[Any, ...]:

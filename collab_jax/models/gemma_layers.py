@@ -76,6 +76,10 @@ class TextConfig:
     return self.layout == 'transposed'
 
 
+# Tokens that the MLP takes at a time: at 896 px the hidden values of all are
+# half a gigabyte per picture.
+_BLOCK = 1024
+
 # Axes of a layer's weights in the layout 'transposed', contracted ones last.
 TRANSPOSED_AXES = {
   'attn/q_einsum/w': (0, 2, 1),
@@ -147,17 +151,23 @@ class FeedForward(nn.Module):
         name, init(shape[-2] ** -0.5), common.permuted(shape, order)
       )
 
-    w = weight('gating_einsum', (2, d, f))
+    w, linear = weight('gating_einsum', (2, d, f)), weight('linear', (f, d))
+
+    def run(x):
+      gate, up = self._gate_up(x, w)
+      y = nn.gelu(gate, approximate=True) * up
+      return common.product(y, linear, 'BTF,FD->BTD', dtype, transposed)
+
+    return common.map_blocks(run, x, _BLOCK) if x.shape[1] > _BLOCK else run(x)
+
+  def _gate_up(self, x, w):
+    """Returns both branches of the hidden layer."""
+    transposed, dtype = self.config.transposed, self.config.compute_dtype
     if transposed or _platform.target_platform() != 'cpu':
       # Taken apart, a layer's weights would be copied out of those of all.
       gate_up = common.product(x, w, 'BTD,cDF->BTcF', dtype, transposed)
-      gate, up = gate_up[..., 0, :], gate_up[..., 1, :]
-    else:
-      gate, up = (common.matmul(x, w[i], dtype) for i in range(2))
-    y = nn.gelu(gate, approximate=True) * up
-    return common.product(
-      y, weight('linear', (f, d)), 'BTF,FD->BTD', dtype, transposed
-    )
+      return gate_up[..., 0, :], gate_up[..., 1, :]
+    return tuple(common.matmul(x, w[i], dtype) for i in range(2))
 
 
 class DecoderBlock(nn.Module):

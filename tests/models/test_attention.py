@@ -262,3 +262,17 @@ def test_a_tower_at_448_px_equals_plain_attention(monkeypatch):
     got,
     want,
   )
+
+
+def test_the_mlp_of_long_sequences_is_computed_in_parts():
+  text = dataclasses.replace(TEXT, compute_dtype='float32')
+  block = gemma_layers.FeedForward(text)
+  x = normal(0, 2, 1034, 16)
+  params = block.init(jax.random.key(1), x[:, :1])
+
+  def gradient(x):
+    return jax.grad(lambda x: jnp.sin(block.apply(params, x)).sum())(x)
+
+  for run in (functools.partial(block.apply, params), gradient):
+    parts = jnp.concatenate([run(x[:, :500]), run(x[:, 500:])], axis=1)
+    np.testing.assert_allclose(run(x), parts, rtol=0, atol=ATOL)
