@@ -22,8 +22,6 @@ from typing import NamedTuple
 
 from absl import app, flags
 import jax
-import nbclient
-import nbformat
 
 from collab_jax import studies
 
@@ -55,6 +53,10 @@ def run(path: pathlib.Path) -> str:
 
   The time of the processor does not depend on what else runs here.
   """
+  # Here, as the environment with libtpu may have no notebooks.
+  import nbclient
+  import nbformat
+
   notebook = nbformat.read(path, as_version=4)
   with tempfile.TemporaryDirectory() as folder:
     environment = os.environ | {'JAX_ENABLE_COMPILATION_CACHE': 'false'}
@@ -86,12 +88,11 @@ def compile_sweep(sweep: Sweep, topology: str) -> str:
       cwd=ROOT,
       check=True,
     )
-    programs = json.loads(out.read_text())['programs']
-  total = sum(p['seconds'] for p in programs if not p['same_as'])
-  count = sum(not p['same_as'] for p in programs)
+    content = json.loads(out.read_text())
+  count = sum(not program['same_as'] for program in content['programs'])
   return (
-    f'not measured; its compiler takes {total:.0f} s on {os.cpu_count()} cores'
-    f' for the {count} programs of the tiny model and the table of scores'
+    f'not measured; its compiler takes {content["cpu_seconds"]:.0f} s of a core'
+    f' for the {count} programs of its table (`collab-jax fit`, not run)'
   )
 
 
