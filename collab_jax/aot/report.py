@@ -1,6 +1,8 @@
 """Seconds to compile and memory of each device, program by program."""
 
+import collections
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent import futures
 import dataclasses
 import math
 import re
@@ -24,7 +26,8 @@ class CompiledProgram:
   Attributes:
     name: As of `programs.Program`.
     seconds: Seconds that the compiler took; 0 for an equal program.
-    cpu_seconds: The same of all cores, which other processes change less.
+    cpu_seconds: Seconds of cores that the process took meanwhile, which other
+      processes change less; of one job at a time they are the program's.
     arguments: Bytes of its arguments on each device.
     outputs: Bytes of what it returns, without what it writes over arguments.
     temporaries: Bytes of temporaries and of its code.
@@ -52,36 +55,54 @@ def compile_all(
   traced: Iterable[programs.Program],
   placement: devices.Placement,
   weights: Any,
+  jobs: int = 1,
 ) -> Iterator[CompiledProgram]:
-  """Compiles programs one after the other; equal ones once.
+  """Compiles programs, equal ones once.
 
   Args:
     traced: The programs.
     placement: The devices.
     weights: Shapes of all parameters, from `Placement.params`.
+    jobs: Programs that are compiled at a time.
 
   Yields:
-    The costs of each, as soon as they are known.
+    The costs of each, in order, as soon as they are known.
   """
-  compiled: dict[str, CompiledProgram] = {}
-  for program in traced:
-    lowered = program.traced.lower(lowering_platforms=(placement.platform,))
-    text = lowered.as_text()
-    if text in compiled:
-      yield dataclasses.replace(
-        compiled[text],
-        name=program.name,
-        seconds=0.0,
-        cpu_seconds=0.0,
-        same_as=compiled[text].name,
-      )
-      continue
-    compiled[text] = _compile(program, lowered, placement, weights)
-    yield compiled[text]
+  compiled: dict[str, futures.Future[CompiledProgram]] = {}
+  # Name of each program, its costs, and whether an equal one came before.
+  waiting: collections.deque[
+    tuple[str, futures.Future[CompiledProgram], bool]
+  ] = collections.deque()
+  with futures.ThreadPoolExecutor(jobs) as pool:
+    for program in traced:
+      lowered = program.traced.lower(lowering_platforms=(placement.platform,))
+      text = lowered.as_text()
+      is_known = text in compiled
+      if not is_known:
+        unread = _unread_bytes(program.traced, weights)
+        compiled[text] = pool.submit(
+          _compile, program.name, lowered, placement, unread
+        )
+      waiting.append((program.name, compiled[text], is_known))
+      if len(waiting) >= jobs:
+        yield _result(*waiting.popleft())
+    for item in waiting:
+      yield _result(*item)
 
 
-def _compile(program, lowered, placement, weights) -> CompiledProgram:
-  unread = _unread_bytes(program.traced, weights)
+def _result(
+  name: str, future: 'futures.Future[CompiledProgram]', is_known: bool
+) -> CompiledProgram:
+  """Waits for a program's costs; those of a known one took no time."""
+  row = future.result()
+  if not is_known:
+    return row
+  return dataclasses.replace(
+    row, name=name, seconds=0.0, cpu_seconds=0.0, same_as=row.name
+  )
+
+
+def _compile(name: str, lowered, placement, unread: int) -> CompiledProgram:
   start, cpu_start = time.perf_counter(), time.process_time()
   stats, refusal = None, ''
   try:
@@ -91,7 +112,7 @@ def _compile(program, lowered, placement, weights) -> CompiledProgram:
     if 'RESOURCE_EXHAUSTED' not in refusal:
       raise
   row = CompiledProgram(
-    program.name,
+    name,
     time.perf_counter() - start,
     time.process_time() - cpu_start,
   )
@@ -147,7 +168,10 @@ def device_bytes(tree: Any) -> int:
 
 
 def to_json(
-  settings: dict[str, Any], weights: Any, compiled: Sequence[CompiledProgram]
+  settings: dict[str, Any],
+  weights: Any,
+  compiled: Sequence[CompiledProgram],
+  elapsed: float,
 ) -> dict[str, Any]:
   """Returns a report as plain values.
 
@@ -155,6 +179,7 @@ def to_json(
     settings: The model, the devices and the sizes.
     weights: Shapes of all parameters, from `Placement.params`.
     compiled: The programs.
+    elapsed: Seconds that all of it took, with tracing.
   """
   described = provenance.provenance()
   return {
@@ -162,6 +187,7 @@ def to_json(
     'weights': device_bytes(weights),
     'fits': all(program.fits is not False for program in compiled),
     'seconds': sum(program.seconds for program in compiled),
+    'elapsed': elapsed,
     'cpu_seconds': sum(program.cpu_seconds for program in compiled),
     'programs': [dataclasses.asdict(program) for program in compiled],
     'versions': described['versions'],

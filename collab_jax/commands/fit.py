@@ -15,6 +15,7 @@ programs fit. Without --topology they are compiled for the devices here.
 from collections.abc import Iterator
 import json
 import pathlib
+import time
 from typing import Any
 
 from absl import app, flags
@@ -79,6 +80,9 @@ _SERVER = flags.DEFINE_bool(
 )
 _ROWS = flags.DEFINE_integer(
   'rows', 32, 'Of a server: captions decoded at a time.'
+)
+_JOBS = flags.DEFINE_integer(
+  'jobs', 1, 'Programs compiled at a time; a run compiles two.', lower_bound=1
 )
 _OUT = flags.DEFINE_string('out', '', 'File for the numbers, as JSON.')
 
@@ -164,6 +168,7 @@ def _settings(model, placement, batch: int) -> dict[str, Any]:
     'mesh': placement.sizes,
     'batch': batch,
     'max_tokens': _MAX_TOKENS.value,
+    'jobs': _JOBS.value,
     'programs_of': 'server' if _SERVER.value else 'sweep',
   }
 
@@ -213,27 +218,32 @@ def main(argv):
     specs = programs.make_specs(_METHODS.value, _KS.value, _SPLIT.value, config)
     placement = make_placement()
     batch = make_batch(placement)
-    compiled = []
+    compiled, start = [], time.perf_counter()
     with _platform.compiling_for(placement.platform):
       model = make_model(config, placement)
       settings = _settings(model, placement, batch)
       print(_head(settings, report.device_bytes(model.params)), flush=True)
       traced = trace(model, placement, specs, batch)
-      for program in report.compile_all(traced, placement, model.params):
+      rows = report.compile_all(traced, placement, model.params, _JOBS.value)
+      for program in rows:
         compiled.append(program)
         print(_row(program), flush=True)
+    elapsed = time.perf_counter() - start
     refused = [program for program in compiled if program.fits is False]
-    print(_verdict(compiled, refused))
+    print(_verdict(compiled, refused, elapsed))
     if _OUT.value:
-      content = report.to_json(settings, model.params, compiled)
+      content = report.to_json(settings, model.params, compiled, elapsed)
       pathlib.Path(_OUT.value).write_text(json.dumps(content, indent=1) + '\n')
     return int(bool(refused))
 
 
-def _verdict(compiled, refused) -> str:
+def _verdict(compiled, refused, elapsed: float) -> str:
   seconds = sum(program.seconds for program in compiled)
   count = sum(not program.same_as for program in compiled)
-  lines = ['', f'{count} programs, {seconds:.0f} s to compile']
+  lines = [
+    '',
+    f'{count} programs, {seconds:.0f} s to compile, {elapsed:.0f} s in all',
+  ]
   lines += [
     f'does not fit: {program.name}' + f': {program.error}' * bool(program.error)
     for program in refused

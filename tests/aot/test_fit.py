@@ -30,7 +30,8 @@ def _fit(*flags, code=0):
 def test_a_sweep_on_the_present_device(tmp_path):
   out = tmp_path / 'fit.json'
   table = _fit(
-    '--batch=2', '--max_tokens=2', '--k=2', '--methods=pool', f'--out={out}'
+    *('--batch=2', '--max_tokens=2', '--k=2', '--methods=pool'),
+    *('--jobs=2', f'--out={out}'),
   )
   content = json.loads(out.read_text())
   names = [program['name'] for program in content['programs']]
