@@ -123,7 +123,7 @@ class Link(base.Codec):
 
   @property
   def programs(self) -> Any:
-    """Those of the codec, and the transport: packets of rows are concealed."""
+    """Programs of the codec, and the transport: lost rows are concealed."""
     return self.codec.programs, transports.name(self.transport)
 
   @functools.cached_property

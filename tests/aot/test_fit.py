@@ -201,7 +201,7 @@ def test_one_program_for_every_k_of_a_bucket():
 
 
 def test_a_server_has_no_other_programs():
-  """What an engine's warm-up runs was traced before, from shapes alone."""
+  """Programs of a warm-up were all traced before, from shapes alone."""
   model = checkpoints.load('tiny')
   placement = devices.Placement.of_present(data=1)
   abstract = programs.abstract_model(model.config, 'float32', placement)

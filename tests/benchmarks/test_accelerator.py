@@ -33,7 +33,7 @@ def test_a_process_that_fails_says_why():
 
 
 def test_sections_share_the_time(monkeypatch, tmp_path):
-  """One that takes less leaves its time to the later ones."""
+  """Time that a section leaves goes to the later ones."""
   limits = {}
 
   def quick(context, outcome):
