@@ -109,6 +109,41 @@ def full(
   return common.map_blocks(attend, q, length)
 
 
+def received(
+  q: Float[Array, 'B Q T E'], k: Float[Array, 'B Q T E'], dtype: str
+) -> Float[Array, 'B T']:
+  """Computes the attention that each key receives from all queries.
+
+  Args:
+    q: Queries, not scaled.
+    k: Keys.
+    dtype: Dtype of the products.
+
+  Returns:
+    The means over queries and heads; those of a row add up to 1.
+  """
+  b, heads, t, e = q.shape
+
+  def weigh(q):
+    scores = common.product(q, k, 'bhte,bhse->bhts', dtype) * e**-0.5
+    return jax.nn.softmax(scores, axis=-1)
+
+  if t <= _SHORT:
+    return weigh(q).mean((1, 2))
+  length = _length(b * heads * t)
+  count = -(-t // length)
+  q = jnp.pad(q, ((0, 0), (0, 0), (0, count * length - t), (0, 0)))
+  blocks = jnp.moveaxis(q.reshape(b, heads, count, length, e), 2, 0)
+  real = (jnp.arange(count * length) < t).reshape(count, length, 1)
+
+  def add(total, block):
+    q, real = block
+    return total + (weigh(q) * real).sum((1, 2)), None
+
+  total, _ = jax.lax.scan(add, jnp.zeros((b, t)), (blocks, real))
+  return total / (heads * t)
+
+
 def _fastest(q, dtype, masked: bool) -> str:
   """Returns the implementation for queries that all see the same keys."""
   platform, (_, t, _, e) = _platform.target_platform(), q.shape

@@ -233,36 +233,37 @@ def encode(
   def body(x, layer, _):
     return common.apply(block, layer, x), None
 
-  def run(x, blocks, depth):
+  def run(x, depth):
     if config.layout == 'transposed':
-      for layer in blocks:
+      for layer in blocks[:depth]:
         x, _ = body(x, layer, None)
     elif depth:
-      x, _ = common.scan_layers(
-        body, x, blocks, depth, common.unrolled(config), config.remat
-      )
+      layers, unroll = blocks, common.unrolled(config)
+      if depth < config.depth and (unroll or config.remat):
+        # Elsewhere the loop takes them out: slices of all would be copies.
+        layers = jax.tree.map(lambda p: p[:depth], blocks)
+      x, _ = common.scan_layers(body, x, layers, depth, unroll, config.remat)
     return x
 
   received = None
   if attention:
     # The last block by itself: its attention is computed from its input.
-    before, last = _split_last(config, blocks)
-    x = run(x, before, config.depth - 1)
+    x = run(x, config.depth - 1)
+    last = _last(config, blocks)
     received = _received_attention(last, x, config.compute_dtype)
     x, _ = body(x, last, None)
   else:
-    x = run(x, blocks, config.depth)
+    x = run(x, config.depth)
   norm = nn.LayerNorm(epsilon=1e-6)
   x = common.apply(norm, params['Transformer']['encoder_norm'], x)
   return (x, received) if attention else x
 
 
-def _split_last(config, blocks):
-  """Returns all blocks but the last, and the last."""
+def _last(config, blocks):
+  """Returns the last block."""
   if config.layout == 'transposed':
-    return blocks[:-1], blocks[-1]
-  before = jax.tree.map(lambda p: p[:-1], blocks)
-  return before, jax.tree.map(lambda p: p[-1], blocks)
+    return blocks[-1]
+  return jax.tree.map(lambda p: p[-1], blocks)
 
 
 def _received_attention(block, x, dtype):
@@ -275,9 +276,7 @@ def _received_attention(block, x, dtype):
     heads = common.product(y, kernel, 'bnd,dhe->bhne', dtype)
     return heads + bias[:, None]
 
-  q, k = project('query'), project('key')
-  scores = common.product(q, k, 'bhne,bhme->bhnm', dtype) * q.shape[-1] ** -0.5
-  return jax.nn.softmax(scores, axis=-1).mean((1, 2))
+  return attention.received(project('query'), project('key'), dtype)
 
 
 def unstack_blocks(config: VisionConfig, params: Params) -> Params:

@@ -66,6 +66,15 @@ def test_full(t):
   np.testing.assert_allclose(attention.full(q, k, v), want, rtol=0, atol=ATOL)
 
 
+@pytest.mark.parametrize('t', [64, 513, 1024])
+def test_received(t):
+  q, k = (normal(i, 2, 3, t, 8) for i in range(2))
+  weights = jax.nn.softmax(q @ k.mT * 8**-0.5, axis=-1)
+  got = jax.jit(attention.received, static_argnums=2)(q, k, 'float32')
+  want = weights.mean((1, 2))
+  np.testing.assert_allclose(got, want, rtol=0, atol=ATOL / t)
+
+
 @pytest.mark.parametrize('kv_heads', [1, 2, 4])
 @pytest.mark.parametrize(('cap', 'window'), [(None, None), (5.0, 300)])
 @pytest.mark.parametrize('t', [300, 1029])
@@ -224,6 +233,9 @@ def test_no_program_holds_all_scores():
   def encoded(params):
     return siglip.encode(VISION, params, images).sum()
 
+  def observed(params):
+    return siglip.encode(VISION, params, images, attention=True)
+
   def scored(params):
     return gemma.forward(TEXT, params, x, positions, mask).sum()
 
@@ -231,6 +243,7 @@ def test_no_program_holds_all_scores():
   prefill = functools.partial(gemma.prefill, TEXT)
   programs = (
     (encoded, img),
+    (observed, img),
     (jax.grad(encoded), img),
     (scored, params),
     (jax.grad(scored), params),
