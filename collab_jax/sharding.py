@@ -90,9 +90,25 @@ def make_mesh(data: int = 1, model: int = 1) -> Mesh:
     )
   if data == -1:
     data = len(devices) // model
+  return arrange(devices, data, model)
+
+
+def arrange(devices: Sequence[Any], data: int, model: int) -> Mesh:
+  """Arranges devices in a mesh of given sizes.
+
+  Args:
+    devices: Devices of a machine or topology, the first of which are used.
+    data: Size of the axis 'data'.
+    model: Size of the axis 'model'.
+  """
   # By default the axes would be explicit, which the models are not written for.
-  types = (AxisType.Auto,) * len(AXES)
-  return jax.make_mesh((data, model), AXES, types)
+  types, used = (AxisType.Auto,) * len(AXES), list(devices[: data * model])
+  try:
+    return jax.make_mesh((data, model), AXES, types, devices=used)
+  except (AssertionError, NotImplementedError):
+    # JAX arranges a TPU's chips by their places, and not three of four.
+    grid = np.array(used).reshape(data, model)
+    return Mesh(grid, AXES, axis_types=types)
 
 
 def sizes(mesh: Mesh | None) -> dict[str, int]:

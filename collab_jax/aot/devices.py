@@ -13,7 +13,6 @@ from typing import Any
 import jax
 from jax.experimental import topologies
 from jax.sharding import (
-  AxisType,
   Mesh,
   NamedSharding,
   PartitionSpec,
@@ -121,12 +120,7 @@ class Placement:
         f' {len(devices)}, the number of devices of {name}'
       )
     used = tuple(devices[:count])
-    mesh = None
-    if count > 1:
-      auto = (AxisType.Auto,) * 2
-      mesh = jax.make_mesh(
-        (data, model), sharding.AXES, auto, devices=list(used)
-      )
+    mesh = sharding.arrange(devices, data, model) if count > 1 else None
     return cls(used, mesh, name, memory)
 
   @property
