@@ -89,6 +89,16 @@ _OUT = flags.DEFINE_string('out', '', 'File for the numbers, as JSON.')
 _GB = 1e9
 
 
+def check_flags() -> None:
+  """Raises ValueError for flags that are wrong, before anything is compiled."""
+  for flag in (_MAX_TOKENS, _PROMPT, _ROWS):
+    _validate.integer(flag.name, flag.value)
+  decoding.make(_DECODING.value)
+  folder = pathlib.Path(_OUT.value).absolute().parent
+  if not folder.is_dir():
+    raise _validate.error('out', _OUT.value, 'a file in a folder that exists')
+
+
 def make_placement() -> devices.Placement:
   """Returns the devices that the flags name; one for a server.
 
@@ -214,6 +224,7 @@ def main(argv):
     if _TOPOLOGY.value:
       # JAX would look for a TPU otherwise.
       jax.config.update('jax_platforms', 'cpu')
+    check_flags()
     config = programs.model_config(_MODEL.value, _RES.value)
     specs = programs.make_specs(_METHODS.value, _KS.value, _SPLIT.value, config)
     placement = make_placement()

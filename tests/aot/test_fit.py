@@ -53,6 +53,9 @@ def test_a_sweep_on_the_present_device(tmp_path):
   ('flag', 'message'),
   [
     ('--batch=0', 'batch: got 0, expected an integer of at least 1'),
+    ('--max_tokens=0', 'max_tokens: got 0, expected an integer of at least 1'),
+    ('--decoding=beam0', 'beams: got 0, expected'),
+    ('--out=/none/fit.json', "out: got '/none/fit.json', expected a file in"),
     ('--topology=v5e', "topology: got 'v5e', expected a name such as"),
   ],
 )
@@ -128,6 +131,11 @@ def test_a_topology_without_a_tpu(tmp_path):
   content = json.loads(out.read_text())
   assert content['kind'] == 'TPU v5 lite'
   assert content['fits']
+
+
+@pytest.mark.skipif(not _HAS_LIBTPU, reason='libtpu is not installed')
+def test_three_chips_of_four_are_a_mesh():
+  assert devices.Placement.of_topology('v5e:2x2', 3).sizes['data'] == 3
 
 
 @pytest.mark.skipif(not _HAS_LIBTPU, reason='libtpu is not installed')
