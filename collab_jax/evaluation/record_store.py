@@ -86,8 +86,11 @@ def _flat(settings: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
 def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
   old, new = _flat(old), _flat(new)
   for name, before in _ADDED.items():
-    if name in new and before in (None, new[name]):
-      old.setdefault(name, new[name])
+    if name in new:
+      old.setdefault(name, new[name] if before is None else before)
+  if 'platform' not in new:
+    # This run's precision or dtype then differs from the file's: enough to say.
+    old.pop('platform', None)
   return [
     f'{name}: the file has {old.get(name)!r}, this run {new.get(name)!r}'
     for name in sorted(old.keys() | new.keys())

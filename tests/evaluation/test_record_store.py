@@ -134,11 +134,11 @@ PRODUCTS = {
     ({'platform': 'gpu'}, ''),  # It is not known what the file was made on.
     (
       {'precision': 'highest'},
-      "precision: the file has None, this run 'highest",
+      "precision: the file has 'default', this run 'highest",
     ),
     (
       {'model': {'dtype': 'bfloat16', 'compute_dtype': 'bfloat16'}},
-      "model.compute_dtype: the file has None, this run 'bfloat16'",
+      "model.compute_dtype: the file has 'float32', this run 'bfloat16'",
     ),
     (
       {'model': {'dtype': 'bfloat16', 'compute_dtype': 'float32'}},
@@ -174,6 +174,18 @@ def test_files_say_what_products_are_of(path, change, said):
       record_store.RecordStore(path, PRODUCTS | change, {})
     return
   record_store.RecordStore(path, PRODUCTS, {}).__exit__()
+
+
+def test_a_run_of_no_platform_differs_in_its_products_alone(path):
+  path.with_suffix('.settings.json').write_text(json.dumps(PRODUCTS))
+  write(path, RECORDS[:2])
+  new = {**PRODUCTS, 'precision': 'highest'}
+  del new['platform']
+  with pytest.raises(evaluation.SettingsError) as error:
+    record_store.RecordStore(path, new, {})
+  assert str(error.value).splitlines()[1:] == [
+    "  precision: the file has 'default', this run 'highest'"
+  ]
 
 
 @pytest.mark.parametrize('cut', [1, 40, -1])
