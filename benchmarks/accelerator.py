@@ -71,6 +71,11 @@ class Outcome:
     self.notes: list[str] = []
     self._deadline = deadline
 
+  @property
+  def is_over(self) -> bool:
+    """Whether the section's time is up."""
+    return time.monotonic() >= self._deadline
+
   def run(self, *command: str, **environment: str) -> str:
     """Runs a Python process until it ends, or the section's time is up.
 
@@ -248,6 +253,8 @@ def demo(context: Context, outcome: Outcome) -> None:
         'programs': len(list(cache.glob('*-cache'))),
       }
     )
+    if outcome.is_over:
+      return
 
 
 def sections() -> dict[str, tuple[float, Section]]:
@@ -370,6 +377,10 @@ def main() -> int:
   add('--sections', default=','.join(sections()), help='some of these')
   add('--out', default='accelerator.json', help='file for the numbers')
   settings = parser.parse_args()
+  if not settings.minutes > 0:
+    parser.error(f'minutes: got {settings.minutes}, expected more than 0')
+  if not Path(settings.out).absolute().parent.is_dir():
+    parser.error(f'out: got {settings.out}, expected a folder that exists')
   names = settings.sections.split(',')
   for name in names:
     if name not in sections():

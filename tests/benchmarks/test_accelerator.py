@@ -97,7 +97,25 @@ def test_costs_are_those_of_the_dimensions():
   assert cost.cache(2, 10) == 4 * 2 * 2 * 1 * 64 * 2 * 10
 
 
-def test_an_unknown_section_is_refused():
-  done = launching.run('-m', 'benchmarks.accelerator', '--sections=demos')
+@pytest.mark.parametrize(
+  ('flag', 'said'),
+  [
+    (
+      '--sections=demos',
+      "sections: got 'demos', expected some of device, demo",
+    ),
+    ('--minutes=0', 'minutes: got 0.0, expected more than 0'),
+    ('--out=/none/a.json', 'out: got /none/a.json, expected a folder'),
+  ],
+)
+def test_wrong_flags_are_refused(flag, said):
+  done = launching.run('-m', 'benchmarks.accelerator', flag)
   assert done.returncode == 2
-  assert "sections: got 'demos', expected some of device, demo" in done.stderr
+  assert said in done.stderr
+
+
+def test_a_demo_that_is_cut_off_is_not_run_again(tmp_path):
+  outcome = accelerator.Outcome(time.monotonic() + 1)
+  accelerator.demo(_context(tmp_path), outcome)
+  (row,) = outcome.rows
+  assert not row['complete']
