@@ -287,7 +287,7 @@ def rows(batch: _T, params: Any) -> _T:
   """Puts a batch on the parameters' mesh, its rows spread over 'data'.
 
   Rows that 'data' does not divide are replicated: the same numbers, no faster
-  than on a single device.
+  than on a single device; so is what has no rows, such as a single key.
 
   Args:
     batch: A tree of arrays with rows on the first axis.
@@ -301,7 +301,7 @@ def rows(batch: _T, params: Any) -> _T:
     return batch
 
   def leaf(x):
-    even = 'data' in mesh.shape and divides(mesh, len(x))
+    even = 'data' in mesh.shape and x.ndim and divides(mesh, len(x))
     axes = PartitionSpec('data') if even else PartitionSpec()
     return jax.device_put(x, NamedSharding(mesh, axes))
 

@@ -117,6 +117,11 @@ def pieces(folder):
     assert write(model.project(codec.features(images))) == wanted
     assert write(model.project(codec.features(images[:3]))) == wanted[:3]
     assert write(codec.decode(codec.encode(images[:1], key))) == wanted[:1]
+    # One key for all rows, and the keys that are folded from it.
+    draw = captioner.Captioner(model, 5, decoding='sample')
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, np.arange(8))
+    prefix = model.project(codec.features(images))
+    assert draw(prefix, key=key) == draw(prefix, key=keys)
   return len(PIECES)
 
 
