@@ -80,8 +80,8 @@ def run(passes: Iterable[Pass]) -> Iterator[Pass]:
     passes: Made one by one, when they can begin.
 
   Yields:
-    Each of them in order, to ask it for its records. An error of a pass is
-    raised after those before it were yielded.
+    Each of them in order, to ask it for its records. An error is raised after
+    those that were decoded before it were yielded.
   """
   decoded: collections.deque[Pass] = collections.deque()
   failure = None
