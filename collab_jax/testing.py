@@ -468,6 +468,44 @@ def _check_padded(sample, where):
     _same(sample.tokens, used, f'{where}: dequantize with a larger k')
 
 
+def _check_row_wise(sample, where):
+  """Checks that copies of a vector behind others change nothing of theirs."""
+  quantizer, (n, d) = sample.quantizer, sample.shape
+  row_wise = quantizer.row_wise
+  _require(isinstance(row_wise, bool), f'{where} must be a bool.')
+  if not base.is_row_wise(quantizer):
+    return
+  half = max(1, n // 2)
+  fewer, params = (
+    {jax.tree_util.keystr(path): leaf for path, leaf in leaves}
+    for leaves in (
+      jax.tree_util.tree_leaves_with_path(
+        quantizer.init_params(sample.key, count, d)
+      )
+      for count in (half, n)
+    )
+  )
+  _same(fewer, params, f'{where}: init_params of other n', exact=True)
+  names, count = sample.rows()
+  _require(
+    count == n, f'{where}: the message must have a row for each of {n} vectors.'
+  )
+  quantize, dequantize = map(
+    jax.jit, (quantizer.quantize, quantizer.dequantize)
+  )
+  used = jnp.arange(n)[:, None] < half
+  message = quantize(sample.params, sample.x[:half], sample.key)
+  more = quantize(
+    sample.params, jnp.where(used, sample.x, sample.x[0]), sample.key
+  )
+  first = {k: v[:half] if k in names else v for k, v in more.items()}
+  _same(message, first, f'{where}: quantize with copies of a vector behind')
+  tokens, rebuilt = (
+    {'x': dequantize(sample.params, m).x[:half]} for m in (message, more)
+  )
+  _same(tokens, rebuilt, f'{where}: dequantize with more rows behind')
+
+
 def _check_aux_inputs(sample, where):
   aux_inputs, (n, d) = sample.quantizer.aux_inputs, sample.shape
   _require(
@@ -606,12 +644,13 @@ def _check_decode_partial(sample, where):
 
 
 # Hooks of `Quantizer` beside the members that every quantizer has; `priors` are
-# checked with the bytes, `uses_key` with the keys.
+# checked with the bytes, `uses_key` with the keys, `using` with `padded`.
 _HOOKS = {
   'draws': _check_draws,
   'sender': _check_sender,
   'receiver': _check_receiver,
   'padded': _check_padded,
+  'row_wise': _check_row_wise,
   'aux_inputs': _check_aux_inputs,
   'origins': _check_origins,
   'row_of': _check_row_of,

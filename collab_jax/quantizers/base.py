@@ -95,7 +95,8 @@ class Quantizer(abc.ABC):
     draws: Whether the quantizer itself draws from the key of `quantize`.
     row_wise: Whether the rows of the message stand for one vector each, copies
       of vectors change no other row, and `params` do not depend on n, apart
-      from an inner quantizer: then it may follow a `padded` quantizer.
+      from an inner quantizer: then it may follow a `padded` quantizer. Not
+      inherited.
     reads_quantiles: Whether the quantiles of its `book` are read, which are
       those of the coordinates that the book's own transform makes.
   """
@@ -108,10 +109,14 @@ class Quantizer(abc.ABC):
   reads_quantiles: ClassVar[bool] = False
 
   def __init_subclass__(cls, **kwargs: Any):
-    """Refuses the former name of a hook, which nothing would read."""
+    """Refuses a hook's former name; resets what each class says of itself."""
     super().__init_subclass__(**kwargs)
     if hasattr(cls, 'needs'):
       raise TypeError(f'{cls.__name__}.needs is now called aux_inputs')
+    # Said of the methods of one class: a subclass may override them.
+    for name in ('row_wise', 'dynamic_k'):
+      if name not in vars(cls) and getattr(cls, name, False):
+        setattr(cls, name, False)
 
   @property
   def uses_key(self) -> bool:
@@ -414,6 +419,7 @@ def _with_hooks(cls: Any) -> type:
     {
       # A field without a default must not find a property of `Quantizer`.
       **{n: None for n in names if not hasattr(cls, n)},
+      'row_wise': getattr(cls, 'row_wise', False),
       '__module__': cls.__module__,
       '__qualname__': cls.__qualname__,
       '__doc__': cls.__doc__,
@@ -433,7 +439,7 @@ class Composite(Quantizer):
   Attributes:
     inner_field: Name of the field that holds the inner quantizer.
     dynamic_k: Whether the methods take the k in use from `num_used`, so that
-      one program serves every k up to a bucket.
+      one program serves every k up to a bucket. Not inherited.
   """
 
   inner_field: ClassVar[str] = 'vectors'

@@ -254,7 +254,7 @@ class Receiver(Wrong):
 
   @property
   def receiver(self):
-    return quantizers.TopNorm(self.k, rebuild='zero')
+    return quantizers.TopNorm(self.k, rebuild='zero').receiver
 
 
 class EndlessReceiver(Wrong):
@@ -365,9 +365,20 @@ class Partial(quantizers.ResidualVQ):
     return self.dequantize(params, {n: message[n] for n in coarse})
 
 
+class Centred(quantizers.Identity):
+  """Says that its rows stand for one vector each, and subtracts the mean."""
+
+  row_wise = True
+
+  def quantize(self, params, x, key):
+    x = jnp.clip(x, -1e4, 1e4)
+    return super().quantize(params, x - x.mean(0), key)
+
+
 @pytest.mark.parametrize(
   ('cls', 'match'),
   [
+    (Centred, 'row_wise: quantize with copies of a vector behind disagree'),
     (Draws, 'draws must be a bool, and uses_key True'),
     (Sender, 'sender: quantize of both disagree'),
     (Receiver, 'receiver: dequantize of both disagree'),
@@ -399,9 +410,11 @@ def test_every_hook_of_the_base_class_is_checked():
     'dequantize',
     'fields',
     'init_params',
+    'num_used',
     'priors',
     'quantize',
     'sent',
     'uses_key',
+    'using',
   }
   assert base.__abstractmethods__ == {'dequantize', 'fields', 'quantize'}

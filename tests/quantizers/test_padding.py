@@ -1,6 +1,7 @@
 """Programs that serve every k up to a bucket, with equal messages."""
 
 import dataclasses
+from typing import ClassVar
 
 import jax
 import jax.monitoring
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 
 import collab_jax as cj
-from collab_jax import evaluation, quantizers
+from collab_jax import evaluation, quantizers, testing
 from collab_jax.codecs import feature
 from collab_jax.quantizers import base, padding
 
@@ -116,6 +117,67 @@ def test_a_quantizer_without_dynamic_k_keeps_its_own_program():
     k=3, centroids=quantizers.PositionMean(book='random')
   )
   assert padding.find(places.sender, N, D).num_used is None
+
+
+@dataclasses.dataclass(frozen=True)
+class Ends(quantizers.TopNorm):
+  """Selection of other vectors than the class it inherits from."""
+
+  def select(self, x, key):
+    return jnp.linspace(0, len(x) - 1, self.k).round().astype(jnp.int32)
+
+
+@dataclasses.dataclass(frozen=True)
+class Slices(quantizers.KMeans):
+  """Clustering of its own, which knows nothing of `num_used`."""
+
+  def cluster(self, x, key):
+    parts = (jnp.arange(len(x)) * self.k // len(x)).astype(jnp.int32)
+    hot = jax.nn.one_hot(parts, self.k, axis=0)
+    return parts, hot @ x / hot.sum(1)[:, None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Steps(quantizers.Identity):
+  """Quantizer of the difference of each vector from the one before."""
+
+  def quantize(self, params, x, key):
+    return super().quantize(params, jnp.diff(x, axis=0, prepend=0), key)
+
+  def dequantize(self, params, message):
+    tokens = super().dequantize(params, message)
+    return tokens._replace(x=jnp.cumsum(tokens.x, axis=0))
+
+
+@pytest.mark.parametrize('quantizer', [Ends(k=3), Slices(k=3)])
+def test_a_subclass_with_methods_of_its_own_has_a_program_of_its_own(quantizer):
+  testing.check_quantizer(quantizer, N, D)
+  assert padding.find(quantizer.sender, N, D).num_used is None
+
+
+def test_a_subclass_need_not_be_row_wise():
+  outer = quantizers.KMeans(k=3, centroids=Steps())
+  assert padding.find(outer.sender, N, D).num_used is None
+  assert padding.find(outer.receiver, N, D).num_used is None
+
+
+@pytest.mark.parametrize('says', [False, True])
+def test_row_wise_of_a_class_that_inherits_nothing(says):
+  @dataclasses.dataclass(frozen=True)
+  class Plain:
+    row_wise: ClassVar[bool] = says
+
+    uses_key = False
+    init_params = quantizers.Identity.init_params
+    quantize = quantizers.Identity.quantize
+    dequantize = quantizers.Identity.dequantize
+    fields = quantizers.Identity.fields
+    sent = quantizers.Identity.sent
+
+    dtype: str = 'float16'
+
+  outer = quantizers.KMeans(k=3, centroids=Plain())
+  assert (padding.find(outer.sender, N, D).num_used == 3) == says
 
 
 def test_programs_of_a_sweep_over_k():

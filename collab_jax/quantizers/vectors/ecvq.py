@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -46,6 +47,8 @@ class ECVQ(vq.CodebookQuantizer):
   weight: int | float = 0.1
   beam: int = 8
   book: str = 'tiny/ecvq'
+
+  row_wise: ClassVar[bool] = True
 
   def __post_init__(self):
     _validate.integer('stages', self.stages, 1, 64)

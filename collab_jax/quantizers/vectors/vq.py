@@ -27,8 +27,6 @@ class CodebookQuantizer(base.Quantizer):
     book: Parameter file of kind 'codebook', or 'random'.
   """
 
-  row_wise: ClassVar[bool] = True
-
   size: int
   book: str
 
@@ -67,6 +65,8 @@ class SharedVQ(CodebookQuantizer):
 
   size: int = 1024
   book: str = 'tiny/shared'
+
+  row_wise: ClassVar[bool] = True
 
   def codebooks(self) -> tuple[int, int]:
     """Returns one codebook, of whole vectors."""
@@ -110,6 +110,8 @@ class ProductVQ(CodebookQuantizer):
   groups: int = 8
   size: int = 256
   book: str = 'tiny/product'
+
+  row_wise: ClassVar[bool] = True
 
   def __post_init__(self):
     _validate.integer('groups', self.groups, 1, 2**16)
@@ -177,6 +179,8 @@ class ResidualVQ(CodebookQuantizer):
   stages: int = 4
   size: int = 256
   book: str = 'tiny/residual'
+
+  row_wise: ClassVar[bool] = True
 
   def __post_init__(self):
     _validate.integer('stages', self.stages, 1, 64)
