@@ -91,11 +91,13 @@ def prefetch(data: Any, threads: int = 4, ahead: int = 64) -> Iterator[Example]:
 
   Args:
     data: A reader with at least one example.
-    threads: Number of threads.
-    ahead: Examples to keep ready.
+    threads: Number of threads, at most `ahead` of them used.
+    ahead: Examples to keep ready, at least 1.
 
   Returns:
     An iterator, which raises the reader's exceptions.
   """
+  # Grain warns of more threads than examples ahead.
+  threads = min(threads, ahead)
   options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ahead)
   return iter(grain.MapDataset.source(data).to_iter_dataset(options))

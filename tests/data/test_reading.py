@@ -41,10 +41,11 @@ def test_damaged_pictures_are_counted(folder, threads):
 
 
 @pytest.mark.parametrize(('threads', 'ahead'), [(1, 1), (4, 3), (4, 100)])
-def test_order_is_kept(folder, threads, ahead):
+def test_order_is_kept(folder, threads, ahead, caplog):
   reader = data.coco(folder, size=14)
   got = [e.image_id for e in data.prefetch(reader, threads, ahead)]
   assert got == [*range(1, 9)]
+  assert not caplog.records
 
 
 def test_errors_come_through(folder):
