@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from collab_jax import _validate
+from collab_jax import message as messages
 from collab_jax.wire import checksum, framing, layers, session_json
 from collab_jax.wire import fields as declared
 from collab_jax.wire.coding import static
@@ -126,9 +127,13 @@ class Session:
       raise _validate.error(
         'message: fields', sorted(message), f'{sorted(self.fields)}'
       )
+    # Numbers first: if they are not finite, symbols may be anything.
+    fields = sorted(
+      self.fields.items(), key=lambda f: isinstance(f[1], messages.Symbols)
+    )
     rows = {
       name: declared.flat(name, np.asarray(message[name]), field)
-      for name, field in self.fields.items()
+      for name, field in fields
     }
     counts = {len(column) for column in rows.values()}
     if len(counts) > 1:

@@ -180,6 +180,19 @@ def untyped():
   jaxtyping.config.update('jaxtyping_disable', False)
 
 
+def test_numbers_are_checked_before_symbols():
+  fields = {
+    'symbols': messages.Symbols(5, (4,)),
+    'numbers': messages.Values('float16', (4,)),
+  }
+  message = {
+    'symbols': np.full(4, 5),
+    'numbers': np.full(4, np.nan, np.float16),
+  }
+  with pytest.raises(ValueError, match=r"'numbers' of image 0: .* not finite"):
+    wire.Session(fields).pack(message)
+
+
 @pytest.mark.usefixtures('untyped')
 @pytest.mark.parametrize('coding', wire.CODINGS)
 def test_what_is_no_bytes_is_told(coding):
