@@ -11,8 +11,8 @@ from jaxtyping import Array, Bool, Float, UInt8, UInt32
 import ml_dtypes
 import numpy as np
 
+from collab_jax import _validate, quantizers, sharding, wire
 from collab_jax import message as messages
-from collab_jax import quantizers, sharding, wire
 from collab_jax.codecs import (
   base,
   encoder,
@@ -441,6 +441,9 @@ class FeatureCodec(base.Codec):
   def _dispatch_quantize(self, features, key, image_ids, aux):
     """Quantizes a batch as `quantize`; the arrays stay on the device."""
     ids = range(len(features)) if image_ids is None else image_ids
+    if len(ids) != len(features):
+      rows = f'{len(features)}, one for each picture'
+      raise _validate.error('image_ids: number', len(ids), rows)
     # Folding an id in uses its low 32 bits.
     ids = np.asarray([i & 0xFFFFFFFF for i in ids], np.uint32)
     mesh = sharding.mesh_of(self.model.params)

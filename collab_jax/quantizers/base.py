@@ -195,7 +195,8 @@ class Quantizer(abc.ABC):
 
     It has a larger k, see `bucket`, and what it does depends on `num_used`
     alone: with `using(k)` it returns this quantizer's message, with more rows
-    behind that mean nothing, and reads such a message.
+    behind that mean nothing, and reads such a message. The last bits of a sum
+    may differ between the two programs, and what depends on them at a tie.
 
     Args:
       n: Number of vectors.

@@ -126,6 +126,11 @@ def test_other_pictures_are_refused(codec, images, change, said):
     jaxtyping.config.update('jaxtyping_disable', False)
 
 
+def test_other_numbers_of_ids_are_refused(codec, images):
+  with pytest.raises(ValueError, match='image_ids: number: got 1, expected'):
+    codec.encode(images, jax.random.key(0), [7])
+
+
 def test_damaged_bytes_are_refused(codec, images):
   packets = codec.encode(images, KEY)
   with pytest.raises(wire.FormatError):
