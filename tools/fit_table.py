@@ -169,8 +169,16 @@ def demo_line() -> str:
   )
 
 
+def commits() -> str:
+  """Returns a sentence on the code that the numbers are of."""
+  paths = [run.path for run in (*RUNS, demo()) if run.path.exists()]
+  known = [json.loads(path.read_text())['commit'][:7] for path in paths]
+  names = ', '.join(f'`{name}`' for name in dict.fromkeys(known))
+  return f'Compiled at the commits {names}.'
+
+
 def main() -> None:
-  """Prints the table, and the sentence on the demo."""
+  """Prints the table, and sentences on the demo and the code."""
   sys.path.insert(0, str(ROOT))  # For configs.common.
   parser = argparse.ArgumentParser(description=__doc__)
   parser.add_argument('--run', action='store_true', help='compile first')
@@ -178,6 +186,7 @@ def main() -> None:
     compile_missing()
   print(markdown(rows()))
   print(f'\n{demo_line()}')
+  print(f'\n{commits()}')
 
 
 if __name__ == '__main__':

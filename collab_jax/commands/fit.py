@@ -54,7 +54,9 @@ _SPLIT_OVER = flags.DEFINE_integer(
 _BATCH = flags.DEFINE_integer(
   'batch', None, 'Pictures at a time. Default: 64; of a server 8 are begun.'
 )
-_MAX_TOKENS = flags.DEFINE_integer('max_tokens', 34, 'Longest caption.')
+_MAX_TOKENS = flags.DEFINE_integer(
+  'max_tokens', None, 'Longest caption. Default: 34; of a server 32.'
+)
 _PROMPT = flags.DEFINE_integer(
   'prompt_tokens', 4, "Tokens of a sweep's prompt; 'caption en' has 4."
 )
@@ -89,9 +91,17 @@ _OUT = flags.DEFINE_string('out', '', 'File for the numbers, as JSON.')
 _GB = 1e9
 
 
+def max_tokens() -> int:
+  """Returns the tokens of the longest caption."""
+  if _MAX_TOKENS.value is not None:
+    return _MAX_TOKENS.value
+  return engine.EngineConfig().max_tokens if _SERVER.value else 34
+
+
 def check_flags() -> None:
   """Raises ValueError for flags that are wrong, before anything is compiled."""
-  for flag in (_MAX_TOKENS, _PROMPT, _ROWS):
+  _validate.integer('max_tokens', max_tokens())
+  for flag in (_PROMPT, _ROWS):
     _validate.integer(flag.name, flag.value)
   decoding.make(_DECODING.value)
   folder = pathlib.Path(_OUT.value).absolute().parent
@@ -152,14 +162,14 @@ def trace(
     config = engine.EngineConfig(
       max_slots=_ROWS.value,
       max_prefill_batch=batch,
-      max_tokens=_MAX_TOKENS.value,
+      max_tokens=max_tokens(),
     )
     return programs.server(model, placement, specs, config)
   method = decoding.make(_DECODING.value)
   return programs.sweep(
     model,
     placement,
-    programs.Sweep(specs, batch, _MAX_TOKENS.value, _PROMPT.value, method),
+    programs.Sweep(specs, batch, max_tokens(), _PROMPT.value, method),
   )
 
 
@@ -177,7 +187,7 @@ def _settings(model, placement, batch: int) -> dict[str, Any]:
     'memory': placement.memory,
     'mesh': placement.sizes,
     'batch': batch,
-    'max_tokens': _MAX_TOKENS.value,
+    'max_tokens': max_tokens(),
     'jobs': _JOBS.value,
     'programs_of': 'server' if _SERVER.value else 'sweep',
   }
