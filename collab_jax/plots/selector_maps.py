@@ -94,7 +94,7 @@ def _panels(model, name, image, selectors, key) -> list[dict[str, Any]]:
     codec = codecs.FeatureCodec(model, quantizer)
     inputs, aux = codec.observe(image[None], features)
     message = codec.quantize(inputs, key, None, aux)
-    rebuilt = np.asarray(codec.rebuild_message(message)[0].x[0], np.float32)
+    rebuilt = np.asarray(codec.rebuild_message(message)[0].x, np.float32)[0]
     sent = quantizer.sent(n)
     panel: dict[str, Any] = {
       'title': _title(quantizer, None if sent == selectors[0].sent(n) else sent)
@@ -106,8 +106,10 @@ def _panels(model, name, image, selectors, key) -> list[dict[str, Any]]:
       panel['clusters'] = _clusters(message, equal.ravel()).reshape(side, side)
     else:
       first = {field: value[0] for field, value in message.items()}
-      selected, pixels = pixels, np.full((n, 3), 0.93)
-      pixels[np.asarray(quantizer.origins(first))] = selected
+      origins = np.asarray(quantizer.origins(first))
+      # Tokens behind these are of vectors that are not used.
+      selected, pixels = pixels[: len(origins)], np.full((n, 3), 0.93)
+      pixels[origins] = selected
     panels.append({**panel, 'image': pixels.reshape(side, side, 3)})
   return panels
 

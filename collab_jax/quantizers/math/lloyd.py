@@ -255,7 +255,8 @@ def reseed(
     counts = counts.at[assignments[index]].add(-1).at[empty].set(1)
     return assignments.at[index].set(empty.astype(jnp.int32)), counts
 
-  counts = jnp.where(used, 0.0, 1.0).at[assignments].add(1)
+  counts = jnp.where(used, 0.0, 1.0).astype(jnp.float32)
+  counts = counts.at[assignments].add(1)
   return jax.lax.while_loop(
     lambda state: jnp.any(state[1] == 0), fill, (assignments, counts)
   )

@@ -70,7 +70,8 @@ def cluster_map(
   places = np.arange(n)
   if len(x) != n:
     # Only some vectors are kept, at their places, or packed with a mask.
-    places = np.asarray(tokens.positions[0])
+    valid = np.asarray(tokens.valid)[0]
+    x, places = x[valid], np.asarray(tokens.positions)[0, valid]
     if 'mask' in unpacked:
       places = np.flatnonzero(unpacked['mask'])
   groups: list[int | None] = [None] * n
