@@ -157,6 +157,8 @@ def test_maps_of_a_picture():
 def test_maps_of_selectors_say_and_show_what_is_sent():
   selectors = [quantizers.make(t, n=64) for t in ('pool(k=8)', 'resized(k=9)')]
   selectors.append(quantizers.AvgPool(k=9, n=64))
+  # Fewer than the vectors of its bucket.
+  selectors.append(quantizers.Random(k=5, rebuild='keep'))
   images = {'a scene': data.scenes('test')[0].image}
   figure = plots.selector_maps(standin.small(), images, selectors)
   titles = [axes.get_title() for axes in figure.axes]
@@ -165,8 +167,9 @@ def test_maps_of_selectors_say_and_show_what_is_sent():
     'pool(n=64)',
     'resized(n=64), 9 sent',
     'pool(n=64), 9 sent',
+    'random\n(rebuild=keep), 5 sent',
   ]
   shown = [np.asarray(axes.images[0].get_array()) for axes in figure.axes[1:]]
   counts = [len(np.unique(pixels.reshape(-1, 3), axis=0)) for pixels in shown]
-  assert counts == [8, 9, 9]
+  assert counts == [8, 9, 9, 6]  # Grey where nothing was sent.
   assert (shown[1] != shown[2]).any()  # Not means of cells.
