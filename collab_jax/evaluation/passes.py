@@ -10,6 +10,7 @@ from jaxtyping import Array, Float
 
 from collab_jax import captioner as captioning
 from collab_jax import codecs as codecs_lib
+from collab_jax import sharding
 from collab_jax.codecs import base
 from collab_jax.codecs.transports import base as transports
 from collab_jax.evaluation import batches, blind, recorder
@@ -95,6 +96,8 @@ class CodecPass:
     self._captioner = captioner
     self._recorder = records
     self._host = host
+    one_device = sharding.mesh_of(captioner.model.params) is None
+    self._own_stream = one_device and jax.default_backend() == 'cpu'
     self._transmitted: futures.Future[_Transmitted]
     self._records: futures.Future[list[dict[str, Any]]]
 
@@ -121,9 +124,24 @@ class CodecPass:
     return _Transmitted(encoded, [stats for _, stats in deliveries], rebuild)
 
   def decode(self) -> None:
-    """Dispatches rebuilding and captions; a thread makes the records."""
-    sent, dispatch = self._transmitted.result(), self._cache.clock.dispatch
+    """Dispatches rebuilding and captions; a thread makes the records.
+
+    A single CPU runs the programs of a thread one after the other, and its
+    cores are not busy then: there the thread dispatches them itself.
+    """
+    sent = self._transmitted.result()
     del self._transmitted
+    if self._own_stream:
+      self._records = self._host.submit(
+        lambda: self._make_records(*self._caption(sent))
+      )
+    else:
+      captioned = self._caption(sent)
+      self._records = self._host.submit(self._make_records, *captioned)
+
+  def _caption(self, sent: _Transmitted):
+    """Dispatches rebuilding and captions."""
+    dispatch = self._cache.clock.dispatch
     seconds, batch = {}, self.batch
     decoded, seconds['decode'] = dispatch(sent.rebuild)
     errors, _ = dispatch(lambda: _errors(sent.encoded, decoded))
@@ -142,9 +160,7 @@ class CodecPass:
     rows = decoded.rows or [1.0] * len(arrived)
     captioned = _Captioned(arrived, rows, ids, lost, errors, seconds)
     encoded = sent.encoded._replace(features=None)  # Their memory is free.
-    self._records = self._host.submit(
-      self._make_records, encoded, sent.stats, captioned
-    )
+    return encoded, sent.stats, captioned
 
   def _make_records(self, encoded, stats, captioned: _Captioned):
     seconds = encoded.seconds

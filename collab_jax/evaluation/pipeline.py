@@ -6,6 +6,11 @@ messages and records that other threads make meanwhile:
 
     device   quantize 2 | rebuild, caption 0 | quantize 3 | rebuild, caption 1
     host     pack, unpack 1 | pack, unpack 2 | records 0 | pack, unpack 3
+
+A single CPU has no such order to keep: there each pass is captioned by the
+programs of the thread that makes its records, beside the next one's quantizer,
+so that all cores are busy. Records are the same; the seconds of stages that ran
+at one time are divided between them.
 """
 
 import collections
