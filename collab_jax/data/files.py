@@ -3,10 +3,12 @@
 import collections
 from collections.abc import Iterable, Sequence
 import dataclasses
+import functools
 import json
 import os
 from pathlib import Path, PurePosixPath
 from typing import Any, SupportsIndex, TypeVar
+import unicodedata
 
 from collab_jax import _validate
 from collab_jax.data import example, pictures
@@ -27,7 +29,9 @@ class ListedImage:
 class Files:
   """Reader of pictures on disk, decoded and resized on access.
 
-  Random access, picklable, safe to read on threads.
+  Random access, picklable, safe to read on threads. A file is found if its
+  name differs from the list's in Unicode's normal form alone: a Mac takes
+  letters with accents apart.
 
   Attributes:
     name: Name in records and progress bars, such as 'coco/val'.
@@ -56,8 +60,15 @@ class Files:
       ValueError,
     )
     counts = collections.Counter(e.image_id for e in self.entries)
+    repeated = [e for e in self.entries if counts[e.image_id] > 1]
+    same = collections.Counter(repeated)
     self._refuse(
-      [e for e in self.entries if counts[e.image_id] > 1],
+      [e for e in repeated if same[e] > 1],
+      'is listed twice, and would count twice; leave one line out',
+      ValueError,
+    )
+    self._refuse(
+      repeated,
       'has the id of another picture',
       ValueError,
     )
@@ -66,6 +77,7 @@ class Files:
       'has no caption, expected at least one to compare with',
       ValueError,
     )
+    object.__setattr__(self, 'entries', _locate(self.entries))
     names = {f: _names(f) for f in {e.path.parent for e in self.entries}}
     self._refuse(
       [e for e in self.entries if e.path.name not in names[e.path.parent]],
@@ -111,7 +123,7 @@ class Files:
   def check(self, index: SupportsIndex) -> None:
     """Raises the PictureError that reading the picture would, but faster."""
     entry = self._entry(index)
-    pictures.check(self._data(entry), str(entry.path))
+    pictures.check(self._data(entry), str(entry.path), self.size)
 
   def _entry(self, index: SupportsIndex) -> ListedImage:
     return self.entries[example.position(self, index)]
@@ -128,6 +140,29 @@ class Files:
 def _names(folder: Path) -> set[str]:
   """Lists a folder, which is faster than testing each file."""
   return set(os.listdir(folder)) if folder.is_dir() else set()
+
+
+def _locate(entries: Sequence[ListedImage]) -> tuple[ListedImage, ...]:
+  """Replaces paths by those of files whose names are the same in NFC."""
+  names = functools.cache(_names)
+  by_nfc = functools.cache(
+    lambda folder: {_nfc(name): name for name in names(folder)}
+  )
+
+  def spelled(path: Path) -> Path:
+    # Only letters beyond ASCII have more than one form.
+    if str(path).isascii() or path.name in names(path.parent):
+      return path
+    folder = spelled(path.parent) if path.parent != path else path
+    return folder / by_nfc(folder).get(_nfc(path.name), path.name)
+
+  return tuple(
+    dataclasses.replace(entry, path=spelled(entry.path)) for entry in entries
+  )
+
+
+def _nfc(name: str) -> str:
+  return unicodedata.normalize('NFC', name)
 
 
 def first(items: Sequence[_T], limit: int | None) -> Sequence[_T]:

@@ -14,19 +14,22 @@ Source: transformers' `PilBackend` and `image_transforms`; TensorFlow's
 against pixels recorded from both (tests/data/test_pictures.py).
 """
 
-from collections.abc import Iterator
-import contextlib
+from collections.abc import Callable
+import errno
 import io
 import os
 from pathlib import Path
-import struct
-import zlib
+import stat
+from typing import TypeVar
 
 from jaxtyping import Float32, UInt8
 import numpy as np
 from PIL import ExifTags, Image
 
 from collab_jax import _validate
+from collab_jax.data import metadata
+
+_T = TypeVar('_T')
 
 # Accepted formats. Pillow has others, such as EPS, which runs a program.
 FORMATS = (
@@ -52,19 +55,18 @@ _TURNS = {
   8: Image.Transpose.ROTATE_90,
 }
 
-# Exceptions of Pillow's decoders on damaged files.
-_DAMAGED = (
-  OSError,
-  SyntaxError,
-  ValueError,
-  LookupError,
-  TypeError,
-  EOFError,
-  ArithmeticError,
-  RuntimeError,  # Truncated or corrupt AVIF.
-  struct.error,
-  zlib.error,
-)
+# Tags of TIFF.
+_TILE_WIDTH, _TILE_LENGTH = 322, 323
+
+# Longest side in pixels, which is that of a JPEG: along one axis a picture is
+# resized while the other is as long as in the file.
+MAX_SIDE = 65_535
+
+# Longest file in bytes: more than `PIL.Image.MAX_IMAGE_PIXELS` of any format.
+MAX_FILE_BYTES = 1 << 30
+
+# Errors that another file would meet too.
+_NO_RESOURCES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 Colour = tuple[int, int, int]
 Pixels = UInt8[np.ndarray, 'H W 3']
@@ -106,14 +108,29 @@ def contents(path: str | os.PathLike[str]) -> bytes:
 
   Raises:
     FileNotFoundError: There is no such file.
-    PictureError: The path is a folder.
+    PictureError: The path is a folder, a pipe or a device, the file may not be
+      read, or it has more than `MAX_FILE_BYTES`.
   """
+  name = os.fspath(path)
   try:
+    status = Path(path).stat()
+    if stat.S_ISDIR(status.st_mode):
+      raise PictureError(f'{name} is a folder, expected a picture')
+    # A pipe would be waited for.
+    if not stat.S_ISREG(status.st_mode):
+      raise PictureError(f'{name} is a pipe or a device, expected a picture')
+    if status.st_size > MAX_FILE_BYTES:
+      raise PictureError(
+        f'{name} is refused, it has {status.st_size:,} bytes, the limit is'
+        f' {MAX_FILE_BYTES:,}'
+      )
     return Path(path).read_bytes()
-  except IsADirectoryError as error:
-    raise PictureError(
-      f'{os.fspath(path)} is a folder, expected a picture'
-    ) from error
+  except FileNotFoundError:
+    raise
+  except OSError as error:
+    if error.errno in _NO_RESOURCES:
+      raise
+    raise PictureError(f'{name} cannot be read: {error.strerror}') from error
 
 
 def decode(
@@ -123,7 +140,8 @@ def decode(
 
   Grey, palette, CMYK and 16-bit pictures become 8-bit RGB (16 bits keep the
   high byte), and a picture is turned as its EXIF orientation says. Of an
-  animation the first frame is taken. Colour profiles are not applied.
+  animation the first frame is taken. Colour profiles are not applied. Damaged
+  metadata of PNG, JPEG, WebP and TIFF are left out; damaged EXIF turns nothing.
 
   Args:
     data: The file's contents.
@@ -136,30 +154,34 @@ def decode(
 
   Raises:
     PictureError: The data are damaged or truncated, in no known format, have
-      more than `PIL.Image.MAX_IMAGE_PIXELS` pixels, or numbers without a
-      known range.
+      more than `PIL.Image.MAX_IMAGE_PIXELS` pixels or a side of more than
+      `MAX_SIDE`, or numbers without a known range.
   """
-  with _opened(data, name) as picture:
-    return np.asarray(_rgb(picture, name, matte), np.uint8)
+  return _read(data, name, lambda p: np.asarray(_rgb(p, name, matte), np.uint8))
 
 
-def check(data: bytes, name: str = 'the picture') -> None:
-  """Checks whether `decode` works; for a JPEG much faster than decoding.
+def check(data: bytes, name: str = 'the picture', size: int = 1) -> None:
+  """Checks whether a picture can be read; a JPEG much faster than by `decode`.
 
   Args:
     data: The file's contents.
     name: Name of the picture in errors.
+    size: Side in pixels to which the picture will be resized.
 
   Raises:
-    PictureError: As `decode`.
+    PictureError: As `decode` and `resize`.
   """
-  with _opened(data, name) as picture:
+
+  def skim(picture: Image.Image) -> None:
+    _check_sides(*picture.size, size, name)
     if picture.format in ('JPEG', 'MPO'):
       picture.draft(None, (1, 1))  # An eighth of the size reads all bits.
       picture.load()
       _turned(picture)
     else:
       _rgb(picture, name, None)
+
+  _read(data, name, skim)
 
 
 def check_method(size: int, method: str) -> None:
@@ -185,8 +207,12 @@ def resize(
 
   Raises:
     ValueError: An unknown method, or a size below 1.
+    PictureError: One axis resized and the other as it is would be more than
+      `PIL.Image.MAX_IMAGE_PIXELS`.
   """
   check_method(size, method)
+  height, width = image.shape[:2]
+  _check_sides(width, height, size, 'the picture')
   return METHODS[method](image, size)
 
 
@@ -208,34 +234,77 @@ def normalize(
   return (scaled - np.float32(0.5)) / np.float32(0.5)
 
 
-@contextlib.contextmanager
-def _opened(data: bytes, name: str) -> Iterator[Image.Image]:
-  """Opens a picture; any exception becomes a PictureError."""
+def _read(data: bytes, name: str, read: Callable[[Image.Image], _T]) -> _T:
+  """Opens a picture and reads it; whatever is raised becomes a PictureError.
+
+  If that fails, once more without the file's metadata.
+  """
   if not data:
     raise PictureError(f'{name} is empty, expected a picture')
-  try:
-    with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
-      limit = Image.MAX_IMAGE_PIXELS
-      if limit and picture.width * picture.height > limit:
-        raise Image.DecompressionBombError(
-          f'{picture.width} x {picture.height} pixels, the limit is {limit}'
-        )
-      yield picture
-  except PictureError:
-    raise
-  except Image.UnidentifiedImageError as error:
+  failure = None
+  for candidate in metadata.candidates(data):
+    try:
+      with Image.open(io.BytesIO(candidate), formats=FORMATS) as picture:
+        _check_sides(*_stored_sides(picture), 1, name)
+        return read(picture)
+    except PictureError:
+      raise
+    except (
+      Image.DecompressionBombError,
+      Image.DecompressionBombWarning,  # An error if warnings are errors.
+    ) as error:
+      raise _too_large(name, str(error).rstrip('.')) from error
+    # Decoders raise anything: a list of it was never whole.
+    except Exception as error:
+      failure = failure or error
+  if isinstance(failure, Image.UnidentifiedImageError):
     raise PictureError(
       f'{name} is no picture that can be read: it begins with {data[:8]!r}, '
       f'expected one of {", ".join(FORMATS)}'
-    ) from error
-  except Image.DecompressionBombError as error:
-    raise PictureError(
-      f'{name} is refused, it could fill the memory '
-      f'({str(error).rstrip(".")}): if it is what you want, raise '
-      'PIL.Image.MAX_IMAGE_PIXELS'
-    ) from error
-  except _DAMAGED as error:
-    raise PictureError(f'{name} is damaged or truncated: {error}') from error
+    ) from failure
+  reason = ' '.join(str(failure).split()) or type(failure).__name__
+  raise PictureError(f'{name} is damaged or truncated: {reason}') from failure
+
+
+def _stored_sides(picture: Image.Image) -> tuple[int, int]:
+  """Returns width and height of what is decoded: a tile may be larger."""
+  width, height = picture.size
+  tags = getattr(picture, 'tag_v2', {})
+  tile = [tags.get(tag, 1) for tag in (_TILE_WIDTH, _TILE_LENGTH)]
+  if not all(isinstance(side, int) for side in tile):
+    return width, height
+  return max(width, tile[0]), max(height, tile[1])
+
+
+def _check_sides(width: int, height: int, size: int, name: str) -> None:
+  """Raises a PictureError if pixels, a side or a resized axis is too large."""
+  limit = Image.MAX_IMAGE_PIXELS
+  if not limit:
+    return
+  if width * height > limit:
+    raise _too_large(name, f'{width} x {height} pixels, the limit is {limit}')
+  side = max(width, height)
+  if side > MAX_SIDE:
+    raise _too_large(
+      name,
+      f'{width} x {height} pixels, the longest side is {MAX_SIDE}',
+      'collab_jax.data.pictures.MAX_SIDE',
+    )
+  if side * size > limit:
+    raise _too_large(
+      name,
+      f'{width} x {height} pixels, {side} x {size} on the way to {size} x'
+      f' {size}, the limit is {limit}',
+    )
+
+
+def _too_large(
+  name: str, reason: str, limit: str = 'PIL.Image.MAX_IMAGE_PIXELS'
+) -> PictureError:
+  return PictureError(
+    f'{name} is refused, it could fill the memory ({reason}): if it is what '
+    f'you want, raise {limit}'
+  )
 
 
 def _rgb(picture: Image.Image, name: str, matte: Colour | None) -> Image.Image:
@@ -269,7 +338,10 @@ def _turned(picture: Image.Image) -> Image.Image:
   `ImageOps.exif_transpose` also writes all tags again, and fails on tags of
   unusual types.
   """
-  turn = _TURNS.get(picture.getexif().get(ExifTags.Base.Orientation, 1))
+  try:
+    turn = _TURNS.get(picture.getexif().get(ExifTags.Base.Orientation, 1))
+  except Exception:  # Damaged EXIF or XMP; the pixels are whole.
+    turn = None
   return picture if turn is None else picture.transpose(turn)
 
 
@@ -319,7 +391,7 @@ def _neighbours(length, size):
 
 def _bv_bilinear_aa(image, size):
   """Filters by a triangle as wide as the scale, in float32; truncates."""
-  image = _filtered(image.astype(np.float32), size)
+  image = _filtered(image, size)
   image = _filtered(image.transpose(1, 0, 2), size).transpose(1, 0, 2)
   return np.clip(image, 0, 255).astype(np.uint8)
 
@@ -339,7 +411,8 @@ def _filtered(image, size):
   taps = np.clip(taps, 0, length - 1)
   total = np.zeros((size, *image.shape[1:]), np.float32)
   for tap, weight in zip(taps.T, weights.T, strict=True):
-    total += weight[:, None, None] * image[tap]
+    # A few rows at a time: all in float32 would be four times the picture.
+    total += weight[:, None, None] * image[tap].astype(np.float32)
   return total
 
 

@@ -68,7 +68,7 @@ class Prepared:
   def check(self, index: SupportsIndex) -> None:
     """Raises the PictureError that reading the picture would, but faster."""
     _, item, where = self._item(index)
-    pictures.check(item['image'], where)
+    pictures.check(item['image'], where, self.size)
 
   def _item(self, index: SupportsIndex) -> tuple[int, Mapping[str, Any], str]:
     index = example.position(self, index)

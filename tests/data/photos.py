@@ -39,6 +39,18 @@ def bomb(side: int) -> bytes:
   return b'\x89PNG\r\n\x1a\n' + chunk(b'IHDR', header) + chunk(b'IDAT', data)
 
 
+def grey_png(width: int, height: int) -> bytes:
+  """A whole black PNG, which takes little room."""
+  header = struct.pack('>2I5B', width, height, 8, 0, 0, 0, 0)
+  parts = {
+    b'IHDR': header,
+    b'IDAT': zlib.compress(bytes((width + 1) * height), 9),
+    b'IEND': b'',
+  }
+  chunks = [chunk(kind, body) for kind, body in parts.items()]
+  return b'\x89PNG\r\n\x1a\n' + b''.join(chunks)
+
+
 def write(path: Path, seed: int = 0) -> None:
   """Writes a JPEG, and the folders to it."""
   path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,7 @@
 """Bad datasets: one line each, and the one that the documentation shows."""
 
 import json
+import os
 import pathlib
 import re
 import shutil
@@ -98,6 +99,15 @@ def _(folder):
   data.coco(folder)
 
 
+@case('picture listed twice')
+def _(folder):
+  def change(table):
+    table['images'][1] = table['images'][0]
+
+  spoil(photos.coco(folder), change)
+  data.coco(folder)
+
+
 @case('picture without captions')
 def _(folder):
   def change(table):
@@ -148,6 +158,21 @@ def _(folder):
 def _(folder):
   photos.coco(folder)
   picture(folder).write_bytes(photos.bomb(60_000))
+  data.coco(folder)[2]
+
+
+@case('side that is too long')
+def _(folder):
+  photos.coco(folder)
+  picture(folder).write_bytes(photos.grey_png(1, 70_000))
+  data.coco(folder)[2]
+
+
+@case('pipe in place of a picture')
+def _(folder):
+  photos.coco(folder)
+  picture(folder).unlink()
+  os.mkfifo(picture(folder))
   data.coco(folder)[2]
 
 

@@ -3,6 +3,7 @@
 import copy
 import json
 import pickle
+import unicodedata
 
 import numpy as np
 from PIL import Image
@@ -244,3 +245,32 @@ def test_pictures_of_any_mode(tmp_path):
   path = tmp_path / 'pictures' / '0.jpg'
   Image.fromarray(photos.photo()[..., 0]).save(path)
   assert data.jsonl(listing.parent)[0].image.shape == (224, 224, 3)
+
+
+@pytest.mark.parametrize(('listed', 'stored'), [('NFC', 'NFD'), ('NFD', 'NFC')])
+def test_names_with_accents(tmp_path, listed, stored):
+  """A Mac stores letters and accents apart; lists have them together."""
+  name = 'été/café.jpg'
+  path = tmp_path / unicodedata.normalize(stored, name)
+  photos.write(path)
+  line = {'image': unicodedata.normalize(listed, name), 'captions': ['x']}
+  (tmp_path / 'test.jsonl').write_text(json.dumps(line))
+  reader = data.jsonl(tmp_path, size=14)
+  assert reader.entries[0].path == path
+  assert reader[0].image.shape == (14, 14, 3)
+  # A file of exactly that name comes first.
+  photos.write(tmp_path / line['image'], seed=1)
+  (entry,) = data.jsonl(tmp_path, size=14).entries
+  assert entry.path == tmp_path / line['image']
+  path.unlink()
+  (tmp_path / line['image']).unlink()
+  with pytest.raises(FileNotFoundError, match='is missing'):
+    data.jsonl(tmp_path, size=14)
+
+
+def test_a_picture_that_is_listed_twice(tmp_path):
+  photos.write(tmp_path / 'a.jpg')
+  line = json.dumps({'image': 'a.jpg', 'captions': ['x'], 'id': 7}) + '\n'
+  (tmp_path / 'test.jsonl').write_text(2 * line)
+  with pytest.raises(ValueError, match=r'a\.jpg, picture 7, is listed twice'):
+    data.jsonl(tmp_path)

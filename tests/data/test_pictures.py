@@ -1,6 +1,8 @@
 """Any picture file to the pixels that the references see."""
 
+import errno
 import io
+import os
 from pathlib import Path
 import random
 import struct
@@ -294,3 +296,79 @@ def test_damaged_bytes_give_a_picture_or_an_error(kind):
     assert image.shape[2] == 3
     read += 1
   assert read
+
+
+@pytest.mark.parametrize('sides', [(1, 70_000), (70_000, 1)])
+def test_long_sides_are_refused(sides, tmp_path):
+  for act in (pictures.decode, pictures.check):
+    with pytest.raises(pictures.PictureError, match=r'x is refused.*MAX_SIDE'):
+      act(photos.grey_png(*sides), 'x')
+  for size in (28, 896):
+    assert (
+      pictures.resize(pictures.decode(photos.grey_png(1, 65_535)), size).any()
+      == 0
+    )
+
+
+def test_resized_axes_are_bounded(monkeypatch):
+  """Between the axes a picture has one side of each size."""
+  monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', 5000)
+  content = encoded(Image.new('RGB', (10, 400)), 'PNG')
+  pictures.check(content, size=12)
+  with pytest.raises(pictures.PictureError, match=r'a is ref.*400 x 13 on'):
+    pictures.check(content, 'a', size=13)
+  with pytest.raises(pictures.PictureError, match='400 x 13'):
+    pictures.resize(pictures.decode(content), 13)
+
+
+def test_tiles_are_bounded():
+  """Tiles of a TIFF are decoded whole, however small the picture."""
+  content = bytearray(encoded(RGB, 'TIFF', compression='tiff_lzw'))
+  (start,) = struct.unpack_from('<I', content, 4)
+  (count,) = struct.unpack_from('<H', content, start)
+  for at in range(start + 2, start + 2 + 12 * count, 12):
+    tag = struct.unpack_from('<H', content, at)[0]
+    if tag in (278, 284):  # Rows of a strip, order of planes.
+      side = {278: 322, 284: 323}[tag]
+      struct.pack_into('<HHII', content, at, side, 4, 1, 60_000)
+  with pytest.raises(pictures.PictureError, match='60000 x 60000 pixels'):
+    pictures.decode(bytes(content))
+
+
+@pytest.mark.parametrize(
+  'act', [pictures.contents, lambda p: pictures.read(p, 8)]
+)
+def test_what_is_no_file(act, tmp_path):
+  os.mkfifo(tmp_path / 'pipe.png')
+  for path in (tmp_path / 'pipe.png', '/dev/zero'):
+    with pytest.raises(pictures.PictureError, match='is a pipe or a device'):
+      act(path)
+
+
+def test_files_that_are_too_long(tmp_path, monkeypatch):
+  path = tmp_path / 'long.png'
+  with path.open('wb') as file:
+    file.truncate(pictures.MAX_FILE_BYTES + 1)  # Takes no room on disk.
+  with pytest.raises(pictures.PictureError, match='1,073,741,825 bytes, the l'):
+    pictures.read(path, 8)
+
+
+def test_files_that_may_not_be_read(tmp_path, monkeypatch):
+  path = tmp_path / 'a.png'
+  path.write_bytes(photos.jpeg())
+
+  def failing(number):
+    def read_bytes(path):
+      raise OSError(number, os.strerror(number), str(path))
+
+    monkeypatch.setattr(Path, 'read_bytes', read_bytes)
+
+  for number in (errno.EACCES, errno.EIO, errno.ESTALE):
+    failing(number)
+    with pytest.raises(pictures.PictureError, match=r'a\.png cannot be read: '):
+      pictures.contents(path)
+  # Not the file's fault: the next one would meet it too.
+  failing(errno.EMFILE)
+  with pytest.raises(OSError, match='Too many open files') as caught:
+    pictures.contents(path)
+  assert not isinstance(caught.value, pictures.PictureError)
