@@ -14,7 +14,7 @@ from types import ModuleType
 
 from absl import app, flags
 
-from collab_jax import _validate
+from collab_jax import _output, _validate
 
 _COMMANDS = {
   'caption': 'collab_jax.commands.caption',
@@ -83,7 +83,12 @@ def run(argv: list[str] | None = None) -> None:
   Raises:
     SystemExit: There is no such subcommand, or it has ended.
   """
-  argv = sys.argv if argv is None else argv
+  _output.prepare()
+  with _output.until_closed():
+    _run(sys.argv if argv is None else argv)
+
+
+def _run(argv: list[str]) -> None:
   name, arguments = (argv[1], argv[2:]) if argv[1:] else ('--help', [])
   if name in (*_HELP, 'help'):
     print(_overview())

@@ -8,13 +8,46 @@ line may be unfinished: it is cut off when the file is opened again.
       writer.append({'file': 'cat.png', 'caption': 'a cat'})
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+import contextlib
+import errno
+import io
 import json
+import logging
 import os
 from pathlib import Path
-from typing import Any, BinaryIO, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 Parsed = TypeVar('Parsed')
+
+_LOG = logging.getLogger(__name__)
+
+# Errors of file systems that have no such call; pipes and some FUSE mounts have
+# no fsync, Lustre without `-o flock` and some NFS no locks.
+_UNSUPPORTED = (
+  *(errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP),
+  *(errno.ENOLCK, errno.EROFS),
+)
+
+
+@contextlib.contextmanager
+def naming(path: str | os.PathLike[str]) -> Iterator[None]:
+  """Adds a file's name to errors of writing to it, which have none.
+
+  Args:
+    path: The file.
+
+  Raises:
+    OSError: Such an error, as of a full disk, with the name.
+  """
+  try:
+    yield
+  except OSError as error:
+    if error.filename is None and error.errno is not None:
+      raise OSError(
+        error.errno, os.strerror(error.errno), os.fspath(path)
+      ) from error
+    raise
 
 
 def write_atomically(path: str | os.PathLike[str], data: str | bytes) -> None:
@@ -22,8 +55,13 @@ def write_atomically(path: str | os.PathLike[str], data: str | bytes) -> None:
   path = Path(path)
   path.parent.mkdir(parents=True, exist_ok=True)
   draft = path.with_name(path.name + '.draft')
-  draft.write_bytes(data.encode() if isinstance(data, str) else data)
-  draft.replace(path)
+  try:
+    with naming(path):
+      draft.write_bytes(data.encode() if isinstance(data, str) else data)
+    draft.replace(path)
+  except OSError:
+    draft.unlink(missing_ok=True)  # A full disk needs the room.
+    raise
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:
@@ -111,6 +149,7 @@ class JsonlWriter(Generic[Parsed]):
     except BaseException:
       self._file.close()
       raise
+    self._syncs = True
     self._needs_newline = end > 0 and data[end - 1 : end] != b'\n'
 
   def append(self, *values: dict[str, Any]) -> None:
@@ -120,12 +159,30 @@ class JsonlWriter(Generic[Parsed]):
       text, self._needs_newline = '\n' + text, False
     # A file's name need not be UTF-8; what is not becomes '\\udc80', which is
     # JSON's own form and is read back as it was.
-    self._file.write(text.encode('utf-8', 'backslashreplace'))
-    self._file.flush()
+    with naming(self.path):
+      rest = memoryview(text.encode('utf-8', 'backslashreplace'))
+      while rest:  # A disk that is nearly full takes a part.
+        rest = rest[self._file.write(rest) :]
 
   def sync(self) -> None:
-    """Flushes the file to disk, so that it survives a power cut."""
-    os.fsync(self._file.fileno())
+    """Flushes the file to disk, so that it survives a power cut.
+
+    Goes on with a warning where the file system cannot do that.
+    """
+    if not self._syncs:
+      return
+    try:
+      with naming(self.path):
+        os.fsync(self._file.fileno())
+    except OSError as error:
+      if error.errno not in _UNSUPPORTED:
+        raise
+      self._syncs = False
+      _LOG.warning(
+        '%s: its file system has no fsync (%s); a power cut may lose lines',
+        self.path,
+        error.strerror,
+      )
 
   def close(self) -> None:
     """Closes the file and releases the lock."""
@@ -140,10 +197,14 @@ class JsonlWriter(Generic[Parsed]):
     self.close()
 
 
-def _open_locked(path: Path) -> BinaryIO:
+def _open_locked(path: Path) -> io.FileIO:
   """Opens or makes a file for appending, under a lock until it is closed."""
   path.parent.mkdir(parents=True, exist_ok=True)
-  file = path.open('ab')
+  if path.exists() and not path.is_file():
+    # A pipe would wait for its reader, a device has no lines to go on with.
+    raise ValueError(f'{path} is no regular file: choose another one')
+  # Nothing waits in a buffer, so that a full disk is told where it is met.
+  file = io.FileIO(path, 'ab')
   try:
     _lock(file, path)
   except BaseException:
@@ -152,7 +213,7 @@ def _open_locked(path: Path) -> BinaryIO:
   return file
 
 
-def _lock(file: BinaryIO, path: Path) -> None:
+def _lock(file: io.FileIO, path: Path) -> None:
   if os.name != 'posix':
     return
   import fcntl  # Absent elsewhere.
@@ -164,3 +225,11 @@ def _lock(file: BinaryIO, path: Path) -> None:
       error.errno,
       f'another run is writing to {path}; wait for it, or choose another file',
     ) from error
+  except OSError as error:
+    if error.errno not in _UNSUPPORTED:
+      raise OSError(error.errno, error.strerror, str(path)) from error
+    _LOG.warning(
+      '%s: its file system has no locks (%s); let no other run write to it',
+      path,
+      error.strerror,
+    )

@@ -12,6 +12,7 @@ _ROOT = pathlib.Path(__file__).parents[1]
 _ROWS = (
   {'_validate'},
   {
+    '_output',
     '_platform',
     '_renamed',
     'message',

@@ -20,6 +20,7 @@ import zlib
 import jax
 import numpy as np
 
+from collab_jax import jsonl
 from collab_jax.checkpoints import trees
 from collab_jax.checkpoints.trees import CheckpointError
 
@@ -124,7 +125,7 @@ def save_npz(
       array = array.view(_VOID)
     arrays[name] = array
   partial = f'{path}.partial'
-  with open(partial, 'wb') as file:
+  with jsonl.naming(path), open(partial, 'wb') as file:
     # Numbers alone, so that nothing is pickled; NumPy 2.1 has no flag for it.
     np.savez(file, **arrays)
   os.replace(partial, path)

@@ -165,7 +165,7 @@ def _read_matching(
   settings = json.loads(json.dumps(settings))
   if not path.stat().st_size:
     text = json.dumps(settings, indent=2, sort_keys=True)
-    sidecar.write_text(text + '\n')
+    jsonl.write_atomically(sidecar, text + '\n')
     return {}
   records = _parse(path, lines, {})
   if not sidecar.exists():

@@ -19,6 +19,9 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
+# A JPEG's: one axis is resized while the other is as long as in the file.
+MAX_SIDE = 65_535
+
 
 class Edge:
   """Encoder and quantizer of an exported folder.
@@ -83,7 +86,11 @@ class Edge:
 def read(path, size):
   """Reads a picture at the model's size: 8-bit RGB, upright, bicubic."""
   try:
+    if os.path.exists(path) and not os.path.isfile(path):
+      raise ValueError('got a pipe or a folder, expected a picture')
     with Image.open(path) as picture:
+      if max(picture.size) > MAX_SIDE:
+        raise ValueError(f'got {picture.size}, expected sides of {MAX_SIDE}')
       if picture.mode[0] in 'IF':
         raise ValueError(f'got mode {picture.mode}, expected 8 bits')
       picture = ImageOps.exif_transpose(picture)
@@ -95,9 +102,9 @@ def read(path, size):
       for shape in ((width, size) if tall else (size, height), (size, size)):
         square = square.resize(shape, Image.Resampling.BICUBIC)
       return np.asarray(square)
-  # Pillow's errors for damaged and for too large files.
-  except (ValueError, OSError, SyntaxError, Image.DecompressionBombError) as e:
-    raise ValueError(f'{path}: {e}') from e
+  # Pillow raises anything for damaged and for too large files.
+  except Exception as e:
+    raise ValueError(f'{path}: {str(e) or type(e).__name__}') from e
 
 
 def threefry(key, high, low):

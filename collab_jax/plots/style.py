@@ -1,6 +1,7 @@
 """Style of the figures: colours, markers, fonts, axes and titles."""
 
 from collections.abc import Mapping, Sequence
+import io
 import os
 from pathlib import Path
 from typing import Any, Literal
@@ -11,7 +12,7 @@ from matplotlib import figure as figures
 from matplotlib import patheffects, ticker
 from matplotlib import pyplot as plt
 
-from collab_jax import evaluation
+from collab_jax import evaluation, jsonl
 
 Row = Mapping[str, Any]
 
@@ -107,12 +108,15 @@ def save(
     The two files.
   """
   stem = Path(stem)
-  stem.parent.mkdir(parents=True, exist_ok=True)
-  files = [stem.with_name(stem.name + suffix) for suffix in ('.png', '.svg')]
+  # No date, so that the same figure is the same file.
+  options = {'.png': {'dpi': dpi}, '.svg': {'metadata': {'Date': None}}}
+  files = []
   with mpl.rc_context(RC):
-    figure.savefig(files[0], dpi=dpi)
-    # No date, so that the same figure is the same file.
-    figure.savefig(files[1], metadata={'Date': None})
+    for suffix, choices in options.items():
+      drawn = io.BytesIO()
+      figure.savefig(drawn, format=suffix[1:], **choices)
+      files.append(stem.with_name(stem.name + suffix))
+      jsonl.write_atomically(files[-1], drawn.getvalue())
   return files
 
 

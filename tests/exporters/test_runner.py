@@ -3,6 +3,7 @@
 import ast
 from concurrent import futures
 import json
+import os
 from pathlib import Path
 import types
 
@@ -14,6 +15,7 @@ import pytest
 from collab_jax import data, wire
 from collab_jax import message as messages
 from collab_jax.exporters import run
+from tests.data import photos
 from tests.serving import certificates
 from tests.wire import drawing
 
@@ -103,6 +105,24 @@ def test_a_picture_of_16_bits_is_refused(tmp_path):
   path = tmp_path / 'deep.png'
   Image.fromarray(np.full((4, 4), 40_000, np.uint16)).save(path)
   with pytest.raises(ValueError, match=r'deep\.png: got mode I;16, expected 8'):
+    run.read(path, 32)
+
+
+def test_bad_pictures_are_value_errors(tmp_path, monkeypatch):
+  path = tmp_path / 'a.png'
+  path.write_bytes(photos.grey_png(1, 70_000))
+  with pytest.raises(ValueError, match=r'a\.png: got \(1, 70000\), expected'):
+    run.read(path, 32)
+  os.mkfifo(tmp_path / 'pipe.png')
+  with pytest.raises(ValueError, match=r'pipe\.png: got a pipe'):
+    run.read(tmp_path / 'pipe.png', 32)
+
+  def load(picture):
+    raise AssertionError
+
+  photos.write(path)
+  monkeypatch.setattr('PIL.ImageFile.ImageFile.load', load)
+  with pytest.raises(ValueError, match=r'a\.png: AssertionError'):
     run.read(path, 32)
 
 

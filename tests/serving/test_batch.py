@@ -273,6 +273,17 @@ def test_folder_without_pictures_is_an_error(tmp_path):
     batch.list_pictures(tmp_path)
 
 
+def test_hidden_files_and_folders_are_left_out(tmp_path):
+  folder = tmp_path / '.hidden' / 'photos'  # Dots above do not matter.
+  for name in ('a.png', '._a.png', '.thumbs/b.png', 'c/d.png', 'c/.e/f.png'):
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b'x')
+  os.mkfifo(folder / 'pipe.png')
+  names = [str(p.relative_to(folder)) for p in batch.list_pictures(folder)]
+  assert names == ['a.png', 'c/d.png']
+
+
 def test_picture_id_depends_on_the_name():
   assert batch.picture_id('a.png') == batch.picture_id('a.png')
   assert batch.picture_id('a.png') != batch.picture_id('b.png')

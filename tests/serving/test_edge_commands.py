@@ -30,10 +30,19 @@ def picture(tmp_path):
   return path
 
 
-def _caption(*arguments):
-  return launching.run(
-    *CAPTION, f'--model={standin.folder()}', *map(str, arguments)
-  )
+def _caption(*arguments, **environment):
+  flags = f'--model={standin.folder()}', *map(str, arguments)
+  return launching.run(*CAPTION, *flags, **environment)
+
+
+@pytest.mark.parametrize('no_proxy', ['', 'example.org'])
+def test_no_proxy_stands_before_this_machine(target, picture, no_proxy):
+  nobody = 'http://127.0.0.1:9'
+  names = 'http_proxy', 'https_proxy', 'HTTP_PROXY', 'HTTPS_PROXY', 'grpc_proxy'
+  proxies = dict.fromkeys(names, nobody) | {'no_proxy': no_proxy}
+  done = _caption(f'--server={target}', picture, JPEG, '--timeout=5', **proxies)
+  assert done.returncode == 0, done.stderr
+  assert done.stdout == 'a red ball\n'
 
 
 @pytest.mark.parametrize('more', [(), ('--stream',)])

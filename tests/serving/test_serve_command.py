@@ -1,5 +1,6 @@
 """`collab-jax serve`, started and stopped as a process."""
 
+import contextlib
 import os
 import re
 import signal
@@ -7,6 +8,7 @@ import subprocess
 import sys
 import urllib.request
 
+import grpc
 import pytest
 
 from tests import launching, standin
@@ -38,7 +40,8 @@ def process():
   )
   yield started
   started.kill()
-  started.communicate()
+  started.wait()
+  started.stderr.close()
 
 
 def test_serves_until_sigterm(process, made):
@@ -63,6 +66,26 @@ def test_serves_until_sigterm(process, made):
   assert process.returncode == 0, err
   assert out == 'stopped\n'
   assert 'SIGTERM: stopping' in err
+  assert 'Traceback' not in err
+
+
+def test_serves_though_nobody_reads_its_output(process, made):
+  listening = re.fullmatch(r'listening on (.*)\n', process.stdout.readline())
+  process.stdout.close()
+  assert listening
+  codec, packets = made['kmeans']
+  caller = harness.Caller(listening[1])
+
+  def ready():
+    with contextlib.suppress(grpc.RpcError):
+      return caller.handshake(codec)
+
+  harness.until(ready, 60)
+  assert caller.caption(codec, packets[0]).tokens > 0
+  process.send_signal(signal.SIGTERM)
+  err = process.stderr.read()
+  assert process.wait(timeout=20) == 0, err
+  assert err.count('standard output: Broken pipe') == 1
   assert 'Traceback' not in err
 
 

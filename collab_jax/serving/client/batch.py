@@ -12,6 +12,7 @@ import zlib
 import tqdm
 
 from collab_jax import data, jsonl
+from collab_jax.data import pictures
 from collab_jax.serving.client import client as clients
 from collab_jax.serving.client import (
   encode,
@@ -56,20 +57,24 @@ def list_pictures(folder: str | os.PathLike[str]) -> list[Path]:
     folder: The folder.
 
   Returns:
-    The files with one of `SUFFIXES`.
+    The files with one of `SUFFIXES`. Hidden files and folders, whose names
+    begin with a dot, are left out: a Mac's `._cat.jpg` is no picture.
 
   Raises:
     FileNotFoundError: The folder has no pictures.
   """
+  folder = Path(folder)
   paths = sorted(
     path
-    for path in Path(folder).rglob('*')
-    if path.suffix.lower() in SUFFIXES and path.is_file()
+    for path in folder.rglob('*')
+    if path.suffix.lower() in SUFFIXES
+    and not any(n.startswith('.') for n in path.relative_to(folder).parts)
+    and path.is_file()
   )
   if not paths:
     raise FileNotFoundError(
-      f'{os.fspath(folder)} has no pictures: expected files that end in'
-      f' {", ".join(SUFFIXES)}'
+      f'{folder} has no pictures: expected files that end in'
+      f' {", ".join(SUFFIXES)}, and do not begin with a dot'
     )
   return paths
 
@@ -80,8 +85,13 @@ def picture_id(name: str) -> int:
 
 
 def file_crc32(path: Path) -> str:
-  """Returns the CRC-32 of a file's content."""
-  return f'{zlib.crc32(path.read_bytes()):08x}'
+  """Returns the CRC-32 of a picture file's content.
+
+  Raises:
+    FileNotFoundError: There is no such file.
+    PictureError: It is no file, or cannot be read.
+  """
+  return f'{zlib.crc32(pictures.contents(path)):08x}'
 
 
 def to_record(
@@ -240,8 +250,9 @@ class _FileReader:
     for name, path in self._files.items():
       start = time.perf_counter()
       try:
-        crc32 = file_crc32(path)
-        image = data.read_image(path, self._size)
+        content = pictures.contents(path)
+        crc32 = f'{zlib.crc32(content):08x}'
+        image = pictures.resize(pictures.decode(content, str(path)), self._size)
       except (data.PictureError, OSError) as error:
         self.fail(name, str(error))
         continue
@@ -268,7 +279,7 @@ def _has_changed(path: Path, crc32: Any) -> bool:
   """Returns whether a file's content has changed; not if it is unreadable."""
   try:
     return file_crc32(path) != crc32
-  except OSError:
+  except (OSError, data.PictureError):
     return False
 
 

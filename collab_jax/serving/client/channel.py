@@ -103,10 +103,15 @@ class Connection:
     self._address, self._cert, self._key = (host, port), cert, key
     self._tls = ca is not None
     self._last_warning = -_WARN_INTERVAL
+    options = [*_OPTIONS]
+    # No proxy of the environment leads back to this machine.
+    if tls.is_loopback(host):
+      options.append(('grpc.enable_http_proxy', 0))
     if ca is None:
-      self._channel = grpc.insecure_channel(target, _OPTIONS)
+      self._channel = grpc.insecure_channel(target, options)
     else:
-      self._channel = _secure_channel(target, ca, cert, key, server_name)
+      files = ca, cert, key
+      self._channel = _secure_channel(target, *files, server_name, options)
     self.stub = collab_pb2_grpc.CaptionerStub(self._channel)
 
   def start_retries(self) -> retry.RetryLoop:
@@ -172,11 +177,12 @@ def read_token(path: str | os.PathLike[str] | None) -> str | None:
   return tokens[0]
 
 
-def _secure_channel(target, ca, cert, key, server_name) -> grpc.Channel:
+def _secure_channel(
+  target, ca, cert, key, server_name, options
+) -> grpc.Channel:
   """Opens a TLS channel; see `Connection`."""
-  options: list[tuple[str, int | str]] = list(_OPTIONS)
   if server_name:
-    options.append(('grpc.ssl_target_name_override', server_name))
+    options = [*options, ('grpc.ssl_target_name_override', server_name)]
   tls.check_files(cert, key, None if ca == 'system' else ca)
   if key is not None:
     tls.warn_if_world_readable(key)

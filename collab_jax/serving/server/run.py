@@ -4,6 +4,7 @@ import asyncio
 import logging
 import signal
 
+from collab_jax import _output
 from collab_jax.serving.server.server import Server
 
 _LOG = logging.getLogger(__name__)
@@ -36,9 +37,9 @@ async def _run(server: Server) -> None:
   for signum in _SIGNALS:
     loop.add_signal_handler(signum, stop, signum)
   await server.start(warm=False)
-  print(f'listening on {server.address}', flush=True)
+  _output.announce(f'listening on {server.address}')
   if server.metrics_address:
-    print(f'metrics on http://{server.metrics_address}/metrics', flush=True)
+    _output.announce(f'metrics on http://{server.metrics_address}/metrics')
   stopping = asyncio.create_task(stop_requested.wait())
   failing = asyncio.create_task(server.failed.wait())
   ends = [stopping, failing]
@@ -48,7 +49,7 @@ async def _run(server: Server) -> None:
   ready = server.warming.done()
   failed = server.warming.exception() if ready else None
   if ready and not failed:
-    print('serving', flush=True)
+    _output.announce('serving')
     await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
   for task in ends:
     task.cancel()
@@ -59,4 +60,4 @@ async def _run(server: Server) -> None:
     )
   if failed:
     raise failed
-  print('stopped', flush=True)
+  _output.announce('stopped')
