@@ -80,7 +80,7 @@ def _panel(axes: mpl_axes.Axes, sweep: channel_lib.ChannelSweep, rows) -> None:
       color=colour,
       marker=marker,
       linestyle=line,
-      label=f'{name}, {size(points[-1])}',
+      label=style.plain(f'{name}, {size(points[-1])}'),
       zorder=20 - n,
       **style.LINE,
     )
@@ -90,12 +90,13 @@ def _panel(axes: mpl_axes.Axes, sweep: channel_lib.ChannelSweep, rows) -> None:
   style.score_axis(axes, max(row['bleu4_high'] for row in rows), room=1.06)
   style.grid(axes, 'y')
   axes.tick_params(length=3)
-  axes.set_xlabel(_AXES.get(sweep.setting) or sweep.setting)
+  axes.set_xlabel(_AXES.get(sweep.setting) or style.plain(sweep.setting))
   if sweep.setting in ('p', 'to_bad'):
     axes.xaxis.set_major_formatter(lambda x, _: f'{100 * x:g}%')
   if sweep.setting == 'rate':
     axes.set_xscale('log')
-  axes.set_title(sweep.channel, fontsize=9, loc='left', color=style.GREY)
+  channel_name = style.plain(sweep.channel)
+  axes.set_title(channel_name, fontsize=9, loc='left', color=style.GREY)
   axes.legend(
     loc='upper left',
     bbox_to_anchor=(-0.1, -0.17),
@@ -142,8 +143,8 @@ def _title(figure: figures.Figure, rows, height: float) -> None:
   figure.text(
     0.01,
     1 - 0.12 / height,
-    f'Captions over a channel: {first["model"]} model,'
-    f' {first["images"]} pictures of {first["data"]}, {seeds};'
+    f'Captions over a channel: {style.plain(first["model"])} model,'
+    f' {first["images"]} pictures of {style.plain(first["data"])}, {seeds};'
     f' bands: {100 * first["level"]:g}% bootstrap intervals',
     verticalalignment='top',
     fontsize=10,

@@ -55,7 +55,7 @@ def fields(rows: Mapping[str, Row]) -> figures.Figure:
     axes = figure.add_axes((0.27, 0.5 / height, 0.5, 1 - 1.45 / height))
     for y, row in enumerate(rows.values()):
       _bar(axes, y, row, looks)
-    wrapped = [textwrap.fill(label, 38) for label in rows]
+    wrapped = [textwrap.fill(style.plain(label), 38) for label in rows]
     axes.set_yticks(range(len(rows)), wrapped)
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_xlim(0, 100)
@@ -65,8 +65,8 @@ def fields(rows: Mapping[str, Row]) -> figures.Figure:
       zip(*reversed(axes.get_legend_handles_labels()), strict=True)
     )
     figure.legend(
-      [handles[name] for name in names],
-      names,
+      [handles[style.plain(name)] for name in names],
+      [*map(style.plain, names)],
       loc='upper left',
       bbox_to_anchor=(0.005, 1 - 0.42 / height),
       ncols=min(len(names), 6),
@@ -92,7 +92,7 @@ def _bar(axes: mpl_axes.Axes, y: int, row: Row, looks: Mapping[str, str]):
       color=looks[name],
       edgecolor='white',
       linewidth=0.8,
-      label=name,
+      label=style.plain(name),
     )
     if share > 6:
       axes.text(
@@ -144,7 +144,7 @@ def latency(table: Sequence[Row], note: str = '') -> figures.Figure:
         marker=marker,
         markersize=5,
         linewidth=1.7,
-        label=name,
+        label=style.plain(name),
         **style.EDGE,
       )
     axes.set_xscale('log')

@@ -78,7 +78,7 @@ def _curves(axes: mpl_axes.Axes, curves, x: str) -> list[tuple]:
       color=colour,
       marker=marker,
       linestyle=line,
-      label=name,
+      label=style.plain(name),
       zorder=front,
       **style.LINE,
     )
@@ -110,7 +110,8 @@ def horizontals(
   """Draws rows without a curve as lines across; returns their labels."""
   labels = []
   for row in text_lib.horizontal_rows(rows):
-    name, value = labels_lib.label(row), scale * row[y]
+    name = style.plain(labels_lib.label(row))
+    value = scale * row[y]
     blind = labels_lib.is_blind(row)
     line = (0, (1, 2)) if blind else (0, (6, 2))
     colour = style.GREY if blind else style.INK
@@ -178,7 +179,7 @@ def draw_labels(axes: mpl_axes.Axes, labels) -> None:
     axes.text(
       1.112,
       place,
-      name,
+      style.plain(name),
       transform=across,
       verticalalignment='center',
       fontsize=8.5,
@@ -303,8 +304,8 @@ def subtitle(rows: Sequence[Mapping[str, Any]]) -> str:
   """Returns model, pictures and seeds of the rows, in one line."""
   images = max(row['images'] for row in rows)
   seeds = max(row['seeds'] for row in rows)
-  model = rows[0].get('model') or 'unnamed'
-  data = rows[0].get('data') or 'unnamed data'
+  model = style.plain(rows[0].get('model') or 'unnamed')
+  data = style.plain(rows[0].get('data') or 'unnamed data')
   kind = 'generated scenes' if data.startswith('scenes') else 'pictures'
   return (
     f'The {model} model on {images:,} {kind} ({data}),'

@@ -50,7 +50,7 @@ def tuned(
         marker=marker,
         linestyle=line,
         markersize=5,
-        label=name,
+        label=style.plain(name),
       )
       style.band(axes, x, front, color=colour, alpha=0.13)
       if full:

@@ -148,8 +148,8 @@ def _draw(image, columns, side: int, name: str) -> figures.Figure:
     style.titles(
       figure,
       'What k-means leaves of a picture',
-      f'Features of the {name} model before and after quantization;'
-      ' equal colours inside white lines are one cluster',
+      f'Features of the {style.plain(name)} model before and after'
+      ' quantization; equal colours inside white lines are one cluster',
       (1 - 0.12 / height, 1 - 0.39 / height),
       0.12 / width,
     )
@@ -182,7 +182,7 @@ def _under(axes: mpl_axes.Axes, column: dict[str, Any]):
     axes.text(
       0,
       -0.16,
-      '\n'.join(textwrap.wrap(column['caption'], 25)[:6]),
+      '\n'.join(textwrap.wrap(style.plain(column['caption']), 25)[:6]),
       transform=axes.transAxes,
       fontsize=6.8,
       verticalalignment='top',

@@ -118,7 +118,7 @@ def _family(axes, rows, label, looks, order, y, scale) -> tuple:
     color=colour,
     linestyle=line,
     linewidth=1.2 if picture else 1.8,
-    label=label,
+    label=style.plain(label),
     zorder=12 if picture else 30 - order,
   )
   if not picture:

@@ -74,7 +74,7 @@ def selector_maps(
       figure,
       f'What each leaves of the {vectors} vectors:'
       f' {selectors[0].sent(vectors)} are sent',
-      f'Features of the {model.config.name} model',
+      f'Features of the {style.plain(model.config.name)} model',
       (1 - 0.1 / height, 1 - 0.3 / height),
       0.1 / width,
       (11, 8),
@@ -89,7 +89,7 @@ def _panels(model, name, image, selectors, key) -> list[dict[str, Any]]:
   original = np.asarray(features[0], np.float32)
   colours = codecs.colours_by_axes(original)
   n, side = len(original), math.isqrt(len(original))
-  panels: list[dict[str, Any]] = [{'title': name, 'image': image}]
+  panels: list[dict[str, Any]] = [{'title': style.plain(name), 'image': image}]
   for quantizer in selectors:
     codec = codecs.FeatureCodec(model, quantizer)
     inputs, aux = codec.observe(image[None], features)
@@ -124,7 +124,8 @@ def _clusters(message, default):
 
 def _title(quantizer, sent: int | None) -> str:
   """Returns a selector's name without k, and how many it sends if not None."""
-  name = settings.text(settings.without(quantizers.settings(quantizer), 'k'))
+  shown = settings.without(quantizers.settings(quantizer), 'k')
+  name = style.plain(settings.text(shown))
   if sent is not None:
     name += f', {sent} sent'
   if len(name) > 22:  # In two lines.

@@ -80,7 +80,9 @@ def _panel(axes: mpl_axes.Axes, ranked, k: int, labels: bool) -> None:
   axes.set_xlim(0, 112)
   axes.set_xticks([0, 25, 50, 75, 100])
   axes.set_ylim(len(ranked) - 0.4, -0.6)
-  axes.set_yticks(range(len(ranked)), [*ranked] if labels else [])
+  axes.set_yticks(
+    range(len(ranked)), [*map(style.plain, ranked)] if labels else []
+  )
   axes.tick_params(axis='y', length=0, labelsize=8.5)
   axes.tick_params(axis='x', length=3, labelsize=8)
   style.grid(axes)

@@ -1,10 +1,12 @@
 """Style of the figures: colours, markers, fonts, axes and titles."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+import contextlib
 import io
 import os
 from pathlib import Path
 from typing import Any, Literal
+import warnings
 
 import matplotlib as mpl
 from matplotlib import axes as mpl_axes
@@ -55,6 +57,7 @@ BOX = {
 ARROW = {'arrowstyle': '-', 'color': GREY, 'linewidth': 0.7}
 
 _ENDS = 'low', 'high'
+_LONGEST = 300  # Letters of a text.
 
 # Keeps small text readable on lines.
 HALO = patheffects.withStroke(linewidth=2.5, foreground='white')
@@ -68,6 +71,8 @@ RC: dict[Any, Any] = {
   'axes.spines.top': False,
   'axes.linewidth': 0.8,
   'text.color': INK,
+  # A dollar in a caption or a folder's name begins no formula.
+  'text.parse_math': False,
   'xtick.color': GREY,
   'ytick.color': GREY,
   'xtick.labelcolor': INK,
@@ -94,6 +99,28 @@ def new_figure(width: float, height: float) -> figures.Figure:
   return figure
 
 
+def plain(text: str) -> str:
+  """Returns a text of somebody's, such as a name or a caption, to be drawn.
+
+  Args:
+    text: Any text.
+
+  Returns:
+    The text on one line, as long as a figure has room for. Control characters
+    are escaped, as they make an SVG that no browser opens, and so are those
+    that turn a line's direction. A space stands before what a legend would
+    leave out: nothing, and what begins with '_'.
+  """
+  words = ' '.join(text.split())
+  shown = ''.join(
+    character if character.isprintable() else ascii(character)[1:-1]
+    for character in words
+  )
+  if len(shown) > _LONGEST:
+    shown = f'{shown[:_LONGEST]}…'
+  return f' {shown}' if shown[:1] in ('', '_') else shown
+
+
 def save(
   figure: figures.Figure, stem: str | os.PathLike[str], dpi: int = 200
 ) -> list[Path]:
@@ -111,13 +138,21 @@ def save(
   # No date, so that the same figure is the same file.
   options = {'.png': {'dpi': dpi}, '.svg': {'metadata': {'Date': None}}}
   files = []
-  with mpl.rc_context(RC):
+  with mpl.rc_context(RC), _no_word_of_glyphs():
     for suffix, choices in options.items():
       drawn = io.BytesIO()
       figure.savefig(drawn, format=suffix[1:], **choices)
       files.append(stem.with_name(stem.name + suffix))
       jsonl.write_atomically(files[-1], drawn.getvalue())
   return files
+
+
+@contextlib.contextmanager
+def _no_word_of_glyphs() -> Iterator[None]:
+  """Lets a frame stand for a letter that the font does not have."""
+  with warnings.catch_warnings():
+    warnings.filterwarnings('ignore', 'Glyph .* missing from font')
+    yield
 
 
 def rows_of(records: Sequence[Row]) -> list[Row]:
@@ -197,6 +232,7 @@ def titles(
     x: Left edge, as a share of its width.
     sizes: Font sizes of both.
   """
+  title, note = plain(title), note and plain(note)
   figure.text(x, y[0], title, fontsize=sizes[0], fontweight='bold', va='top')
   if note:
     figure.text(x, y[1], note, fontsize=sizes[1], color=GREY, va='top')
@@ -211,7 +247,8 @@ def fit_width(figure: figures.Figure) -> None:
     figure: The figure, complete.
   """
   texts = [text for axes in figure.axes for text in axes.texts]
-  right = max((text.get_window_extent().x1 for text in texts), default=0.0)
+  with _no_word_of_glyphs():
+    right = max((t.get_window_extent().x1 for t in texts), default=0.0)
   factor = right / figure.bbox.width
   if factor <= 1:
     return
