@@ -54,6 +54,7 @@ _HELP = {
   'queue': 'Requests that may wait.',
   'max_sessions': 'Codecs that are agreed on at a time.',
   'max_message_bytes': 'Longest message; 0 for what any codec may need.',
+  'message_seconds': 'Time for the message of a call to arrive.',
   'group_ms': 'Time to wait for more requests when the engine is idle.',
   'drain_seconds': 'Time that accepted requests may take at the end.',
   'cert': 'Certificate of the server, PEM.',

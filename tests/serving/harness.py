@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import functools
 import os
 import threading
 import time
@@ -11,7 +12,7 @@ import grpc
 import pytest
 
 from benchmarks import session_names
-from collab_jax import serving
+from collab_jax import codecs, serving
 from collab_jax.serving import (
   collab_pb2,
   collab_pb2_grpc,
@@ -38,6 +39,11 @@ def make_config(**changes):
     'drain_seconds': 10.0,
   }
   return serving.ServerConfig(**{**defaults, **changes})
+
+
+def codec_of(model):
+  """Returns a function from the name of a quantizer to its codec."""
+  return functools.partial(codecs.FeatureCodec, model)
 
 
 class Caller:
@@ -97,23 +103,27 @@ def refused(code):
 
 
 @contextlib.contextmanager
-def held(server):
-  """Keeps the scheduler busy."""
-  busy, release = threading.Event(), threading.Event()
+def held(server, compiling=False):
+  """Keeps the scheduler busy, or the threads that compile."""
+  call = server._compiler.call if compiling else server._scheduler.call
+  busy, release = threading.Semaphore(0), threading.Event()
 
   def hold():
-    busy.set()
+    busy.release()
     assert release.wait(20)
 
-  holding = asyncio.run_coroutine_threadsafe(
-    server._scheduler.call(hold), server._loop
-  )
-  assert busy.wait(20)
+  holding = [
+    asyncio.run_coroutine_threadsafe(call(hold), server._loop)
+    for _ in range(2 if compiling else 1)
+  ]
+  for _ in holding:
+    assert busy.acquire(timeout=20)
   try:
     yield
   finally:
     release.set()
-  holding.result(20)
+  for future in holding:
+    future.result(20)
 
 
 def until(holds, seconds=20.0):

@@ -53,3 +53,12 @@ def test_cache_is_bounded_by_time(monkeypatch):
     cache.complete(ID, SESSION, b'')
   cache.add(OTHER, SESSION, b'more')
   assert len(cache._entries) == 1
+
+
+def test_layers_belong_to_their_caller():
+  cache = request_cache.PartialMessageCache()
+  cache.add(ID, SESSION, b'coarse', 'a')
+  for caller in ('b', ''):
+    with pytest.raises(request_cache.UnknownRequestError):
+      cache.complete(ID, SESSION, b'', caller)
+  assert cache.complete(ID, SESSION, b'', 'a') == b'coarse'

@@ -275,7 +275,7 @@ def test_concurrent_handshakes_share_work_and_are_bounded(
 ):
   """Equal handshakes share the work; too many different ones are refused."""
   every = [codecs.FeatureCodec(model, f'kmeans(k={k})') for k in range(10, 15)]
-  with harness.held(server):
+  with harness.held(server, compiling=True):
     asked = []
     for codec in every:
       text = codec.to_json()

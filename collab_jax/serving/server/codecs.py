@@ -31,8 +31,11 @@ _FAMILIES = {'feature': 'quantizer', 'image': 'image codec', 'own': 'codec'}
 _LONGEST_NAME = 512
 # Limit of all tables of an unlisted quantizer, in frequencies.
 _LARGEST_TABLES = 1 << 24
-# Number of codecs that may be made ready at a time.
+# Number of codecs that may wait to be made ready: a caller's, and all.
 _PENDING = 4
+_PENDING_IN_ALL = 16
+# Callers of a codec that are remembered; others are asked for a handshake.
+_CALLERS = 4096
 
 
 class RefusedError(Exception):
@@ -109,7 +112,7 @@ class CodecAllowlist:
   def create(
     self, description: protocol.SessionDescription
   ) -> decoders.MessageDecoder:
-    """Makes the decoder that an edge describes; on the scheduler's thread.
+    """Makes the decoder that an edge describes.
 
     Args:
       description: Session description of the edge.
@@ -199,10 +202,30 @@ class CodecAllowlist:
     return quantizer
 
 
+class _Entry:
+  """Decoder of a codec, and the callers that have agreed on it."""
+
+  def __init__(self, decoder: decoders.MessageDecoder, maker: str):
+    self.decoder = decoder
+    self.maker = maker
+    self._callers = collections.OrderedDict({maker: None})
+
+  def add(self, caller: str) -> None:
+    """Lets a caller use the codec."""
+    self._callers[caller] = None
+    while len(self._callers) > _CALLERS:
+      self._callers.popitem(last=False)
+
+  def __contains__(self, caller: str) -> bool:
+    return caller in self._callers
+
+
 class CodecRegistry:
   """Decoders of the codecs that edges and the server have agreed on.
 
-  The least recently used ones are dropped. An edge that uses a dropped one
+  Those that the operator has listed are everybody's, and stay. The others
+  belong to the callers whose handshakes have named them: of the caller with the
+  most, the least recently used one is dropped. An edge that uses a dropped one
   again is asked for a handshake, which it does by itself.
   """
 
@@ -217,36 +240,46 @@ class CodecRegistry:
 
     Args:
       allowlist: Codecs that may be agreed on.
-      capacity: Number of decoders to keep.
-      call: Coroutine that runs a function on the scheduler's thread.
+      capacity: Number of decoders to keep, besides those that are listed.
+      call: Coroutine that runs a function on a thread that may compile.
       warm_up: Coroutine that compiles the programs of a decoder.
     """
     self._allowlist = allowlist
     self._capacity = capacity
     self._call = call
     self._warm_up = warm_up
-    self._decoders: collections.OrderedDict[bytes, decoders.MessageDecoder]
-    self._decoders = collections.OrderedDict()
-    self._pending: dict[bytes, asyncio.Task] = {}
+    self._listed: dict[bytes, decoders.MessageDecoder] = {}
+    self._agreed: collections.OrderedDict[bytes, _Entry]
+    self._agreed = collections.OrderedDict()
+    self._pending: dict[bytes, tuple[str, asyncio.Task]] = {}
+    self._turns: dict[str, asyncio.Lock] = {}
     self._dropped = 0  # Since programs were freed.
     self._recompiling: asyncio.Task | None = None
 
   def __len__(self) -> int:
     """Number of decoders."""
-    return len(self._decoders)
+    return len(self._listed) + len(self._agreed)
 
-  def get(self, name: bytes) -> decoders.MessageDecoder | None:
-    """Returns the decoder that a request names, if there is one."""
-    decoder = self._decoders.get(name)
-    if decoder is not None:
-      self._decoders.move_to_end(name)
-    return decoder
+  def get(
+    self, name: bytes, caller: str = ''
+  ) -> decoders.MessageDecoder | None:
+    """Returns the decoder that a request of a caller names, if it has one."""
+    if name in self._listed:
+      return self._listed[name]
+    entry = self._agreed.get(name)
+    if entry is None or caller not in entry:
+      return None
+    self._agreed.move_to_end(name)
+    return entry.decoder
 
-  async def get_or_create(self, text: str) -> decoders.MessageDecoder:
+  async def get_or_create(
+    self, text: str, caller: str = ''
+  ) -> decoders.MessageDecoder:
     """Returns the decoder of a session, made and compiled if it is new.
 
     Args:
       text: Session description, as `protocol.to_json` writes it.
+      caller: Name of the caller, who may use the decoder from then on.
 
     Returns:
       The decoder, ready to be used.
@@ -258,44 +291,70 @@ class CodecRegistry:
     """
     description = protocol.parse(text)
     name = description.digest[: protocol.ID]
-    decoder = self.get(name)
+    if name in self._agreed:
+      self._agreed[name].add(caller)
+    decoder = self.get(name, caller)
     if decoder is not None:
       return decoder
-    task = self._pending.get(name)
-    if task is None:
+    if name not in self._pending:
       self._allowlist.check(description)
-      if len(self._pending) >= _PENDING:
-        raise BusyError(
-          f'{_PENDING} codecs are being made ready; try again later'
-        )
-      task = asyncio.create_task(self._create(description))
-      self._pending[name] = task
+      self._check_pending(caller)
+      task = asyncio.create_task(self._create(description, caller))
+      self._pending[name] = caller, task
       task.add_done_callback(lambda done: self._forget_task(name, done))
     # One edge that goes away leaves the others waiting.
-    return await asyncio.shield(task)
+    decoder = await asyncio.shield(self._pending[name][1])
+    if name in self._agreed:
+      self._agreed[name].add(caller)
+    return decoder
+
+  def _check_pending(self, caller: str) -> None:
+    """Raises BusyError where too many codecs are being made ready."""
+    owners = [owner for owner, _ in self._pending.values()]
+    if owners.count(caller) >= _PENDING or len(owners) >= _PENDING_IN_ALL:
+      raise BusyError(
+        f'{len(owners)} codecs are being made ready; try again later'
+      )
 
   async def add(
     self, make: Callable[[], decoders.MessageDecoder]
   ) -> decoders.MessageDecoder:
     """Adds a decoder that the operator has listed."""
-    decoder = await self._call(make)
-    await self._warm_up(decoder)
-    return self._keep(decoder)
+    decoder = await self._make(make)
+    self._listed[decoder.id] = decoder
+    return decoder
 
   async def _create(
-    self, description: protocol.SessionDescription
+    self, description: protocol.SessionDescription, caller: str
   ) -> decoders.MessageDecoder:
-    return await self.add(lambda: self._allowlist.create(description))
+    """Makes a decoder; those of a caller one after the other."""
+    async with self._turns.setdefault(caller, asyncio.Lock()):
+      decoder = await self._make(lambda: self._allowlist.create(description))
+    return self._keep(decoder, caller)
+
+  async def _make(
+    self, make: Callable[[], decoders.MessageDecoder]
+  ) -> decoders.MessageDecoder:
+    decoder = await self._call(make)
+    await self._warm_up(decoder)
+    return decoder
 
   def _forget_task(self, name: bytes, task: asyncio.Task) -> None:
-    del self._pending[name]
+    caller, _ = self._pending.pop(name)
+    if all(owner != caller for owner, _ in self._pending.values()):
+      self._turns.pop(caller, None)
     if not task.cancelled():
       task.exception()  # Marks it as retrieved: nobody may be waiting.
 
-  def _keep(self, decoder: decoders.MessageDecoder) -> decoders.MessageDecoder:
-    self._decoders[decoder.id] = decoder
-    while len(self._decoders) > self._capacity:
-      self._decoders.popitem(last=False)
+  def _keep(
+    self, decoder: decoders.MessageDecoder, caller: str
+  ) -> decoders.MessageDecoder:
+    self._agreed[decoder.id] = _Entry(decoder, caller)
+    while len(self._agreed) > self._capacity:
+      counts = collections.Counter(e.maker for e in self._agreed.values())
+      most = max(counts.values())
+      name = next(n for n, e in self._agreed.items() if counts[e.maker] == most)
+      del self._agreed[name]
       self._dropped += 1
     if self._dropped >= self._capacity and self._recompiling is None:
       self._dropped = 0
@@ -306,10 +365,12 @@ class CodecRegistry:
   async def _recompile(self) -> None:
     """Frees the programs of dropped codecs; compiles the others' anew.
 
-    Memory is bounded by twice the capacity, however many codecs come and go.
+    Memory is bounded by those listed and twice the capacity, however many
+    codecs come and go.
     """
     await self._call(codecs.forget_programs)
-    for decoder in list(self._decoders.values()):
+    agreed = [entry.decoder for entry in self._agreed.values()]
+    for decoder in [*self._listed.values(), *agreed]:
       await self._warm_up(decoder)
 
   def _recompiled(self, task: asyncio.Task) -> None:

@@ -29,6 +29,7 @@ class ServerConfig:
     queue: Number of requests that may wait.
     max_sessions: Number of codecs that are agreed on at a time.
     max_message_bytes: Longest message; 0 for what any codec may need.
+    message_seconds: Seconds for the message of a call to arrive.
     group_ms: Milliseconds to wait for more requests when the engine is idle.
     drain_seconds: Seconds that accepted requests may take at the end.
     security: Identity of the server and its clients.
@@ -46,6 +47,7 @@ class ServerConfig:
   queue: int = 128
   max_sessions: int = 64
   max_message_bytes: int = 0
+  message_seconds: float = 60.0
   group_ms: float = 2.0
   drain_seconds: float = 30.0
   security: Security = dataclasses.field(default_factory=Security)
@@ -60,6 +62,7 @@ class ServerConfig:
         f'max_message_bytes: got {self.max_message_bytes}, expected 0 or at'
         f' least {_SHORTEST}: shorter ones say nothing of a picture'
       )
+    _validate.number('message_seconds', self.message_seconds, 0.1, 86_400)
     _validate.number('group_ms', self.group_ms, 0, 10_000)
     _validate.number('drain_seconds', self.drain_seconds, 0, 86_400)
     _validate.integer('port', self.port, 0, 65535)

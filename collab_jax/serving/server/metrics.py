@@ -7,6 +7,8 @@ import prometheus_client as prometheus
 _SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
 _COUNTS = (1, 2, 4, 8, 16, 32, 64)
 _PREFIX = 'collab_jax'
+# Limits that end a call or a connection.
+REASONS = 'calls', 'bodies', 'late', 'watches', 'connections'
 
 
 class Metrics:
@@ -25,6 +27,18 @@ class Metrics:
       'Answers, by method and status.',
       ['method', 'code'],
       **settings,
+    )
+    self._rejections = prometheus.Counter(
+      'rejections',
+      'Calls and connections ended by a limit.',
+      ['reason'],
+      **settings,
+    )
+    for reason in REASONS:
+      self._rejections.labels(reason)
+    self._calls = prometheus.Gauge('calls', 'Calls being answered.', **settings)
+    self._watches = prometheus.Gauge(
+      'watches', 'Streams of the health service.', **settings
     )
     self._bytes = prometheus.Counter(
       'received_bytes', 'Bytes of messages.', **settings
@@ -63,6 +77,15 @@ class Metrics:
     """Counts an answer, an error being one."""
     self._requests.labels(method, code).inc()
 
+  def count_rejection(self, reason: str, count: int = 1) -> None:
+    """Counts calls or connections that a limit has ended.
+
+    Args:
+      reason: One of `REASONS`.
+      count: Number of them.
+    """
+    self._rejections.labels(reason).inc(count)
+
   def count_received(self, count: int) -> None:
     """Counts bytes of a message."""
     self._bytes.inc(count)
@@ -97,6 +120,13 @@ class Metrics:
     """Binds functions that return the lengths."""
     self._queue.set_function(queue)
     self._sessions.set_function(sessions)
+
+  def watch_calls(
+    self, calls: Callable[[], int], watches: Callable[[], int]
+  ) -> None:
+    """Binds functions that return the numbers of calls and health streams."""
+    self._calls.set_function(calls)
+    self._watches.set_function(watches)
 
   def value(self, name: str, **labels: str) -> float:
     """Returns a value by its full name; 0 if nothing was counted yet."""

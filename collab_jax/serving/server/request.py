@@ -15,7 +15,8 @@ class RequestState:
   loop sets and the scheduler only reads.
 
   Attributes:
-    decoder: Codec of the message; see `decoders.MessageDecoder`.
+    decoder: Codec of the message; see `decoders.MessageDecoder`. None once the
+      message is rebuilt: a request that is remembered keeps no codec alive.
     prompt: Ids of the prompt's tokens.
     max_tokens: Longest caption, its end included.
     arrived: Time of arrival, by `time.perf_counter`.
@@ -29,6 +30,7 @@ class RequestState:
     min_entropy: Largest -log2 of the tokens' probabilities, in bits.
     progress: Set when there are more tokens or the end, then replaced.
     waiters: Number of calls that wait for the caption.
+    caller: Name of the caller whose request it is.
   """
 
   decoder: Any
@@ -45,6 +47,7 @@ class RequestState:
   min_entropy: float = 0.0
   progress: asyncio.Event = dataclasses.field(default_factory=asyncio.Event)
   waiters: int = 0
+  caller: str = ''
 
   def update(
     self,

@@ -1,4 +1,8 @@
-"""Caches by request id: of answers to retries, and of first layers."""
+"""Caches by request id: of answers to retries, and of first layers.
+
+An id belongs to the caller that made it: others may make the same, and neither
+reads what was answered to it.
+"""
 
 import collections
 import hashlib
@@ -15,6 +19,9 @@ _MAX_BYTES = 4 << 20
 _SECONDS = 60.0
 
 
+_Key = tuple[str, bytes]  # Name of a caller, and id.
+
+
 class UnknownRequestError(Exception):
   """The first layers of a request are not in the cache (any more)."""
 
@@ -26,18 +33,18 @@ class _ExpiringMap:
     self._capacity = capacity
     self._seconds = seconds
     self._total = 0
-    self._entries: collections.OrderedDict[bytes, tuple[Any, int, float]]
+    self._entries: collections.OrderedDict[_Key, tuple[Any, int, float]]
     self._entries = collections.OrderedDict()
 
   def __len__(self) -> int:
     return len(self._entries)
 
-  def get(self, key: bytes) -> Any | None:
+  def get(self, key: _Key) -> Any | None:
     """Returns a value; None if it is missing or has expired."""
     value, _, since = self._entries.get(key, (None, 0, time.monotonic()))
     return None if time.monotonic() - since > self._seconds else value
 
-  def put(self, key: bytes, value: Any, size: int = 1) -> None:
+  def put(self, key: _Key, value: Any, size: int = 1) -> None:
     """Adds a value; drops the oldest ones to stay within the bounds."""
     self.pop(key)
     now = time.monotonic()
@@ -48,7 +55,7 @@ class _ExpiringMap:
     ):
       self.pop(next(iter(self._entries)))
 
-  def pop(self, key: bytes) -> None:
+  def pop(self, key: _Key) -> None:
     """Drops a value, if it is there."""
     _, size, _ = self._entries.pop(key, (None, 0, 0.0))
     self._total -= size
@@ -83,13 +90,19 @@ class IdempotencyCache:
     """Number of requests in the cache."""
     return len(self._entries)
 
-  def get(self, message: collab_pb2.CaptionRequest) -> RequestState | None:
-    """Returns the earlier request with this id, if there is one.
+  def get(
+    self, message: collab_pb2.CaptionRequest, caller: str = ''
+  ) -> RequestState | None:
+    """Returns the caller's earlier request with this id, if there is one.
+
+    Args:
+      message: The request.
+      caller: Name of the caller.
 
     Raises:
       ValueError: The earlier request had other content.
     """
-    entry = self._entries.get(message.request_id)
+    entry = self._entries.get((caller, message.request_id))
     if entry is None:
       return None
     if entry.digest != _digest(message):
@@ -105,7 +118,8 @@ class IdempotencyCache:
     """Adds a request; one without an id is not kept."""
     if not message.request_id:
       return
-    self._entries.put(message.request_id, _Answer(_digest(message), request))
+    key = request.caller, message.request_id
+    self._entries.put(key, _Answer(_digest(message), request))
 
     def drop_if_failed(done):
       if done.cancelled() or done.exception() is not None:
@@ -117,9 +131,10 @@ class IdempotencyCache:
     self, message: collab_pb2.CaptionRequest, request: RequestState
   ) -> None:
     """Drops a request, unless its id is another request's by now."""
-    entry = self._entries.get(message.request_id)
+    key = request.caller, message.request_id
+    entry = self._entries.get(key)
     if entry is not None and entry.request is request:
-      self._entries.pop(message.request_id)
+      self._entries.pop(key)
 
 
 class PartialMessageCache:
@@ -135,30 +150,36 @@ class PartialMessageCache:
     self._max_bytes = max_bytes
     self._entries = _ExpiringMap(max_bytes, seconds)
 
-  def add(self, request_id: bytes, session: bytes, data: bytes) -> None:
+  def add(
+    self, request_id: bytes, session: bytes, data: bytes, caller: str = ''
+  ) -> None:
     """Keeps first layers; those without an id, or too long, are not kept.
 
     Args:
       request_id: Id of the request.
       session: Id of the session.
       data: The layers.
+      caller: Name of the caller.
     """
     if request_id and len(data) <= self._max_bytes:
-      self._entries.put(request_id, (session, data), len(data))
+      self._entries.put((caller, request_id), (session, data), len(data))
 
-  def complete(self, request_id: bytes, session: bytes, rest: bytes) -> bytes:
+  def complete(
+    self, request_id: bytes, session: bytes, rest: bytes, caller: str = ''
+  ) -> bytes:
     """Returns a whole message, from its first layers and the others.
 
     Args:
       request_id: Id of the request that held the first layers.
       session: Id of the session of the others.
       rest: The other layers.
+      caller: Name of the caller.
 
     Raises:
       UnknownRequestError: The request is not in the cache, or was of another
-        session.
+        session or caller.
     """
-    kept, data = self._entries.get(request_id) or (None, b'')
+    kept, data = self._entries.get((caller, request_id)) or (None, b'')
     if kept != session:
       raise UnknownRequestError(
         'continues: that request is not known here (any more): send the whole'

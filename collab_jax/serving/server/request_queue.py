@@ -5,10 +5,12 @@ are taken, the caller is refused at once and memory stays bounded. When nothing
 else is to be done, the scheduler waits a few milliseconds for more requests.
 """
 
+import collections
 from collections.abc import Callable
 import threading
 import time
 
+from collab_jax.serving.server import places
 from collab_jax.serving.server.request import RequestState
 
 
@@ -21,20 +23,21 @@ class ServerStoppedError(Exception):
 
 
 class RequestQueue:
-  """First-come-first-served queue for several threads.
+  """Queue for several threads: callers take turns, each served in order.
 
   Attributes:
     size: Number of places.
   """
 
-  def __init__(self, size: int):
+  def __init__(self, size: int, fair: bool = False):
     """Makes an empty queue.
 
     Args:
       size: Number of places.
+      fair: Whether each caller has but a share of them; see `places.Places`.
     """
     self.size = size
-    self._reserved = 0
+    self._places = places.Places(size, fair)
     self._waiting: list[RequestState] = []
     self._jobs: list[Callable[[], None]] = []
     self._closed = ''
@@ -42,25 +45,34 @@ class RequestQueue:
 
   def __len__(self) -> int:
     """Number of places that are taken."""
-    return self._reserved
+    return self._places.taken
 
-  def reserve(self) -> None:
+  def reserve(self, caller: str = '') -> None:
     """Takes a place, which `put` and `take`, or `release`, make free again.
 
+    Args:
+      caller: Name of the caller.
+
     Raises:
-      QueueFullError: No place is free.
+      QueueFullError: No place is free for the caller.
     """
     with self._changed:
-      if self._reserved >= self.size:
+      if self._places.take(caller):
+        return
+      taken = self._places.taken
+      if taken >= self.size:
         raise QueueFullError(
           f'the queue is full: {self.size} requests wait; try again later'
         )
-      self._reserved += 1
+      raise QueueFullError(
+        f'the share of this caller is full: {taken} of {self.size} requests'
+        ' wait; try again later'
+      )
 
-  def release(self) -> None:
+  def release(self, caller: str = '') -> None:
     """Frees a reserved place for which nothing was put."""
     with self._changed:
-      self._reserved -= 1
+      self._places.release(caller)
 
   def put(self, request: RequestState) -> None:
     """Puts a request into its reserved place.
@@ -70,7 +82,7 @@ class RequestQueue:
     """
     with self._changed:
       if self._closed:
-        self._reserved -= 1
+        self._places.release(request.caller)
         raise ServerStoppedError(self._closed)
       self._waiting.append(request)
       self._changed.notify()
@@ -81,7 +93,7 @@ class RequestQueue:
       request.cancelled = True
       if request in self._waiting:
         self._waiting.remove(request)
-        self._reserved -= 1
+        self._places.release(request.caller)
 
   def add_job(self, job: Callable[[], None]) -> None:
     """Adds a job for the scheduler to run between two steps.
@@ -104,7 +116,8 @@ class RequestQueue:
     with self._changed:
       self._closed = self._closed or reason
       waiting, self._waiting, self._jobs = self._waiting, [], []
-      self._reserved -= len(waiting)
+      for request in waiting:
+        self._places.release(request.caller)
       self._changed.notify()
       return waiting
 
@@ -135,18 +148,33 @@ class RequestQueue:
       return self._jobs.pop(0) if self._jobs else None
 
   def take(self, choose: Callable[[int], int]) -> list[RequestState]:
-    """Takes the requests that came first, and frees their places.
+    """Takes each caller's first request, then the second, and so on.
+
+    Their places are free then.
 
     Args:
       choose: Function from the number of waiting requests to the number taken.
     """
     with self._changed:
       count = choose(len(self._waiting)) if self._waiting else 0
-      taken, self._waiting = self._waiting[:count], self._waiting[count:]
-      self._reserved -= len(taken)
+      taken = _in_turns(self._waiting)[:count]
+      self._waiting = [r for r in self._waiting if r not in taken]
+      for request in taken:
+        self._places.release(request.caller)
       return taken
 
   @property
   def closed(self) -> str:
     """Reason for which the queue was closed; '' while it is open."""
     return self._closed
+
+
+def _in_turns(requests: list[RequestState]) -> list[RequestState]:
+  """Returns requests so that their callers take turns."""
+  earlier = collections.Counter()
+  turns = []
+  for request in requests:
+    turns.append(earlier[request.caller])
+    earlier[request.caller] += 1
+  order = sorted(range(len(requests)), key=turns.__getitem__)
+  return [requests[i] for i in order]

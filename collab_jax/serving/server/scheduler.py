@@ -235,7 +235,7 @@ class Scheduler:
       spent = 1000 * (time.perf_counter() - start)
       for request, prefix in zip(batch, prefixes, strict=True):
         request.milliseconds['rebuild'] = spent
-        request.message = None
+        request.message = request.decoder = None
         prefill = engines.PrefillRequest(
           prefix, request.prompt, request.max_tokens
         )

@@ -1,24 +1,19 @@
 """Server security: TLS, certificates of clients, bearer tokens."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 import dataclasses
+import hashlib
 import hmac
-import os
 from pathlib import Path
+from typing import Any
+import urllib.parse
 
 import grpc
-from grpc import aio
 
 from collab_jax.serving import tls
-from collab_jax.serving.server import (
-  interceptors,
-  metrics,
-)
 
 # A token that is shorter can be guessed.
 _SHORTEST = 16
-# The standard health service, which probes ask without a token.
-_HEALTH = '/grpc.health.v1.Health/'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,44 +100,83 @@ class Security:
     return [token.encode() for token in tokens]
 
 
-class TokenInterceptor(aio.ServerInterceptor):
-  """Refuses calls without a valid token, except for the health service."""
+class Authenticator:
+  """Names the callers of a server.
 
-  def __init__(self, tokens: Sequence[bytes], counters: metrics.Metrics):
-    """Binds tokens.
+      Authenticator(Security(token_file='tokens'), '0.0.0.0').caller(metadata)
+
+  Whoever has a token is named by it, on any connection. Where there are no
+  tokens, callers are told apart by their certificates, else by their addresses:
+  see `peer_identity`.
+
+  Attributes:
+    several: Whether there may be several callers, who must not take each
+      other's places.
+  """
+
+  def __init__(self, security: Security, host: str = '127.0.0.1'):
+    """Reads the tokens.
 
     Args:
-      tokens: From `Security.tokens`.
-      counters: Counts the refusals.
-    """
-    self._tokens = tokens
-    self._metrics = counters
+      security: The operator's settings.
+      host: Address at which the server listens.
 
-  async def intercept_service(self, continuation, handler_call_details):
-    """Passes a call on, or answers UNAUTHENTICATED."""
-    handler = await continuation(handler_call_details)
-    method = handler_call_details.method
-    if handler is None or method.startswith(_HEALTH):
-      return handler
-    given = dict(handler_call_details.invocation_metadata or ()).get(
-      'authorization', ''
-    )
+    Raises:
+      ValueError: As of `Security.tokens`.
+      OSError: The file cannot be read.
+    """
+    self._tokens = {b'Bearer ' + t: _digest(t) for t in security.tokens()}
+    shared = security.client_ca or not tls.is_loopback(host)
+    self.several = len(self._tokens) > 1 if self._tokens else bool(shared)
+
+  def caller(self, metadata: Iterable[tuple[str, Any]]) -> str | None:
+    """Returns the name of a caller by the headers of a call.
+
+    Args:
+      metadata: The headers.
+
+    Returns:
+      The name; '' where there are no tokens; None where there are, and the
+      headers have none of them.
+    """
+    if not self._tokens:
+      return ''
+    given = dict(metadata).get('authorization', '')
     given = given.encode() if isinstance(given, str) else given
     # Compares with every token, in a time that does not depend on content.
-    matches = [hmac.compare_digest(given, b'Bearer ' + t) for t in self._tokens]
-    if any(matches):
-      return handler
-    return self._refusal(handler, method)
+    matches = [
+      name
+      for token, name in self._tokens.items()
+      if hmac.compare_digest(given, token)
+    ]
+    return matches[0] if matches else None
 
-  def _refusal(self, handler, method: str) -> grpc.RpcMethodHandler:
-    async def refuse(_, context):
-      self._metrics.count_answer(os.path.basename(method), 'UNAUTHENTICATED')
-      await context.abort(
-        grpc.StatusCode.UNAUTHENTICATED,
-        "expected metadata 'authorization: Bearer TOKEN', with a token of the"
-        " server's",
-      )
 
-    return interceptors.replace_behaviour(
-      handler, refuse, handler.request_deserializer
-    )
+def peer_identity(context: Any) -> str:
+  """Returns the name of a caller without a token.
+
+  Args:
+    context: A call's context: with a client's certificate that is the name,
+      else the other end's address.
+  """
+  certificate = context.auth_context().get('x509_pem_cert')
+  return _digest(certificate[0]) if certificate else address(context.peer())
+
+
+def address(peer: str) -> str:
+  """Returns the address of a peer, as gRPC writes it, without the port."""
+  return plain_peer(peer).rpartition(':')[0]
+
+
+def plain_peer(peer: str) -> str:
+  """Returns HOST:PORT of a peer; 'unix:' for the other end of a socket file."""
+  kind, _, rest = urllib.parse.unquote(peer).partition(':')
+  if kind not in ('ipv4', 'ipv6'):
+    return 'unix:'
+  host, _, port = rest.rpartition(':')
+  return f'{host.strip("[]").removeprefix("::ffff:")}:{port}'
+
+
+def _digest(secret: bytes) -> str:
+  """Returns a name that does not show the secret."""
+  return hashlib.sha256(secret).hexdigest()[:32]

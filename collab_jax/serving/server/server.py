@@ -20,10 +20,11 @@ from collab_jax.serving import (
   tls,
 )
 from collab_jax.serving.engine import engine
-from collab_jax.serving.server import codecs as server_codecs
 from collab_jax.serving.server import (
+  admission,
+  compiler,
+  connections,
   decoders,
-  interceptors,
   metrics,
   request_cache,
   request_queue,
@@ -31,6 +32,7 @@ from collab_jax.serving.server import (
   security,
   service,
 )
+from collab_jax.serving.server import codecs as server_codecs
 from collab_jax.serving.server.config import ServerConfig
 
 _LOG = logging.getLogger(__name__)
@@ -38,6 +40,7 @@ _LOG = logging.getLogger(__name__)
 _SERVICE = collab_pb2.DESCRIPTOR.services_by_name['Captioner'].full_name
 # Bytes of a request besides its message, at most.
 _OVERHEAD = protocol.LONGEST + 4 * 4096
+_MINUTE_MS = 60_000
 # Calls besides those that wait: handshakes, probes, and those refused.
 _EXTRA_CALLS = 256
 _IDEMPOTENCY = 4096, 300.0  # Requests, seconds.
@@ -106,7 +109,7 @@ class Server:
       model, config.quantizers, config.images
     )
     self._credentials = config.security.credentials()
-    self._tokens = config.security.tokens()
+    self._authenticator = security.Authenticator(config.security, config.host)
     self._cleanup = contextlib.AsyncExitStack()
 
   @property
@@ -149,7 +152,9 @@ class Server:
   def _assemble(self) -> None:
     """Makes queue, engine, scheduler, registry and service."""
     config = self.config
-    queue = request_queue.RequestQueue(config.queue)
+    queue = request_queue.RequestQueue(
+      config.queue, self._authenticator.several
+    )
     self._engine = engine.Engine(
       self._model, config.engine, self._prompt_length
     )
@@ -161,10 +166,13 @@ class Server:
       config.group_ms / 1000,
       self._on_failure,
     )
+    self._compiler = compiler.CompileThreads(
+      asyncio.get_running_loop(), self.metrics
+    )
     self._registry = server_codecs.CodecRegistry(
       self._allowlist,
       config.max_sessions,
-      self._scheduler.call,
+      self._compiler.call,
       self._warm_up_decoder,
     )
     self._service = service.Service(
@@ -192,6 +200,7 @@ class Server:
     self.metrics.set_serving(False)
     await self._health.enter_graceful_shutdown()
     self.warming.cancel()
+    self._compiler.stop('the server is being stopped')
     await asyncio.wait([self.warming])
     await self._wait_until_idle(drain_seconds)
     if self._service.open:
@@ -265,31 +274,28 @@ class Server:
     if self.config.metrics_port >= 0:
       self._serve_metrics()
     await self._grpc.start()
+    if not host.startswith('unix'):
+      task = asyncio.create_task(self._connections.run(port))
+      self._cleanup.callback(task.cancel)
 
   def _make_grpc_server(self) -> aio.Server:
     config = self.config
     longest = self.max_message_bytes + _OVERHEAD
-    guards = [security.TokenInterceptor(self._tokens, self.metrics)]
+    self._connections = connections.ConnectionLimiter(self.metrics)
+    guard = admission.AdmissionInterceptor(
+      self._authenticator,
+      self._connections,
+      self.metrics,
+      config.queue + config.engine.max_slots + _EXTRA_CALLS,
+      longest,
+      config.message_seconds,
+    )
+    self.metrics.watch_calls(
+      lambda: guard.calls.taken, lambda: guard.watches.taken
+    )
+    # Calls are counted by the guard: gRPC would count strangers', too.
     server = aio.server(
-      interceptors=[
-        *(guards if self._tokens else []),
-        interceptors.ParseErrorInterceptor(_SERVICE),
-      ],
-      maximum_concurrent_rpcs=(
-        config.queue + config.engine.max_slots + _EXTRA_CALLS
-      ),
-      options=[
-        ('grpc.max_receive_message_length', longest),
-        ('grpc.max_send_message_length', longest),
-        ('grpc.max_concurrent_streams', 1024),
-        ('grpc.so_reuseport', 0),
-        # A connection whose other end has gone is found out and closed.
-        ('grpc.keepalive_time_ms', 15_000),
-        ('grpc.keepalive_timeout_ms', 15_000),
-        ('grpc.http2.ping_timeout_ms', 15_000),
-        ('grpc.keepalive_permit_without_calls', 1),
-        ('grpc.http2.min_ping_interval_without_data_ms', 5_000),
-      ],
+      interceptors=[guard], options=list(_options(longest).items())
     )
     collab_pb2_grpc.add_CaptionerServicer_to_server(self._service, server)
     health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
@@ -330,10 +336,14 @@ class Server:
     await self._set_serving(True)
 
   async def _warm_up_decoder(self, decoder: decoders.MessageDecoder) -> None:
-    """Compiles a codec's programs, between the steps of others' captions."""
+    """Compiles a codec's programs, beside others' captions.
+
+    Only prefills of a new length, of which there are few, are compiled between
+    their steps.
+    """
     lengths = set()
     for job in decoder.warm_up(self._engine.batches):
-      lengths.add(await self._scheduler.call(job))
+      lengths.add(await self._compiler.call(job))
     for length in sorted(lengths - {0}):
       for job in self._engine.warm_up_length(length):
         await self._scheduler.call(job)
@@ -351,3 +361,31 @@ class Server:
       await self._health.set(
         name, status.SERVING if serving else status.NOT_SERVING
       )
+
+
+def _options(longest: int) -> dict[str, int]:
+  """Returns the settings of gRPC's connections.
+
+  Args:
+    longest: Longest request, in bytes.
+  """
+  return {
+    'grpc.max_receive_message_length': longest,
+    'grpc.max_send_message_length': longest,
+    'grpc.max_concurrent_streams': 1024,
+    'grpc.so_reuseport': 0,
+    # A connection whose other end has gone is found out and closed.
+    'grpc.keepalive_time_ms': 15_000,
+    'grpc.keepalive_timeout_ms': 15_000,
+    'grpc.http2.ping_timeout_ms': 15_000,
+    'grpc.keepalive_permit_without_calls': 1,
+    'grpc.http2.min_ping_interval_without_data_ms': 5_000,
+    # One that says nothing, or has no calls, is closed; edges connect anew by
+    # themselves. So is an old one: its certificate may have expired.
+    'grpc.server_handshake_timeout_ms': 10_000,
+    'grpc.max_connection_idle_ms': 10 * _MINUTE_MS,
+    'grpc.max_connection_age_ms': 60 * _MINUTE_MS,
+    'grpc.max_connection_age_grace_ms': 5 * _MINUTE_MS,
+    # Messages that nobody reads yet stay with their senders.
+    'grpc.http2.bdp_probe': 0,
+  }

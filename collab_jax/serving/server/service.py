@@ -17,8 +17,8 @@ from collab_jax.serving import (
   protocol,
 )
 from collab_jax.serving.server import (
+  admission,
   codecs,
-  interceptors,
   metrics,
   request_cache,
   request_queue,
@@ -109,7 +109,9 @@ class Service(collab_pb2_grpc.CaptionerServicer):
       self._max_tokens(request.max_tokens)
       self._tokenize(request.prompt)
       self._check_encoder(request.encoder)
-      decoder = await self._registry.get_or_create(request.session)
+      decoder = await self._registry.get_or_create(
+        request.session, admission.CALLER.get()
+      )
       return collab_pb2.HandshakeReply(
         session=decoder.id + self._info.tag,
         model=self._info.model,
@@ -161,7 +163,7 @@ class Service(collab_pb2_grpc.CaptionerServicer):
       if self.closed:
         raise RefusalError(_CODES.UNAVAILABLE, self.closed)
       if request is None:
-        raise RefusalError(_CODES.INVALID_ARGUMENT, interceptors.REFUSAL)
+        raise RefusalError(_CODES.INVALID_ARGUMENT, admission.REFUSAL)
       async with asyncio.timeout(context.time_remaining()):
         yield
     except asyncio.CancelledError:
@@ -208,7 +210,7 @@ class Service(collab_pb2_grpc.CaptionerServicer):
       )
     self._metrics.count_received(len(request.message))
     try:
-      earlier = self._idempotency.get(request)
+      earlier = self._idempotency.get(request, admission.CALLER.get())
     except ValueError as error:
       raise RefusalError(_CODES.INVALID_ARGUMENT, str(error)) from error
     if earlier is not None:
@@ -217,11 +219,12 @@ class Service(collab_pb2_grpc.CaptionerServicer):
 
   def _admit(self, request) -> RequestState:
     """Checks a request, reserves its place and starts to unpack its message."""
-    decoder = self._find_decoder(request.session)
+    caller = admission.CALLER.get()
+    decoder = self._find_decoder(request.session, caller)
     message = request.message
     if request.continues:
       message = self._partial_messages.complete(
-        request.continues, decoder.id, message
+        request.continues, decoder.id, message, caller
       )
     if len(message) > self._info.max_message_bytes:
       raise RefusalError(
@@ -231,21 +234,25 @@ class Service(collab_pb2_grpc.CaptionerServicer):
       )
     max_tokens = self._max_tokens(request.max_tokens)
     prompt = self._tokenize(request.prompt)
-    self._queue.reserve()
-    state = RequestState(decoder, prompt, max_tokens, time.perf_counter())
+    self._queue.reserve(caller)
+    state = RequestState(
+      decoder, prompt, max_tokens, time.perf_counter(), caller=caller
+    )
     self._idempotency.add(request, state)
     state.done.add_done_callback(lambda _: self._count(state))
     if decoder.progressive:
-      self._partial_messages.add(request.request_id, decoder.id, message)
+      self._partial_messages.add(
+        request.request_id, decoder.id, message, caller
+      )
     future = self._threads.submit(_unpack, state, message)
     self._enqueue_when_unpacked(future, state)
     return state
 
-  def _find_decoder(self, session: bytes):
-    """Returns the decoder of a session that was agreed on with this server."""
+  def _find_decoder(self, session: bytes, caller: str):
+    """Returns the decoder of a session that the caller has agreed on here."""
     name = session[: protocol.ID]
     is_ours = session == name + self._info.tag
-    decoder = self._registry.get(name) if is_ours else None
+    decoder = self._registry.get(name, caller) if is_ours else None
     if decoder is None:
       raise RefusalError(
         _CODES.FAILED_PRECONDITION,
@@ -295,7 +302,7 @@ class Service(collab_pb2_grpc.CaptionerServicer):
       state.stage_start = time.perf_counter()
       error = None if future.cancelled() else future.exception()
       if future.cancelled() or error or state.cancelled:
-        self._queue.release()
+        self._queue.release(state.caller)
       else:
         try:
           self._queue.put(state)
