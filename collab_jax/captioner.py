@@ -9,7 +9,7 @@ from jax import numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 import numpy as np
 
-from collab_jax import _platform, sharding
+from collab_jax import _platform, _validate, sharding
 from collab_jax import message as messages
 from collab_jax.models import decoding as decoding_lib
 from collab_jax.models import paligemma
@@ -75,6 +75,19 @@ def _halvings(model: paligemma.Model, rows: int) -> int:
 _DECODING = 1
 
 
+def _check_key(key: Any, rows: int) -> None:
+  """Raises ValueError unless a key is one, or one per row."""
+  if not isinstance(key, jax.Array):
+    raise _validate.error('key', key, 'jax.random.key(seed)')
+  typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
+  if typed and key.shape not in ((), (rows,)):
+    raise _validate.error(
+      'key',
+      f'keys of shape {key.shape}',
+      f'one, or one for each of {rows} rows',
+    )
+
+
 @jax.jit
 def _row_keys(seed, ids):
   key = jax.random.fold_in(jax.random.key(seed), _DECODING)
@@ -114,10 +127,16 @@ class Captioner:
         `collab_jax.models.decoding.make` reads it, or such a method.
 
     Raises:
-      ValueError: max_tokens is below 1, or there is no such decoding.
+      ValueError: max_tokens is no integer or below 1, the prompt is no text,
+        or there is no such decoding.
     """
-    if max_tokens < 1:
-      raise ValueError(f'max_tokens: got {max_tokens}, expected at least 1')
+    # NumPy's integers are as good.
+    if not isinstance(max_tokens, int | np.integer) or max_tokens < 1:
+      raise _validate.error(
+        'max_tokens', max_tokens, 'an integer of at least 1'
+      )
+    if not isinstance(prompt, str):
+      raise _validate.error('prompt', prompt, 'a text')
     self.model = model
     self.max_tokens = max_tokens
     self.prompt = prompt
@@ -176,16 +195,31 @@ class Captioner:
       ValueError: There are not as many prompts as rows, or no key to draw
         with.
     """
+    self._check_prefix(prefix)
     padded: messages.Prefix = bucket(paligemma.as_prefix(prefix))
     rows = len(padded.x)
     prompt = self.prompt if prompt is None else prompt
     prompts = [prompt] * rows if isinstance(prompt, str) else list(prompt)
     if len(prompts) != rows:
       raise ValueError(f'got {len(prompts)} prompts for {rows} rows')
+    if not all(isinstance(text, str) for text in prompts):
+      raise _validate.error('prompt', prompts, 'texts')
+    if key is not None:
+      _check_key(key, rows)
     tokens, mask = self.tokenize(prompts)
     batch = sharding.rows((padded, tokens, mask, key), self.model.params)
     halvings = _halvings(self.model, rows)
     return _generate(self.model, *batch, self.max_tokens, self.method, halvings)
+
+  def _check_prefix(self, prefix: Any) -> None:
+    """Raises ValueError unless a prefix has the shape that the model takes."""
+    x = prefix.x if isinstance(prefix, messages.Prefix) else prefix
+    shape, width = getattr(x, 'shape', ()), self.model.config.text.width
+    if len(shape) != 3 or shape[2] != width:
+      got = tuple(shape) or type(x).__name__
+      raise _validate.error(
+        'prefix', got, f'the shape [B, N, {width}]: vectors of the decoder'
+      )
 
   def detokenize(self, ids: Int[Array | np.ndarray, 'B t']) -> list[str]:
     """Fetches the token ids of captions from the device; returns their text."""

@@ -184,16 +184,23 @@ def check_overrides(
     name: Name of the config's flag.
 
   Raises:
-    ConfigError: An unknown field, with the nearest known one.
+    ConfigError: An unknown field, with the nearest known one; or an index.
   """
-  known = list(_paths(config))
+  known = dict(_paths(config))
   pattern = re.compile(rf'--?(no)?{re.escape(name)}\.([^=]+)')
   for argument in argv:
     match = pattern.match(argument)
-    # An index into a tuple is left to ml_collections.
-    if match and (field := match[2].split('[')[0]) not in known:
+    if not match:
+      continue
+    field, bracket, _ = match[2].partition('[')
+    if field not in known:
       raise _validate.unknown(
         f'field of --{name}', field, known, kind=ConfigError
+      )
+    if bracket and isinstance(known[field], tuple):
+      raise ConfigError(
+        f'--{name}.{match[2]}: got a part of a field, expected all of it, as in'
+        f" --{name}.{field}='{known[field]}'"
       )
 
 
@@ -223,9 +230,9 @@ class _Parser(flags.ArgumentParser):
     return 'config file'
 
 
-def _paths(config: Fields, prefix: str = '') -> Iterable[str]:
+def _paths(config: Fields, prefix: str = '') -> Iterable[tuple[str, Any]]:
   for name, value in config.items():
-    yield prefix + name
+    yield prefix + name, value
     if isinstance(value, Mapping | ml_collections.ConfigDict):
       yield from _paths(value, f'{prefix}{name}.')
 

@@ -70,11 +70,12 @@ def make_mesh(data: int = 1, model: int = 1) -> Mesh:
     The mesh, of the first data * model devices.
 
   Raises:
-    ValueError: A size below 1, or more devices than there are.
+    ValueError: A size that is no integer or below 1, or more devices than
+      there are.
   """
-  if data < 1 and data != -1:
+  if not _validate.is_integer(data) or (data < 1 and data != -1):
     raise _validate.error('mesh.data', data, 'at least 1, or -1 for all')
-  if model < 1:
+  if not _validate.is_integer(model) or model < 1:
     raise _validate.error('mesh.model', model, 'at least 1')
   devices = jax.devices()
   wanted = max(data, 1) * model

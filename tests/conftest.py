@@ -200,3 +200,11 @@ def pytest_collection_finish():
 def pytest_collection_modifyitems(items):
   place = {name: i for i, name in enumerate(_FIRST)}
   items.sort(key=lambda item: place.get(item.path.name, len(_FIRST)))
+
+
+@pytest.fixture
+def without_types():
+  """Leaves types unchecked, as users have it: errors are the package's own."""
+  jaxtyping.config.update('jaxtyping_disable', True)
+  yield
+  jaxtyping.config.update('jaxtyping_disable', False)

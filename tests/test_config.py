@@ -131,6 +131,10 @@ def test_plain_mappings_can_be_checked():
   fields = ml_collections.ConfigDict({'a': 1, 'b': {'c': 2}})
   config.check_overrides(fields, ['--config.b.c=1', '--noconfig.a', '--other'])
   config.check_overrides(fields, ['--config.a[0]=1'])
+  with pytest.raises(
+    config.ConfigError, match=r"a\[0\]: got a part.*='\(1, 2\)'"
+  ):
+    config.check_overrides({'a': (1, 2)}, ['--config.a[0]=1'])
   with pytest.raises(config.ConfigError, match=r'one of a, b, b\.c'):
     config.check_overrides({'a': 1, 'b': {'c': 2}}, ['--config.zzz=1'])
 

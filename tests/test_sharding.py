@@ -285,12 +285,16 @@ def test_rules_that_do_not_fit(rules, said):
   [
     ({'data': 0}, 'mesh.data: got 0, expected at least 1'),
     ({'model': -1}, 'mesh.model: got -1, expected at least 1'),
+    ({'data': 2.0}, 'mesh.data: got 2.0, expected at least 1'),
+    ({'model': True}, 'mesh.model: got True, expected at least 1'),
     ({'data': 999}, r'data=999, model=1, .*device_count=999 makes'),
   ],
 )
-def test_meshes_that_cannot_be(sizes, said):
+def test_meshes_that_cannot_be(sizes, said, without_types):
   with pytest.raises(ValueError, match=said):
     sharding.make_mesh(**sizes)
+  if not all(type(size) is int for size in sizes.values()):
+    return
   config = tradeoff.get_config('mode=smoke')
   config.mesh.update(sizes)
   with pytest.raises(ValueError, match=re.escape('mesh')):

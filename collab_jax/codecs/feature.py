@@ -7,6 +7,7 @@ import json
 from typing import Any, ClassVar, cast
 
 import jax
+from jax import numpy as jnp
 from jaxtyping import Array, Bool, Float, UInt8, UInt32
 import ml_dtypes
 import numpy as np
@@ -149,6 +150,12 @@ def _quantize(quantizer, params, num_used, features, keys, aux, mesh):
   run = jax.vmap(quantize_image, in_axes=(None, 0, 0, 0))
   shared = params, num_used
   return sharding.map_rows(run, mesh, len(keys))(shared, features, keys, aux)
+
+
+@jax.jit
+def _finite_rows(features: Float[Array, 'B N D']) -> Bool[Array, ' B']:
+  """Returns for each image whether all of its numbers are finite."""
+  return jnp.isfinite(features).all(axis=(1, 2))
 
 
 def _using(quantizer, num_used):
@@ -404,7 +411,7 @@ class FeatureCodec(base.Codec):
     def finish():
       seconds = {'encode': encode_seconds(), 'quantize': quantize_seconds()}
       with base.timed(seconds, 'fetch'):
-        message = self._fetch(quantized)
+        message = self._fetch(quantized, image_ids)
       seconds['quantize'] += seconds.pop('fetch')
       with base.timed(seconds, 'pack'):
         sent = (pack or self.pack)(message)
@@ -436,10 +443,15 @@ class FeatureCodec(base.Codec):
     As `encode_features`; `aux` is that of `observe`, without it the features
     have to do.
     """
-    return self._fetch(self._dispatch_quantize(features, key, image_ids, aux))
+    quantized = self._dispatch_quantize(features, key, image_ids, aux)
+    return self._fetch(quantized, image_ids)
 
   def _dispatch_quantize(self, features, key, image_ids, aux):
     """Quantizes a batch as `quantize`; the arrays stay on the device."""
+    shape = self.vectors, self.width
+    if features.shape[1:] != shape:
+      expected = f'[B, {shape[0]}, {shape[1]}], those of the split'
+      raise _validate.error('features: shape', features.shape, expected)
     ids = range(len(features)) if image_ids is None else image_ids
     if len(ids) != len(features):
       rows = f'{len(features)}, one for each picture'
@@ -449,7 +461,7 @@ class FeatureCodec(base.Codec):
     mesh = sharding.mesh_of(self.model.params)
     features, ids, aux = self._spread((features, ids, dict(aux or {})))
     keys = image_keys(key, ids)
-    return _quantize(
+    quantized = _quantize(
       self._sender.quantizer,
       self.params,
       self._sender.argument,
@@ -458,10 +470,23 @@ class FeatureCodec(base.Codec):
       aux,
       mesh,
     )
+    return quantized, _finite_rows(features)
 
-  def _fetch(self, quantized):
-    """Fetches what `_dispatch_quantize` returned."""
-    return self._sender.trim(jax.device_get(quantized))
+  def _fetch(self, quantized, image_ids):
+    """Fetches what `_dispatch_quantize` returned.
+
+    Numbers that are not finite are refused by value: as a symbol they would
+    look like any other.
+    """
+    message, finite = jax.device_get(quantized)
+    if not finite.all():
+      row = int(np.argmin(finite))
+      image = row if image_ids is None else image_ids[row]
+      raise ValueError(
+        f'features of image {image}: got numbers that are not finite, expected'
+        ' finite ones; a wider compute dtype, or other weights, may mend it'
+      )
+    return self._sender.trim(message)
 
   def pack(self, batch: Mapping[str, np.ndarray]) -> list[bytes]:
     """Serializes a quantized batch: one array per field, with an axis B."""

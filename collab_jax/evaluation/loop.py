@@ -6,6 +6,7 @@ from concurrent import futures
 import contextlib
 import dataclasses
 import os
+import threading
 from typing import Any
 
 import jax
@@ -87,6 +88,10 @@ def evaluate(
       another size than the model's.
     SettingsError: `path` was made with other settings.
   """
+  if isinstance(codecs, codecs_lib.Codec):
+    raise TypeError(
+      f'codecs: got {codecs!r}, expected a list of codecs; write [codec]'
+    )
   for codec in codecs:
     codecs_lib.check_codec('codecs', codec)
   if channel is not None:
@@ -181,11 +186,15 @@ class _Run:
   def start_compiling(self, pool: futures.Executor, size: int):
     """Starts to compile all programs, while the first batch is computed."""
     lengths: set[int] = set()
+    lock = threading.Lock()  # Else two threads compile one captioner.
 
     def warm(codec):
       prefix = codec.warm_up(size)
-      if prefix.x.shape[1] not in lengths:
-        lengths.add(prefix.x.shape[1])
+      length = prefix.x.shape[1]
+      with lock:
+        is_first = length not in lengths
+        lengths.add(length)
+      if is_first:
         key = self.captioner.keys(self.seed, range(size))
         self.captioner(prefix, key=key)
 

@@ -22,12 +22,13 @@ def check_passes(
   Raises:
     ValueError: One of them is out of range.
   """
-  whole = all(type(seed) is int for seed in seeds)
-  if not seeds or not whole or len(set(seeds)) < len(seeds):
+  listed = isinstance(seeds, Sequence) and not isinstance(seeds, str)
+  whole = listed and all(type(seed) is int for seed in seeds)
+  if not whole or not seeds or len(set(seeds)) < len(seeds):
     raise ValueError(
       f'seeds: got {seeds}, expected one or more whole numbers, all different'
     )
   for name, value in (('batch_size', batch_size), ('workers', workers)):
-    if value < 1:
+    if not isinstance(value, int) or value < 1:
       raise ValueError(f'{name}: got {value}, expected at least 1')
   blinds.check(blind)

@@ -239,7 +239,7 @@ def test_what_a_bucket_adds_is_not_seen():
   assert padded.end.tolist() == [9, 9]
 
 
-def test_prompts(model):
+def test_prompts(model, without_types):
   captioner = captioning.Captioner(model, max_tokens=4)
   x = jax.random.normal(jax.random.key(0), (2, 4, 24))
   both = captioner(x, ['caption en', 'a red star'])
@@ -247,5 +247,55 @@ def test_prompts(model):
   assert both[1] == captioner(x, 'a red star')[1]
   with pytest.raises(ValueError, match='got 3 prompts for 2 rows'):
     captioner(x, ['a', 'b', 'c'])
-  with pytest.raises(ValueError, match='max_tokens: got 0'):
-    captioning.Captioner(model, max_tokens=0)
+  for bad in (0, 2.5, '8', None):
+    with pytest.raises(ValueError, match=f'max_tokens: got {bad!r}, expected'):
+      captioning.Captioner(model, max_tokens=bad)
+  assert captioning.Captioner(model, max_tokens=np.int64(4))(x) == captioner(x)
+  with pytest.raises(ValueError, match='prompt: got 3, expected a text'):
+    captioning.Captioner(model, prompt=3)
+  with pytest.raises(ValueError, match=r"prompt: got \['a', 1\], expected te"):
+    captioner(x, ['a', 1])
+
+
+@pytest.mark.parametrize(
+  ('prefix', 'got'),
+  [
+    (np.zeros((2, 4, 25), np.float32), r'\(2, 4, 25\)'),
+    (np.zeros((2, 24), np.float32), r'\(2, 24\)'),
+    (None, "'NoneType'"),
+  ],
+)
+def test_prefixes_of_another_shape(model, without_types, prefix, got):
+  captioner = captioning.Captioner(model, max_tokens=4)
+  with pytest.raises(ValueError, match=rf'prefix: got {got}, .*\[B, N, 24\]'):
+    captioner(prefix)
+
+
+def test_keys_of_rows(model):
+  captioner = captioning.Captioner(model, 4, decoding='sample(temperature=1.0)')
+  x = jax.random.normal(jax.random.key(0), (2, 4, 24))
+  assert len(captioner(x, key=captioner.keys(0, [1, 2]))) == 2
+  assert len(captioner(x, key=jax.random.key(0))) == 2
+  with pytest.raises(ValueError, match='one for each of 2 rows'):
+    captioner(x, key=captioner.keys(0, [1]))
+
+
+@pytest.mark.parametrize('bad', [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize(
+  'quantizer',
+  [
+    *('identity', 'kmeans(k=3)', 'kmeans(k=3,centroids=scalar(bits=4))'),
+    *('random(k=3)', 'merge(k=3)', 'random(k=3,vectors=scalar(bits=2))'),
+  ],
+)
+def test_numbers_that_are_not_finite_become_no_symbols(model, quantizer, bad):
+  """A selection may leave the bad vector out; it is refused all the same."""
+  codec = codecs.FeatureCodec(model, quantizer)
+  shape = 3, codec.vectors, codec.width
+  features = np.array(jax.random.normal(jax.random.key(0), shape))
+  with pytest.raises(ValueError, match=r'features: shape: got .*\[B, 64, '):
+    codec.encode_features(features[:, 1:], jax.random.key(0))
+  codec.encode_features(features, jax.random.key(0), [7, 8, 9])
+  features[1, 2, 5] = bad
+  with pytest.raises(ValueError, match='features of image 8: got numbers that'):
+    codec.encode_features(features, jax.random.key(0), [7, 8, 9])

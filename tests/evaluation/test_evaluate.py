@@ -311,11 +311,17 @@ def test_a_damaged_file_is_refused(tmp_path):
     evaluation.read_records(path)
 
 
-def test_wrong_arguments():
+def test_wrong_arguments(without_types):
   model = standin.small()
   codec = codecs.FeatureCodec(model, 'identity')
   captioner = captioning.Captioner(model, 5)
   reader = data.scenes('test', limit=2)
+  with pytest.raises(TypeError, match=r'a list of codecs; write \[codec\]'):
+    evaluation.evaluate(codec, captioner=captioner, data=reader)
+  for wrong in ({'seeds': 0}, {'batch_size': 2.5}, {'workers': '2'}):
+    (name,) = wrong
+    with pytest.raises(ValueError, match=f'{name}: got'):
+      evaluation.evaluate([codec], captioner=captioner, data=reader, **wrong)
   with pytest.raises(ValueError, match='codecs given twice: identity'):
     evaluation.evaluate([codec, codec], captioner=captioner, data=reader)
   with pytest.raises(ValueError, match='scenes/test is empty'):
