@@ -69,8 +69,14 @@ def _set(name, value):
   return lambda: jax.config.update(name, value)
 
 
+def _empty_cache():
+  os.environ.pop('JAX_COMPILATION_CACHE_DIR', None)
+  jax.config.update('jax_compilation_cache_dir', None)
+
+
 SURROUNDINGS = {
   'usual': lambda: None,
+  'a cache in XDG_CACHE_HOME': _empty_cache,
   'no home': _move_home,
   'home that may not be written to': lambda: _move_home('/proc'),
   **{

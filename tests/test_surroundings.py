@@ -65,6 +65,27 @@ def test_the_work_goes_on_or_ends_in_one_line(name, usual, tmp_path):
     assert done.stdout == usual
 
 
+def test_damaged_programs_are_compiled_again(usual, tmp_path):
+  """Entries cut off by a kill or a full disk cost time, and one warning."""
+  cache = tmp_path / 'cache'
+
+  def run():
+    return launching.run(
+      *('tests/surrounded.py', 'a cache in XDG_CACHE_HOME', tmp_path),
+      XDG_CACHE_HOME=str(cache),
+    )
+
+  assert (run().stdout, run().stderr) == (usual, '')
+  entries = [path for path in cache.rglob('*-cache') if path.is_file()]
+  assert len(entries) > 3
+  for path in entries:
+    path.write_bytes(path.read_bytes()[:100])
+  done = run()
+  assert done.stdout == usual
+  (line,) = done.stderr.splitlines()
+  assert 'has entries that cannot be read' in line
+
+
 def test_a_full_disk_is_gone_on_from(usual, tmp_path):
   """Records that were cut off by a full disk are completed."""
   assert attempt('full disk for records', tmp_path).returncode == 1
