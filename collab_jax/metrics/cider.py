@@ -114,7 +114,11 @@ def cider_scores(
 def cider(
   captions: Sequence[str], references: Sequence[Sequence[str]]
 ) -> float:
-  """Mean CIDEr-D over the images, in [0, 10]; papers print 100 times this."""
+  """Mean CIDEr-D over the images, in [0, 10]; papers print 100 times this.
+
+  Of a single image it is 0, as in coco-caption: words are weighed by how few
+  of the images have them.
+  """
   return float(np.mean(cider_scores(captions, references)))
 
 

@@ -1,6 +1,7 @@
 """Server faults: overload, deadlines, internal errors, stops."""
 
 import os
+import socket
 import threading
 import time
 
@@ -376,6 +377,36 @@ def test_port_in_use_is_an_error(model, server):
   other = serving.Server(model, harness.make_config(port=port))
   with pytest.raises(OSError, match='cannot listen on 127'), other:
     pass
+
+
+@pytest.fixture
+def on_a_socket(model, tmp_path):
+  """Starts servers on one Unix socket, and stops them."""
+  servers = []
+
+  def start():
+    config = harness.make_config(host=f'unix:{tmp_path}/s')
+    servers.append(serving.Server(model, config).in_thread(warm=False))
+
+  yield start
+  for server in servers:
+    server.__exit__()
+
+
+def test_the_socket_of_a_running_server_is_not_taken(on_a_socket, tmp_path):
+  on_a_socket()
+  owned = os.stat(f'{tmp_path}/s').st_ino
+  with pytest.raises(OSError, match='another server listens, expected'):
+    on_a_socket()
+  assert os.stat(f'{tmp_path}/s').st_ino == owned
+
+
+def test_the_socket_of_a_killed_server_is_taken(on_a_socket, tmp_path):
+  with socket.socket(socket.AF_UNIX) as left_behind:
+    left_behind.bind(f'{tmp_path}/s')
+  on_a_socket()
+  with socket.socket(socket.AF_UNIX) as caller:
+    caller.connect(f'{tmp_path}/s')
 
 
 async def _await(task):

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import socket
 import threading
 from typing import Any
 
@@ -260,6 +261,7 @@ class Server:
     self._grpc = self._make_grpc_server()
     host, port = self.config.host, self.config.port
     address = tls.join_address(host, port)
+    _check_socket_is_free(host)
     try:
       if self._credentials is None:
         port = self._grpc.add_insecure_port(address)
@@ -389,3 +391,28 @@ def _options(longest: int) -> dict[str, int]:
     # Messages that nobody reads yet stay with their senders.
     'grpc.http2.bdp_probe': 0,
   }
+
+
+def _check_socket_is_free(host: str) -> None:
+  """Refuses the file of a Unix socket on which another server listens.
+
+  gRPC removes such a file and makes it anew, so that nobody would reach the
+  other server again, though it runs.
+
+  Raises:
+    OSError: A connection to it is accepted.
+  """
+  if not host.startswith('unix:'):
+    return
+  with socket.socket(socket.AF_UNIX) as probe:
+    probe.setblocking(False)
+    try:
+      probe.connect(host.removeprefix('unix:').removeprefix('//'))
+    except BlockingIOError:  # A server with many callers waiting.
+      pass
+    except OSError:  # No such file, or one that a killed server left behind.
+      return
+  raise OSError(
+    f'port: got {host}, on which another server listens, expected a socket of '
+    'its own; stop that server, or take another path'
+  )
