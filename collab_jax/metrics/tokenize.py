@@ -70,20 +70,31 @@ def tokenize_all(
     ValueError: There is nothing to score, the lengths differ, or an image has
       no reference.
   """
+  _check_texts('captions', captions)
   if len(captions) != len(references):
     raise ValueError(
       f'got {len(captions)} captions and references of {len(references)} '
       'images, expected one list of references per caption'
     )
-  if not captions:
+  if not len(captions):  # An array has no truth value.
     raise ValueError('got no captions, expected at least one to score')
   for index, texts in enumerate(references):
-    if isinstance(texts, str) or not texts:
+    if isinstance(texts, str) or not len(texts):
       raise ValueError(
         f'references[{index}] is {texts!r}, expected a list of one or more '
         'captions'
       )
+    _check_texts(f'references[{index}]', texts)
   return (
     [tokenize(caption) for caption in captions],
     [tuple(tokenize(text) for text in texts) for texts in references],
   )
+
+
+def _check_texts(name: str, texts: Sequence[str]) -> None:
+  """Refuses one text in place of several, and what is no text."""
+  if isinstance(texts, str):
+    raise ValueError(f'{name}: got {texts!r}, expected a list of captions')
+  for index, text in enumerate(texts):
+    if not isinstance(text, str):
+      raise ValueError(f'{name}[{index}]: got {text!r}, expected a caption')

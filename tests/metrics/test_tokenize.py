@@ -43,6 +43,10 @@ def test_any_text_is_accepted(text):
     ([], [], 'no captions'),
     (['a', 'b'], [['a'], []], r'references\[1\]'),
     (['a'], ['a cat'], r'references\[0\]'),
+    ('ab', [['a'], ['b']], "captions: got 'ab'"),
+    ([None], [['a']], r'captions\[0\]: got None'),
+    ([['a cat']], [['a']], r'captions\[0\]: got \['),
+    (['a'], [['a', 3]], r'references\[0\]\[1\]: got 3'),
   ],
 )
 def test_refuses_what_cannot_be_scored(captions, references, said):
