@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 import functools
 import re
+from typing import Any
 
 from collab_jax.metrics import ptb
 
@@ -70,7 +71,7 @@ def tokenize_all(
     ValueError: There is nothing to score, the lengths differ, or an image has
       no reference.
   """
-  _check_texts('captions', captions)
+  check_texts('captions', captions)
   if len(captions) != len(references):
     raise ValueError(
       f'got {len(captions)} captions and references of {len(references)} '
@@ -84,15 +85,23 @@ def tokenize_all(
         f'references[{index}] is {texts!r}, expected a list of one or more '
         'captions'
       )
-    _check_texts(f'references[{index}]', texts)
+    check_texts(f'references[{index}]', texts)
   return (
     [tokenize(caption) for caption in captions],
     [tuple(tokenize(text) for text in texts) for texts in references],
   )
 
 
-def _check_texts(name: str, texts: Sequence[str]) -> None:
-  """Refuses one text in place of several, and what is no text."""
+def check_texts(name: str, texts: Any) -> None:
+  """Refuses one text in place of several, and what is no text.
+
+  Args:
+    name: Name of the argument.
+    texts: Expected to be a sequence of texts.
+
+  Raises:
+    ValueError: It is not.
+  """
   if isinstance(texts, str):
     raise ValueError(f'{name}: got {texts!r}, expected a list of captions')
   for index, text in enumerate(texts):

@@ -2,7 +2,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 import pytest
 
-from collab_jax.metrics.tokenize import tokenize, tokenize_all
+from collab_jax.metrics.tokenize import check_texts, tokenize, tokenize_all
 
 
 @pytest.mark.parametrize(
@@ -44,11 +44,22 @@ def test_any_text_is_accepted(text):
     (['a', 'b'], [['a'], []], r'references\[1\]'),
     (['a'], ['a cat'], r'references\[0\]'),
     ('ab', [['a'], ['b']], "captions: got 'ab'"),
-    ([None], [['a']], r'captions\[0\]: got None'),
-    ([['a cat']], [['a']], r'captions\[0\]: got \['),
-    (['a'], [['a', 3]], r'references\[0\]\[1\]: got 3'),
   ],
 )
 def test_refuses_what_cannot_be_scored(captions, references, said):
   with pytest.raises(ValueError, match=said):
     tokenize_all(captions, references)
+
+
+@pytest.mark.parametrize(
+  ('texts', 'said'),
+  [
+    ([None], r'captions\[0\]: got None, expected a caption'),
+    (['a', ['a cat']], r'captions\[1\]: got \['),
+    ('ab', "captions: got 'ab', expected a list"),
+  ],
+)
+def test_refuses_what_is_no_text(texts, said):
+  check_texts('captions', ['a', ''])
+  with pytest.raises(ValueError, match=said):
+    check_texts('captions', texts)
