@@ -28,6 +28,9 @@ _MODEL = flags.DEFINE_string('model', 'tiny', "Name, or a model's folder.")
 _SCENES = flags.DEFINE_integer('scenes', 100, 'Test scenes for the sizes.')
 _FUZZ = flags.DEFINE_integer('fuzz', 100_000, 'Damaged messages to try.')
 _AGREE = flags.DEFINE_integer('agree', 1000, 'Messages for the other decoder.')
+_DISAGREE = flags.DEFINE_integer(
+  'disagree', 10_000, 'Damaged messages for both decoders, checks made right.'
+)
 _REPEAT = flags.DEFINE_integer('repeat', 300, 'Times that a call is timed.')
 
 _KS = (4, 8, 16, 32)
@@ -339,6 +342,38 @@ def _is_part(found, sent):
   )
 
 
+def disagree():
+  """Counts damaged messages that the two decoders do not read alike."""
+  rng, known = np.random.default_rng(3), []
+  for i in range(60):
+    session = drawing.session(rng, wire.CODINGS[i % 4 == 3], 1 + i % 3)
+    both = [session.pack(drawing.message(rng, session)) for _ in range(2)]
+    known.append((session, session.to_json(priors=True), both))
+  counts = dict.fromkeys(('read alike', 'refused by both', 'apart'), 0)
+  for _ in range(_DISAGREE.value):
+    session, text, both = known[int(rng.integers(len(known)))]
+    packet = repaired(session, mutate(rng, *both)[0])
+    counts[compare(session, text, packet)] += 1
+  listed = ', '.join(f'{n:,} {what}' for what, n in counts.items())
+  print(f'\n{_DISAGREE.value:,} damaged messages, checks right: {listed}.')
+  return counts['apart']
+
+
+def compare(session, text, packet):
+  """Returns how the package and the independent decoder read a message."""
+  found = attempt(session, packet)
+  try:
+    other = independent.decode(text, packet)
+  # It asserts, or stumbles; either refuses the message.
+  except (AssertionError, IndexError, KeyError, ValueError, ZeroDivisionError):
+    other = None
+  if found is None and other is None:
+    return 'refused by both'
+  is_message = isinstance(found, dict)
+  alike = is_message and other == drawing.plain(found)
+  return 'read alike' if alike else 'apart'
+
+
 def agree():
   """Decodes by another decoder, and in another process."""
   rng, held, same = np.random.default_rng(2), [], 0
@@ -376,7 +411,7 @@ def main(argv):
   del argv
   sizes()
   speed()
-  wrong = agree() + fuzz()
+  wrong = agree() + disagree() + fuzz()
   sys.exit(f'{wrong} messages were wrong' if wrong else 0)
 
 

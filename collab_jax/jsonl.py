@@ -16,11 +16,16 @@ import json
 import logging
 import os
 from pathlib import Path
+import re
 from typing import Any, Generic, TypeVar
 
 Parsed = TypeVar('Parsed')
 
 _LOG = logging.getLogger(__name__)
+
+# Letters that JSON may hold and some terminals obey: controls, and marks that
+# turn the direction of writing.
+_HIDDEN = re.compile('[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]')
 
 # Errors of file systems that have no such call; pipes and some FUSE mounts have
 # no fsync, Lustre without `-o flock` and some NFS no locks.
@@ -157,6 +162,8 @@ class JsonlWriter(Generic[Parsed]):
     text = ''.join(json.dumps(v, ensure_ascii=False) + '\n' for v in values)
     if text and self._needs_newline:
       text, self._needs_newline = '\n' + text, False
+    # Equal to JSON; a terminal that shows the file must not obey it.
+    text = _HIDDEN.sub(lambda match: f'\\u{ord(match[0]):04x}', text)
     # A file's name need not be UTF-8; what is not becomes '\\udc80', which is
     # JSON's own form and is read back as it was.
     with naming(self.path):

@@ -1,7 +1,8 @@
 """Classes by name, as configs name them: frozen dataclasses of plain values.
 
 A table maps the names of a package to its classes, `{'kmeans': KMeans}`; other
-classes are named 'package.module:Class'.
+classes are named 'package.module:Class', which imports the module. Text out of
+data (files, messages) names no module: `check_data`.
 """
 
 from collections.abc import Mapping
@@ -10,6 +11,8 @@ import importlib
 from typing import Any
 
 from collab_jax import _validate
+
+_SHOWN = 64  # Letters of a refused text that its error shows.
 
 
 def make(table: Mapping[str, type], kind: str, name: str, **kw: Any) -> Any:
@@ -84,6 +87,26 @@ def settings(table: Mapping[str, type], kind: str, instance: Any) -> dict:
       for value in [getattr(instance, field.name)]
     },
   }
+
+
+def check_data(kind: str, text: str) -> None:
+  """Raises ValueError if text out of a file or a message names a module.
+
+  Data never names code: `find` imports what 'package.module:Class' names,
+  which only a user's own flag, config or call may say. Every text of a rate
+  curve, a handshake or a record passes here before anything is made of it.
+
+  Args:
+    kind: Kind of what is named, for errors.
+    text: A name with its settings, at any depth.
+  """
+  if ':' in text:
+    raise _validate.error(
+      kind,
+      text[:_SHOWN],
+      "a name of the package, without ':', in data",
+      'name modules in a flag or a config only',
+    )
 
 
 def title(table: Mapping[str, type], cls: type) -> str:

@@ -17,6 +17,7 @@ from typing import Any
 from absl import app, flags
 
 from collab_jax import (
+  _terminal,
   checkpoints,
   data,
   launcher,
@@ -174,14 +175,14 @@ def _caption_one(client: clients.EdgeClient, path: Path, size: int) -> int:
     result = None
     for item in client.stream(image, prompt, image_id, max_tokens):
       if isinstance(item, str):
-        print(item, end='', flush=True)
+        print(_terminal.escape(item), end='', flush=True)
       else:
         result = item
     print()
     assert result is not None  # A stream ends with it.
   else:
     result = client.caption(image[None], prompt, [image_id], max_tokens)[0]
-    print(result.caption)
+    print(_terminal.escape(result.caption))
   fields = ', '.join(f'{f} {n:,}' for f, n in result.sizes.items())
   spent = result.milliseconds
   stages = ', '.join(f'{s} {ms:.1f}' for s, ms in spent.items())

@@ -1,9 +1,11 @@
 """Reader of datasets prepared by TensorFlow Datasets, without TensorFlow."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 import dataclasses
+import json
 import os
 from pathlib import Path
+import sys
 from typing import Any, SupportsIndex
 
 from collab_jax import _validate
@@ -13,6 +15,11 @@ from collab_jax.data import example, files, pictures
 _CAPTIONS = ('captions', 'caption', 'sentences', 'text')
 _IDS = ('image/id', 'image_id', 'id')
 _FILES = ('image/filename', 'filename', 'file_name')
+
+# Keys of features.json under which the library imports the class named, in the
+# present and in older versions.
+_CLASS_KEYS = ('pythonClassName', 'python_class_name', 'type')
+_LIBRARY = 'tensorflow_datasets'
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -107,10 +114,12 @@ def tfds(
     ModuleNotFoundError: The extra is not installed.
     FileNotFoundError: The folder holds no prepared dataset.
     ValueError: The folder holds several; there is no such split; the dataset
-      is stored in another format, or has no pictures with captions.
+      is stored in another format, has no pictures with captions, or names a
+      class of a module that is not imported.
   """
   pictures.check_method(size, method)
   directory = _directory(Path(folder))
+  check_classes(directory)
   library = load_library()
   builder = library.builder_from_directory(directory)
   captions, image_id, filename = _features(builder, directory)
@@ -139,6 +148,50 @@ def tfds(
     size=size,
     method=method,
   )
+
+
+def check_classes(directory: Path) -> None:
+  """Raises ValueError if a dataset's features name code of somebody's own.
+
+  The library imports the module of every class in features.json. A dataset is
+  data, and starts no code: classes of the library may be named, and those of
+  modules that this process has imported already.
+
+  Args:
+    directory: The directory with dataset_info.json.
+  """
+  path = directory / 'features.json'
+  if not path.is_file():
+    return
+  table = files.parse(path.read_bytes(), str(path))
+  for name in _class_names(table, str(path)):
+    module = name.rpartition('.')[0]
+    if module.partition('.')[0] != _LIBRARY and module not in sys.modules:
+      raise _validate.error(
+        f'{path}: class of a feature',
+        name[:64],
+        f'one of {_LIBRARY}',
+        'import its module yourself if you trust it',
+      )
+
+
+def _class_names(value: Any, where: str) -> Iterator[str]:
+  """Yields the classes that features name, at every level."""
+  if isinstance(value, list):
+    for item in value:
+      yield from _class_names(item, where)
+  elif isinstance(value, Mapping):
+    for key, item in value.items():
+      if not isinstance(item, str):
+        yield from _class_names(item, where)
+      elif key in _CLASS_KEYS:
+        yield item
+      elif key == 'json':  # Holds the settings of a feature, JSON in a text.
+        try:
+          inner = json.loads(item)
+        except (ValueError, RecursionError) as error:
+          raise ValueError(f'{where}: got {error} in JSON') from error
+        yield from _class_names(inner, where)
 
 
 def _features(

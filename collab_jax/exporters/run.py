@@ -33,15 +33,19 @@ class Edge:
   def __init__(self, folder):
     """Reads the folder; raises ValueError if a file is damaged."""
     self.folder = pathlib.Path(folder)
-    self.manifest = json.loads((self.folder / 'manifest.json').read_text())
-    for name, file in self.manifest['files'].items():
-      with (self.folder / name).open('rb') as data:
-        if hashlib.file_digest(data, 'sha256').hexdigest() != file['sha256']:
-          raise ValueError(f'{name} is damaged: its SHA-256 is another one')
-    self.text = (self.folder / self.manifest['session']).read_text()
-    self.session = json.loads(self.text)
+    self.manifest = _read_json(self.folder / 'manifest.json', _MANIFEST)
+    _check_files(self.folder, self.manifest)
+    path = self.folder / self.manifest['session']
+    self.text = path.read_text('utf-8')
+    self.session = _read_json(path, _SESSION)
     path = self.folder / self.manifest['artefact']
-    self.call: Any = _RUNTIMES[self.manifest['format']](path, self.manifest)
+    try:
+      self.call: Any = _RUNTIMES[self.manifest['format']](path, self.manifest)
+    except ImportError:
+      raise
+    # Each runtime has errors of its own for a program that it cannot read.
+    except Exception as error:
+      raise ValueError(f'{path}: {type(error).__name__}: {error}') from error
 
   def __call__(self, images, ids=None):
     """Encodes pictures u8[B size size 3]; ids are 0 to B - 1 by default."""
@@ -81,6 +85,64 @@ class Edge:
       checked += head + body
       out += head + crc32c(checked).to_bytes(4, 'little') + body
     return out
+
+
+# Fields that are read of the two descriptions, with the types of their values.
+_MANIFEST = {
+  'files': dict,
+  'session': str,
+  'artefact': str,
+  'format': str,
+  'encoder': str,
+  'preprocessing': dict,
+  'inputs': list,
+  'outputs': list,
+  'seed': int,
+}
+_SESSION = {'digest': str, 'fields': list}
+
+
+def _read_json(path, fields):
+  """Reads a description; raises ValueError unless it has the fields."""
+  try:
+    values = json.loads(path.read_text('utf-8'))
+  except (ValueError, RecursionError) as error:
+    raise ValueError(f'{path}: got no JSON: {error}') from error
+  if not isinstance(values, dict):
+    raise ValueError(f'{path}: got {type(values).__name__}, expected an object')
+  for name, kind in fields.items():
+    if not isinstance(values.get(name), kind):
+      raise ValueError(
+        f'{path}: {name}: got {values.get(name)!r:.60}, expected'
+        f' {kind.__name__}; export the edge again'
+      )
+  return values
+
+
+def _check_files(folder, manifest):
+  """Raises ValueError if a file of a folder is missing or damaged."""
+  manifest['weights'] = manifest.get('weights') or None
+  used = [manifest[n] for n in ('session', 'artefact', 'weights')]
+  if manifest['format'] not in _RUNTIMES:
+    raise ValueError(
+      f'manifest.json: format: got {manifest["format"]!r:.60}, expected one of'
+      f' {", ".join(_RUNTIMES)}'
+    )
+  for name in filter(None, used):
+    if name not in manifest['files']:
+      raise ValueError(
+        f'manifest.json: files: got none named {name!r:.60}; export the edge'
+        ' again'
+      )
+  for name, file in manifest['files'].items():
+    if pathlib.Path(name).name != name or not isinstance(file, dict):
+      raise ValueError(
+        f'manifest.json: files: got {name!r:.60}, expected files of the folder'
+      )
+    with (folder / name).open('rb') as data:
+      digest = hashlib.file_digest(data, 'sha256').hexdigest()
+    if digest != file.get('sha256'):
+      raise ValueError(f'{name} is damaged: its SHA-256 is another one')
 
 
 def read(path, size):
@@ -238,15 +300,31 @@ def _encode_field(number, data):
 
 
 def _first_field(data):
-  """Returns the bytes of field 1, where a protocol buffer begins with it."""
+  """Returns the bytes of field 1, where a protocol buffer begins with it.
+
+  Raises ValueError where they are cut off.
+  """
   if not data.startswith(b'\n'):
     return b''
-  position = size = 0
-  while True:
-    position += 1
-    size |= (data[position] & 127) << 7 * (position - 1)
-    if data[position] < 128:
-      return data[position + 1 : position + 1 + size]
+  size = 0
+  for position, byte in enumerate(data[1:6], 1):
+    size |= (byte & 127) << 7 * (position - 1)
+    if byte < 128:
+      start = position + 1
+      if start + size <= len(data):
+        return data[start : start + size]
+      break
+  raise ValueError(f"the server's reply of {len(data)} bytes is cut off")
+
+
+def printable(text):
+  """Returns a text on one line, without letters that a terminal obeys."""
+  return ''.join(
+    letter
+    if letter.isprintable() or letter in '\u200c\u200d'
+    else letter.encode('unicode_escape').decode()
+    for letter in text
+  )
 
 
 def captions(server, edge, messages, ca=None, token=None, cert=None, key=None):
@@ -264,11 +342,12 @@ def captions(server, edge, messages, ca=None, token=None, cert=None, key=None):
       metadata = (('authorization', f'Bearer {token}'),) if token else ()
       for wait in (1, 2, 4, 8, 0):  # The server may be warming up.
         try:
-          return _first_field(call(request, timeout=60, metadata=metadata))
+          reply = call(request, timeout=60, metadata=metadata)
+          return _first_field(reply or b'')
         except grpc.RpcError as error:
           code = error.code()  # pyright: ignore[reportAttributeAccessIssue]
           if code != grpc.StatusCode.UNAVAILABLE or not wait:
-            text = f'{error.details()}'  # pyright: ignore[reportAttributeAccessIssue]
+            text = f'{error.details()}'[:4096]  # pyright: ignore[reportAttributeAccessIssue]
             text += _HINT if 'Socket closed' in text else ''
             raise OSError(f'{server}: {text} ({code.name})') from error
           time.sleep(wait)
@@ -280,7 +359,7 @@ def captions(server, edge, messages, ca=None, token=None, cert=None, key=None):
     for message in messages:
       parts = {1: session, 2: message, 4: os.urandom(16)}
       request = b''.join(_encode_field(n, part) for n, part in parts.items())
-      yield call_server('Caption', request).decode()
+      yield call_server('Caption', request).decode('utf-8', 'replace')
 
 
 _HINT = '; does it ask for TLS (--ca), or for a certificate (--cert)?'
@@ -341,7 +420,11 @@ def main():
   try:
     _send(flags, names)
   except (ValueError, OSError, ImportError) as error:
-    raise SystemExit(f'error: {error}') from error
+    raise SystemExit(f'error: {printable(str(error))}') from error
+  # Whatever else a description or a reply made to hurt leads to.
+  except Exception as error:
+    text = printable(f'{type(error).__name__}: {error}'[:4096])
+    raise SystemExit(f'error: {text}') from error
 
 
 def _send(flags, names):
@@ -362,7 +445,7 @@ def _send(flags, names):
     token = token.strip() if token else None
     security = flags.ca, token, flags.cert, flags.key
     for caption in captions(flags.server, edge, messages, *security):
-      print(caption)
+      print(printable(caption))
 
 
 if __name__ == '__main__':

@@ -276,3 +276,14 @@ def test_absent_server_is_an_error_within_the_timeout():
     pytest.raises(retry.RemoteError, match=r'127\.0\.0\.1:1: no answer'),
   ):
     client.caption(IMAGES)
+
+
+@pytest.mark.parametrize('seconds', [0.3, 1.0])
+def test_it_does_not_give_up_before_its_time(target, servicer, seconds):
+  """The last wait is shorter, so that the time is used to its end."""
+  servicer.failures = [(CODES.UNAVAILABLE, 'handshake is away')] * 1000
+  with clients.EdgeClient(target, _codec(), timeout=seconds) as client:
+    start = time.monotonic()
+    with pytest.raises(retry.RemoteError, match='no answer within'):
+      client.handshake()
+    assert time.monotonic() - start > seconds - 0.1

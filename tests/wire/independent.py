@@ -161,12 +161,28 @@ def fixed(fields, body):
       bits >>= spare
       out[f['name']] = [bits >> w * i & (1 << w) - 1 for i in range(size)][::-1]
       assert all(s < f['alphabet'] for s in out[f['name']])
+      if f.get('rows'):
+        sent = (max(out[f['rows']]) + 1) * size // f['shape'][0]
+        assert not any(out[f['name']][sent:])
     at = end
   return out
 
 
 def varying(f):
   return math.prod(f['shape']) and f.get('alphabet') != 1
+
+
+def possible(f, model, size):
+  """Checks that a field of symbols may have a model: docs/wire.md, 6."""
+  if model == 1:
+    assert f['alphabet'] <= 4096
+    assert size <= 2**22
+  if model == 2:
+    assert not f.get('rows')
+    assert len(f['shape']) == 1
+    assert math.isqrt(size) ** 2 == size
+    assert f['alphabet'] <= 2**16
+    assert size <= (4096 if f['alphabet'] <= 256 else 1024)
 
 
 def best(session, fields, models, body):
@@ -178,6 +194,7 @@ def best(session, fields, models, body):
   at = len(body) - sum(raws.values())
   assert at >= 0
   assert not body[:at].endswith(b'\0')
+  assert any(map(varying, fields)) or not at
   coder, out = Range(body[:at]), {}
   for f in fields:
     name, whole, size = f['name'], math.prod(f['shape']), math.prod(f['shape'])
@@ -189,6 +206,7 @@ def best(session, fields, models, body):
       raw, width = body[at : at + raws[name]], WIDTH[f['dtype']]
       out[name] = numbers(raw, width - models[name])
       if models[name]:
+        assert size <= 2**22
         tops = coder.adaptive(size, 256)
         low = 8 * (width - 1)
         out[name] = [t << low | n for t, n in zip(tops, out[name], strict=True)]
@@ -204,6 +222,7 @@ def best(session, fields, models, body):
         row = [n + 1 for n in table[j * alphabet : (j + 1) * alphabet]]
         out[name][j::rows] = [coder.by(row) for _ in range(size // rows)]
     else:
+      possible(f, models[name], size)
       read = (coder.even, coder.adaptive, coder.spatial)[models[name]]
       out[name] = read(size, f['alphabet'])
       assert all(s < f['alphabet'] for s in out[name])

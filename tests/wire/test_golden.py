@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from collab_jax import message as messages
 from collab_jax import wire
 from collab_jax.wire import framing
 from collab_jax.wire.coding import field_coder
@@ -53,3 +54,38 @@ def test_all_models_are_recorded():
       (field_coder.ValueCoder, i) for i in range(len(field_coder.VALUE_MODELS))
     ),
   }
+
+
+def _with_model(session, packet, model):
+  """Returns a message of one field whose head names another model."""
+  frames = framing.split(session._layers, packet)
+  head = bytes([0x20 | model << 3])
+  body = frames[0].body.data.tobytes()
+  check = independent.crc32c(bytes.fromhex(session.digest) + head + body)
+  return head + check.to_bytes(4, 'little') + body
+
+
+@pytest.mark.parametrize(
+  ('alphabet', 'shape', 'model'),
+  [
+    (3, (4, 4), 2),  # The context model is for grids of one axis.
+    (3, (15,), 2),  # Their size is a square.
+    (300, (1089,), 2),
+    (5000, (16,), 1),
+  ],
+)
+def test_models_that_a_field_cannot_have(alphabet, shape, model):
+  """Both decoders refuse them, with every check right."""
+  session = wire.Session(
+    {'x': messages.Symbols(alphabet, shape)}, coding='best'
+  )
+  symbols = np.zeros(shape, np.int32)
+  packet = session.pack({'x': symbols})
+  text = session.to_json(priors=True)
+  same = packet[0] >> 3 & 3
+  assert _with_model(session, packet, same) == packet
+  packet = _with_model(session, packet, model)
+  with pytest.raises(wire.FormatError, match=f'got the model {model}'):
+    session.unpack(packet)
+  with pytest.raises(AssertionError):
+    independent.decode(text, packet)

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from collab_jax import _validate, checkpoints
+from collab_jax import _validate, checkpoints, registry
 from collab_jax import codecs as codecs_lib
 from collab_jax.serving.client import (
   channel,
@@ -181,15 +181,7 @@ def _check_point(point: Mapping[str, Any]) -> Mapping[str, Any]:
     allowed = (int, float) if kind is float else kind
     if isinstance(value, bool) or not isinstance(value, allowed):
       raise ValueError(f'{name}: got {value!r}')
-  # A file that was passed on must not run code: a module that its text names
-  # would be imported.
-  if ':' in point['codec']:
-    raise _validate.error(
-      'codec',
-      point['codec'],
-      "a codec of the package, without ':'",
-      'name modules in --codec only',
-    )
+  registry.check_data('codec', point['codec'])
   return point
 
 

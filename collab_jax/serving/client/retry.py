@@ -7,6 +7,8 @@ import time
 
 import grpc
 
+from collab_jax import _terminal
+
 # Status code of a session that the server does not take.
 REFUSED = grpc.StatusCode.FAILED_PRECONDITION.name
 
@@ -25,6 +27,8 @@ _PERMANENT = (
   'DNS resolution failed',
   'NO_COMMON_SIGNATURE_ALGORITHMS',
 )
+# Seconds before the end of its time in which a request is not sent again.
+_LAST_TRY = 0.05
 # Advice about those, where gRPC's text is not enough.
 _HINTS = {
   'WRONG_VERSION_NUMBER': 'the server speaks no TLS: leave ca out',
@@ -154,13 +158,14 @@ class RetryLoop:
     self._wait('UNAVAILABLE', 'the answer ended before the caption did', None)
 
   def _wait(self, code: str, text: str, error: Exception | None) -> None:
-    wait = self._backoff.wait(self.tries, random.random())
-    if time.monotonic() + wait >= self._deadline:
+    left = self._deadline - time.monotonic()
+    if left <= _LAST_TRY:
       text = f'{self._target}: {self._timeout_text(text)}'
       raise RemoteError(code, text) from error
     self._last_error = text
     self._warn(f'{text} ({code})')
-    time.sleep(wait)
+    wait = self._backoff.wait(self.tries, random.random())
+    time.sleep(min(wait, left - _LAST_TRY / 2))
     self.tries += 1
 
   def _timeout_text(self, text: str) -> str:
@@ -172,10 +177,13 @@ class RetryLoop:
 
 
 def status(error: grpc.RpcError) -> tuple[grpc.StatusCode, str]:
-  """Returns code and text of an error; all that a call raises have both."""
+  """Returns code and text of an error; all that a call raises have both.
+
+  The text may be the server's, and is escaped for terminals and logs.
+  """
   code = error.code()  # pyright: ignore[reportAttributeAccessIssue]
   text = error.details()  # pyright: ignore[reportAttributeAccessIssue]
-  return code, text or 'no reason given'
+  return code, _terminal.escape_error(text or 'no reason given')
 
 
 def is_transient(code: grpc.StatusCode, text: str) -> bool:

@@ -1,6 +1,7 @@
 """RPCs of an edge: handshakes and captions, with retries."""
 
 from collections.abc import Callable, Iterator, Sequence
+import math
 import os
 import threading
 import time
@@ -20,6 +21,16 @@ from collab_jax.serving.client import (
 # had too many others since.
 _EXPIRED = 'handshake first'
 _MAX_HANDSHAKES = 3  # In a row that did not help.
+# Bounds of what is kept of a server's replies: bytes, and letters by field.
+_LONGEST_NAME = 64
+_LONGEST_TEXTS = {
+  'model': 4096,
+  'encoder': 64,
+  'decoder': 64,
+  'prompt': 1 << 16,
+}
+_LONGEST_CAPTION = 1 << 20
+_ROUNDING = 1e-3  # Times and entropies of 0 may come out this much below.
 
 
 class SessionInfo(NamedTuple):
@@ -163,6 +174,7 @@ class RpcClient:
           metadata=self.connection.metadata,
         )
         seconds = time.monotonic() - start
+        self._check(_reply_faults(reply))
         return RpcResult(reply, retries.tries, seconds, request.request_id)
       except grpc.RpcError as error:
         is_expired = self._session_expired(error, session, codec)
@@ -202,12 +214,17 @@ class RpcClient:
         for chunk in call:
           if chunk.WhichOneof('kind') == 'reply':
             seconds = time.monotonic() - start
+            self._check(_reply_faults(chunk.reply))
             yield RpcResult(
               chunk.reply, retries.tries, seconds, request.request_id
             )
             return
           # After a break the text comes again from the beginning.
           received += chunk.text
+          if len(received) > _LONGEST_CAPTION:
+            self._check(
+              [f'a caption of more than {_LONGEST_CAPTION:,} letters']
+            )
           if len(received) > len(yielded):
             piece, yielded = received[len(yielded) :], received
             yield piece
@@ -258,6 +275,7 @@ class RpcClient:
       timeout=timeout,
       metadata=self.connection.metadata,
     )
+    self._check(_handshake_faults(reply))
     session = SessionInfo(
       reply.session,
       reply.model,
@@ -277,6 +295,15 @@ class RpcClient:
     self._sessions[codec] = session
     return session
 
+  def _check(self, faults: list[str]) -> None:
+    """Raises RemoteError if a reply has faults."""
+    if faults:
+      raise retry.RemoteError(
+        grpc.StatusCode.INTERNAL.name,
+        f'{self.connection.target}: the reply: got {"; ".join(faults)},'
+        " expected what this protocol's servers send",
+      )
+
   def _session_expired(
     self, error: grpc.RpcError, session: SessionInfo | None, codec: int
   ) -> bool:
@@ -289,6 +316,31 @@ class RpcClient:
         if self._sessions[codec] is session:
           self._sessions[codec] = None
     return expired
+
+
+def _handshake_faults(reply: collab_pb2.HandshakeReply) -> list[str]:
+  """Lists fields of a handshake's reply that no server of ours sends."""
+  faults = []
+  if not 0 < len(reply.session) <= _LONGEST_NAME:
+    faults.append(f'a session name of {len(reply.session):,} bytes')
+  for name, most in _LONGEST_TEXTS.items():
+    length = len(getattr(reply, name))
+    if length > most:
+      faults.append(f'{length:,} letters of {name}')
+  return faults
+
+
+def _reply_faults(reply: collab_pb2.CaptionReply) -> list[str]:
+  """Lists numbers of a reply that are not finite, or below 0."""
+  numbers = {
+    'min_entropy': reply.min_entropy,
+    **{f.name: value for f, value in reply.stages.ListFields()},
+  }
+  return [
+    f'{name} {value:g}'
+    for name, value in numbers.items()
+    if not (math.isfinite(value) and value > -_ROUNDING)
+  ]
 
 
 def _request(message, options, continues=b'') -> collab_pb2.CaptionRequest:
