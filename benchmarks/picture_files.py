@@ -2,6 +2,7 @@
 
 python -m benchmarks.picture_files
 python -m benchmarks.picture_files --mutations=18000 --seed=1
+python -m benchmarks.picture_files --largest
 
 Each file is read as data sets and the folder client read it: checked, and then
 decoded. Whatever is not a picture or a `PictureError` that names the file would
@@ -11,6 +12,8 @@ end a run, and so would a file that passes its check and is refused afterwards.
 import collections
 from collections.abc import Iterator, Sequence
 import io
+import itertools
+import multiprocessing
 import random
 import resource
 import struct
@@ -28,6 +31,12 @@ from collab_jax.data import pictures
 
 _MUTATIONS = flags.DEFINE_integer('mutations', 18_000, 'Damaged files.')
 _SEED = flags.DEFINE_integer('seed', 0, 'Seed of the damage.')
+_LARGEST = flags.DEFINE_bool(
+  'largest', False, 'Measure the memory of the largest pictures instead.'
+)
+
+# Width and height at the limit of pixels, and of what a JPEG encoder takes.
+_LARGE = ((9459, 9459), (1366, 65_500), (65_500, 1366))
 
 _ICC = b'\x00\x00\x02\x0cnot a profile' * 9
 _XMP = b'<x:xmpmeta><tiff:Orientation>1</tiff:Orientation></x:xmpmeta>'
@@ -215,10 +224,42 @@ def _summarize(outcomes: Sequence[tuple[str, Outcome]]) -> Iterator[str]:
     )
 
 
+def _print_largest() -> None:
+  """Prints the memory of reading the largest pictures, each in a process."""
+  print(
+    'format      width  height  method           file, MB  memory, MB     s'
+  )
+  context = multiprocessing.get_context('spawn')
+  for form, (width, height), method in itertools.product(
+    ('PNG', 'JPEG', 'TIFF'), _LARGE, pictures.METHODS
+  ):
+    image = Image.new('RGB', (width, height), (9, 99, 199))
+    data = _encoded(
+      image, form, **({'progressive': True} if form == 'JPEG' else {})
+    )
+    with context.Pool(1) as pool:
+      peak, seconds = pool.apply(_measure, (data, method))
+    print(
+      f'{form:9} {width:7,} {height:7,}  {method:15} {len(data) / 1e6:9.1f}'
+      f' {peak:11,.0f} {seconds:5.1f}',
+      flush=True,
+    )
+
+
+def _measure(data: bytes, method: str) -> tuple[float, float]:
+  """Reads a picture at 896 px; returns megabytes at most, and seconds."""
+  before, start = _peak(), time.perf_counter()
+  pictures.resize(pictures.decode(data), 896, method)
+  return _peak() - before, time.perf_counter() - start
+
+
 def main(argv):
   """Prints how many files are read and refused, and what they take."""
   del argv
   warnings.simplefilter('ignore')
+  if _LARGEST.value:
+    _print_largest()
+    return
   files = kinds()
   good = sum(read(data).kind == 'read' for data in files.values())
   print(f'{good} of {len(files)} kinds are read')

@@ -132,7 +132,7 @@ def flickr30k(
 
 def _list(folder: Path, name: str) -> Path | None:
   paths = (folder / place / name for place in _LISTS)
-  return next((path for path in paths if path.exists()), None)
+  return next((path for path in paths if path.is_file()), None)
 
 
 def _first_folder(folder: Path, places: tuple[str, ...], part='') -> Path:

@@ -1,9 +1,12 @@
 """Records: the same at any batch size, after a kill, and never mixed."""
 
+from concurrent import futures
 import json
 import signal
 import textwrap
+import threading
 import time
+import types
 
 import jax
 import numpy as np
@@ -12,6 +15,7 @@ import pytest
 from collab_jax import _precision, codecs, data, evaluation, quantizers
 from collab_jax import captioner as captioning
 from collab_jax.evaluation import batches, record_store
+from collab_jax.evaluation import loop as evaluate_loop
 from collab_jax.serving.server import compilations
 from tests import launching, standin
 
@@ -332,6 +336,37 @@ def test_wrong_arguments(without_types):
     evaluation.evaluate(
       [codec], captioner=captioner, data=reader, blind=['dark']
     )
+
+
+def test_two_threads_compile_one_captioner():
+  """Codecs whose prefixes are of one length share the captioner's program."""
+  calls, together = [], threading.Barrier(2, timeout=20)
+
+  class Codec:
+    def __init__(self, name):
+      self.name = self.programs = name
+
+    def warm_up(self, size):
+      together.wait()
+      return types.SimpleNamespace(x=np.zeros((size, 4, 24)))
+
+  class Captioner:
+    def keys(self, seed, ids):
+      return None
+
+    def __call__(self, prefix, key):
+      calls.append(prefix)
+      time.sleep(0.1)
+
+  run = object.__new__(evaluate_loop._Run)
+  run.captioner, run.seed, run.warm_ups = Captioner(), 0, {}
+  run.codec_seeds = [(Codec('a'), 0), (Codec('b'), 0)]
+  run.missing = {'a', 'b'}
+  with futures.ThreadPoolExecutor(2) as pool:
+    run.start_compiling(pool, 2)
+    for warm_up in run.warm_ups.values():
+      warm_up.result()
+  assert len(calls) == 1
 
 
 def test_the_encoder_s_time_counts_once_and_compiling_not_at_all():
