@@ -13,6 +13,7 @@ _ROWS = (
   {'_validate'},
   {
     '_output',
+    '_terminal',
     '_platform',
     '_renamed',
     'message',
