@@ -112,8 +112,8 @@ def parse_objects(path: Path, lines: Sequence[bytes]) -> list[dict[str, Any]]:
       value = None
     if not isinstance(value, dict):
       raise ValueError(
-        f'{path}:{number}: got {line[:40]!r}, expected a JSON object; is this'
-        ' a file of captions? move it away, or repair it'
+        f'{path}:{number}: got {line[:40]!r}, expected a JSON object; move'
+        ' the file away, or repair it'
       )
     values.append(value)
   return values
@@ -218,6 +218,28 @@ def _open_locked(path: Path) -> io.FileIO:
     file.close()
     raise
   return file
+
+
+@contextlib.contextmanager
+def locked(folder: str | os.PathLike[str]) -> Iterator[None]:
+  """Keeps other processes out of a folder, by the lock of a file in it.
+
+  Args:
+    folder: The folder, which is made; gets run.lock, which stays, empty.
+
+  Raises:
+    BlockingIOError: Another process holds the lock.
+  """
+  try:
+    file = _open_locked(Path(folder) / 'run.lock')
+  except BlockingIOError as error:
+    raise BlockingIOError(
+      error.errno,
+      f'another run is writing to {folder}; wait for it, or choose another'
+      ' folder',
+    ) from error
+  with file:
+    yield
 
 
 def _lock(file: io.FileIO, path: Path) -> None:

@@ -16,6 +16,7 @@ from collab_jax import (
   _renamed,
   checkpoints,
   codecs,
+  jsonl,
   metrics,
   quantizers,
   sharding,
@@ -61,7 +62,9 @@ def finetune(
   Raises:
     ValueError: As `validate.check`, or the folder belongs to a run with other
       settings.
-    CheckpointError: The model's layers are apart.
+    CheckpointError: The model's layers are apart, or none of the folder's
+      checkpoints can be read.
+    BlockingIOError: Another process trains in the folder.
   """
   dims = model.config
   trees.check_stacked(model.params, dims.name)
@@ -75,7 +78,21 @@ def finetune(
   )
   source[config.first_example]  # Raises if prompt and caption do not fit.
   workdir = pathlib.Path(workdir).absolute()
-  train_loop.open_run(config, workdir, FREE)
+  with jsonl.locked(workdir):
+    train_loop.open_run(config, workdir, FREE)
+    return _train(config, model, source, train_quantizers, weights, workdir)
+
+
+def _train(
+  config: Any,
+  model: paligemma.Model,
+  source: batches.TrainingExamples,
+  train_quantizers: list[quantizers.Quantizer],
+  weights: finetune_step.LossWeights,
+  workdir: pathlib.Path,
+) -> paligemma.Model:
+  """Takes the remaining steps in a folder of one's own, and exports."""
+  dims = model.config
   tx = param_groups.optimizer(config, config.rates.to_dict())
   trainable, frozen = split_params(config, model)
 

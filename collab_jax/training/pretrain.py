@@ -9,7 +9,7 @@ from jax import numpy as jnp
 import numpy as np
 
 from collab_jax import captioner as captioner_lib
-from collab_jax import checkpoints, data, metrics, sharding
+from collab_jax import checkpoints, data, jsonl, metrics, sharding
 from collab_jax.data import grammar, world
 from collab_jax.models import paligemma
 from collab_jax.models import tokenizer as tokenizer_lib
@@ -77,10 +77,18 @@ def train(config: Any, workdir: str | os.PathLike[str]) -> paligemma.Model:
   Raises:
     ValueError: The folder belongs to a run with other settings, or the
       intervals would give other metrics after a stop.
+    CheckpointError: None of the folder's checkpoints can be read.
+    BlockingIOError: Another process trains in the folder.
   """
   train_loop.check_intervals(config, 'label_steps')
   workdir = pathlib.Path(workdir).absolute()
-  train_loop.open_run(config, workdir, ('mesh',))
+  with jsonl.locked(workdir):
+    train_loop.open_run(config, workdir, ('mesh',))
+    return _train(config, workdir)
+
+
+def _train(config: Any, workdir: pathlib.Path) -> paligemma.Model:
+  """Takes the remaining steps in a folder of one's own, and exports."""
   tokenizer = make_tokenizer(config)
   description = config.model.to_dict()
   dims = paligemma.Config.from_dict(description)

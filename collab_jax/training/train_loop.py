@@ -3,6 +3,7 @@
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 import contextlib
 import json
+import logging as std_logging
 import pathlib
 from typing import Any, TypeVar
 
@@ -13,11 +14,15 @@ import orbax.checkpoint as ocp
 import tqdm
 
 from collab_jax import jsonl
+from collab_jax.checkpoints import trees
 
 State = TypeVar('State', bound=Any)
 
 # Settings that runs of earlier versions lack, and values that change nothing.
 _ADDED = {'compute_dtype': ('', 'float32'), 'precision': ('default',)}
+
+# Name that Orbax gives to what a checkpoint holds.
+_ITEM = 'default'
 
 # Files of a run, which are written after its config.json.
 _OUTPUTS = ('checkpoints', 'model', 'book.safetensors')
@@ -122,13 +127,13 @@ def run(
 
   Returns:
     The state after the last step.
+
+  Raises:
+    CheckpointError: There are checkpoints, and none can be read.
+    ValueError: A line of metrics.jsonl is none of a run.
   """
   with _quiet_orbax(), _manager(workdir / 'checkpoints') as manager:
-    if manager.latest_step() is not None:
-      state = manager.restore(
-        manager.latest_step(), args=ocp.args.StandardRestore(state)
-      )
-      tqdm.tqdm.write(f'goes on from step {int(state.step)}')
+    state = _restore(manager, workdir, state)
     first = int(state.step)
     batches, recent = stream(first), []
     bar = tqdm.tqdm(
@@ -151,6 +156,61 @@ def run(
         if last or steps_done % config.save_every == 0:
           manager.save(steps_done, args=ocp.args.StandardSave(state))
   return state
+
+
+def _restore(
+  manager: ocp.CheckpointManager, workdir: pathlib.Path, state: State
+) -> State:
+  """Returns the state of the newest checkpoint that can be read.
+
+  Newer ones, which a full disk or a power cut damaged, are moved out of the
+  way, since their steps are taken and saved again.
+  """
+  # Not by the manager, which takes its idea of all from the newest.
+  checkpointer = ocp.StandardCheckpointer()
+  folder = workdir / 'checkpoints'
+  damaged: list[int] = []
+  steps = sorted(manager.all_steps(), reverse=True)
+  for step in steps:
+    try:
+      restored = checkpointer.restore(folder / str(step) / _ITEM, state)
+    except MemoryError:
+      raise
+    # Whatever a library raises on a damaged file, the file is damaged.
+    except Exception as error:
+      reason = (str(error).splitlines() or [''])[0][:200]
+      tqdm.tqdm.write(
+        f'{folder / str(step)} cannot be read ({type(error).__name__}:'
+        f' {reason})'
+      )
+      damaged.append(step)
+      # The library's tasks tell of it again, whenever they are collected.
+      std_logging.getLogger('asyncio').setLevel(std_logging.CRITICAL)
+      continue
+    for step in damaged:
+      _put_aside(workdir, step)
+    if damaged:
+      manager.reload()
+    tqdm.tqdm.write(f'goes on from step {int(restored.step)}')
+    return restored
+  if steps:
+    raise trees.CheckpointError(
+      f'{folder}: none of the checkpoints of steps'
+      f' {", ".join(map(str, steps))} can be read; remove {workdir} to begin'
+      ' anew'
+    )
+  return state
+
+
+def _put_aside(workdir: pathlib.Path, step: int) -> None:
+  """Renames a damaged checkpoint, to where no step is looked for."""
+  path = workdir / 'checkpoints' / str(step)
+  other, count = workdir / f'damaged_checkpoint_{step}', 0
+  while other.exists():
+    count += 1
+    other = workdir / f'damaged_checkpoint_{step}.{count}'
+  path.rename(other)
+  tqdm.tqdm.write(f'{path} is moved to {other}')
 
 
 def _manager(path):
@@ -184,6 +244,15 @@ def _open_log(path: pathlib.Path, step: int) -> jsonl.JsonlWriter[Any]:
   """Opens metrics.jsonl and drops entries of steps that are taken again."""
   if path.exists():
     lines, _ = jsonl.split_lines(path.read_bytes())
-    kept = [line + b'\n' for line in lines if json.loads(line)['step'] <= step]
+    entries = jsonl.parse_objects(path, lines)
+    kept = []
+    for number, (line, entry) in enumerate(zip(lines, entries, strict=True), 1):
+      if not isinstance(entry.get('step'), int):
+        raise ValueError(
+          f'{path}:{number}: got no step, expected metrics of a run; move the'
+          ' file away, or repair it'
+        )
+      if entry['step'] <= step:
+        kept.append(line + b'\n')
     jsonl.write_atomically(path, b''.join(kept))
   return jsonl.JsonlWriter(path)

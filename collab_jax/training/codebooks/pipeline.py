@@ -10,7 +10,7 @@ from jax import numpy as jnp
 from jaxtyping import Float
 import numpy as np
 
-from collab_jax import codecs
+from collab_jax import codecs, jsonl
 from collab_jax.models import paligemma
 from collab_jax.quantizers import pretrained
 from collab_jax.quantizers.vectors import vq
@@ -126,9 +126,23 @@ def train(
 
   Raises:
     ValueError: As `validate.check`, or there are too few vectors.
+    BlockingIOError: Another process trains in the folder.
   """
   transform = validate.check(config, model)
-  workdir, began = pathlib.Path(workdir), time.perf_counter()
+  workdir = pathlib.Path(workdir)
+  with jsonl.locked(workdir):
+    return _train(config, model, reader, transform, workdir)
+
+
+def _train(
+  config: Any,
+  model: paligemma.Model,
+  reader: Any,
+  transform: Any,
+  workdir: pathlib.Path,
+) -> pretrained.QuantizerParams:
+  """Collects vectors and trains on them, in a folder of one's own."""
+  began = time.perf_counter()
   x, moments = feature_dump.collect(
     model, reader, config, workdir / 'vectors.npy'
   )
