@@ -21,6 +21,7 @@ _COMMANDS = {
   'convert': 'collab_jax.commands.convert',
   'export': 'collab_jax.commands.export',
   'fit': 'collab_jax.commands.fit',
+  'inspect': 'collab_jax.commands.inspect',
   'page': 'collab_jax.commands.page',
   'serve': 'collab_jax.commands.serve',
 }

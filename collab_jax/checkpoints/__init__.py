@@ -15,12 +15,14 @@ import jax
 
 from collab_jax import _platform, _validate, sharding
 from collab_jax.checkpoints import (
+  contents,
   formats,
   huggingface_config,
   npz,
   shards,
   trees,
 )
+from collab_jax.checkpoints.contents import FolderDescription, describe
 from collab_jax.checkpoints.conversion import FORMATS, convert
 from collab_jax.checkpoints.hub import fetch
 from collab_jax.checkpoints.npz import load_npz, save_npz
@@ -33,10 +35,12 @@ __all__ = [
   'NAMES',
   'PARTS',
   'CheckpointError',
+  'FolderDescription',
   'as_dtype',
   'config_of',
   'convert',
   'default_layout',
+  'describe',
   'fetch',
   'folder',
   'has_encoder',
@@ -86,6 +90,8 @@ def load(
   part: str | None = None,
   layout: str | None = None,
   mesh: jax.sharding.Mesh | None = None,
+  variant: str | None = None,
+  adapter: str | os.PathLike[str] | bool | None = None,
 ) -> paligemma.Model:
   """Loads a model.
 
@@ -123,6 +129,11 @@ def load(
     mesh: The devices to spread the parameters over, see
       `collab_jax.sharding`; each array goes there as soon as it is read. A mesh
       of JAX's default device alone is as None.
+    variant: 'fp16' and the like: the files of that name in a Hugging Face
+      folder.
+    adapter: Folder of a PEFT adapter (LoRA) to merge into a Hugging Face
+      folder's weights; True for the folder's own, False for the base without
+      it. With None a folder that holds an adapter is refused.
 
   Returns:
     The model, its parameters on the mesh, or on JAX's default device.
@@ -140,8 +151,11 @@ def load(
   compute_dtype = as_dtype(compute_dtype, 'compute_dtype')
   if mesh is not None and [*mesh.devices.flat] == jax.devices()[:1]:
     mesh = None
-  source = formats.find(_resolve(name_or_path) if path is None else path)
+  source = formats.find(
+    _resolve(name_or_path) if path is None else path, variant, adapter
+  )
   dims = source.config() if config is None else read_config(config)
+  contents.check(source, dims, part, adapter)
   if path is not None:
     dims = _check_card(zoo.card(str(name_or_path)).config, dims, source)
   if dims is None:

@@ -5,8 +5,15 @@ import pathlib
 import shutil
 
 from collab_jax import _validate
-from collab_jax.checkpoints import formats, huggingface, npz, orbax, trees
-from collab_jax.models import paligemma
+from collab_jax.checkpoints import (
+  contents,
+  formats,
+  huggingface,
+  npz,
+  orbax,
+  trees,
+)
+from collab_jax.models import paligemma, tokenizer
 
 FORMATS = ('npz', 'huggingface', 'orbax')
 
@@ -26,6 +33,8 @@ def convert(
   config: paligemma.Config | None = None,
   dtype: str | None = None,
   part: str | None = None,
+  variant: str | None = None,
+  adapter: str | os.PathLike[str] | bool | None = None,
 ) -> paligemma.Config:
   """Writes a checkpoint in another format; it appears complete or not at all.
 
@@ -41,6 +50,9 @@ def convert(
     config: The dimensions, of a source without them.
     dtype: Converts floating-point arrays.
     part: 'edge' or 'server' writes the arrays of that side; None all.
+    variant: Variant of the source's files, such as 'fp16'.
+    adapter: Folder of an adapter to merge into the weights, which may be the
+      source itself.
 
   Returns:
     The dimensions.
@@ -57,8 +69,13 @@ def convert(
   target = pathlib.Path(target)
   if target.exists():
     raise FileExistsError(f'{target} is already there: remove it first')
-  checkpoint = formats.find(source)
+  if isinstance(adapter, str | os.PathLike) and pathlib.Path(
+    adapter
+  ) == pathlib.Path(source):
+    adapter = True
+  checkpoint = formats.find(source, variant, adapter)
   config = config or checkpoint.config()
+  contents.check(checkpoint, config, part, adapter)
   if config is None:
     raise ValueError(
       f'config: got None, and {source} has no dimensions; give a config'
@@ -72,7 +89,7 @@ def convert(
   partial = target.with_name(f'{target.name}.partial')
   shutil.rmtree(partial, ignore_errors=True)
   partial.mkdir()
-  _write(partial, to, params, config)
+  _write(partial, to, params, config, checkpoint)
   for name in _VOCABULARY:
     if checkpoint.folder and (checkpoint.folder / name).exists():
       shutil.copyfile(checkpoint.folder / name, partial / name)
@@ -85,10 +102,13 @@ def _write(
   to: str,
   params: trees.Tree,
   config: paligemma.Config,
+  source: formats.CheckpointSource,
 ) -> None:
   """Writes weights and config."""
   if to == 'huggingface':
-    huggingface.save(folder, params, config)
+    vocabulary = source.vocabulary()
+    image_id = vocabulary and tokenizer.Tokenizer(vocabulary).image_id
+    huggingface.save(folder, params, config, image_id=image_id)
     return
   if to == 'orbax':
     orbax.save(folder, params)

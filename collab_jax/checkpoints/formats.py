@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 import contextlib
+import dataclasses
 import os
 import pathlib
 from typing import Any, NamedTuple
@@ -9,7 +10,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from collab_jax import jsonl
-from collab_jax.checkpoints import huggingface, npz, orbax, shards, trees
+from collab_jax.checkpoints import (
+  adapters,
+  huggingface,
+  npz,
+  orbax,
+  shards,
+  trees,
+)
 from collab_jax.models import (
   hf_tokenizer,
   paligemma,
@@ -32,11 +40,15 @@ class CheckpointSource(NamedTuple):
     format: 'npz', 'huggingface' or 'orbax'.
     weights: The npz, or the folder.
     folder: Folder of config and vocabulary; None for a single npz.
+    variant: Variant of a Hugging Face folder's files, such as 'fp16'.
+    adapter: Folder of an adapter to merge into the weights.
   """
 
   format: str
   weights: pathlib.Path
   folder: pathlib.Path | None
+  variant: str | None = None
+  adapter: pathlib.Path | None = None
 
   def config(self) -> paligemma.Config | None:
     """Reads the dimensions in the folder.
@@ -51,14 +63,33 @@ class CheckpointSource(NamedTuple):
     if self.folder is None:
       return None
     if self.format == 'huggingface':
-      return huggingface.read_config(self.folder)
+      return self._with_added(huggingface.read_config(self.folder))
     path = self.folder / CONFIG
     if not path.exists():
       return None
     fields = shards.read_json(path)
     if 'text_config' in fields:
-      return huggingface.read_config(self.folder)
+      return self._with_added(huggingface.read_config(self.folder))
     return paligemma.Config.from_dict(fields)
+
+  def _with_added(self, config: paligemma.Config) -> paligemma.Config:
+    """Counts the rows of tokens that were added to the vocabulary.
+
+    They lie in the rows that pad the table, as far as it has such rows.
+    """
+    assert self.folder is not None
+    rows = huggingface.rows(self.folder)
+    size = config.text.vocab_size
+    if rows == size:
+      return config
+    try:
+      ids = hf_tokenizer.count(self.folder)
+    except ValueError as error:
+      raise trees.CheckpointError(str(error)) from error
+    if not size < ids <= rows:
+      return config
+    text = dataclasses.replace(config.text, vocab_size=ids)
+    return dataclasses.replace(config, text=text)
 
   def vocabulary(self) -> pathlib.Path | None:
     """Finds the vocabulary that `Tokenizer` reads.
@@ -85,41 +116,92 @@ class CheckpointSource(NamedTuple):
     elif self.format == 'orbax':
       yield orbax.entries(self.weights, part)
     else:
-      yield huggingface.entries(self.weights, config, part)
+      yield huggingface.entries(
+        self.weights, config, part, self.variant, self.adapter
+      )
 
 
-def find(path: str | os.PathLike[str]) -> CheckpointSource:
+def find(
+  path: str | os.PathLike[str],
+  variant: str | None = None,
+  adapter: str | os.PathLike[str] | bool | None = None,
+) -> CheckpointSource:
   """Finds out the format of a checkpoint.
 
   Args:
     path: An npz, or a folder: the package's own (model.npz, or an Orbax
       checkpoint in img/ and llm/), Hugging Face's, or one with a single npz.
+    variant: 'fp16' and the like: the files of that name in a Hugging Face
+      folder.
+    adapter: Folder of an adapter to merge, True for the checkpoint's own
+      folder; False reads the base of a folder that has one.
 
   Returns:
     Its format and files.
 
   Raises:
     FileNotFoundError: There is no checkpoint.
+    ValueError: A variant or an adapter for another format.
   """
   path = pathlib.Path(path)
   if not path.exists():
     raise FileNotFoundError(f'no such checkpoint: {path}')
+  source = _find(path, variant)
+  if source.format != 'huggingface':
+    for name, value in (('variant', variant), ('adapter', adapter)):
+      if value:
+        raise ValueError(
+          f'{name}: got {value!r} for {path}, which is {source.format}, '
+          'expected a Hugging Face folder'
+        )
+    return source
+  if adapter is True:
+    adapter = path
+  return source._replace(
+    variant=variant, adapter=pathlib.Path(adapter) if adapter else None
+  )
+
+
+def _find(path: pathlib.Path, variant: str | None) -> CheckpointSource:
+  """Finds the format, in the order that docs/checkpoints.md has."""
   if not path.is_dir():
     return CheckpointSource('npz', path, None)
   if (path / WEIGHTS).exists():
     return CheckpointSource('npz', path / WEIGHTS, path)
   if orbax.is_folder(path):
     return CheckpointSource('orbax', path, path)
-  if (path / shards.INDEX).exists() or any(path.glob('*.safetensors')):
+  if shards.weights_of(path, variant) or (
+    variant is None and shards.unnamed(path)
+  ):
     return CheckpointSource('huggingface', path, path)
   files = sorted(path.glob('*.npz'))
   if len(files) == 1:
     return CheckpointSource('npz', files[0], path)
   raise FileNotFoundError(
     f'{path} holds no checkpoint: expected {WEIGHTS}, one npz, '
-    f'{shards.SINGLE} or {shards.INDEX}, or Orbax folders '
-    f'{" and ".join(orbax.TOWERS)}; got {_listing(path)}'
+    f'{shards.spelled(shards.SINGLE, variant)} or '
+    f'{shards.spelled(shards.INDEX, variant)}, or Orbax folders '
+    f'{" and ".join(orbax.TOWERS)}; got {_listing(path)}{_advice(path)}'
   )
+
+
+def _advice(path: pathlib.Path) -> str:
+  """Says what can be done with files that are no checkpoint by themselves."""
+  variants = {shards.variant_of(p) for p in path.iterdir()} - {None}
+  if variants:
+    first = sorted(map(str, variants))[0]
+    return f'; these are a variant: load(folder, variant={first!r})'
+  if (path / adapters.CONFIG).exists():
+    return (
+      '; this is an adapter alone: load its base with '
+      f'load(base, adapter={str(path)!r})'
+    )
+  if any(path.glob('pytorch_model*.bin')):
+    return (
+      '; .bin files are pickles, which are never read: let transformers write '
+      'safetensors, from_pretrained(folder).save_pretrained(target)'
+    )
+  return ''
 
 
 def _listing(path: pathlib.Path) -> str:

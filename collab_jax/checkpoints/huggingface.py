@@ -23,7 +23,12 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from collab_jax.checkpoints import huggingface_config, shards, trees
+from collab_jax.checkpoints import (
+  adapters,
+  huggingface_config,
+  shards,
+  trees,
+)
 from collab_jax.checkpoints.trees import CheckpointError
 from collab_jax.models import paligemma
 
@@ -201,6 +206,8 @@ def entries(
   folder: str | os.PathLike[str],
   config: paligemma.Config,
   part: str | None = None,
+  variant: str | None = None,
+  adapter: pathlib.Path | None = None,
 ) -> dict[str, trees.StoredArray]:
   """Finds the arrays of a folder; only headers are read.
 
@@ -212,6 +219,8 @@ def entries(
     config: The dimensions; no row is left out if its vocabulary has as many
       rows as the file's.
     part: A key of `trees.PARTS`; other tensors are not read.
+    variant: Variant of the files, see `shards.weights_of`.
+    adapter: Folder of an adapter to merge into the weights.
 
   Returns:
     The arrays by path in big_vision's tree.
@@ -220,14 +229,17 @@ def entries(
     CheckpointError: A file is missing, damaged or not the config's.
   """
   folder = pathlib.Path(folder)
-  tensors = shards.find(folder, part)
+  tensors = shards.find(folder, part, variant)
+  if adapter is not None:
+    tensors = adapters.merge(tensors, adapter, part)
   heads = [tensors.pop(name) for name in shards.HEADS if name in tensors]
   slots = list(_slots(config, part))
   want = {s.name: jax.ShapeDtypeStruct(s.shape, np.float32) for s in slots}
   table = tensors.get(_TABLE)
   if table and _TABLE in want:
     shape = want[_TABLE].shape
-    tensors[_TABLE] = table = _without_padding(table, shape)
+    stored = rows(folder) if (folder / CONFIG).exists() else 0
+    tensors[_TABLE] = table = _without_padding(table, shape, stored)
     if trees.too_short(table.shape, shape):  # to be filled up later
       want[_TABLE] = jax.ShapeDtypeStruct(table.shape, np.float32)
   trees.check(want, tensors, str(folder))
@@ -243,12 +255,22 @@ def entries(
   }
 
 
+def rows(folder: pathlib.Path) -> int:
+  """Returns the rows of the embedding table by a folder's config.json."""
+  fields = shards.read_json(folder / CONFIG)
+  text = fields.get('text_config')
+  return huggingface_config.table_rows(text if isinstance(text, dict) else {})
+
+
 def _without_padding(
-  table: shards.Tensor, shape: tuple[int, ...]
+  table: shards.Tensor, shape: tuple[int, ...], stored: int
 ) -> shards.Tensor:
-  """Returns the table without the rows that Hugging Face adds."""
-  rows = huggingface_config.padded(shape[0])
-  if table.shape != (rows, *shape[1:]):
+  """Returns the table without the rows that Hugging Face adds.
+
+  They are as many as pad the vocabulary, or those that config.json counts.
+  """
+  counts = (huggingface_config.padded(shape[0]), max(stored, shape[0]))
+  if table.shape not in [(count, *shape[1:]) for count in counts]:
     return table
   return dataclasses.replace(table, shape=shape)
 
@@ -275,6 +297,7 @@ def save(
   params: trees.Tree,
   config: paligemma.Config,
   shard_bytes: int = 5 << 30,
+  image_id: int | None = None,
 ) -> None:
   """Writes config.json, preprocessor_config.json and safetensors.
 
@@ -286,6 +309,8 @@ def save(
     params: {'img': ..., 'llm': ...}, written in their dtype.
     config: The dimensions.
     shard_bytes: Most bytes in a file, unless a single tensor has more.
+    image_id: Id of the placeholder of pictures, if tokens were added behind
+      it; None for the first id behind the vocabulary.
 
   Raises:
     CheckpointError: The parameters are not those of the config.
@@ -296,6 +321,8 @@ def save(
   flat = trees.flatten(params)
   dtype = flat[trees.TABLE].dtype
   described = huggingface_config.write(config, str(dtype))
+  if image_id is not None:
+    described['image_token_index'] = image_id
   folder.mkdir(parents=True, exist_ok=True)
   slots = list(_slots(config, None))
   sizes = {

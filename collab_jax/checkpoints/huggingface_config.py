@@ -23,6 +23,9 @@ _DEEPEST, _WIDEST = 1000, 2**24
 # Released configs say 'gelu' where the tanh approximation is meant.
 _GELU = ('gelu', 'gelu_fast', 'gelu_new', 'gelu_pytorch_tanh')
 
+_CLASSES = ['PaliGemmaForConditionalGeneration', 'PaliGemmaModel']
+_KNOWN_CLASSES = tuple([name] for name in reversed(_CLASSES))
+
 _DEFAULTS = {
   'gemma': {
     'hidden_size': 2048,
@@ -61,6 +64,12 @@ def padded(vocab_size: int) -> int:
   return math.ceil((vocab_size + _EXTRA) / _MULTIPLE) * _MULTIPLE
 
 
+def table_rows(text: dict[str, Any]) -> int:
+  """Returns the rows of the embedding table, 0 if they are no number."""
+  rows = text.get('vocab_size', _DEFAULTS['gemma']['vocab_size'])
+  return rows if _validate.is_integer(rows) else 0
+
+
 def read(d: dict[str, Any], name: str) -> paligemma.Config:
   """Reads a config.json.
 
@@ -80,6 +89,7 @@ def read(d: dict[str, Any], name: str) -> paligemma.Config:
       f'model_type: got {d.get("model_type")!r} with the fields {sorted(d)}, '
       "expected 'paligemma' with text_config and vision_config"
     )
+  _refuse_more(d)
   given = {'vision_config': {}, **d}
   text = _text(_object(given, 'text_config'), d)
   v = _object(given, 'vision_config')
@@ -102,6 +112,32 @@ def read(d: dict[str, Any], name: str) -> paligemma.Config:
     out_dim=text.width,
   )
   return paligemma.Config(vision, text, name)
+
+
+def _refuse_more(d: dict[str, Any]) -> None:
+  """Refuses what says that a model is more than its weights."""
+  inner = [d.get(name) for name in ('text_config', 'vision_config')]
+  for fields in (d, *(f for f in inner if isinstance(f, dict))):
+    for name in ('quantization_config', 'compression_config'):
+      if fields.get(name):
+        raise ValueError(
+          f'{name}: got {fields[name]!r:.60}, expected weights in floating'
+          ' point; load the folder with transformers, dequantize() and'
+          ' save_pretrained()'
+        )
+    if fields.get('auto_map'):
+      raise ValueError(
+        f'auto_map: got {fields["auto_map"]!r:.60}, expected none: code of a'
+        ' folder is never run'
+      )
+  classes = d.get('architectures') or _CLASSES[:1]
+  _expect({'architectures': classes}, 'config', 'architectures', _KNOWN_CLASSES)
+  for name, value in (
+    ('pad_token_id', 0),
+    ('eos_token_id', 1),
+    ('bos_token_id', 2),
+  ):
+    _expect(d, 'config', name, (None, [value], value))
 
 
 def _text(given: dict[str, Any], top: dict[str, Any]) -> gemma.TextConfig:

@@ -21,6 +21,11 @@ from collab_jax.checkpoints.trees import CheckpointError
 
 SINGLE = 'model.safetensors'
 INDEX = 'model.safetensors.index.json'
+_VARIANT = re.compile(
+  r'model\.safetensors\.index\.([\w-]+)\.json'
+  r'|model\.([\w-]+?)(?:-\d{5}-of-\d{5})?\.safetensors'
+  r'|model-\d{5}-of-\d{5}\.([\w-]+)\.safetensors'
+)
 # Canonical names of an output layer, which files may have.
 HEADS = ('lm_head.weight', 'language_model.lm_head.weight')
 
@@ -49,6 +54,7 @@ _DTYPES = {
   'BOOL': np.bool_,
 }
 _BLOCK = 1 << 26  # bytes copied at a time
+_JSON = 1 << 26  # bytes of a JSON file, some hundred times the largest index
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,8 +88,12 @@ def read_json(path: pathlib.Path) -> dict[str, Any]:
   """
   if not path.exists():
     raise FileNotFoundError(f'{path} is missing')
-  if path.is_dir():
-    raise CheckpointError(f'{path} is a folder, expected a JSON file')
+  if not path.is_file():
+    raise CheckpointError(f'{path} is a folder or device, expected a JSON file')
+  if path.stat().st_size > _JSON:
+    raise CheckpointError(
+      f'{path} has {path.stat().st_size:,} bytes, expected at most {_JSON:,}'
+    )
   try:
     fields = json.loads(path.read_text('utf-8-sig'))
   except (ValueError, RecursionError) as error:
@@ -95,13 +105,59 @@ def read_json(path: pathlib.Path) -> dict[str, Any]:
   return fields
 
 
-def find(folder: pathlib.Path, part: str | None) -> dict[str, Tensor]:
+def spelled(name: str, variant: str | None) -> str:
+  """Returns the name of a variant's file: 'model.fp16.safetensors'."""
+  stem, _, suffix = name.rpartition('.')
+  return f'{stem}.{variant}.{suffix}' if variant else name
+
+
+def weights_of(
+  folder: pathlib.Path, variant: str | None = None
+) -> pathlib.Path | None:
+  """Finds the file that says where a folder's weights are.
+
+  The order is transformers': a single file before an index, which may be of an
+  earlier save.
+
+  Args:
+    folder: The folder.
+    variant: 'fp16' and the like; None for the files without a variant.
+
+  Returns:
+    The single file or the index; None if neither is there.
+  """
+  for name in (SINGLE, INDEX):
+    path = folder / spelled(name, variant)
+    if path.exists():
+      return path
+  return None
+
+
+def unnamed(folder: pathlib.Path) -> list[pathlib.Path]:
+  """Returns files of weights that no index names, of no variant or adapter."""
+  return sorted(
+    path
+    for path in folder.glob('*.safetensors')
+    if not path.name.startswith('adapter_') and variant_of(path) is None
+  )
+
+
+def variant_of(path: pathlib.Path) -> str | None:
+  """Returns the variant in a file's name, if it has one."""
+  match = _VARIANT.fullmatch(path.name)
+  return next(filter(None, match.groups()), None) if match else None
+
+
+def find(
+  folder: pathlib.Path, part: str | None, variant: str | None = None
+) -> dict[str, Tensor]:
   """Finds the tensors of a part of the model, in one file or many.
 
   Args:
     folder: The folder.
     part: A key of `trees.PARTS`; files without tensors of the part are not
       opened, and may be missing.
+    variant: See `weights_of`.
 
   Returns:
     The tensors by canonical name, not read yet.
@@ -110,16 +166,16 @@ def find(folder: pathlib.Path, part: str | None) -> dict[str, Tensor]:
     FileNotFoundError: There are no safetensors.
     CheckpointError: A file is missing, damaged, or differs from the index.
   """
-  index = folder / INDEX
-  if index.exists():
-    wanted: dict[pathlib.Path, list[str] | None] = {**_indexed(index, part)}
-  else:
-    paths = [folder / SINGLE]
-    if not paths[0].exists():
-      paths = sorted(folder.glob('*.safetensors'))
+  index = weights_of(folder, variant)
+  if index is None:
+    paths = unnamed(folder) if variant is None else []
     if not paths:
       raise FileNotFoundError(f'{folder} holds no safetensors')
-    wanted = dict.fromkeys(paths)
+    wanted: dict[pathlib.Path, list[str] | None] = {**dict.fromkeys(paths)}
+  elif index.suffix == '.json':
+    wanted = {**_indexed(index, part)}
+  else:
+    wanted = {index: None}
   tensors: dict[str, Tensor] = {}
   for path, names in wanted.items():
     with _Opened(path) as file:
@@ -135,6 +191,23 @@ def find(folder: pathlib.Path, part: str | None) -> dict[str, Tensor]:
             raise CheckpointError(f'{path}: {canonical(name)} is a duplicate')
           tensors[canonical(name)] = _entry(file, name, path)
   return tensors
+
+
+def read_file(path: pathlib.Path) -> dict[str, Tensor]:
+  """Finds the tensors of one file by the names that it has.
+
+  Raises:
+    FileNotFoundError: There is no such file.
+    CheckpointError: The file is damaged.
+  """
+  with _Opened(path) as file:
+    names = [*file.keys()]
+    return {name: _entry(file, name, path) for name in names}
+
+
+def belongs(name: str, part: str | None) -> bool:
+  """Whether a tensor of a canonical name belongs to a part of the model."""
+  return name.startswith(_PARTS[part])
 
 
 def _wanted(name: str, part: str | None) -> bool:

@@ -25,6 +25,12 @@ _DTYPE = flags.DEFINE_enum(
 _PART = flags.DEFINE_enum(
   'part', None, ('edge', 'server'), 'Writes what that side needs.'
 )
+_VARIANT = flags.DEFINE_string(
+  'variant', None, "Variant of the source's files, such as fp16."
+)
+_ADAPTER = flags.DEFINE_string(
+  'adapter', None, 'Folder of a LoRA adapter to merge; may be the source.'
+)
 flags.mark_flags_as_required(['source', 'target', 'to'])
 
 
@@ -51,5 +57,7 @@ def main(argv):
       config=config,
       dtype=_DTYPE.value,
       part=_PART.value,
+      variant=_VARIANT.value,
+      adapter=_ADAPTER.value,
     )
     print(f'{_TARGET.value}: {model_config.name} as {_TO.value}')

@@ -11,21 +11,27 @@ Source: sentencepiece_model.proto; checked against ids recorded from Hugging
 Face's tokenizers (tests/models/test_pieces.py).
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 import json
 from pathlib import Path
 import re
 import struct
 from typing import Any
 
-MODEL, TABLE, ADDED = 'tokenizer.model', 'tokenizer.json', 'added_tokens.json'
+from collab_jax import _validate
+from collab_jax.models import added_tokens
+from collab_jax.models.added_tokens import AddedToken
+
+MODEL, TABLE = 'tokenizer.model', 'tokenizer.json'
+SETTINGS, ADDED = 'tokenizer_config.json', 'added_tokens.json'
 
 _SPACE = '\u2581'
-_IMAGE = '<image>'  # Hugging Face's placeholder of a picture's vectors.
+IMAGE = '<image>'  # Hugging Face's placeholder of a picture's vectors.
 _BYTE = re.compile('<0x[0-9A-F]{2}>')
 _TAB = '<0x09>'
 _NORMAL, _UNKNOWN, _CONTROL, _USER, _RAW = 1, 2, 3, 4, 6
 _BPE = 2
+_MOST = 2**24  # ids; hundreds of times the largest vocabulary
 _NAMES = ('<pad>', '<eos>', '<bos>', '<unk>')
 
 
@@ -70,47 +76,225 @@ def read(path: Path) -> bytes:
   return path.read_bytes()
 
 
-def added(folder: Path, size: int) -> list[str]:
-  """Reads the tokens that a folder adds behind a model's pieces.
+def read_folder(
+  folder: Path,
+  data: bytes,
+  source: str,
+  pieces: Callable[[bytes, str], list[str]],
+) -> tuple[bytes, str]:
+  """Reads a folder's tokenizer with the tokens that were added to it.
 
   Args:
-    folder: Holds added_tokens.json or tokenizer.json, or neither.
+    folder: The folder.
+    data: The serialized model of its tokenizer.model or tokenizer.json.
+    source: Path of that file.
+    pieces: (model, source) -> pieces of a serialized model.
+
+  Returns:
+    The serialized model, and the path of the file that counts.
+
+  Raises:
+    ValueError: As `added` and `read`.
+  """
+  known = pieces(data, source)
+  if source.endswith(MODEL) and overridden(folder, known):
+    source = str(folder / TABLE)
+    data = read(folder / TABLE)
+    known = pieces(data, source)
+  tokens = added(folder, len(known))
+  # A token among the pieces keeps the model's rules unless it is that piece.
+  tokens = {
+    i: token
+    for i, token in tokens.items()
+    if i >= len(known) or known[i] == token.content.replace(' ', _SPACE)
+  }
+  return with_added(data, len(known), tokens), source
+
+
+def overridden(folder: Path, pieces: Sequence[str]) -> bool:
+  """Whether a folder's tokenizer.json has another vocabulary than its model.
+
+  transformers reads tokenizer.json where there are both.
+
+  Args:
+    folder: The folder.
+    pieces: The pieces of tokenizer.model, by id.
+
+  Raises:
+    ValueError: tokenizer.json is damaged.
+  """
+  path = folder / TABLE
+  if not path.is_file():
+    return False
+  table = _load(path)
+  vocabulary = _object(table, 'model', str(path)).get('vocab')
+  if not vocabulary or not isinstance(vocabulary, dict):
+    return False
+  tokens = {token.content: i for i, token in _table_tokens(path, table).items()}
+  ids = {**vocabulary, **tokens}
+  if '\t' in ids and _TAB not in ids:
+    ids[_TAB] = ids['\t']
+  return any(ids.get(piece, i) != i for i, piece in enumerate(pieces)) or any(
+    isinstance(i, int) and i < len(pieces) and token != pieces[i]
+    for token, i in vocabulary.items()
+    if token != '\t'
+  )
+
+
+def added(folder: Path, size: int) -> dict[int, AddedToken]:
+  """Reads the tokens that a folder adds to a model's pieces.
+
+  They are those of tokenizer.json, of `added_tokens_decoder` in
+  tokenizer_config.json, and of added_tokens.json; where two of the files have
+  a token, the flags of the former count, as in transformers.
+
+  Args:
+    folder: Holds some of the files, or none.
     size: Number of pieces of the model.
 
   Returns:
-    The tokens from id `size` on, without the placeholder of pictures.
+    The tokens by id, those among the pieces too, without the placeholder of
+    pictures where that is the last.
 
   Raises:
-    ValueError: The file holds no tokens with ids, or the ids leave a gap.
+    ValueError: A file holds no tokens with ids, the ids leave a gap, or two
+      files name different tokens.
   """
-  if (folder / ADDED).is_file():
-    path = folder / ADDED
-    ids = _load(path)
-  elif (folder / TABLE).is_file():
-    path = folder / TABLE
-    tokens = _load(path).get('added_tokens', [])
-    try:
-      ids = {token['content']: token['id'] for token in tokens}
-    except (KeyError, TypeError) as error:
-      raise ValueError(
-        f"{path}: expected objects with 'content' and 'id' in added_tokens, "
-        f'got {error!r}'
-      ) from error
-  else:
-    return []
-  for token, i in ids.items():
-    if not isinstance(i, int) or not isinstance(token, str):
-      raise ValueError(f'{path}: got {token!r}: {i!r}, expected token: id')
-  new = {i: token for token, i in ids.items() if i >= size}
-  if new and new[max(new)] == _IMAGE:
-    del new[max(new)]
-  return _in_order(new, size, str(path))
+  tokens: dict[int, AddedToken] = {}
+  sources: dict[int, Path] = {}
+  for path, read_tokens in _ADDED.items():
+    source = folder / path
+    if not source.is_file():
+      continue
+    for i, token in read_tokens(source, _load(source)).items():
+      if path == ADDED and i < size:
+        continue
+      known = tokens.setdefault(i, token)
+      if known.content != token.content and i >= size:
+        raise ValueError(
+          f'{source}: id {i}: got {token.content!r}, expected'
+          f' {known.content!r} as in {sources[i].name}; remove the stale file'
+        )
+      sources.setdefault(i, source)
+  last = max(tokens, default=-1)
+  if last >= size and tokens[last].content == IMAGE:
+    del tokens[last]
+  new = {i: token.content for i, token in tokens.items() if i >= size}
+  if new:
+    _in_order(new, size, str(sources[max(new)]))
+  return tokens
+
+
+def count(folder: Path) -> int:
+  """Counts the ids up to the last token that a folder adds.
+
+  The first file that adds tokens is asked, the smallest first.
+
+  Args:
+    folder: The folder.
+
+  Returns:
+    The last id and one; 0 if no file adds tokens. The placeholder of pictures
+    counts only if others are behind it.
+
+  Raises:
+    ValueError: A file holds no tokens with ids.
+  """
+  for name in reversed(_ADDED):
+    path = folder / name
+    tokens = _ADDED[name](path, _load(path)) if path.is_file() else {}
+    if tokens:
+      last = max(tokens)
+      return last + (tokens[last].content != IMAGE)
+  return 0
+
+
+def _table_tokens(path: Path, table: dict[str, Any]) -> dict[int, AddedToken]:
+  tokens = table.get('added_tokens', [])
+  try:
+    return {
+      _id(t['id'], path): added_tokens.from_fields(t, str(path)) for t in tokens
+    }
+  except (KeyError, TypeError) as error:
+    raise ValueError(
+      f"{path}: expected objects with 'content' and 'id' in added_tokens, "
+      f'got {error!r}'
+    ) from error
+
+
+def _config_tokens(path: Path, table: dict[str, Any]) -> dict[int, AddedToken]:
+  tokens = table.get('added_tokens_decoder') or {}
+  try:
+    return {
+      _id(int(i), path): added_tokens.from_fields(t, str(path))
+      for i, t in tokens.items()
+    }
+  except (KeyError, TypeError, ValueError, AttributeError) as error:
+    raise ValueError(
+      f"{path}: expected ids with objects with 'content' in"
+      f' added_tokens_decoder, got {error!r}'
+    ) from error
+
+
+def _legacy_tokens(path: Path, ids: dict[str, Any]) -> dict[int, AddedToken]:
+  return {_id(i, path): AddedToken(token) for token, i in ids.items()}
+
+
+def _id(value: Any, path: Path) -> int:
+  """Refuses what is no id of a row that could be."""
+  if not _validate.is_integer(value) or not 0 <= value < _MOST:
+    raise ValueError(
+      f'{path}: got the id {value!r:.60}, expected an integer from 0 to'
+      f' {_MOST - 1}'
+    )
+  return int(value)
+
+
+# Files that add tokens, the one whose flags count first.
+_ADDED = {
+  TABLE: _table_tokens,
+  SETTINGS: _config_tokens,
+  ADDED: _legacy_tokens,
+}
+
+
+def with_added(
+  model: bytes, size: int, tokens: Mapping[int, AddedToken]
+) -> bytes:
+  """Adds tokens to a serialized model, with rules if they need them.
+
+  Args:
+    model: The model.
+    size: Number of its pieces.
+    tokens: Tokens by id; those from `size` on are added.
+  """
+  model, _ = added_tokens.unpack(model)
+  rules = any(not t.is_plain for i, t in tokens.items() if i >= len(_NAMES))
+  for i in sorted(i for i in tokens if i >= size):
+    token = tokens[i]
+    plain = token.is_plain and token.content != IMAGE
+    piece = token.content.replace(' ', _SPACE)
+    model += _piece(piece, 0.0, _USER if plain else _CONTROL)
+  if not rules:
+    return model
+  return added_tokens.pack(
+    model,
+    {
+      i: token
+      for i, token in tokens.items()
+      if i >= len(_NAMES) and token.content != IMAGE
+    },
+  )
 
 
 def extend(model: bytes, pieces: Iterable[str]) -> bytes:
   """Adds user-defined pieces behind those of a serialized model."""
+  model, rules = added_tokens.unpack(model)
   # Protocol buffers in a row are one whose lists are in a row.
-  return model + b''.join(_piece(piece, 0.0, _USER) for piece in pieces)
+  model += b''.join(
+    _piece(piece.replace(' ', _SPACE), 0.0, _USER) for piece in pieces
+  )
+  return added_tokens.pack(model, rules) if rules else model
 
 
 def _load(path: Path) -> dict[str, Any]:
@@ -140,7 +324,11 @@ def _convert(table: dict[str, Any], source: str) -> bytes:
     tokens = {token['content']: token['id'] for token in table['added_tokens']}
     ids = {**vocabulary, **tokens}
     pieces = {int(i): str(piece) for piece, i in ids.items()}
-  except (KeyError, TypeError, ValueError) as error:
+    flags = {
+      t['id']: added_tokens.from_fields(t, source)
+      for t in table['added_tokens']
+    }
+  except (KeyError, TypeError, ValueError, OverflowError) as error:
     raise ValueError(
       f"{source}: expected ids in model.vocab, 'content' and 'id' in "
       f'added_tokens, got {error!r}'
@@ -150,7 +338,7 @@ def _convert(table: dict[str, Any], source: str) -> bytes:
       f'{source}: {len(ids)} tokens have {len(pieces)} ids, expected one each '
       f'and at least {", ".join(_NAMES)}'
     )
-  if pieces[max(pieces)] == _IMAGE:
+  if pieces[max(pieces)] == IMAGE:
     del pieces[max(pieces)]
   if '\t' in ids and _TAB not in ids:
     # Gemma's file has the tab itself where the model has its byte.
@@ -160,15 +348,17 @@ def _convert(table: dict[str, Any], source: str) -> bytes:
   for i, piece in enumerate(_in_order(pieces, 0, source)):
     if i == _NAMES.index('<unk>'):
       kind = _UNKNOWN
-    elif i < len(_NAMES) or piece == _IMAGE:
+    elif i < len(_NAMES) or piece == IMAGE:
       kind = _CONTROL
     elif piece in tokens:
-      kind = _USER
+      kind = _USER if flags[i].is_plain else _CONTROL
     elif _BYTE.fullmatch(piece):
       kind = _RAW
     else:
       kind = _NORMAL
     score = -float(rank[piece]) if piece in rank else 0.0
+    if piece in tokens:
+      piece = piece.replace(' ', _SPACE)
     output.append(_piece(piece, score, kind))
   trainer = [
     _number(3, _BPE),
@@ -185,7 +375,15 @@ def _convert(table: dict[str, Any], source: str) -> bytes:
     _number(5, 1),
   ]
   output += [_text(2, b''.join(trainer)), _text(3, b''.join(normalizer))]
-  return b''.join(output)
+  model = b''.join(output)
+  tokens = {
+    i: token
+    for i, token in flags.items()
+    if i >= len(_NAMES) and token.content != IMAGE
+  }
+  if all(token.is_plain for token in tokens.values()):
+    return model
+  return added_tokens.pack(model, tokens)
 
 
 def _ranks(merges: Iterable[Any], source: str) -> dict[str, int]:

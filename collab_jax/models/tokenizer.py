@@ -1,6 +1,7 @@
 """Text to token ids and back, with SentencePiece."""
 
 from collections.abc import Iterable
+import itertools
 import os
 from pathlib import Path
 from typing import SupportsInt
@@ -8,7 +9,7 @@ from typing import SupportsInt
 import sentencepiece
 
 from collab_jax import _validate
-from collab_jax.models import hf_tokenizer
+from collab_jax.models import added_tokens, hf_tokenizer
 
 SPECIALS = {'pad': 0, 'eos': 1, 'bos': 2, 'unk': 3}
 
@@ -44,8 +45,9 @@ class Tokenizer:
 
     Args:
       model: Path of a `.model` file, or its contents; of a `tokenizer.json`
-        with such a model's rules; or of a folder with either, where the former
-        is preferred and tokens that were added to it are added.
+        with such a model's rules; or of a folder with either. There the former
+        is read, unless the latter has another vocabulary, and tokens that were
+        added to it are added.
 
     Raises:
       FileNotFoundError: There is no such file, or none in the folder.
@@ -61,12 +63,12 @@ class Tokenizer:
       data = hf_tokenizer.read(path)
     processor = _processor(data, source)
     if folder is not None and folder.is_dir():
-      new = hf_tokenizer.added(folder, processor.GetPieceSize())
-      if new:
-        data = hf_tokenizer.extend(data, new)
-        processor = _processor(data, source)
+      data, source = hf_tokenizer.read_folder(folder, data, source, _pieces)
+      processor = _processor(data, source)
     self.model_bytes = data
     self._processor = processor
+    self._added = added_tokens.unpack(data)[1]
+    self._matcher = added_tokens.Matcher(self._added) if self._added else None
 
     got = {name: getattr(processor, f'{name}_id')() for name in SPECIALS}
     if got != SPECIALS:
@@ -83,13 +85,26 @@ class Tokenizer:
     self.newline_id = newline[0]
 
   @property
+  def image_id(self) -> int | None:
+    """Id of Hugging Face's placeholder of pictures, if it is among the ids."""
+    i = self._processor.PieceToId(hf_tokenizer.IMAGE)
+    return None if i == self.unk_id else i
+
+  @property
   def vocab_size(self) -> int:
     """Number of ids, specials included."""
     return self._processor.GetPieceSize()
 
   def encode(self, text: str) -> list[int]:
     """Returns the ids of a text, without bos or eos; '<eos>' is plain text."""
-    return self._processor.EncodeAsIds(text)
+    if self._matcher is None:
+      return self._processor.EncodeAsIds(text)
+    ids = []
+    for part in self._matcher.split(text):
+      ids += (
+        [part] if isinstance(part, int) else self._processor.EncodeAsIds(part)
+      )
+    return ids
 
   def prompt(self, prefix: str) -> list[int]:
     """Returns the ids between the image and the caption."""
@@ -100,7 +115,8 @@ class Tokenizer:
 
     Args:
       ids: Token ids, a list or a 1-d array of integers. Ids past the
-        vocabulary, which a padded embedding table may yield, are left out.
+        vocabulary, which a padded embedding table may yield, are left out, and
+        so are added tokens that Hugging Face calls special.
 
     Returns:
       The text.
@@ -111,7 +127,15 @@ class Tokenizer:
         break
       if self.unk_id < token < self.vocab_size:
         kept.append(token)
-    return self._processor.DecodeIds(kept)
+    if not self._added:
+      return self._processor.DecodeIds(kept)
+    texts = []
+    for added, run in itertools.groupby(kept, self._added.get):
+      if added is None:
+        texts.append(self._processor.DecodeIds([*run]))
+      elif not added.special:
+        texts += [added.content for _ in run]
+    return ''.join(texts)
 
   def pieces(self, text: str) -> list[str]:
     """Returns the pieces of a text as the vocabulary spells them."""
@@ -157,6 +181,12 @@ class Tokenizer:
   def __reduce__(self) -> tuple[type['Tokenizer'], tuple[bytes]]:
     """Pickles the model's bytes, since the processor cannot be copied."""
     return Tokenizer, (self.model_bytes,)
+
+
+def _pieces(data: bytes, source: str) -> list[str]:
+  """Returns the pieces of a serialized model."""
+  processor = _processor(data, source)
+  return [processor.IdToPiece(i) for i in range(processor.GetPieceSize())]
 
 
 def _processor(

@@ -63,7 +63,12 @@ def test_folders(tmp_path):
   whole = tokenizer.Tokenizer(GOLDEN / 'tokenizer.model')
   assert tokenizer.Tokenizer(model) == whole
   # Hugging Face adds a token of its own behind the pieces.
-  assert tokenizer.Tokenizer(both) == whole.extended(['<mask>'])
+  masked, extended = tokenizer.Tokenizer(both), whole.extended(['<mask>'])
+  text = 'a <mask> star'
+  assert masked.encode(text) == extended.encode(text)
+  assert masked.vocab_size == extended.vocab_size
+  # It is a special token, which captions leave out.
+  assert masked.decode(masked.encode(text)) == 'a  star'
   assert tokenizer.Tokenizer(table) == tokenizer.Tokenizer(
     GOLDEN / 'tokenizer.json'
   )
