@@ -165,8 +165,8 @@ def _pattern(config, patterns: str, default: str, module: str) -> float:
   for pattern, value in (config.get(patterns) or {}).items():
     names = f'model.{module}', shards.released(module), module
     if any(re.match(rf'(.*\.)?({pattern})$', name) for name in names):
-      return value
-  return config.get(default, 8)
+      return float(value)
+  return float(config.get(default, 8))
 
 
 def _read(tensor: shards.Tensor) -> np.ndarray:

@@ -113,7 +113,9 @@ class Files:
       FileNotFoundError: The file was removed.
     """
     entry = self._entry(index)
-    image = pictures.decode(self._data(entry), str(entry.path))
+    image = pictures.decode(
+      self._data(entry), str(entry.path), pictures.matte_of(self.method)
+    )
     return example.Example(
       image=pictures.resize(image, self.size, self.method),
       image_id=entry.image_id,

@@ -19,8 +19,9 @@ import errno
 import io
 import os
 from pathlib import Path
+import re
 import stat
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from jaxtyping import Float32, UInt8
 import numpy as np
@@ -69,6 +70,13 @@ MAX_FILE_BYTES = 1 << 30
 _NO_RESOURCES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 Colour = tuple[int, int, int]
+WHITE: Colour = (255, 255, 255)
+_MATTES: dict[str, Colour | None] = {
+  'white': WHITE,
+  'black': (0, 0, 0),
+  'drop': None,
+}
+_CHOICE = re.compile(r'(\w+)\(transparent=(\w+)\)')
 Pixels = UInt8[np.ndarray, 'H W 3']
 
 
@@ -80,7 +88,7 @@ def read(
   path: str | os.PathLike[str],
   size: int,
   method: str = 'hf_bicubic',
-  matte: Colour | None = None,
+  matte: Colour | Literal['method'] | None = 'method',
 ) -> UInt8[np.ndarray, '{size} {size} 3']:
   """Reads a picture file at a model's size.
 
@@ -88,7 +96,8 @@ def read(
     path: A file in one of `FORMATS`.
     size: Side in pixels; the aspect ratio is not kept.
     method: A name in `METHODS`.
-    matte: See `decode`.
+    matte: See `decode`; 'method' takes that of the method, see
+      `matte_of`.
 
   Returns:
     u8[size size 3], sRGB.
@@ -99,6 +108,8 @@ def read(
     ValueError: An unknown method, or a size below 1.
   """
   check_method(size, method)
+  if matte == 'method':
+    matte = matte_of(method)
   image = decode(contents(path), os.fspath(path), matte)
   return resize(image, size, method)
 
@@ -134,7 +145,7 @@ def contents(path: str | os.PathLike[str]) -> bytes:
 
 
 def decode(
-  data: bytes, name: str = 'the picture', matte: Colour | None = None
+  data: bytes, name: str = 'the picture', matte: Colour | None = WHITE
 ) -> Pixels:
   """Decodes the contents of a picture file.
 
@@ -146,8 +157,9 @@ def decode(
   Args:
     data: The file's contents.
     name: Name of the picture in errors.
-    matte: Colour behind a transparent picture. By default the alpha channel is
-      left out, as in Hugging Face and big_vision, so that hidden colours show.
+    matte: Colour behind a transparent picture, white as in transformers from
+      5.24 on. None leaves the alpha channel out, as transformers did before
+      and big_vision does, so that hidden colours show.
 
   Returns:
     u8[H W 3], sRGB.
@@ -186,10 +198,33 @@ def check(data: bytes, name: str = 'the picture', size: int = 1) -> None:
 
 def check_method(size: int, method: str) -> None:
   """Raises ValueError for an unknown method or a size below 1."""
-  if method not in METHODS:
+  name, matte = _parts(method)
+  if name not in METHODS:
     raise _validate.unknown('preprocess', method, METHODS)
+  _validate.choice('preprocess: transparent', matte, (None, *_MATTES))
   if size < 1:
     raise ValueError(f'size: got {size} px, expected at least 1')
+
+
+def matte_of(method: str) -> Colour | None:
+  """Returns the colour that a method puts behind transparent pictures.
+
+  Args:
+    method: A name in `METHODS`, whose reference decides: white for
+      'hf_bicubic', None for big_vision's; or the name with a choice,
+      'hf_bicubic(transparent=black)', of white, black and drop.
+
+  Returns:
+    The colour; None leaves the alpha channel out.
+  """
+  name, matte = _parts(method)
+  return _MATTES[matte or ('white' if name == 'hf_bicubic' else 'drop')]
+
+
+def _parts(method: str) -> tuple[str, str | None]:
+  """Returns a method's name, and its choice for transparent pictures."""
+  match = _CHOICE.fullmatch(method)
+  return (match[1], match[2]) if match else (method, None)
 
 
 def resize(
@@ -213,7 +248,7 @@ def resize(
   check_method(size, method)
   height, width = image.shape[:2]
   _check_sides(width, height, size, 'the picture')
-  return METHODS[method](image, size)
+  return METHODS[_parts(method)[0]](image, size)
 
 
 def normalize(

@@ -65,7 +65,9 @@ class Prepared:
     captions = files.clean(_texts(item[self.captions]))
     if not captions:
       raise ValueError(f'{where} has no caption, expected at least one')
-    image = pictures.decode(item['image'], where)
+    image = pictures.decode(
+      item['image'], where, pictures.matte_of(self.method)
+    )
     return example.Example(
       image=pictures.resize(image, self.size, self.method),
       image_id=int(item[self.image_id]) if self.image_id else index,

@@ -143,10 +143,28 @@ def test_sixteen_bit_colours_keep_their_high_byte():
 def test_alpha_is_left_out_or_composited(mode):
   data = encoded(with_alpha(mode), 'PNG')
   plain = np.asarray(RGB.convert(mode).convert('RGB'))
-  np.testing.assert_array_equal(pictures.decode(data), plain)
+  np.testing.assert_array_equal(pictures.decode(data, matte=None), plain)
   white = pictures.decode(data, matte=(255, 255, 255)).astype(float)
+  np.testing.assert_array_equal(pictures.decode(data), white)
   alpha = np.asarray(with_alpha(mode).getchannel('A'))[..., None] / 255
   np.testing.assert_allclose(white, 255 + alpha * (plain - 255.0), atol=1)
+
+
+def test_a_method_says_what_is_behind_transparent_pictures(tmp_path):
+  path = tmp_path / 'logo.png'
+  Image.new('RGBA', (4, 4), (200, 30, 30, 0)).save(path)
+  for method, colour in {
+    'hf_bicubic': (255, 255, 255),
+    'bv_bilinear': (200, 30, 30),
+    'bv_bilinear_aa(transparent=white)': (255, 255, 255),
+    'hf_bicubic(transparent=black)': (0, 0, 0),
+    'hf_bicubic(transparent=drop)': (200, 30, 30),
+  }.items():
+    assert (pictures.read(path, 2, method) == colour).all(), method
+  with pytest.raises(ValueError, match='transparent'):
+    pictures.read(path, 2, 'hf_bicubic(transparent=pink)')
+  with pytest.raises(ValueError, match='preprocess'):
+    pictures.read(path, 2, 'lanczos(transparent=black)')
 
 
 def test_palettes():
@@ -158,7 +176,7 @@ def test_palettes():
     )
   seen = bytes([0] + [255] * 15)
   data = encoded(palette, 'PNG', transparency=seen)
-  np.testing.assert_array_equal(pictures.decode(data), expected)
+  np.testing.assert_array_equal(pictures.decode(data, matte=None), expected)
   white = pictures.decode(data, matte=(255, 255, 255))
   hidden = np.asarray(palette) == 0
   assert hidden.any()
