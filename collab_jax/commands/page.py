@@ -73,4 +73,6 @@ def main(argv):
         port=_PORT.value,
         access_log=None,
         handler_cancellation=True,
+        # Uploads that are under way do not keep the page from ending.
+        shutdown_timeout=2.0,
       )

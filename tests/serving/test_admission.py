@@ -170,8 +170,10 @@ def test_strangers_calls_take_no_places(cold):
   """More silent calls than there are places leave the owner all of them."""
   with grpc.insecure_channel(cold.address) as channel:
     calls = [_silent_call(channel) for _ in range(300)]
-    for call in calls:
-      assert call.exception(10).code() is CODES.UNAUTHENTICATED
+    codes = [call.exception(20).code() for call in calls]
+    # A connection with a hundred of them is closed.
+    assert set(codes) <= {CODES.UNAUTHENTICATED, CODES.UNAVAILABLE}
+    assert codes[0] is CODES.UNAUTHENTICATED
     assert cold.metrics.value('calls') == 0
     assert _handshake_code(cold) is CODES.INVALID_ARGUMENT
     assert _probe(cold)
@@ -386,6 +388,23 @@ def test_oldest_connections_of_a_stranger_are_closed():
   assert limiter.surplus({crowd[0]}) == set()
   assert set(limiter._since) == {crowd[0]}
   assert not limiter._refusals
+
+
+def test_answers_to_strangers_are_paced(monkeypatch):
+  """Fifty are at once, then fifty a second, each address for itself."""
+  now = [100.0]
+  monkeypatch.setattr(connections.time, 'monotonic', lambda: now[0])
+  limiter = connections.ConnectionLimiter(metrics.Metrics())
+  waits = [limiter.wait_seconds('ipv4:10.0.0.1:1') for _ in range(1000)]
+  assert max(waits[:50]) < 1e-6
+  assert waits[99] == pytest.approx(1.0)
+  assert max(waits) < 5.1
+  assert limiter.wait_seconds('ipv4:10.0.0.2:1') == 0
+  now[0] += 10
+  assert limiter.wait_seconds('ipv4:10.0.0.1:9') == 0
+  now[0] += 10
+  limiter.surplus(set())
+  assert not limiter._paced
 
 
 def test_connections_of_strangers_are_bounded_in_all():

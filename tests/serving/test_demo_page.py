@@ -249,6 +249,28 @@ def test_caption_request_has_a_deadline(client, servicer):
   assert 'no caption within 0.3 s' in found[1]['error']
 
 
+def test_uploads_are_bounded_in_time_and_number(client):
+  """Files that never end are given up, and others are read meanwhile."""
+
+  async def silent():
+    yield b'x'
+    await asyncio.sleep(30)
+
+  async def work(session):
+    query = '/api/caption?method=2&number=90'
+
+    async def send():
+      async with session.post(query, data=silent()) as reply:
+        return reply.status, await reply.json()
+
+    return await asyncio.gather(*(send() for _ in range(10)))
+
+  replies = _run(client, work, seconds=0.5)
+  assert sorted(status for status, _ in replies) == [408] * 8 + [503] * 2
+  late = next(text['error'] for status, text in replies if status == 408)
+  assert late == 'The file has not come within 0.5 s; try again.'
+
+
 def test_preset_needs_a_placeholder():
   with pytest.raises(ValueError, match='for the number'):
     presets.Preset('x', 'kmeans(k=4)')

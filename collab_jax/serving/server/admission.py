@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator
 import contextlib
 import contextvars
 import os
+import random
 from typing import Any
 
 from google.protobuf import message as protobuf
@@ -40,6 +41,9 @@ _HEALTH = '/grpc.health.v1.Health/'
 # Requests of strangers that are read at a time, and seconds for each.
 _PROBES = 8
 _PROBE_SECONDS = 5.0
+# Longest wait of a probe whose address has asked too often: of a range, so that
+# many at a time do not end together.
+_LONGEST_PROBE_WAIT = 0.3, 0.8
 # Streams of the health service, in all and of one caller or address; seconds.
 _WATCHES = 64
 _WATCHES_EACH = 8
@@ -114,8 +118,10 @@ class AdmissionInterceptor(aio.ServerInterceptor):
     """Returns a behaviour that ends a stranger's call, its message unread."""
 
     async def refuse(_, context):
-      self._limiter.count_refusal(context.peer())
+      peer = context.peer()
+      self._limiter.count_refusal(peer)
       self._metrics.count_answer(method, _CODES.UNAUTHENTICATED.name)
+      await asyncio.sleep(self._limiter.wait_seconds(peer))
       await context.abort(
         _CODES.UNAUTHENTICATED,
         "expected metadata 'authorization: Bearer TOKEN', with a token of the"
@@ -151,6 +157,9 @@ class AdmissionInterceptor(aio.ServerInterceptor):
 
     async def check(requests, context):
       request = health_pb2.HealthCheckRequest()
+      wait = self._limiter.wait_seconds(context.peer())
+      longest = random.uniform(*_LONGEST_PROBE_WAIT)
+      await asyncio.sleep(min(wait, longest))
       if self._probes.take():
         # Of too many probes at a time, which service they mean is not read.
         try:

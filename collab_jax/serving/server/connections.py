@@ -22,7 +22,12 @@ _STRANGERS = 512
 _CALLERS_EACH = 1024
 # Refused calls of a stranger's connection, after which it is closed.
 _REFUSALS = 100
+# Seconds between two counts: usually, and where a connection is to be closed.
 _PERIOD_SECONDS = 1.0
+_SHORTEST_SECONDS = 0.1
+# Answers to strangers a second, of one address, and the longest wait for one.
+_PACE = 50.0
+_LONGEST_WAIT = 5.0
 _DESCRIPTORS = '/dev/fd'
 
 
@@ -43,6 +48,8 @@ class ConnectionLimiter:
     self._since: dict[str, float] = {}
     self._callers: dict[str, str] = {}
     self._refusals: collections.Counter[str] = collections.Counter()
+    self._paced: dict[str, float] = {}  # By address.
+    self._wake = asyncio.Event()
 
   def admit(self, peer: str, caller: str) -> None:
     """Takes down that a call of a connection was let in.
@@ -56,11 +63,33 @@ class ConnectionLimiter:
   def count_refusal(self, peer: str) -> None:
     """Counts a call that was refused for want of a token."""
     self._refusals[_normal(peer)] += 1
+    if self._refusals[_normal(peer)] > _REFUSALS:
+      self._wake.set()
+
+  def wait_seconds(self, peer: str) -> float:
+    """Returns the time after which a stranger's call is to be answered.
+
+    Answers to an address are paced: calls that are made as fast as they are
+    answered cost callers no time. The first `_PACE` of a second are at once.
+
+    Args:
+      peer: The connection's other end, as gRPC writes it.
+    """
+    name, now = security.address(peer), time.monotonic()
+    since = max(self._paced.get(name, 0.0), now - 1.0) + 1 / _PACE
+    wait = max(0.0, since - now)
+    if wait < _LONGEST_WAIT:
+      self._paced[name] = since
+    return wait
 
   async def run(self, port: int) -> None:
     """Closes surplus connections of a TCP port, until it is cancelled."""
     while True:
-      await asyncio.sleep(_PERIOD_SECONDS)
+      await asyncio.sleep(_SHORTEST_SECONDS)
+      with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_PERIOD_SECONDS - _SHORTEST_SECONDS):
+          await self._wake.wait()
+      self._wake.clear()
       surplus = self.surplus(await asyncio.to_thread(_list_peers, port))
       if surplus:
         self._metrics.count_rejection('connections', len(surplus))
@@ -79,6 +108,8 @@ class ConnectionLimiter:
     for known in (self._since, self._callers, self._refusals):
       for peer in known.keys() - peers:
         del known[peer]
+    for name in [n for n, since in self._paced.items() if since < now - 1.0]:
+      del self._paced[name]
     groups: dict[tuple[bool, str], list[str]] = {}
     for peer in sorted(peers, key=self._since.__getitem__):
       caller = self._callers.get(peer)

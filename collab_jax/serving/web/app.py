@@ -25,6 +25,7 @@ from collab_jax.serving.web import presets as presets_lib
 
 _SCENES = 12
 _MAX_PROMPT = 200  # Letters.
+_UPLOADS = 8  # Files that are read at a time.
 LOCAL_NAMES = ('127.0.0.1', 'localhost', '[::1]')
 
 
@@ -68,6 +69,7 @@ class DemoPage:
     self._max_upload = max_upload
     self._seconds = seconds
     self._hosts = tuple(dict.fromkeys(map(str.lower, hosts)))
+    self._uploads = 0
     self._scenes = data.scenes('test', _SCENES)
     self._html = pathlib.Path(__file__).with_name('index.html').read_bytes()
     self._policy = _policy(self._html.decode())
@@ -179,9 +181,7 @@ class DemoPage:
     if 'scene' in request.query:
       body = self._scene_image(request.query['scene'])
     else:
-      body = await request.read()
-      if not body:
-        raise backend.BadRequestError('The file is empty; choose a picture.')
+      body = await self._read_file(request)
     prompt = request.query.get('prompt', '')
     if len(prompt) > _MAX_PROMPT:
       raise backend.BadRequestError(
@@ -211,6 +211,26 @@ class DemoPage:
         await response.write(_line({'kind': 'error', 'error': message}))
         await response.write_eof()
     return response
+
+  async def _read_file(self, request: web.Request) -> bytes:
+    """Reads an upload; few at a time, and each for as long as a caption."""
+    if self._uploads >= _UPLOADS:
+      raise web.HTTPServiceUnavailable(
+        reason=f'{_UPLOADS} files are being sent; try again later.'
+      )
+    self._uploads += 1
+    try:
+      async with asyncio.timeout(self._seconds):
+        body = await request.read()
+    except TimeoutError as error:
+      raise web.HTTPRequestTimeout(
+        reason=f'The file has not come within {self._seconds:g} s; try again.'
+      ) from error
+    finally:
+      self._uploads -= 1
+    if not body:
+      raise backend.BadRequestError('The file is empty; choose a picture.')
+    return body
 
   def _codec_text(self, query: Mapping[str, str]) -> str:
     """Returns the config string of the codec, which must be in the menu."""
