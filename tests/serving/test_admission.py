@@ -5,6 +5,7 @@ import socket
 import struct
 import threading
 import time
+import urllib.request
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -427,6 +428,42 @@ def test_idle_connections_leave_the_owner_room(cold):
   assert _probe(cold)
   for connection in idle:
     connection.close()
+
+
+def test_two_servers_on_one_socket_file(model, monkeypatch, tmp_path):
+  """A second server is refused; a file that is left over is not."""
+  monkeypatch.setattr(engine.Engine, 'warm_up', lambda self: iter([]))
+  path = tmp_path / 'socket'
+  with socket.socket(socket.AF_UNIX) as crashed:
+    crashed.bind(str(path))
+  config = harness.make_config(quantizers='', host=f'unix:{path}')
+  with serving.Server(model, config) as server:
+    other = serving.Server(model, config)
+    with pytest.raises(OSError, match=r'another server listens'), other:
+      pass
+    assert _probe(server)
+
+
+def test_readers_of_metrics_are_bounded(model, monkeypatch):
+  monkeypatch.setattr(engine.Engine, 'warm_up', lambda self: iter([]))
+  monkeypatch.setattr(metrics, '_READER_SECONDS', 0.5)
+  config = harness.make_config(quantizers='', metrics_port=0)
+  with serving.Server(model, config) as server:
+    host, _, port = server.metrics_address.rpartition(':')
+
+    def readers():
+      names = [thread.name for thread in threading.enumerate()]
+      return sum('process_request' in name for name in names)
+
+    idle = [socket.create_connection((host, int(port))) for _ in range(40)]
+    for _ in range(10):
+      time.sleep(0.02)
+      assert readers() <= 8
+    harness.until(lambda: not readers(), 5)
+    with urllib.request.urlopen(f'http://{host}:{port}/metrics') as reply:
+      assert b'collab_jax_rejections_total' in reply.read()
+    for connection in idle:
+      connection.close()
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,8 @@ import contextlib
 import io
 import json
 import os
+import subprocess
+import sys
 import threading
 import time
 
@@ -368,3 +370,31 @@ def test_closed_browser_cancels_its_request(client, servicer):
     servicer.after_piece = None
   assert seen[-1] == 'ended'
   assert len(seen) < 200
+
+
+@pytest.mark.skipif(sys.platform != 'linux', reason='glibc alone keeps it')
+def test_memory_of_large_pictures_is_given_back():
+  """A picture of 144 MB leaves nothing, though launchers keep buffers."""
+  code = """
+import io, pathlib
+from PIL import Image
+from collab_jax import launcher
+from collab_jax.serving.web import backend
+
+def resident():
+  text = pathlib.Path('/proc/self/status').read_text()
+  return int(text.split('VmRSS:')[1].split()[0]) >> 10
+
+launcher._reuse_large_buffers()
+file = io.BytesIO()
+Image.new('RGB', (7000, 7000), (9, 8, 7)).save(file, 'JPEG')
+page = backend.DemoBackend(None, None, 64)
+backend._LARGE, large = 1 << 60, backend._LARGE
+page.read(file.getvalue())
+kept = resident()
+backend._LARGE = large
+page.read(file.getvalue())
+print(kept - resident())
+"""
+  freed = subprocess.check_output([sys.executable, '-c', code], text=True)
+  assert int(freed) > 100

@@ -1,6 +1,8 @@
 """Prometheus metrics of a server; docs/serving.md lists them."""
 
 from collections.abc import Callable, Mapping
+import threading
+from typing import Any
 
 import prometheus_client as prometheus
 
@@ -9,6 +11,40 @@ _COUNTS = (1, 2, 4, 8, 16, 32, 64)
 _PREFIX = 'collab_jax'
 # Limits that end a call or a connection.
 REASONS = 'calls', 'bodies', 'late', 'watches', 'connections'
+
+# Readers of the metrics at a time, and seconds for the request of each.
+_READERS = 8
+_READER_SECONDS = 5.0
+
+
+def bound_readers(web: Any) -> None:
+  """Bounds the connections of a metrics server in number and time.
+
+  By itself Prometheus' client gives each connection a thread, for ever.
+
+  Args:
+    web: The server that `prometheus_client.start_http_server` returns.
+  """
+  places = threading.BoundedSemaphore(_READERS)
+  begin, work = web.process_request, web.process_request_thread
+
+  def process_request(request, address):
+    if not places.acquire(blocking=False):
+      web.shutdown_request(request)
+      return
+    request.settimeout(_READER_SECONDS)
+    begin(request, address)
+
+  def process_request_thread(request, address):
+    try:
+      work(request, address)
+    finally:
+      places.release()
+
+  # A reader that has gone is no news for the log.
+  web.handle_error = lambda request, address: None
+  web.process_request = process_request
+  web.process_request_thread = process_request_thread
 
 
 class Metrics:

@@ -316,6 +316,7 @@ class Server:
       raise OSError(
         f'metrics_port: cannot listen on {address}: {error}; -1 for none'
       ) from error
+    metrics.bound_readers(web)
     for end in (thread.join, web.server_close, web.shutdown):
       self._cleanup.push_async_callback(asyncio.to_thread, end)
     self.metrics_address = tls.join_address(host, web.server_address[1])
