@@ -96,6 +96,7 @@ class Connection:
         f'{target} is another machine: what is sent, the token too, could be'
         ' read on the way; give ca for TLS, or insecure if that is meant'
       )
+    logging.getLogger('grpc._common').addFilter(_drop_traceback)
     self.target = target
     self.timeout = timeout
     self.metadata = (('authorization', f'Bearer {token}'),) if token else ()
@@ -175,6 +176,12 @@ def read_token(path: str | os.PathLike[str] | None) -> str | None:
       ' the token of this edge'
     )
   return tokens[0]
+
+
+def _drop_traceback(record: logging.LogRecord) -> bool:
+  """Keeps gRPC's line about a reply that cannot be parsed to one line."""
+  record.exc_info = None
+  return True
 
 
 def _secure_channel(
