@@ -27,6 +27,7 @@ from collab_jax.serving import collab_pb2
 # user, or a wrong caption.
 OUTCOMES = 'refused', 'served', 'held', 'taken', 'wrong'
 _AT_ONCE = 24
+_EOF: Any = aio.EOF  # pyright: ignore[reportAttributeAccessIssue]
 _SERVICE = '/collab_jax.v1.Captioner/'
 _HEALTH = '/grpc.health.v1.Health/'
 _PREFACE = b'PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n'
@@ -122,7 +123,7 @@ class Attacker:
     body = health_pb2.HealthCheckRequest().SerializeToString()
     stream = call(body, timeout=5)
     try:
-      while await stream.read() is not aio.EOF:
+      while await stream.read() is not _EOF:
         pass
     except aio.AioRpcError as error:
       held = error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
@@ -367,7 +368,7 @@ def headers(token: str) -> bytes:
 async def attack(order: dict[str, Any]) -> dict[str, dict[str, int]]:
   """Tries all kinds for `order['seconds']`; returns the outcomes by kind."""
   attacker = Attacker(order)
-  counts = {
+  counts: dict[str, dict[str, int]] = {
     kind: dict.fromkeys(OUTCOMES, 0)
     for kind in attacker.kinds
     if kind.startswith(order['who'])

@@ -146,7 +146,7 @@ def _check_files(folder, manifest):
 
 
 def read(path, size):
-  """Reads a picture at the model's size: 8-bit RGB, upright, bicubic."""
+  """Reads a picture at the model's size: 8-bit RGB on white, upright."""
   try:
     if os.path.exists(path) and not os.path.isfile(path):
       raise ValueError('got a pipe or a folder, expected a picture')
@@ -157,7 +157,8 @@ def read(path, size):
         raise ValueError(f'got mode {picture.mode}, expected 8 bits')
       picture = ImageOps.exif_transpose(picture)
       if picture.has_transparency_data:
-        picture = picture.convert('RGBA')
+        white = Image.new('RGBA', picture.size, (255, 255, 255, 255))
+        picture = Image.alpha_composite(white, picture.convert('RGBA'))
       square, (width, height) = picture.convert('RGB'), picture.size
       # The order of axes is Pillow 13's; older versions begin with the width.
       tall = height > size and height - size > 2 * (width - size)

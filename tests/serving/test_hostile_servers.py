@@ -213,7 +213,7 @@ def test_mutated_replies():
 
 @pytest.mark.parametrize('reply', [REPLIES['NaN'], REPLIES['escapes']])
 def test_a_folder_of_captions_stays_json(tmp_path, reply):
-  """What a terminal would obey is escaped; the caption stays as it was."""
+  """Letters that a terminal would obey are escaped; captions stay the same."""
   for number in range(2):
     Image.fromarray(IMAGES[0]).save(tmp_path / f'{number}.png')
   out = tmp_path / 'captions.jsonl'
