@@ -214,6 +214,9 @@ class _Product:
     """Returns the sum as a tensor that is not read yet."""
 
     def fill(out: np.ndarray) -> None:
-      out[...] = self.rows(0, self.base.shape[0]).reshape(out.shape)
+      # Of an embedding table the rows that pad it may be left out.
+      whole = out.shape[1:] != self.base.shape[1:]
+      stop = self.base.shape[0] if whole else len(out)
+      out[...] = self.rows(0, stop).reshape(out.shape)
 
     return dataclasses.replace(self.base, fill=fill, rows=self.rows)

@@ -31,17 +31,18 @@ _VOID = np.dtype('V2')
 _LAYER = re.compile(r'(img/.*encoderblock)_(0|[1-9]\d{0,3})(/.*)')
 _BLOCK = 1 << 20  # numbers read at a time
 # Exceptions of zipfile, its decompressors and NumPy on damaged bytes.
+_ARCHIVE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error)
 _DAMAGE = (
-  zipfile.BadZipFile,
-  zlib.error,
-  lzma.LZMAError,
-  struct.error,
+  *_ARCHIVE,
   EOFError,
   OSError,
   OverflowError,
   RuntimeError,
   ValueError,
 )
+# A deflated byte becomes 1,032 at most.
+_RATIO = 1032
+_LONGEST = 2**48  # numbers on an axis
 
 
 def load_npz(
@@ -201,9 +202,12 @@ def _entry(
   try:
     with archive.open(info) as file:
       shape, fortran, dtype = _header(file)
-  except (ValueError, SyntaxError, TypeError) as error:
+  except (OSError, *_ARCHIVE):
+    raise
+  # A header is parsed as Python's text: no list has all that may be raised.
+  except Exception as error:
     raise CheckpointError(
-      f'{path}: {name} is not a NumPy array ({error})'
+      f'{path}: {name} is not a NumPy array ({error!s:.200})'
     ) from error
   if dtype.hasobject:
     raise CheckpointError(
@@ -214,7 +218,19 @@ def _entry(
     raise CheckpointError(
       f'{path}: {name} is {dtype}, expected numbers or V2 (bfloat16)'
     )
+  if not all(type(n) is int and 0 <= n < _LONGEST for n in shape):
+    raise CheckpointError(
+      f'{path}: {name} says the shape {shape!r:.80}, expected lengths'
+    )
   size = int(np.prod(shape, dtype=object)) * dtype.itemsize
+  ratio = _RATIO if info.compress_type == zipfile.ZIP_DEFLATED else 1
+  held_bytes = min(info.compress_size, os.path.getsize(path))
+  known = info.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+  if known and info.file_size > ratio * held_bytes + _BLOCK:
+    raise CheckpointError(
+      f'{path}: {name} claims {info.file_size:,} bytes, more than the'
+      f' {held_bytes:,} that are stored can be'
+    )
   if not 0 <= size < info.file_size:
     raise CheckpointError(
       f'{path}: {name} says {shape} {dtype}, {size:,} bytes, but '

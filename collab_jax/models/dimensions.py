@@ -1,7 +1,7 @@
 """Dimensions of a model, as a config.json holds them."""
 
 from collections.abc import Mapping
-import math
+import sys
 from typing import Any
 
 from collab_jax import _validate
@@ -31,6 +31,8 @@ _LLM = {
   'sliding_window': ('an integer or null', None),
 }
 _MOST = {_DEPTH[0]: 1000}
+# Hundreds of times the largest release; products stay within 64 bits.
+_WIDEST = 2**24
 # The decoder's name in big_vision, which adds nothing to the dimensions.
 _UNREAD = {'llm.variant'}
 
@@ -65,7 +67,9 @@ def _fits(value: Any, kind: str) -> bool:
   if kind.startswith('an integer'):
     return isinstance(value, int) and 1 <= value <= _MOST.get(kind, value)
   if kind.startswith('a number'):
-    return isinstance(value, int | float) and math.isfinite(value)
+    # An integer may be beyond any float.
+    limit = sys.float_info.max
+    return isinstance(value, int | float) and -limit <= value <= limit
   return kind == 'a text' and isinstance(value, str)
 
 
@@ -79,6 +83,12 @@ def _read(d: Mapping[str, Any], part: str, name: str, kind: str, default: Any):
     )
   if not _fits(value, kind):
     raise _validate.error(f'model config: {part}{name}', value, kind)
+  if kind.startswith('an integer') and value is not None and value > _WIDEST:
+    raise _validate.error(
+      f'model config: {part}{name}',
+      f'{value:.3g}' if value < 1e300 else 'more than 1e300',
+      f'at most {_WIDEST}',
+    )
   return value
 
 
