@@ -14,10 +14,13 @@ import errno
 import io
 import json
 import logging
+import math
 import os
 from pathlib import Path
 import re
 from typing import Any, Generic, TypeVar
+
+from collab_jax import _validate
 
 Parsed = TypeVar('Parsed')
 
@@ -70,8 +73,97 @@ def write_atomically(path: str | os.PathLike[str], data: str | bytes) -> None:
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:
-  """Writes plain values as indented JSON, atomically."""
-  write_atomically(path, json.dumps(value, indent=1) + '\n')
+  """Writes plain values as indented JSON, atomically.
+
+  Raises:
+    ValueError: A number is not finite or too long; nothing is written.
+  """
+  write_atomically(path, to_text(value, str(path), indent=1) + '\n')
+
+
+def to_text(value: Any, name: str, **options: Any) -> str:
+  """Returns plain values as JSON that any reader takes.
+
+  Args:
+    value: The values.
+    name: Name of the file, for errors.
+    **options: Of `json.dumps`.
+
+  Raises:
+    ValueError: A number is not finite, which JSON has no form for, or has more
+      digits than are read again.
+  """
+  try:
+    return json.dumps(value, allow_nan=False, **options)
+  except ValueError as error:
+    for field, number in _numbers(value):
+      if isinstance(number, float) and not math.isfinite(number):
+        raise _validate.error(
+          f'{name}: {field}', number, 'a finite number, or null for none'
+        ) from error
+    raise ValueError(f'{name}: got {error}, expected plain values') from error
+
+
+def _numbers(value: Any, field: str = '') -> Iterator[tuple[str, Any]]:
+  """Yields the numbers of nested values, with the names of their fields."""
+  if isinstance(value, dict):
+    for name, inner in value.items():
+      yield f'{field}.{name}'.lstrip('.'), name
+      yield from _numbers(inner, f'{field}.{name}'.lstrip('.'))
+  elif isinstance(value, list | tuple):
+    for i, inner in enumerate(value):
+      yield from _numbers(inner, f'{field}[{i}]')
+  elif isinstance(value, int | float):
+    yield field or 'value', value
+
+
+def parse(text: str | bytes) -> Any:
+  """Parses JSON, and refuses what JSON has no form for.
+
+  Args:
+    text: The text.
+
+  Raises:
+    ValueError: It is no JSON: NaN and Infinity, which Python reads, are none.
+  """
+  try:
+    return json.loads(text, parse_constant=_refuse_constant)
+  except RecursionError as error:
+    raise ValueError('it is nested too deeply') from error
+
+
+def _refuse_constant(name: str) -> Any:
+  raise _validate.error('number', name, 'a finite number or null')
+
+
+def read_settings(path: str | os.PathLike[str]) -> dict[str, Any]:
+  """Reads a JSON object from a file that stands beside a run's outputs.
+
+  Args:
+    path: The file.
+
+  Raises:
+    ValueError: It holds something else, or was cut; the error is one line.
+  """
+  path = Path(path)
+  try:
+    value = parse(path.read_bytes())
+  except ValueError as error:
+    reason = (str(error).splitlines() or [''])[0]
+    raise ValueError(
+      f'{path}: got no settings ({reason}), expected a JSON object; put back'
+      ' the file, or begin anew in another place'
+    ) from error
+  if not isinstance(value, dict):
+    raise _validate.error(
+      str(path), _short(value), 'a JSON object', 'put back the file'
+    )
+  return value
+
+
+def _short(value: Any) -> str:
+  text = json.dumps(value)
+  return text if len(text) <= 60 else f'{text[:57]}...'
 
 
 def split_lines(data: bytes) -> tuple[list[bytes], int]:
@@ -87,6 +179,7 @@ def split_lines(data: bytes) -> tuple[list[bytes], int]:
   """
   end = data.rfind(b'\n') + 1
   try:
+    # Whole lines that `parse` refuses are kept, for its error.
     json.loads(data[end:])
     end = len(data)
   except (ValueError, RecursionError):
@@ -107,13 +200,13 @@ def parse_objects(path: Path, lines: Sequence[bytes]) -> list[dict[str, Any]]:
   values = []
   for number, line in enumerate(lines, 1):
     try:
-      value = json.loads(line)
-    except ValueError:
-      value = None
+      value, reason = parse(line), ''
+    except ValueError as error:
+      value, reason = None, f' ({error})'
     if not isinstance(value, dict):
       raise ValueError(
-        f'{path}:{number}: got {line[:40]!r}, expected a JSON object; move'
-        ' the file away, or repair it'
+        f'{path}:{number}: got {line[:40]!r}{reason}, expected a JSON object;'
+        ' move the file away, or repair it'
       )
     values.append(value)
   return values
@@ -158,8 +251,19 @@ class JsonlWriter(Generic[Parsed]):
     self._needs_newline = end > 0 and data[end - 1 : end] != b'\n'
 
   def append(self, *values: dict[str, Any]) -> None:
-    """Writes lines out to the operating system, in one piece."""
-    text = ''.join(json.dumps(v, ensure_ascii=False) + '\n' for v in values)
+    """Writes lines out to the operating system, in one piece.
+
+    Args:
+      *values: Objects of plain values.
+
+    Raises:
+      ValueError: A number is not finite, which JSON has no form for: null is
+        written for none. Nothing is written.
+    """
+    where = str(self.path)
+    text = ''.join(
+      to_text(value, where, ensure_ascii=False) + '\n' for value in values
+    )
     if text and self._needs_newline:
       text, self._needs_newline = '\n' + text, False
     # Equal to JSON; a terminal that shows the file must not obey it.

@@ -16,7 +16,12 @@ import numpy as np
 
 from collab_jax import _validate, channels, sharding
 from collab_jax import message as messages
-from collab_jax.codecs import contract, device_clock, encoder
+from collab_jax.codecs import (
+  contract,
+  device_clock,
+  encoder,
+  fingerprint,
+)
 from collab_jax.codecs.transports import base as transports
 from collab_jax.models import paligemma
 from collab_jax.wire import session_json
@@ -438,7 +443,7 @@ class Codec(abc.ABC):
         'codec': 'own',
         'name': self.name,
         'size': self.model.config.vision.image_size,
-        'model': self.model.config.name,
+        'model': fingerprint.architecture(self.model.config.vision),
       },
     }
 

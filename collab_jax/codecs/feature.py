@@ -308,7 +308,8 @@ class FeatureCodec(base.Codec):
       'split': self.split,
       'n': self.vectors,
       'd': self.width,
-      'model': self.model.config.name,
+      # Fingerprints tell weights apart, and names of folders nothing.
+      'model': fingerprint.architecture(self.model.config.vision),
       'head': sharding.fingerprint(head),
       'params': sharding.fingerprint(self.params, samples=None),
     }

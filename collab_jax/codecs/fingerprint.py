@@ -1,22 +1,62 @@
 """Fingerprints of image encoders, which tell both ends their weights agree."""
 
+import dataclasses
+import functools
 import hashlib
+import json
 import math
+from pathlib import Path
 
 import jax
 from jax import numpy as jnp
 import numpy as np
 
 from collab_jax import quantizers, sharding
-from collab_jax.models import paligemma, siglip
+from collab_jax.models import paligemma, siglip, zoo
 
 # Numbers of each weight that are hashed.
 _SAMPLES = 64
+
+# Dimensions that decide which pictures and features a model takes.
+_DIMENSIONS = (
+  *('image_size', 'patch_size', 'width', 'depth', 'num_heads', 'mlp_dim'),
+  'out_dim',
+)
+_TINY = Path(__file__).parents[1] / 'assets' / 'tiny' / 'config.json'
 
 
 def has_encoder(model: paligemma.Model) -> bool:
   """Returns whether a model has an image encoder; a server's half has none."""
   return bool(model.params.get('img', {}).keys() - {'head'})
+
+
+def architecture(vision: siglip.VisionConfig) -> str:
+  """Returns the name of an image encoder's dimensions, for descriptions.
+
+  It says the same of equal models in folders of any names: that of the first
+  known model with such dimensions, else the dimensions themselves. Fingerprints
+  tell the weights apart.
+
+  Args:
+    vision: The image encoder's dimensions.
+  """
+  dimensions = tuple(getattr(vision, name) for name in _DIMENSIONS)
+  known = _known_architectures().get(dimensions)
+  return known or f'siglip-{"-".join(map(str, dimensions))}'
+
+
+@functools.cache
+def _known_architectures() -> dict[tuple[int, ...], str]:
+  """Returns the names of known models by their encoder's dimensions."""
+  configs = [zoo.card(name).config for name in zoo.NAMES]
+  if _TINY.exists():
+    configs.append(paligemma.Config.from_dict(json.loads(_TINY.read_text())))
+  by_dimensions: dict[tuple[int, ...], str] = {}
+  for config in configs:
+    values = dataclasses.asdict(config.vision)
+    dimensions = tuple(values[name] for name in _DIMENSIONS)
+    by_dimensions.setdefault(dimensions, config.name)
+  return by_dimensions
 
 
 def encoder_fingerprint(model: paligemma.Model) -> str:

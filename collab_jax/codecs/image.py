@@ -10,7 +10,7 @@ from jaxtyping import Array, UInt8
 import numpy as np
 
 from collab_jax import _validate
-from collab_jax.codecs import base
+from collab_jax.codecs import base, fingerprint
 from collab_jax.codecs import encoder as image_encoder
 from collab_jax.codecs.image_files import formats
 from collab_jax.codecs.transports import base as transports
@@ -295,7 +295,7 @@ class ImageCodec(base.Codec):
         'codec': 'image',
         'name': self.name,
         'size': self._side,
-        'model': self.model.config.name,
+        'model': fingerprint.architecture(self.model.config.vision),
         **(library if self.spec.strip else {}),
       },
     }

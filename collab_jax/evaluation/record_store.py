@@ -154,6 +154,18 @@ class RecordStore:
     self._writer.close()
 
 
+def _read_sidecar(path: Path) -> dict[str, Any]:
+  """Reads the settings of a file of records.
+
+  Raises:
+    SettingsError: The file is damaged, or holds something else.
+  """
+  try:
+    return jsonl.read_settings(path)
+  except ValueError as error:
+    raise SettingsError(str(error)) from error
+
+
 def _read_matching(
   path: Path,
   lines: list[bytes],
@@ -173,7 +185,7 @@ def _read_matching(
       f'{path} holds records, but {sidecar.name}, which tells how they'
       ' were made, is missing; choose another file'
     )
-  differ = _differences(json.loads(sidecar.read_text()), settings)
+  differ = _differences(_read_sidecar(sidecar), settings)
   for name in sorted({r['name'] for r in records} & codecs.keys()):
     new = json.loads(json.dumps(codecs[name]))
     old = {str(r['codec']): r['codec'] for r in records if r['name'] == name}

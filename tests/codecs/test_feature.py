@@ -1,5 +1,7 @@
 """Pictures to bytes, and bytes to prefixes and captions."""
 
+import dataclasses
+
 import jax
 from jax import numpy as jnp
 import jaxtyping
@@ -7,7 +9,9 @@ import numpy as np
 import pytest
 
 from collab_jax import captioner as captioning
-from collab_jax import codecs, data, message, quantizers, wire
+from collab_jax import checkpoints, codecs, data, message, quantizers, wire
+from collab_jax.codecs import fingerprint
+from collab_jax.models import zoo
 from tests import standin
 
 KEY = jax.random.key(3)
@@ -299,3 +303,33 @@ def test_numbers_that_are_not_finite_become_no_symbols(model, quantizer, bad):
   features[1, 2, 5] = bad
   with pytest.raises(ValueError, match='features of image 8: got numbers that'):
     codec.encode_features(features, jax.random.key(0), [7, 8, 9])
+
+
+def test_the_name_of_a_model_decides_nothing(model):
+  """Equal weights in folders of different names are the same model."""
+  images = np.zeros((1, 64, 64, 3), np.uint8)
+  renamed = model.replace(
+    config=dataclasses.replace(model.config, name='0123abcd')
+  )
+  for text in ('kmeans(k=4)', 'jpeg(quality=50)'):
+    edge, server = (codecs.parse(text).bind(m) for m in (model, renamed))
+    assert edge.to_json() == server.to_json()
+    server.decode(edge.encode(images, jax.random.key(0)))
+  head = jax.tree.map(lambda x: x + 0.5, model.params['img']['head'])
+  params = {**model.params, 'img': {**model.params['img'], 'head': head}}
+  tuned = codecs.FeatureCodec(model.replace(params=params), 'kmeans(k=4)')
+  message = codecs.FeatureCodec(model, 'kmeans(k=4)').encode(
+    images, jax.random.key(0)
+  )
+  with pytest.raises(wire.FormatError, match='of another session'):
+    tuned.decode(message)
+
+
+def test_known_dimensions_keep_their_name_in_descriptions():
+  names = 'tiny', 'paligemma-3b-pt-224', 'paligemma2-10b-pt-448'
+  configs = [checkpoints.load('tiny').config]
+  configs += [zoo.card(name).config for name in names[1:]]
+  got = [fingerprint.architecture(config.vision) for config in configs]
+  assert got == list(names)
+  mixed = zoo.card('paligemma-3b-mix-224').config.vision
+  assert fingerprint.architecture(mixed) == 'paligemma-3b-pt-224'

@@ -204,3 +204,14 @@ def test_a_whole_last_line_is_checked_as_any_other(path):
   write(path, [RECORDS[0], {'image_id': 1}], end='')
   with pytest.raises(ValueError, match=r'records.jsonl:2 is no record'):
     evaluation.read_records(path)
+
+
+@pytest.mark.parametrize('data', [b'', b'{"mod', b'3', b'[]', b'\x00\xff'])
+def test_a_damaged_file_of_settings_is_named(tmp_path, data):
+  path = tmp_path / 'records.jsonl'
+  path.write_text('{}\n')
+  path.with_suffix('.settings.json').write_bytes(data)
+  with pytest.raises(ValueError, match=r'\.json: got .*a JSON obj') as raised:
+    record_store._read_sidecar(path.with_suffix('.settings.json'))
+  assert isinstance(raised.value, record_store.SettingsError)
+  assert '\n' not in str(raised.value)

@@ -203,7 +203,7 @@ def caption(
   names = {path.relative_to(root).as_posix(): path for path in files}
   failed: dict[str, str] = {}
   captioned = total = 0
-  with jsonl.JsonlWriter(out) as writer:
+  with jsonl.JsonlWriter(out, _parse_captions) as writer:
     session = client.handshake(prompt=prompt, max_tokens=max_tokens, keep=True)
     settings = run_settings(client, session, prompt, max_tokens, limit)
     done = _resume(writer, client, settings, names)
@@ -233,6 +233,16 @@ def caption(
       bar.update(resumed + captioned + len(failed) - bar.n)
   seconds = time.perf_counter() - start
   return RunSummary(captioned, resumed, failed, total, seconds)
+
+
+def _parse_captions(path: Path, lines: list[bytes]) -> list[dict[str, Any]]:
+  """Parses the records of a file of captions."""
+  try:
+    return jsonl.parse_objects(path, lines)
+  except ValueError as error:
+    raise ValueError(
+      f'{error}; is this a file of captions? choose another one'
+    ) from error
 
 
 class _FileReader:
