@@ -9,7 +9,7 @@ from jax import numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 import numpy as np
 
-from collab_jax import _platform, _validate, sharding
+from collab_jax import _platform, _validate, random_keys, sharding
 from collab_jax import message as messages
 from collab_jax.models import decoding as decoding_lib
 from collab_jax.models import paligemma
@@ -75,22 +75,21 @@ def _halvings(model: paligemma.Model, rows: int) -> int:
 _DECODING = 1
 
 
-def _check_key(key: Any, rows: int) -> None:
-  """Raises ValueError unless a key is one, or one per row."""
-  if not isinstance(key, jax.Array):
-    raise _validate.error('key', key, 'jax.random.key(seed)')
-  typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
-  if typed and key.shape not in ((), (rows,)):
+def _checked_key(key: Any, rows: int) -> jax.Array:
+  """Returns a key, or one per row; raises ValueError if it is neither."""
+  key = random_keys.convert('key', key)
+  if key.shape not in ((), (rows,)):
     raise _validate.error(
       'key',
       f'keys of shape {key.shape}',
       f'one, or one for each of {rows} rows',
     )
+  return key
 
 
 @jax.jit
 def _row_keys(seed, ids):
-  key = jax.random.fold_in(jax.random.key(seed), _DECODING)
+  key = jax.random.fold_in(random_keys.make(seed), _DECODING)
   return jax.vmap(functools.partial(jax.random.fold_in, key))(ids)
 
 
@@ -205,7 +204,7 @@ class Captioner:
     if not all(isinstance(text, str) for text in prompts):
       raise _validate.error('prompt', prompts, 'texts')
     if key is not None:
-      _check_key(key, rows)
+      key = _checked_key(key, rows)
     tokens, mask = self.tokenize(prompts)
     batch = sharding.rows((padded, tokens, mask, key), self.model.params)
     halvings = _halvings(self.model, rows)

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from collab_jax import _validate, codecs, quantizers, wire
+from collab_jax import _validate, codecs, quantizers, random_keys, wire
 from collab_jax import message as messages
 from collab_jax.models import paligemma
 from collab_jax.quantizers import base, padding
@@ -51,7 +51,7 @@ def check_quantizer(
   """
   _check_class(quantizer)
   quantizer = quantizers.as_quantizer(quantizer)
-  keys = jax.random.split(jax.random.key(seed), 4)
+  keys = jax.random.split(random_keys.make(seed), 4)
   _check_fields(quantizer, n, d)
   name = quantizers.name(quantizer)
   init_params = _guarded(quantizer.init_params, f'{name}: init_params()')
@@ -773,7 +773,7 @@ def check_codec(
   images = rng.integers(0, 256, (3, side, side, 3)).astype(np.uint8)
   images[1] = 0
   encode = _guarded(codec.encode, f'{name}: encode()')
-  keys = jax.random.split(jax.random.key(seed), 2)
+  keys = jax.random.split(random_keys.make(seed), 2)
   messages = encode(images, keys[0], [5, 6, 7])
   for other, what in (
     (encode(images, keys[0], [5, 6, 7]), 'for a second call'),

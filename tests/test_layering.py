@@ -23,6 +23,7 @@ _ROWS = (
     'provenance',
     'colours',
     '_precision',
+    'random_keys',
   },
   {
     'launcher',

@@ -21,6 +21,7 @@ from collab_jax import (
   checkpoints,
   codecs,
   quantizers,
+  random_keys,
   wire,
 )
 from collab_jax import message as messages
@@ -379,4 +380,4 @@ def _shape(shape: tuple[int, ...], dtype: Any) -> jax.ShapeDtypeStruct:
 
 
 def _key() -> Any:
-  return jax.eval_shape(lambda: jax.random.key(0))
+  return jax.eval_shape(lambda: random_keys.make(0))

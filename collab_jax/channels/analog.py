@@ -7,6 +7,7 @@ from jax import numpy as jnp
 from jaxtyping import Array, Float, Key
 import numpy as np
 
+from collab_jax import random_keys
 from collab_jax.channels import fading, physical, theory
 
 
@@ -35,7 +36,7 @@ def transmit(
   rows, width = values.shape
   padded = np.zeros((rows, width + width % 2), np.float32)
   padded[:, :width] = values
-  key = jax.random.key(rng.integers(1 << 32, dtype=np.uint32))
+  key = random_keys.make(rng.integers(1 << 32, dtype=np.uint32))
   snr = np.float32(theory.from_db(link.snr))
   estimate = _pass(key, padded, scale(padded), snr, kind=link.fading)
   seconds = rows * padded.shape[1] / 2 / link.symbol_rate

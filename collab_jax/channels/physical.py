@@ -10,7 +10,7 @@ from jax import numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key, UInt8
 import numpy as np
 
-from collab_jax import _validate
+from collab_jax import _validate, random_keys
 from collab_jax.channels import base, fading, ldpc, minsum, modulation, theory
 
 CODES = ('none', *ldpc.RATES)
@@ -90,7 +90,7 @@ class Physical:
     self, packets: Sequence[bytes], rng: np.random.Generator
   ) -> list[base.Delivery]:
     """Sends packets in sequence, then damaged blocks again."""
-    key = jax.random.key(rng.integers(1 << 32, dtype=np.uint32))
+    key = random_keys.make(rng.integers(1 << 32, dtype=np.uint32))
     size = self.payload
     parts = [
       (number, packet[start : start + size])

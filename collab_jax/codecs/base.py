@@ -14,7 +14,7 @@ import jax
 from jaxtyping import Array, UInt8
 import numpy as np
 
-from collab_jax import _validate, channels, sharding
+from collab_jax import _validate, channels, random_keys, sharding
 from collab_jax import message as messages
 from collab_jax.codecs import (
   contract,
@@ -397,7 +397,7 @@ class Codec(abc.ABC):
       layers: How many layers it has; None for all.
     """
     del layers
-    return self.unpack(self.encode(self._black(1), jax.random.key(0))[0])
+    return self.unpack(self.encode(self._black(1), random_keys.make(0))[0])
 
   def warm_up(self, batch_size: int) -> messages.Prefix:
     """Compiles what a batch needs by running it on black pictures.
@@ -412,7 +412,7 @@ class Codec(abc.ABC):
 
   def blank_batch(self, batch_size: int) -> Any:
     """Returns a batch of black pictures as `pack` takes it."""
-    return self.encode(self._black(batch_size), jax.random.key(0))
+    return self.encode(self._black(batch_size), random_keys.make(0))
 
   def sizes(self, message: Any) -> dict[str, int]:
     """Returns the bytes of a message by field; they add up to its length."""

@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float, UInt8, UInt32
 import ml_dtypes
 import numpy as np
 
-from collab_jax import _validate, quantizers, sharding, wire
+from collab_jax import _validate, quantizers, random_keys, sharding, wire
 from collab_jax import message as messages
 from collab_jax.codecs import (
   base,
@@ -117,7 +117,7 @@ class FeatureCodecSpec(base.CodecSpec):
     vision = config.vision
     n, d = vision.num_tokens, feature_width(vision, self.split)
     self.quantizer.sent(n)
-    self.quantizer.init_params(jax.random.key(0), n, d)
+    self.quantizer.init_params(random_keys.make(0), n, d)
     self.quantizer.fields(n, d)
     names = pretrained.check_coordinates(self.quantizer)
     if load_encoder and any(pretrained.load(name).model for name in names):
@@ -135,9 +135,13 @@ def feature_width(vision: siglip.VisionConfig, split: str) -> int:
 # equal quantizers of different codecs share their programs, and so do those
 # that differ at the other end only, `sender` and `receiver`, or in their k:
 # `num_used`, see `quantizers.padding`.
-@jax.jit
 def image_keys(key: jax.Array, image_ids: UInt32[Array, ' B']) -> jax.Array:
   """Returns one key per image, which depends on nothing but its id."""
+  return _fold_in(random_keys.convert('key', key), image_ids)
+
+
+@jax.jit
+def _fold_in(key, image_ids):
   return jax.vmap(functools.partial(jax.random.fold_in, key))(image_ids)
 
 
@@ -260,7 +264,9 @@ class FeatureCodec(base.Codec):
     if self._pretrained and fingerprint.has_encoder(model):
       source = fingerprint.features_of(model, split)
       pretrained.check_features(quantizer, source)
-    key = jax.random.key(0) if key is None else key
+    key = random_keys.convert(
+      'key', random_keys.make(0) if key is None else key
+    )
     self.params = quantizer.init_params(key, self.vectors, self.width)
     self.fields = quantizer.fields(self.vectors, self.width)
     self.sent = quantizer.sent(self.vectors)
@@ -640,7 +646,7 @@ class FeatureCodec(base.Codec):
     features, aux = np.zeros(shape, np.float32), {}
     if self.quantizer.aux_inputs:
       features, aux = self.observe(self._black(batch_size))
-    return self.quantize(features, jax.random.key(0), None, aux)
+    return self.quantize(features, random_keys.make(0), None, aux)
 
   def sizes(self, message: bytes) -> dict[str, int]:
     """Returns the bytes of a message by field, and of its header."""

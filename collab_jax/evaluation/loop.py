@@ -9,17 +9,17 @@ import os
 import threading
 from typing import Any
 
-import jax
 import tqdm
 
-from collab_jax import _precision, sharding
 from collab_jax import captioner as captioning
 from collab_jax import channels as channels_lib
 from collab_jax import codecs as codecs_lib
 from collab_jax import data as datasets
+from collab_jax import sharding
 from collab_jax.evaluation import (
   batches,
   filter_readable,
+  identity,
   passes,
   pipeline,
   record_store,
@@ -60,8 +60,9 @@ def evaluate(
       images have the model's size; damaged ones are left out and listed.
     seeds: Each makes the random key of one more pass.
     path: JSONL file to append to. Records in it are not made again, so a
-      killed run goes on where it stopped; a file made with another model,
-      data, way to resize pictures or decoding is refused.
+      killed run goes on where it stopped; a file of other pictures or captions,
+      or made with other settings, is refused (see `identity`): weights,
+      tokenizer, dtypes, precision, JAX's flags, decoding, way to resize.
     batch_size: Images at a time; on a mesh what its axis 'data' divides, too.
     workers: Ignored. The host packs, unpacks and writes while the device
       computes, whatever this says; see `pipeline`.
@@ -74,7 +75,8 @@ def evaluate(
   Returns:
     The records: {'image_id', 'codec', 'settings' (nested), 'name', 'seed',
     'caption', 'references', 'sent', 'vectors', 'ratio', 'bytes',
-    'total_bytes', 'distortion' (mean squared error per number, None where the
+    'total_bytes', 'run' and 'pixels' (fingerprints of the settings and of the
+    picture), 'distortion' (mean squared error per number, None where the
     grid is not rebuilt), 'seconds' per image and stage, of which those of the
     device begin where the program before ended, 'model', 'data',
     'decoding', 'slots' (generated scenes only), 'link' (of links only:
@@ -112,21 +114,35 @@ def evaluate(
     for codec in codecs
     for seed in (seeds if codec.uses_key or captioner.uses_key else seeds[:1])
   ]
+  method = getattr(data, 'method', None)
+  settings = identity.settings(captioner, readable.name, method)
   params = captioner.model.params
   one_device = sharding.mesh_of(params) is None
   with contextlib.ExitStack() as stack:
     store = None
     if path is not None:
       described |= baselines.describe()
-      settings = _settings(captioner, readable, getattr(data, 'method', None))
       store = stack.enter_context(
         record_store.RecordStore(path, settings, described)
       )
+      store.check_pictures(datasets.prefetch(readable), progress)
     compilers = stack.enter_context(futures.ThreadPoolExecutor(_COMPILERS))
     stack.callback(compilers.shutdown, wait=False, cancel_futures=True)
     threads = pipeline.open_workers(stack)
+    # Names may have changed since the file was begun.
+    names = None if store is None else (store.model, store.data)
+    records = recorder.Recorder(
+      captioner, readable, identity.of_run(settings), names
+    )
     run = _Run(
-      captioner, readable, codec_seeds, baselines, seeds[0], store, threads
+      captioner,
+      readable,
+      codec_seeds,
+      baselines,
+      seeds[0],
+      store,
+      threads,
+      records,
     )
     size = sharding.padded(min(batch_size, len(readable)), params)
     if one_device:
@@ -135,36 +151,22 @@ def evaluate(
     return run.result()
 
 
-def _settings(captioner, data, resizing: str | None) -> dict[str, Any]:
-  """Returns the settings that all records of a file share."""
-  model, precision = captioner.model, _precision.current()
-  # By default float32 products are of other numbers on each platform.
-  exact = precision != 'default' or 'float32' not in model.compute_dtype
-  platform = {} if exact else {'platform': jax.default_backend()}
-  return {
-    'format': 1,
-    'model': {
-      'name': model.config.name,
-      'checksum': sharding.fingerprint(model.params),
-      'dtype': model.dtype,
-      'compute_dtype': model.compute_dtype,
-    },
-    'precision': precision,
-    **platform,
-    'data': data.name,
-    'captioner': captioner.describe(),
-    **({} if resizing is None else {'preprocess': resizing}),
-  }
-
-
 class _Run:
   """State of one evaluation."""
 
   def __init__(
-    self, captioner, data, codec_seeds, baselines, seed, store, workers
+    self,
+    captioner,
+    data,
+    codec_seeds,
+    baselines,
+    seed,
+    store,
+    workers,
+    records,
   ):
     self.captioner = captioner
-    self.recorder = recorder.Recorder(captioner, data)
+    self.recorder = records
     self.data = data
     self.codec_seeds = codec_seeds
     self.baselines = baselines
@@ -249,6 +251,7 @@ class _Run:
       count = min(size, len(self.data) - start)
       batch = batches.Batch([next(examples) for _ in range(count)], size)
       # The pictures themselves are not needed any more afterwards.
+      self.recorder.note_pictures(batch.examples)
       self.examples += [
         dataclasses.replace(e, image=e.image[:0]) for e in batch.examples
       ]

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 
 from collab_jax import captioner as captioning
 from collab_jax import codecs as codecs_lib
-from collab_jax import sharding
+from collab_jax import random_keys, sharding
 from collab_jax.codecs import base
 from collab_jax.codecs.transports import base as transports
 from collab_jax.evaluation import batches, blind, recorder
@@ -103,7 +103,7 @@ class CodecPass:
 
   def encode(self) -> None:
     """Dispatches the encoder; a thread packs, sends and unpacks."""
-    batch, key = self.batch, jax.random.key(self._seed)
+    batch, key = self.batch, random_keys.make(self._seed)
     finish = self._codec.dispatch_encode(
       batch.images, key, batch.padded_ids, self._cache
     )

@@ -2,12 +2,19 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 import json
+import logging
 import os
 from pathlib import Path
 from typing import Any
 
+import tqdm
+
+from collab_jax import data as datasets
 from collab_jax import jsonl
-from collab_jax.evaluation import schema
+from collab_jax.evaluation import identity, schema
+
+_LOG = logging.getLogger(__name__)
+_SHOWN = 5  # Pictures in a message.
 
 # Settings that files of earlier versions lack. They resume if these are as they
 # were then; where that is None, nothing is known.
@@ -16,6 +23,11 @@ _ADDED = {
   'model.compute_dtype': 'float32',
   'precision': 'default',
   'platform': None,
+  'model.config': None,
+  'model.tokenizer': None,
+  'random.jax_enable_x64': False,
+  'random.jax_random_seed_offset': 0,
+  'random.jax_threefry_partitionable': True,
 }
 
 Record = schema.Record
@@ -68,23 +80,14 @@ def _parse(
     for field in record.keys() & {'references', 'codec', 'settings'}:
       text = repr(record[field])
       record[field] = shared.setdefault(text, record[field])
-    schema.agree(record, where, known)
+    schema.agree(record, where, known, _explain)
     records.append(record)
   return records
 
 
-def _flat(settings: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
-  flat = {}
-  for name, value in settings.items():
-    if isinstance(value, Mapping):
-      flat |= _flat(value, f'{prefix}{name}.')
-    else:
-      flat[f'{prefix}{name}'] = value
-  return flat
-
-
 def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-  old, new = _flat(old), _flat(new)
+  """Returns a line for each setting that differs, but names and places."""
+  old, new = identity.flat(old), identity.flat(new)
   for name, before in _ADDED.items():
     if name in new:
       old.setdefault(name, new[name] if before is None else before)
@@ -94,8 +97,84 @@ def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
   return [
     f'{name}: the file has {old.get(name)!r}, this run {new.get(name)!r}'
     for name in sorted(old.keys() | new.keys())
-    if old.get(name) != new.get(name)
+    if old.get(name) != new.get(name) and not identity.is_name(name)
   ]
+
+
+def _sidecar(path: Path) -> Path:
+  return path.with_suffix('.settings.json')
+
+
+def _read_settings(path: Path) -> dict[str, Any]:
+  """Reads the settings beside a file of records.
+
+  Raises:
+    SettingsError: They are missing or damaged.
+  """
+  sidecar = _sidecar(path)
+  if not sidecar.exists():
+    raise SettingsError(
+      f'{path} holds records, but {sidecar.name}, which tells how they'
+      ' were made, is missing; choose another file'
+    )
+  try:
+    return jsonl.read_settings(sidecar)
+  except ValueError as error:
+    raise SettingsError(str(error)) from error
+
+
+def _explain(where: str, place: str) -> str:
+  """Tells how the settings of two files of records differ, where it is known.
+
+  Args:
+    where: A file and a line, 'records.jsonl:3'.
+    place: Another one.
+  """
+  try:
+    new, old = (
+      _read_settings(Path(line.rpartition(':')[0])) for line in (where, place)
+    )
+  except (SettingsError, OSError):
+    return ''
+  old, new = identity.flat(old), identity.flat(new)
+  differ = [
+    f'{name} {new.get(name)!r} instead of {old.get(name)!r}'
+    for name in sorted(old.keys() | new.keys())
+    if old.get(name) != new.get(name) and not identity.is_name(name)
+  ]
+  return f' ({", ".join(differ)})' if differ else ''
+
+
+def _compare(
+  known: Mapping[int, Record],
+  examples: Iterable[datasets.Example],
+  progress: bool,
+) -> tuple[int, list[str]]:
+  """Returns how many pictures have records, and those that are not the same.
+
+  Args:
+    known: A record with the fingerprint of its picture, by the picture's id.
+    examples: The pictures.
+    progress: Show a bar.
+  """
+  compared, differ = 0, []
+  bar = tqdm.tqdm(
+    examples,
+    unit=' pictures',
+    desc='comparing pictures',
+    disable=not progress or not known,
+    leave=False,
+    dynamic_ncols=True,
+  )
+  for example in bar:
+    if (record := known.get(example.image_id)) is None:
+      continue
+    compared += 1
+    if record['references'] != list(example.captions):
+      differ.append(f'picture {example.image_id}: other captions')
+    elif record['pixels'] != identity.pixels(example.image):
+      differ.append(f'picture {example.image_id}: other pixels')
+  return compared, differ
 
 
 class SettingsError(ValueError):
@@ -110,6 +189,8 @@ class RecordStore:
 
   Attributes:
     records: Records in the file when it was opened, by key.
+    model: Name of the model when the file was begun.
+    data: Name of the data when the file was begun.
   """
 
   def __init__(
@@ -130,12 +211,54 @@ class RecordStore:
       ValueError: A line of the file is no record.
       BlockingIOError: Another run is writing to the file.
     """
+    self.model = settings.get('model', {}).get('name')
+    self.data = self._new_data = settings.get('data')
 
     def parse(path: Path, lines: list[bytes]) -> dict[Key, Record]:
-      return _read_matching(path, lines, settings, codecs)
+      found, before = _read_matching(path, lines, settings, codecs)
+      self.data = before.get('data')
+      if isinstance(model := before.get('model'), Mapping):
+        self.model = model.get('name')
+      return found
 
     self._writer = jsonl.JsonlWriter(path, parse)
     self.records = self._writer.objects
+
+  def check_pictures(
+    self, examples: Iterable[datasets.Example], progress: bool = False
+  ) -> None:
+    """Compares the pictures of a run with those that the records are of.
+
+    Nothing is read if the file is new. Where all are the same, the name of the
+    data does not matter; for files of versions that kept no fingerprints of
+    pictures it decides.
+
+    Args:
+      examples: The pictures of the run.
+      progress: Show a bar.
+
+    Raises:
+      SettingsError: A picture has other pixels or other captions.
+    """
+    known = {
+      record['image_id']: record
+      for record in self.records.values()
+      if record.get('pixels') is not None
+    }
+    compared, differ = _compare(known, examples if known else (), progress)
+    names = (
+      f'data: the file has {self.data!r}, this run {self._new_data!r}'
+      if self.data != self._new_data
+      else ''
+    )
+    if differ or (names and self.records and not compared):
+      more = len(differ) - _SHOWN
+      shown = differ[:_SHOWN] + ([f'and {more} more'] if more > 0 else [])
+      lines = [names] * bool(names) + shown
+      raise SettingsError(
+        f'{self._writer.path} has records of other pictures or captions; choose'
+        ' another file (or workdir), or remove it:\n  ' + '\n  '.join(lines)
+      )
 
   def append(self, records: Iterable[Record]):
     """Writes records out to the operating system."""
@@ -154,38 +277,25 @@ class RecordStore:
     self._writer.close()
 
 
-def _read_sidecar(path: Path) -> dict[str, Any]:
-  """Reads the settings of a file of records.
-
-  Raises:
-    SettingsError: The file is damaged, or holds something else.
-  """
-  try:
-    return jsonl.read_settings(path)
-  except ValueError as error:
-    raise SettingsError(str(error)) from error
-
-
 def _read_matching(
   path: Path,
   lines: list[bytes],
   settings: Mapping[str, Any],
   codecs: Mapping[str, Mapping[str, Any]],
-) -> dict[Key, Record]:
-  """Returns the records by key; refuses those of other settings."""
-  sidecar = path.with_suffix('.settings.json')
+) -> tuple[dict[Key, Record], Mapping[str, Any]]:
+  """Returns the records by key and the settings beside them.
+
+  Raises:
+    SettingsError: They are not the settings of this run.
+  """
   settings = json.loads(json.dumps(settings))
   if not path.stat().st_size:
     text = json.dumps(settings, indent=2, sort_keys=True)
-    jsonl.write_atomically(sidecar, text + '\n')
-    return {}
+    jsonl.write_atomically(_sidecar(path), text + '\n')
+    return {}, settings
   records = _parse(path, lines, {})
-  if not sidecar.exists():
-    raise SettingsError(
-      f'{path} holds records, but {sidecar.name}, which tells how they'
-      ' were made, is missing; choose another file'
-    )
-  differ = _differences(_read_sidecar(sidecar), settings)
+  before = _read_settings(path)
+  differ = _differences(before, settings)
   for name in sorted({r['name'] for r in records} & codecs.keys()):
     new = json.loads(json.dumps(codecs[name]))
     old = {str(r['codec']): r['codec'] for r in records if r['name'] == name}
@@ -196,4 +306,23 @@ def _read_matching(
       f'{path} was made with other settings; choose another file (or'
       ' workdir), or remove it:\n  ' + '\n  '.join(differ)
     )
-  return {key_of(record): record for record in records}
+  _warn_of_versions(path, before, settings)
+  return {key_of(record): record for record in records}, before
+
+
+def _warn_of_versions(
+  path: Path, old: Mapping[str, Any], new: Mapping[str, Any]
+) -> None:
+  """Warns of records of other versions, whose numbers may be rounded apart."""
+  before, now = old.get('versions'), new.get('versions')
+  if not isinstance(before, Mapping) or not isinstance(now, Mapping):
+    return
+  if before != now:
+    _LOG.warning(
+      '%s was begun with %s, and goes on with %s: last digits may differ',
+      path,
+      *(
+        ', '.join(f'{n} {v.get(n)}' for n in now if before.get(n) != now.get(n))
+        for v in (before, now)
+      ),
+    )

@@ -1,6 +1,6 @@
 """Records of captions, without what they were made of."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jax import numpy as jnp
@@ -12,18 +12,40 @@ from collab_jax import codecs as codecs_lib
 from collab_jax import data as datasets
 from collab_jax.codecs import base
 from collab_jax.codecs.transports import base as transports
+from collab_jax.evaluation import identity
 
 
 class Recorder:
   """Makes records; `schema` lists their fields."""
 
-  def __init__(self, captioner: captioning.Captioner, data: Any):
-    """Binds what all records have in common."""
+  def __init__(
+    self,
+    captioner: captioning.Captioner,
+    data: Any,
+    run: str,
+    names: tuple[str | None, str | None] | None = None,
+  ):
+    """Binds what all records have in common.
+
+    Args:
+      captioner: The captioner.
+      data: The reader.
+      run: Fingerprint of the run's settings.
+      names: Names of model and data in the records; by default their own.
+    """
     self._captioner = captioner
-    self._model = captioner.model.config.name
+    own = captioner.model.config.name, data.name
+    self._model, self._name = names or own
     self._decoding = captioner.describe()['decoding']
     self._data = data
+    self._run = run
+    self._pixels: dict[int, str] = {}
     self._grey: dict[int, Array] = {}  # Captions of a grey picture, by seed.
+
+  def note_pictures(self, examples: Sequence[datasets.Example]) -> None:
+    """Keeps the fingerprints of pictures, of which records may come later."""
+    for example in examples:
+      self._pixels[example.image_id] = identity.pixels(example.image)
 
   def record(
     self,
@@ -36,7 +58,7 @@ class Recorder:
     """Makes the record of one picture.
 
     Args:
-      example: The picture.
+      example: The picture, one of `note_pictures`.
       common: Fields that all records of a codec and seed share.
       caption: The caption.
       sizes: Bytes by field.
@@ -52,8 +74,10 @@ class Recorder:
       'total_bytes': sum(sizes.values()),
       'distortion': distortion,
       'model': self._model,
-      'data': self._data.name,
+      'data': self._name,
       'decoding': self._decoding,
+      'run': self._run,
+      'pixels': self._pixels[example.image_id],
     }
     if isinstance(self._data, datasets.Scenes):
       record['slots'] = datasets.slots(caption, example.info)

@@ -7,8 +7,9 @@ from typing import Any
 from collab_jax import _validate
 
 Record = dict[str, Any]
-# The first record of each name, model and data, and its file and line.
-Known = dict[tuple[str, Any, Any], tuple[Record, str]]
+# The first record of each name, model and data, and of each picture, and its
+# file and line.
+Known = dict[tuple[Any, ...], tuple[Record, str]]
 # The decoding of records without the field, which older versions wrote.
 DECODING = 'greedy'
 
@@ -62,6 +63,8 @@ _OPTIONAL = {
   'model': (_is_text, 'a text'),
   'data': (_is_text, 'a text'),
   'decoding': (_is_text, 'a text'),
+  'run': (_is_text, 'a text'),
+  'pixels': (_is_text, 'a text'),
   'settings': (_is_codec, "an object with the text 'codec'"),
   'slots': (_are_numbers, 'an object of numbers'),
   'link': (_are_numbers, 'an object of numbers'),
@@ -99,16 +102,25 @@ def _short(value: Any) -> str:
   return text if len(text) <= 60 else f'{text[:57]}...'
 
 
-def agree(record: Record, where: str, known: Known) -> None:
-  """Raises ValueError if an earlier record of the name has other settings.
+def agree(
+  record: Record,
+  where: str,
+  known: Known,
+  explain: Callable[[str, str], str] = lambda where, place: '',
+) -> None:
+  """Raises ValueError if an earlier record contradicts one.
+
+  Records of one name, model and data are of one codec and one run, and those of
+  one picture are of the same pixels and references.
 
   Args:
     record: A record that passed `check`.
     where: Its file and line.
     known: The first record of each name, to which this may be added.
+    explain: Tells how the runs of two files differ, given their lines.
   """
-  of = record['name'], record.get('model'), record.get('data')
-  first, place = known.setdefault(of, (record, where))
+  of = record.get('model'), record.get('data')
+  first, place = known.setdefault((record['name'], *of), (record, where))
   for field in ('codec', 'sent', 'vectors', 'decoding'):
     got, expected = (r.get(field, DECODING) for r in (record, first))
     if got != expected:
@@ -118,3 +130,32 @@ def agree(record: Record, where: str, known: Known) -> None:
         ' are made by one codec and decoding: read the files apart, or remove'
         ' one of them'
       )
+  _check_same_run(record, where, known, explain)
+  first, place = known.setdefault((record['image_id'], *of), (record, where))
+  for field in ('pixels', 'references'):
+    if _differ(record, first, field):
+      raise ValueError(
+        f'{where}: picture {record["image_id"]}: got other {field} than in'
+        f' {place}; the files are of other pictures or captions: read them'
+        ' apart, or remove one of them'
+      )
+
+
+def _check_same_run(record, where, known, explain) -> None:
+  """Raises ValueError if records of one model and data are of two runs."""
+  if record.get('run') is None:
+    return  # Of an older version: nothing is known.
+  of = 'run', record.get('model'), record.get('data')
+  first, place = known.setdefault(of, (record, where))
+  if _differ(record, first, 'run'):
+    raise ValueError(
+      f'{where}: run: got {record["run"]}, expected {first["run"]} as in'
+      f' {place}; the records were made with other settings'
+      f'{explain(where, place)}: read the files apart, or remove one of them'
+    )
+
+
+def _differ(record: Record, other: Record, field: str) -> bool:
+  """Whether two records have a field and do not agree in it."""
+  values = record.get(field), other.get(field)
+  return None not in values and values[0] != values[1]

@@ -10,11 +10,10 @@ import shutil
 import tempfile
 from typing import Any
 
-import jax
 import numpy as np
 from PIL import Image
 
-from collab_jax import _validate, message
+from collab_jax import _validate, message, random_keys
 from collab_jax.exporters import (
   formats,
   run,
@@ -172,7 +171,7 @@ def _verify(codec, folder, seed) -> None:
     ]
   )
   got = run.Edge(folder).quantize(images, range(4))
-  want = codec.quantize(codec.features(images), jax.random.key(seed))
+  want = codec.quantize(codec.features(images), random_keys.make(seed))
   for name, field in codec.fields.items():
     a, b = (np.asarray(m[name], np.float32).reshape(4, -1) for m in (got, want))
     symbols = isinstance(field, message.Symbols)

@@ -14,6 +14,8 @@ from jax.extend import core
 import jax.numpy as jnp
 import numpy as np
 
+from collab_jax import random_keys
+
 # Call primitives, and the parameter that holds the called program.
 _CALLS = {
   'jit': 'jaxpr',
@@ -61,7 +63,7 @@ def rewrite(
     UnsupportedQuantizerError: The function splits its key, draws twice, or
       uses the words for neither a sort nor a uniform distribution.
   """
-  key = jax.eval_shape(lambda: jax.random.key(0))
+  key = jax.eval_shape(lambda: random_keys.make(0))
   traced, tree = jax.make_jaxpr(function, return_shape=True)(x, key)
   count = _count_words(traced.jaxpr)
   words = jax.ShapeDtypeStruct((2, count), jnp.int32)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int32, UInt8, UInt32
 
-from collab_jax import codecs
+from collab_jax import codecs, random_keys
 from collab_jax.codecs import (
   encoder,
   feature,
@@ -62,7 +62,7 @@ def batched(codec: codecs.FeatureCodec, seed: int) -> Callable[..., Message]:
   ) -> Message:
     # The codec compiles the two parts apart; the barrier keeps bits equal.
     x, aux = jax.lax.optimization_barrier(_features(codec, weights, images))
-    keys = feature.image_keys(jax.random.key(seed), ids)
+    keys = feature.image_keys(random_keys.make(seed), ids)
     quantize = jax.vmap(
       lambda x, key, aux: quantizer.quantize(codec.params, x, key, **aux)
     )

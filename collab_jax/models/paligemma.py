@@ -19,7 +19,7 @@ from jax import numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 import numpy as np
 
-from collab_jax import _validate, message
+from collab_jax import _validate, message, random_keys
 from collab_jax.models import (
   attention,
   common,
@@ -136,7 +136,7 @@ def init(config: Config, key: jax.Array) -> Params:
 
 def shapes(config: Config) -> Params:
   """Returns the parameter tree as shapes, without computing it."""
-  return jax.eval_shape(lambda: init(config, jax.random.key(0)))
+  return jax.eval_shape(lambda: init(config, random_keys.make(0)))
 
 
 def as_prefix(

@@ -14,7 +14,7 @@ from matplotlib import figure as figures
 import numpy as np
 
 from collab_jax import captioner as captioning
-from collab_jax import codecs, quantizers
+from collab_jax import codecs, quantizers, random_keys
 from collab_jax.evaluation.report import text as text_lib
 from collab_jax.models import paligemma
 from collab_jax.plots import style
@@ -57,7 +57,7 @@ def fig2(
   Raises:
     ValueError: A k is larger than the model's number of vectors.
   """
-  key = jax.random.key(0) if key is None else key
+  key = random_keys.make(0) if key is None else key
   tokens = model.config.vision.num_tokens
   side = math.isqrt(tokens)
   if ks is None:

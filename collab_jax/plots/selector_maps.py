@@ -10,7 +10,7 @@ import matplotlib as mpl
 from matplotlib import figure as figures
 import numpy as np
 
-from collab_jax import codecs, quantizers
+from collab_jax import codecs, quantizers, random_keys
 from collab_jax.evaluation.report import settings
 from collab_jax.models import paligemma
 from collab_jax.plots import maps, style
@@ -44,7 +44,7 @@ def selector_maps(
   Returns:
     The figure.
   """
-  key = jax.random.key(0) if key is None else key
+  key = random_keys.make(0) if key is None else key
   rows = math.ceil((len(selectors) + 1) / columns)
   band = rows * (_PANEL + _TITLE)
   width = columns * _PANEL + 0.2

@@ -19,6 +19,7 @@ from collab_jax import (
   jsonl,
   metrics,
   quantizers,
+  random_keys,
   sharding,
 )
 from collab_jax import captioner as captioner_lib
@@ -109,7 +110,7 @@ def _train(
   state = sharding.replicate(state, mesh)
   frozen = sharding.replicate(frozen, mesh)
   teacher = model.params if weights.distill else None
-  key = jax.random.key(config.seed)
+  key = random_keys.make(config.seed)
 
   def step_fn(state, steps_done, batch):
     quantizer = draw_quantizer(config, train_quantizers, steps_done)
@@ -173,7 +174,7 @@ def initial_params(
   config: Any, params: paligemma.Params, dims: paligemma.Config
 ) -> dict[str, Any]:
   """Adds adapters and heads to a model's parameters, as a run begins."""
-  model, heads = jax.random.split(jax.random.key(config.seed))
+  model, heads = jax.random.split(random_keys.make(config.seed))
   if config.train == 'lora':
     llm = params['llm']
     adapters = lora.init(llm['layers'], model, config.rank, config.alpha)
@@ -252,7 +253,7 @@ def initial_codebook(
   @jax.jit
   def centroids(images):
     features = model.encode_image(images.astype(jnp.float32) / 127.5 - 1)
-    keys = jax.random.split(jax.random.key(config.seed), len(features))
+    keys = jax.random.split(random_keys.make(config.seed), len(features))
     sent = [
       jax.vmap(cast(Any, quantizer).cluster)(features, keys)[1]
       for quantizer, _ in learning
@@ -303,7 +304,7 @@ def evaluate(
     )
     return finetune_step.project(model, output.tokens)
 
-  key = jax.random.key(config.seed)
+  key = random_keys.make(config.seed)
 
   def caption_images(images):
     batch = sharding.rows(images, model.params)

@@ -9,7 +9,7 @@ from jax import numpy as jnp
 from jaxtyping import Array, Float, Key
 import optax
 
-from collab_jax import _renamed, _validate, quantizers
+from collab_jax import _renamed, _validate, quantizers, random_keys
 from collab_jax import message as messages
 from collab_jax.models import paligemma
 from collab_jax.quantizers import (
@@ -114,7 +114,7 @@ def quantizer_params(
   """Returns a quantizer's parameters, the learned codebook among them."""
   if learned_codebook(quantizer) and codes is not None:
     return {'centroids': ema_codebook.params(codes)}
-  return quantizer.init_params(jax.random.key(0), n, d)
+  return quantizer.init_params(random_keys.make(0), n, d)
 
 
 def apply_bottleneck(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jax
 from jax import numpy as jnp
 
-from collab_jax import _renamed, quantizers
+from collab_jax import _renamed, quantizers, random_keys
 from collab_jax.checkpoints import trees
 from collab_jax.models import paligemma
 from collab_jax.training import (
@@ -124,7 +124,7 @@ def step_memory(
   tx = param_groups.optimizer(config, config.rates.to_dict())
   loss_fn = functools.partial(finetune_step.loss, dims, weights, quantizer)
   teacher = _cast(paligemma.shapes(dims), dtype) if weights.distill else None
-  key = jax.eval_shape(lambda: jax.random.key(0))
+  key = jax.eval_shape(lambda: random_keys.make(0))
 
   def residuals(params, frozen, teacher, batch, key):
     def scalar(params):

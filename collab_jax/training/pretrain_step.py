@@ -8,6 +8,7 @@ from jax import numpy as jnp
 import optax
 from optax import contrib
 
+from collab_jax import random_keys
 from collab_jax.models import paligemma
 from collab_jax.training import losses
 
@@ -99,7 +100,7 @@ def init(
   config: Any, dims: paligemma.Config, tx: optax.GradientTransformation
 ) -> PretrainState:
   """Makes the state before the first step."""
-  model, heads = jax.random.split(jax.random.key(config.seed))
+  model, heads = jax.random.split(random_keys.make(config.seed))
   params = {
     'model': paligemma.init(dims, model),
     'heads': losses.init_heads(heads, dims.vision.width),

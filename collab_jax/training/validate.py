@@ -4,9 +4,13 @@ from collections.abc import Iterator
 import dataclasses
 from typing import Any, cast
 
-import jax
-
-from collab_jax import _precision, _validate, checkpoints, quantizers
+from collab_jax import (
+  _precision,
+  _validate,
+  checkpoints,
+  quantizers,
+  random_keys,
+)
 from collab_jax.data import world
 from collab_jax.models import paligemma
 from collab_jax.quantizers import pretrained
@@ -140,7 +144,7 @@ def _check_quantizer(name, quantizer, dims):
     quantizer.sent(n)
     quantizer.fields(n, d)
     if inner is None:
-      quantizer.init_params(jax.random.key(0), n, d)
+      quantizer.init_params(random_keys.make(0), n, d)
     pretrained.check_coordinates(quantizer)
   except ValueError as error:
     raise ValueError(f'{name}: got {shown}: {error}') from error

@@ -6,11 +6,10 @@ from concurrent import futures
 import itertools
 from typing import Any
 
-import jax
 from jaxtyping import Array, UInt8
 import numpy as np
 
-from collab_jax import codecs
+from collab_jax import codecs, random_keys
 from collab_jax.serving.client import (
   channel,
   encode,
@@ -80,7 +79,7 @@ class EdgeClient:
     """
     if window < 1:
       raise ValueError(f'window: got {window}, expected at least 1')
-    self._encoder = encode.EdgeEncoder(codec, max_bytes, jax.random.key(seed))
+    self._encoder = encode.EdgeEncoder(codec, max_bytes, random_keys.make(seed))
     self.codecs = self._encoder.codecs
     self.window = window
     self.threshold, self.coarse, self.seed = threshold, coarse, seed

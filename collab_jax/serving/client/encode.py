@@ -7,7 +7,7 @@ import jax
 from jaxtyping import Array, UInt8
 import numpy as np
 
-from collab_jax import codecs
+from collab_jax import codecs, random_keys
 
 Images = UInt8[Array | np.ndarray, 'B H W 3']
 
@@ -67,7 +67,7 @@ class EdgeEncoder:
     if len(splits) > 1:
       raise ValueError(f'codec: got the splits {sorted(splits)}, expected one')
     self.max_bytes = max_bytes
-    self.key = jax.random.key(0) if key is None else key
+    self.key = random_keys.make(0) if key is None else key
 
   def encode(
     self, images: Images, image_ids: Sequence[int]

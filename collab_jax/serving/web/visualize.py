@@ -5,12 +5,11 @@ import io
 import math
 from typing import Any
 
-import jax
 from jaxtyping import Array, Float, UInt8
 import numpy as np
 from PIL import Image
 
-from collab_jax import codecs
+from collab_jax import codecs, random_keys
 
 
 def describe_message(
@@ -40,7 +39,7 @@ def describe_message(
   picture = codec.picture(message)
   if picture is not None:
     return description | {'picture': png_url(picture)}
-  features = codec.encode_batch(image[None], jax.random.key(0)).features
+  features = codec.encode_batch(image[None], random_keys.make(0)).features
   if features is None:
     return description
   return description | {'map': cluster_map(codec, features[0], message)}

@@ -11,7 +11,7 @@ from jaxtyping import Float
 import numpy as np
 import tqdm
 
-from collab_jax import codecs, sharding
+from collab_jax import codecs, random_keys, sharding
 from collab_jax import message as messages
 from collab_jax.models import paligemma
 from collab_jax.training import batches
@@ -121,7 +121,7 @@ def collect(
     features = sources[0].codec.features(images)
     for source in sources:
       message = source.codec.quantize(
-        features, jax.random.key(config.seed), ids
+        features, random_keys.make(config.seed), ids
       )
       rows = message[source.field].reshape(-1, width)
       vectors[done : done + len(rows)] = rows

@@ -10,7 +10,7 @@ from jax import numpy as jnp
 from jaxtyping import Float
 import numpy as np
 
-from collab_jax import codecs, jsonl
+from collab_jax import codecs, jsonl, random_keys
 from collab_jax.models import paligemma
 from collab_jax.quantizers import pretrained
 from collab_jax.quantizers.vectors import vq
@@ -46,7 +46,7 @@ def fit_codebook(
     x: Vectors; a file is read a part at a time.
     config: From configs/codebook.py.
   """
-  key = jax.random.key(config.seed)
+  key = random_keys.make(config.seed)
   trained: list[minibatch_kmeans.KMeansResult] = []
   rounds = {
     'residual': config.stages,
@@ -193,7 +193,7 @@ def _kind_notes(config):
 
 def _transformed(x, pca, path):
   """Writes the coordinates of vectors, as `quantizers.PCA` makes them."""
-  params = pca.init_params(jax.random.key(0), 1, x.shape[1])
+  params = pca.init_params(random_keys.make(0), 1, x.shape[1])
   shape = (len(x), pca.dims)
   out = np.lib.format.open_memmap(path, 'w+', np.float32, shape)
   for start in range(0, len(x), _CHUNK):

@@ -1,0 +1,127 @@
+"""Identity of a run: all that its records depend on, by content.
+
+Names and places (of a model's folder, of the data) stand beside it for readers
+and decide nothing: the same weights in another folder make the same records.
+"""
+
+from collections.abc import Mapping
+import hashlib
+import json
+from typing import Any
+
+import jax
+import numpy as np
+import PIL
+
+from collab_jax import (
+  _precision,
+  provenance,
+  random_keys,
+  sharding,
+)
+from collab_jax import captioner as captioning
+from collab_jax.models import tokenizer as tokenizer_lib
+
+# Settings that tell people where things were, and what made them.
+_NAMES = ('model.name', 'data', 'versions')
+
+
+def settings(
+  captioner: captioning.Captioner, data: str, method: str | None
+) -> dict[str, Any]:
+  """Returns the settings that all records of a run share, as plain values.
+
+  Args:
+    captioner: The captioner, with its model.
+    data: Name of the data.
+    method: Method of resizing, if the reader tells.
+  """
+  model, precision = captioner.model, _precision.current()
+  # By default float32 products are of other numbers on each platform.
+  exact = precision != 'default' or 'float32' not in model.compute_dtype
+  platform = {} if exact else {'platform': jax.default_backend()}
+  versions = provenance.provenance()['versions']
+  return {
+    'format': 1,
+    'model': {
+      'name': model.config.name,
+      'checksum': sharding.fingerprint(model.params),
+      'config': digest(_computation(model.config.to_dict())),
+      'tokenizer': tokenizer(model.tokenizer),
+      'dtype': model.dtype,
+      'compute_dtype': model.compute_dtype,
+    },
+    'precision': precision,
+    **platform,
+    'random': random_keys.flags(),
+    'data': data,
+    'captioner': captioner.describe(),
+    **({} if method is None else {'preprocess': method}),
+    'versions': {
+      **{name: versions[name] for name in ('collab_jax', 'jax', 'jaxlib')},
+      'pillow': PIL.__version__,
+    },
+  }
+
+
+def _computation(config: dict[str, Any]) -> dict[str, Any]:
+  """Returns the dimensions without the name and without what is recorded."""
+  return {
+    name: {n: v for n, v in tower.items() if n != 'unroll'}
+    if isinstance(tower, Mapping)
+    else tower
+    for name, tower in config.items()
+    if name not in ('name', 'compute_dtype')
+  }
+
+
+def tokenizer(value: tokenizer_lib.Tokenizer | None) -> str | None:
+  """Returns the fingerprint of a vocabulary; None without one."""
+  if value is None:
+    return None
+  # Two serialized models may spell equally; other bytes are another tokenizer.
+  return digest([value.model_bytes.hex(), repr(getattr(value, 'added', ()))])
+
+
+def pixels(image: np.ndarray) -> str:
+  """Returns the fingerprint of a picture as the model sees it.
+
+  Args:
+    image: The picture at the model's size, u8[H, W, 3].
+  """
+  image = np.ascontiguousarray(image)
+  content = hashlib.blake2b(image.data, digest_size=8)
+  content.update(f'{image.shape} {image.dtype}'.encode())
+  return content.hexdigest()
+
+
+def of_run(values: Mapping[str, Any]) -> str:
+  """Returns the fingerprint of a run's settings, names left out.
+
+  Args:
+    values: From `settings`.
+  """
+  deciding = {n: v for n, v in flat(values).items() if not is_name(n)}
+  return digest(deciding)
+
+
+def is_name(field: str) -> bool:
+  """Whether a flat setting is a name, a place or a version."""
+  return field in _NAMES or field.split('.')[0] in _NAMES
+
+
+def digest(value: Any) -> str:
+  """Returns a fingerprint of plain values, 16 hexadecimal digits."""
+  text = json.dumps(value, sort_keys=True)
+  return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+def flat(values: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
+  """Returns nested settings as one level, with names such as 'model.dtype'."""
+  found = {}
+  for name, value in values.items():
+    if isinstance(value, Mapping):
+      found |= flat(value, f'{prefix}{name}.')
+    else:
+      found[f'{prefix}{name}'] = value
+  return found
