@@ -45,7 +45,8 @@ _MINUTES = flags.DEFINE_float(
 _PHASE = flags.DEFINE_float(
   'phase_seconds', 30.0, 'Duration of a phase.', lower_bound=1.0
 )
-_SEED = flags.DEFINE_integer('seed', 0, 'Of the tries.')
+# Other programs define --seed, and tests import them into one process.
+_SEED = flags.DEFINE_integer('attack_seed', 0, 'Of the tries.')
 _EVENTS = flags.DEFINE_bool('events', True, 'Kill, rotate, fill and double.')
 
 _ATTACKERS = 2

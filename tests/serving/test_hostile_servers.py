@@ -4,6 +4,8 @@ from concurrent import futures
 import contextlib
 import json
 import random
+import subprocess
+import sys
 import types
 
 import grpc
@@ -13,7 +15,6 @@ import pytest
 
 from collab_jax import _terminal, codecs, wire
 from collab_jax import message as messages
-from collab_jax.commands import caption as command
 from collab_jax.exporters import run
 from collab_jax.models import paligemma
 from collab_jax.serving import collab_pb2
@@ -233,21 +234,24 @@ def test_a_folder_of_captions_stays_json(tmp_path, reply):
   assert all('min_entropy nan' in line for line in said)
 
 
-def test_a_caption_is_printed_escaped(tmp_path, capsys, monkeypatch):
+@pytest.mark.parametrize('stream', ['--stream', '--nostream'])
+def test_a_caption_is_printed_escaped(tmp_path, stream):
+  """The command runs apart: its flags stay out of this process."""
   Image.fromarray(IMAGES[0]).save(tmp_path / 'a.png')
   reply = collab_pb2.CaptionReply(caption=EVIL)
   handler = Hostile(
-    reply=REPLIES['escapes'], chunks=[_chunk(text=EVIL), _chunk(reply=reply)]
+    handshake=_handshake(max_message_bytes=1 << 20),
+    reply=REPLIES['escapes'],
+    chunks=[_chunk(text=EVIL), _chunk(reply=reply)],
   )
-  flag = types.SimpleNamespace
-  for name, value in {'_PROMPT': '', '_TOKENS': 0}.items():
-    monkeypatch.setattr(command, name, flag(value=value))
-  for is_stream in (False, True):
-    monkeypatch.setattr(command, '_STREAM', flag(value=is_stream))
-    with serving(handler) as address, _client(address) as client:
-      command._caption_one(client, tmp_path / 'a.png', 64)
-    out = capsys.readouterr().out
-    assert out == _terminal.escape(EVIL) + '\n'
+  command = [sys.executable, '-m', 'collab_jax', 'caption', stream]
+  command += ['--codec=jpeg(quality=50)', str(tmp_path / 'a.png')]
+  with serving(handler) as address:
+    done = subprocess.run(
+      [*command, f'--server={address}'], capture_output=True, text=True
+    )
+  assert done.stdout == _terminal.escape(EVIL) + '\n'
+  assert done.returncode == 0
 
 
 @pytest.mark.parametrize(
