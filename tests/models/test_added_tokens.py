@@ -101,3 +101,19 @@ def test_ids_beyond_any_integer(tmp_path, i):
   (tmp_path / 'added_tokens.json').write_text(json.dumps({'<c>': i}))
   with pytest.raises(ValueError, match=r'added_tokens\.json: got the id'):
     tokenizer.Tokenizer(tmp_path)
+
+
+RECORDED = json.loads((GOLDEN / 'added_tokens.json').read_text())
+
+
+@pytest.mark.parametrize('alone', [True, False])
+def test_recorded_ids(tmp_path, alone):
+  table = json.loads((GOLDEN / 'tokenizer.json').read_text())
+  table['added_tokens'] = RECORDED['added_tokens']
+  (tmp_path / 'tokenizer.json').write_text(json.dumps(table))
+  if not alone:
+    shutil.copy(GOLDEN / 'tokenizer.model', tmp_path)
+  tok = tokenizer.Tokenizer(tmp_path)
+  for text, ids in RECORDED['ids'].items():
+    assert tok.encode(text) == ids, text
+    assert tok.decode(ids) == RECORDED['decoded'][text], text
