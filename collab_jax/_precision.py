@@ -8,6 +8,7 @@ both.
 
 from collections.abc import Iterator
 import contextlib
+from typing import Any
 
 import jax
 
@@ -16,6 +17,12 @@ from collab_jax import _validate
 NAMES = ('default', 'highest')
 
 _FIELD = 'jax_default_matmul_precision'  # Of JAX's config.
+
+# Flags of JAX that change numbers, random ones among them.
+_FLAGS = (
+  *('jax_enable_x64', 'jax_random_seed_offset'),
+  'jax_threefry_partitionable',
+)
 
 
 @contextlib.contextmanager
@@ -46,3 +53,23 @@ def current() -> str:
   """Returns the precision in force, by JAX's name of it."""
   name = getattr(jax.config, _FIELD)
   return {None: 'default', 'float32': 'highest'}.get(name, str(name))
+
+
+def describe(compute_dtype: str) -> dict[str, Any]:
+  """Returns settings of this process on which computed numbers depend.
+
+  Args:
+    compute_dtype: Dtype of the model's products.
+
+  Returns:
+    'compute_dtype', 'precision', JAX's flags by name, and 'platform' where
+    products of float32 are of other numbers on another one.
+  """
+  precision = current()
+  exact = precision != 'default' or 'float32' not in compute_dtype
+  return {
+    'compute_dtype': compute_dtype,
+    'precision': precision,
+    **({} if exact else {'platform': jax.default_backend()}),
+    **{name: getattr(jax.config, name) for name in _FLAGS},
+  }

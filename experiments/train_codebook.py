@@ -19,7 +19,7 @@ from collab_jax import (
   sharding,
   studies,
 )
-from collab_jax.training import codebooks
+from collab_jax.training import codebooks, train_loop
 
 _CONFIG = config_lib.define('configs/codebook.py')
 _WORKDIR = flags.DEFINE_string('workdir', 'runs/codebook', 'Where to write.')
@@ -37,10 +37,12 @@ def main(argv):
     model = studies.load_model(config)
     reader = studies.make_data(config, model.config.vision.image_size)
     workdir = Path(_WORKDIR.value)
+    depends_on = train_loop.codebook_dependencies(config, model, reader)
     params = codebooks.train(config, model, reader, workdir)
     jsonl.write_json(workdir / 'config.json', config.to_dict())
     summary = {
       'settings': config.to_dict(),
+      'depends_on': depends_on,
       'made_with': provenance.provenance(),
       'mesh': sharding.sizes(mesh),
       'fingerprint': params.fingerprint,

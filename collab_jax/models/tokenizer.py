@@ -1,6 +1,7 @@
 """Text to token ids and back, with SentencePiece."""
 
 from collections.abc import Iterable
+import hashlib
 import itertools
 import os
 from pathlib import Path
@@ -94,6 +95,11 @@ class Tokenizer:
   def vocab_size(self) -> int:
     """Number of ids, specials included."""
     return self._processor.GetPieceSize()
+
+  @property
+  def fingerprint(self) -> str:
+    """First 16 hexadecimal digits of SHA-256 of `model_bytes`."""
+    return hashlib.sha256(self.model_bytes).hexdigest()[:16]
 
   def encode(self, text: str) -> list[int]:
     """Returns the ids of a text, without bos or eos; '<eos>' is plain text."""

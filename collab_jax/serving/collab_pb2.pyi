@@ -1,3 +1,4 @@
+from google.protobuf.internal import containers as _containers
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from typing import ClassVar as _ClassVar, Mapping as _Mapping, Optional as _Optional, Union as _Union
@@ -17,7 +18,14 @@ class HandshakeRequest(_message.Message):
     def __init__(self, session: _Optional[str] = ..., prompt: _Optional[str] = ..., max_tokens: _Optional[int] = ..., encoder: _Optional[str] = ...) -> None: ...
 
 class HandshakeReply(_message.Message):
-    __slots__ = ("session", "model", "max_message_bytes", "max_tokens", "prompt", "encoder", "decoder")
+    __slots__ = ("session", "model", "max_message_bytes", "max_tokens", "prompt", "encoder", "decoder", "computation")
+    class ComputationEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
     SESSION_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     MAX_MESSAGE_BYTES_FIELD_NUMBER: _ClassVar[int]
@@ -25,6 +33,7 @@ class HandshakeReply(_message.Message):
     PROMPT_FIELD_NUMBER: _ClassVar[int]
     ENCODER_FIELD_NUMBER: _ClassVar[int]
     DECODER_FIELD_NUMBER: _ClassVar[int]
+    COMPUTATION_FIELD_NUMBER: _ClassVar[int]
     session: bytes
     model: str
     max_message_bytes: int
@@ -32,7 +41,8 @@ class HandshakeReply(_message.Message):
     prompt: str
     encoder: str
     decoder: str
-    def __init__(self, session: _Optional[bytes] = ..., model: _Optional[str] = ..., max_message_bytes: _Optional[int] = ..., max_tokens: _Optional[int] = ..., prompt: _Optional[str] = ..., encoder: _Optional[str] = ..., decoder: _Optional[str] = ...) -> None: ...
+    computation: _containers.ScalarMap[str, str]
+    def __init__(self, session: _Optional[bytes] = ..., model: _Optional[str] = ..., max_message_bytes: _Optional[int] = ..., max_tokens: _Optional[int] = ..., prompt: _Optional[str] = ..., encoder: _Optional[str] = ..., decoder: _Optional[str] = ..., computation: _Optional[_Mapping[str, str]] = ...) -> None: ...
 
 class CaptionRequest(_message.Message):
     __slots__ = ("session", "message", "prompt", "request_id", "max_tokens", "continues")

@@ -38,6 +38,7 @@ class ServerInfo:
     max_tokens: Longest caption.
     max_prompt: Longest prompt, in tokens.
     max_message_bytes: Longest message.
+    computation: Other things on which captions depend, as short texts by name.
   """
 
   model: str
@@ -47,15 +48,16 @@ class ServerInfo:
   max_tokens: int
   max_prompt: int
   max_message_bytes: int
+  computation: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
   @property
   def tag(self) -> bytes:
-    """End of every session's name; another one for other weights.
+    """End of every session's name; another one for other captions.
 
-    An edge that agreed with a server which was started anew with another model
-    must therefore do the handshake again.
+    An edge that agreed with a server which was started anew with another model,
+    or tokenizer, must therefore do the handshake again.
     """
-    return session_tag(self.encoder, self.decoder)
+    return session_tag(self.encoder, self.decoder, self.computation)
 
 
 class SessionDescription(NamedTuple):
@@ -80,14 +82,18 @@ class SessionDescription(NamedTuple):
     return _FAMILIES.get(self.values.get('format', ''), 'feature')
 
 
-def session_tag(encoder: str, decoder: str) -> bytes:
+def session_tag(
+  encoder: str, decoder: str, computation: Mapping[str, str] | None = None
+) -> bytes:
   """Returns the tag of a server's weights, which ends its sessions' names.
 
   Args:
     encoder: Fingerprint of the image encoder, or ''.
     decoder: Fingerprint of the decoder.
+    computation: As in `ServerInfo`.
   """
-  return hashlib.sha256(f'{encoder} {decoder}'.encode()).digest()[:_TAG]
+  text = ' '.join((encoder, decoder, *map(str, sorted((computation or {}).items()))))
+  return hashlib.sha256(text.encode()).digest()[:_TAG]
 
 
 def session_id(codec: codecs.Codec) -> bytes:

@@ -120,15 +120,16 @@ class FinetuneStudy(study.Study):
     for label, recipe in ((THROUGH, config), (PLAIN, plain))[: 1 + both]:
       folder = _folder(workdir, label)
       folders[label] = str(folder / 'model')
+      model = build.load_model(self.config, layout='stacked')
       if (folder / 'model' / 'config.json').exists():
-        train_loop.open_run(recipe, folder, ('mesh',))
+        depends_on = finetune.depends_on(recipe, model)
+        train_loop.open_run(recipe, folder, ('mesh',), depends_on)
       else:
         print(f'{label}:', flush=True)
         if (mesh := build.make_mesh(self.config)) is not None:
           print(sharding.describe(mesh), flush=True)
-        model = build.load_model(self.config, layout='stacked')
         finetune.finetune(recipe, model, folder)
-        del model  # Before the next one is loaded.
+      del model  # Before the next one is loaded.
     folders[START] = self._fields.model
     return {n: folders[n] for n in (START, PLAIN, THROUGH) if n in folders}
 
@@ -207,9 +208,10 @@ def make_books(
     resolved.transform = resolved.transform.format(**paths)
     validate.check(resolved, model)
     # Paths are left out, so that the folder may move.
-    train_loop.open_run(config, path.parent, ('mesh',))
+    reader = build.make_data(resolved, model.config.vision.image_size)
+    depends_on = train_loop.codebook_dependencies(resolved, model, reader)
+    train_loop.open_run(config, path.parent, ('mesh',), depends_on)
     if not path.exists():
-      reader = build.make_data(resolved, model.config.vision.image_size)
       codebooks.train(resolved, model, reader, path.parent)
       for dump in path.parent.glob('*.npy'):
         dump.unlink()

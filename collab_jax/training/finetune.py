@@ -80,8 +80,14 @@ def finetune(
   source[config.first_example]  # Raises if prompt and caption do not fit.
   workdir = pathlib.Path(workdir).absolute()
   with jsonl.locked(workdir):
-    train_loop.open_run(config, workdir, FREE)
+    train_loop.open_run(config, workdir, FREE, depends_on(config, model))
     return _train(config, model, source, train_quantizers, weights, workdir)
+
+
+def depends_on(config: Any, model: paligemma.Model) -> dict[str, Any]:
+  """Returns fingerprints of a run's start model and quantizer parameters."""
+  names = (*config.quantizers, *config.eval_codecs)
+  return train_loop.dependencies(model, names)
 
 
 def _train(

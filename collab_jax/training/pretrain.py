@@ -83,7 +83,7 @@ def train(config: Any, workdir: str | os.PathLike[str]) -> paligemma.Model:
   train_loop.check_intervals(config, 'label_steps')
   workdir = pathlib.Path(workdir).absolute()
   with jsonl.locked(workdir):
-    train_loop.open_run(config, workdir, ('mesh',))
+    train_loop.open_run(config, workdir, ('mesh',), train_loop.dependencies())
     return _train(config, workdir)
 
 

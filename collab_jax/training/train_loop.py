@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 import contextlib
+import hashlib
 import json
 import logging as std_logging
 import pathlib
@@ -13,8 +14,9 @@ import numpy as np
 import orbax.checkpoint as ocp
 import tqdm
 
-from collab_jax import jsonl
+from collab_jax import _precision, jsonl, quantizers, sharding
 from collab_jax.checkpoints import trees
+from collab_jax.models import paligemma
 
 State = TypeVar('State', bound=Any)
 
@@ -23,6 +25,15 @@ _ADDED = {'compute_dtype': ('', 'float32'), 'precision': ('default',)}
 
 # Name that Orbax gives to what a checkpoint holds.
 _ITEM = 'default'
+
+# File beside config.json with fingerprints of what a run depends on; fields of
+# the config that name or place those things.
+_FINGERPRINTS = 'fingerprints.json'
+_NAMED = {
+  'weights': ('model', 'model_path'),
+  'tokenizer': ('tokenizer',),
+  'data': ('data_dir',),
+}
 
 # Files of a run, which are written after its config.json.
 _OUTPUTS = ('checkpoints', 'model', 'book.safetensors')
@@ -50,8 +61,73 @@ def check_intervals(config: Any, *names: str) -> None:
       )
 
 
+def dependencies(
+  model: paligemma.Model | None = None,
+  quantizer_names: Sequence[str] = (),
+  reader: Any = None,
+) -> dict[str, Any]:
+  """Returns fingerprints of what a run depends on beside its settings.
+
+  Args:
+    model: The model to start from.
+    quantizer_names: Quantizers whose files of parameters are read.
+    reader: Examples that are read from files.
+
+  Returns:
+    Plain values by name, for `open_run`.
+  """
+  names = dict.fromkeys(
+    book
+    for name in quantizer_names
+    for book in quantizers.pretrained.check_coordinates(quantizers.make(name))
+    if book != quantizers.pretrained.RANDOM
+  )
+  values = _precision.describe(model.compute_dtype if model else '')
+  # The platform is free, as the number of devices: only sums differ.
+  values.pop('platform', None)
+  if model is None:
+    del values['compute_dtype']
+  else:
+    values['weights'] = sharding.fingerprint(model.params)
+    values['tokenizer'] = getattr(model.tokenizer, 'fingerprint', '')
+  if names:
+    books = [quantizers.pretrained.load(name).fingerprint for name in names]
+    values['books'] = sorted(books)
+  if reader is not None:
+    values['data'] = _content(reader)
+  return values
+
+
+def codebook_dependencies(
+  config: Any, model: paligemma.Model, reader: Any
+) -> dict[str, Any]:
+  """Returns fingerprints of what quantizer parameters are trained on.
+
+  Args:
+    config: From configs/codebook.py.
+    model: The model.
+    reader: The pictures.
+  """
+  names = [*config.sent, *([config.transform] if config.transform else [])]
+  generated = config.data == 'scenes'
+  return dependencies(model, names, None if generated else reader)
+
+
+def _content(reader: Any) -> str:
+  """Returns a fingerprint of all pictures and captions of a reader."""
+  digest = hashlib.sha256()
+  for i in range(len(reader)):
+    example = reader[i]
+    digest.update(np.ascontiguousarray(example.image).data)
+    digest.update(repr((example.image_id, [*example.captions])).encode())
+  return digest.hexdigest()[:16]
+
+
 def open_run(
-  config: Any, workdir: pathlib.Path, free: Collection[str] = ()
+  config: Any,
+  workdir: pathlib.Path,
+  free: Collection[str] = (),
+  depends_on: Mapping[str, Any] | None = None,
 ) -> None:
   """Makes the folder of a run, or checks that an old one is of this run.
 
@@ -59,6 +135,8 @@ def open_run(
     config: Settings of the run.
     workdir: The folder; gets config.json.
     free: Fields that may differ, since no result depends on them.
+    depends_on: From `dependencies`; goes into fingerprints.json. Where that is
+      known of an earlier run, names and places of its model decide nothing.
 
   Raises:
     ValueError: The folder belongs to a run with other settings.
@@ -73,6 +151,8 @@ def open_run(
         f'{workdir} holds {outputs[0]}, but {path.name}, which tells how it was'
         ' made, is missing; take another --workdir'
       )
+    if depends_on is not None:
+      jsonl.write_json(workdir / _FINGERPRINTS, depends_on)
     jsonl.write_json(path, settings)
     return
   try:
@@ -87,15 +167,35 @@ def open_run(
       before.setdefault(name, settings[name])
   names = [*settings, *(n for n in before if n not in settings)]
   changed = [n for n in names if before.get(n) != settings.get(n)]
-  for name in changed:
-    if name not in free:
-      raise ValueError(
-        f'{workdir} holds a run with other settings ({name}: got'
-        f' {settings.get(name)}, expected {before.get(name)}); take another'
-        ' --workdir or remove the old one'
-      )
+  known = _fingerprints(workdir) if depends_on else {}
+  free = {*free, *(n for f in known for n in _NAMED.get(f, ()))}
+  differences = [
+    f'{name}: got {settings.get(name)}, expected {before.get(name)}'
+    for name in changed
+    if name not in free
+  ]
+  current = json.loads(json.dumps(depends_on or {}))
+  differences += [
+    f'{name}: got {current.get(name)}, expected {value}'
+    for name, value in known.items()
+    if current.get(name) != value
+  ]
+  if differences:
+    raise ValueError(
+      f'{workdir} holds a run with other settings ({"; ".join(differences)});'
+      ' take another --workdir or remove the old one'
+    )
+  # Runs of earlier versions have no fingerprints; they get today's.
+  if depends_on and not known:
+    jsonl.write_json(workdir / _FINGERPRINTS, current)
   if changed:
     jsonl.write_json(path, settings)
+
+
+def _fingerprints(workdir: pathlib.Path) -> dict[str, Any]:
+  """Reads the fingerprints of a run; empty for one of an earlier version."""
+  path = workdir / _FINGERPRINTS
+  return jsonl.read_settings(path) if path.exists() else {}
 
 
 def has_checkpoint(workdir: pathlib.Path) -> bool:
@@ -147,11 +247,11 @@ def run(
         last = steps_done == config.steps
         if last or steps_done % config.log_every == 0:
           means = _means(jax.device_get(recent))
-          log.append({'step': steps_done, **means})
+          log.append({'step': steps_done, **_finite(means)})
           bar.set_postfix(dict(list(means.items())[-2:]))
           recent = []
         for scores in evaluate(state, steps_done):
-          log.append({'step': steps_done, **scores})
+          log.append({'step': steps_done, **_finite(scores)})
           tqdm.tqdm.write(f'step {steps_done}: {scores}')
         if last or steps_done % config.save_every == 0:
           manager.save(steps_done, args=ocp.args.StandardSave(state))
@@ -238,6 +338,11 @@ def _means(recent):
     name: round(float(np.mean([w[name] for w in recent if name in w])), 4)
     for name in names
   }
+
+
+def _finite(numbers: Mapping[str, float]) -> dict[str, float | None]:
+  """Replaces what JSON has no form for, as of a training that diverged."""
+  return {n: v if np.isfinite(v) else None for n, v in numbers.items()}
 
 
 def _open_log(path: pathlib.Path, step: int) -> jsonl.JsonlWriter[Any]:

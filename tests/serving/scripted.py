@@ -40,6 +40,7 @@ class ScriptedServer(collab_pb2_grpc.CaptionerServicer):
     self.handshakes = []
     self.options = []
     self.before_handshake = None
+    self.model = 'm'
     self.fingerprints = {'encoder': 'e', 'decoder': 'd'}
     self.metadata = []
     self.max_in_flight = 0
@@ -57,7 +58,7 @@ class ScriptedServer(collab_pb2_grpc.CaptionerServicer):
     self._fail(context, 'handshake ')
     return collab_pb2.HandshakeReply(
       session=b'12345678',
-      model='m',
+      model=self.model,
       max_message_bytes=1 << 20,
       max_tokens=8,
       **self.fingerprints,

@@ -9,7 +9,7 @@ from PIL import Image
 import pytest
 
 from collab_jax import codecs
-from collab_jax.models import paligemma
+from collab_jax.models import paligemma, zoo
 from collab_jax.serving.client import (
   batch,
   retry,
@@ -288,3 +288,100 @@ def test_picture_id_depends_on_the_name():
   assert batch.picture_id('a.png') == batch.picture_id('a.png')
   assert batch.picture_id('a.png') != batch.picture_id('b.png')
   assert 0 <= batch.picture_id('ä/b.png') < 2**32
+
+
+_SETTINGS = ('tokenizer', 'compute_dtype', 'precision', 'jax_enable_x64')
+
+
+@pytest.mark.parametrize('name', _SETTINGS)
+def test_what_a_server_computes_with_decides(
+  client, servicer, photos, tmp_path, name
+):
+  servicer.fingerprints['computation'] = dict.fromkeys(_SETTINGS, 'one')
+  out = tmp_path / 'captions.jsonl'
+  _run(client, photos, out)
+  before = out.read_bytes()
+  servicer.fingerprints['computation'][name] = 'other'
+  said = rf"with server\.{name} 'one', now it is 'other';"
+  with pytest.raises(ValueError, match=said):
+    _run(client.using(_codec()), photos, out)
+  assert out.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+  ('field', 'value'),
+  [
+    *(('encoder', 'x'), ('decoder', 'x'), ('prompt', 'x'), ('seed', 9)),
+    *(('max_tokens', 3), ('split', 'head'), ('limit', 'max_bytes=9')),
+    *(('threshold', 2.0), ('coarse', 1), ('preprocess', 'bv_bilinear')),
+  ],
+)
+def test_each_recorded_setting_is_compared(
+  client, photos, tmp_path, field, value
+):
+  out = tmp_path / 'captions.jsonl'
+  _run(client, photos, out)
+  lines = _lines(out)
+  lines[0]['settings'][field] = value
+  out.write_text(''.join(json.dumps(line) + '\n' for line in lines))
+  before = out.read_bytes()
+  with pytest.raises(ValueError, match=rf':1: was made with {field} '):
+    _run(client, photos, out)
+  assert out.read_bytes() == before
+
+
+def test_names_and_places_decide_nothing(
+  client, servicer, photos, tmp_path, monkeypatch
+):
+  out = tmp_path / 'captions.jsonl'
+  _run(client, photos, out)
+  lines = _lines(out)
+  assert lines[0]['session'] == _codec().digest.hex()[:16]
+  for line in lines:
+    # Books that have moved, and a model in another folder.
+    line['codec'] = 'pca(dims=2,book=elsewhere/book.safetensors)'
+    line['settings']['model'] = '0123abcd'
+  out.write_text(''.join(json.dumps(line) + '\n' for line in lines))
+  moved = photos.rename(tmp_path / 'moved')
+  for path in batch.list_pictures(moved):
+    os.utime(path, (1, 1))
+  assert _run(client, moved, out.rename(tmp_path / 'x')).resumed == 3
+  # Another book of the name.
+  for line in lines:
+    line['codec'], line['session'] = 'jpeg(quality=50)', '0' * 16
+  (tmp_path / 'x').write_text(''.join(json.dumps(x) + '\n' for x in lines))
+  with pytest.raises(ValueError, match=r'session 0{16} of jpeg.* now it is'):
+    _run(client, moved, tmp_path / 'x')
+
+
+def test_captions_of_an_earlier_version_go_on(
+  client, servicer, photos, tmp_path
+):
+  out = tmp_path / 'captions.jsonl'
+  _run(client, photos, out)
+  lines = _lines(out)
+  for line in lines:
+    del line['session']
+    for name in ('preprocess', 'edge', 'server'):
+      del line['settings'][name]
+  out.write_text(''.join(json.dumps(line) + '\n' for line in lines))
+  servicer.fingerprints['computation'] = {'tokenizer': 'one'}
+  assert _run(client.using(_codec()), photos, out).resumed == 3
+
+
+def test_pictures_for_another_released_model_are_refused(servicer, photos):
+  config = zoo.card('paligemma-3b-mix-224').config
+  model = paligemma.Model(params={}, config=config, tokenizer=None)
+  codec = codecs.ImageCodec(model, 'jpeg', 50)
+  with scripted.serving(servicer) as target:
+    for name, refused in (
+      *(('paligemma-3b-pt-224', True), ('paligemma-3b-mix-224', False)),
+      ('0123abcd', False),
+    ):
+      servicer.model = name
+      with clients.EdgeClient(target, codec, timeout=0.5) as client:
+        if not refused:
+          client.handshake()
+          continue
+        with pytest.raises(retry.RemoteError, match=f"model: got '{name}'"):
+          client.handshake()

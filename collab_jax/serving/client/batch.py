@@ -2,6 +2,7 @@
 
 import collections
 from collections.abc import Callable, Iterator, Mapping, Sequence
+import math
 import os
 from pathlib import Path
 import sys
@@ -11,7 +12,7 @@ import zlib
 
 import tqdm
 
-from collab_jax import data, jsonl
+from collab_jax import _precision, data, jsonl
 from collab_jax.data import pictures
 from collab_jax.serving.client import client as clients
 from collab_jax.serving.client import (
@@ -24,6 +25,12 @@ _BATCH = 8  # Pictures that are encoded at a time.
 
 # Codes of errors that concern one picture, not the next one too.
 _PER_PICTURE = ('INVALID_ARGUMENT', 'INTERNAL')
+
+# Settings that files of earlier versions lack; nothing is known of those.
+_ADDED = ('preprocess', 'edge', 'server')
+
+# Method by which pictures are resized.
+_METHOD = 'hf_bicubic'
 
 # Suffixes of the pictures of a folder; a file that is named may have any.
 SUFFIXES = (
@@ -100,6 +107,7 @@ def to_record(
   result: results.CaptionResult,
   read_ms: float,
   settings: Mapping[str, Any],
+  session: str | None = None,
 ) -> dict[str, Any]:
   """Returns the JSON record of a picture.
 
@@ -109,7 +117,9 @@ def to_record(
     result: Its caption.
     read_ms: Milliseconds that reading took.
     settings: Settings of the run, from `run_settings`.
+    session: Fingerprint of the codec's session, if known.
   """
+  entropy = result.min_entropy
   spent = {'read': read_ms, **result.milliseconds}
   return {
     'file': name,
@@ -119,10 +129,12 @@ def to_record(
     'codec': result.codec,
     'layers': result.layers,
     'tokens': result.tokens,
-    'min_entropy': round(result.min_entropy, 3),
+    # JSON has no form for what is no number.
+    'min_entropy': round(entropy, 3) if math.isfinite(entropy) else None,
     'milliseconds': {stage: round(value, 3) for stage, value in spent.items()},
     'tries': result.tries,
     'settings': dict(settings),
+    **({} if session is None else {'session': session}),
   }
 
 
@@ -144,6 +156,8 @@ def run_settings(
   """
   layered = client.threshold is not None
   splits = {codec.split for codec in client.codecs if codec.split}
+  dtypes = {c.model.compute_dtype for c in client.codecs if c.split}
+  edge = _precision.describe('+'.join(sorted(dtypes))) if dtypes else {}
   return {
     'model': session.model,
     'encoder': session.encoder,
@@ -155,6 +169,10 @@ def run_settings(
     'limit': limit or None,
     'threshold': client.threshold,
     'coarse': client.coarse if layered else None,
+    'preprocess': _METHOD,
+    # Numbers of the encoder, which runs here if features are sent.
+    'edge': edge,
+    'server': dict(session.computation),
   }
 
 
@@ -206,6 +224,7 @@ def caption(
   with jsonl.JsonlWriter(out, _parse_captions) as writer:
     session = client.handshake(prompt=prompt, max_tokens=max_tokens, keep=True)
     settings = run_settings(client, session, prompt, max_tokens, limit)
+    sessions = _sessions(client)
     done = _resume(writer, client, settings, names)
     pending = {n: path for n, path in names.items() if n not in done}
     resumed = len(names) - len(pending)
@@ -222,7 +241,10 @@ def caption(
       for outcome in client.captions(iter(reader), prompt, max_tokens, _BATCH):
         name, crc32, read_ms = reader.order.popleft()
         if isinstance(outcome, results.CaptionResult):
-          writer.append(to_record(name, crc32, outcome, read_ms, settings))
+          identity = sessions[outcome.codec]
+          writer.append(
+            to_record(name, crc32, outcome, read_ms, settings, identity)
+          )
           captioned += 1
           total += outcome.bytes
         elif _is_per_picture(outcome):
@@ -262,7 +284,8 @@ class _FileReader:
       try:
         content = pictures.contents(path)
         crc32 = f'{zlib.crc32(content):08x}'
-        image = pictures.resize(pictures.decode(content, str(path)), self._size)
+        decoded = pictures.decode(content, str(path))
+        image = pictures.resize(decoded, self._size, _METHOD)
       except (data.PictureError, OSError) as error:
         self.fail(name, str(error))
         continue
@@ -293,6 +316,54 @@ def _has_changed(path: Path, crc32: Any) -> bool:
     return False
 
 
+def _sessions(client: clients.EdgeClient) -> dict[str, str]:
+  """Returns the fingerprints of what codecs agree on, by the codecs' names."""
+  return {codec.name: codec.digest.hex()[:16] for codec in client.codecs}
+
+
+def _differences(
+  before: Mapping[str, Any], settings: Mapping[str, Any]
+) -> list[str]:
+  """Returns a text for each setting that a record was made with otherwise."""
+  lines = []
+  for name, value in settings.items():
+    # Fingerprints decide, where there are any, and no names.
+    if name == 'model' and before.get('decoder'):
+      continue
+    if name in _ADDED and not before.get(name):
+      continue
+    earlier = before.get(name)
+    if isinstance(value, dict) and isinstance(earlier, dict):
+      # A server of an earlier version says nothing.
+      lines += [
+        f'{name}.{field} {earlier.get(field)!r}, now it is {value.get(field)!r}'
+        for field in sorted(value.keys() | earlier.keys())
+        if value and earlier.get(field) != value.get(field)
+      ]
+    elif earlier != value:
+      lines.append(f'{name} {earlier!r}, now it is {value!r}')
+  return lines
+
+
+def _codec_differences(
+  record: Mapping[str, Any], sessions: Mapping[str, str]
+) -> list[str]:
+  """Returns a text if a record was made by none of the codecs.
+
+  The sessions decide, which have fingerprints of books: these may have moved.
+  """
+  codec, session = str(record.get('codec')), record.get('session')
+  names = ' or '.join(sessions)
+  if session is None:
+    known = codec in sessions
+    return [] if known else [f'codec {codec}, now it is {names}']
+  if session in sessions.values():
+    return []
+  if codec not in sessions:
+    return [f'codec {codec}, now it is {names}']
+  return [f'session {session} of {codec}, now it is {sessions[codec]}']
+
+
 def _resume(
   writer: jsonl.JsonlWriter[list[dict[str, Any]]],
   client: clients.EdgeClient,
@@ -300,7 +371,7 @@ def _resume(
   files: Mapping[str, Path],
 ) -> set[str]:
   """Returns the files that have a record, after checking its settings."""
-  names = [codec.name for codec in client.codecs]
+  sessions = _sessions(client)
   for number, record in enumerate(writer.objects, 1):
     if not isinstance(record.get('file'), str) or 'caption' not in record:
       raise ValueError(
@@ -309,15 +380,10 @@ def _resume(
       )
     before = record.get('settings')
     before = before if isinstance(before, dict) else {}
-    differences = [
-      f'{name} {before.get(name)!r}, now it is {value!r}'
-      for name, value in settings.items()
-      if before.get(name) != value
-    ]
+    differences = _differences(before, settings)
     # A limit may choose another codec when the link or the server is another.
-    if settings['limit'] is None and record.get('codec') not in names:
-      codec = record.get('codec')
-      differences.insert(0, f'codec {codec}, now it is {" or ".join(names)}')
+    if settings['limit'] is None:
+      differences = _codec_differences(record, sessions) + differences
     path = files.get(record['file'])
     if path is not None and _has_changed(path, record.get('crc32')):
       raise ValueError(

@@ -1,15 +1,18 @@
 """RPCs of an edge: handshakes and captions, with retries."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+import itertools
 import math
 import os
 import threading
 import time
+import types
 from typing import Any, NamedTuple
 
 import grpc
 
 from collab_jax import codecs as codecs_lib
+from collab_jax.models import zoo
 from collab_jax.serving import collab_pb2
 from collab_jax.serving.client import (
   channel,
@@ -29,6 +32,8 @@ _LONGEST_TEXTS = {
   'decoder': 64,
   'prompt': 1 << 16,
 }
+# Of what a server's captions depend on, by name.
+_MOST_SETTINGS, _LONGEST_SETTING = 32, 64
 _LONGEST_CAPTION = 1 << 20
 _ROUNDING = 1e-3  # Times and entropies of 0 may come out this much below.
 
@@ -44,6 +49,8 @@ class SessionInfo(NamedTuple):
     max_message_bytes: Longest message that the server takes.
     max_tokens: Longest caption that it makes.
     prompt: Prompt of requests that have none.
+    computation: Other things of the server on which captions depend, by name;
+      empty for older servers.
   """
 
   session: bytes
@@ -53,6 +60,7 @@ class SessionInfo(NamedTuple):
   max_message_bytes: int
   max_tokens: int
   prompt: str
+  computation: Mapping[str, str] = types.MappingProxyType({})
 
 
 class RpcResult(NamedTuple):
@@ -101,7 +109,7 @@ class RpcClient:
     self._codecs = codecs
     self._sessions: list[SessionInfo | None] = [None] * len(codecs)
     self._encoders: dict[int, str] = {}
-    self._weights: tuple[str, str] | None = None
+    self._weights: tuple[Any, ...] | None = None
     self._locks = [threading.Lock() for _ in codecs]
 
   def handshake(
@@ -134,7 +142,7 @@ class RpcClient:
           codec, retries.remaining(), padding, options
         )
         if keep:
-          self._weights = session.encoder, session.decoder
+          self._weights = _weights(session)
         return session
       except grpc.RpcError as error:
         retries.wait_after(error)
@@ -284,16 +292,34 @@ class RpcClient:
       reply.max_message_bytes,
       reply.max_tokens,
       reply.prompt,
+      dict(reply.computation),
     )
-    if self._weights not in (None, (session.encoder, session.decoder)):
+    if self._weights not in (None, _weights(session)):
       raise retry.RemoteError(
         retry.REFUSED,
         f'{self.connection.target}: the server has other weights than before:'
-        f' got encoder and decoder {session.encoder!r}, {session.decoder!r},'
-        f' expected {self._weights}',
+        f' got encoder, decoder and others {_weights(session)}, expected'
+        f' {self._weights}',
       )
+    self._check_names(codec, session.model)
     self._sessions[codec] = session
     return session
+
+  def _check_names(self, codec: int, model: str) -> None:
+    """Raises RemoteError if both ends name different released models.
+
+    Features have fingerprints, which decide; an edge that sends pictures knows
+    no weights, only the name of a released model.
+    """
+    expected = self._codecs[codec].model.config.name
+    if self._encoders[codec] or expected == model:
+      return
+    if expected in zoo.NAMES and model in zoo.NAMES:
+      raise retry.RemoteError(
+        retry.REFUSED,
+        f'{self.connection.target}: model: got {model!r}, expected'
+        f' {expected!r}; name the model that the server has',
+      )
 
   def _check(self, faults: list[str]) -> None:
     """Raises RemoteError if a reply has faults."""
@@ -327,7 +353,19 @@ def _handshake_faults(reply: collab_pb2.HandshakeReply) -> list[str]:
     length = len(getattr(reply, name))
     if length > most:
       faults.append(f'{length:,} letters of {name}')
+  if len(reply.computation) > _MOST_SETTINGS:
+    faults.append(f'{len(reply.computation):,} settings')
+  longest = max(
+    map(len, itertools.chain(*reply.computation.items())), default=0
+  )
+  if longest > _LONGEST_SETTING:
+    faults.append(f'a setting of {longest:,} letters')
   return faults
+
+
+def _weights(session: SessionInfo) -> tuple[Any, ...]:
+  """Returns what captions of a run must have in common."""
+  return session.encoder, session.decoder, dict(session.computation)
 
 
 def _reply_faults(reply: collab_pb2.CaptionReply) -> list[str]:

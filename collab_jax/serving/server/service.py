@@ -120,6 +120,7 @@ class Service(collab_pb2_grpc.CaptionerServicer):
         max_message_bytes=self._info.max_message_bytes,
         max_tokens=self._info.max_tokens,
         prompt=self._info.prompt,
+        computation=self._info.computation,
       )
     raise AssertionError  # The context manager has raised.
 
