@@ -15,5 +15,6 @@ def for_codec(codec: codecs.Codec) -> bytes:
     encoder = codecs.encoder_fingerprint(model)
     decoder = sharding.fingerprint(model.params['llm'])
     # The model is kept, so that its id stays its own.
-    _TAGS[id(model)] = model, protocol.session_tag(encoder, decoder)
+    tag = protocol.session_tag(encoder, decoder, protocol.computation(model))
+    _TAGS[id(model)] = model, tag
   return protocol.session_id(codec) + _TAGS[id(model)][1]

@@ -12,7 +12,8 @@ import hashlib
 import json
 from typing import Any, NamedTuple
 
-from collab_jax import codecs, wire
+from collab_jax import _precision, codecs, wire
+from collab_jax.models import paligemma
 from collab_jax.wire import session_json
 
 ID = 8  # Bytes of a session id: how requests name it, before the tag.
@@ -83,7 +84,7 @@ class SessionDescription(NamedTuple):
 
 
 def session_tag(
-  encoder: str, decoder: str, computation: Mapping[str, str] | None = None
+  encoder: str, decoder: str, computation: Mapping[str, str]
 ) -> bytes:
   """Returns the tag of a server's weights, which ends its sessions' names.
 
@@ -92,8 +93,25 @@ def session_tag(
     decoder: Fingerprint of the decoder.
     computation: As in `ServerInfo`.
   """
-  text = ' '.join((encoder, decoder, *map(str, sorted((computation or {}).items()))))
+  text = ' '.join((encoder, decoder, *map(str, sorted(computation.items()))))
   return hashlib.sha256(text.encode()).digest()[:_TAG]
+
+
+def computation(model: paligemma.Model) -> dict[str, str]:
+  """Returns what captions depend on beside the weights, for handshakes.
+
+  Args:
+    model: The server's model.
+
+  Returns:
+    Short texts by name; see `ServerInfo`.
+  """
+  values = _precision.describe(model.compute_dtype)
+  return {
+    # A tokenizer of one's own need not have one.
+    'tokenizer': getattr(model.tokenizer, 'fingerprint', ''),
+    **{name: str(value) for name, value in values.items()},
+  }
 
 
 def session_id(codec: codecs.Codec) -> bytes:

@@ -12,7 +12,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 import prometheus_client as prometheus
 
-from collab_jax import _precision, codecs, sharding
+from collab_jax import codecs, sharding
 from collab_jax.models import paligemma
 from collab_jax.serving import (
   collab_pb2,
@@ -185,7 +185,7 @@ class Server:
         config.engine.max_tokens,
         config.engine.max_prompt,
         self.max_message_bytes,
-        self._computation(),
+        protocol.computation(self._model),
       ),
       self._tokenizer,
       queue,
@@ -194,16 +194,6 @@ class Server:
       self.metrics,
     )
     self.metrics.watch(lambda: len(queue), lambda: len(self._registry))
-
-  def _computation(self) -> dict[str, str]:
-    """Returns what captions depend on beside the weights, for handshakes."""
-    values = _precision.describe(self._model.compute_dtype)
-    # A tokenizer of one's own need not have one.
-    vocabulary = getattr(self._tokenizer, 'fingerprint', '')
-    return {
-      'tokenizer': vocabulary,
-      **{name: str(value) for name, value in values.items()},
-    }
 
   async def stop(self) -> None:
     """Refuses new requests, finishes those it has, then stops everything."""
