@@ -237,5 +237,6 @@ def wrap(sentences: Sequence[str], **how: Any) -> list[str]:
 
 
 def list_files(folder: str | os.PathLike[str]) -> str:
-  """Returns the names of a folder's files, on one line."""
-  return ' '.join(sorted(p.name for p in Path(folder).iterdir()))
+  """Returns the names of a folder's files but its lock, on one line."""
+  names = {path.name for path in Path(folder).iterdir()} - {'run.lock'}
+  return ' '.join(sorted(names))
