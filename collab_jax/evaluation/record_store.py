@@ -216,9 +216,13 @@ class RecordStore:
 
     def parse(path: Path, lines: list[bytes]) -> dict[Key, Record]:
       found, before = _read_matching(path, lines, settings, codecs)
-      self.data = before.get('data')
-      if isinstance(model := before.get('model'), Mapping):
-        self.model = model.get('name')
+      # Records of earlier versions have no names, the settings beside them do.
+      first = next(iter(found.values()), {})
+      names = identity.flat(before)
+      self.data = _name(first.get('data'), names.get('data'), self.data)
+      self.model = _name(
+        first.get('model'), names.get('model.name'), self.model
+      )
       return found
 
     self._writer = jsonl.JsonlWriter(path, parse)
@@ -277,6 +281,11 @@ class RecordStore:
     self._writer.close()
 
 
+def _name(*values: Any) -> str | None:
+  """Returns the first text of some values."""
+  return next((v for v in values if isinstance(v, str)), None)
+
+
 def _read_matching(
   path: Path,
   lines: list[bytes],
@@ -306,8 +315,20 @@ def _read_matching(
       f'{path} was made with other settings; choose another file (or'
       ' workdir), or remove it:\n  ' + '\n  '.join(differ)
     )
+  _check_run(path, records, identity.of_run(settings))
   _warn_of_versions(path, before, settings)
   return {key_of(record): record for record in records}, before
+
+
+def _check_run(path: Path, records: Iterable[Record], run: str) -> None:
+  """Raises SettingsError where records are not of the settings beside them."""
+  for record in records:
+    if record.get('run') not in (None, run):
+      raise SettingsError(
+        f'{path}: run: got {record["run"]} in its records, expected {run}, of'
+        f' {_sidecar(path).name}, which belongs to other records; put back the'
+        ' one that was beside them, or choose another file (or workdir)'
+      )
 
 
 def _warn_of_versions(

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 import json
+import sys
 from typing import Any
 
 from collab_jax import _validate
@@ -19,7 +20,12 @@ def _is_text(value: Any) -> bool:
 
 
 def _is_count(value: Any) -> bool:
-  return _validate.is_integer(value) and value >= 0
+  return _validate.is_integer(value) and _is_number(value) and value >= 0
+
+
+def _is_number(value: Any) -> bool:
+  # Integers beyond all floats have no mean.
+  return _validate.is_number(value) and abs(value) <= sys.float_info.max
 
 
 def _is_texts(value: Any) -> bool:
@@ -32,7 +38,7 @@ def _is_codec(value: Any) -> bool:
 
 def _are_numbers(value: Any) -> bool:
   return isinstance(value, dict) and all(
-    v is None or _validate.is_number(v) for v in value.values()
+    v is None or _is_number(v) for v in value.values()
   )
 
 
@@ -49,11 +55,11 @@ _FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     lambda v: _validate.is_integer(v) and v > 0,
     'an integer of at least 1',
   ),
-  'ratio': (_validate.is_number, 'a number'),
+  'ratio': (_is_number, 'a number'),
   'bytes': (_are_numbers, 'an object of numbers'),
   'total_bytes': (_is_count, 'an integer of at least 0'),
   'distortion': (
-    lambda v: v is None or _validate.is_number(v),
+    lambda v: v is None or _is_number(v),
     'a number or null',
   ),
   'seconds': (_are_numbers, 'an object of numbers'),

@@ -240,6 +240,29 @@ def test_damaged_settings_are_one_line(root, content):
   )
 
 
+def test_settings_of_another_run_beside_records_are_refused(root, tmp_path):
+  other = tmp_path / 'other.jsonl'
+  run(root / 'pets', other, prompt='describe')
+  other.with_suffix('.settings.json').replace(root / 'records.settings.json')
+  before = (root / 'records.jsonl').read_bytes()
+  with pytest.raises(
+    evaluation.SettingsError, match=r'run: got \w+ in its rec'
+  ):
+    run(root / 'pets', root / 'records.jsonl', prompt='describe')
+  assert (root / 'records.jsonl').read_bytes() == before
+
+
+@pytest.mark.parametrize('name', [None, 7, 'another'])
+def test_records_keep_their_names_whatever_the_settings_say(root, name):
+  path = root / 'records.settings.json'
+  settings = json.loads(path.read_text())
+  settings['data'] = settings['model']['name'] = name
+  path.write_text(json.dumps(settings))
+  records = run(root / 'pets', root / 'records.jsonl')
+  assert evaluation.read_records(root / 'records.jsonl') == records
+  assert len({(r['model'], r['data']) for r in records}) == 1
+
+
 def test_settings_that_lack_a_part_are_refused(root):
   sidecar = root / 'records.settings.json'
   settings = json.loads(sidecar.read_text())

@@ -68,6 +68,8 @@ def test_missing_fields_are_named(path, field):
     ('bytes', 512, 'bytes: got 512, expected an object of numbers'),
     ('bytes', {'x': 'many'}, 'bytes: got {"x": "many"}, expected'),
     ('total_bytes', 1.5, 'total_bytes: got 1.5, expected an integer'),
+    ('total_bytes', 10**400, 'total_bytes: got 10000.*, expected an integer'),
+    ('seconds', {'x': -(10**400)}, 'seconds: got .*, expected an object'),
     ('distortion', 'low', 'distortion: got "low", expected a number or null'),
     ('seconds', [1], 'seconds: got \\[1\\], expected an object of numbers'),
     ('slots', 1, 'slots: got 1, expected an object of numbers or null'),
