@@ -48,12 +48,12 @@ def test_the_module_can_be_found(tmp_path, monkeypatch):
 def _records(name, codec, settings=None):
   """Records that somebody sent, with a codec's settings as they like."""
   records = synthetic.make(images=3, seeds=(0,))
-  row = records[0]
+  rows = {r['image_id']: r for r in reversed(records)}
   link = {'seconds': 0.1, 'airtime': 0.2, 'arrived': 1, 'rows': 1.0}
   return [
     *records,
     *(
-      {**row, 'image_id': i, 'name': name, 'codec': codec, 'link': link}
+      {**rows[i], 'name': name, 'codec': codec, 'link': link}
       | ({'settings': settings} if settings else {})
       for i in range(3)
     ),

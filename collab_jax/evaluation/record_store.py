@@ -211,7 +211,7 @@ class RecordStore:
       ValueError: A line of the file is no record.
       BlockingIOError: Another run is writing to the file.
     """
-    self.model = settings.get('model', {}).get('name')
+    self.model = identity.flat(settings).get('model.name')
     self.data = self._new_data = settings.get('data')
 
     def parse(path: Path, lines: list[bytes]) -> dict[Key, Record]:

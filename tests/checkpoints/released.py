@@ -75,6 +75,10 @@ def at_224(layout, folder):
       config['text_config'] |= {'num_image_tokens': 256}
 
     edit_config(folder, larger)
+    path = folder / 'preprocessor_config.json'
+    processor = json.loads(path.read_text())
+    processor['size'] = {'height': 224, 'width': 224}
+    path.write_text(json.dumps(processor))
     words = folder / 'tokenizer.model'
   scenes = [data.sample('train', i) for i in range(100)]
   texts = [

@@ -129,6 +129,8 @@ def train(
     BlockingIOError: Another process trains in the folder.
   """
   transform = validate.check(config, model)
+  for text in config.sent:  # Raises before anything is written.
+    feature_dump.FeatureDump(model, text, config.split)
   workdir = pathlib.Path(workdir)
   with jsonl.locked(workdir):
     return _train(config, model, reader, transform, workdir)
