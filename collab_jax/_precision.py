@@ -19,7 +19,7 @@ NAMES = ('default', 'highest')
 _FIELD = 'jax_default_matmul_precision'  # Of JAX's config.
 
 # Flags of JAX that change numbers, random ones among them.
-_FLAGS = (
+FLAGS = (
   *('jax_enable_x64', 'jax_random_seed_offset'),
   'jax_threefry_partitionable',
 )
@@ -71,5 +71,5 @@ def describe(compute_dtype: str) -> dict[str, Any]:
     'compute_dtype': compute_dtype,
     'precision': precision,
     **({} if exact else {'platform': jax.default_backend()}),
-    **{name: getattr(jax.config, name) for name in _FLAGS},
+    **{name: getattr(jax.config, name) for name in FLAGS},
   }

@@ -15,13 +15,6 @@ from collab_jax import _validate
 
 IMPL = 'threefry2x32'
 
-# Flags of JAX that change random numbers or the type of all numbers.
-_FLAGS = (
-  'jax_enable_x64',
-  'jax_random_seed_offset',
-  'jax_threefry_partitionable',
-)
-
 
 def make(seed: Any) -> jax.Array:
   """Returns the key of a seed, an integer, also a traced one."""
@@ -55,8 +48,3 @@ def convert(name: str, keys: Any) -> jax.Array:
       words = jax.random.key_data(keys)
       return jax.random.wrap_key_data(words[..., :2], impl=IMPL)
   raise _validate.error(name, keys, 'jax.random.key(seed)')
-
-
-def flags() -> dict[str, Any]:
-  """Returns JAX's flags that change random numbers, as plain values."""
-  return {name: getattr(jax.config, name) for name in _FLAGS}

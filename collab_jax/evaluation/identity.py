@@ -9,18 +9,15 @@ import hashlib
 import json
 from typing import Any
 
-import jax
 import numpy as np
 import PIL
 
 from collab_jax import (
   _precision,
   provenance,
-  random_keys,
   sharding,
 )
 from collab_jax import captioner as captioning
-from collab_jax.models import tokenizer as tokenizer_lib
 
 # Settings that tell people where things were, and what made them.
 _NAMES = ('model.name', 'data', 'versions')
@@ -36,10 +33,10 @@ def settings(
     data: Name of the data.
     method: Method of resizing, if the reader tells.
   """
-  model, precision = captioner.model, _precision.current()
-  # By default float32 products are of other numbers on each platform.
-  exact = precision != 'default' or 'float32' not in model.compute_dtype
-  platform = {} if exact else {'platform': jax.default_backend()}
+  model = captioner.model
+  numbers = _precision.describe(model.compute_dtype)
+  compute_dtype = numbers.pop('compute_dtype')
+  flags = {name: numbers.pop(name) for name in _precision.FLAGS}
   versions = provenance.provenance()['versions']
   return {
     'format': 1,
@@ -47,13 +44,12 @@ def settings(
       'name': model.config.name,
       'checksum': sharding.fingerprint(model.params),
       'config': digest(_computation(model.config.to_dict())),
-      'tokenizer': tokenizer(model.tokenizer),
+      'tokenizer': getattr(model.tokenizer, 'fingerprint', None),
       'dtype': model.dtype,
-      'compute_dtype': model.compute_dtype,
+      'compute_dtype': compute_dtype,
     },
-    'precision': precision,
-    **platform,
-    'random': random_keys.flags(),
+    **numbers,
+    'random': flags,
     'data': data,
     'captioner': captioner.describe(),
     **({} if method is None else {'preprocess': method}),
@@ -73,14 +69,6 @@ def _computation(config: dict[str, Any]) -> dict[str, Any]:
     for name, tower in config.items()
     if name not in ('name', 'compute_dtype')
   }
-
-
-def tokenizer(value: tokenizer_lib.Tokenizer | None) -> str | None:
-  """Returns the fingerprint of a vocabulary; None without one."""
-  if value is None:
-    return None
-  # Two serialized models may spell equally; other bytes are another tokenizer.
-  return digest([value.model_bytes.hex(), repr(getattr(value, 'added', ()))])
 
 
 def pixels(image: np.ndarray) -> str:

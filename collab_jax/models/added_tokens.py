@@ -75,13 +75,13 @@ def pack(model: bytes, tokens: Mapping[int, AddedToken]) -> bytes:
   """Puts tokens behind a serialized model, in a field that others skip."""
   text = json.dumps({str(i): [*tokens[i]] for i in sorted(tokens)})
   data = _MAGIC + text.encode() + b'}'
-  return model + _TAG + _length(len(data)) + data
+  return model + _TAG + varint(len(data)) + data
 
 
 def unpack(model: bytes) -> tuple[bytes, dict[int, AddedToken]]:
   """Returns a serialized model without the tokens, and the tokens by id."""
   start = model.rfind(_MAGIC)
-  head = _TAG + _length(len(model) - start)
+  head = _TAG + varint(len(model) - start)
   if start < 0 or not model[:start].endswith(head):
     return model, {}
   try:
@@ -92,7 +92,8 @@ def unpack(model: bytes) -> tuple[bytes, dict[int, AddedToken]]:
   return model[: start - len(head)], tokens
 
 
-def _length(value: int) -> bytes:
+def varint(value: int) -> bytes:
+  """Returns a number in the variable length of protocol buffers."""
   output = bytearray()
   while value > 127:
     output.append(value & 127 | 128)

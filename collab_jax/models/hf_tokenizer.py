@@ -446,23 +446,18 @@ def _refuse_others(table, model, source):
       )
 
 
-def _varint(value: int) -> bytes:
-  output = bytearray()
-  while value > 127:
-    output.append(value & 127 | 128)
-    value >>= 7
-  output.append(value)
-  return bytes(output)
-
-
 def _number(field: int, value: int) -> bytes:
-  return _varint(field << 3) + _varint(value)
+  return added_tokens.varint(field << 3) + added_tokens.varint(value)
 
 
 def _text(field: int, value: bytes) -> bytes:
-  return _varint(field << 3 | 2) + _varint(len(value)) + value
+  return (
+    added_tokens.varint(field << 3 | 2)
+    + added_tokens.varint(len(value))
+    + value
+  )
 
 
 def _piece(piece: str, score: float, kind: int) -> bytes:
-  rank = _varint(2 << 3 | 5) + struct.pack('<f', score)
+  rank = added_tokens.varint(2 << 3 | 5) + struct.pack('<f', score)
   return _text(1, _text(1, piece.encode()) + rank + _number(3, kind))

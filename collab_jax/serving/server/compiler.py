@@ -10,6 +10,7 @@ from typing import Any
 from collab_jax.serving.server import (
   compilations,
   metrics,
+  request,
   request_queue,
 )
 
@@ -81,17 +82,8 @@ class CompileThreads:
         except (Exception, SystemExit) as raised:
           result, error = None, raised
       try:
-        self._loop.call_soon_threadsafe(_settle, done, result, error)
+        self._loop.call_soon_threadsafe(request.settle, done, result, error)
       except RuntimeError:
         _LOG.debug('the event loop has ended')
         return
       del job, done, item, result, error  # Nothing is kept while idle.
-
-
-def _settle(done: asyncio.Future, result: Any, error: BaseException | None):
-  if done.done():
-    return
-  if error is None:
-    done.set_result(result)
-  else:
-    done.set_exception(error)

@@ -75,3 +75,21 @@ class RequestState:
       self.done.set_result(None)
     before, self.progress = self.progress, asyncio.Event()
     before.set()
+
+
+def settle(
+  done: asyncio.Future, result: Any, error: BaseException | None
+) -> None:
+  """Ends a future, on its event loop, unless nobody waits any more.
+
+  Args:
+    done: The future.
+    result: Its result.
+    error: Its exception; None if there is a result.
+  """
+  if done.done():
+    return
+  if error is None:
+    done.set_result(result)
+  else:
+    done.set_exception(error)

@@ -16,7 +16,7 @@ from collab_jax.serving.server import (
   metrics,
   request_queue,
 )
-from collab_jax.serving.server.request import RequestState
+from collab_jax.serving.server.request import RequestState, settle
 
 _LOG = logging.getLogger(__name__)
 
@@ -109,7 +109,7 @@ class Scheduler:
           result, error = job(), None
         except Exception as raised:
           result, error = None, raised
-      self._post_to_loop(_settle, done, result, error)
+      self._post_to_loop(settle, done, result, error)
 
     self.queue.add_job(run)
     while not done.done():
@@ -276,12 +276,3 @@ class Scheduler:
 def _update_all(updates) -> None:
   for request, *update in updates:
     request.update(*update)
-
-
-def _settle(done: asyncio.Future, result: Any, error: Exception | None):
-  if done.done():
-    return
-  if error is None:
-    done.set_result(result)
-  else:
-    done.set_exception(error)
