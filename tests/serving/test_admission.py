@@ -37,13 +37,16 @@ def token_file(tmp_path_factory):
 
 
 @pytest.fixture
-def cold(model, token_file, monkeypatch):
-  """Server that compiles nothing, with two tokens."""
+def cold(request, model, token_file, monkeypatch):
+  """Server that compiles nothing, with two tokens.
+
+  A test's parameter is the time of a message, by default short.
+  """
   monkeypatch.setattr(engine.Engine, 'warm_up', lambda self: iter([]))
   config = harness.make_config(
     quantizers='',
     security=security.Security(token_file=token_file),
-    message_seconds=0.5,
+    message_seconds=getattr(request, 'param', 0.5),
   )
   with serving.Server(model, config) as server:
     yield server
@@ -193,6 +196,8 @@ def test_messages_have_a_time_limit(cold):
   harness.until(lambda: cold.metrics.value('calls') == 0)
 
 
+# The calls last until all have been made, however slow the machine.
+@pytest.mark.parametrize('cold', [5.0], indirect=True)
 def test_a_caller_has_but_a_share_of_the_places(cold):
   """Silent calls with one token leave room for the other token."""
   size = cold.config.queue + cold.config.engine.max_slots + 256
