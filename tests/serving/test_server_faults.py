@@ -1,5 +1,6 @@
 """Server faults: overload, deadlines, internal errors, stops."""
 
+import asyncio
 import os
 import socket
 import threading
@@ -16,7 +17,10 @@ from collab_jax.serving.engine import (
   engine,
 )
 from collab_jax.serving.server import (
+  compiler,
   decoders,
+  metrics,
+  request_queue,
   run,
 )
 from tests import colours
@@ -410,6 +414,34 @@ def test_the_socket_of_a_killed_server_is_taken(on_a_socket, tmp_path):
   on_a_socket()
   with socket.socket(socket.AF_UNIX) as caller:
     caller.connect(f'{tmp_path}/s')
+
+
+def test_stop_while_codecs_compile():
+  """Callers that had gone away, and callers that still waited."""
+  held = threading.Event()
+
+  async def stop():
+    loop = asyncio.get_running_loop()
+    threads = compiler.CompileThreads(loop, metrics.Metrics())
+    calls = [loop.create_task(threads.call(held.wait)) for _ in range(4)]
+    await asyncio.sleep(0)
+    calls[0].cancel()
+    calls[3].cancel()
+    threads.stop('the server is being stopped')
+    try:
+      return await asyncio.gather(*calls, return_exceptions=True)
+    finally:
+      held.set()
+
+  gone, *waiting, gone_in_queue = asyncio.run(stop())
+  assert isinstance(gone, asyncio.CancelledError)
+  assert isinstance(gone_in_queue, asyncio.CancelledError)
+  assert [str(error) for error in waiting] == [
+    'the server is being stopped'
+  ] * 2
+  assert all(
+    isinstance(error, request_queue.ServerStoppedError) for error in waiting
+  )
 
 
 async def _await(task):

@@ -64,8 +64,10 @@ class CompileThreads:
   def stop(self, reason: str) -> None:
     """Ends the threads after their present jobs; nobody waits for those."""
     self._closed = reason
-    for done in list(self._waiting):
-      done.set_exception(request_queue.ServerStoppedError(reason))
+    stopped = request_queue.ServerStoppedError(reason)
+    # A future leaves the set in a later turn of the loop than it ends in.
+    for done in [future for future in self._waiting if not future.done()]:
+      done.set_exception(stopped)
       done.exception()  # Marks it as retrieved.
     for _ in range(_THREADS):
       self._jobs.put(None)
