@@ -180,7 +180,7 @@ CASES: dict[str, Callable[[str, pathlib.Path], dict[str, Any]]] = {
   'variant': variant,
   'variant in shards': variant_in_shards,
   'adapter': adapter(),
-  'adapter: rslora': adapter(use_rslora=True),
+  'adapter: rslora': adapter(use_rslora=True, lora_alpha=0.5),
   'adapter: rank and alpha patterns': adapter(
     rank_pattern={'down_proj': 2}, alpha_pattern={'q_proj': 16}
   ),
@@ -188,7 +188,10 @@ CASES: dict[str, Callable[[str, pathlib.Path], dict[str, Any]]] = {
     target_modules=r'.*(fc1|fc2|k_proj|v_proj|gate_proj|linear)', bias='all'
   ),
   'adapter: whole modules': adapter(modules_to_save=['linear']),
-  'adapter: embeddings': adapter(target_modules=['embed_tokens', 'v_proj']),
+  'adapter: embeddings': adapter(
+    target_modules=['embed_tokens', 'v_proj'],
+    lora_alpha=0.02,  # More saturates Gemma 2's soft-cap: all logits tie.
+  ),
   'adapter: dora': adapter(use_dora=True),
   **{f'token: {kind}': added(kind) for kind in KINDS},
   'tokens: five kinds': added(*list(KINDS)[:4], 'special'),
