@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from absl import logging
 
+from collab_jax import _validate
 from collab_jax.checkpoints import adapters, formats, orbax, shards, trees
 from collab_jax.checkpoints.trees import CheckpointError
 from collab_jax.models import hf_tokenizer, paligemma, tokenizer
@@ -258,6 +259,7 @@ def describe(
   path: str | os.PathLike[str],
   variant: str | None = None,
   adapter: str | os.PathLike[str] | bool | None = None,
+  part: str | None = None,
 ) -> FolderDescription:
   """Says what a checkpoint's files are, which of them count, and why.
 
@@ -267,13 +269,16 @@ def describe(
     path: A folder or npz.
     variant: As in `load`.
     adapter: As in `load`.
+    part: As in `load`: the files that this part needs are checked.
 
   Returns:
     The description; a checkpoint that `load` refuses has its `refusals`.
 
   Raises:
     FileNotFoundError: There is no such path.
+    ValueError: There is no such part.
   """
+  _validate.choice('part', part, trees.PARTS)
   path = pathlib.Path(path)
   if not path.exists():
     raise FileNotFoundError(f'no such checkpoint: {path}')
@@ -286,11 +291,11 @@ def describe(
   config, vocabulary, remarks = None, None, ()
   try:
     config = source.config()
-    refusals += _refusals(source, config, None, adapter)
-    remarks = tuple(_remarks(source, None))
-    vocabulary = _vocabulary(source)
+    refusals += _refusals(source, config, part, adapter)
+    remarks = tuple(_remarks(source, part))
+    vocabulary = None if part == 'edge' else _vocabulary(source)
     if config is not None:
-      _check_arrays(source, config)
+      _check_arrays(source, config, part)
       if vocabulary is not None and vocabulary > config.text.vocab_size:
         refusals.append(
           f'tokenizer in {path}: got {vocabulary} ids, expected at most the'
@@ -312,10 +317,10 @@ def _vocabulary(source) -> int | None:
   return tokenizer.Tokenizer(vocabulary).vocab_size
 
 
-def _check_arrays(source, config) -> None:
-  """Compares the headers of the arrays with the dimensions."""
-  shapes = trees.flatten(paligemma.shapes(config))
-  with source.open(config, None) as entries:
+def _check_arrays(source, config, part) -> None:
+  """Compares the headers of a part's arrays with the dimensions."""
+  shapes = trees.flatten(trees.select(paligemma.shapes(config), part))
+  with source.open(config, part) as entries:
     arrays = dict(entries)
     table = arrays.get(trees.TABLE)
     if table is not None:

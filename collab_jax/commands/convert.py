@@ -12,6 +12,7 @@ from collab_jax import (
   checkpoints,
   launcher,
 )
+from collab_jax.commands import dtype_flags
 from collab_jax.models import zoo
 
 _SOURCE = flags.DEFINE_string('source', None, 'npz or folder to read.')
@@ -28,9 +29,7 @@ _PART = flags.DEFINE_enum(
 _VARIANT = flags.DEFINE_string(
   'variant', None, "Variant of the source's files, such as fp16."
 )
-_ADAPTER = flags.DEFINE_string(
-  'adapter', None, 'Folder of a LoRA adapter to merge; may be the source.'
-)
+_ADAPTER = dtype_flags.define_adapter()
 flags.mark_flags_as_required(['source', 'target', 'to'])
 
 
@@ -58,6 +57,6 @@ def main(argv):
       dtype=_DTYPE.value,
       part=_PART.value,
       variant=_VARIANT.value,
-      adapter=_ADAPTER.value,
+      adapter=_ADAPTER.value or None,
     )
     print(f'{_TARGET.value}: {model_config.name} as {_TO.value}')

@@ -1,4 +1,4 @@
-"""Flags of commands that load a model: dtypes, and precision of products."""
+"""Flags of commands that load a model: dtypes, precision and an adapter."""
 
 from typing import Any, NamedTuple
 
@@ -17,6 +17,7 @@ class DtypeFlags(NamedTuple):
   dtype: Any
   compute_dtype: Any
   precision: Any
+  adapter: Any
 
   @property
   def arguments(self) -> dict[str, Any]:
@@ -24,12 +25,25 @@ class DtypeFlags(NamedTuple):
     return {
       'dtype': self.dtype.value,
       'compute_dtype': self.compute_dtype.value,
+      'adapter': self.adapter.value or None,
     }
 
 
-def define() -> DtypeFlags:
-  """Defines the flags."""
+def define_adapter() -> Any:
+  """Defines the flag of an adapter."""
+  return flags.DEFINE_string(
+    'adapter', None, "Folder of a LoRA adapter to merge; may be the model's."
+  )
+
+
+def define(weights: bool = True) -> DtypeFlags:
+  """Defines the flags.
+
+  Args:
+    weights: Whether the command reads weights, into which an adapter is merged.
+  """
   return DtypeFlags(
+    adapter=define_adapter() if weights else None,
     dtype=flags.DEFINE_enum('dtype', None, trees.DTYPES, 'Of the parameters.'),
     compute_dtype=flags.DEFINE_enum(
       'compute_dtype',

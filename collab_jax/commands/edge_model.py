@@ -29,6 +29,7 @@ class EdgeModel:
     coding: str = 'best',
     dtype: str | None = None,
     compute_dtype: str | None = None,
+    adapter: str | None = None,
   ):
     """Reads the model's dimensions.
 
@@ -38,6 +39,7 @@ class EdgeModel:
       coding: How their messages are coded.
       dtype: As of `checkpoints.load`.
       compute_dtype: As of `checkpoints.load`.
+      adapter: As of `checkpoints.load`.
 
     Raises:
       ValueError: There is no such model.
@@ -49,9 +51,10 @@ class EdgeModel:
     self._path = model
     self._split = split
     self._coding = coding
-    self._dtypes: dict[str, Any] = {
+    self._arguments: dict[str, Any] = {
       'dtype': dtype,
       'compute_dtype': compute_dtype,
+      'adapter': adapter,
     }
 
   def bind(self, spec: codecs.CodecSpec | str) -> Any:
@@ -75,4 +78,4 @@ class EdgeModel:
 
   @functools.cached_property
   def _weights(self) -> paligemma.Model:
-    return checkpoints.load(self._path, part='edge', **self._dtypes)
+    return checkpoints.load(self._path, part='edge', **self._arguments)

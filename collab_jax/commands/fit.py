@@ -60,7 +60,7 @@ _MAX_TOKENS = flags.DEFINE_integer(
 _PROMPT = flags.DEFINE_integer(
   'prompt_tokens', 4, "Tokens of a sweep's prompt; 'caption en' has 4."
 )
-_DTYPES = dtype_flags.define()
+_DTYPES = dtype_flags.define(weights=False)
 _LAYOUT = flags.DEFINE_enum(
   'layout',
   None,

@@ -8,10 +8,12 @@ Ends with 1 where the model would be refused, and says why.
 from absl import app, flags
 
 from collab_jax import checkpoints, launcher
+from collab_jax.commands import dtype_flags
 
 _VARIANT = flags.DEFINE_string('variant', None, 'Variant, such as fp16.')
-_ADAPTER = flags.DEFINE_string(
-  'adapter', None, "Folder of a LoRA adapter to merge; may be the model's."
+_ADAPTER = dtype_flags.define_adapter()
+_PART = flags.DEFINE_enum(
+  'part', None, ('edge', 'server'), 'Describes what that side needs.'
 )
 
 
@@ -20,7 +22,9 @@ def main(argv):
   if len(argv) != 2:
     raise app.UsageError(f'expected one folder or npz, got {argv[1:]}')
   with launcher.runtime():
-    description = checkpoints.describe(argv[1], _VARIANT.value, _ADAPTER.value)
+    description = checkpoints.describe(
+      argv[1], _VARIANT.value, _ADAPTER.value or None, _PART.value
+    )
     # Names of files are somebody's, and no commands of a terminal.
     text = str(description)
     print(

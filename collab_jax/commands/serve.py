@@ -142,5 +142,7 @@ def _encoder_fingerprint() -> str:
       "%s is the part 'server': edges may have any image encoder", source[0]
     )
     return ''
-  edge = checkpoints.load(*source, part='edge')
+  edge = checkpoints.load(
+    *source, part='edge', adapter=_DTYPES.arguments['adapter']
+  )
   return codecs.encoder_fingerprint(edge)

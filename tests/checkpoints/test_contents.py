@@ -12,6 +12,7 @@ from safetensors import numpy as safetensors
 
 from collab_jax import checkpoints
 from collab_jax.checkpoints import huggingface, trees
+from collab_jax.commands import edge_model
 from collab_jax.commands import inspect as inspect_command
 from tests.checkpoints.released import (
   GOLDEN,
@@ -111,6 +112,27 @@ def test_adapter_is_merged(copy, model, fields, scale):
   want[name][0] += delta.transpose(0, 2, 1)
   for path, array in want.items():
     np.testing.assert_allclose(got[path], array, atol=1e-5, err_msg=path)
+
+
+def test_an_edge_merges_its_half(copy):
+  folder = copy()
+  vision, rng = config_of('pg1_56').vision, np.random.default_rng(0)
+  shapes = {'A': (2, vision.width), 'B': (vision.out_dim, 2)}
+  projector = 'multi_modal_projector.linear'
+  adapter(
+    folder,
+    {
+      f'{projector}.lora_{name}.weight': rng.standard_normal(shape, np.float32)
+      for name, shape in shapes.items()
+    },
+  )
+  edge = edge_model.EdgeModel(str(folder), adapter=str(folder))
+  assert_same(
+    edge.bind('kmeans(k=2)').model.params,
+    checkpoints.load(folder, part='edge', adapter=True).params,
+  )
+  with pytest.raises(checkpoints.CheckpointError, match='adapter beside'):
+    edge_model.EdgeModel(str(folder)).bind('kmeans(k=2)')
 
 
 def test_adapter_is_rounded_once(copy):
@@ -283,3 +305,23 @@ def test_description(copy, capsys):
   text = capsys.readouterr().out
   assert 'pytorch_model.bin' in text
   assert '\x1b' not in text
+
+
+@pytest.mark.parametrize('part', ['edge', 'server'])
+def test_description_of_a_part(tmp_path, part, capsys):
+  folder = tmp_path / part
+  tiny = checkpoints.folder('tiny')
+  checkpoints.convert(tiny, folder, 'orbax', part=part)
+  assert checkpoints.describe(folder).refusals
+  described = checkpoints.describe(folder, part=part)
+  assert not described.refusals
+  assert (described.vocabulary is None) == (part == 'edge')
+  with pytest.raises(ValueError, match=r"part: got 'half', expected one of"):
+    checkpoints.describe(folder, part='half')
+
+
+def test_settings_of_pictures_concern_the_edge(copy):
+  folder = copy()
+  (folder / 'preprocessor_config.json').write_text('{"resample": 2}')
+  assert checkpoints.describe(folder, part='edge').refusals
+  assert not checkpoints.describe(folder, part='server').refusals

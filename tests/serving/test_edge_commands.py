@@ -82,6 +82,7 @@ def test_a_folder_is_captioned(target, picture, tmp_path):
     (('--stream', '--out=x', JPEG), 'stream: prints the caption of one'),
     (('--server=example.org:1', JPEG), 'give ca for TLS'),
     (('--token-file=nowhere', JPEG), 'No such file'),
+    (('--adapter=lora',), "adapter: got 'lora' for"),
     (('--codec=jpg',), "did you mean 'jpeg'"),
   ],
 )

@@ -104,6 +104,7 @@ def test_serves_though_nobody_reads_its_output(process, made):
     ),
     (('--prompt=' + 'a ' * 80,), 'expected at most 64; raise max_prompt'),
     (('--tls_cert=a.pem',), 'tls_cert, tls_key: got'),
+    (('--adapter=lora',), "adapter: got 'lora' for"),
     (('--model=nothing',), "model: got 'nothing', expected one of"),
   ],
 )
