@@ -7,14 +7,16 @@ imported, and which is imported only when it is asked for.
 import ast
 import functools
 import importlib
+from importlib import metadata
 import importlib.util
 from pathlib import Path
+import platform
 import sys
 from types import ModuleType
 
 from absl import app, flags
 
-from collab_jax import _output, _validate
+from collab_jax import __version__, _output, _validate
 
 _COMMANDS = {
   'caption': 'collab_jax.commands.caption',
@@ -30,6 +32,7 @@ _COMMANDS = {
 _SERVING = ('aiohttp', 'google', 'grpc', 'prometheus_client')
 
 _HELP = ('-h', '-help', '--help', '--helpshort')
+_VERSION = ('-V', '--version', 'version')
 
 
 def _summary(module: str) -> str:
@@ -53,9 +56,21 @@ def _overview() -> str:
       '',
       *lines,
       '',
-      'collab-jax COMMAND --help shows the flags of a command.',
+      'To begin with, in two terminals:',
+      '',
+      '  collab-jax serve',
+      '  collab-jax caption picture.png    # or: collab-jax page',
+      '',
+      'collab-jax COMMAND --help shows the flags of a command, --version the',
+      'version.',
     ]
   )
+
+
+def _version() -> str:
+  jax = metadata.version('jax')
+  python = platform.python_version()
+  return f'collab_jax {__version__}, jax {jax}, Python {python}'
 
 
 def _described(module: ModuleType) -> str:
@@ -94,6 +109,9 @@ def _run(argv: list[str]) -> None:
   if name in (*_HELP, 'help'):
     print(_overview())
     raise SystemExit(0 if argv[1:] else 1)
+  if name in _VERSION:
+    print(_version())
+    raise SystemExit(0)
   if name not in _COMMANDS:
     raise SystemExit(f'error: {_validate.unknown("command", name, _COMMANDS)}')
   try:

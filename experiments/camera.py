@@ -1,8 +1,8 @@
 r"""Captions the frames of a camera by a server; a loop to extend.
 
-python experiments/camera.py --server=localhost:50051 --source=0
-python experiments/camera.py --server=localhost:50051 --source=photos --every=1
-python experiments/camera.py --server=localhost:50051 --source=scenes --count=20
+python experiments/camera.py --source=0
+python experiments/camera.py --source=photos --every=1
+python experiments/camera.py --source=scenes --count=20 --server=localhost:50051
 
 A camera, by its number, needs OpenCV: pip install opencv-python-headless.
 """
@@ -16,7 +16,8 @@ from collab_jax import (
   data,
   launcher,
 )
-from collab_jax.commands import connection_flags, edge_model
+from collab_jax.codecs import spec as specs
+from collab_jax.commands import connection_flags, edge_model, model_flags
 from collab_jax.data import pictures
 from collab_jax.serving.client import (
   batch,
@@ -28,8 +29,8 @@ _CONNECTION = connection_flags.define()
 _SOURCE = flags.DEFINE_string(
   'source', '0', "A camera's number, a folder of pictures, or 'scenes'."
 )
-_CODEC = flags.DEFINE_string('codec', 'kmeans(k=8)', 'What is sent.')
-_MODEL = flags.DEFINE_string('model', 'tiny', "Name, or a model's folder.")
+_CODEC = flags.DEFINE_string('codec', specs.DEFAULT, 'What is sent.')
+_MODEL = model_flags.define()
 _EVERY = flags.DEFINE_float(
   'every', 0.0, 'Seconds from a frame to the next, at least.', lower_bound=0.0
 )
@@ -70,7 +71,7 @@ def main(argv):
   if argv[1:]:
     raise app.UsageError(f'unexpected arguments: {argv[1:]}')
   with launcher.runtime():
-    edge = edge_model.EdgeModel(_MODEL.value)
+    edge = edge_model.EdgeModel(*_MODEL.source)
     codec = edge.bind(_CODEC.value)
     with clients.EdgeClient(_CONNECTION.connect(), codec, window=1) as client:
       stream = frames(_SOURCE.value, edge.size)

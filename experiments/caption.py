@@ -19,10 +19,11 @@ from collab_jax import (
   plots,
   studies,
 )
-from collab_jax.commands import codec_flags
+from collab_jax.commands import codec_flags, model_flags
 
 _IMAGE = flags.DEFINE_string('image', None, 'A picture file.')
 _CHOICE = codec_flags.define()
+_MODEL = model_flags.define()
 _PROMPT = flags.DEFINE_string('prompt', 'caption en', 'Text for the model.')
 _TOKENS = flags.DEFINE_integer(
   'max_tokens', 34, 'Longest caption.', lower_bound=1
@@ -39,14 +40,14 @@ def main(argv):
   assert _IMAGE.value is not None  # absl requires the flag.
   with studies.runtime():
     chosen = _CHOICE.choose()
-    name, split = _CHOICE.model.value, _CHOICE.split.value
-    config = checkpoints.config_of(name)
-    load = functools.cache(lambda: checkpoints.load(name))
+    config = checkpoints.config_of(*_MODEL.source)
+    load = functools.cache(lambda: checkpoints.load(*_MODEL.source))
     chosen.validate(config, load)
     image = data.read_image(_IMAGE.value, config.vision.image_size)
     model = load()
     captioner = captioning.Captioner(model, _TOKENS.value, _PROMPT.value)
-    full = codecs.parse('identity', split, _CHOICE.coding.value)
+    settings = _CHOICE.split.value, _CHOICE.coding.value
+    full = codecs.parse('identity', *settings)
     for codec in (full.bind(model), chosen.bind(model)):
       packet = codec.encode(image[None], jax.random.key(_SEED.value))[0]
       fields = ', '.join(f'{f} {n:,}' for f, n in codec.sizes(packet).items())

@@ -10,7 +10,7 @@ _ROOT = pathlib.Path(__file__).parents[1]
 
 # A module imports from the rows above its own only. A new one is added here.
 _ROWS = (
-  {'_validate'},
+  {'_validate', '__version__'},
   {
     '_output',
     '_terminal',

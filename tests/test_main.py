@@ -4,6 +4,7 @@ import sys
 
 import pytest
 
+import collab_jax
 from collab_jax import __main__ as dispatcher
 
 
@@ -42,3 +43,10 @@ def test_missing_extra_is_one_line(monkeypatch, capsys, tmp_path):
 def test_mistyped_command_suggests_the_nearest(capsys):
   code, _ = _said(capsys, 'convret')
   assert code == "error: command: got 'convret'; did you mean 'convert'?"
+
+
+@pytest.mark.parametrize('flag', ['--version', '-V', 'version'])
+def test_version(capsys, flag):
+  code, out = _said(capsys, flag)
+  assert code == 0
+  assert out.startswith(f'collab_jax {collab_jax.__version__}, jax ')

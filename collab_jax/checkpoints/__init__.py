@@ -237,11 +237,13 @@ def _unstack(params: trees.Tree) -> dict[str, Any]:
 
 def config_of(
   name_or_path: str | os.PathLike[str],
+  path: str | os.PathLike[str] | None = None,
 ) -> paligemma.Config:
   """Reads a model's dimensions, not its weights.
 
   Args:
-    name_or_path: One of NAMES, or the folder of a model.
+    name_or_path: One of NAMES, or the folder of a model; see `load`.
+    path: The folder or npz of a released model, see `load`.
 
   Returns:
     The dimensions.
@@ -250,6 +252,8 @@ def config_of(
     ValueError: An unknown name, or files without the dimensions.
     FileNotFoundError: A file is missing.
   """
+  if path is not None:
+    return zoo.card(str(name_or_path)).config
   source = formats.find(_resolve(name_or_path))
   config = source.config()
   if config is None:

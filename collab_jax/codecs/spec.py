@@ -6,6 +6,11 @@ from typing import Any
 from collab_jax import _validate, config, quantizers, registry
 from collab_jax.codecs import base, feature, image
 
+# Default of programs at both ends: the paper's k-means, from a random start.
+METHOD = 'kmeans'
+K = 8
+DEFAULT = f'{METHOD}(k={K})'
+
 
 def parse(
   text: str, split: str = 'encoder', coding: str = 'fixed'

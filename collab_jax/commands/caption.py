@@ -1,10 +1,10 @@
 r"""Captions pictures by a server; this machine encodes them.
 
-collab-jax caption --server=localhost:50051 cat.png --k=8 --stream
+collab-jax caption cat.png --k=8 --stream
 collab-jax caption --server=localhost:50051 photos --out=captions.jsonl \
     --codec='merge(k=5,smooth=2,centroids=pca(dims=128,vectors=ecsq))'
 collab-jax caption --server=edge.example.org:443 --ca=system \
-    --token-file=token photos --out=captions.jsonl --max-bytes=60
+    --token_file=token photos --out=captions.jsonl --max_bytes=60
 
 A folder is captioned into a JSONL file; started again, it resumes. See
 docs/edge.md.
@@ -27,6 +27,7 @@ from collab_jax.commands import (
   connection_flags,
   dtype_flags,
   edge_model,
+  model_flags,
 )
 from collab_jax.serving.client import (
   batch,
@@ -36,6 +37,7 @@ from collab_jax.serving.client import client as clients
 
 _CONNECTION = connection_flags.define()
 _CHOICE = codec_flags.define()
+_MODEL = model_flags.define()
 _DTYPES = dtype_flags.define()
 _PROMPT = flags.DEFINE_string('prompt', '', "Instead of the server's.")
 _TOKENS = flags.DEFINE_integer(
@@ -122,13 +124,13 @@ def _client() -> clients.EdgeClient:
     chosen = _CHOICE.choose(
       rate_control.PROGRESSIVE if _PROGRESSIVE.value else ''
     )
-    edge = edge_model.EdgeModel(_CHOICE.model.value, **_DTYPES.arguments)
+    edge = edge_model.EdgeModel(*_MODEL.source, **_DTYPES.arguments)
     return clients.EdgeClient(
       _CONNECTION.connect(), edge.bind(chosen), **settings
     )
   curve = _curve()
   edge = edge_model.EdgeModel(
-    _CHOICE.model.value, curve.split, curve.coding, **_DTYPES.arguments
+    *_MODEL.source, curve.split, curve.coding, **_DTYPES.arguments
   )
   connection, max_bytes = _CONNECTION.connect(), _MAX_BYTES.value
   if _GOAL.value:
@@ -152,9 +154,7 @@ def _limit() -> str:
 def _curve() -> rate_control.RateCurve:
   if _CURVE.value:
     return rate_control.read_curve(_CURVE.value)
-  return rate_control.shipped_curve(
-    checkpoints.config_of(_CHOICE.model.value).name
-  )
+  return rate_control.shipped_curve(checkpoints.config_of(*_MODEL.source).name)
 
 
 def _describe(plan: rate_control.RateControlPlan) -> str:

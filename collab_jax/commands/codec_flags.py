@@ -1,4 +1,4 @@
-"""Flags of commands that send pictures: codec and model."""
+"""Flags of commands that send pictures: the codec."""
 
 from typing import Any, NamedTuple
 
@@ -8,6 +8,7 @@ from collab_jax import (
   codecs,
   wire,
 )
+from collab_jax.codecs import spec as specs
 
 # The flags belong to the command that calls `define`, and to its --help.
 flags.disclaim_key_flags()
@@ -20,7 +21,6 @@ class CodecFlags(NamedTuple):
   method: Any
   codec: Any
   coding: Any
-  model: Any
   split: Any
 
   @property
@@ -52,9 +52,11 @@ class CodecFlags(NamedTuple):
 def define() -> CodecFlags:
   """Defines the flags."""
   return CodecFlags(
-    k=flags.DEFINE_integer('k', 8, 'Number of vectors sent.', lower_bound=1),
+    k=flags.DEFINE_integer(
+      'k', specs.K, 'Number of vectors sent.', lower_bound=1
+    ),
     method=flags.DEFINE_string(
-      'method', 'kmeans', "Quantizer: 'kmeans', 'random(rebuild=zero)', ..."
+      'method', specs.METHOD, "Quantizer: 'kmeans', 'random(rebuild=zero)', ..."
     ),
     codec=flags.DEFINE_string(
       'codec', '', "Instead of method and k: 'webp(quality=30,strip=true)', ..."
@@ -62,7 +64,6 @@ def define() -> CodecFlags:
     coding=flags.DEFINE_enum(
       'coding', 'best', wire.CODINGS, 'Coding of features.'
     ),
-    model=flags.DEFINE_string('model', 'tiny', "Name, or a model's folder."),
     split=flags.DEFINE_enum(
       'split', 'encoder', codecs.SPLITS, 'Split of the model.'
     ),

@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 from absl import flags
 
+from collab_jax.serving import protocol
 from collab_jax.serving.client import channel
 
 # The flags belong to the command that calls `define`, and to its --help.
@@ -44,8 +45,9 @@ class ConnectionFlags(NamedTuple):
 def define() -> ConnectionFlags:
   """Defines the flags."""
   return ConnectionFlags(
-    # Required: the connection refuses an empty name.
-    server=flags.DEFINE_string('server', '', 'HOST:PORT of the server.'),
+    server=flags.DEFINE_string(
+      'server', protocol.SERVER, 'HOST:PORT of the server.'
+    ),
     token_file=flags.DEFINE_string(
       'token_file', None, "File with the server's token, if it asks for one."
     ),

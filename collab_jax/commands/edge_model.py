@@ -25,6 +25,7 @@ class EdgeModel:
   def __init__(
     self,
     model: str,
+    path: str | None = None,
     split: str = 'encoder',
     coding: str = 'best',
     dtype: str | None = None,
@@ -34,7 +35,9 @@ class EdgeModel:
     """Reads the model's dimensions.
 
     Args:
-      model: One of `checkpoints.NAMES`, or the folder of a model.
+      model: One of `checkpoints.NAMES`, or the folder of a model; with `path`
+        the name of a released one.
+      path: Folder or npz of a released model.
       split: Where quantizers given as text cut it.
       coding: How their messages are coded.
       dtype: As of `checkpoints.load`.
@@ -45,10 +48,10 @@ class EdgeModel:
       ValueError: There is no such model.
       FileNotFoundError: A file is missing.
     """
-    self.config = checkpoints.config_of(model)
+    self.config = checkpoints.config_of(model, path)
     self.size = self.config.vision.image_size
     self.vectors = self.config.vision.num_tokens
-    self._path = model
+    self._source = model, path
     self._split = split
     self._coding = coding
     self._arguments: dict[str, Any] = {
@@ -56,6 +59,18 @@ class EdgeModel:
       'compute_dtype': compute_dtype,
       'adapter': adapter,
     }
+
+  def supports(self, text: str) -> bool:
+    """Returns whether there is such a codec, and it fits the model.
+
+    Args:
+      text: As `codecs.parse` reads it.
+    """
+    try:
+      codecs.parse(text, self._split, self._coding).validate(self.config)
+    except (ValueError, ImportError):
+      return False
+    return True
 
   def bind(self, spec: codecs.CodecSpec | str) -> Any:
     """Makes a codec.
@@ -78,4 +93,4 @@ class EdgeModel:
 
   @functools.cached_property
   def _weights(self) -> paligemma.Model:
-    return checkpoints.load(self._path, part='edge', **self._arguments)
+    return checkpoints.load(*self._source, part='edge', **self._arguments)

@@ -1,6 +1,6 @@
 r"""Writes encoder and quantizer as a program for an edge.
 
-collab-jax export --format=onnx --quantizer='kmeans(k=8,init=++)' out/
+collab-jax export --format=onnx --quantizer='kmeans(k=8)' out/
 
 The folder holds the program, run.py, which needs no collab_jax, and what both
 have to know: docs/export.md.
@@ -14,17 +14,15 @@ from collab_jax import (
   exporters,
   launcher,
 )
-from collab_jax.commands import dtype_flags
+from collab_jax.codecs import spec as specs
+from collab_jax.commands import dtype_flags, model_flags
 
 _FORMAT = flags.DEFINE_string(
   'format', 'stablehlo', f'One of {", ".join(exporters.FORMATS)}.'
 )
-_MODEL = flags.DEFINE_string('model', 'tiny', "Name, or a model's folder.")
-_MODEL_PATH = flags.DEFINE_string(
-  'model_path', None, "A released model's file or folder."
-)
+_MODEL = model_flags.define()
 _QUANTIZER = flags.DEFINE_string(
-  'quantizer', 'kmeans(k=8,init=++)', 'With all of its settings.'
+  'quantizer', specs.DEFAULT, 'With all of its settings.'
 )
 _SPLIT = flags.DEFINE_enum(
   'split', 'encoder', codecs.SPLITS, 'Before or behind the projection.'
@@ -43,9 +41,7 @@ def main(argv):
   if len(argv) != 2:
     raise app.UsageError(f'expected one folder to write, got {argv[1:]}')
   with launcher.runtime(_DTYPES.precision.value):
-    model = checkpoints.load(
-      _MODEL.value, _MODEL_PATH.value, part='edge', **_DTYPES.arguments
-    )
+    model = checkpoints.load(*_MODEL.source, part='edge', **_DTYPES.arguments)
     codec = codecs.FeatureCodec(model, _QUANTIZER.value, _SPLIT.value)
     limit = {} if _INSIDE.value is None else {'inside': _INSIDE.value}
     manifest = exporters.export(

@@ -2,8 +2,8 @@ r"""Serves a web page on which to try pictures, methods and k.
 
 collab-jax page --server=localhost:50051 --port=8080
 
-Then open http://localhost:8080. The server must admit what the page offers:
-collab-jax serve --quantizers=any --images=any. docs/edge.md shows the page.
+Then open http://localhost:8080. The page offers what the server admits, and
+picture files after collab-jax serve --images=any. docs/edge.md shows it.
 """
 
 from absl import app, flags
@@ -14,14 +14,20 @@ from collab_jax import (
   launcher,
   wire,
 )
-from collab_jax.commands import connection_flags, dtype_flags, edge_model
+from collab_jax.codecs import spec as specs
+from collab_jax.commands import (
+  connection_flags,
+  dtype_flags,
+  edge_model,
+  model_flags,
+)
 from collab_jax.serving import tls
 from collab_jax.serving.client import client as clients
 from collab_jax.serving.web import app as app_lib
 
 _CONNECTION = connection_flags.define()
 _DTYPES = dtype_flags.define()
-_MODEL = flags.DEFINE_string('model', 'tiny', "Name, or a model's folder.")
+_MODEL = model_flags.define()
 _SPLIT = flags.DEFINE_enum(
   'split', 'encoder', codecs.SPLITS, 'Split of the model.'
 )
@@ -55,9 +61,9 @@ def main(argv):
       )
     connection = _CONNECTION.connect()
     edge = edge_model.EdgeModel(
-      _MODEL.value, _SPLIT.value, _CODING.value, **_DTYPES.arguments
+      *_MODEL.source, _SPLIT.value, _CODING.value, **_DTYPES.arguments
     )
-    codec = edge.bind('kmeans(k=8,init=++)')
+    codec = edge.bind(specs.DEFAULT)
     with clients.EdgeClient(connection, codec) as client:
       page = app_lib.DemoPage(
         client,

@@ -1,7 +1,8 @@
 r"""Serves a model to edges: captions of what they send.
 
-collab-jax serve --model=tiny --port=50051 --quantizers='kmeans(k=8);merge(k=4)'
-collab-jax serve --model=tiny --quantizers=any --images='webp(quality=30)'
+collab-jax serve
+collab-jax serve --quantizers='kmeans(k=8);merge(k=4)' --port=50051
+collab-jax serve --images='webp(quality=30);any'
 collab-jax serve --host=0.0.0.0 --tls_cert=server.pem --tls_key=server.key \
     --client_ca=ca.pem --token_file=tokens
 
@@ -20,12 +21,9 @@ from collab_jax import (
   launcher,
   serving,
 )
-from collab_jax.commands import dtype_flags
+from collab_jax.commands import dtype_flags, model_flags
 
-_MODEL = flags.DEFINE_string('model', 'tiny', "Name, or a model's folder.")
-_PATH = flags.DEFINE_string(
-  'model_path', '', 'Folder or npz of a released model.'
-)
+_MODEL = model_flags.define()
 _TOKENIZER = flags.DEFINE_string('tokenizer', '', 'Its vocabulary, for an npz.')
 _DTYPES = dtype_flags.define()
 
@@ -42,7 +40,9 @@ _HELP = {
   'port': 'TCP port; 0 for any that is free.',
   'metrics_host': 'Address of the metrics.',
   'metrics_port': 'Port of the metrics; 0 for any, -1 for none.',
-  'quantizers': "Quantizers that edges may use, separated by ';', or 'any'.",
+  'quantizers': (
+    "Quantizers that edges may use, separated by ';'; 'any' for all others."
+  ),
   'images': "Image codecs that edges may use, likewise; '' for none.",
   'split': 'Split for which the quantizers are compiled at the start.',
   'prompt': 'Prompt of requests that have none.',
@@ -125,8 +125,7 @@ def main(argv):
     encodes = bool(config.server_encoded)
     encoder = '' if encodes else _encoder_fingerprint()
     model = checkpoints.load(
-      _MODEL.value,
-      _PATH.value or None,
+      *_MODEL.source,
       tokenizer=_TOKENIZER.value or None,
       part=None if encodes else 'server',
       **_DTYPES.arguments,
@@ -136,7 +135,7 @@ def main(argv):
 
 def _encoder_fingerprint() -> str:
   """Returns the fingerprint of the edges' part, which is not kept in memory."""
-  source = _MODEL.value, _PATH.value or None
+  source = _MODEL.source
   if not checkpoints.has_encoder(*source):
     logging.warning(
       "%s is the part 'server': edges may have any image encoder", source[0]

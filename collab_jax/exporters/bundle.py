@@ -47,7 +47,7 @@ by collab_jax {version}. An edge needs this folder, Python and
 
     pip install numpy pillow {runtime}
     python run.py picture.png --out=messages
-    python run.py picture.png --server=localhost:50051    # and grpcio
+    python run.py picture.png    # and grpcio: sends it to localhost:50051
 
 A picture becomes a message of {length} bytes. In Python:
 

@@ -1,10 +1,11 @@
 """Turns pictures into messages, and sends them to a server.
 
-python run.py picture.png --out=messages
+python run.py picture.png
 python run.py picture.png --server=localhost:50051
+python run.py picture.png --out=messages
 
 Runs the program beside this file. Needs NumPy, Pillow and the program's
-runtime: JAX (StableHLO), onnxruntime, or ai-edge-litert; grpcio for --server.
+runtime: JAX (StableHLO), onnxruntime, or ai-edge-litert; grpcio for a server.
 """
 
 import argparse
@@ -18,6 +19,9 @@ from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps
+
+# Where `collab-jax serve` listens.
+SERVER = 'localhost:50051'
 
 # A JPEG's: one axis is resized while the other is as long as in the file.
 MAX_SIDE = 65_535
@@ -330,7 +334,12 @@ def printable(text):
 
 def captions(server, edge, messages, ca=None, token=None, cert=None, key=None):
   """Yields a server's captions of messages; raises OSError if it fails."""
-  import grpc
+  try:
+    import grpc
+  except ImportError as error:
+    raise ImportError(
+      f'{error}; a server needs pip install grpcio, --out=FOLDER does not'
+    ) from error
 
   if ca:
     channel = grpc.secure_channel(server, _credentials(ca, cert, key))
@@ -399,13 +408,20 @@ def main():
   parser = argparse.ArgumentParser(description='Pictures to messages.')
   parser.add_argument('pictures', nargs='+')
   parser.add_argument('--out', help='Folder for a .msg file a picture.')
-  parser.add_argument('--server', help='host:port of a captioning server.')
+  parser.add_argument(
+    '--server',
+    help=f'host:port of a captioning server; {SERVER} unless --out is given.',
+  )
   parser.add_argument('--ca', help="File with the server's authority, for TLS.")
   parser.add_argument('--cert', help="This edge's certificate, for mTLS.")
   parser.add_argument('--key', help='Its private key.')
-  parser.add_argument('--token-file', help='File with the token it asks for.')
+  parser.add_argument(
+    '--token_file', '--token-file', help='File with the token it asks for.'
+  )
   parser.add_argument('--id', type=int, default=0, help='Of the first picture.')
   flags = parser.parse_args()
+  if not flags.out and flags.server is None:
+    flags.server = SERVER
   names = [f'{pathlib.Path(path).name}.msg' for path in flags.pictures]
   if flags.out and len(set(names)) < len(names):
     parser.error('--out: two pictures have one name, and would have one file')

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x63ollab_jax/serving/collab.proto\x12\rcollab_jax.v1\"X\n\x10HandshakeRequest\x12\x0f\n\x07session\x18\x01 \x01(\t\x12\x0e\n\x06prompt\x18\x02 \x01(\t\x12\x12\n\nmax_tokens\x18\x03 \x01(\r\x12\x0f\n\x07\x65ncoder\x18\x04 \x01(\t\"\x8a\x02\n\x0eHandshakeReply\x12\x0f\n\x07session\x18\x01 \x01(\x0c\x12\r\n\x05model\x18\x02 \x01(\t\x12\x19\n\x11max_message_bytes\x18\x03 \x01(\r\x12\x12\n\nmax_tokens\x18\x04 \x01(\r\x12\x0e\n\x06prompt\x18\x05 \x01(\t\x12\x0f\n\x07\x65ncoder\x18\x06 \x01(\t\x12\x0f\n\x07\x64\x65\x63oder\x18\x07 \x01(\t\x12\x43\n\x0b\x63omputation\x18\x08 \x03(\x0b\x32..collab_jax.v1.HandshakeReply.ComputationEntry\x1a\x32\n\x10\x43omputationEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"}\n\x0e\x43\x61ptionRequest\x12\x0f\n\x07session\x18\x01 \x01(\x0c\x12\x0f\n\x07message\x18\x02 \x01(\x0c\x12\x0e\n\x06prompt\x18\x03 \x01(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\x0c\x12\x12\n\nmax_tokens\x18\x05 \x01(\r\x12\x11\n\tcontinues\x18\x06 \x01(\x0c\"}\n\x0c\x43\x61ptionReply\x12\x0f\n\x07\x63\x61ption\x18\x01 \x01(\t\x12\x0e\n\x06tokens\x18\x02 \x01(\r\x12\x13\n\x0bmin_entropy\x18\x03 \x01(\x02\x12%\n\x06stages\x18\x04 \x01(\x0b\x32\x15.collab_jax.v1.Stages\x12\x10\n\x08repeated\x18\x05 \x01(\x08\"}\n\x06Stages\x12\r\n\x05queue\x18\x01 \x01(\x02\x12\x0e\n\x06unpack\x18\x02 \x01(\x02\x12\x0f\n\x07rebuild\x18\x03 \x01(\x02\x12\x0f\n\x07prefill\x18\x04 \x01(\x02\x12\x0e\n\x06\x64\x65\x63ode\x18\x05 \x01(\x02\x12\x13\n\x0b\x66irst_token\x18\x06 \x01(\x02\x12\r\n\x05\x62\x61tch\x18\x07 \x01(\r\"T\n\x0c\x43\x61ptionChunk\x12\x0e\n\x04text\x18\x01 \x01(\tH\x00\x12,\n\x05reply\x18\x02 \x01(\x0b\x32\x1b.collab_jax.v1.CaptionReplyH\x00\x42\x06\n\x04kind2\xee\x01\n\tCaptioner\x12K\n\tHandshake\x12\x1f.collab_jax.v1.HandshakeRequest\x1a\x1d.collab_jax.v1.HandshakeReply\x12\x45\n\x07\x43\x61ption\x12\x1d.collab_jax.v1.CaptionRequest\x1a\x1b.collab_jax.v1.CaptionReply\x12M\n\rCaptionStream\x12\x1d.collab_jax.v1.CaptionRequest\x1a\x1b.collab_jax.v1.CaptionChunk0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x63ollab_jax/serving/collab.proto\x12\rcollab_jax.v1\"\x11\n\x0fMetadataRequest\"\x92\x01\n\rMetadataReply\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x12\n\nquantizers\x18\x03 \x01(\t\x12\x0e\n\x06images\x18\x04 \x01(\t\x12\x0e\n\x06prompt\x18\x05 \x01(\t\x12\x12\n\nmax_tokens\x18\x06 \x01(\r\x12\x19\n\x11max_message_bytes\x18\x07 \x01(\r\"X\n\x10HandshakeRequest\x12\x0f\n\x07session\x18\x01 \x01(\t\x12\x0e\n\x06prompt\x18\x02 \x01(\t\x12\x12\n\nmax_tokens\x18\x03 \x01(\r\x12\x0f\n\x07\x65ncoder\x18\x04 \x01(\t\"\x8a\x02\n\x0eHandshakeReply\x12\x0f\n\x07session\x18\x01 \x01(\x0c\x12\r\n\x05model\x18\x02 \x01(\t\x12\x19\n\x11max_message_bytes\x18\x03 \x01(\r\x12\x12\n\nmax_tokens\x18\x04 \x01(\r\x12\x0e\n\x06prompt\x18\x05 \x01(\t\x12\x0f\n\x07\x65ncoder\x18\x06 \x01(\t\x12\x0f\n\x07\x64\x65\x63oder\x18\x07 \x01(\t\x12\x43\n\x0b\x63omputation\x18\x08 \x03(\x0b\x32..collab_jax.v1.HandshakeReply.ComputationEntry\x1a\x32\n\x10\x43omputationEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"}\n\x0e\x43\x61ptionRequest\x12\x0f\n\x07session\x18\x01 \x01(\x0c\x12\x0f\n\x07message\x18\x02 \x01(\x0c\x12\x0e\n\x06prompt\x18\x03 \x01(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\x0c\x12\x12\n\nmax_tokens\x18\x05 \x01(\r\x12\x11\n\tcontinues\x18\x06 \x01(\x0c\"}\n\x0c\x43\x61ptionReply\x12\x0f\n\x07\x63\x61ption\x18\x01 \x01(\t\x12\x0e\n\x06tokens\x18\x02 \x01(\r\x12\x13\n\x0bmin_entropy\x18\x03 \x01(\x02\x12%\n\x06stages\x18\x04 \x01(\x0b\x32\x15.collab_jax.v1.Stages\x12\x10\n\x08repeated\x18\x05 \x01(\x08\"}\n\x06Stages\x12\r\n\x05queue\x18\x01 \x01(\x02\x12\x0e\n\x06unpack\x18\x02 \x01(\x02\x12\x0f\n\x07rebuild\x18\x03 \x01(\x02\x12\x0f\n\x07prefill\x18\x04 \x01(\x02\x12\x0e\n\x06\x64\x65\x63ode\x18\x05 \x01(\x02\x12\x13\n\x0b\x66irst_token\x18\x06 \x01(\x02\x12\r\n\x05\x62\x61tch\x18\x07 \x01(\r\"T\n\x0c\x43\x61ptionChunk\x12\x0e\n\x04text\x18\x01 \x01(\tH\x00\x12,\n\x05reply\x18\x02 \x01(\x0b\x32\x1b.collab_jax.v1.CaptionReplyH\x00\x42\x06\n\x04kind2\xb8\x02\n\tCaptioner\x12H\n\x08Metadata\x12\x1e.collab_jax.v1.MetadataRequest\x1a\x1c.collab_jax.v1.MetadataReply\x12K\n\tHandshake\x12\x1f.collab_jax.v1.HandshakeRequest\x1a\x1d.collab_jax.v1.HandshakeReply\x12\x45\n\x07\x43\x61ption\x12\x1d.collab_jax.v1.CaptionRequest\x1a\x1b.collab_jax.v1.CaptionReply\x12M\n\rCaptionStream\x12\x1d.collab_jax.v1.CaptionRequest\x1a\x1b.collab_jax.v1.CaptionChunk0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,20 +33,24 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_HANDSHAKEREPLY_COMPUTATIONENTRY']._loaded_options = None
   _globals['_HANDSHAKEREPLY_COMPUTATIONENTRY']._serialized_options = b'8\001'
-  _globals['_HANDSHAKEREQUEST']._serialized_start=50
-  _globals['_HANDSHAKEREQUEST']._serialized_end=138
-  _globals['_HANDSHAKEREPLY']._serialized_start=141
-  _globals['_HANDSHAKEREPLY']._serialized_end=407
-  _globals['_HANDSHAKEREPLY_COMPUTATIONENTRY']._serialized_start=357
-  _globals['_HANDSHAKEREPLY_COMPUTATIONENTRY']._serialized_end=407
-  _globals['_CAPTIONREQUEST']._serialized_start=409
-  _globals['_CAPTIONREQUEST']._serialized_end=534
-  _globals['_CAPTIONREPLY']._serialized_start=536
-  _globals['_CAPTIONREPLY']._serialized_end=661
-  _globals['_STAGES']._serialized_start=663
-  _globals['_STAGES']._serialized_end=788
-  _globals['_CAPTIONCHUNK']._serialized_start=790
-  _globals['_CAPTIONCHUNK']._serialized_end=874
-  _globals['_CAPTIONER']._serialized_start=877
-  _globals['_CAPTIONER']._serialized_end=1115
+  _globals['_METADATAREQUEST']._serialized_start=50
+  _globals['_METADATAREQUEST']._serialized_end=67
+  _globals['_METADATAREPLY']._serialized_start=70
+  _globals['_METADATAREPLY']._serialized_end=216
+  _globals['_HANDSHAKEREQUEST']._serialized_start=218
+  _globals['_HANDSHAKEREQUEST']._serialized_end=306
+  _globals['_HANDSHAKEREPLY']._serialized_start=309
+  _globals['_HANDSHAKEREPLY']._serialized_end=575
+  _globals['_HANDSHAKEREPLY_COMPUTATIONENTRY']._serialized_start=525
+  _globals['_HANDSHAKEREPLY_COMPUTATIONENTRY']._serialized_end=575
+  _globals['_CAPTIONREQUEST']._serialized_start=577
+  _globals['_CAPTIONREQUEST']._serialized_end=702
+  _globals['_CAPTIONREPLY']._serialized_start=704
+  _globals['_CAPTIONREPLY']._serialized_end=829
+  _globals['_STAGES']._serialized_start=831
+  _globals['_STAGES']._serialized_end=956
+  _globals['_CAPTIONCHUNK']._serialized_start=958
+  _globals['_CAPTIONCHUNK']._serialized_end=1042
+  _globals['_CAPTIONER']._serialized_start=1045
+  _globals['_CAPTIONER']._serialized_end=1357
 # @@protoc_insertion_point(module_scope)

@@ -5,6 +5,28 @@ from typing import ClassVar as _ClassVar, Mapping as _Mapping, Optional as _Opti
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class MetadataRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class MetadataReply(_message.Message):
+    __slots__ = ("version", "model", "quantizers", "images", "prompt", "max_tokens", "max_message_bytes")
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    QUANTIZERS_FIELD_NUMBER: _ClassVar[int]
+    IMAGES_FIELD_NUMBER: _ClassVar[int]
+    PROMPT_FIELD_NUMBER: _ClassVar[int]
+    MAX_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    MAX_MESSAGE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    version: str
+    model: str
+    quantizers: str
+    images: str
+    prompt: str
+    max_tokens: int
+    max_message_bytes: int
+    def __init__(self, version: _Optional[str] = ..., model: _Optional[str] = ..., quantizers: _Optional[str] = ..., images: _Optional[str] = ..., prompt: _Optional[str] = ..., max_tokens: _Optional[int] = ..., max_message_bytes: _Optional[int] = ...) -> None: ...
+
 class HandshakeRequest(_message.Message):
     __slots__ = ("session", "prompt", "max_tokens", "encoder")
     SESSION_FIELD_NUMBER: _ClassVar[int]

@@ -35,6 +35,11 @@ class CaptionerStub(object):
         Args:
             channel: A grpc.Channel.
         """
+        self.Metadata = channel.unary_unary(
+                '/collab_jax.v1.Captioner/Metadata',
+                request_serializer=collab__jax_dot_serving_dot_collab__pb2.MetadataRequest.SerializeToString,
+                response_deserializer=collab__jax_dot_serving_dot_collab__pb2.MetadataReply.FromString,
+                _registered_method=True)
         self.Handshake = channel.unary_unary(
                 '/collab_jax.v1.Captioner/Handshake',
                 request_serializer=collab__jax_dot_serving_dot_collab__pb2.HandshakeRequest.SerializeToString,
@@ -55,6 +60,12 @@ class CaptionerStub(object):
 class CaptionerServicer(object):
     """Captions of pictures that were encoded on the edge; docs/serving.md.
     """
+
+    def Metadata(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
 
     def Handshake(self, request, context):
         """Missing associated documentation comment in .proto file."""
@@ -77,6 +88,11 @@ class CaptionerServicer(object):
 
 def add_CaptionerServicer_to_server(servicer, server):
     rpc_method_handlers = {
+            'Metadata': grpc.unary_unary_rpc_method_handler(
+                    servicer.Metadata,
+                    request_deserializer=collab__jax_dot_serving_dot_collab__pb2.MetadataRequest.FromString,
+                    response_serializer=collab__jax_dot_serving_dot_collab__pb2.MetadataReply.SerializeToString,
+            ),
             'Handshake': grpc.unary_unary_rpc_method_handler(
                     servicer.Handshake,
                     request_deserializer=collab__jax_dot_serving_dot_collab__pb2.HandshakeRequest.FromString,
@@ -103,6 +119,33 @@ def add_CaptionerServicer_to_server(servicer, server):
 class Captioner(object):
     """Captions of pictures that were encoded on the edge; docs/serving.md.
     """
+
+    @staticmethod
+    def Metadata(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/collab_jax.v1.Captioner/Metadata',
+            collab__jax_dot_serving_dot_collab__pb2.MetadataRequest.SerializeToString,
+            collab__jax_dot_serving_dot_collab__pb2.MetadataReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
 
     @staticmethod
     def Handshake(request,

@@ -16,6 +16,10 @@ from collab_jax import _precision, codecs, wire
 from collab_jax.models import paligemma
 from collab_jax.wire import session_json
 
+# Where a server listens, and an edge looks for it, unless told otherwise.
+PORT = 50051
+SERVER = f'localhost:{PORT}'
+
 ID = 8  # Bytes of a session id: how requests name it, before the tag.
 _TAG = 4  # Bytes.
 
@@ -39,6 +43,8 @@ class ServerInfo:
     max_tokens: Longest caption.
     max_prompt: Longest prompt, in tokens.
     max_message_bytes: Longest message.
+    quantizers: Quantizers that edges may use, as the operator has listed them.
+    images: Image codecs, likewise.
     computation: Other things on which captions depend, as short texts by name.
   """
 
@@ -49,6 +55,8 @@ class ServerInfo:
   max_tokens: int
   max_prompt: int
   max_message_bytes: int
+  quantizers: str = ''
+  images: str = ''
   computation: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
   @property

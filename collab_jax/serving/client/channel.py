@@ -6,9 +6,10 @@ from pathlib import Path
 import socket
 import ssl
 import time
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import grpc
+from grpc_health.v1 import health_pb2_grpc
 
 from collab_jax import _renamed
 from collab_jax.serving import collab_pb2_grpc, tls
@@ -49,6 +50,7 @@ class Connection:
     target: Host and port of the server.
     timeout: Seconds that a request may take, with all of its tries.
     stub: The service; each call is one try.
+    health: The standard health service.
     metadata: Metadata of every call.
   """
 
@@ -114,6 +116,7 @@ class Connection:
       files = ca, cert, key
       self._channel = _secure_channel(target, *files, server_name, options)
     self.stub = collab_pb2_grpc.CaptionerStub(self._channel)
+    self.health: Any = health_pb2_grpc.HealthStub(self._channel)
 
   def start_retries(self) -> retry.RetryLoop:
     """Starts the time limit of a request."""

@@ -55,10 +55,12 @@ class CodecAllowlist:
   """
 
   def __init__(self, model: paligemma.Model, quantizer_list: str, images: str):
-    """Parses the lists, with ';' between their entries, or 'any'.
+    """Parses the lists, with ';' between their entries.
 
-    A codec or quantizer of one's own, 'package.module:Class(...)', may stand in
-    either: what it sends follows from its class.
+    The entry 'any' admits all of the package beside those that are listed,
+    which are compiled at the start. A codec or quantizer of one's own,
+    'package.module:Class(...)', may stand in either: what it sends follows from
+    its class.
 
     Args:
       model: The model.
@@ -77,7 +79,10 @@ class CodecAllowlist:
         " pictures the server encodes; load all of it, not the part 'server'"
       )
     self._model = model
-    self._any = {'feature': quantizer_list == ANY, 'image': images == ANY}
+    self._any = {
+      'feature': ANY in entries(quantizer_list),
+      'image': ANY in entries(images),
+    }
     self._listed: dict[str, dict[str, list[codecs.CodecSpec]]] = {
       family: {} for family in _FAMILIES
     }
@@ -395,7 +400,12 @@ def server_encoded(quantizer_list: str, images: str) -> list[str]:
   """
   specs = _parse_lists(quantizer_list, images)
   names = [spec.name for spec in specs if spec.server_encodes]
-  return [*names, ANY] if images == ANY else names
+  return [*names, ANY] if ANY in entries(images) else names
+
+
+def entries(text: str) -> list[str]:
+  """Splits an operator's list, with ';' between its entries."""
+  return list(filter(None, map(str.strip, text.split(';'))))
 
 
 def _parse_lists(quantizer_list: str, images: str) -> list[codecs.CodecSpec]:
@@ -403,9 +413,8 @@ def _parse_lists(quantizer_list: str, images: str) -> list[codecs.CodecSpec]:
   return [
     _parse_entry(entry, family)
     for family, text in (('feature', quantizer_list), ('image', images))
-    if text != ANY
-    for entry in map(str.strip, text.split(';'))
-    if entry
+    for entry in entries(text)
+    if entry != ANY
   ]
 
 

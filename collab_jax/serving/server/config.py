@@ -3,6 +3,8 @@
 import dataclasses
 
 from collab_jax import _validate
+from collab_jax.codecs import spec as specs
+from collab_jax.serving import protocol
 from collab_jax.serving.engine.engine import EngineConfig
 from collab_jax.serving.server import codecs
 from collab_jax.serving.server.security import Security
@@ -21,7 +23,8 @@ class ServerConfig:
     port: TCP port; 0 for any that is free.
     metrics_host: Address of the metrics.
     metrics_port: Port of the metrics; 0 for any that is free, -1 for none.
-    quantizers: Quantizers that edges may use, with ';' between them, or 'any'.
+    quantizers: Quantizers that edges may use, with ';' between them. 'any'
+      admits all of the package; those that are named are compiled at the start.
     images: Image codecs that edges may use, likewise; '' for none.
     split: Split for which the listed quantizers are compiled at the start.
     prompt: Prompt of requests that have none.
@@ -36,10 +39,10 @@ class ServerConfig:
   """
 
   host: str = '127.0.0.1'
-  port: int = 50051
+  port: int = protocol.PORT
   metrics_host: str = '127.0.0.1'
   metrics_port: int = 9464
-  quantizers: str = 'kmeans(k=8)'
+  quantizers: str = f'{specs.DEFAULT};{codecs.ANY}'
   images: str = ''
   split: str = 'encoder'
   prompt: str = 'caption en'

@@ -185,6 +185,8 @@ class Server:
         config.engine.max_tokens,
         config.engine.max_prompt,
         self.max_message_bytes,
+        config.quantizers,
+        config.images,
         protocol.computation(self._model),
       ),
       self._tokenizer,

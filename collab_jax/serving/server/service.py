@@ -9,7 +9,7 @@ import time
 
 import grpc
 
-from collab_jax import wire
+from collab_jax import __version__, wire
 from collab_jax.models import tokenizer as tokenizers
 from collab_jax.serving import (
   collab_pb2,
@@ -103,6 +103,20 @@ class Service(collab_pb2_grpc.CaptionerServicer):
     """Ends the threads."""
     self._threads.shutdown(wait=False, cancel_futures=True)
 
+  async def Metadata(self, request, context) -> collab_pb2.MetadataReply:
+    """Says what the server has and admits; before the warm-up is done, too."""
+    async with self._answering('Metadata', request, context, False):
+      return collab_pb2.MetadataReply(
+        version=__version__,
+        model=self._info.model,
+        quantizers=self._info.quantizers,
+        images=self._info.images,
+        prompt=self._info.prompt,
+        max_tokens=self._info.max_tokens,
+        max_message_bytes=self._info.max_message_bytes,
+      )
+    raise AssertionError  # The context manager has raised.
+
   async def Handshake(self, request, context) -> collab_pb2.HandshakeReply:
     """Agrees on a codec."""
     async with self._answering('Handshake', request, context):
@@ -122,7 +136,7 @@ class Service(collab_pb2_grpc.CaptionerServicer):
         prompt=self._info.prompt,
         computation=self._info.computation,
       )
-    raise AssertionError  # The context manager has raised.
+    raise AssertionError
 
   async def Caption(self, request, context) -> collab_pb2.CaptionReply:
     """Captions a picture."""
@@ -155,13 +169,13 @@ class Service(collab_pb2_grpc.CaptionerServicer):
 
   @contextlib.asynccontextmanager
   async def _answering(
-    self, method: str, request, context
+    self, method: str, request, context, if_open: bool = True
   ) -> AsyncIterator[None]:
     """Turns errors raised within into a status, and counts the answer."""
     code, text = _CODES.OK, ''
     self.open += 1
     try:
-      if self.closed:
+      if self.closed and if_open:
         raise RefusalError(_CODES.UNAVAILABLE, self.closed)
       if request is None:
         raise RefusalError(_CODES.INVALID_ARGUMENT, admission.REFUSAL)
