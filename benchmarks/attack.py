@@ -1,21 +1,28 @@
 r"""Attacks a server on loopback, and measures its owner beside the attack.
 
-python -m benchmarks.attack --minutes=60
+python -m benchmarks.attack --minutes=60 --out=attack.json
 python -m benchmarks.attack --minutes=3 --phase_seconds=10
+python -m benchmarks.attack --only=latency --out=latency.json
+python -m benchmarks.attack --table=attack.json
 
 A server of the tiny model with TLS and two tokens, in a process of its own. Its
 owner captions scenes one after the other; two processes attack by tries drawn
 from a seed. Four phases take turns: the owner alone, beside as many processes
 that only compute (what any busy neighbour takes of the cores), beside strangers
 without a token, and beside users with the other one. In the first
-half of the time an event follows each turn: the server is killed, stopped for
-another certificate, asked to share its address or socket, or a client's disk is
+half of the time an event follows each turn: the server is killed, gets another
+certificate, is asked to share its address or socket, or a client's disk is
 full. Lost are captions that the owner did not get or that were wrong, answers
 to strangers, and what one user got of another's; any makes the exit status 1.
+
+--only=latency measures the owner's times alone: beside one kind of try after
+the other, each in turns with the owner alone. The attackers and what computes
+yield to others there (nice 19), as if they ran on machines of their own.
 """
 
 import base64
 import collections
+from collections.abc import Sequence
 import json
 import os
 from pathlib import Path
@@ -29,12 +36,10 @@ from typing import Any
 from absl import app, flags
 import jax
 import numpy as np
-from PIL import Image
 
-from benchmarks import attackers, processes, session_names
+from benchmarks import attack_events, attackers, processes, session_names
 from collab_jax import captioner as captioning
 from collab_jax import checkpoints, codecs, data, launcher
-from collab_jax.evaluation.report import text
 from collab_jax.serving import collab_pb2
 from collab_jax.serving.client import client as clients
 from tests.serving import certificates
@@ -47,6 +52,22 @@ _PHASE = flags.DEFINE_float(
 )
 # Other programs define --seed, and tests import them into one process.
 _SEED = flags.DEFINE_integer('attack_seed', 0, 'Of the tries.')
+_ONLY = flags.DEFINE_enum(
+  'only', '', ['', 'latency'], 'Part of the attack; all of it by default.'
+)
+_KINDS = flags.DEFINE_list(
+  'kinds', [], 'Of --only=latency: kinds of tries; a choice by default.'
+)
+_TURNS = flags.DEFINE_integer(
+  'turns', 4, 'Of --only=latency: turns of each kind.', lower_bound=1
+)
+_ALLOWED = flags.DEFINE_string(
+  'allowed', '', 'Quantizers of the server; those of the owner by default.'
+)
+_OUT = flags.DEFINE_string('out', '', 'JSON file of the results.')
+_TABLE = flags.DEFINE_string(
+  'table', '', 'Print the results of this file, and attack nobody.'
+)
 _EVENTS = flags.DEFINE_bool('events', True, 'Kill, rotate, fill and double.')
 
 _ATTACKERS = 2
@@ -54,6 +75,18 @@ _SCENES = 32
 _QUANTIZERS = 'kmeans(k=8)', 'merge(k=6,centroids=residual_vq)'
 _TOKENS = {'owner': 'o' * 32, 'other': 'a' * 32}
 _PHASES = 'alone', 'busy', 'strangers', 'users'
+_COMPUTING = 'processes that only compute'
+# Phases of --only=latency, each beside the owner alone.
+_LATENCY = (
+  _COMPUTING,
+  'stranger: calls',
+  'stranger: new connections',
+  'stranger: health probes',
+  'stranger: Watch streams',
+  'stranger: floods of headers, pings, settings',
+  'user: captions, many at once',
+)
+_LATENCY_SECONDS = 6.0
 _BUSY = "print('ready', flush=True)\nwhile True:\n  sum(range(10_000))\n"
 
 
@@ -62,6 +95,9 @@ class Scene:
 
   Attributes:
     folder: Folder of certificates and tokens.
+    authority: Signs the server's certificate.
+    flags: Flags of the server.
+    images: Scenes.
     server: The server's process.
     ca: File of the authority.
     owner: The owner's client.
@@ -72,15 +108,15 @@ class Scene:
   def __init__(self, folder: Path):
     """Captions scenes here, and starts the server."""
     self.folder = folder
-    self._authority = certificates.Authority(folder, 'ca')
-    self.ca = self._authority.path
-    cert, key = self._authority.issue('server')
+    self.authority = certificates.Authority(folder, 'ca')
+    self.ca = self.authority.path
+    cert, key = self.authority.issue('server')
     tokens = folder / 'tokens'
     tokens.write_text('\n'.join(_TOKENS.values()))
     tokens.chmod(0o600)
     (folder / 'owner').write_text(_TOKENS['owner'])
     self.flags = {'tls_cert': cert, 'tls_key': key, 'token_file': tokens}
-    self.flags['quantizers'] = ';'.join(_QUANTIZERS)
+    self.flags['quantizers'] = _ALLOWED.value or ';'.join(_QUANTIZERS)
     self.server = processes.ServerProcess(**self.flags)
     self.server.start()
     model = checkpoints.load('tiny')
@@ -142,17 +178,6 @@ class Scene:
     }
     return json.dumps(order) + '\n'
 
-  def rotate(self) -> None:
-    """Stops the server, and starts it with another certificate."""
-    self.server.stop()
-    self._authority.issue('server')
-    self.server.start()
-
-  def restart(self) -> None:
-    """Kills the server, and starts it anew."""
-    self.server.kill()
-    self.server.start()
-
 
 class Owner:
   """Captions scenes one after the other, on a thread.
@@ -187,6 +212,11 @@ class Owner:
       if phase == self.phase:
         self.seconds[phase].append(time.perf_counter() - start)
 
+  def summary(self) -> dict[str, Any]:
+    """Returns what was lost, and by phase number, p50 and p99 in ms."""
+    phases = {name: _quantiles(self.seconds[name]) for name in _PHASES}
+    return {'lost': self.lost, 'phases': phases}
+
   def end(self) -> None:
     """Waits for the caption in flight."""
     self._ended = True
@@ -195,10 +225,26 @@ class Owner:
 
 
 def storm(
-  scene: Scene, owner: Owner, who: str, seed: int, seconds: float
+  scene: Scene,
+  owner: Owner,
+  who: str,
+  seed: int,
+  seconds: float,
+  phase: str,
+  prefix: Sequence[str] = (),
 ) -> list[Any]:
-  """Runs attackers for some seconds; returns their counts."""
-  command = [sys.executable, '-m', 'benchmarks.attackers']
+  """Runs attackers for some seconds; returns their counts.
+
+  Args:
+    scene: The server to attack.
+    owner: Its times are kept meanwhile.
+    who: Start of the names of the tries.
+    seed: Of the tries.
+    seconds: Duration.
+    phase: Name of the owner's times.
+    prefix: Start of the command, such as `nice`.
+  """
+  command = [*prefix, sys.executable, '-m', 'benchmarks.attackers']
   pipes: dict[str, Any] = {'stdin': subprocess.PIPE, 'text': True}
   started = [
     subprocess.Popen(
@@ -213,7 +259,7 @@ def storm(
   for process in started:
     assert process.stdout is not None
     process.stdout.readline()
-  owner.phase = f'{who}s'
+  owner.phase = phase
   time.sleep(seconds)
   owner.phase = ''
   counts = []
@@ -227,95 +273,23 @@ def storm(
   return counts
 
 
-def busy(owner: Owner, seconds: float) -> None:
+def busy(
+  owner: Owner, seconds: float, phase: str, prefix: Sequence[str] = ()
+) -> None:
   """Runs as many processes that only compute, and touch no server."""
-  command = [sys.executable, '-c', _BUSY]
+  command = [*prefix, sys.executable, '-c', _BUSY]
   started = [
     subprocess.Popen(command, stdout=subprocess.PIPE) for _ in range(_ATTACKERS)
   ]
   for process in started:
     assert process.stdout is not None
     process.stdout.readline()
-  owner.phase = 'busy'
+  owner.phase = phase
   time.sleep(seconds)
   owner.phase = ''
   for process in started:
     process.kill()
     process.wait()
-
-
-def second_server(scene: Scene) -> int:
-  """Starts another server on the address; returns 1 if it is not refused."""
-  port = scene.server.address.rpartition(':')[2]
-  return _is_served(f'--port={port}')
-
-
-def second_socket(scene: Scene) -> int:
-  """Starts two servers on one socket; returns 1 unless only one serves."""
-  where = f'unix:{scene.folder}/socket'
-  first = processes.ServerProcess(host=where, quantizers=_QUANTIZERS[0])
-  first.start()
-  try:
-    return _is_served(f'--host={where}') + int(not first.alive)
-  finally:
-    first.kill()
-    (scene.folder / 'socket').unlink(missing_ok=True)
-
-
-def _is_served(*where: str) -> int:
-  command = [sys.executable, '-m', 'collab_jax', 'serve', '--metrics_port=-1']
-  try:
-    done = subprocess.run(
-      [*command, *where], capture_output=True, text=True, timeout=120
-    )
-  except subprocess.TimeoutExpired:
-    return 1
-  return int(done.returncode == 0 or 'Traceback' in done.stderr)
-
-
-def full_disk(scene: Scene) -> int:
-  """Captions a folder on a disk that fills; returns what was lost."""
-  folder = Path(tempfile.mkdtemp(dir=scene.folder))
-  pictures = folder / 'pictures'
-  pictures.mkdir()
-  for number, image in enumerate(scene.images[:6]):
-    Image.fromarray(image).save(pictures / f'{number}.png')
-  out = folder / 'captions.jsonl'
-  command = [sys.executable, '-m', 'collab_jax', 'caption', str(pictures)]
-  command += [f'--server={scene.server.address}', f'--ca={scene.ca}']
-  command += [f'--token_file={scene.folder}/owner', f'--out={out}', '--k=8']
-  command += ['--timeout=120']
-  # Of bash: in units of 1,024 bytes.
-  limit = ['bash', '-c', 'ulimit -f 1; exec "$@"', 'bash']
-  run: dict[str, Any] = {'capture_output': True, 'text': True}
-  run |= {'env': {**os.environ, 'JAX_ENABLE_COMPILATION_CACHE': 'false'}}
-  first = subprocess.run([*limit, *command], **run)
-  bad = int(first.returncode == 0 or 'Traceback' in first.stderr)
-  second = subprocess.run(command, **run)
-  names = [json.loads(line)['file'] for line in out.read_text().splitlines()]
-  bad += int(second.returncode != 0) + abs(len(names) - 6)
-  if bad:
-    print(first.stderr[-500:], second.stderr[-500:], file=sys.stderr)
-  return bad + len(names) - len(set(names))
-
-
-def _restart(scene):
-  scene.restart()
-  return 0
-
-
-def _rotate(scene):
-  scene.rotate()
-  return 0
-
-
-EVENTS = {
-  'server killed and started': _restart,
-  'another certificate': _rotate,
-  'a second server on the address': second_server,
-  'a second server on the socket': second_socket,
-  'a full disk under a client': full_disk,
-}
 
 
 def run(scene: Scene, minutes: float, phase: float) -> dict[str, Any]:
@@ -327,96 +301,194 @@ def run(scene: Scene, minutes: float, phase: float) -> dict[str, Any]:
     phase: Seconds of a phase.
 
   Returns:
-    Counts of the tries by kind, of the events and what they lost, the owner,
-    and the server's megabytes at the end of each storm since it started last.
+    Counts of the tries by kind, of the events and what they lost, the owner's
+    times by phase, and the server's megabytes at the end of each storm since it
+    started last.
   """
   start, turn = time.monotonic(), 0
   counts: dict[str, Any] = {}
-  events = {name: [0, 0] for name in EVENTS}
+  events = {name: [0, 0] for name in attack_events.EVENTS}
   owner, memory = Owner(scene), [scene.server.megabytes()]
+  result: dict[str, Any] = {}
   while time.monotonic() - start < 60 * minutes:
     owner.phase = 'alone'
     time.sleep(phase)
     owner.phase = ''
-    busy(owner, phase)
+    busy(owner, phase, 'busy')
     seed = _SEED.value * 100_000 + turn
     for who in ('stranger', 'user'):
-      for found in storm(scene, owner, who, seed, phase):
+      for found in storm(scene, owner, who, seed, phase, f'{who}s'):
         for kind, outcomes in found.items():
           total = counts.setdefault(kind, collections.Counter())
           total.update(outcomes)
     memory.append(scene.server.megabytes())
     if _EVENTS.value and time.monotonic() - start < 30 * minutes:
-      name = [*EVENTS][turn % len(EVENTS)]
-      lost = EVENTS[name](scene)
+      name = [*events][turn % len(events)]
+      before = scene.server.pid
+      lost = attack_events.EVENTS[name](scene)
       events[name][0] += 1
       events[name][1] += lost
-      memory = memory if lost or turn % len(EVENTS) > 1 else []
-      memory = memory or [scene.server.megabytes()]
+      if scene.server.pid != before:
+        memory = [scene.server.megabytes()]
     turn += 1
-    _say(counts, owner, memory, turn)
+    result = {'kinds': counts, 'events': events, 'memory': memory}
+    result |= {'minutes': (time.monotonic() - start) / 60}
+    _say({**result, 'owner': owner.summary()}, turn)
   owner.end()
-  return {'kinds': counts, 'events': events, 'owner': owner, 'memory': memory}
+  return {**result, 'owner': owner.summary()}
 
 
-def _say(counts, owner, memory, turn):
-  tries = sum(sum(c.values()) for c in counts.values())
-  bad = sum(c['taken'] + c['wrong'] for c in counts.values()) + owner.lost
+def _say(result: dict[str, Any], turn: int) -> None:
+  """Prints a line, and keeps what there is so far."""
+  tries = sum(sum(c.values()) for c in result['kinds'].values())
   print(
-    f'turn {turn}: {tries:,} tries, {bad} lost, {memory[-1]:.0f} MB',
+    f'turn {turn}: {tries:,} tries, {lost_of(result)} lost,'
+    f' {result["memory"][-1]:.0f} MB',
     file=sys.stderr,
     flush=True,
   )
+  _keep(result)
+
+
+def _keep(result: dict[str, Any]) -> None:
+  if _OUT.value:
+    text = json.dumps({**result, 'load': os.getloadavg()}, indent=1)
+    Path(_OUT.value).write_text(text + '\n')
+
+
+def lost_of(result: dict[str, Any]) -> int:
+  """Returns what must not be: taken, wrong, lost by events or the owner."""
+  kinds = sum(c['taken'] + c['wrong'] for c in result['kinds'].values())
+  events = sum(lost for _, lost in result['events'].values())
+  return kinds + events + result['owner']['lost']
+
+
+def measure_latency(
+  scene: Scene, kinds: Sequence[str], turns: int, seconds: float
+) -> dict[str, Any]:
+  """Measures the owner beside each kind of try, in turns with it alone.
+
+  Args:
+    scene: The scene.
+    kinds: Names of tries, or processes that only compute.
+    turns: Number of turns of each.
+    seconds: Duration of each half of a turn.
+
+  Returns:
+    By kind, for each turn the owner's times alone and beside, and the tries.
+  """
+  owner, times = Owner(scene), {}
+  tries = collections.Counter()
+  yielding = 'nice', '-n', '19'
+  for turn in range(turns):
+    for kind in kinds:
+      alone, beside = f'alone {kind} {turn}', f'{kind} {turn}'
+      owner.phase = alone
+      time.sleep(seconds)
+      owner.phase = ''
+      if kind == _COMPUTING:
+        busy(owner, seconds, beside, yielding)
+      else:
+        found = storm(scene, owner, kind, turn, seconds, beside, yielding)
+        tries[kind] += sum(sum(c.values()) for f in found for c in f.values())
+      halves = [_quantiles(owner.seconds[phase]) for phase in (alone, beside)]
+      times.setdefault(kind, []).append(halves)
+      print(f'turn {turn}, {kind}: {halves}', file=sys.stderr, flush=True)
+  owner.end()
+  lost = owner.summary()['lost']
+  return {'latency': times, 'tries': tries, 'lost': lost, 'seconds': seconds}
+
+
+def _quantiles(seconds: Sequence[float]) -> list[float]:
+  """Returns the number of times, their median and 99th percentile in ms."""
+  if not seconds:
+    return [0, float('nan'), float('nan')]
+  half, most = (1000 * float(np.quantile(seconds, q)) for q in (0.5, 0.99))
+  return [len(seconds), half, most]
+
+
+def show_latency(result: dict[str, Any]) -> int:
+  """Prints the owner's times beside each kind; returns what was lost."""
+  rows = [['the owner beside', 'tries/s', 'p50 ms', 'p99 ms', 'p99 alone']]
+  rows[0] += ['p99 beside / alone', 'each turn']
+  for kind, turns in result['latency'].items():
+    # Medians of turns: one that another program disturbs does not decide.
+    alone, beside = (
+      np.median([turn[half] for turn in turns], axis=0) for half in (0, 1)
+    )
+    ratios = [beside_[2] / alone_[2] for alone_, beside_ in turns]
+    tries = result['tries'].get(kind, 0) / (len(turns) * result['seconds'])
+    cells = [f'{tries:,.0f}', f'{beside[1]:.1f}', f'{beside[2]:.1f}']
+    cells += [f'{alone[2]:.1f}', f'{np.median(ratios):.2f}']
+    rows.append([kind, *cells, ' '.join(f'{r:.1f}' for r in ratios)])
+  print(_markdown(rows))
+  print(f'\nthe owner lost {result["lost"]} captions{_load(result)}')
+  return result['lost']
 
 
 def show(result: dict[str, Any]) -> int:
-  """Prints the tables; returns what was lost."""
+  """Prints the tables in Markdown; returns what was lost."""
   rows = [['kind of try', 'tries', *attackers.OUTCOMES]]
-  lost = result['owner'].lost
-  for kind, counts in sorted(result['kinds'].items()):
-    lost += counts['taken'] + counts['wrong']
+  kinds = sorted(result['kinds'].items())
+  for kind, counts in kinds:
     cells = [f'{counts[name]:,}' for name in attackers.OUTCOMES]
     rows.append([kind, f'{sum(counts.values()):,}', *cells])
-  print(text.align(rows, left=1))
-  print()
-  for name, (times, bad) in result['events'].items():
-    lost += bad
-    print(f'{name}: {times} times, {bad} lost')
-  print()
+  sums = [sum(c[name] for _, c in kinds) for name in attackers.OUTCOMES]
+  rows.append(['all', *(f'{n:,}' for n in (sum(sums), *sums))])
+  print(_markdown(rows))
+  rows = [['event', 'times', 'lost']]
+  rows += [[name, *map(str, found)] for name, found in result['events'].items()]
+  print(f'\n{_markdown(rows)}')
   rows = [['the owner', 'captions', 'p50 ms', 'p99 ms', 'p99 / alone']]
-  base = None
-  for phase in _PHASES:
-    seconds = result['owner'].seconds[phase] or [float('nan')]
-    half, most = (1000 * float(np.quantile(seconds, q)) for q in (0.5, 0.99))
-    base = base or most
-    times = f'{most / base:.2f}'
-    rows.append(
-      [phase, f'{len(seconds):,}', f'{half:.1f}', f'{most:.1f}', times]
-    )
-  print(text.align(rows, left=1))
-  print(f'\nthe owner lost {result["owner"].lost} captions; in all {lost} lost')
-  memory = result['memory']
+  phases = result['owner']['phases']
+  for phase, (count, half, most) in phases.items():
+    times = f'{most / phases["alone"][2]:.2f}'
+    rows.append([phase, f'{count:,}', f'{half:.1f}', f'{most:.1f}', times])
+  print(f'\n{_markdown(rows)}')
+  lost, memory = lost_of(result), result['memory']
   print(
-    f'memory since the last start: {memory[0]:.0f} MB, after each storm'
-    f' {" ".join(f"{mb:.0f}" for mb in memory[1:])}'
+    f'\n{result["minutes"]:.0f} minutes: the owner lost'
+    f' {result["owner"]["lost"]} captions; in all {lost} lost; memory since'
+    f' the last start {memory[0]:.0f} MB, after each storm'
+    f' {" ".join(f"{mb:.0f}" for mb in memory[1:])}{_load(result)}'
   )
-  load = ' '.join(f'{value:.1f}' for value in os.getloadavg())
-  print(f'load average at the end: {load}')
   return lost
+
+
+def _load(result: dict[str, Any]) -> str:
+  load = result.get('load') or os.getloadavg()
+  return f'; load average {" ".join(f"{value:.1f}" for value in load)}'
+
+
+def _markdown(rows: Sequence[Sequence[str]]) -> str:
+  rows = [rows[0], ['---'] * len(rows[0]), *rows[1:]]
+  return '\n'.join(f'| {" | ".join(row)} |' for row in rows)
+
+
+def _attack() -> dict[str, Any]:
+  """Starts a server, and attacks it as the flags say."""
+  with launcher.runtime(), tempfile.TemporaryDirectory() as name:
+    scene = Scene(Path(name))
+    try:
+      if not _ONLY.value:
+        return run(scene, _MINUTES.value, _PHASE.value)
+      kinds = _KINDS.value or _LATENCY
+      return measure_latency(scene, kinds, _TURNS.value, _LATENCY_SECONDS)
+    finally:
+      scene.owner.close()
+      scene.server.kill()
 
 
 def main(argv):
   """Attacks, and prints the tables."""
   if argv[1:]:
     raise app.UsageError(f'unexpected arguments: {argv[1:]}')
-  with launcher.runtime(), tempfile.TemporaryDirectory() as name:
-    scene = Scene(Path(name))
-    try:
-      lost = show(run(scene, _MINUTES.value, _PHASE.value))
-    finally:
-      scene.owner.close()
-      scene.server.kill()
-  if lost:
+  if _TABLE.value:
+    result = json.loads(Path(_TABLE.value).read_text())
+  else:
+    result = _attack()
+    _keep(result)
+  if show_latency(result) if 'latency' in result else show(result):
     raise SystemExit(1)
 
 

@@ -56,7 +56,9 @@ class Attacker:
     self._channels: list[Any] = []
     self.kinds: dict[str, Callable[[], Awaitable[str]]] = {
       'stranger: calls': self.stranger,
+      'stranger: health probes': self.probe,
       'stranger: Watch streams': self.watch,
+      'stranger: new connections': self.connect,
       'stranger: calls without a message': lambda: self.open_call(False),
       'stranger: large bodies': lambda: self.oversize(False),
       'stranger: HTTP/2 frames': self.frames,
@@ -68,6 +70,7 @@ class Attacker:
       'user: damaged messages': self.damaged,
       'user: fields at their edges': self.fields,
       'user: handshakes of new codecs': self.handshake,
+      'user: slow codecs': self.slow_codec,
       "user: the owner's ids and continuations": self.steal,
       'user: calls given up': self.give_up,
       'user: captions, many at once': self.captions,
@@ -130,6 +133,17 @@ class Attacker:
       return 'held' if held else 'refused'
     return 'refused'
 
+  async def probe(self) -> str:
+    """Asks the health service, which is due to everybody."""
+    code, _ = await self.call(f'{_HEALTH}Check', b'', None)
+    return 'served' if code == 'OK' else 'refused'
+
+  async def connect(self) -> str:
+    """Connects, calls once without a token, and leaves."""
+    head = frame(_SETTINGS, 0, 0)
+    head += frame(_HEADERS, _END_HEADERS, 1, headers('x' * 32))
+    return await self.raw(_PREFACE + head, seconds=0.1)
+
   async def open_call(self, known: bool) -> str:
     """Sends the headers of a call, and nothing more."""
     call = self.channel().stream_unary(f'{_SERVICE}Caption')
@@ -155,7 +169,10 @@ class Attacker:
     return 'taken' if code == 'OK' else 'refused'
 
   async def damaged(self) -> str:
-    """Damages a message; its check refuses it."""
+    """Damages a message; its check refuses it.
+
+    The first layers of a message, whole, are a message, too.
+    """
     request, _ = self.request()
     data = bytearray(request.message)
     for _ in range(self._draw.randint(1, 8)):
@@ -164,9 +181,12 @@ class Attacker:
       del data[self._draw.randrange(len(data)) :]
     if bytes(data) == request.message:
       return 'refused'
+    shorter = request.message.startswith(bytes(data))
     request.message = bytes(data)
     code, _ = await self.call(f'{_SERVICE}Caption', request, self._token)
-    return 'taken' if code == 'OK' else 'refused'
+    if code != 'OK':
+      return 'refused'
+    return 'served' if shorter else 'taken'
 
   async def fields(self) -> str:
     """Sets fields to edges of their types, or mutates the request's bytes."""
@@ -207,6 +227,15 @@ class Attacker:
     if what == 4:
       body = '[' * draw.choice([10, 20_000]) + body
     request = collab_pb2.HandshakeRequest(session=body)
+    code, _ = await self.call(f'{_SERVICE}Handshake', request, self._token)
+    return 'served' if code == 'OK' else 'refused'
+
+  async def slow_codec(self) -> str:
+    """Asks for a codec that takes long to compile, if unlisted ones may be."""
+    text = json.loads(self._order['sessions'][0])
+    k = self._draw.randint(8, 64)
+    text['spec']['quantizer'] = f'bisecting(k={k})'
+    request = collab_pb2.HandshakeRequest(session=json.dumps(text))
     code, _ = await self.call(f'{_SERVICE}Handshake', request, self._token)
     return 'served' if code == 'OK' else 'refused'
 
@@ -252,7 +281,9 @@ class Attacker:
     answer = collab_pb2.CaptionReply.FromString(reply)
     return 'served' if answer.caption == caption else 'wrong'
 
-  async def raw(self, *pieces: bytes, pause: float = 0.0) -> str:
+  async def raw(
+    self, *pieces: bytes, pause: float = 0.0, seconds: float = 1.0
+  ) -> str:
     """Sends pieces on a TLS connection; says whether the server ends it."""
     host, _, port = self._to.rpartition(':')
     reader, writer = await asyncio.wait_for(
@@ -263,7 +294,7 @@ class Attacker:
         writer.write(piece)
         await writer.drain()
         await asyncio.sleep(pause)
-      end = time.monotonic() + 1.0
+      end = time.monotonic() + seconds
       while (left := end - time.monotonic()) > 0:
         if not await asyncio.wait_for(reader.read(65536), left):
           return 'refused'

@@ -64,6 +64,12 @@ class ServerProcess:
       self._process.communicate(timeout=60)
 
   @property
+  def pid(self) -> int:
+    """Number of the process, another one after each start."""
+    assert self._process is not None
+    return self._process.pid
+
+  @property
   def alive(self) -> bool:
     """True while the process runs."""
     return self._process is not None and self._process.poll() is None

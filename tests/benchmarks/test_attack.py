@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import json
 import random
 
 import jax
@@ -97,11 +98,25 @@ def test_tables(capsys):
   result = {
     'kinds': {'user: x': counts},
     'events': {'a full disk': [1, 2]},
-    'owner': owner,
+    'owner': owner.summary(),
     'memory': [400.0, 410.0],
+    'minutes': 60.0,
   }
   # One of the owner, two of the event, and one each taken and wrong.
+  result = json.loads(json.dumps(result))
   assert attack.show(result) == 5
   out = capsys.readouterr().out
-  for words in ('user: x', 'strangers', 'p99', '400 MB', 'in all 5 lost'):
+  for words in ('| user: x | 5 |', 'strangers', 'p99', '400 MB', 'all 5 lost'):
     assert words in out
+
+
+def test_table_of_latency(capsys):
+  """The ratio is the median of the turns'."""
+  turns = [[[90, 10.0, 20.0], [80, 12.0, ms]] for ms in (30.0, 40.0, 400.0)]
+  result = {'latency': {'stranger: calls': turns}, 'lost': 0, 'seconds': 6.0}
+  result['tries'] = {'stranger: calls': 180}
+  assert attack.show_latency(result) == 0
+  row = capsys.readouterr().out.splitlines()[2]
+  assert row == (
+    '| stranger: calls | 10 | 12.0 | 40.0 | 20.0 | 2.00 | 1.5 2.0 20.0 |'
+  )

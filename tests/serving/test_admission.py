@@ -1,8 +1,12 @@
 """Limits on strangers and callers: docs/serving.md#threat-model."""
 
+import asyncio
+import collections
+import gc
 import os
 import socket
 import struct
+import sys
 import threading
 import time
 import urllib.request
@@ -17,6 +21,7 @@ from collab_jax.serving.engine import engine
 from collab_jax.serving.server import (
   admission,
   connections,
+  memory,
   metrics,
   places,
   security,
@@ -370,8 +375,49 @@ def test_remembered_ids_keep_no_codec_alive(callers, made, guarded):
   assert {(state.decoder, state.message) for state in kept} == {(None, None)}
 
 
+def test_requests_that_have_ended_are_forgotten(callers, made, guarded):
+  """However many are refused or given up, none is kept."""
+  codec, packets = made['kmeans']
+  caller = callers[0]
+  caller.handshake(codec)
+  damaged = bytes([*packets[0][:-1], packets[0][-1] ^ 1])
+
+  def storm():
+    for _ in range(50):
+      with harness.refused(CODES.INVALID_ARGUMENT):
+        caller.caption(codec, damaged)
+      caller.future(codec, packets[0]).cancel()
+    harness.until(
+      lambda: not guarded._service.open and not len(guarded._scheduler.queue)
+    )
+    gc.collect()
+    kept = collections.Counter(type(o).__name__ for o in gc.get_objects())
+    answers = len(guarded._service._idempotency)
+    return kept['RequestState'] - answers, kept['AbortError'], kept['Task']
+
+  # Threads and the loop may still hold the last few.
+  before = storm()
+  assert before[0] < 20, before
+  assert all(b < a + 9 for a, b in zip(before, storm(), strict=True))
+
+
+@pytest.mark.skipif(sys.platform != 'linux', reason='of glibc')
+def test_free_memory_is_given_back(cold, monkeypatch):
+  """Trimming begins with the server, and ends with it."""
+  assert memory._find_trim() is not None
+  trimmed = []
+  monkeypatch.setattr(memory, '_PERIOD_SECONDS', 0.01)
+  monkeypatch.setattr(memory, '_find_trim', lambda: trimmed.append)
+  task = asyncio.run_coroutine_threadsafe(memory.trim_regularly(), cold._loop)
+  harness.until(lambda: len(trimmed) > 2)
+  assert set(trimmed) == {0}
+  task.cancel()
+  names = [t.get_coro().__name__ for t in asyncio.all_tasks(cold._loop)]
+  assert 'trim_regularly' in names
+
+
 def test_places_are_forgotten_with_their_callers():
-  some = places.Places(4, fair=True)
+  some = places.Places(4, fair=lambda: True)
   for i in range(1000):
     assert some.take(str(i))
     some.release(str(i))
@@ -411,6 +457,24 @@ def test_answers_to_strangers_are_paced(monkeypatch):
   now[0] += 10
   limiter.surplus(set())
   assert not limiter._paced
+
+
+def test_probes_of_one_connection_wait_for_each_other(monkeypatch):
+  """Others wait 0.8 s at most; a connection of too many is closed."""
+  monkeypatch.setattr(connections.time, 'monotonic', lambda: 100.0)
+  limiter = connections.ConnectionLimiter(metrics.Metrics())
+  flood, probe = 'ipv4:10.0.0.1:1000', 'ipv4:10.0.0.1:2000'
+  waits = [limiter.probe_seconds(flood) for _ in range(300)]
+  assert max(waits[:4]) < 1e-6
+  assert waits[9] == pytest.approx(1.5)
+  assert max(waits) < 2.8
+  assert waits[200] >= 2.5
+  assert limiter.probe_seconds(probe) <= 0.8
+  assert limiter.surplus({'10.0.0.1:1000', '10.0.0.1:2000'}) == {
+    '10.0.0.1:1000'
+  }
+  # At a socket file all are one: none waits for another's flood.
+  assert max(limiter.probe_seconds('unix:') for _ in range(300)) <= 0.8
 
 
 def test_connections_of_strangers_are_bounded_in_all():
@@ -501,9 +565,9 @@ def test_callers_are_told_apart(tmp_path):
   assert security.peer_identity(one) != security.peer_identity(two)
   (tmp_path / 'tokens').write_text('a' * 16)
   single = security.Security(token_file=str(tmp_path / 'tokens'))
-  assert not security.Authenticator(single, '0.0.0.0').several
-  assert not security.Authenticator(security.Security()).several
-  assert security.Authenticator(security.Security(), '0.0.0.0').several
+  assert not security.Authenticator(single, '0.0.0.0').several()
+  assert not security.Authenticator(security.Security()).several()
+  assert security.Authenticator(security.Security(), '0.0.0.0').several()
   name = security.Authenticator(single).caller(
     [('authorization', 'Bearer ' + 'a' * 16)]
   )

@@ -57,7 +57,7 @@ def test_requests_of_a_caller_stay_in_order():
 
 
 def test_no_caller_takes_all_places():
-  queue = request_queue.RequestQueue(8, fair=True)
+  queue = request_queue.RequestQueue(8, fair=lambda: True)
   for _ in range(4):
     queue.reserve('greedy')
   with pytest.raises(request_queue.QueueFullError, match='share of this cal'):
@@ -71,6 +71,28 @@ def test_no_caller_takes_all_places():
   queue.release('greedy')
   queue.release('polite')
   queue.reserve('polite')
+
+
+@pytest.mark.parametrize('fair', [False, True])
+def test_callers_with_fewer_captions_come_first(fair):
+  """None of several callers takes the last slots."""
+
+  async def order(active):
+    queue = request_queue.RequestQueue(128, fair=lambda: fair)
+    callers = ['greedy'] * 40 + ['polite'] * 2
+    for caller in callers:
+      queue.reserve(caller)
+      queue.put(_state(caller))
+    taken = queue.take(lambda count: count, active, 32)
+    assert len(queue) == 42 - len(taken)
+    return [r.caller for r in taken]
+
+  found = asyncio.run(order({'greedy': 20}))
+  assert found[:2] == ['polite'] * 2
+  assert found.count('greedy') == (8 if fair else 40)
+  assert asyncio.run(order({'greedy': 28})).count('greedy') == (
+    0 if fair else 40
+  )
 
 
 def test_one_caller_may_take_all_places_where_there_are_no_others():

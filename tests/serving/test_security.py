@@ -1,6 +1,7 @@
 """Server security: TLS, client certificates, tokens."""
 
 import os
+import ssl
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -10,7 +11,7 @@ import pytest
 from collab_jax import serving
 from collab_jax.serving.client import channel
 from collab_jax.serving.engine import engine
-from collab_jax.serving.server import security
+from collab_jax.serving.server import security, watched_files
 from tests.serving import certificates, harness
 
 CODES = grpc.StatusCode
@@ -117,6 +118,133 @@ def test_certificates_of_clients(cold, authority, token_file):
   assert _handshake_code(server, _credentials(authority, stranger), TOKEN) is (
     CODES.UNAVAILABLE
   )
+
+
+def _served_certificate(server):
+  host, _, port = server.address.rpartition(':')
+  return ssl.get_server_certificate((host, int(port))).strip()
+
+
+def test_certificates_are_read_anew(cold, authority, monkeypatch, caplog):
+  """New connections get another pair, open ones stay, bad ones are not used."""
+  monkeypatch.setattr(watched_files, '_PERIOD_SECONDS', 0.0)
+  cert, key = authority.issue('rotated')
+  server = cold(cert=str(cert), key=str(key))
+  open_before = harness.Caller(server.address, _credentials(authority))
+  with harness.refused(CODES.INVALID_ARGUMENT):
+    open_before.handshake('', timeout=3)
+  first = cert.read_text().strip()
+  assert _served_certificate(server) == first
+  other_cert, other_key = authority.issue('rotated-next')
+  # Half of the pair, then half of the certificate, are not used.
+  cert.write_bytes(other_cert.read_bytes())
+  for _ in range(3):
+    assert _served_certificate(server) == first
+  cert.write_bytes(other_cert.read_bytes()[:300])
+  assert _served_certificate(server) == first
+  cert.unlink()
+  assert _served_certificate(server) == first
+  warned = [r for r in caplog.records if 'stays in use' in r.getMessage()]
+  assert len(warned) == 1
+  assert 'tls_cert, tls_key: got ' in warned[0].getMessage()
+  cert.write_bytes(other_cert.read_bytes())
+  key.write_bytes(other_key.read_bytes())
+  assert _served_certificate(server) == other_cert.read_text().strip() != first
+  assert (
+    _handshake_code(server, _credentials(authority)) is CODES.INVALID_ARGUMENT
+  )
+  with harness.refused(CODES.INVALID_ARGUMENT):
+    open_before.handshake('', timeout=3)
+  open_before.channel.close()
+
+
+def test_authorities_of_clients_are_read_anew(
+  cold, authority, tmp_path, monkeypatch
+):
+  """A client of the authority that left is let in no more."""
+  monkeypatch.setattr(watched_files, '_PERIOD_SECONDS', 0.0)
+  cert, key = authority.issue('server')
+  next_one = certificates.Authority(tmp_path, 'next')
+  trusted = tmp_path / 'trusted.pem'
+  trusted.write_bytes(authority.path.read_bytes())
+  server = cold(cert=str(cert), key=str(key), client_ca=str(trusted))
+  ca = authority.path.read_bytes()
+
+  def code(pair):
+    pair = [path.read_bytes() for path in reversed(pair)]
+    return _handshake_code(server, grpc.ssl_channel_credentials(ca, *pair))
+
+  old, new = authority.issue('edge-old'), next_one.issue('edge-new')
+  assert code(old) is CODES.INVALID_ARGUMENT
+  assert code(new) is CODES.UNAVAILABLE
+  both = authority.path.read_bytes() + next_one.path.read_bytes()
+  trusted.write_bytes(both)
+  assert code(old) is code(new) is CODES.INVALID_ARGUMENT
+  trusted.write_bytes(next_one.path.read_bytes())
+  assert code(old) is CODES.UNAVAILABLE
+  assert code(new) is CODES.INVALID_ARGUMENT
+
+
+def test_tokens_are_read_anew(cold, tmp_path, monkeypatch, caplog):
+  """A token that left is refused; a file that holds none changes nothing."""
+  monkeypatch.setattr(watched_files, '_PERIOD_SECONDS', 0.0)
+  path = tmp_path / 'tokens'
+  path.write_text(TOKEN)
+  path.chmod(0o600)
+  server = cold(token_file=str(path))
+  assert not server._authenticator.several()
+  assert _handshake_code(server, token=TOKEN) is CODES.INVALID_ARGUMENT
+  path.write_text(f'{TOKEN}\nanother-one-of-sixteen\n')
+  for token in (TOKEN, 'another-one-of-sixteen'):
+    assert _handshake_code(server, token=token) is CODES.INVALID_ARGUMENT
+  assert server._authenticator.several()
+  path.write_text('another-one-of-sixteen')
+  assert _handshake_code(server, token=TOKEN) is CODES.UNAUTHENTICATED
+  for change in (lambda: path.write_text('short'), path.unlink):
+    change()
+    assert _handshake_code(server, token='another-one-of-sixteen') is (
+      CODES.INVALID_ARGUMENT
+    )
+    assert _handshake_code(server, token='short') is CODES.UNAUTHENTICATED
+  warned = [r for r in caplog.records if 'stays in use' in r.getMessage()]
+  assert len(warned) == 1
+
+
+def test_files_are_looked_at_once_a_second(tmp_path, monkeypatch):
+  now = [100.0]
+  monkeypatch.setattr(watched_files.time, 'monotonic', lambda: now[0])
+  path = tmp_path / 'file'
+  path.write_text('a')
+  watched = watched_files.WatchedFiles('file', [str(path)], path.read_text)
+  path.write_text('bb')
+  assert not watched.refresh()
+  now[0] += 1.1
+  assert watched.refresh()
+  assert watched.value == 'bb'
+  now[0] += 1.1
+  assert not watched.refresh()
+
+
+def test_files_written_meanwhile_are_read_again(tmp_path, monkeypatch):
+  """A value that was read while its files changed is not kept."""
+  monkeypatch.setattr(watched_files, '_PERIOD_SECONDS', 0.0)
+  path = tmp_path / 'file'
+  path.write_text('a')
+  texts = iter(['ccc'])
+
+  def read():
+    found = path.read_text()
+    path.write_text(next(texts, path.read_text()))
+    return found
+
+  watched = watched_files.WatchedFiles('file', [str(path)], path.read_text)
+  monkeypatch.setattr(watched, '_read', read)
+  path.write_text('bb')
+  assert not watched.refresh()
+  assert watched.value == 'a'
+  monkeypatch.setattr(watched, '_read', path.read_text)
+  assert watched.refresh()
+  assert watched.value == 'ccc'
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,6 @@ from collections.abc import AsyncIterator
 import contextlib
 import contextvars
 import os
-import random
 from typing import Any
 
 from google.protobuf import message as protobuf
@@ -41,9 +40,6 @@ _HEALTH = '/grpc.health.v1.Health/'
 # Requests of strangers that are read at a time, and seconds for each.
 _PROBES = 8
 _PROBE_SECONDS = 5.0
-# Longest wait of a probe whose address has asked too often: of a range, so that
-# many at a time do not end together.
-_LONGEST_PROBE_WAIT = 0.3, 0.8
 # Streams of the health service, in all and of one caller or address; seconds.
 _WATCHES = 64
 _WATCHES_EACH = 8
@@ -157,9 +153,7 @@ class AdmissionInterceptor(aio.ServerInterceptor):
 
     async def check(requests, context):
       request = health_pb2.HealthCheckRequest()
-      wait = self._limiter.wait_seconds(context.peer())
-      longest = random.uniform(*_LONGEST_PROBE_WAIT)
-      await asyncio.sleep(min(wait, longest))
+      await asyncio.sleep(self._limiter.probe_seconds(context.peer()))
       if self._probes.take():
         # Of too many probes at a time, which service they mean is not read.
         try:
@@ -178,6 +172,8 @@ class AdmissionInterceptor(aio.ServerInterceptor):
     async def watch(requests, context):
       caller = token or security.address(context.peer())
       if self.watches.held(caller) >= _WATCHES_EACH:
+        if not token:
+          await asyncio.sleep(self._limiter.wait_seconds(context.peer()))
         await self._reject('watches', context)
       async with self._place(self.watches, caller, 'watches', context):
         data = await self._receive(requests, context, _PROBE_SECONDS)

@@ -10,6 +10,7 @@ import asyncio
 import collections
 import contextlib
 import os
+import random
 import socket
 import time
 
@@ -28,6 +29,12 @@ _SHORTEST_SECONDS = 0.1
 # Answers to strangers a second, of one address, and the longest wait for one.
 _PACE = 50.0
 _LONGEST_WAIT = 5.0
+# Probes a second of one connection, and their longest wait for each other; the
+# longest wait of the first ones for those of other connections: of a range, so
+# that many at a time do not end together.
+_PROBES_EACH = 4.0
+_LONGEST_WAIT_EACH = 2.5
+_LONGEST_PROBE_WAIT = 0.3, 0.8
 _DESCRIPTORS = '/dev/fd'
 
 
@@ -48,7 +55,7 @@ class ConnectionLimiter:
     self._since: dict[str, float] = {}
     self._callers: dict[str, str] = {}
     self._refusals: collections.Counter[str] = collections.Counter()
-    self._paced: dict[str, float] = {}  # By address.
+    self._paced: dict[str, float] = {}  # By address or connection.
     self._wake = asyncio.Event()
 
   def admit(self, peer: str, caller: str) -> None:
@@ -75,10 +82,34 @@ class ConnectionLimiter:
     Args:
       peer: The connection's other end, as gRPC writes it.
     """
-    name, now = security.address(peer), time.monotonic()
-    since = max(self._paced.get(name, 0.0), now - 1.0) + 1 / _PACE
+    return self._pace(security.address(peer), _PACE)
+
+  def probe_seconds(self, peer: str) -> float:
+    """Returns the time after which a probe of the health service is answered.
+
+    A connection's first probes wait for others of its address at most 0.8 s.
+    More of one connection wait for each other, and those beyond count as
+    refused: it is closed.
+
+    Args:
+      peer: The connection's other end, as gRPC writes it.
+    """
+    shared = min(self.wait_seconds(peer), random.uniform(*_LONGEST_PROBE_WAIT))
+    if not security.has_address(peer):
+      return shared
+    own = self._pace(_normal(peer), _PROBES_EACH, _LONGEST_WAIT_EACH)
+    if own >= _LONGEST_WAIT_EACH:
+      self.count_refusal(peer)
+    return max(shared, own)
+
+  def _pace(
+    self, name: str, each_second: float, longest: float = _LONGEST_WAIT
+  ) -> float:
+    """Returns the wait of the next answer to an address or a connection."""
+    now = time.monotonic()
+    since = max(self._paced.get(name, 0.0), now - 1.0) + 1 / each_second
     wait = max(0.0, since - now)
-    if wait < _LONGEST_WAIT:
+    if wait < longest:
       self._paced[name] = since
     return wait
 

@@ -1,12 +1,13 @@
 """Places that callers share: calls, bodies of requests, waiting requests."""
 
 import collections
+from collections.abc import Callable
 
 
 class Places:
   """Counted places, of which no caller may take all.
 
-      places = Places(8, fair=True)
+      places = Places(8, fair=lambda: True)
       if places.take('alice'):
         ...
         places.release('alice')
@@ -20,12 +21,13 @@ class Places:
     taken: Number of places that are taken.
   """
 
-  def __init__(self, size: int, fair: bool = False):
+  def __init__(self, size: int, fair: Callable[[], bool] = lambda: False):
     """Makes places, all free.
 
     Args:
       size: Number of places.
-      fair: Whether callers are told apart; else one may hold all places.
+      fair: Returns whether callers are told apart; else one may hold all
+        places.
     """
     self.size = size
     self.taken = 0
@@ -39,7 +41,7 @@ class Places:
   def take(self, caller: str = '') -> bool:
     """Takes a place, if the caller may have one; returns whether it did."""
     free = self.size - self.taken
-    if not free or (self._fair and self._held[caller] >= free):
+    if not free or (self._fair() and self._held[caller] >= free):
       return False
     self.taken += 1
     self._held[caller] += 1

@@ -6,12 +6,15 @@ else is to be done, the scheduler waits a few milliseconds for more requests.
 """
 
 import collections
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 import threading
 import time
 
 from collab_jax.serving.server import places
 from collab_jax.serving.server.request import RequestState
+
+# Share of the decode slots that no caller takes alone.
+_RESERVED = 1 / 8
 
 
 class QueueFullError(Exception):
@@ -29,15 +32,17 @@ class RequestQueue:
     size: Number of places.
   """
 
-  def __init__(self, size: int, fair: bool = False):
+  def __init__(self, size: int, fair: Callable[[], bool] = lambda: False):
     """Makes an empty queue.
 
     Args:
       size: Number of places.
-      fair: Whether each caller has but a share of them; see `places.Places`.
+      fair: Returns whether each caller has but a share of them; see
+        `places.Places`.
     """
     self.size = size
     self._places = places.Places(size, fair)
+    self._fair = fair
     self._waiting: list[RequestState] = []
     self._jobs: list[Callable[[], None]] = []
     self._closed = ''
@@ -147,17 +152,29 @@ class RequestQueue:
     with self._changed:
       return self._jobs.pop(0) if self._jobs else None
 
-  def take(self, choose: Callable[[int], int]) -> list[RequestState]:
-    """Takes each caller's first request, then the second, and so on.
+  def take(
+    self,
+    choose: Callable[[int], int],
+    active: Mapping[str, int] | None = None,
+    slots: int | None = None,
+  ) -> list[RequestState]:
+    """Takes the first requests of the callers that have the fewest active.
 
-    Their places are free then.
+    Their places are free then. If places are shared fairly, so are slots: some
+    are left to callers that come next.
 
     Args:
-      choose: Function from the number of waiting requests to the number taken.
+      choose: Function from the number of requests that may be taken to the
+        number taken.
+      active: Number of captions being decoded by caller.
+      slots: Number of decode slots; None for no limit.
     """
     with self._changed:
-      count = choose(len(self._waiting)) if self._waiting else 0
-      taken = _in_turns(self._waiting)[:count]
+      most = len(self._waiting) + sum((active or {}).values())
+      if slots is not None and self._fair():
+        most = slots - int(slots * _RESERVED)
+      turns = _in_turns(self._waiting, active or {}, most)
+      taken = turns[: choose(len(turns))] if turns else []
       self._waiting = [r for r in self._waiting if r not in taken]
       for request in taken:
         self._places.release(request.caller)
@@ -169,12 +186,20 @@ class RequestQueue:
     return self._closed
 
 
-def _in_turns(requests: list[RequestState]) -> list[RequestState]:
-  """Returns requests so that their callers take turns."""
-  earlier = collections.Counter()
+def _in_turns(
+  requests: list[RequestState], active: Mapping[str, int], most: int
+) -> list[RequestState]:
+  """Returns requests so that their callers take turns.
+
+  Args:
+    requests: The requests, each caller's in order.
+    active: Number of captions that a caller has already.
+    most: Number of captions of a caller; more of its requests are left out.
+  """
+  counts = collections.Counter(active)
   turns = []
   for request in requests:
-    turns.append(earlier[request.caller])
-    earlier[request.caller] += 1
+    turns.append(counts[request.caller])
+    counts[request.caller] += 1
   order = sorted(range(len(requests)), key=turns.__getitem__)
-  return [requests[i] for i in order]
+  return [requests[i] for i in order if turns[i] < most]

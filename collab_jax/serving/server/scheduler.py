@@ -4,6 +4,7 @@ An error ends the requests that it concerns, never the thread.
 """
 
 import asyncio
+import collections
 from collections.abc import Callable
 import logging
 import threading
@@ -166,7 +167,9 @@ class Scheduler:
   def _prefill(self) -> None:
     """Takes waiting requests into free slots; ends them if that fails."""
     requests = self.queue.take(
-      lambda waiting: self.engine.split(min(waiting, self.engine.free))
+      lambda waiting: self.engine.split(min(waiting, self.engine.free)),
+      collections.Counter(r.caller for r in self._active.values()),
+      self.engine.config.max_slots,
     )
     try:
       self._prefill_requests(requests)

@@ -11,9 +11,12 @@ import urllib.parse
 import grpc
 
 from collab_jax.serving import tls
+from collab_jax.serving.server import watched_files
 
 # A token that is shorter can be guessed.
 _SHORTEST = 16
+# Peer at a socket file, of which all are one.
+_SOCKET_FILE = 'unix:'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,21 +68,14 @@ class Security:
       ' clear text or without a token, say --insecure'
     )
 
-  def credentials(self) -> grpc.ServerCredentials | None:
-    """Returns a port's credentials for TLS; None without TLS.
+  def certificates(self) -> 'Certificates | None':
+    """Returns the files of TLS; None without TLS.
 
     Raises:
       ValueError: A file holds something else.
       OSError: A file cannot be read.
     """
-    if not self.cert:
-      return None
-    names = 'tls_cert, tls_key', 'client_ca'
-    tls.check_files(self.cert, self.key, self.client_ca, names)
-    tls.warn_if_world_readable(self.key)
-    pair = Path(self.key).read_bytes(), Path(self.cert).read_bytes()
-    ca = Path(self.client_ca).read_bytes() if self.client_ca else None
-    return grpc.ssl_server_credentials([pair], ca, ca is not None)
+    return Certificates(self) if self.cert else None
 
   def tokens(self) -> list[bytes]:
     """Reads the tokens.
@@ -100,6 +96,56 @@ class Security:
     return [token.encode() for token in tokens]
 
 
+class Certificates:
+  """Certificates of a port, which new connections get as their files are then.
+
+      port.add_secure_port(address, Certificates(settings).credentials())
+
+  Open connections keep what they began with.
+  """
+
+  def __init__(self, security: Security):
+    """Reads the files.
+
+    Args:
+      security: The operator's settings, with a certificate.
+
+    Raises:
+      ValueError: A file holds something else.
+      OSError: A file cannot be read.
+    """
+    self._security = security
+    paths = [security.cert, security.key]
+    paths += [security.client_ca] if security.client_ca else []
+    self._files = watched_files.WatchedFiles(
+      'tls_cert, tls_key', paths, self._read
+    )
+
+  def _read(self) -> tuple[bytes, bytes, bytes | None]:
+    """Returns key, certificate and authorities, once they are checked."""
+    cert, key = self._security.cert, self._security.key
+    ca = self._security.client_ca
+    tls.check_files(cert, key, ca, ('tls_cert, tls_key', 'client_ca'))
+    tls.warn_if_world_readable(key)
+    authorities = Path(ca).read_bytes() if ca else None
+    return Path(key).read_bytes(), Path(cert).read_bytes(), authorities
+
+  def credentials(self) -> grpc.ServerCredentials:
+    """Makes credentials for one port, which must be kept while it is open."""
+    # gRPC asks before each handshake, and takes each configuration once.
+    return grpc.dynamic_ssl_server_credentials(
+      self._configuration(), self._fetch, bool(self._security.client_ca)
+    )
+
+  def _fetch(self) -> Any:
+    """Returns the configuration of a handshake; None if it is the last one."""
+    return self._configuration() if self._files.refresh() else None
+
+  def _configuration(self) -> grpc.ServerCertificateConfiguration:
+    key, cert, authorities = self._files.value
+    return grpc.ssl_server_certificate_configuration([(key, cert)], authorities)
+
+
 class Authenticator:
   """Names the callers of a server.
 
@@ -107,11 +153,7 @@ class Authenticator:
 
   Whoever has a token is named by it, on any connection. Where there are no
   tokens, callers are told apart by their certificates, else by their addresses:
-  see `peer_identity`.
-
-  Attributes:
-    several: Whether there may be several callers, who must not take each
-      other's places.
+  see `peer_identity`. The file of tokens is read anew when it changes.
   """
 
   def __init__(self, security: Security, host: str = '127.0.0.1'):
@@ -125,9 +167,22 @@ class Authenticator:
       ValueError: As of `Security.tokens`.
       OSError: The file cannot be read.
     """
-    self._tokens = {b'Bearer ' + t: _digest(t) for t in security.tokens()}
-    shared = security.client_ca or not tls.is_loopback(host)
-    self.several = len(self._tokens) > 1 if self._tokens else bool(shared)
+    self._shared = bool(security.client_ca) or not tls.is_loopback(host)
+    self._tokens: dict[bytes, str] = {}
+    self._file = None
+    if security.token_file:
+      self._file = watched_files.WatchedFiles(
+        'token_file', [security.token_file], security.tokens
+      )
+      self._name_tokens()
+
+  def _name_tokens(self) -> None:
+    if self._file is not None:
+      self._tokens = {b'Bearer ' + t: _digest(t) for t in self._file.value}
+
+  def several(self) -> bool:
+    """Returns whether there may be several callers, who share places."""
+    return len(self._tokens) > 1 if self._tokens else self._shared
 
   def caller(self, metadata: Iterable[tuple[str, Any]]) -> str | None:
     """Returns the name of a caller by the headers of a call.
@@ -139,8 +194,10 @@ class Authenticator:
       The name; '' where there are no tokens; None where there are, and the
       headers have none of them.
     """
-    if not self._tokens:
+    if self._file is None:
       return ''
+    if self._file.refresh():
+      self._name_tokens()
     given = dict(metadata).get('authorization', '')
     given = given.encode() if isinstance(given, str) else given
     # Compares with every token, in a time that does not depend on content.
@@ -168,11 +225,16 @@ def address(peer: str) -> str:
   return plain_peer(peer).rpartition(':')[0]
 
 
+def has_address(peer: str) -> bool:
+  """Returns whether a peer is told apart from others: not at a socket file."""
+  return plain_peer(peer) != _SOCKET_FILE
+
+
 def plain_peer(peer: str) -> str:
   """Returns HOST:PORT of a peer; 'unix:' for the other end of a socket file."""
   kind, _, rest = urllib.parse.unquote(peer).partition(':')
   if kind not in ('ipv4', 'ipv6'):
-    return 'unix:'
+    return _SOCKET_FILE
   host, _, port = rest.rpartition(':')
   return f'{host.strip("[]").removeprefix("::ffff:")}:{port}'
 

@@ -26,6 +26,7 @@ from collab_jax.serving.server import (
   compiler,
   connections,
   decoders,
+  memory,
   metrics,
   request_cache,
   request_queue,
@@ -109,7 +110,7 @@ class Server:
     self._allowlist = server_codecs.CodecAllowlist(
       model, config.quantizers, config.images
     )
-    self._credentials = config.security.credentials()
+    self._certificates = config.security.certificates()
     self._authenticator = security.Authenticator(config.security, config.host)
     self._cleanup = contextlib.AsyncExitStack()
 
@@ -266,9 +267,10 @@ class Server:
     address = tls.join_address(host, port)
     _check_socket_is_free(host)
     try:
-      if self._credentials is None:
+      if self._certificates is None:
         port = self._grpc.add_insecure_port(address)
       else:
+        self._credentials = self._certificates.credentials()
         port = self._grpc.add_secure_port(address, self._credentials)
     except RuntimeError as error:
       raise OSError(
@@ -279,6 +281,8 @@ class Server:
     if self.config.metrics_port >= 0:
       self._serve_metrics()
     await self._grpc.start()
+    trimming = asyncio.create_task(memory.trim_regularly())
+    self._cleanup.callback(trimming.cancel)
     if not host.startswith('unix'):
       task = asyncio.create_task(self._connections.run(port))
       self._cleanup.callback(task.cancel)
