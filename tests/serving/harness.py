@@ -110,14 +110,14 @@ def held(server, compiling=False):
 
   def hold():
     busy.release()
-    assert release.wait(20)
+    assert release.wait(60)
 
   holding = [
     asyncio.run_coroutine_threadsafe(call(hold), server._loop)
     for _ in range(2 if compiling else 1)
   ]
   for _ in holding:
-    assert busy.acquire(timeout=20)
+    assert busy.acquire(timeout=60)
   try:
     yield
   finally:
@@ -126,7 +126,7 @@ def held(server, compiling=False):
     future.result(20)
 
 
-def until(holds, seconds=20.0):
+def until(holds, seconds=60.0):
   """Waits until a condition holds."""
   end = time.monotonic() + seconds
   while not holds():

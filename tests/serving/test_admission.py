@@ -201,20 +201,24 @@ def test_messages_have_a_time_limit(cold):
   harness.until(lambda: cold.metrics.value('calls') == 0)
 
 
-# The calls last until all have been made, however slow the machine.
-@pytest.mark.parametrize('cold', [5.0], indirect=True)
+# The calls last until they are cancelled, however slow the machine.
+@pytest.mark.parametrize('cold', [600.0], indirect=True)
 def test_a_caller_has_but_a_share_of_the_places(cold):
   """Silent calls with one token leave room for the other token."""
   size = cold.config.queue + cold.config.engine.max_slots + 256
   with grpc.insecure_channel(cold.address) as channel:
     calls = [_silent_call(channel, TOKENS['a']) for _ in range(size)]
     # Half of them take all that one caller may hold.
+    harness.until(lambda: sum(call.done() for call in calls) >= size // 2)
     for _ in range(5):
       assert _handshake_code(cold, TOKENS['b']) is CODES.INVALID_ARGUMENT
-    codes = {call.exception(10).code() for call in calls}
-  assert codes == {CODES.RESOURCE_EXHAUSTED, CODES.DEADLINE_EXCEEDED}
-  refused = cold.metrics.value('rejections_total', reason='calls')
-  assert refused == pytest.approx(size / 2, abs=1)
+    codes = [call.code() for call in calls if call.done()]
+    assert set(codes) == {CODES.RESOURCE_EXHAUSTED}
+    assert len(codes) == pytest.approx(size / 2, abs=1)
+    assert cold.metrics.value('rejections_total', reason='calls') == len(codes)
+    for call in calls:
+      call.cancel()
+    harness.until(lambda: cold.metrics.value('calls') == 0)
 
 
 def test_watch_streams_are_bounded(cold, monkeypatch):
