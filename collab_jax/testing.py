@@ -1,4 +1,4 @@
-"""Checks of the contracts of quantizers and codecs, for their authors."""
+"""Checks of the contracts of quantizers, codecs and metrics."""
 
 from collections.abc import Callable, Mapping
 import dataclasses
@@ -13,10 +13,11 @@ import numpy as np
 
 from collab_jax import _validate, codecs, quantizers, random_keys, wire
 from collab_jax import message as messages
+from collab_jax.metrics.contract import check_metric
 from collab_jax.models import paligemma
 from collab_jax.quantizers import base, padding
 
-__all__ = ['check_codec', 'check_quantizer']
+__all__ = ['check_codec', 'check_metric', 'check_quantizer']
 __dir__ = __all__.copy
 
 

@@ -50,6 +50,9 @@ def evaluation() -> ml_collections.ConfigDict:
   config.batch_size = 64
   config.workers = 1  # Accepted and ignored: the host's work overlaps anyway.
 
+  # Metrics that are computed and shown, by name or 'package.module:Class';
+  # tables and curves are of the first.
+  config.metrics = ('bleu4', 'bleu1', 'bleu2', 'bleu3', 'cider', 'rouge_l')
   config.resamples = 1000
   config.level = 0.95  # Of the confidence intervals.
   config.seed = 0  # Of the resampling.

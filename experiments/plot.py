@@ -1,6 +1,6 @@
 """Draws Fig. 3 and its table from records; no model is needed.
 
-python experiments/plot.py --records=runs/demo/records.jsonl --workdir=figures
+python experiments/plot.py --records=runs/demo --workdir=figures --y=cider
 python experiments/plot.py --records='runs/sweep/units/*.jsonl'
 """
 
@@ -11,12 +11,18 @@ from absl import app, flags
 
 from collab_jax import (
   evaluation,
+  metrics,
   studies,
 )
 
-_RECORDS = flags.DEFINE_list('records', None, 'Files of records, or patterns.')
+_RECORDS = flags.DEFINE_list(
+  'records', None, 'Files of records, folders of runs, or patterns of files.'
+)
 _WORKDIR = flags.DEFINE_string(
   'workdir', None, 'Where to write; by default beside the first file.'
+)
+_Y = flags.DEFINE_string(
+  'y', metrics.DEFAULT[0], 'Metric of curves: bleu4, cider, module:Class, ...'
 )
 _RESAMPLES = flags.DEFINE_integer('resamples', 1000, 'Draws of the bootstrap.')
 _LEVEL = flags.DEFINE_float('level', 0.95, 'Of the confidence intervals.')
@@ -29,7 +35,10 @@ def main(argv):
   assert _RECORDS.value is not None  # absl requires the flag.
   with studies.runtime():
     evaluation.check_draws(_RESAMPLES.value, _LEVEL.value, seed=0)
-    paths = [p for r in _RECORDS.value for p in sorted(glob.glob(r)) or [r]]
+    shown = [_Y.value, *(name for name in metrics.DEFAULT if name != _Y.value)]
+    metrics.make_all(shown)
+    named = [p for r in _RECORDS.value for p in sorted(glob.glob(r)) or [r]]
+    paths = [p for name in named for p in evaluation.record_files(name)]
     records = evaluation.read_records(*paths)
     fields = ('model', 'data', 'decoding')
     sources = {tuple(str(r.get(f, 'greedy')) for f in fields) for r in records}
@@ -40,7 +49,7 @@ def main(argv):
       )
     workdir = Path(_WORKDIR.value or Path(paths[0]).parent)
     draws = {'resamples': _RESAMPLES.value, 'level': _LEVEL.value}
-    print(studies.report_records(records, workdir, **draws))
+    print(studies.report_records(records, workdir, metrics=shown, **draws))
     print(f'\n{workdir}: {studies.list_files(workdir)}')
 
 

@@ -8,7 +8,7 @@ import sys
 
 import numpy as np
 
-from collab_jax import codecs, data, testing
+from collab_jax import codecs, data, metrics, testing
 from tests import standin
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -75,7 +75,7 @@ def test_the_lines_on_extending_run(monkeypatch):
   """
   text = (ROOT / 'docs' / 'extend.md').read_text()
   blocks = re.findall(r'```python\n(.*?)```', text, re.S)
-  assert len(blocks) == 8
+  assert len(blocks) == 10
   checked = []
 
   def check(quantizer, n=16, d=8):
@@ -97,3 +97,6 @@ def test_the_lines_on_extending_run(monkeypatch):
   seen = codec.picture(messages[0])
   assert abs(seen.mean((0, 1)) - images[0].mean((0, 1))).max() < 1
   assert codec.decode(messages).x.shape[:2] == (2, codec.vectors)
+  metric = metrics.make('mine:ColourRecall')
+  refs = [['a red ring on a blue star'], ['a dog']]
+  assert metric.score(['one red star', ''], refs) == 0.75

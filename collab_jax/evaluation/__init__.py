@@ -5,7 +5,11 @@ from typing import TYPE_CHECKING
 from collab_jax import _renamed
 from collab_jax.evaluation.blind import KINDS as BLIND
 from collab_jax.evaluation.loop import evaluate
-from collab_jax.evaluation.record_store import SettingsError, read_records
+from collab_jax.evaluation.record_store import (
+  SettingsError,
+  read_records,
+  record_files,
+)
 from collab_jax.evaluation.report.channel import (
   link_curves,
   link_table,
@@ -67,6 +71,7 @@ __all__ = [
   'rate_findings',
   'rate_table',
   'read_records',
+  'record_files',
   'samples',
   'scores',
   'selector_table',

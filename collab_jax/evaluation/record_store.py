@@ -9,8 +9,8 @@ from typing import Any
 
 import tqdm
 
+from collab_jax import _validate, jsonl
 from collab_jax import data as datasets
-from collab_jax import jsonl
 from collab_jax.evaluation import identity, schema
 
 _LOG = logging.getLogger(__name__)
@@ -39,22 +39,47 @@ def key_of(record: Record) -> Key:
   return record['image_id'], record['name'], record['seed']
 
 
+def record_files(path: str | os.PathLike[str]) -> list[Path]:
+  """Returns the files of records that a path names.
+
+  Args:
+    path: A file, or the folder of a run: its records.jsonl, else the files of
+      its sweep in units/, else its own files.
+
+  Raises:
+    ValueError: The folder holds no records.
+  """
+  path = Path(path)
+  if not path.is_dir():
+    return [path]
+  for pattern in ('records.jsonl', 'units/*.jsonl', '*.jsonl'):
+    if files := sorted(path.glob(pattern)):
+      return files
+  raise _validate.error(
+    'records',
+    str(path),
+    'a folder with records.jsonl, units/*.jsonl or other files of records',
+    'name the folder of an evaluation',
+  )
+
+
 def read_records(*paths: str | os.PathLike[str]) -> list[Record]:
   """Reads files of records; drops a torn last line, left by a kill.
 
   Args:
-    *paths: JSONL files written by `evaluate`.
+    *paths: JSONL files written by `evaluate`, or folders of runs, see
+      `record_files`.
 
   Returns:
     The records, in the files' order.
 
   Raises:
     ValueError: A line is no record, or contradicts an earlier one; the message
-      tells the file, the line and the field.
+      tells the file, the line and the field. Or a folder holds no records.
   """
   records = []
   known: schema.Known = {}
-  for path in map(Path, paths):
+  for path in (file for named in paths for file in record_files(named)):
     lines, _ = jsonl.split_lines(path.read_bytes())
     records += _parse(path, lines, known)
   return records

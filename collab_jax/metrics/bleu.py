@@ -2,14 +2,15 @@
 
 import collections
 from collections.abc import Sequence
+import dataclasses
 import functools
-from typing import Any
+from typing import Any, ClassVar
 
 from jaxtyping import Float, Int
 import numpy as np
 import sacrebleu
 
-from collab_jax.metrics import tokenize
+from collab_jax.metrics import base, tokenize
 
 ORDERS = 4
 # Layout of the statistics, which is sacrebleu's: caption length, closest
@@ -115,6 +116,78 @@ def bleu4(
 ) -> Float[np.ndarray, '*batch']:
   """BLEU-4 from summed statistics: what to give to `bootstrap`."""
   return bleu_from_stats(stats)['bleu4']
+
+
+class _Bleu(base.Metric):
+  """Base of corpus BLEU up to one order; all orders share statistics."""
+
+  order: ClassVar[int]
+  bounds: ClassVar[tuple[float, float]] = (0.0, 100.0)
+
+  @property
+  def statistics_key(self) -> str:
+    return 'bleu'
+
+  def statistics(
+    self,
+    answers: base.Answers,
+    references: base.References,
+    corpus: base.References | None = None,
+  ) -> Int[np.ndarray, 'images stats']:
+    """Computes `corpus_bleu_stats`."""
+    del corpus
+    return corpus_bleu_stats(answers, references)
+
+  def combine(
+    self,
+    sums: Int[np.ndarray, '*batch stats'] | Float[np.ndarray, '*batch stats'],
+  ) -> Float[np.ndarray, '*batch']:
+    """Computes BLEU from summed statistics."""
+    return np.asarray(bleu_from_stats(sums)[f'bleu{self.order}'])
+
+
+@dataclasses.dataclass(frozen=True)
+class Bleu1(_Bleu):
+  """Corpus BLEU-1 of captions: words in common, 0 to 100.
+
+  Bleu1().score(['a red ring'], [['a red ring on grass']])
+  """
+
+  label: ClassVar[str] = 'BLEU-1'
+  order: ClassVar[int] = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Bleu2(_Bleu):
+  """Corpus BLEU-2 of captions: up to pairs of words, 0 to 100.
+
+  Bleu2().score(['a red ring'], [['a red ring on grass']])
+  """
+
+  label: ClassVar[str] = 'BLEU-2'
+  order: ClassVar[int] = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Bleu3(_Bleu):
+  """Corpus BLEU-3 of captions: up to three words in a row, 0 to 100.
+
+  Bleu3().score(['a red ring'], [['a red ring on grass']])
+  """
+
+  label: ClassVar[str] = 'BLEU-3'
+  order: ClassVar[int] = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class Bleu4(_Bleu):
+  """Corpus BLEU-4 of captions: up to four words in a row, 0 to 100.
+
+  Bleu4().score(['a red ring on grass'], [['a red ring on green grass']])
+  """
+
+  label: ClassVar[str] = 'BLEU-4'
+  order: ClassVar[int] = 4
 
 
 def _ngrams(text: str) -> collections.Counter[tuple[str, ...]]:

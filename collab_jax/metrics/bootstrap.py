@@ -1,9 +1,10 @@
 """Bootstrap confidence intervals: images are drawn with replacement."""
 
 from collections.abc import Callable, Iterator
+import functools
 from typing import NamedTuple
 
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Float, Shaped
 import numpy as np
 
 Stats = Shaped[np.ndarray, 'images *rest']
@@ -189,22 +190,39 @@ def _checked(stats: np.ndarray) -> np.ndarray:
 
 def _draws(
   images: int, n: int, seed: int
-) -> Iterator[Int[np.ndarray, 'draws images']]:
+) -> Iterator[Float[np.ndarray, 'draws images']]:
   """Yields the counts of each image, a bounded number of draws at a time."""
   rng = np.random.default_rng(seed)
   size = max(1, _CHUNK // images)
+  if n <= size:
+    yield _one_chunk(images, n, seed)
+    return
   for start in range(0, n, size):
-    rows = min(size, n - start)
-    drawn = rng.integers(0, images, (rows, images))
-    drawn += np.arange(rows)[:, None] * images
-    yield np.bincount(drawn.ravel(), minlength=rows * images).reshape(
-      rows, images
-    )
+    yield _counts(rng, images, min(size, n - start))
+
+
+@functools.lru_cache(maxsize=2)
+def _one_chunk(
+  images: int, n: int, seed: int
+) -> Float[np.ndarray, 'draws images']:
+  """Draws once for all metrics and codecs of the same images."""
+  counts = _counts(np.random.default_rng(seed), images, n)
+  counts.flags.writeable = False
+  return counts
+
+
+def _counts(
+  rng: np.random.Generator, images: int, rows: int
+) -> Float[np.ndarray, 'draws images']:
+  drawn = rng.integers(0, images, (rows, images))
+  drawn += np.arange(rows)[:, None] * images
+  counts = np.bincount(drawn.ravel(), minlength=rows * images)
+  return counts.reshape(rows, images).astype(np.float64)
 
 
 def _sums(counts: np.ndarray, stats: np.ndarray) -> np.ndarray:
   """Sums over drawn images; exact, since counts are far below 2^53."""
-  return np.tensordot(counts.astype(np.float64), stats, axes=1)
+  return np.tensordot(counts, stats, axes=1)
 
 
 def _score(fn: Function, sums: np.ndarray) -> Float[np.ndarray, 'draws']:

@@ -2,12 +2,14 @@
 
 import collections
 from collections.abc import Sequence
+import dataclasses
 import math
+from typing import ClassVar
 
 from jaxtyping import Float
 import numpy as np
 
-from collab_jax.metrics import tokenize
+from collab_jax.metrics import base, tokenize
 
 _ORDERS = 4
 _Counts = dict[tuple[str, ...], int]
@@ -51,6 +53,7 @@ class CiderD:
     }
     self._variance = 2 * sigma**2
     self._references = [[self._weigh(c) for c in image] for image in counts]
+    self._index = {tuple(r): n for n, r in enumerate(references)}
 
   def scores(self, captions: Sequence[str]) -> Float[np.ndarray, 'images']:
     """Computes the score of each caption, in [0, 10].
@@ -68,14 +71,41 @@ class CiderD:
       raise ValueError(
         f'got {len(captions)} captions for {len(self._references)} images'
       )
+    return np.array(
+      [
+        self._score(caption, references)
+        for caption, references in zip(captions, self._references, strict=True)
+      ]
+    )
+
+  def scores_against(
+    self, captions: Sequence[str], references: Sequence[Sequence[str]]
+  ) -> Float[np.ndarray, 'captions']:
+    """Computes the score of each caption, several of one image among them.
+
+    Args:
+      captions: Captions in any order.
+      references: The references of the image of each. Where they are not among
+        those of the corpus, words that it lacks weigh most.
+
+    Returns:
+      float64, one score per caption.
+    """
     scores = np.zeros(len(captions))
-    for i, (caption, references) in enumerate(
-      zip(captions, self._references, strict=True)
-    ):
-      vector = self._weigh(_ngrams(tokenize.tokenize(caption)))
-      total = sum(self._similarity(vector, ref) for ref in references)
-      scores[i] = 10.0 * total / _ORDERS / len(references)
+    for i, (caption, refs) in enumerate(zip(captions, references, strict=True)):
+      index = self._index.get(tuple(refs))
+      vectors = (
+        [self._weigh(_ngrams(tokenize.tokenize(ref))) for ref in refs]
+        if index is None
+        else self._references[index]
+      )
+      scores[i] = self._score(caption, vectors)
     return scores
+
+  def _score(self, caption: str, references: Sequence[_Vector]) -> float:
+    vector = self._weigh(_ngrams(tokenize.tokenize(caption)))
+    total = sum(self._similarity(vector, ref) for ref in references)
+    return 10.0 * total / _ORDERS / len(references)
 
   def _weigh(self, counts: _Counts) -> _Vector:
     weights: tuple[dict, ...] = tuple({} for _ in range(_ORDERS))
@@ -120,6 +150,32 @@ def cider(
   of the images have them.
   """
   return float(np.mean(cider_scores(captions, references)))
+
+
+@dataclasses.dataclass(frozen=True)
+class Cider(base.MeanMetric):
+  """Mean CIDEr-D of captions, 0 to 10; shown 100-fold, as papers print it.
+
+  Cider().score(['a red ring', 'a dog'], [['one red ring'], ['a dog barks']])
+
+  Words are weighed by how few images of the corpus have them.
+  """
+
+  label: ClassVar[str] = 'CIDEr'
+  scale: ClassVar[float] = 100.0
+  digits: ClassVar[int] = 0
+  bounds: ClassVar[tuple[float, float]] = (0.0, 10.0)
+
+  def scores(
+    self,
+    answers: base.Answers,
+    references: base.References,
+    corpus: base.References | None = None,
+  ) -> Float[np.ndarray, 'images']:
+    """Computes the score of each caption; see `CiderD`."""
+    tokenize.tokenize_all(answers, references)
+    cider = CiderD(references if corpus is None else corpus)
+    return cider.scores_against(answers, references)
 
 
 def _ngrams(text: str) -> _Counts:

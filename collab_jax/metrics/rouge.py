@@ -1,12 +1,14 @@
 """ROUGE-L: the longest common subsequence of caption and reference."""
 
 from collections.abc import Sequence
+import dataclasses
 import functools
+from typing import ClassVar
 
 from jaxtyping import Float
 import numpy as np
 
-from collab_jax.metrics import tokenize
+from collab_jax.metrics import base, tokenize
 
 _BETA = 1.2  # Recall's weight in coco-caption.
 
@@ -38,6 +40,28 @@ def rouge_l(
 ) -> float:
   """Computes the mean ROUGE-L over images, in [0, 1]."""
   return float(np.mean(rouge_l_scores(captions, references)))
+
+
+@dataclasses.dataclass(frozen=True)
+class RougeL(base.MeanMetric):
+  """Mean ROUGE-L of captions, 0 to 1; shown in percent.
+
+  RougeL().score(['a red ring'], [['a red ring on grass']])
+  """
+
+  label: ClassVar[str] = 'ROUGE-L'
+  scale: ClassVar[float] = 100.0
+  bounds: ClassVar[tuple[float, float]] = (0.0, 1.0)
+
+  def scores(
+    self,
+    answers: base.Answers,
+    references: base.References,
+    corpus: base.References | None = None,
+  ) -> Float[np.ndarray, 'images']:
+    """Computes `rouge_l_scores`."""
+    del corpus
+    return rouge_l_scores(answers, references)
 
 
 def _score(text: str, refs: tuple[str, ...]) -> float:

@@ -8,7 +8,7 @@ from matplotlib import axes as mpl_axes
 from matplotlib import figure as figures
 
 from collab_jax.evaluation.report import channel as channel_lib
-from collab_jax.evaluation.report import labels
+from collab_jax.evaluation.report import columns, labels
 from collab_jax.plots import style
 
 _AXES = {
@@ -30,20 +30,24 @@ _LOOKS = (
 _COLUMNS = 2
 
 
-def channel(records: Sequence[Mapping[str, Any]]) -> figures.Figure:
-  """Draws BLEU-4 against loss or noise, a panel for each kind of channel.
+def channel(
+  records: Sequence[Mapping[str, Any]], y: columns.Y = None
+) -> figures.Figure:
+  """Draws a score against loss or noise, a panel for each kind of channel.
 
   Args:
     records: From `evaluate` or `read_records`, or the rows of `summarize`;
       those of links are drawn as curves.
+    y: Metric of the score; None for the first of the rows.
 
   Returns:
     The figure; the curves' data can be read from its axes.
 
   Raises:
-    ValueError: There is no link among them.
+    ValueError: There is no link among them, or the rows have no such metric.
   """
-  rows = [dict(row) for row in style.rows_of(records)]
+  rows = [dict(row) for row in style.rows_of(records, y)]
+  column = columns.column(rows, y)
   sweeps = channel_lib.link_curves(rows)
   if not sweeps:
     raise ValueError('no records of links: there is nothing to draw')
@@ -58,25 +62,30 @@ def channel(records: Sequence[Mapping[str, Any]]) -> figures.Figure:
   with mpl.rc_context(style.RC):
     for n, line in enumerate(lines):
       bottom = (height - 3.6 * (n + 1) - sum(below[:n])) / height
-      for column, sweep in enumerate(line):
-        left = (0.62 + 5.4 * column) / width
+      for place, sweep in enumerate(line):
+        left = (0.62 + 5.4 * place) / width
         axes = figure.add_axes((left, bottom, 4.55 / width, 3.0 / height))
-        _panel(axes, sweep, rows)
+        _panel(axes, sweep, rows, column)
     _title(figure, rows, height)
   return figure
 
 
-def _panel(axes: mpl_axes.Axes, sweep: channel_lib.ChannelSweep, rows) -> None:
+def _panel(
+  axes: mpl_axes.Axes,
+  sweep: channel_lib.ChannelSweep,
+  rows,
+  column: columns.Column,
+) -> None:
   """Draws the curves of a sweep."""
   size = _size(sweep)
   for n, (name, curve) in enumerate(sweep.curves.items()):
     colour, marker, line = _LOOKS[n % len(_LOOKS)]
     xs = [x for x, _ in curve]
     points = [row for _, row in curve]
-    style.band(axes, xs, points, color=colour, alpha=0.13)
+    style.band(axes, xs, points, column, color=colour, alpha=0.13)
     axes.plot(
       xs,
-      [row['bleu4'] for row in points],
+      [column.shown(row) for row in points],
       color=colour,
       marker=marker,
       linestyle=line,
@@ -86,8 +95,8 @@ def _panel(axes: mpl_axes.Axes, sweep: channel_lib.ChannelSweep, rows) -> None:
     )
   full = labels.full(rows)
   if full:
-    _levels(axes, full['bleu4'])
-  style.score_axis(axes, max(row['bleu4_high'] for row in rows), room=1.06)
+    _levels(axes, full, column)
+  style.score_axis(axes, rows, column, room=1.06)
   style.grid(axes, 'y')
   axes.tick_params(length=3)
   axes.set_xlabel(_AXES.get(sweep.setting) or style.plain(sweep.setting))
@@ -107,16 +116,20 @@ def _panel(axes: mpl_axes.Axes, sweep: channel_lib.ChannelSweep, rows) -> None:
   )
 
 
-def _levels(axes: mpl_axes.Axes, full: float) -> None:
-  """Draws the score of all vectors, and 90% of it."""
-  for share, text, colour, line in (
+def _levels(axes: mpl_axes.Axes, full, column: columns.Column) -> None:
+  """Draws the score of all vectors, and 90% of it if higher is better."""
+  levels = (
     (1.0, 'all vectors', style.INK, (0, (6, 2))),
     (0.9, '90% of it', style.GREY, (0, (1, 2))),
-  ):
-    axes.axhline(share * full, color=colour, linestyle=line, lw=1.1)
+  )
+  # 0.8 of BLEU-4, which is 0 to 100, whatever the metric.
+  above = 0.8 if column.name == 'bleu4' else 0.008 * column.shown(full)
+  for share, text, colour, line in levels[: 2 if column.sign > 0 else 1]:
+    score = share * column.shown(full)
+    axes.axhline(score, color=colour, linestyle=line, lw=1.1)
     axes.text(
       0.995,
-      share * full + 0.8,
+      score + above,
       text,
       transform=axes.get_yaxis_transform(),
       horizontalalignment='right',

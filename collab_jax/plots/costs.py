@@ -8,6 +8,7 @@ import matplotlib as mpl
 from matplotlib import axes as mpl_axes
 from matplotlib import figure as figures
 
+from collab_jax.evaluation.report import columns
 from collab_jax.plots import style
 
 Row = Mapping[str, Any]
@@ -30,19 +31,21 @@ _LINES = (
 )
 
 
-def fields(rows: Mapping[str, Row]) -> figures.Figure:
+def fields(rows: Mapping[str, Row], y: columns.Y = None) -> figures.Figure:
   """Draws the bytes of some codecs by field, as shares of their messages.
 
   Args:
     rows: From `evaluation.summarize`, by label.
+    y: Metric that is written beside the bars; None for the first of the rows.
 
   Returns:
     The figure.
 
   Raises:
-    ValueError: There are no rows.
+    ValueError: There are no rows, or they have no such metric.
   """
   _check(rows)
+  column = columns.column([*rows.values()], y)
   names = list(dict.fromkeys(f for row in rows.values() for f in row['fields']))
   names.sort(key=lambda name: (name == 'header', name))
   looks = {
@@ -53,8 +56,15 @@ def fields(rows: Mapping[str, Row]) -> figures.Figure:
   height = figure.get_figheight()
   with mpl.rc_context(style.RC):
     axes = figure.add_axes((0.27, 0.5 / height, 0.5, 1 - 1.45 / height))
-    for y, row in enumerate(rows.values()):
-      _bar(axes, y, row, looks)
+    for n, row in enumerate(rows.values()):
+      _bar(axes, n, row, looks)
+      axes.text(
+        101.5,
+        n,
+        f'{row["bytes"]:,.0f} bytes, {column.label} {column.text(row)}',
+        verticalalignment='center',
+        fontsize=8.5,
+      )
     wrapped = [textwrap.fill(style.plain(label), 38) for label in rows]
     axes.set_yticks(range(len(rows)), wrapped)
     axes.set_ylim(len(rows) - 0.5, -0.5)
@@ -106,13 +116,6 @@ def _bar(axes: mpl_axes.Axes, y: int, row: Row, looks: Mapping[str, str]):
         verticalalignment='center',
       )
     left += share
-  axes.text(
-    101.5,
-    y,
-    f'{row["bytes"]:,.0f} bytes, BLEU-4 {row["bleu4"]:.1f}',
-    verticalalignment='center',
-    fontsize=8.5,
-  )
 
 
 def latency(table: Sequence[Row], note: str = '') -> figures.Figure:

@@ -10,6 +10,7 @@ from matplotlib import lines as mpl_lines
 from matplotlib import ticker
 import numpy as np
 
+from collab_jax.evaluation.report import columns
 from collab_jax.evaluation.report import labels as labels_lib
 from collab_jax.evaluation.report import text as text_lib
 from collab_jax.plots import style
@@ -25,26 +26,31 @@ def tradeoff(
   records: Sequence[Mapping[str, Any]],
   x: str = 'ratio',
   claims: bool = True,
+  y: columns.Y = None,
 ) -> figures.Figure:
-  """Draws BLEU-4 against the share of vectors sent, or against bytes.
+  """Draws a score against the share of vectors sent, or against bytes.
 
   Args:
     records: From `evaluate` or `read_records`, or the rows of `summarize`.
     x: 'ratio' (the paper's axis: vectors sent / vectors) or 'bytes' (mean
       length of a message, indices included).
-    claims: Mark the paper's two findings on the 'ratio' axis.
+    claims: Mark the paper's two findings on the 'ratio' axis; they are of
+      BLEU-4.
+    y: Metric of the score, 'bleu4' or another; None for the first of the rows.
 
   Returns:
     The figure; the curves' data can be read from its first axes.
 
   Raises:
-    ValueError: x is neither, or there are no records.
+    ValueError: x is neither, the rows have no such metric, or there are no
+      records.
   """
   if x not in ('ratio', 'bytes'):
     raise ValueError(f"x: got {x!r}, expected 'ratio' or 'bytes'")
-  rows = style.rows_of(records)
+  rows = style.rows_of(records, y)
   if not rows:
     raise ValueError('no records: there is nothing to draw')
+  column = columns.column(rows, y)
   curves = labels_lib.curves(rows)
   if x == 'bytes':
     curves |= labels_lib.pictures(rows)
@@ -52,9 +58,9 @@ def tradeoff(
   with mpl.rc_context(style.RC):
     height = 0.685 if x == 'ratio' else 0.745
     axes = figure.add_axes((0.068, 0.115, 0.635, height))
-    labels = horizontals(axes, rows) + _curves(axes, curves, x)
-    _frame(axes, rows, curves, x)
-    if claims and x == 'ratio':
+    labels = horizontals(axes, rows, column) + _curves(axes, curves, x, column)
+    _frame(axes, rows, curves, x, column)
+    if claims and x == 'ratio' and column.name == 'bleu4':
       _claims(axes, rows, curves)
     draw_labels(axes, labels)
     unit = 'feature vectors' if x == 'ratio' else 'bytes of features'
@@ -64,17 +70,20 @@ def tradeoff(
   return figure
 
 
-def _curves(axes: mpl_axes.Axes, curves, x: str) -> list[tuple]:
+def _curves(
+  axes: mpl_axes.Axes, curves, x: str, column: columns.Column
+) -> list[tuple]:
   """Draws curves with their bands, and returns their labels."""
   labels = []
   for order, (name, looks) in enumerate(style.curve_styles([*curves]).items()):
     colour, marker, line = looks
     rows, front = curves[name], 20 - order
     xs = [row[x] for row in rows]
-    style.band(axes, xs, rows, color=colour, alpha=0.13, zorder=front - 18)
+    band = {'color': colour, 'alpha': 0.13, 'zorder': front - 18}
+    style.band(axes, xs, rows, column, **band)
     axes.plot(
       xs,
-      [row['bleu4'] for row in rows],
+      [column.shown(row) for row in rows],
       color=colour,
       marker=marker,
       linestyle=line,
@@ -82,18 +91,18 @@ def _curves(axes: mpl_axes.Axes, curves, x: str) -> list[tuple]:
       zorder=front,
       **style.LINE,
     )
-    labels.append((rows[-1]['bleu4'], xs[-1], name, looks))
+    labels.append((column.shown(rows[-1]), xs[-1], name, looks))
     if x == 'bytes' and not order and not labels_lib.is_picture(rows[0]):
-      _annotate_k(axes, rows)
+      _annotate_k(axes, rows, column)
   return labels
 
 
-def _annotate_k(axes: mpl_axes.Axes, rows) -> None:
+def _annotate_k(axes: mpl_axes.Axes, rows, column: columns.Column) -> None:
   """Writes the number of vectors beside the points of a curve of bytes."""
   for n, row in enumerate(rows):
     axes.annotate(
       f'k={row["sent"]}',
-      (row['bytes'], row['bleu4']),
+      (row['bytes'], column.shown(row)),
       xytext=(-4 if n else 0, 6),
       textcoords='offset points',
       horizontalalignment='right' if n else 'center',
@@ -105,19 +114,19 @@ def _annotate_k(axes: mpl_axes.Axes, rows) -> None:
 
 
 def horizontals(
-  axes: mpl_axes.Axes, rows, y: str = 'bleu4', scale: float = 1.0
+  axes: mpl_axes.Axes, rows, column: columns.Column
 ) -> list[tuple]:
   """Draws rows without a curve as lines across; returns their labels."""
   labels = []
-  for row in text_lib.horizontal_rows(rows):
+  for row in text_lib.horizontal_rows(rows, column.name):
     name = style.plain(labels_lib.label(row))
-    value = scale * row[y]
+    value = column.shown(row)
     blind = labels_lib.is_blind(row)
     line = (0, (1, 2)) if blind else (0, (6, 2))
     colour = style.GREY if blind else style.INK
     axes.axhspan(
-      scale * row[f'{y}_low'],
-      scale * row[f'{y}_high'],
+      column.shown(row, '_low'),
+      column.shown(row, '_high'),
       color=colour,
       alpha=0.05 if blind else 0.08,
       linewidth=0,
@@ -187,11 +196,12 @@ def draw_labels(axes: mpl_axes.Axes, labels) -> None:
     )
 
 
-def _frame(axes: mpl_axes.Axes, rows, curves, x: str) -> None:
+def _frame(
+  axes: mpl_axes.Axes, rows, curves, x: str, column: columns.Column
+) -> None:
   """Sets limits, ticks and labels of the axes."""
   points = [row for curve in curves.values() for row in curve]
-  top = max((row['bleu4_high'] for row in rows), default=100.0)
-  style.score_axis(axes, top)
+  style.score_axis(axes, rows, column)
   style.grid(axes, 'y')
   axes.tick_params(length=3)
   axes.set_xscale('log', base=2)

@@ -7,6 +7,7 @@ import matplotlib as mpl
 from matplotlib import axes as mpl_axes
 from matplotlib import figure as figures
 
+from collab_jax.evaluation.report import columns
 from collab_jax.evaluation.report import labels as labels_lib
 from collab_jax.evaluation.report import rate as rate_lib
 from collab_jax.plots import curves, style
@@ -18,10 +19,11 @@ PICTURES = {
   'AVIF': ('#222222', '1', '-'),
 }
 _MAX_LINES = 8  # Families of features with a line of their own.
-_SCORES = {'bleu4': ('BLEU-4', 1.0), 'cider': ('CIDEr', 100.0)}
 
 
-def rate(rows: Sequence[Mapping[str, Any]], y: str = 'bleu4') -> figures.Figure:
+def rate(
+  rows: Sequence[Mapping[str, Any]], y: columns.Y = None
+) -> figures.Figure:
   """Draws a score against bytes, for features and image codecs.
 
   Every point is a codec; a line is the Pareto front of a family of codecs that
@@ -30,16 +32,15 @@ def rate(rows: Sequence[Mapping[str, Any]], y: str = 'bleu4') -> figures.Figure:
 
   Args:
     rows: From `evaluation.summarize`.
-    y: 'bleu4' or 'cider'.
+    y: Metric of the score, 'bleu4' or another; None for the first of the rows.
 
   Returns:
     The figure; the lines' data can be read from its first axes.
 
   Raises:
-    ValueError: y is neither, or there is nothing to draw.
+    ValueError: The rows have no such metric, or there is nothing to draw.
   """
-  if y not in _SCORES:
-    raise ValueError(f"y: got {y!r}, expected 'bleu4' or 'cider'")
+  column = columns.column(rows, y)
   families = rate_lib.families(rows)
   if not families:
     raise ValueError('no records: there is nothing to draw')
@@ -47,17 +48,16 @@ def rate(rows: Sequence[Mapping[str, Any]], y: str = 'bleu4') -> figures.Figure:
   figure = style.new_figure(9.2, 5.6)
   with mpl.rc_context(style.RC):
     axes = figure.add_axes((0.065, 0.105, 0.61, 0.76))
-    name, scale = _SCORES[y]
     shown = [r for f in families.values() for r in f]
-    _frame(axes, shown, name, scale, y)
-    _fronts(axes, rows, y, scale)
-    labels = curves.horizontals(axes, rows, y, scale)
+    _frame(axes, shown, column)
+    _fronts(axes, rows, column)
+    labels = curves.horizontals(axes, rows, column)
     for order, (label, look) in enumerate(looks.items()):
       group = families[label]
-      labels.append(_family(axes, group, label, look, order, y, scale))
+      labels.append(_family(axes, group, label, look, order, column))
     for label in other:
-      _points(axes, families[label], style.PALE, 'o', y, scale, 3)
-    if y == 'bleu4':
+      _points(axes, families[label], style.PALE, 'o', column, 3)
+    if column.name == 'bleu4':
       _paper(axes, rows)
     curves.draw_labels(axes, labels)
     title, note = 'How many bytes does a caption need?', curves.subtitle(rows)
@@ -84,14 +84,20 @@ def styles(
     for name, rows in families.items()
     if name not in PICTURES and not labels_lib.is_full(rows[0])
   ]
-  best = max(row['bleu4'] for rows in families.values() for row in rows)
+  all_rows = [row for rows in families.values() for row in rows]
+  # By the first metric whatever is drawn, so that all figures look alike.
+  column = columns.column(all_rows)
+  scores = [row[column.name] for row in all_rows]
+  enough_score = 0.9 * max(scores)
+  if not column.higher_is_better:
+    enough_score = min(scores) + 0.1 * (max(scores) - min(scores))
 
   def rank(name):
     rows = families[name]
-    enough = rate_lib.cheapest(rows, 0.9 * best)
+    enough = rate_lib.cheapest(rows, enough_score, column.name)
     if enough:
       return 0, enough['bytes']
-    return 1, -max(row['bleu4'] for row in rows)
+    return 1, -max(column.quality(row) for row in rows)
 
   paper = [name for name in style.CURVES if name in features]
   plain = [name for name in paper if name.startswith('k-means')]
@@ -106,15 +112,15 @@ def styles(
   return looks, [name for name in features if name not in chosen]
 
 
-def _family(axes, rows, label, looks, order, y, scale) -> tuple:
+def _family(axes, rows, label, looks, order, column: columns.Column) -> tuple:
   """Draws the points of a family and its front, and returns its label."""
   colour, marker, line = looks
   picture = labels_lib.is_picture(rows[0])
-  line_rows = rate_lib.front(rows, y)
+  line_rows = rate_lib.front(rows, column.name)
   xs = [row['bytes'] for row in line_rows]
   axes.plot(
     xs,
-    [scale * row[y] for row in line_rows],
+    [column.shown(row) for row in line_rows],
     color=colour,
     linestyle=line,
     linewidth=1.2 if picture else 1.8,
@@ -123,18 +129,18 @@ def _family(axes, rows, label, looks, order, y, scale) -> tuple:
   )
   if not picture:
     looks_of_band = {'color': colour, 'alpha': 0.12, 'zorder': 5}
-    style.band(axes, xs, line_rows, y, scale, **looks_of_band)
-  _points(axes, rows, colour, marker, y, scale, 13 if picture else 31 - order)
-  return scale * line_rows[-1][y], None, label, looks
+    style.band(axes, xs, line_rows, column, **looks_of_band)
+  _points(axes, rows, colour, marker, column, 13 if picture else 31 - order)
+  return column.shown(line_rows[-1]), None, label, looks
 
 
-def _points(axes, rows, colour, marker, y, scale, order):
+def _points(axes, rows, colour, marker, column: columns.Column, order):
   picture = labels_lib.is_picture(rows[0])
   # A marker of strokes is all edge.
   edge = {'markeredgewidth': 1.1} if picture else style.EDGE
   axes.plot(
     [row['bytes'] for row in rows],
-    [scale * row[y] for row in rows],
+    [column.shown(row) for row in rows],
     color=colour,
     linestyle='none',
     marker=marker,
@@ -144,7 +150,7 @@ def _points(axes, rows, colour, marker, y, scale, order):
   )
 
 
-def _fronts(axes: mpl_axes.Axes, rows, y: str, scale: float):
+def _fronts(axes: mpl_axes.Axes, rows, column: columns.Column):
   """Draws a wide band behind each front, to be seen around its points."""
   names = rate_lib.FEATURES, rate_lib.PICTURES
   colours = style.SKY, '#8A8A8A'
@@ -152,10 +158,10 @@ def _fronts(axes: mpl_axes.Axes, rows, y: str, scale: float):
     names, rate_lib.split(rows), colours, strict=True
   ):
     if group:
-      front = rate_lib.front(group, y)
+      front = rate_lib.front(group, column.name)
       axes.plot(
         [row['bytes'] for row in front],
-        [scale * row[y] for row in front],
+        [column.shown(row) for row in front],
         color=colour,
         alpha=0.28,
         linewidth=11,
@@ -166,9 +172,8 @@ def _fronts(axes: mpl_axes.Axes, rows, y: str, scale: float):
       )
 
 
-def _frame(axes: mpl_axes.Axes, rows, name: str, scale: float, y: str):
-  top = max(scale * row[f'{y}_high'] for row in rows)
-  style.score_axis(axes, top, name, 1.05)
+def _frame(axes: mpl_axes.Axes, rows, column: columns.Column):
+  style.score_axis(axes, rows, column, 1.05)
   style.grid(axes)
   axes.tick_params(length=3)
   axes.set_xscale('log')

@@ -9,6 +9,7 @@ from matplotlib import figure as figures
 from matplotlib import lines as mpl_lines
 
 from collab_jax import evaluation
+from collab_jax.evaluation.report import columns
 from collab_jax.plots import curves, style
 
 # The last part of a message's field, and the label and looks of its kind.
@@ -21,22 +22,27 @@ _KINDS = (
 _LINE = 0.235  # Inches.
 
 
-def selectors(rows: Sequence[Mapping[str, Any]]) -> figures.Figure:
-  """Draws the share of all vectors' BLEU-4 that each selector keeps.
+def selectors(
+  rows: Sequence[Mapping[str, Any]], y: columns.Y = None
+) -> figures.Figure:
+  """Draws the share of all vectors' score that each selector keeps.
 
   A panel for each number of vectors; the selectors are in one order in all of
   them, the best on average on top.
 
   Args:
     rows: From `summarize`, those of all vectors among them.
+    y: Metric of the score; None for the first of the rows. Where lower scores
+      are better, scores are drawn, not shares.
 
   Returns:
     The figure; its axes are the panels.
 
   Raises:
-    ValueError: There is nothing to draw.
+    ValueError: There is nothing to draw, or the rows have no such metric.
   """
-  ranked = evaluation.ranked(rows)
+  column = columns.column(rows, y)
+  ranked = evaluation.ranked(rows, y)
   if not ranked:
     raise ValueError('no curves: there is nothing to draw')
   ks = sorted({row['sent'] for curve in ranked.values() for row in curve})
@@ -48,27 +54,39 @@ def selectors(rows: Sequence[Mapping[str, Any]]) -> figures.Figure:
     bottom, top = 0.62 / height, 1 - 0.72 / height
     for n, k in enumerate(ks):
       place = (left + n * (width + gap), bottom, width, top - bottom)
-      _panel(figure.add_axes(place), ranked, k, labels=not n)
-    _titles(figure, rows, height)
+      _panel(figure.add_axes(place), ranked, k, column, labels=not n)
+    _titles(figure, rows, height, column)
   return figure
 
 
-def _panel(axes: mpl_axes.Axes, ranked, k: int, labels: bool) -> None:
+def _shares(row, column: columns.Column) -> list[float]:
+  """Returns a row's percent kept and its interval; empty if not known."""
+  ends = '', '_low', '_high'
+  if not column.higher_is_better:
+    return [column.shown(row, end) for end in ends]
+  shares = [column.kept(row, end) for end in ends]
+  return [100 * share for share in shares if share is not None]
+
+
+def _panel(
+  axes: mpl_axes.Axes, ranked, k: int, column: columns.Column, labels: bool
+) -> None:
   """Draws the shares kept at one number of vectors."""
   for y, curve in enumerate(ranked.values()):
     row = next((row for row in curve if row['sent'] == k), None)
-    if row is None or row['kept'] is None:
+    if row is None or not (shares := _shares(row, column)):
       continue
+    share, low, high = shares
     _, _, colour, marker = _kind(row)
     axes.plot(
-      [100 * row['kept_low'], 100 * row['kept_high']],
+      [low, high],
       [y, y],
       color=colour,
       linewidth=1.6,
       solid_capstyle='butt',
     )
     axes.plot(
-      [100 * row['kept']],
+      [share],
       [y],
       color=colour,
       marker=marker,
@@ -76,9 +94,10 @@ def _panel(axes: mpl_axes.Axes, ranked, k: int, labels: bool) -> None:
       markeredgewidth=0,
       linestyle='none',
     )
-  axes.axvline(100, color=style.INK, linewidth=0.9, linestyle=(0, (6, 2)))
-  axes.set_xlim(0, 112)
-  axes.set_xticks([0, 25, 50, 75, 100])
+  if column.higher_is_better:
+    axes.axvline(100, color=style.INK, linewidth=0.9, linestyle=(0, (6, 2)))
+    axes.set_xlim(0, 112)
+    axes.set_xticks([0, 25, 50, 75, 100])
   axes.set_ylim(len(ranked) - 0.4, -0.6)
   axes.set_yticks(
     range(len(ranked)), [*map(style.plain, ranked)] if labels else []
@@ -96,10 +115,15 @@ def _kind(row) -> tuple[str, str, str, str]:
   return next(kind for kind in _KINDS if not kind[0] or kind[0] in ends)
 
 
-def _titles(figure: figures.Figure, rows, height: float) -> None:
+def _titles(
+  figure: figures.Figure, rows, height: float, column: columns.Column
+) -> None:
+  shown = f'% kept of the {column.label} of all {rows[0]["vectors"]}'
+  if not column.higher_is_better:
+    shown = f'{column.title}, less is better'
   style.titles(
     figure,
-    f'Which k vectors? % kept of the BLEU-4 of all {rows[0]["vectors"]}',
+    f'Which k vectors? {shown}',
     curves.subtitle(rows),
     (1 - 0.1 / height, 1 - 0.36 / height),
     sizes=(12, 9),

@@ -14,7 +14,8 @@ from matplotlib import figure as figures
 from matplotlib import patheffects, ticker
 from matplotlib import pyplot as plt
 
-from collab_jax import evaluation, jsonl
+from collab_jax import evaluation, jsonl, metrics
+from collab_jax.evaluation.report import columns
 
 Row = Mapping[str, Any]
 
@@ -56,7 +57,7 @@ BOX = {
 }
 ARROW = {'arrowstyle': '-', 'color': GREY, 'linewidth': 0.7}
 
-_ENDS = 'low', 'high'
+_ENDS = '_low', '_high'
 _LONGEST = 300  # Letters of a text.
 
 # Keeps small text readable on lines.
@@ -155,11 +156,18 @@ def _no_word_of_glyphs() -> Iterator[None]:
     yield
 
 
-def rows_of(records: Sequence[Row]) -> list[Row]:
-  """Returns rows as they are, and records summarized."""
-  if records and 'bleu4' in records[0]:
+def rows_of(records: Sequence[Row], y: columns.Y = None) -> list[Row]:
+  """Returns rows as they are, and records summarized.
+
+  Args:
+    records: Records, or rows of `summarize`.
+    y: A metric to be among those of the summary.
+  """
+  if not records or 'caption' not in records[0]:
     return list(records)
-  return list(evaluation.summarize(records)) if records else []
+  known = metrics.DEFAULT
+  more = [] if y is None or y in known else [y]
+  return list(evaluation.summarize(records, metrics=[*known, *more]))
 
 
 def grid(axes: mpl_axes.Axes, axis: Literal['both', 'y'] = 'both') -> None:
@@ -190,28 +198,33 @@ def band(
   axes: mpl_axes.Axes,
   xs: Sequence[float],
   rows: Sequence[Row],
-  y: str = 'bleu4',
-  scale: float = 1.0,
+  column: columns.Column,
   **looks: Any,
 ) -> None:
   """Fills the intervals of a curve."""
-  low, high = ([scale * row[f'{y}_{end}'] for row in rows] for end in _ENDS)
+  low, high = ([column.shown(row, end) for row in rows] for end in _ENDS)
   axes.fill_between(xs, low, high, linewidth=0, **looks)
 
 
 def score_axis(
-  axes: mpl_axes.Axes, top: float, name: str = 'BLEU-4', room: float = 1.04
+  axes: mpl_axes.Axes,
+  rows: Sequence[Row],
+  column: columns.Column,
+  room: float = 1.04,
 ) -> None:
   """Sets the limits and the label of an axis of scores.
 
   Args:
     axes: The axes.
-    top: The highest score.
-    name: The label.
+    rows: Rows whose intervals are to be seen.
+    column: Metric of the axis.
     room: Share of the highest score that the axis reaches.
   """
-  axes.set_ylim(-0.015 * top, room * top or 1.0)
-  axes.set_ylabel(name)
+  top = max((column.shown(row, '_high') for row in rows), default=100.0)
+  low = min((column.shown(row, '_low') for row in rows), default=0.0)
+  bottom = -0.015 * top if low >= 0 else low - (room - 1) * (top - low)
+  axes.set_ylim(bottom, room * top if top > 0 else top + 1.0)
+  axes.set_ylabel(column.title)
 
 
 def titles(

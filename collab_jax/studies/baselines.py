@@ -28,7 +28,9 @@ class BaselineStudy(tradeoff.TradeoffStudy):
     self, records: Sequence[study.Record], rows: study.Rows
   ) -> study.Report:
     """Returns the comparison and its figure; see `Study`."""
-    differences = evaluation.paired_differences(records, rows, **self.draws)
+    differences = evaluation.paired_differences(
+      records, rows, y=self.metrics[0], **self.draws
+    )
     text = evaluation.selector_table(rows, differences)
     return study.Report(
       text=text,

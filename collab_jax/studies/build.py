@@ -14,6 +14,7 @@ from collab_jax import (
   checkpoints,
   codecs,
   evaluation,
+  metrics,
   quantizers,
   sharding,
   wire,
@@ -62,11 +63,14 @@ def check_fields(config: ml_collections.ConfigDict) -> None:
 
   Raises:
     ValueError: One of them is out of range.
+    ImportError: The module of a metric cannot be imported.
+    TypeError: A class that is named as a metric is none.
   """
   fields = cast(Any, config)
   if 'coding' in config:
     wire.check_coding(fields.coding)
   evaluation.check_draws(fields.resamples, fields.level, fields.seed)
+  metrics.make_all(fields.metrics if 'metrics' in config else metrics.DEFAULT)
   evaluation.check_passes(
     fields.seeds, fields.batch_size, fields.workers, fields.blind
   )

@@ -8,7 +8,7 @@ from typing import Any, cast
 import ml_collections
 
 from collab_jax import _precision, evaluation, plots, sharding
-from collab_jax.evaluation.report import labels, settings, text
+from collab_jax.evaluation.report import columns, labels, settings, text
 from collab_jax.models import paligemma
 from collab_jax.quantizers import pretrained
 from collab_jax.studies import build, rate, study
@@ -238,7 +238,11 @@ def write_comparison(
     The tables.
   """
   draws: dict[str, Any] = study.draws_of(config)
-  rows = {n: evaluation.summarize(r, **draws) for n, r in records.items()}
+  metrics = study.metrics_of(config)
+  rows = {
+    name: evaluation.summarize(group, metrics=metrics, **draws)
+    for name, group in records.items()
+  }
   for label, group in rows.items():
     folder = f'{_folder(workdir, label)}{os.sep}'
     for row in group:
@@ -247,13 +251,17 @@ def write_comparison(
   models = list(rows)
   deltas = {
     f'{models[n]} against {models[anchor]}': evaluation.bd_rate(
-      records[models[n]], records[models[anchor]], **draws
+      records[models[n]], records[models[anchor]], y=metrics[0], **draws
     )
     for n, anchor in ((2, 0), (2, 1), (1, 0))
     if max(n, anchor) < len(models)
   }
   lines = [_kept_table(rows, kept), '']
-  lines += [f'BD-rate, {name}: {_percent(d)}' for name, d in deltas.items()]
+  column = columns.column(rows[models[0]])
+  lines += [
+    f'BD-rate, {name}: {_percent(delta, column)}'
+    for name, delta in deltas.items()
+  ]
   for label, group in rows.items():
     lines += ['', f'{label}:', evaluation.rate_table(group, fronts_only=True)]
   shown = '\n'.join(lines)
@@ -271,20 +279,22 @@ def _kept_table(rows: Mapping[str, study.Rows], kept: Sequence[str]) -> str:
     cells = []
     for group in rows.values():
       row = next(row for row in group if labels.text(row).startswith(name))
-      top = cast(Any, evaluation.full(group))['bleu4']
-      share = f'{100 * row["bleu4"] / top:.1f}%' if top else '-'
-      interval = f'[{row["bleu4_low"]:.1f}, {row["bleu4_high"]:.1f}]'
-      cells.append(f'{row["bleu4"]:.1f} {interval} {share}')
+      column = columns.column(group)
+      top = cast(Any, evaluation.full(group))[column.name]
+      share = '-'
+      if top and column.higher_is_better:
+        share = f'{100 * row[column.name] / top:.1f}%'
+      cells.append(f'{column.text(row)} [{column.interval(row, ", ")}] {share}')
     lines.append([name, *cells])
   return text.align(lines)
 
 
-def _percent(delta: Mapping[str, Any]) -> str:
+def _percent(delta: Mapping[str, Any], column: columns.Column) -> str:
   """Returns a delta rate with its interval, or why there is none."""
   if delta['bd_rate'] is None:
     return delta['why']
   percent = f'{100 * delta["bd_rate"]:+.0f}%'
   if delta['low'] is not None:
     percent += f' [{100 * delta["low"]:+.0f}, {100 * delta["high"]:+.0f}]'
-  low, high = delta['scores']
-  return f'{percent} over BLEU-4 {low:.1f} to {high:.1f}'
+  low, high = map(column.write, delta['scores'])
+  return f'{percent} over {column.label} {low} to {high}'

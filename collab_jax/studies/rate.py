@@ -1,6 +1,7 @@
 """Bytes against scores: features beside image codecs."""
 
 from collections.abc import Sequence
+import re
 
 from collab_jax import (
   _validate,
@@ -10,7 +11,7 @@ from collab_jax import (
   plots,
   provenance,
 )
-from collab_jax.evaluation.report import labels
+from collab_jax.evaluation.report import columns, labels
 from collab_jax.metrics import bd_rate
 from collab_jax.studies import study, tradeoff
 
@@ -48,7 +49,9 @@ class RateStudy(tradeoff.TradeoffStudy):
   ) -> study.Report:
     """Returns fronts, delta rates and latencies; see `Study`."""
     fields = self._fields
-    deltas = evaluation.bd_rates(records, method=fields.bd, **self.draws)
+    deltas = evaluation.bd_rates(
+      records, y=self.metrics[0], method=fields.bd, **self.draws
+    )
     points = evaluation.operating_points(rows, fields.levels)
     budget = channels.Budget(**fields.budget)
     latency = self.links().table(points, budget)
@@ -66,10 +69,21 @@ class RateStudy(tradeoff.TradeoffStudy):
       text='\n'.join([fronts, '', *lines]),
       table=evaluation.rate_table(rows),
       figures={
-        'rate': plots.rate(rows, 'bleu4'),
-        'rate_cider': plots.rate(rows, 'cider'),
+        'rate': plots.rate(rows),
+        **{f'rate_{_stem(y)}': plots.rate(rows, y) for y in _others(rows)},
         'rate_fields': plots.fields(small or points),
         'rate_latency': plots.latency(latency, note),
       },
       summary={'findings': findings, 'bd_rate': deltas, 'latency': latency},
     )
+
+
+def _others(rows: study.Rows) -> list[str]:
+  """Returns the metrics that get a figure beside that of the first."""
+  main = columns.column(rows)
+  return [column.name for column in columns.others(rows, main)]
+
+
+def _stem(metric: str) -> str:
+  """Returns a metric's name as a part of a file's: letters and digits."""
+  return re.sub(r'\W+', '_', metric.rpartition(':')[2]).strip('_')

@@ -15,6 +15,7 @@ from collab_jax import (
   codecs,
   evaluation,
   jsonl,
+  metrics,
   plots,
   provenance,
   sharding,
@@ -118,6 +119,11 @@ class Study:
     """Settings of the bootstrap; see `draws_of`."""
     return draws_of(self.config)
 
+  @property
+  def metrics(self) -> tuple[str, ...]:
+    """Names of the metrics; tables and curves are of the first."""
+    return metrics_of(self.config)
+
   def validate(self) -> None:
     """Checks the config before work begins.
 
@@ -183,7 +189,7 @@ class Study:
     Returns:
       What to print.
     """
-    rows = evaluation.summarize(records, **self.draws)
+    rows = evaluation.summarize(records, metrics=self.metrics, **self.draws)
     settings = self.config.to_dict()
     jsonl.write_json(Path(workdir) / 'config.json', settings)
     report = self.analyze(records, rows)
@@ -195,6 +201,11 @@ class Study:
 def draws_of(config: ml_collections.ConfigDict) -> dict[str, Any]:
   """Returns a config's arguments of `evaluation.summarize`."""
   return {n: config[n] for n in ('resamples', 'level', 'seed')}
+
+
+def metrics_of(config: ml_collections.ConfigDict) -> tuple[str, ...]:
+  """Returns a config's names of metrics, of older configs the default ones."""
+  return tuple(cast(Any, config).get('metrics', metrics.DEFAULT))
 
 
 def write_report(

@@ -79,17 +79,17 @@ def analyze(rows: Sequence[Mapping[str, Any]]) -> study.Report:
 def report_records(
   records: Sequence[Mapping[str, Any]],
   workdir: str | os.PathLike[str],
-  **draws: Any,
+  **how: Any,
 ) -> str:
   """Writes the files of a `TradeoffStudy` whose config is unknown.
 
   Args:
     records: From `evaluation.read_records`.
     workdir: Folder to write to.
-    **draws: Arguments of `evaluation.summarize`.
+    **how: Arguments of `evaluation.summarize`: metrics, draws.
 
   Returns:
     What to print.
   """
-  rows = evaluation.summarize(records, **draws)
+  rows = evaluation.summarize(records, **how)
   return study.write_report(analyze(rows), rows, workdir, None)

@@ -217,3 +217,17 @@ def test_a_damaged_file_of_settings_is_named(tmp_path, data):
     record_store._read_settings(path)
   assert isinstance(raised.value, record_store.SettingsError)
   assert '\n' not in str(raised.value)
+
+
+def test_the_folder_of_a_run_stands_for_its_files(tmp_path):
+  records = synthetic.make(images=2, ks=(1,), seeds=(0,))
+  lines = [json.dumps(record) + '\n' for record in records]
+  (tmp_path / 'units').mkdir()
+  with pytest.raises(ValueError, match='expected a folder with'):
+    evaluation.read_records(tmp_path)
+  for n in range(2):
+    (tmp_path / 'units' / f'00{n}.jsonl').write_text(''.join(lines[n::2]))
+  assert len(evaluation.read_records(tmp_path)) == len(lines)
+  assert len(evaluation.read_records(tmp_path / 'units')) == len(lines)
+  (tmp_path / 'records.jsonl').write_text(lines[0])
+  assert len(evaluation.read_records(tmp_path)) == 1

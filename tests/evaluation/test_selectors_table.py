@@ -53,11 +53,12 @@ def test_leads_are_paired_differences(records, rows, ahead):
     summary.grids_of(records)[name]
     for name in (line['name'], line['baseline']['name'])
   ]
-  scores = summary.Scores(records)
+  bleu4 = metrics.make('bleu4')
+  scores = summary.Scores(records, [bleu4])
   first, second = (
     metrics.drawn_scores(
-      scores.of(g)['bleu'],
-      metrics.bleu4,
+      scores.of(g, bleu4),
+      bleu4.combine,
       50,
     )
     for g in grids

@@ -107,6 +107,29 @@ def test_plot_needs_records_only(demo, launch, tmp_path):
   assert done.returncode == 0, done.stderr
   assert (tmp_path / 'fig3.svg').exists()
   assert 'BLEU-4' in done.stdout
+  done = launch(
+    'plot',
+    f'--records={workdir}',
+    f'--workdir={tmp_path / "cider"}',
+    '--resamples=5',
+    '--y=cider',
+  )
+  assert done.returncode == 0, done.stderr
+  assert "share of all vectors' CIDEr kept" in done.stdout
+
+
+@pytest.mark.parametrize(
+  ('flags', 'said'),
+  [
+    (['--y=blue4'], "metric: got 'blue4'; did you mean 'bleu4'?"),
+    ([], 'expected a folder with records.jsonl, units'),
+  ],
+)
+def test_plot_refuses_in_one_line(launch, tmp_path, flags, said):
+  done = launch('plot', f'--records={tmp_path}', *flags)
+  assert done.returncode != 0
+  assert said in done.stderr
+  assert len(done.stderr.strip().splitlines()) == 1
 
 
 def test_sweep_runs_its_share(launch, tmp_path):

@@ -107,7 +107,7 @@ def test_pictures_stand_beside_curves_on_the_axis_of_bytes(rows):
 
 
 def test_nothing_to_draw(rows):
-  with pytest.raises(ValueError, match="y: got 'rouge', expected 'bleu4'"):
+  with pytest.raises(ValueError, match="y: got 'rouge'; did you mean 'rouge_l"):
     plots.rate(rows, 'rouge')
   for draw in (plots.rate, plots.fields, plots.latency):
     with pytest.raises(ValueError, match='nothing to draw'):

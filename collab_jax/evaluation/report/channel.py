@@ -1,10 +1,16 @@
 """Rows of links as curves over the swept setting of their channel."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from collab_jax import channels
-from collab_jax.evaluation.report import labels, latency, settings, text
+from collab_jax.evaluation.report import (
+  columns,
+  labels,
+  latency,
+  settings,
+  text,
+)
 
 Row = Mapping[str, Any]
 Curves = dict[str, list[tuple[float, Row]]]
@@ -56,46 +62,54 @@ def link_curves(rows: Sequence[Row]) -> list[ChannelSweep]:
 
 
 def link_table(
-  rows: Sequence[Row], budget: channels.Budget | None = None
+  rows: Sequence[Row],
+  budget: channels.Budget | None = None,
+  y: columns.Y = None,
 ) -> str:
-  """Returns BLEU-4 by codec and channel, and the cost of a picture, as text.
+  """Returns scores by codec and channel, and the cost of a picture, as text.
 
   Args:
     rows: From `summarize`.
     budget: Powers and speeds; default those of `Budget`.
+    y: Metric of the scores; None for the first of the rows.
 
   Returns:
-    For each sweep a block of BLEU-4, one of the share of all vectors' BLEU-4
+    For each sweep a block of scores, one of the share of all vectors' score
     that is kept, if that is known, and one of bytes, time and energy.
   """
+  column = columns.column(rows, y)
   budget = budget or channels.Budget()
   blocks = []
   for sweep in link_curves(rows):
     parts = [
       sweep.channel,
       '',
-      'BLEU-4',
-      _block(sweep, 'bleu4', '{:.1f}'.format),
+      column.title,
+      _block(sweep, column.text),
     ]
-    if labels.full(rows):
-      title = "share of all vectors' BLEU-4 kept"
-      parts += ['', title, _block(sweep, 'kept', '{:.0%}'.format)]
+    if labels.full(rows) and column.higher_is_better:
+      title = f"share of all vectors' {column.label} kept"
+      parts += ['', title, _block(sweep, lambda r: _share(column.kept(r)))]
     blocks.append('\n'.join([*parts, '', *_costs(sweep, budget)]))
   ends = [
-    f'{labels.label(r)}: BLEU-4 {r["bleu4"]:.1f} +-{text.half_width(r):.1f}'
-    for r in text.horizontal_rows(rows)
+    f'{labels.label(r)}: {column.label} {column.text(r)}'
+    f' +-{column.half_width(r):.1f}'
+    for r in text.horizontal_rows(rows, y)
   ]
   return '\n\n'.join([*blocks, '\n'.join(ends)]).rstrip()
 
 
-def _block(sweep: ChannelSweep, column: str, cell) -> str:
-  """Returns a column of the rows, by codec and value of the swept setting."""
+def _share(kept: float | int | None) -> str:
+  return '-' if kept is None else f'{kept:.0%}'
+
+
+def _block(sweep: ChannelSweep, cell: Callable[[Row], str]) -> str:
+  """Returns cells of the rows, by codec and value of the swept setting."""
   values = sorted({x for curve in sweep.curves.values() for x, _ in curve})
   lines = [[sweep.setting, *(f'{value:g}' for value in values)]]
   for name, curve in sweep.curves.items():
-    by_value = {x: row[column] for x, row in curve}
-    cells = (by_value.get(value) for value in values)
-    lines.append([name, *('-' if c is None else cell(c) for c in cells)])
+    by_value = {x: cell(row) for x, row in curve}
+    lines.append([name, *(by_value.get(value, '-') for value in values)])
   return text.align(lines)
 
 

@@ -5,7 +5,7 @@ import json
 import math
 from typing import Any
 
-from collab_jax.evaluation.report import settings
+from collab_jax.evaluation.report import columns, settings
 
 Row = Mapping[str, Any]
 
@@ -190,7 +190,10 @@ def full(rows: Sequence[Row]) -> Row | None:
 
 
 def crossing(
-  curve: Sequence[Row], level: float | int, x: str = 'ratio', y: str = 'bleu4'
+  curve: Sequence[Row],
+  level: float | int,
+  x: str = 'ratio',
+  y: columns.Y = None,
 ) -> float | None:
   """Returns where a curve first reaches a level, on a logarithmic x axis.
 
@@ -198,18 +201,19 @@ def crossing(
     curve: Rows in the order of x.
     level: Value of y to reach.
     x: Column of the axis; positive.
-    y: Column to read.
+    y: Metric to read, of which level is a score; None for the first.
 
   Returns:
-    The interpolated x, or None if the curve stays below.
+    The interpolated x, or None if the curve stays worse.
   """
+  read = columns.column(curve, y)
   for i, row in enumerate(curve):
-    if row[y] < level:
+    if not read.reaches(row, level):
       continue
     if not i:
       return float(row[x])
     before = curve[i - 1]
-    share = (level - before[y]) / (row[y] - before[y])
+    share = (level - before[read.name]) / (row[read.name] - before[read.name])
     low, high = math.log(before[x]), math.log(row[x])
     return math.exp(low + share * (high - low))
   return None

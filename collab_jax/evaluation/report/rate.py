@@ -6,7 +6,13 @@ from typing import Any
 import numpy as np
 
 from collab_jax import metrics
-from collab_jax.evaluation.report import labels, settings, summary, text
+from collab_jax.evaluation.report import (
+  columns,
+  labels,
+  settings,
+  summary,
+  text,
+)
 
 Row = Mapping[str, Any]
 
@@ -85,18 +91,19 @@ def families(rows: Sequence[Row]) -> dict[str, list[Row]]:
   return groups
 
 
-def front(rows: Sequence[Row], y: str = 'bleu4') -> list[Row]:
+def front(rows: Sequence[Row], y: columns.Y = None) -> list[Row]:
   """Returns the Pareto front: the rows that no other one beats.
 
   Args:
     rows: From `summarize`, at least one.
-    y: Column of the score.
+    y: Metric of the score; None for the first of the rows.
 
   Returns:
     Rows by rising bytes.
   """
+  quality = columns.column(rows, y).quality
   indices = metrics.pareto_front(
-    [row['bytes'] for row in rows], [row[y] for row in rows]
+    [row['bytes'] for row in rows], [quality(row) for row in rows]
   )
   return [rows[i] for i in indices]
 
@@ -108,9 +115,12 @@ def split(rows: Sequence[Row]) -> tuple[list[Row], list[Row]]:
   return features, [row for row in seen if labels.is_picture(row)]
 
 
-def cheapest(rows: Sequence[Row], score: float) -> Row | None:
-  """Returns the row of fewest bytes that reaches a BLEU-4."""
-  enough = [row for row in rows if row['bleu4'] >= score]
+def cheapest(
+  rows: Sequence[Row], score: float | int, y: columns.Y = None
+) -> Row | None:
+  """Returns the row of fewest bytes that reaches a score of a metric."""
+  column = columns.column(rows, y)
+  enough = [row for row in rows if column.reaches(row, score)]
   return min(enough, key=lambda row: row['bytes'], default=None)
 
 
@@ -122,12 +132,13 @@ def is_paper_codec(row: Row) -> bool:
 def bd_rates(
   records: Sequence[Mapping[str, Any]],
   *,
+  y: str | metrics.Metric = metrics.DEFAULT[0],
   method: str = 'pchip',
   resamples: int = 1000,
   level: float = 0.95,
   seed: int = 0,
 ) -> list[dict[str, Any]]:
-  """Returns Bjontegaard delta rates of log bytes at equal BLEU-4.
+  """Returns Bjontegaard delta rates of log bytes at equal scores.
 
   Of every curve the Pareto front is taken first. The anchor is the front of
   all image codecs: their best at every score. The interval draws the images
@@ -136,6 +147,7 @@ def bd_rates(
 
   Args:
     records: From `evaluate` or `read_records`.
+    y: Metric of the scores.
     method: Interpolation, see `metrics.bd_rate`.
     resamples: Draws of the bootstrap.
     level: Part of the draws an interval holds.
@@ -143,8 +155,8 @@ def bd_rates(
 
   Returns:
     {'curve', 'anchor', 'bd_rate' (-0.75: a quarter of the bytes), 'low',
-    'high', 'scores' (the lowest and highest BLEU-4 that both have), 'points'
-    (of the curve's front)}: all features first, then each family of features,
+    'high', 'scores' (the lowest and highest that both have), 'points' (of the
+    curve's front), 'metric'}: all features first, then each family of features,
     then all features against each kind of image codec. Curves that cannot be
     compared have None, and 'why'.
 
@@ -152,7 +164,8 @@ def bd_rates(
     ValueError: There are no records, or a setting of the draws is out of range.
   """
   summary.check_draws(resamples, level, seed)
-  points = _bootstrap_points(records, resamples, seed)
+  metric = metrics.make(y)
+  points = _bootstrap_points(records, metric, resamples, seed)
   features, pictures = split([point['row'] for point in points.values()])
   if not (features and pictures):
     return []
@@ -177,7 +190,9 @@ def bd_rates(
     {
       'curve': name,
       'anchor': anchor,
-      **_delta_rate(curves[name], curves[anchor], method, resamples, level),
+      **_delta_rate(
+        curves[name], curves[anchor], metric, method, resamples, level
+      ),
     }
     for name, anchor in pairs
   ]
@@ -187,6 +202,7 @@ def bd_rate(
   records: Sequence[Mapping[str, Any]],
   anchors: Sequence[Mapping[str, Any]],
   *,
+  y: str | metrics.Metric = metrics.DEFAULT[0],
   method: str = 'pchip',
   resamples: int = 1000,
   level: float = 0.95,
@@ -200,13 +216,15 @@ def bd_rate(
   Args:
     records: Of one model.
     anchors: Of the other, on the same images.
+    y: As of `bd_rates`.
     method: As of `bd_rates`.
     resamples: As of `bd_rates`.
     level: As of `bd_rates`.
     seed: As of `bd_rates`.
 
   Returns:
-    'bd_rate', 'low', 'high', 'scores' and 'points', or 'why' there is none.
+    'bd_rate', 'low', 'high', 'scores', 'points' and 'metric', or 'why' there
+    is none.
 
   Raises:
     ValueError: As `bd_rates`, or the images are not the same.
@@ -218,13 +236,14 @@ def bd_rate(
       f'got records of {len(images[0])} and {len(images[1])} images, expected'
       ' the same images of both models; finish both evaluations first'
     )
+  metric = metrics.make(y)
   fronts = []
   for group in (records, anchors):
-    points = _bootstrap_points(group, resamples, seed)
+    points = _bootstrap_points(group, metric, resamples, seed)
     features, _ = split([point['row'] for point in points.values()])
     fronts.append(_BootstrapFront([points[row['name']] for row in features]))
   curve, anchor = fronts
-  return _delta_rate(curve, anchor, method, resamples, level)
+  return _delta_rate(curve, anchor, metric, method, resamples, level)
 
 
 class _BootstrapFront:
@@ -237,7 +256,7 @@ class _BootstrapFront:
   def of(self, draw: int) -> tuple[np.ndarray, np.ndarray]:
     if draw not in self._fronts:
       x = np.array([point['bytes'][draw] for point in self._points])
-      y = np.array([point['bleu4'][draw] for point in self._points])
+      y = np.array([point['quality'][draw] for point in self._points])
       indices = metrics.pareto_front(x, y)
       self._fronts[draw] = x[indices], y[indices]
     return self._fronts[draw]
@@ -246,6 +265,7 @@ class _BootstrapFront:
 def _delta_rate(
   curve: _BootstrapFront,
   anchor: _BootstrapFront,
+  metric: metrics.Metric,
   method: str,
   resamples: int,
   level: float,
@@ -258,7 +278,7 @@ def _delta_rate(
   try:
     value = delta(0)
   except ValueError as error:
-    return {'bd_rate': None, 'why': str(error)}
+    return {'bd_rate': None, 'why': str(error), 'metric': metrics.name(metric)}
   draws = []
   for draw in range(1, resamples + 1):
     try:
@@ -269,23 +289,30 @@ def _delta_rate(
   if len(draws) >= _MIN_DRAWS * resamples:
     low, high = metrics.interval(np.array(draws), level)
   scores = anchor.of(0)[1], curve.of(0)[1]
+  sign = 1 if metric.higher_is_better else -1
+  common = sorted(sign * score for score in metrics.overlap(*scores))
   return {
     'bd_rate': value,
     'low': low,
     'high': high,
-    'scores': metrics.overlap(*scores),
+    'scores': tuple(common),
     'points': len(scores[1]),
+    'metric': metrics.name(metric),
   }
 
 
 def _bootstrap_points(
-  records: Sequence[Mapping[str, Any]], resamples: int, seed: int
+  records: Sequence[Mapping[str, Any]],
+  metric: metrics.Metric,
+  resamples: int,
+  seed: int,
 ) -> dict[str, dict[str, Any]]:
-  """Returns bytes and BLEU-4 of each codec: of all images, then of each draw.
+  """Returns bytes and scores of each codec: of all images, then of each draw.
 
   Returns:
-    {'row', 'bytes' f[1 + resamples], 'bleu4' f[1 + resamples]} by name, of the
-    images that all codecs share.
+    {'row', 'bytes' f[1 + resamples], 'quality' f[1 + resamples]} by name, of
+    the images that all codecs share; the quality is the score with the sign by
+    which more is better.
   """
   grids = summary.grids_of([r for r in records if not labels.is_blind(r)])
   shared = set.intersection(
@@ -295,46 +322,65 @@ def _bootstrap_points(
     raise ValueError(
       'the codecs have no picture in common; finish the evaluation first'
     )
-  scores = summary.Scores(records)
+  scores = summary.Scores(records, [metric])
+  sign = 1 if metric.higher_is_better else -1
   points = {}
   for name, grid in grids.items():
     grid = [image for image in grid if image[0]['image_id'] in shared]
     sizes = [[float(r['total_bytes']) for r in image] for image in grid]
     size = metrics.mean_stats(np.array(sizes))
     point: dict[str, Any] = {}
-    for key, stats, fn in (
-      ('bleu4', scores.of(grid)['bleu'], metrics.bleu4),
-      ('bytes', size, metrics.mean),
+    for key, stats, fn, factor in (
+      ('quality', scores.of(grid, metric), metric.combine, sign),
+      ('bytes', size, metrics.mean, 1),
     ):
       draws = metrics.drawn_scores(stats, fn, resamples, seed)
-      point[key] = np.concatenate([[np.mean(fn(stats.sum(0)))], draws])
+      whole = np.mean(fn(stats.sum(0)))
+      point[key] = factor * np.concatenate([[whole], draws])
     first = {n: v for n, v in grid[0][0].items() if n in _ROW_FIELDS}
     points[name] = {**point, 'row': {**first, 'bytes': point['bytes'][0]}}
   return points
 
 
-def rate_table(rows: Sequence[Row], fronts_only: bool = False) -> str:
+def rate_table(
+  rows: Sequence[Row], fronts_only: bool = False, y: columns.Y = None
+) -> str:
   """Returns codecs by bytes as text, with the Pareto fronts marked.
 
   Args:
     rows: From `summarize`.
     fronts_only: Leave out codecs on no front.
+    y: Metric of the fronts; None for the first of the rows.
 
   Returns:
     A block for features, one for image codecs, and one for blind baselines.
   """
   interval = f'{text.coverage(rows)} interval'
-  head = ['', 'bytes', 'BLEU-4', interval, 'kept', 'CIDEr', 'codec']
+  column = columns.column(rows, y)
+  others = columns.others(rows, column)
+  head = ['', 'bytes', column.label, interval, 'kept']
+  head += [*(other.label for other in others), 'codec']
+
+  def cells(row):
+    return [
+      f'{row["bytes"]:,.1f}',
+      column.text(row),
+      column.interval(row),
+      text.whole_percent(column.kept(row)),
+      *(other.text(row, other.digits) for other in others),
+      labels.text(row),
+    ]
+
   lines = []
   for group in split(rows):
-    best = [row['name'] for row in front(group)] if group else []
+    best = [row['name'] for row in front(group, y)] if group else []
     for row in sorted(group, key=lambda row: (row['bytes'], row['name'])):
       if row['name'] in best or not fronts_only:
-        lines.append(['*' if row['name'] in best else '', *_cells(row)])
+        lines.append(['*' if row['name'] in best else '', *cells(row)])
     lines.append([''] * len(head))
-  lines += [['', *_cells(row)] for row in rows if labels.is_blind(row)]
-  *columns, last = zip(head, *lines, strict=True)
-  padded = text.align([*zip(*columns, strict=True)]).split('\n')
+  lines += [['', *cells(row)] for row in rows if labels.is_blind(row)]
+  *numbers, last = zip(head, *lines, strict=True)
+  padded = text.align([*zip(*numbers, strict=True)]).split('\n')
   width = max(map(len, padded))
   named = [
     f'{line:{width}}  {name}'.rstrip()
@@ -343,31 +389,23 @@ def rate_table(rows: Sequence[Row], fronts_only: bool = False) -> str:
   return '\n'.join(named).rstrip() + '\n\n* on the Pareto front of its block'
 
 
-def _cells(row: Row) -> list[str]:
-  return [
-    f'{row["bytes"]:,.1f}',
-    f'{row["bleu4"]:.1f}',
-    f'{row["bleu4_low"]:.1f} {row["bleu4_high"]:.1f}',
-    '-' if row['kept'] is None else f'{100 * row["kept"]:.0f}%',
-    f'{100 * row["cider"]:.0f}',
-    labels.text(row),
-  ]
-
-
 def operating_points(
-  rows: Sequence[Row], levels: Sequence[float]
+  rows: Sequence[Row], levels: Sequence[float], y: columns.Y = None
 ) -> dict[str, Row]:
   """Chooses codecs to look at closely.
 
   Args:
     rows: From `summarize`, those of all vectors among them.
-    levels: Shares of the BLEU-4 of all vectors.
+    levels: Shares of the score of all vectors; of no use where lower scores
+      are better.
+    y: Metric of the score; None for the first of the rows.
 
   Returns:
     Rows by label: for each level the cheapest features and the cheapest image
     codec that reach it, the cheapest JPEG file, the paper's k-means, and all
     vectors.
   """
+  column = columns.column(rows, y)
   full = labels.full(rows)
   if full is None:
     return {}
@@ -378,12 +416,12 @@ def operating_points(
     if row['codec']['kind'] == 'jpeg' and not row['codec']['strip']
   ]
   points: dict[str, Row | None] = {}
-  for level in levels:
-    share = text.percent(level)
-    score = level * full['bleu4']
-    points[f'features, {share} of BLEU-4'] = cheapest(features, score)
-    points[f'image codec, {share} of BLEU-4'] = cheapest(pictures, score)
-    points[f'JPEG file, {share} of BLEU-4'] = cheapest(files, score)
+  for level in levels if column.higher_is_better else ():
+    share = f'{text.percent(level)} of {column.label}'
+    score = level * full[column.name]
+    points[f'features, {share}'] = cheapest(features, score, y)
+    points[f'image codec, {share}'] = cheapest(pictures, score, y)
+    points[f'JPEG file, {share}'] = cheapest(files, score, y)
   for row in features:
     if is_paper_codec(row):
       points["the paper's k-means, k = 8"] = row
@@ -395,19 +433,23 @@ def rate_findings(
   rows: Sequence[Row],
   deltas: Sequence[Mapping[str, Any]],
   levels: Sequence[float],
+  y: columns.Y = None,
 ) -> list[str]:
   """Returns the findings of the figure, as sentences.
 
   Args:
     rows: From `summarize`.
-    deltas: From `bd_rates`.
-    levels: Shares of the BLEU-4 of all vectors.
+    deltas: From `bd_rates`, of the same metric.
+    levels: Shares of the score of all vectors; of no use where lower scores
+      are better.
+    y: Metric of the score; None for the first of the rows.
 
   Returns:
     Sentences; none where the codecs they need were not evaluated.
   """
   features, pictures = split(rows)
-  lines = _cheapest_findings(rows, features, pictures, levels)
+  column = columns.column(rows, y)
+  lines = _cheapest_findings(rows, column, levels)
   for row in features if pictures else ():
     name = family(row)
     if not (name.startswith('k-means') and labels.is_plain(row)):
@@ -415,41 +457,47 @@ def rate_findings(
     if row['sent'] != 8:
       continue
     sizes = [
-      labels.crossing(front(group), row['bleu4'], 'bytes')
+      labels.crossing(front(group, y), row[column.name], 'bytes', y)
       for group in (pictures, features)
     ]
     needs = ['more' if n is None else f'{n:,.0f} bytes' for n in sizes]
     lines.append(
-      f'{name}, 8 centroids in 16 bits: {row["bytes"]:,.0f} bytes, BLEU-4'
-      f' {row["bleu4"]:.1f}. For the same score the best image codec needs'
+      f'{name}, 8 centroids in 16 bits: {row["bytes"]:,.0f} bytes,'
+      f' {column.label} {column.text(row)}. For the same score the best image'
+      f' codec needs'
       f' {needs[0]}, the best features {needs[1]}.'
     )
-  return lines + [_delta_sentence(delta, rows) for delta in deltas]
+  return lines + [_delta_sentence(delta, rows, column) for delta in deltas]
 
 
-def _cheapest_findings(rows, features, pictures, levels) -> list[str]:
+def _cheapest_findings(
+  rows: Sequence[Row], column: columns.Column, levels: Sequence[float]
+) -> list[str]:
   """Returns a sentence about the cheapest codecs for each level."""
   full = labels.full(rows)
-  if full is None:
+  if full is None or not column.higher_is_better:
     return []
+  features, pictures = split(rows)
   lines = []
   for level in levels:
-    score = level * full['bleu4']
+    score = level * full[column.name]
     parts = [
       f'{name} {row["bytes"]:,.0f} bytes ({labels.text(row)},'
-      f' {row["bleu4"]:.1f} [{row["bleu4_low"]:.1f}, {row["bleu4_high"]:.1f}])'
-      if (row := cheapest(group, score))
+      f' {column.text(row)} [{column.interval(row, ", ")}])'
+      if (row := cheapest(group, score, column.name))
       else f'none of the {name} tried reaches it'
       for name, group in (('features', features), ('image codecs', pictures))
     ]
     lines.append(
-      f'For {text.percent(level)} of the BLEU-4 of all vectors'
-      f' ({score:.1f} of {full["bleu4"]:.1f}) {parts[0]}; {parts[1]}.'
+      f'For {text.percent(level)} of the {column.label} of all vectors'
+      f' ({column.write(score)} of {column.text(full)}) {parts[0]}; {parts[1]}.'
     )
   return lines
 
 
-def _delta_sentence(delta: Mapping[str, Any], rows: Sequence[Row]) -> str:
+def _delta_sentence(
+  delta: Mapping[str, Any], rows: Sequence[Row], column: columns.Column
+) -> str:
   start = f'BD-rate of {delta["curve"]} against {delta["anchor"]}: '
   if delta['bd_rate'] is None:
     return f'{start}none, {delta["why"]}.'
@@ -457,5 +505,5 @@ def _delta_sentence(delta: Mapping[str, Any], rows: Sequence[Row]) -> str:
   if delta['low'] is not None:
     ends = f'{100 * delta["low"]:+.1f}, {100 * delta["high"]:+.1f}'
     sentence += f' [{ends}], {text.coverage(rows)}'
-  low, high = delta['scores']
-  return f'{sentence}, BLEU-4 from {low:.1f} to {high:.1f}.'
+  low, high = map(column.write, delta['scores'])
+  return f'{sentence}, {column.label} from {low} to {high}.'

@@ -6,8 +6,14 @@ from typing import Any
 
 import numpy as np
 
-from collab_jax import metrics
-from collab_jax.evaluation.report import labels, latency, summary, text
+from collab_jax import metrics, registry
+from collab_jax.evaluation.report import (
+  columns,
+  labels,
+  latency,
+  summary,
+  text,
+)
 
 Row = Mapping[str, Any]
 
@@ -19,6 +25,7 @@ def paired_differences(
   records: Sequence[Mapping[str, Any]],
   rows: Sequence[Row],
   *,
+  y: columns.Y = None,
   resamples: int = 1000,
   level: float = 0.95,
   seed: int = 0,
@@ -33,33 +40,38 @@ def paired_differences(
   Args:
     records: From `evaluate`.
     rows: From `summarize`, of the same records.
+    y: Metric of the scores; None for the first of the rows.
     resamples: Draws of the bootstrap.
     level: Part of the draws in which the intervals hold.
     seed: Seed of the draws.
 
   Returns:
     {'label', 'name', 'k', 'best' and 'baseline': {'name', 'value', 'low',
-    'high'} in BLEU-4}, a line per selector and k; None where there is nothing
-    to compare with. An interval without 0 is a significant difference.
+    'high'} in scores of the metric}, a line per selector and k; None where
+    there is nothing to compare with. An interval without 0 is a significant
+    difference.
 
   Raises:
     ValueError: Two selectors were not evaluated on the same pictures.
   """
-  drawn = _bootstrap(records, resamples, seed)
+  score = columns.column(rows, y)
+  if y is None:
+    registry.check_data('y', y := score.name)
+  drawn = _bootstrap(records, metrics.make(y), resamples, seed)
   lines = []
-  curves = ranked(rows)
+  curves = ranked(rows, y)
   for k in sorted({row['sent'] for curve in curves.values() for row in curve}):
     column = {
       label: row
       for label, curve in curves.items()
       if (row := _row_with_k(curve, k)) is not None
     }
-    best = max(column.values(), key=lambda row: row['bleu4'])
-    to_best = _differences(drawn, column, best, level)
+    best = max(column.values(), key=score.quality)
+    to_best = _differences(drawn, column, best, score.name, level)
     baselines = [r for r in column.values() if labels.method(r) == BASELINE]
     to_baseline = {}
     if baselines:
-      to_baseline = _differences(drawn, column, baselines[0], level)
+      to_baseline = _differences(drawn, column, baselines[0], score.name, level)
     lines += [
       {
         'label': label,
@@ -74,15 +86,19 @@ def paired_differences(
 
 
 def _bootstrap(
-  records: Sequence[Mapping[str, Any]], resamples: int, seed: int
+  records: Sequence[Mapping[str, Any]],
+  metric: metrics.Metric,
+  resamples: int,
+  seed: int,
 ) -> Callable[[str], tuple[list[int], np.ndarray]]:
-  """Returns a function from a codec to its images and BLEU-4 in each draw."""
-  scores, grids = summary.Scores(records), summary.grids_of(records)
+  """Returns a function from a codec to its images and scores in each draw."""
+  scores = summary.Scores(records, [metric])
+  grids = summary.grids_of(records)
 
   @functools.cache
   def drawn(name):
-    bleu = scores.of(grids[name])['bleu']
-    draws = metrics.drawn_scores(bleu, metrics.bleu4, resamples, seed)
+    stats = scores.of(grids[name], metric)
+    draws = metrics.drawn_scores(stats, metric.combine, resamples, seed)
     return [image[0]['image_id'] for image in grids[name]], draws
 
   return drawn
@@ -92,9 +108,10 @@ def _differences(
   drawn: Callable[[str], tuple[list[int], np.ndarray]],
   column: Mapping[str, Row],
   row: Row,
+  y: str,
   level: float,
 ) -> dict[str, dict[str, Any]]:
-  """Returns by how much each other row of a column is better than a row."""
+  """Returns by how much each other row of a column has more than a row."""
   name = row['name']
   others = {other['name']: other for other in column.values()}
   for other in others:
@@ -104,7 +121,7 @@ def _differences(
         ' the evaluation first'
       )
   intervals = metrics.simultaneous(
-    np.array([other['bleu4'] - row['bleu4'] for other in others.values()]),
+    np.array([other[y] - row[y] for other in others.values()]),
     np.stack([drawn(other)[1] - drawn(name)[1] for other in others], axis=1),
     level,
   )
@@ -116,33 +133,38 @@ def _differences(
 
 
 def selector_table(
-  rows: Sequence[Row], differences: Sequence[Mapping[str, Any]]
+  rows: Sequence[Row],
+  differences: Sequence[Mapping[str, Any]],
+  y: columns.Y = None,
 ) -> str:
   """Returns the comparison as text: scores kept, bytes and milliseconds.
 
   Args:
     rows: From `summarize`, those of all vectors among them.
-    differences: From `paired_differences`.
+    differences: From `paired_differences`, of the same metric.
+    y: Metric of the scores; None for the first of the rows.
 
   Returns:
-    A block each, selectors by their mean share of BLEU-4.
+    A block each, selectors by their mean share of the score.
 
   Raises:
     ValueError: All vectors were not evaluated.
   """
+  column = columns.column(rows, y)
   full = labels.full(rows)
   if full is None:
     raise ValueError('full: no row of all vectors, which shares are of')
-  curves = ranked(rows)
+  curves = ranked(rows, y)
   ks = sorted({row['sent'] for curve in curves.values() for row in curve})
   lines = {(line['label'], line['k']): line for line in differences}
 
-  def bleu(label, row):
-    return f'{100 * row["kept"]:.1f}{mark(lines.get((label, row["sent"])))}'
+  def block(shown):
+    def cell(label, row):
+      share = _share(shown, row, full)
+      line = lines.get((label, row['sent']))
+      return share + mark(line, shown.sign) if shown is column else share
 
-  def cider(label, row):
-    del label
-    return f'{100 * row["cider"] / full["cider"]:.1f}'
+    return _block(_title(shown), curves, ks, cell)
 
   notes = ['* not significantly below the best of the column']
   if any(line['baseline'] for line in differences):
@@ -153,9 +175,9 @@ def selector_table(
   )
   return '\n\n'.join(
     [
-      _block("% of all vectors' BLEU-4", curves, ks, bleu),
+      block(column),
       '\n'.join(notes),
-      _block("% of all vectors' CIDEr", curves, ks, cider),
+      *map(block, columns.others(rows, column)),
       _block('bytes', curves, ks, lambda label, row: text.size(row['bytes'])),
       _costs(curves, 8 if 8 in ks else ks[0]),
     ]
@@ -188,11 +210,26 @@ def _costs(curves: Mapping[str, Sequence[Row]], k: int) -> str:
   return text.align(lines)
 
 
-def mark(line: Mapping[str, Any] | None) -> str:
+def _title(column: columns.Column) -> str:
+  if not column.higher_is_better:
+    return column.title
+  return f"% of all vectors' {column.label}"
+
+
+def _share(column: columns.Column, row: Row, full: Row) -> str:
+  """Returns the percent kept of a score; itself where lower is better."""
+  kept = column.kept(row)
+  if column.higher_is_better and kept is None and full[column.name]:
+    kept = row[column.name] / full[column.name]
+  return column.text(row) if kept is None else f'{100 * kept:.1f}'
+
+
+def mark(line: Mapping[str, Any] | None, sign: int = 1) -> str:
   """Returns '+' or '-' beside k-means++, and '*' for as good as the best.
 
   Args:
     line: From `paired_differences`.
+    sign: -1 where lower scores are better.
 
   Returns:
     Two characters; a blank where there is nothing to compare with, or no
@@ -200,18 +237,29 @@ def mark(line: Mapping[str, Any] | None) -> str:
   """
   if line is None:
     return '  '
-  base, best = line['baseline'], line['best']
-  sign = ' '
+  base, best = (_better(line[name], sign) for name in ('baseline', 'best'))
+  letter = ' '
   if base:
-    sign = '+' if base['low'] > 0 else '-' if base['high'] < 0 else ' '
-  return sign + ('*' if best is None or best['high'] >= 0 else ' ')
+    letter = '+' if base[0] > 0 else '-' if base[1] < 0 else ' '
+  return letter + ('*' if best is None or best[1] >= 0 else ' ')
 
 
-def ranked(rows: Sequence[Row]) -> dict[str, list[Row]]:
-  """Groups rows by `curves`, the best mean share of BLEU-4 first.
+def _better(
+  difference: Mapping[str, Any] | None, sign: int
+) -> tuple[float, float] | None:
+  """Returns the interval by which a row is better than another."""
+  if difference is None:
+    return None
+  ends = sorted(sign * difference[end] for end in ('low', 'high'))
+  return ends[0], ends[1]
+
+
+def ranked(rows: Sequence[Row], y: columns.Y = None) -> dict[str, list[Row]]:
+  """Groups rows by `curves`, the best mean score first.
 
   Args:
     rows: From `summarize`.
+    y: Metric of the score; None for the first of the rows.
 
   Returns:
     Curves by label; labels leave out the coding if all are coded.
@@ -219,9 +267,14 @@ def ranked(rows: Sequence[Row]) -> dict[str, list[Row]]:
   coded = all('coded' in label for label in labels.curves(rows))
   curves = labels.curves(rows, coding=not coded)
 
+  column = columns.column(rows, y)
+
   def rank(label):
-    kept = [row['kept'] or 0.0 for row in curves[label]]
-    return -sum(kept) / len(kept), label
+    # Shares, so that codecs are compared on the images that all have.
+    shares = [column.kept(row) or 0.0 for row in curves[label]]
+    if not column.higher_is_better:
+      shares = [column.quality(row) for row in curves[label]]
+    return -sum(shares) / len(shares), label
 
   return {label: curves[label] for label in sorted(curves, key=rank)}
 

@@ -1,69 +1,57 @@
 """Rows of a table from records: scores and intervals, seeds averaged."""
 
 import collections
-from collections.abc import Callable, Mapping, Sequence
-import itertools
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from collab_jax import _validate, metrics
+from collab_jax import _validate
+from collab_jax import metrics as metrics_lib
 from collab_jax.evaluation.report import labels, settings
 
 Row = dict[str, Any]
 Record = Mapping[str, Any]
 Grid = Sequence[Sequence[Record]]  # By image, then by seed.
 
-_BLEU = 10  # Numbers per image in the statistics of BLEU.
-
 
 class Scores:
-  """Scores of every distinct caption of every image, each computed once.
+  """Statistics of every distinct caption of every image, each computed once.
 
   Many codecs and seeds give an image the same caption.
   """
 
-  def __init__(self, records: Sequence[Record]):
+  def __init__(
+    self, records: Sequence[Record], metrics: Iterable[metrics_lib.Metric]
+  ):
     """Scores the captions of all records against their references."""
     references: dict[int, list[str]] = {}
     captions: dict[int, dict[str, None]] = collections.defaultdict(dict)
     for record in records:
       references.setdefault(record['image_id'], record['references'])
       captions[record['image_id']].setdefault(record['caption'])
-    images = list(references)
-    pairs = [(i, caption) for i in images for caption in captions[i]]
+    pairs = [(i, caption) for i in references for caption in captions[i]]
     texts = [caption for _, caption in pairs]
     refs = [references[i] for i, _ in pairs]
+    corpus = list(references.values())
     self._index = {pair: n for n, pair in enumerate(pairs)}
-    self._bleu = metrics.corpus_bleu_stats(texts, refs)
-    self._rouge = metrics.rouge_l_scores(texts, refs)
-    self._cider = np.zeros(len(pairs))
-    cider = metrics.CiderD(list(references.values()))
-    # CIDEr weighs words by the whole corpus, so all images are scored at once:
-    # first the first caption of each, then the second...
-    for column in itertools.zip_longest(*captions.values(), fillvalue=''):
-      values = cider.scores(list(column))
-      for i, caption, value in zip(images, column, values, strict=True):
-        if (i, caption) in self._index:
-          self._cider[self._index[i, caption]] = value
+    self._stats: dict[Hashable, np.ndarray] = {}
+    for metric in metrics:
+      if metric.statistics_key not in self._stats:
+        stats = metrics_lib.checked_statistics(metric, texts, refs, corpus)
+        self._stats[metric.statistics_key] = stats
 
-  def of(self, grid: Grid) -> dict[str, np.ndarray]:
-    """Returns the statistics of records.
+  def of(self, grid: Grid, metric: metrics_lib.Metric) -> np.ndarray:
+    """Returns the statistics of records, [images seeds numbers].
 
     Args:
-      grid: From `grid_of`.
-
-    Returns:
-      'bleu' f[images seeds 10], 'cider' and 'rouge_l' f[images seeds].
+      grid: From `grids_of`.
+      metric: One of those given.
     """
     index = np.array(
       [[self._index[r['image_id'], r['caption']] for r in row] for row in grid]
     )
-    return {
-      'bleu': self._bleu[index],
-      'cider': self._cider[index],
-      'rouge_l': self._rouge[index],
-    }
+    return self._stats[metric.statistics_key][index]
 
 
 def check_draws(resamples: Any, level: Any, seed: Any) -> None:
@@ -86,6 +74,7 @@ def check_draws(resamples: Any, level: Any, seed: Any) -> None:
 def summarize(
   records: Sequence[Record],
   *,
+  metrics: Iterable[str | metrics_lib.Metric] = metrics_lib.DEFAULT,
   resamples: int = 1000,
   level: float = 0.95,
   seed: int = 0,
@@ -93,44 +82,46 @@ def summarize(
   """Averages records into one row per codec.
 
   Intervals come from drawing the images again; the seeds of an image stay
-  together and are averaged inside. The share of the full features' BLEU-4
-  that is kept is drawn in pairs, on the same images.
+  together and are averaged inside. The share of the full features' score that
+  is kept is drawn in pairs, on the same images.
 
   Args:
     records: From `evaluate` or `read_records`; images that a codec does not
       have for all of its seeds are left out of its row.
+    metrics: Metrics to compute, by name or themselves; tables and curves are
+      of the first.
     resamples: Draws of the bootstrap.
     level: Part of the draws an interval holds.
     seed: Seed of the draws.
 
   Returns:
     Rows in the order of the records: {'name', 'codec', 'settings' (nested),
-    'sent', 'vectors', 'ratio', 'images', 'seeds', 'bleu1'..'bleu4',
-    'bleu4_low', 'bleu4_high', 'level' (of the intervals), 'cider' (0 to 10),
-    'cider_low', 'cider_high', 'rouge_l' (0 to 1), 'kept', 'kept_low',
-    'kept_high' (None without all vectors among the codecs), 'bytes' (mean of a
-    message), 'fields' (mean bytes by field), 'distortion', 'seconds' (medians
-    per image and stage), 'slots' (means), 'link' (means), 'model', 'data'}.
+    'sent', 'vectors', 'ratio', 'images', 'seeds', of each metric its score by
+    its name, such as 'bleu4', with 'bleu4_low' and 'bleu4_high', and the share
+    of all vectors' score that is kept, 'bleu4_kept', 'bleu4_kept_low' and
+    'bleu4_kept_high' (None without all vectors among the codecs, or where
+    lower scores are better), 'level' (of the intervals), 'kept', 'kept_low',
+    'kept_high' (of the first metric), 'metrics' (their labels, units, ..., by
+    name), 'bytes' (mean of a message), 'fields' (mean bytes by field),
+    'distortion', 'seconds' (medians per image and stage), 'slots' (means),
+    'link' (means), 'model', 'data'}.
 
   Raises:
-    ValueError: There are no records, or a setting of the draws is out of
-      range.
+    ValueError: There are no records, a setting of the draws is out of range,
+      or there is no such metric.
   """
   check_draws(resamples, level, seed)
+  scored = metrics_lib.make_all(metrics)
   if not records:
     raise ValueError('no records: run experiments/evaluate.py first')
-  scores = Scores(records)
+  scores = Scores(records, scored.values())
   grids = grids_of(records)
   full = labels.full([grid[0][0] for grid in grids.values() if grid])
-  full_bleu = {}
-  if full:
-    grid = [row[:1] for row in grids[full['name']]]
-    stats = scores.of(grid)['bleu'][:, 0]
-    ids = [row[0]['image_id'] for row in grid]
-    full_bleu = dict(zip(ids, stats, strict=True))
+  full_grid = [row[:1] for row in grids[full['name']]] if full else []
   draws = {'n': resamples, 'level': level, 'seed': seed}
   return [
-    _row(grid, scores, draws) | _share_kept(grid, scores, full_bleu, draws)
+    _row(grid, scored, scores, draws)
+    | _shares_kept(grid, scored, scores, full_grid, draws)
     for grid in grids.values()
     if grid
   ]
@@ -177,15 +168,20 @@ def _averages(
   return {n: _average(fn, [part.get(n) for part in parts]) for n in names}
 
 
-def _row(grid: Grid, scores: Scores, draws: dict[str, Any]) -> Row:
+def _row(
+  grid: Grid,
+  metrics: Mapping[str, metrics_lib.Metric],
+  scores: Scores,
+  draws: dict[str, Any],
+) -> Row:
   flat = [record for row in grid for record in row]
   first = flat[0]
-  stats = scores.of(grid)
-  totals = metrics.bleu_from_stats(stats['bleu'].sum(0))
-  low, high = metrics.bootstrap(stats['bleu'], metrics.bleu4, **draws)
-  cider_low, cider_high = metrics.bootstrap(
-    metrics.mean_stats(stats['cider']), metrics.mean, **draws
-  )
+  columns: dict[str, Any] = {}
+  for name, metric in metrics.items():
+    stats = scores.of(grid, metric)
+    low, high = metrics_lib.bootstrap(stats, metric.combine, **draws)
+    columns[name] = metric.mean_score(stats)
+    columns |= {f'{name}_low': low, f'{name}_high': high}
   return {
     'name': first['name'],
     'codec': first['codec'],
@@ -195,14 +191,9 @@ def _row(grid: Grid, scores: Scores, draws: dict[str, Any]) -> Row:
     'ratio': first['ratio'],
     'images': len(grid),
     'seeds': len(grid[0]),
-    **{name: float(np.mean(value)) for name, value in totals.items()},
-    'bleu4_low': low,
-    'bleu4_high': high,
+    **columns,
     'level': draws['level'],
-    'cider': float(stats['cider'].mean()),
-    'cider_low': cider_low,
-    'cider_high': cider_high,
-    'rouge_l': float(stats['rouge_l'].mean()),
+    'metrics': {name: metric.describe() for name, metric in metrics.items()},
     'bytes': _average(np.mean, [r['total_bytes'] for r in flat]),
     'fields': _averages(flat, 'bytes'),
     'distortion': _average(np.mean, [r['distortion'] for r in flat]),
@@ -214,26 +205,44 @@ def _row(grid: Grid, scores: Scores, draws: dict[str, Any]) -> Row:
   }
 
 
-def _share_kept(
+def _shares_kept(
   grid: Grid,
+  metrics: Mapping[str, metrics_lib.Metric],
   scores: Scores,
-  full_bleu: Mapping[int, np.ndarray],
+  full_grid: Grid,
   draws: dict[str, Any],
 ) -> dict[str, float | None]:
-  """Returns the share of all vectors' BLEU-4, over the images of both."""
-  shared = [row for row in grid if row[0]['image_id'] in full_bleu]
-  if not shared:
-    return dict.fromkeys(('kept', 'kept_low', 'kept_high'))
-  bleu = scores.of(shared)['bleu']
-  full = np.stack([full_bleu[row[0]['image_id']] for row in shared])[:, None]
-  both = np.concatenate([bleu, np.broadcast_to(full, bleu.shape)], -1)
-  low, high = metrics.bootstrap(both, _ratio, **draws)
-  kept = float(np.mean(_ratio(both.sum(0))))
-  return {'kept': kept, 'kept_low': low, 'kept_high': high}
+  """Returns the shares of all vectors' scores, over the images of both."""
+  by_image = {row[0]['image_id']: row for row in full_grid}
+  shared = [row for row in grid if row[0]['image_id'] in by_image]
+  full = [by_image[row[0]['image_id']] for row in shared]
+  columns: dict[str, float | None] = {}
+  for name, metric in metrics.items():
+    share: tuple[float | None, ...] = (None, None, None)
+    if shared and metric.higher_is_better:
+      stats = scores.of(shared, metric)
+      share = _share_kept(metric, stats, scores.of(full, metric), draws)
+    for end, value in zip(('', '_low', '_high'), share, strict=True):
+      columns[f'{name}_kept{end}'] = value
+      columns.setdefault(f'kept{end}', value)  # Of the first.
+  return columns
 
 
-def _ratio(stats: np.ndarray) -> np.ndarray:
-  """Divides the BLEU-4 of the first half of statistics by the second's."""
-  full = metrics.bleu4(stats[..., _BLEU:])
-  with np.errstate(divide='ignore', invalid='ignore'):
-    return np.where(full > 0, metrics.bleu4(stats[..., :_BLEU]) / full, 0.0)
+def _share_kept(
+  metric: metrics_lib.Metric,
+  stats: np.ndarray,
+  full: np.ndarray,
+  draws: dict[str, Any],
+) -> tuple[float, float, float]:
+  """Returns the share that a codec keeps of a full score, and its interval."""
+  count = stats.shape[-1]
+
+  def ratio(sums):
+    whole = metric.combine(sums[..., count:])
+    with np.errstate(divide='ignore', invalid='ignore'):
+      part = metric.combine(sums[..., :count]) / whole
+      return np.where(whole > 0, part, 0.0)
+
+  both = np.concatenate([stats, np.broadcast_to(full, stats.shape)], -1)
+  low, high = metrics_lib.bootstrap(both, ratio, **draws)
+  return float(np.mean(ratio(both.sum(0)))), low, high

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 import textwrap
 from typing import Any
 
-from collab_jax.evaluation.report import labels
+from collab_jax.evaluation.report import columns, labels
 
 Row = Mapping[str, Any]
 
@@ -50,24 +50,27 @@ def coverage(rows: Sequence[Mapping[str, Any]]) -> str:
   return f'{100 * rows[0]["level"]:g}%'
 
 
-def table(rows: Sequence[Row]) -> str:
+def table(rows: Sequence[Row], y: columns.Y = None) -> str:
   """Returns one line per codec, with all scores.
 
   Args:
     rows: From `summarize`.
+    y: Metric that is shown with its interval; None for the first of the rows.
 
   Returns:
     The lines, the paper's methods first.
   """
   slots = [s for s in ('shape', 'pair', 'relation') if s in rows[0]['slots']]
+  main = columns.column(rows, y)
+  others = columns.others(rows, main, ('bleu2', 'bleu3'))
   interval = f'{coverage(rows)} interval'
-  head = ['method', 'k', 'of all', 'bytes', 'BLEU-4', interval, 'kept']
-  head += ['BLEU-1', 'CIDEr', 'ROUGE-L', *slots]
+  head = ['method', 'k', 'of all', 'bytes', main.label, interval, 'kept']
+  head += [*(other.label for other in others), *slots]
   lines = [head]
   named = [(name, row) for name, c in labels.curves(rows).items() for row in c]
   pictures = labels.pictures(rows)
   named += [(name, row) for name, c in pictures.items() for row in c]
-  named += [(labels.label(row), row) for row in horizontal_rows(rows)]
+  named += [(labels.label(row), row) for row in horizontal_rows(rows, y)]
   for name, row in named:
     picture = labels.is_picture(row)
     lines.append(
@@ -76,129 +79,147 @@ def table(rows: Sequence[Row]) -> str:
         f'q{row["codec"]["quality"]}' if picture else str(row['sent']),
         '-' if picture else percent(row['ratio']),
         size(row['bytes']),
-        f'{row["bleu4"]:.1f}',
-        f'{row["bleu4_low"]:.1f} {row["bleu4_high"]:.1f}',
-        '-' if row['kept'] is None else f'{100 * row["kept"]:.0f}%',
-        f'{row["bleu1"]:.1f}',
-        f'{100 * row["cider"]:.0f}',
-        f'{100 * row["rouge_l"]:.1f}',
+        main.text(row),
+        main.interval(row),
+        whole_percent(main.kept(row)),
+        *(other.text(row, other.digits) for other in others),
         *(f'{100 * (row["slots"].get(s) or 0):.0f}%' for s in slots),
       ]
     )
   return align(lines)
 
 
-def horizontal_rows(rows: Sequence[Row]) -> list[Row]:
-  """Returns the rows without a curve: all vectors, and blind baselines."""
-  return sorted(
-    (r for r in rows if labels.is_full(r) or labels.is_blind(r)),
-    key=lambda row: -row['bleu4'],
-  )
+def whole_percent(share: float | int | None) -> str:
+  """Returns a share without decimals: 0.92 -> '92%', None -> '-'."""
+  return '-' if share is None else f'{100 * share:.0f}%'
 
 
-def pivot(rows: Sequence[Row]) -> str:
-  """Returns BLEU-4 by method and number of vectors, which fits a terminal.
+def horizontal_rows(rows: Sequence[Row], y: columns.Y = None) -> list[Row]:
+  """Returns the rows without a curve: all vectors, and blind baselines.
 
   Args:
     rows: From `summarize`.
+    y: Metric by which the best comes first; None for the first of the rows.
+  """
+  main = columns.column(rows, y)
+  return sorted(
+    (r for r in rows if labels.is_full(r) or labels.is_blind(r)),
+    key=lambda row: -main.quality(row),
+  )
+
+
+def pivot(rows: Sequence[Row], y: columns.Y = None) -> str:
+  """Returns a score by method and number of vectors, which fits a terminal.
+
+  Args:
+    rows: From `summarize`.
+    y: Metric of the score; None for the first of the rows.
 
   Returns:
-    A block with BLEU-4 and one with the share of all vectors' BLEU-4.
+    A block with scores, and one with the share of all vectors' score, where
+    higher scores are better.
   """
+  main = columns.column(rows, y)
   curves = labels.curves(rows)
   ks = sorted({row['sent'] for curve in curves.values() for row in curve})
   ratios = {row['sent']: row['ratio'] for c in curves.values() for row in c}
   head = [['vectors sent', *map(str, ks)]]
   head += [['  of all', *(percent(ratios[k]) for k in ks)]]
 
-  def block(column, cell):
+  def block(cell):
     lines = []
     for name, curve in curves.items():
-      by_k = {row['sent']: row[column] for row in curve}
-      cells = (by_k.get(k) for k in ks)
-      lines.append([name, *('-' if v is None else cell(v) for v in cells)])
+      by_k = {row['sent']: cell(row) for row in curve}
+      lines.append([name, *(by_k.get(k, '-') for k in ks)])
     return lines
 
-  scores = block('bleu4', '{:.1f}'.format)
-  kept = block('kept', lambda v: f'{100 * v:.0f}%')
-  titles = ['BLEU-4', "share of all vectors' BLEU-4 kept"]
+  scores = block(main.text)
+  kept = block(lambda row: whole_percent(main.kept(row)))
+  titles = [main.title, f"share of all vectors' {main.label} kept"]
+  if not main.higher_is_better:
+    kept, titles = [], titles[:1]
   blank = [''] * len(head[0])
   lines = align([*head, *scores, blank, *kept]).split('\n')
   n = len(head) + len(scores)
-  lines = [*lines[:2], titles[0], *lines[2:n], '', titles[1], *lines[n + 1 :]]
+  blocks = [titles[0], *lines[2:n]]
+  blocks += ['', titles[1], *lines[n + 1 :]] if kept else []
+  lines = [*lines[:2], *blocks]
   rule = '-' * max(map(len, lines))
   horizontal = [
     [
       labels.label(r),
-      f'{r["bleu4"]:.1f}',
-      f'+-{half_width(r):.1f}',
+      main.text(r),
+      f'+-{main.half_width(r):.1f}',
       size(r['bytes']),
     ]
-    for r in horizontal_rows(rows)
+    for r in horizontal_rows(rows, y)
   ]
   return '\n'.join([*lines[:2], rule, *lines[2:], rule, align(horizontal)])
 
 
-def scores(rows: Sequence[Row]) -> str:
+def scores(rows: Sequence[Row], y: columns.Y = None) -> str:
   """Returns all scores of the rows without a curve, a line each.
 
   Args:
     rows: From `summarize`.
+    y: Metric that is shown with half the width of its interval; None for the
+      first of the rows.
 
   Returns:
-    The lines. CIDEr is in percent, as papers have it.
+    The lines, metrics by their names. CIDEr is in percent, as papers have it.
   """
-  head = ['', 'pictures', 'BLEU-1', 'BLEU-2', 'BLEU-3', 'BLEU-4', '']
-  lines = [[*head, 'CIDEr', 'ROUGE-L']]
-  lines += [
-    [
-      labels.label(row),
-      str(row['images']),
-      *(f'{row[f"bleu{n}"]:.1f}' for n in (1, 2, 3, 4)),
-      f'+-{half_width(row):.1f}',
-      f'{100 * row["cider"]:.1f}',
-      f'{100 * row["rouge_l"]:.1f}',
-    ]
-    for row in horizontal_rows(rows)
-  ]
+  main = columns.column(rows, y)
+  known = columns.columns(rows)
+  head = ['', 'pictures']
+  for name in sorted(known):
+    head += (
+      [known[name].label, ''] if name == main.name else [known[name].label]
+    )
+  lines = [head]
+  for row in horizontal_rows(rows, y):
+    cells = [labels.label(row), str(row['images'])]
+    for name in sorted(known):
+      cells.append(known[name].text(row))
+      if name == main.name:
+        cells.append(f'+-{main.half_width(row):.1f}')
+    lines.append(cells)
   return align(lines)
 
 
-def half_width(row: Row) -> float:
-  """Returns half the width of a row's interval."""
-  return (row['bleu4_high'] - row['bleu4_low']) / 2
-
-
-def findings(rows: Sequence[Row], k: int = 8) -> list[str]:
+def findings(rows: Sequence[Row], k: int = 8, y: columns.Y = None) -> list[str]:
   """Returns the paper's two claims beside the measured numbers.
 
   Args:
     rows: From `summarize`.
     k: The number of centroids the claims are about.
+    y: Metric of the scores; None for the first of the rows.
 
   Returns:
     Sentences; none where the codecs they need were not evaluated.
   """
+  main = columns.column(rows, y)
+  paper = '; the paper: about 80%' if main.name == 'bleu4' else ''
   curves = labels.curves(rows)
   lines = []
   means = {}
   for name, curve in curves.items():
     row = next((r for r in curve if r['sent'] == k), None)
-    if name.startswith('k-means') and row and row['bleu4']:
-      means[name] = row['bleu4']
-      if row['kept'] is not None:
+    if name.startswith('k-means') and row and row[main.name]:
+      means[name] = row[main.name]
+      kept, low, high = (main.kept(row, e) for e in ('', '_low', '_high'))
+      if kept is not None and low is not None and high is not None:
         lines.append(
           f'{k} centroids ({percent(row["ratio"])} of the vectors,'
-          f' {size(row["bytes"])}) keep {100 * row["kept"]:.0f}%'
-          f' [{100 * row["kept_low"]:.0f}, {100 * row["kept_high"]:.0f}]'
-          f' of the full BLEU-4 with {name}; the paper: about 80%.'
+          f' {size(row["bytes"])}) keep {100 * kept:.0f}%'
+          f' [{100 * low:.0f}, {100 * high:.0f}]'
+          f' of the full {main.label} with {name}{paper}.'
         )
   for name, curve in curves.items():
     if not name.startswith('random subset') or not means:
       continue
     needs = []
     for other, level in means.items():
-      ratio = labels.crossing(curve, level)
+      ratio = labels.crossing(curve, level, y=main.name)
       largest = percent(curve[-1]['ratio'])
       text = percent(ratio) if ratio else f'more than {largest}'
       needs.append(f'{text} for {other}')

@@ -1,0 +1,244 @@
+"""Metrics of answers against references, made of sums over the examples."""
+
+import abc
+from collections.abc import Hashable, Sequence
+import dataclasses
+from typing import Any, ClassVar
+
+from jaxtyping import Shaped
+import numpy as np
+
+from collab_jax import _validate
+
+# Answers and references may be of any kind that a metric knows: captions are
+# texts, and an example has one or more references.
+Answers = Sequence[Any]
+References = Sequence[Sequence[Any]]
+
+
+class Metric(abc.ABC):
+  """Metric of answers against references, named in configs and figures.
+
+    metric = cj.metrics.make('bleu4')
+    metric.score(['a red ring'], [['a red ring on grass', 'one red ring']])
+
+  The score of a corpus is computed from statistics that are summed over its
+  examples. A bootstrap thus draws sums, and no answer is scored again.
+
+  A subclass is a frozen dataclass, whose fields are plain values. `MeanMetric`
+  is the base of metrics that average one score per example.
+
+  Attributes:
+    label: Name in tables and figures, such as 'BLEU-4'.
+    unit: Unit of the shown numbers, '' for none.
+    scale: Factor of the shown numbers; 100 shows shares in percent.
+    digits: Decimals in tables.
+    higher_is_better: Whether higher scores are better.
+    bounds: The lowest and the highest possible score.
+  """
+
+  label: ClassVar[str]
+  unit: ClassVar[str] = ''
+  scale: ClassVar[float] = 1.0
+  digits: ClassVar[int] = 1
+  higher_is_better: ClassVar[bool] = True
+  bounds: ClassVar[tuple[float, float]] = (0.0, float('inf'))
+
+  @abc.abstractmethod
+  def statistics(
+    self,
+    answers: Answers,
+    references: References,
+    corpus: References | None = None,
+  ) -> Shaped[np.ndarray, 'examples numbers']:
+    """Computes the statistics of each example.
+
+    Args:
+      answers: An answer per example; examples may be there several times.
+      references: The references of each example.
+      corpus: The references of all examples of an evaluation, each once, for
+        metrics that weigh words by how many examples have them; None for
+        `references`.
+
+    Returns:
+      Numbers per example, finite, always as many.
+
+    Raises:
+      ValueError: Answers and references do not match.
+    """
+
+  @abc.abstractmethod
+  def combine(
+    self, sums: Shaped[np.ndarray, '*batch numbers']
+  ) -> Shaped[np.ndarray, '*batch']:
+    """Computes scores from statistics that are summed over examples.
+
+    Args:
+      sums: Sums of `statistics`; the axes in front are kept.
+
+    Returns:
+      A score for each of the sums.
+    """
+
+  @property
+  def statistics_key(self) -> Hashable:
+    """Equal for metrics of the same statistics, which are computed once."""
+    return self
+
+  def mean_score(
+    self, stats: Shaped[np.ndarray, 'examples *seeds numbers']
+  ) -> float:
+    """Computes the score of a corpus from the statistics of its examples.
+
+    Args:
+      stats: From `statistics`; over axes between, such as seeds, the scores
+        are averaged.
+    """
+    return float(np.mean(self.combine(np.asarray(stats).sum(0))))
+
+  def score(
+    self,
+    answers: Answers,
+    references: References,
+    corpus: References | None = None,
+  ) -> float:
+    """Computes the score of a corpus; arguments are those of `statistics`."""
+    return self.mean_score(
+      checked_statistics(self, answers, references, corpus)
+    )
+
+  def describe(self) -> dict[str, Any]:
+    """Returns what tables and figures need to show scores, as plain values."""
+    return {
+      'label': self.label,
+      'unit': self.unit,
+      'scale': self.scale,
+      'digits': self.digits,
+      'higher_is_better': self.higher_is_better,
+    }
+
+
+class MeanMetric(Metric):
+  """Metric that averages one score per example.
+
+  @dataclasses.dataclass(frozen=True)
+  class Exact(cj.metrics.MeanMetric):
+    '''Share of answers that equal a reference.'''
+
+    label: ClassVar[str] = 'exact'
+
+    def scores(self, answers, references, corpus=None):
+      pairs = zip(answers, references, strict=True)
+      return np.array([float(a in refs) for a, refs in pairs])
+  """
+
+  @abc.abstractmethod
+  def scores(
+    self,
+    answers: Answers,
+    references: References,
+    corpus: References | None = None,
+  ) -> Shaped[np.ndarray, ' examples']:
+    """Computes the score of each example; arguments as of `statistics`."""
+
+  def statistics(
+    self,
+    answers: Answers,
+    references: References,
+    corpus: References | None = None,
+  ) -> Shaped[np.ndarray, 'examples numbers']:
+    """Returns the score of each example, and 1."""
+    scores = np.asarray(self.scores(answers, references, corpus), np.float64)
+    return np.stack([scores, np.ones_like(scores)], axis=-1)
+
+  def combine(
+    self, sums: Shaped[np.ndarray, '*batch numbers']
+  ) -> Shaped[np.ndarray, '*batch']:
+    """Computes the mean."""
+    return np.asarray(sums[..., 0] / sums[..., 1])
+
+  def mean_score(
+    self, stats: Shaped[np.ndarray, 'examples *seeds numbers']
+  ) -> float:
+    """Computes the mean over examples and seeds."""
+    return float(np.asarray(stats)[..., 0].mean())
+
+
+def as_metric(name: str, value: Any) -> Metric:
+  """Returns a metric as it is, or raises an error that says what it lacks.
+
+  Args:
+    name: Name of the argument, for errors.
+    value: Expected to be an instance of a frozen dataclass.
+
+  Raises:
+    TypeError: It is no metric.
+  """
+  if isinstance(value, type) and issubclass(value, Metric):
+    raise _validate.error(
+      name,
+      value,
+      'an instance, not a class',
+      f'make one, as in {value.__name__}()',
+      TypeError,
+    )
+  if not isinstance(value, Metric):
+    raise _validate.error(
+      name, value, 'a metric', 'inherit collab_jax.metrics.Metric', TypeError
+    )
+  params = getattr(type(value), '__dataclass_params__', None)
+  if not dataclasses.is_dataclass(value) or not getattr(params, 'frozen', 0):
+    raise _validate.error(
+      name,
+      value,
+      'a metric of a frozen dataclass',
+      'write @dataclasses.dataclass(frozen=True) above its class',
+      TypeError,
+    )
+  if not isinstance(getattr(value, 'label', None), str):
+    raise _validate.error(
+      name,
+      value,
+      'a metric with a label',
+      "write label: ClassVar[str] = 'BLEU-4' in its class",
+      TypeError,
+    )
+  return value
+
+
+def checked_statistics(
+  metric: Metric,
+  answers: Answers,
+  references: References,
+  corpus: References | None = None,
+) -> Shaped[np.ndarray, 'examples numbers']:
+  """Computes the statistics of a metric and checks them.
+
+  Args:
+    metric: The metric.
+    answers: As of `Metric.statistics`.
+    references: As of `Metric.statistics`.
+    corpus: As of `Metric.statistics`.
+
+  Returns:
+    float64, or integers as the metric returned them.
+
+  Raises:
+    ValueError: They have another shape, or are not finite; else as of the
+      metric.
+  """
+  stats = np.asarray(metric.statistics(answers, references, corpus))
+  title = f'{type(metric).__name__}.statistics'
+  if stats.ndim != 2 or len(stats) != len(answers):
+    raise _validate.error(
+      title,
+      stats.shape,
+      f'a shape of ({len(answers)} examples, numbers)',
+      'return a row for each answer',
+    )
+  if stats.dtype.kind not in 'iufb' or not np.isfinite(stats).all():
+    raise ValueError(
+      f'{title}: got values that are not finite numbers; divide in combine,'
+      ' after the sum'
+    )
+  return stats if stats.dtype.kind == 'i' else stats.astype(np.float64)
