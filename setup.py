@@ -60,6 +60,8 @@ _DOCS = [
   'sphinx-copybutton>=0.5.2',
 ]
 
+_LOGGING = ['tensorboardX>=2.6.2.2', 'wandb>=0.19.11']
+
 _STABLEHLO = ['flatbuffers>=25.2.10']
 
 _EXTRAS = {
@@ -84,6 +86,7 @@ _EXTRAS = {
     'pytest-xdist>=3.8',
     'ruff>=0.15',
     'scikit-learn>=1.6',
+    'tensorboardX>=2.6.2.2',
   ],
   # benchmarks/kmeans.py beside its peers.
   'bench': ['faiss-cpu>=1.11', 'ott-jax>=0.5', 'scikit-learn>=1.7'],
@@ -98,6 +101,8 @@ _EXTRAS = {
   'stablehlo': _STABLEHLO,
   'onnx': ['jax2onnx>=0.17', 'onnxruntime>=1.20'],
   'litert': ['tensorflow-cpu>=2.20', 'ai-edge-litert>=2'],
+  # `--log`: event files without TensorFlow, and the service's own library.
+  'logging': _LOGGING,
   'cluster': ['submitit>=1.5'],
   'cuda': ['jax[cuda12]'],
   'tpu': ['jax[tpu]'],

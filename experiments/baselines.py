@@ -11,17 +11,18 @@ from pathlib import Path
 from absl import app, flags
 
 from collab_jax import config as config_lib
-from collab_jax import studies
+from collab_jax import monitoring, studies
 
 _CONFIG = config_lib.define('configs/baselines.py')
 _WORKDIR = flags.DEFINE_string('workdir', 'runs/baselines', 'Where to write.')
+_MONITOR = monitoring.define_flags()
 
 
 def main(argv):
   """Evaluates, draws, and prints the table."""
   if argv[1:]:
     raise app.UsageError(f'unexpected arguments: {argv[1:]}')
-  with studies.runtime():
+  with studies.runtime(), _MONITOR(_WORKDIR.value, _CONFIG.value):
     workdir, study = Path(_WORKDIR.value), studies.BaselineStudy(_CONFIG.value)
     study.validate()
     print(study.describe(), flush=True)

@@ -11,18 +11,23 @@ from absl import app, flags
 from collab_jax import config as config_lib
 from collab_jax import (
   evaluation,
+  monitoring,
   studies,
 )
 
 _CONFIG = config_lib.define('configs/tradeoff.py')
 _WORKDIR = flags.DEFINE_string('workdir', 'runs/demo', 'Where to write.')
+_MONITOR = monitoring.define_flags()
 
 
 def main(argv):
   """Evaluates, draws both figures, and prints samples and tables."""
   if argv[1:]:
     raise app.UsageError(f'unexpected arguments: {argv[1:]}')
-  with studies.runtime(_CONFIG.value.precision):
+  with (
+    studies.runtime(_CONFIG.value.precision),
+    _MONITOR(_WORKDIR.value, _CONFIG.value),
+  ):
     start = time.perf_counter()
     workdir, study = Path(_WORKDIR.value), studies.TradeoffStudy(_CONFIG.value)
     print(study.describe(), flush=True)

@@ -16,11 +16,12 @@ import time
 from absl import app, flags
 
 from collab_jax import config as config_lib
-from collab_jax import studies
+from collab_jax import monitoring, studies
 from collab_jax.training import memory
 
 _CONFIG = config_lib.define('configs/finetune.py')
 _WORKDIR = flags.DEFINE_string('workdir', 'runs/finetune', 'Where to write.')
+_MONITOR = monitoring.define_flags()
 _ONLY = flags.DEFINE_bool('only_train', False, 'Train through it, no more.')
 
 
@@ -37,7 +38,7 @@ def main(argv):
   """Trains, compares the models, and prints the tables and the files."""
   if argv[1:]:
     raise app.UsageError(f'unexpected arguments: {argv[1:]}')
-  with studies.runtime():
+  with studies.runtime(), _MONITOR(_WORKDIR.value, _CONFIG.value):
     start = time.perf_counter()
     config, workdir = _CONFIG.value, Path(_WORKDIR.value)
     compare = config.compare

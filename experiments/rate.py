@@ -12,17 +12,18 @@ import time
 from absl import app, flags
 
 from collab_jax import config as config_lib
-from collab_jax import studies
+from collab_jax import monitoring, studies
 
 _CONFIG = config_lib.define('configs/rate.py')
 _WORKDIR = flags.DEFINE_string('workdir', 'runs/rate', 'Where to write.')
+_MONITOR = monitoring.define_flags()
 
 
 def main(argv):
   """Evaluates, draws, and prints the findings."""
   if argv[1:]:
     raise app.UsageError(f'unexpected arguments: {argv[1:]}')
-  with studies.runtime():
+  with studies.runtime(), _MONITOR(_WORKDIR.value, _CONFIG.value):
     start = time.perf_counter()
     workdir, study = Path(_WORKDIR.value), studies.RateStudy(_CONFIG.value)
     study.validate()

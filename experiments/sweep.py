@@ -13,11 +13,12 @@ from typing import Any, cast
 from absl import app, flags
 
 from collab_jax import config as config_lib
-from collab_jax import jsonl, studies
+from collab_jax import evaluation, jsonl, monitoring, studies
 from collab_jax.studies import sweep as sweep_lib
 
 _CONFIG = config_lib.define('configs/tradeoff.py')
 _WORKDIR = flags.DEFINE_string('workdir', 'runs/sweep', 'Where to write.')
+_MONITOR = monitoring.define_flags()
 _SHARD = flags.DEFINE_string('shard', '0/1', 'Units i, i + n, ..., as i/n.')
 
 
@@ -25,7 +26,7 @@ def main(argv):
   """Evaluates this shard's units one after the other."""
   if argv[1:]:
     raise app.UsageError(f'unexpected arguments: {argv[1:]}')
-  with studies.runtime():
+  with studies.runtime(), _MONITOR(_WORKDIR.value, _CONFIG.value):
     first, count = sweep_lib.parse_shard(_SHARD.value)
     flag = cast(Any, flags.FLAGS['config'])  # Of ml_collections.
     sweep = sweep_lib.load_sweep(flag.config_filename)
@@ -39,7 +40,11 @@ def main(argv):
         methods = list(cast(tuple[str, ...], study.config.methods))
         print(f'unit {number} of {len(units)}: {methods or "lines"}')
         jsonl.write_json(folder / f'{number:03}.json', study.config.to_dict())
-        study.run(folder / f'{number:03}.jsonl')
+        records = study.run(folder / f'{number:03}.jsonl')
+        rows = evaluation.summarize(
+          records, metrics=study.metrics, **study.draws
+        )
+        studies.write_scores(rows)
 
 
 if __name__ == '__main__':

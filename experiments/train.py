@@ -11,19 +11,21 @@ from absl import app, flags
 
 from collab_jax import config as config_lib
 from collab_jax import (
+  monitoring,
   studies,
   training,
 )
 
 _CONFIG = config_lib.define('configs/train_tiny.py')
 _WORKDIR = flags.DEFINE_string('workdir', 'runs/train_tiny', 'Where to write.')
+_MONITOR = monitoring.define_flags()
 
 
 def main(argv):
   """Trains, and prints the files."""
   if argv[1:]:
     raise app.UsageError(f'unexpected arguments: {argv[1:]}')
-  with studies.runtime():
+  with studies.runtime(), _MONITOR(_WORKDIR.value, _CONFIG.value):
     training.train(_CONFIG.value, _WORKDIR.value)
     print(f'{_WORKDIR.value}: {studies.list_files(_WORKDIR.value)}')
 

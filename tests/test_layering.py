@@ -27,6 +27,7 @@ _ROWS = (
   },
   {
     'launcher',
+    'monitoring',
     'models',
     'quantizers',
     'wire',

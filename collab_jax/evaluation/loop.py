@@ -15,7 +15,7 @@ from collab_jax import captioner as captioning
 from collab_jax import channels as channels_lib
 from collab_jax import codecs as codecs_lib
 from collab_jax import data as datasets
-from collab_jax import sharding
+from collab_jax import monitoring, sharding
 from collab_jax.evaluation import (
   batches,
   filter_readable,
@@ -220,7 +220,9 @@ class _Run:
     ) as bar:
       examples = datasets.prefetch(self.data, ahead=2 * size)
       batch = None
-      for finished in pipeline.run(self._passes(examples, size, bar)):
+      passes_in_order = pipeline.run(self._passes(examples, size, bar))
+      count = -(-len(self.data) // size) * len(self.codec_seeds)
+      for finished in monitoring.run_steps(passes_in_order, count):
         if self.store and finished.batch is not batch:
           self.store.sync()
         batch, records = finished.batch, finished.records()

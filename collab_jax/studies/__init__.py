@@ -14,7 +14,12 @@ from collab_jax.studies.build import (
 from collab_jax.studies.channel import ChannelStudy
 from collab_jax.studies.finetune import FinetuneStudy
 from collab_jax.studies.rate import RateStudy
-from collab_jax.studies.study import Report, Study, list_files
+from collab_jax.studies.study import (
+  Report,
+  Study,
+  list_files,
+  write_scores,
+)
 from collab_jax.studies.tradeoff import TradeoffStudy, report_records
 
 __all__ = [
@@ -35,5 +40,6 @@ __all__ = [
   'make_specs',
   'report_records',
   'runtime',
+  'write_scores',
 ]
 __dir__ = __all__.copy

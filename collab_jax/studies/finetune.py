@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import ml_collections
 
-from collab_jax import _precision, evaluation, plots, sharding
+from collab_jax import _precision, evaluation, monitoring, plots, sharding
 from collab_jax.evaluation.report import columns, labels, settings, text
 from collab_jax.models import paligemma
 from collab_jax.quantizers import pretrained
@@ -128,7 +128,8 @@ class FinetuneStudy(study.Study):
         print(f'{label}:', flush=True)
         if (mesh := build.make_mesh(self.config)) is not None:
           print(sharding.describe(mesh), flush=True)
-        finetune.finetune(recipe, model, folder)
+        with monitoring.group(folder.name):
+          finetune.finetune(recipe, model, folder)
       del model  # Before the next one is loaded.
     folders[START] = self._fields.model
     return {n: folders[n] for n in (START, PLAIN, THROUGH) if n in folders}
@@ -244,6 +245,8 @@ def write_comparison(
     for name, group in records.items()
   }
   for label, group in rows.items():
+    with monitoring.group(_folder('', label).name):
+      study.write_scores(group)
     folder = f'{_folder(workdir, label)}{os.sep}'
     for row in group:
       row['settings'] = settings.relative(row['settings'], folder)

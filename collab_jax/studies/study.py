@@ -16,6 +16,7 @@ from collab_jax import (
   evaluation,
   jsonl,
   metrics,
+  monitoring,
   plots,
   provenance,
   sharding,
@@ -192,10 +193,24 @@ class Study:
     rows = evaluation.summarize(records, metrics=self.metrics, **self.draws)
     settings = self.config.to_dict()
     jsonl.write_json(Path(workdir) / 'config.json', settings)
+    write_scores(rows)
     report = self.analyze(records, rows)
     mesh = sharding.sizes(build.make_mesh(self.config))
     report = report._replace(summary={'mesh': mesh, **report.summary})
     return write_report(report, rows, workdir, settings)
+
+
+def write_scores(rows: Rows) -> None:
+  """Writes scores over the vectors sent to the monitor that is open.
+
+  Args:
+    rows: From `evaluation.summarize`.
+  """
+  for label, curve in evaluation.curves(rows).items():
+    for row in curve:
+      names = [*row['metrics'], 'bytes']
+      scores = {f'{name}/{label}': row[name] for name in names}
+      monitoring.write(round(row['sent']), scores, 'vectors')
 
 
 def draws_of(config: ml_collections.ConfigDict) -> dict[str, Any]:

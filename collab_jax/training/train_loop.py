@@ -14,7 +14,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 import tqdm
 
-from collab_jax import _precision, jsonl, quantizers, sharding
+from collab_jax import _precision, jsonl, monitoring, quantizers, sharding
 from collab_jax.checkpoints import trees
 from collab_jax.models import paligemma
 
@@ -241,17 +241,22 @@ def run(
     )
     with _open_log(workdir / 'metrics.jsonl', first) as log:
       for step in bar:
-        state, losses = step_fn(state, step, next(batches))
+        batch, left = next(batches), config.steps - step
+        state, losses = monitoring.run_step(
+          step, left, step_fn, state, step, batch
+        )
         recent.append(losses)
         steps_done = step + 1
         last = steps_done == config.steps
         if last or steps_done % config.log_every == 0:
           means = _means(jax.device_get(recent))
           log.append({'step': steps_done, **_finite(means)})
+          monitoring.write(steps_done, means)
           bar.set_postfix(dict(list(means.items())[-2:]))
           recent = []
         for scores in evaluate(state, steps_done):
           log.append({'step': steps_done, **_finite(scores)})
+          monitoring.write(steps_done, scores)
           tqdm.tqdm.write(f'step {steps_done}: {scores}')
         if last or steps_done % config.save_every == 0:
           manager.save(steps_done, args=ocp.args.StandardSave(state))
