@@ -3,6 +3,12 @@ r"""Trains a model with the quantizer inside of it: `make finetune`.
 python experiments/finetune.py --config=configs/finetune.py:mode=full \
     --workdir=runs/finetune
 
+For a released model and photographs, with adapters:
+
+python experiments/finetune.py --config=configs/finetune.py:mode=released \
+    --config.model_path=/path/to/folder --config.data_dir=/path/to/coco \
+    --workdir=runs/tuned --only_train
+
 It trains through the quantizer and, as much, without it, and compares both and
 the start model in captions and bytes. Started again, it goes on where it was.
 The models, in trained_through/model and trained_without/model, are what
@@ -34,6 +40,14 @@ def _changed(name, changes):
   return config
 
 
+def _pictures(config, split):
+  """Returns the fields that name pictures; none for the generated scenes."""
+  if config.data == 'scenes':
+    return {}
+  names = ('data', 'data_dir', 'preprocess', 'tokenizer', 'prompt', 'mesh')
+  return {'data_split': split, **{name: config[name] for name in names}}
+
+
 def main(argv):
   """Trains, compares the models, and prints the tables and the files."""
   if argv[1:]:
@@ -42,9 +56,13 @@ def main(argv):
     start = time.perf_counter()
     config, workdir = _CONFIG.value, Path(_WORKDIR.value)
     compare = config.compare
-    rate = None if _ONLY.value else _changed('rate', compare.rate)
+    rate = None
+    if not _ONLY.value:
+      pictures = _pictures(config, config.eval_split)
+      rate = _changed('rate', {**pictures, **compare.rate})
+    pictures = _pictures(config, config.data_split)
     books = {
-      name: _changed(f'codebook:mode={changes.mode}', changes)
+      name: _changed(f'codebook:mode={changes.mode}', {**pictures, **changes})
       for name, changes in compare.books.items()
     }
     study = studies.FinetuneStudy(config, rate, books)

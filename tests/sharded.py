@@ -6,6 +6,7 @@ Prints a line of JSON.
 """
 
 import json
+from pathlib import Path
 import sys
 
 import jax
@@ -23,6 +24,8 @@ from collab_jax import (
 )
 from collab_jax.checkpoints import trees
 from collab_jax.models import attention, zoo
+from collab_jax.training import finetune
+from configs import finetune as finetune_config
 from tests import colours
 
 # Every model, and both ways to use eight devices; `compile` has 28B's other.
@@ -216,7 +219,44 @@ def splash():
   return difference
 
 
+def on_pictures(config, model, dataset, **changes):
+  """Returns a fine-tuning's config for a model's folder and a COCO folder."""
+  config.model, config.name = str(model), 'tuned'
+  config.data, config.data_dir = 'coco', str(dataset)
+  config.data_split, config.eval_split = 'train2014', 'val2014'
+  config.quantizers, config.full = ('merge(k=4)',), 0.5
+  config.weights.label = config.weights.commit = config.weights.rate = 0.0
+  config.encoder, config.remat = False, True
+  config.batch_size, config.steps, config.warmup_steps = 8, 4, 1
+  config.save_every, config.eval_every, config.eval_scenes = 4, 4, 2
+  config.update(changes)
+  return config
+
+
+def tune(model, dataset, folder):
+  """Trains on pictures, on one device and on meshes of eight.
+
+  Returns:
+    By what trains, the losses of each step, in a list for each.
+  """
+  losses = {}
+  for train in ('lora', 'all'):
+    runs = []
+    for sizes in ((1, 1), (8, 1), (4, 2)):
+      config = finetune_config.get_config('mode=smoke')
+      config = on_pictures(config, model, dataset, train=train, log_every=1)
+      config.full, config.eval_codecs = 0.0, ()
+      mesh = sharding.make_mesh(*sizes)
+      start = checkpoints.load(model, layout='stacked', mesh=mesh)
+      workdir = Path(folder, train, '{}x{}'.format(*sizes))
+      finetune.finetune(config, start, workdir)
+      lines = (workdir / 'metrics.jsonl').read_text().splitlines()
+      runs.append([json.loads(line)['caption'] for line in lines])
+    losses[train] = runs
+  return losses
+
+
 if __name__ == '__main__':
-  jobs = (lower, compile, pieces, half, overlapped, splash)
+  jobs = (lower, compile, pieces, half, overlapped, splash, tune)
   job = {job.__name__: job for job in jobs}
   print(json.dumps(job[sys.argv[1]](*sys.argv[2:])))

@@ -59,7 +59,10 @@ def init(layers: Params, key: jax.Array, rank: int, alpha: float) -> Params:
 
 
 def merged(layer: Params) -> Params:
-  """Returns a layer with its adapters, if any, added to its matrices."""
+  """Returns a layer with its adapters, if any, added to its matrices.
+
+  A sum has the wider of both dtypes: bfloat16 would round most changes away.
+  """
   if NAME not in layer:
     return layer
   adapters = layer[NAME]
@@ -72,9 +75,18 @@ def merged(layer: Params) -> Params:
   return layer
 
 
-def merge(layers: Params) -> Params:
-  """Returns stacked layers with their adapters added, as they are saved."""
-  return jax.vmap(merged)(layers) if NAME in layers else layers
+def merge(layers: Params, dtype: Any = None) -> Params:
+  """Returns stacked layers with their adapters added, as they are saved.
+
+  Args:
+    layers: The decoder's layers, with or without adapters.
+    dtype: Dtype of the sums; None for that of each matrix.
+  """
+  if NAME not in layers:
+    return layers
+  sums = jax.vmap(merged)(layers)
+  frozen = {name: part for name, part in layers.items() if name != NAME}
+  return jax.tree.map(lambda x, w: x.astype(dtype or w.dtype), sums, frozen)
 
 
 def _product(factors: Params, shape: tuple[int, ...], axes: Any) -> jax.Array:
@@ -100,6 +112,6 @@ def _get(tree: Params, path: str) -> jax.Array:
 
 def _add(tree: Any, path: list[str], change: jax.Array) -> Any:
   if not path:
-    return (tree + change).astype(tree.dtype)
+    return tree + change
   name, *inner = path
   return {**tree, name: _add(tree[name], inner, change)}

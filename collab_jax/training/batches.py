@@ -47,45 +47,61 @@ class TrainingExamples:
     captions = grammar.captions(scene, world.generator(scene.seed, 2), 1)
     return {
       'image': image,
-      **self.text(captions[0]),
+      **text(self.tokenizer, self.prompt, captions[0], self.length),
       **drawing.labels(scene, covers),
     }
 
-  def text(self, caption: str) -> Batch:
-    """Makes tokens, and masks as big_vision's: 1 from the first suffix token.
 
-    Raises:
-      ValueError: The caption does not fit into `length`.
-    """
-    prompt = self.tokenizer.prompt(self.prompt)
-    suffix = [*self.tokenizer.encode(caption), self.tokenizer.eos_id]
-    used = len(prompt) + len(suffix)
-    if used > self.length:
-      raise ValueError(
-        f'{caption!r} takes {used} tokens with its prompt, text_length is'
-        f' {self.length}'
-      )
-    padding = [self.tokenizer.pad_id] * (self.length - used)
-    mask_ar = np.ones(self.length, np.int32)
-    mask_ar[: len(prompt)] = 0
-    mask_loss = np.zeros(self.length, np.float32)
-    mask_loss[len(prompt) : used] = 1
-    return {
-      'tokens': np.asarray(prompt + suffix + padding, np.int32),
-      'mask_ar': mask_ar,
-      'mask_loss': mask_loss,
-    }
+def text(
+  tokenizer: tokenizer_lib.Tokenizer,
+  prompt: str,
+  caption: str,
+  length: int,
+  cut: bool = False,
+) -> Batch:
+  """Makes tokens, and masks as big_vision's: 1 from the first suffix token.
+
+  Args:
+    tokenizer: Tokenizer of prompt and caption.
+    prompt: Text between picture and caption.
+    caption: The caption, after which the end is marked.
+    length: T, tokens of a row, padding included.
+    cut: Cut off what is longer, the mark of the end too, as big_vision does.
+
+  Raises:
+    ValueError: The caption does not fit into `length`, and is not cut.
+  """
+  prefix = tokenizer.prompt(prompt)
+  suffix = [*tokenizer.encode(caption), tokenizer.eos_id]
+  used = len(prefix) + len(suffix)
+  if used > length and not cut:
+    raise ValueError(
+      f'{caption!r} takes {used} tokens with its prompt, text_length is'
+      f' {length}'
+    )
+  used = min(used, length)
+  tokens = (prefix + suffix)[:length]
+  mask_ar = np.ones(length, np.int32)
+  mask_ar[: len(prefix)] = 0
+  mask_loss = np.zeros(length, np.float32)
+  mask_loss[len(prefix) : used] = 1
+  padding = [tokenizer.pad_id] * (length - used)
+  return {
+    'tokens': np.asarray(tokens + padding, np.int32),
+    'mask_ar': mask_ar,
+    'mask_loss': mask_loss,
+  }
 
 
 def batches(
-  source: TrainingExamples, batch_size: int, first: int, threads: int = 2
+  source: Any, batch_size: int, first: int, threads: int = 2
 ) -> Iterator[dict[str, Any]]:
   """Iterates over batches from number `first` on.
 
   A batch depends on its number alone, so that a run may resume anywhere.
 
   Args:
-    source: The examples.
+    source: The examples by index: `TrainingExamples`, `CaptionedExamples`.
     batch_size: B.
     first: Number of the first batch; batch i holds examples i B to (i+1) B.
     threads: Threads that prepare batches ahead.

@@ -16,6 +16,7 @@ from collab_jax import (
   _renamed,
   checkpoints,
   codecs,
+  data,
   jsonl,
   metrics,
   quantizers,
@@ -28,6 +29,7 @@ from collab_jax.models import lora, paligemma
 from collab_jax.quantizers import pretrained
 from collab_jax.training import (
   batches,
+  captioned,
   codebooks,
   finetune_step,
   losses,
@@ -70,41 +72,119 @@ def finetune(
   dims = model.config
   trees.check_stacked(model.params, dims.name)
   train_quantizers, weights = validate.check(config, dims)
-  source = batches.TrainingExamples(
-    cast(Any, model.tokenizer),
-    config.prompt,
-    config.text_length,
-    0,
-    config.dense_share,
-  )
-  source[config.first_example]  # Raises if prompt and caption do not fit.
+  source = make_source(config, model)
+  reader = validation_reader(config, dims)
   workdir = pathlib.Path(workdir).absolute()
   with jsonl.locked(workdir):
     train_loop.open_run(config, workdir, FREE, depends_on(config, model))
-    return _train(config, model, source, train_quantizers, weights, workdir)
+    return _train(
+      config, model, source, reader, train_quantizers, weights, workdir
+    )
+
+
+def make_source(
+  config: Any, model: paligemma.Model
+) -> batches.TrainingExamples | captioned.CaptionedExamples:
+  """Makes the training examples of a config.
+
+  Args:
+    config: From configs/finetune.py.
+    model: The start model.
+
+  Returns:
+    Generated scenes, or the pictures of a dataset without those that are
+    damaged.
+
+  Raises:
+    ValueError: A scene's caption does not fit, a dataset has no readable
+      picture, or as `data.make`.
+    FileNotFoundError: As `data.make`.
+  """
+  tokenizer = cast(Any, model.tokenizer)
+  text = config.prompt, config.text_length
+  if config.data == 'scenes':
+    scenes = batches.TrainingExamples(tokenizer, *text, 0, config.dense_share)
+    scenes[config.first_example]  # Raises if prompt and caption do not fit.
+    return scenes
+  reader = training_reader(config, model.config)
+  source = captioned.CaptionedExamples(reader, tokenizer, *text, config.seed)
+  print(source.describe(), flush=True)
+  return source
+
+
+def training_reader(config: Any, dims: paligemma.Config) -> Any:
+  """Makes a reader of a dataset's readable pictures at the model's size."""
+  reader = _reader(config, dims, config.data_split, config.limit or None)
+  reader, damaged = data.readable(reader, progress=True)
+  for text in damaged:
+    logging.warning('left out: %s', text)
+  if not len(reader):
+    raise ValueError(
+      f'{reader.name}: got no picture that can be read, expected at least one'
+    )
+  return reader
+
+
+def validation_reader(config: Any, dims: paligemma.Config) -> Any:
+  """Makes a reader of the first `eval_scenes` pictures of `eval_split`."""
+  return _reader(config, dims, config.eval_split, config.eval_scenes)
+
+
+def _reader(config: Any, dims: paligemma.Config, split: str, limit: int | None):
+  size = dims.vision.image_size
+  return data.make(
+    config.data, config.data_dir, split, limit, size, config.preprocess
+  )
 
 
 def depends_on(config: Any, model: paligemma.Model) -> dict[str, Any]:
-  """Returns fingerprints of a run's start model and quantizer parameters."""
+  """Returns fingerprints of start model, quantizer parameters and dataset."""
   names = (*config.quantizers, *config.eval_codecs)
-  return train_loop.dependencies(model, names)
+  values = train_loop.dependencies(model, names)
+  if config.data != 'scenes':
+    splits = (
+      (config.data_split, config.limit or None),
+      (config.eval_split, None),
+    )
+    readers = [_reader(config, model.config, *split) for split in splits]
+    values['data'] = [train_loop.dataset_fingerprint(r) for r in readers]
+  return values
+
+
+def training_dimensions(
+  config: Any, dims: paligemma.Config
+) -> paligemma.Config:
+  """Returns dimensions whose layers are computed again for gradients.
+
+  Args:
+    config: With `remat`; False changes nothing.
+    dims: The model's dimensions.
+  """
+  if not config.remat:
+    return dims
+  vision, text = (
+    dataclasses.replace(tower, remat=True) for tower in (dims.vision, dims.text)
+  )
+  return dataclasses.replace(dims, vision=vision, text=text)
 
 
 def _train(
   config: Any,
   model: paligemma.Model,
-  source: batches.TrainingExamples,
+  source: batches.TrainingExamples | captioned.CaptionedExamples,
+  reader: Any,
   train_quantizers: list[quantizers.Quantizer],
   weights: finetune_step.LossWeights,
   workdir: pathlib.Path,
 ) -> paligemma.Model:
   """Takes the remaining steps in a folder of one's own, and exports."""
-  dims = model.config
+  dims = training_dimensions(config, model.config)
   tx = param_groups.optimizer(config, config.rates.to_dict())
   trainable, frozen = split_params(config, model)
 
   def stream(first):
-    first_batch = config.first_example // config.batch_size
+    scenes = config.data == 'scenes'
+    first_batch = config.first_example // config.batch_size if scenes else 0
     return batches.batches(source, config.batch_size, first_batch + first)
 
   fresh = not train_loop.has_checkpoint(workdir)
@@ -125,14 +205,13 @@ def _train(
       dims, tx, weights, quantizer, state, frozen, teacher, batch, key
     )
 
-  state = train_loop.run(
-    config, workdir, state, step_fn, stream, _evaluator(config, model, frozen)
-  )
+  scores = _evaluator(config, model, frozen, reader)
+  state = train_loop.run(config, workdir, state, step_fn, stream, scores)
   return _export(config, model, state, frozen, workdir)
 
 
 def _evaluator(
-  config: Any, model: paligemma.Model, frozen: Any
+  config: Any, model: paligemma.Model, frozen: Any, reader: Any
 ) -> Callable[[finetune_step.FinetuneState, int], list[dict[str, float]]]:
   """Returns a function that scores a state every `eval_every` steps."""
 
@@ -147,7 +226,7 @@ def _evaluator(
       quantizer = quantizers.make(text)
       if state.codes is None and finetune_step.learned_codebook(quantizer):
         continue
-      by_codec[text] = evaluate(current, config, state.codes, text)
+      by_codec[text] = evaluate(current, config, state.codes, text, reader)
     return [by_codec]
 
   return scores
@@ -162,10 +241,11 @@ def _export(
 ) -> paligemma.Model:
   """Writes codebook and model, and loads the model again."""
   params = param_groups.join(state.params, frozen)['model']
-  params = merge_adapters(params)
-  params = jax.tree.map(lambda p, q: p.astype(q.dtype), params, model.params)
-  if saved := checkpoints.as_dtype(config.saved or None, 'saved'):
-    params = jax.tree.map(lambda p: p.astype(saved), params)
+  saved = checkpoints.as_dtype(config.saved or None, 'saved')
+  params = merge_adapters(params, saved)
+  params = jax.tree.map(
+    lambda p, q: p.astype(saved or q.dtype), params, model.params
+  )
   # The model last: where it is, the run is done.
   if state.codes is not None:
     trained = dataclasses.replace(model, params=params)
@@ -205,10 +285,18 @@ def split_params(config: Any, model: paligemma.Model) -> tuple[Any, Any]:
   return trainable, frozen
 
 
-def merge_adapters(params: paligemma.Params) -> paligemma.Params:
-  """Adds adapters to their matrices, as parameters are saved."""
+def merge_adapters(
+  params: paligemma.Params, dtype: Any = None
+) -> paligemma.Params:
+  """Adds adapters to their matrices, as parameters are saved.
+
+  Args:
+    params: The model's parameters, with or without adapters.
+    dtype: As of `lora.merge`.
+  """
   llm = params['llm']
-  return {**params, 'llm': {**llm, 'layers': lora.merge(llm['layers'])}}
+  layers = lora.merge(llm['layers'], dtype)
+  return {**params, 'llm': {**llm, 'layers': layers}}
 
 
 def draw_quantizer(
@@ -297,8 +385,9 @@ def evaluate(
   config: Any,
   codes: ema_codebook.EmaCodebook | None,
   text: str,
+  reader: Any,
 ) -> float:
-  """Computes BLEU-4 of the first validation scenes, through a quantizer."""
+  """Computes BLEU-4 of a reader's pictures, through a quantizer."""
   caption = captioner_lib.Captioner(model, config.max_tokens, config.prompt)
   quantizer = quantizers.make(text)
 
@@ -318,8 +407,7 @@ def evaluate(
 
   captions, examples = validation.captions(
     caption_images,
-    'val',
-    config.eval_scenes,
+    reader,
     config.batch_size,
   )
   references = [list(e.captions) for e in examples]

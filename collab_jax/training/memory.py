@@ -100,6 +100,8 @@ def batch_shapes(config: Any, dims: paligemma.Config) -> dict[str, Any]:
     'mask_ar': struct((b, t), jnp.int32),
     'mask_loss': struct((b, t), jnp.float32),
   }
+  if config.data != 'scenes':
+    return inputs
   grid = round(dims.vision.num_tokens**0.5)
   labels = {n: struct((b, grid, grid), jnp.int32) for n in losses.LABELS}
   return inputs | labels
@@ -119,6 +121,7 @@ def step_memory(
     quantizer: Bottleneck of the features; one that learns no codebook.
     dtype: As of `param_shapes`.
   """
+  dims = finetune.training_dimensions(config, dims)
   trainable, frozen = param_shapes(config, dims, dtype)
   weights = finetune_step.LossWeights(**config.weights.to_dict())
   tx = param_groups.optimizer(config, config.rates.to_dict())

@@ -48,8 +48,7 @@ def evaluate(
 
   captions, examples = validation.captions(
     caption_images,
-    split,
-    config.eval_scenes,
+    data.scenes(split, config.eval_scenes),
     config.batch_size,
   )
   references = [list(e.captions) for e in examples]

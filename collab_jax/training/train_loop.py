@@ -21,7 +21,17 @@ from collab_jax.models import paligemma
 State = TypeVar('State', bound=Any)
 
 # Settings that runs of earlier versions lack, and values that change nothing.
-_ADDED = {'compute_dtype': ('', 'float32'), 'precision': ('default',)}
+_ADDED = {
+  'compute_dtype': ('', 'float32'),
+  'precision': ('default',),
+  'data': ('scenes',),
+  'data_dir': ('',),
+  'data_split': ('train',),
+  'eval_split': ('val',),
+  'preprocess': ('hf_bicubic',),
+  'limit': (0,),
+  'remat': (False,),
+}
 
 # Name that Orbax gives to what a checkpoint holds.
 _ITEM = 'default'
@@ -34,6 +44,9 @@ _NAMED = {
   'tokenizer': ('tokenizer',),
   'data': ('data_dir',),
 }
+
+# Pictures of a large dataset that are read for its fingerprint.
+_SAMPLED = 256
 
 # Files of a run, which are written after its config.json.
 _OUTPUTS = ('checkpoints', 'model', 'book.safetensors')
@@ -98,6 +111,21 @@ def dependencies(
   return values
 
 
+def dataset_fingerprint(reader: Any) -> str:
+  """Returns a fingerprint of all captions of a list, and of some pictures.
+
+  Args:
+    reader: A reader of any size.
+  """
+  digest = hashlib.sha256(f'{len(reader)}'.encode())
+  listed = getattr(reader, 'data', reader)  # Of a `Subset`.
+  for entry in getattr(listed, 'entries', ()):
+    digest.update(repr((entry.image_id, entry.captions)).encode())
+  step = max(1, len(reader) // _SAMPLED)
+  digest.update(_content(reader, step).encode())
+  return digest.hexdigest()[:16]
+
+
 def codebook_dependencies(
   config: Any, model: paligemma.Model, reader: Any
 ) -> dict[str, Any]:
@@ -113,10 +141,10 @@ def codebook_dependencies(
   return dependencies(model, names, None if generated else reader)
 
 
-def _content(reader: Any) -> str:
-  """Returns a fingerprint of all pictures and captions of a reader."""
+def _content(reader: Any, step: int = 1) -> str:
+  """Returns a fingerprint of every step-th picture, with its captions."""
   digest = hashlib.sha256()
-  for i in range(len(reader)):
+  for i in range(0, len(reader), step):
     example = reader[i]
     digest.update(np.ascontiguousarray(example.image).data)
     digest.update(repr((example.image_id, [*example.captions])).encode())

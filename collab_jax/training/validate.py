@@ -30,6 +30,7 @@ _INTS = {
   'first_example': (0, batches.EXAMPLES - 1),
   'steps': (1, 2**31 - 1),
   'warmup_steps': (0, 2**31 - 1),
+  'limit': (0, 2**31 - 1),
   'eval_scenes': (1, 2**28),
   'max_tokens': (1, 2**16),
 }
@@ -81,11 +82,17 @@ def check(
   _validate.choice('precision', config.precision, _precision.NAMES)
   param_groups.trainable_groups(config.train, config.encoder)
   param_groups.optimizer(config, config.rates.to_dict())
-  _check_scenes(config, dims)
+  if config.data == 'scenes':
+    _check_scenes(config, dims)
   try:
     weights = finetune_step.LossWeights(**config.weights.to_dict())
   except ValueError as error:
     raise ValueError(f'weights: {error}') from error
+  if config.data != 'scenes' and weights.label:
+    raise ValueError(
+      f'weights.label: got {weights.label:g}, expected 0: pictures of'
+      f' {config.data} have no labels of patches'
+    )
   train_quantizers = _make_all('quantizers', config.quantizers)
   eval_quantizers = _make_all('eval_codecs', config.eval_codecs)
   for quantizer in train_quantizers:
@@ -107,7 +114,9 @@ def _check_scenes(config, dims):
   if dims is not None and dims.vision.image_size != world.SIDE:
     raise ValueError(
       f'model: takes pictures of {dims.vision.image_size} pixels, and training'
-      f' draws scenes of {world.SIDE}; expected a model of that size'
+      f' draws scenes of {world.SIDE}; expected a model of that size, or'
+      ' pictures of a dataset, as in --config.data=coco'
+      ' --config.data_dir=/path/to/coco'
     )
 
 

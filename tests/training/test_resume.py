@@ -60,6 +60,7 @@ _CHANGES = {
   'clip': 0.5,
   'rates.heads': 0.5,
   'res': 128,
+  'remat': True,
   'max_tokens': 5,
 }
 

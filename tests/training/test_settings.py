@@ -46,6 +46,11 @@ def test_what_the_config_says_is_allowed():
     ({'learning_rate': -1.0}, 'learning_rate: got .*a number from 0'),
     ({'book.batches': 0}, r'book\.batches.*expected an integer from 1'),
     ({'optimizer': 'sgd'}, "optimizer: got 'sgd'"),
+    (
+      {'data': 'coco', 'weights.label': 1.0},
+      r'weights\.label: got 1, expected 0: pictures of coco',
+    ),
+    ({'limit': -1}, 'limit.*expected an integer from 0'),
     ({'saved': 'bf16'}, "saved: got 'bf16', expected one of float32"),
     ({'weights.decay': 0.4}, r'weights\.decay: got 0\.4 with 2 stages'),
     (
@@ -158,7 +163,8 @@ def test_what_compares_is_checked_before_training(changes, said):
 
 def test_there_are_scenes_of_the_model_s_size_and_enough():
   config = changed()
-  with pytest.raises(ValueError, match=r'pictures of 224 .*scenes of 64'):
+  said = r'pictures of 224 .*scenes of 64.*--config\.data=coco'
+  with pytest.raises(ValueError, match=said):
     validate.check(config, zoo.card('paligemma-3b-pt-224').config)
   config.first_example = 2**28 - 1
   with pytest.raises(ValueError, match='expected at most 268435456 scenes'):

@@ -31,6 +31,12 @@ def source():
   )
 
 
+def as_text(source, caption, cut=False):
+  return batches.text(
+    source.tokenizer, CONFIG.prompt, caption, CONFIG.text_length, cut
+  )
+
+
 def test_vocabulary_spells_words(source):
   pieces = source.tokenizer.pieces('a small red star on grass')
   assert [p.strip('▁') for p in pieces] == [
@@ -50,7 +56,7 @@ def test_every_scene_fits(source):
 
 
 def test_masks_mark_the_suffix(source):
-  text = source.text('a red star')
+  text = as_text(source, 'a red star')
   prompt = source.tokenizer.prompt(CONFIG.prompt)
   suffix = [*source.tokenizer.encode('a red star'), source.tokenizer.eos_id]
   tokens = text['tokens'].tolist()
@@ -64,7 +70,11 @@ def test_masks_mark_the_suffix(source):
 
 def test_long_captions_are_refused(source):
   with pytest.raises(ValueError, match='text_length is 40'):
-    source.text('a red star ' * 20)
+    as_text(source, 'a red star ' * 20)
+  cut = as_text(source, 'a red star ' * 20, True)
+  prompt = len(source.tokenizer.prompt(CONFIG.prompt))
+  assert cut['mask_loss'].tolist() == [0] * prompt + [1] * (40 - prompt)
+  assert source.tokenizer.eos_id not in cut['tokens']
 
 
 def test_first_examples_are_dense(source):

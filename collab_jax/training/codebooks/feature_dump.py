@@ -107,9 +107,9 @@ def collect(
   )
   moments = np.zeros((width, width)) if config.metric == 'gradient' else None
   tokenizer = cast(Any, model.tokenizer)
-  tokenize = batches.TrainingExamples(
-    tokenizer, config.prompt, config.text_length, 0, 0.0
-  ).text
+  tokenize = functools.partial(
+    batches.text, tokenizer, config.prompt, length=config.text_length
+  )
   size = sharding.padded(config.batch_size, model.params)
   starts = range(0, len(reader), size)
   done, summed = 0, 0
