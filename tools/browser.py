@@ -28,12 +28,19 @@ def chromium() -> str | None:
 
 
 class Tab:
-  """A page in a headless browser, by the DevTools protocol."""
+  """A page in a headless browser, by the DevTools protocol.
+
+  Attributes:
+    errors: Errors of the page's console, after `watch`.
+    urls: Addresses that the page has asked for, after `watch`.
+  """
 
   def __init__(self, socket: aiohttp.ClientWebSocketResponse):
     """Binds a connection to the page."""
     self._socket = socket
     self._numbers = itertools.count(1)
+    self.errors: list[str] = []
+    self.urls: list[str] = []
 
   async def call(self, method: str, **settings):
     """Calls a method of the protocol; returns its result."""
@@ -43,11 +50,44 @@ class Tab:
     )
     async for message in self._socket:
       said = message.json()
+      self._note(said.get('method', ''), said.get('params', {}))
       if said.get('id') == number:
         if 'error' in said:
           raise RuntimeError(f'{method}: {said["error"]}')
         return said['result']
     raise RuntimeError(f'{method}: the browser has gone')
+
+  def _note(self, name: str, event: dict) -> None:
+    if name == 'Network.requestWillBeSent':
+      self.urls.append(event['request']['url'])
+    elif name == 'Runtime.exceptionThrown':
+      self.errors.append(str(event['exceptionDetails']))
+    elif name == 'Log.entryAdded' and event['entry']['level'] == 'error':
+      self.errors.append(
+        f'{event["entry"]["text"]} {event["entry"].get("url")}'
+      )
+    elif name == 'Runtime.consoleAPICalled' and event['type'] == 'error':
+      self.errors.append(str(event['args']))
+
+  async def watch(self) -> None:
+    """Notes errors and requests from now on."""
+    for domain in ('Runtime', 'Log', 'Network'):
+      await self.call(f'{domain}.enable')
+
+  async def show(self, width: int, height: int, *, dark: bool = False) -> None:
+    """Sets the size of the window, and the colours that its user prefers."""
+    await self.call(
+      'Emulation.setDeviceMetricsOverride',
+      width=width,
+      height=height,
+      deviceScaleFactor=1.5,
+      mobile=False,
+    )
+    scheme = 'dark' if dark else 'light'
+    await self.call(
+      'Emulation.setEmulatedMedia',
+      features=[{'name': 'prefers-color-scheme', 'value': scheme}],
+    )
 
   async def run(self, script: str):
     """Runs JavaScript, waits for its promise, and returns its value."""
@@ -82,16 +122,11 @@ class Tab:
       'DOM.setFileInputFiles', nodeId=node['nodeId'], files=[str(path)]
     )
 
-  async def png(self, width: int, height: int) -> bytes:
-    """A picture of the page."""
-    await self.call(
-      'Emulation.setDeviceMetricsOverride',
-      width=width,
-      height=height,
-      deviceScaleFactor=1.5,
-      mobile=False,
+  async def png(self, *, whole: bool = False) -> bytes:
+    """Takes a picture of the window, or of the whole page."""
+    shot = await self.call(
+      'Page.captureScreenshot', format='png', captureBeyondViewport=whole
     )
-    shot = await self.call('Page.captureScreenshot', format='png')
     return base64.b64decode(shot['data'])
 
 

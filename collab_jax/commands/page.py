@@ -70,6 +70,7 @@ def main(argv):
         edge.bind,
         edge.size,
         edge.vectors,
+        supports=edge.supports,
         max_upload=int(_UPLOAD.value * (1 << 20)),
         hosts=(*app_lib.LOCAL_NAMES, _HOST.value, *_NAMES.value),
       )

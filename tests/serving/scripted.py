@@ -43,11 +43,19 @@ class ScriptedServer(collab_pb2_grpc.CaptionerServicer):
     self.model = 'm'
     self.fingerprints = {'encoder': 'e', 'decoder': 'd'}
     self.metadata = []
+    self.lists = None  # Quantizers and images of Metadata, if it is there.
     self.max_in_flight = 0
     self.after_piece = None
     self._in_flight = 0
     self._lock = threading.Lock()
     self._caption = caption or (lambda request: reply('a red ball'))
+
+  def Metadata(self, request, context):
+    if self.lists is None:
+      context.abort(grpc.StatusCode.UNIMPLEMENTED, 'an older server')
+    return collab_pb2.MetadataReply(
+      model=self.model, quantizers=self.lists[0], images=self.lists[1]
+    )
 
   def Handshake(self, request, context):
     self.handshakes.append(request.session)
@@ -103,12 +111,12 @@ class ScriptedServer(collab_pb2_grpc.CaptionerServicer):
 
 
 @contextlib.contextmanager
-def serving(servicer, credentials=None):
-  """Serves on a free port; yields the address."""
+def serving(servicer, credentials=None, port=0):
+  """Serves on a free port, or on this one; yields the address."""
   server = grpc.server(futures.ThreadPoolExecutor(16))
   collab_pb2_grpc.add_CaptionerServicer_to_server(servicer, server)
   if credentials is None:
-    port = server.add_insecure_port('127.0.0.1:0')
+    port = server.add_insecure_port(f'127.0.0.1:{port}')
   else:
     port = server.add_secure_port('127.0.0.1:0', credentials)
   server.start()

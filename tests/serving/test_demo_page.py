@@ -16,11 +16,12 @@ import numpy as np
 from PIL import Image
 import pytest
 
-from collab_jax import codecs
+from collab_jax import codecs, data
 from collab_jax.models import paligemma
 from collab_jax.serving.client import client as clients
 from collab_jax.serving.web import (
   app,
+  jpeg,
   presets,
 )
 from tests import standin
@@ -39,7 +40,7 @@ def _make(text):
   if text.startswith('jpeg'):
     config = paligemma.Config.from_dict(standin.CONFIG)
     model = paligemma.Model(params={}, config=config, tokenizer=None)
-    return codecs.ImageCodec(model, 'jpeg', int(text[13:-1]))
+    return codecs.parse(text).bind(model)
   return codecs.FeatureCodec(standin.small(), text, coding='best')
 
 
@@ -95,7 +96,8 @@ def _events(client, query, body=b''):
 def test_caption_request_streams_events(client):
   events = _events(client, 'method=0&number=4', _png())
   kinds = [event['kind'] for event in events]
-  assert kinds == ['picture', 'message', 'text', 'text', 'text', 'answer']
+  answer = ['picture', 'message', 'text', 'text', 'text', 'answer']
+  assert kinds == [*answer, 'jpeg', 'jpeg answer']
   assert events[0]['picture'].startswith('data:image/png;base64,')
   message = events[1]
   assert message['codec'] == 'kmeans(k=4)/best'
@@ -109,6 +111,107 @@ def test_caption_request_streams_events(client):
   assert ''.join(e['text'] for e in events[2:5]) == events[5]['caption']
   assert list(events[5]['milliseconds'])[:4] == list(message['milliseconds'])
   assert events[5]['bytes'] == message['bytes']
+
+
+def test_jpeg_has_as_many_bytes(client):
+  """The picture's file beside the message, with the server's caption of it."""
+  events = _events(client, 'method=0&number=4&scene=3')
+  size = events[1]['bytes']
+  jpeg, answer = events[-2:]
+  assert jpeg['fits']
+  assert size / 2 < jpeg['bytes'] <= size
+  assert jpeg['picture'].startswith('data:image/png;base64,')
+  assert answer['caption'] == 'a red ball'
+  assert answer['bytes'] == jpeg['bytes']
+
+
+@pytest.mark.parametrize('limit', [1, 40, 120, 1000, 10_000])
+def test_nearest_jpeg_is_within_the_limit(limit):
+  model = paligemma.Model(
+    params={}, config=paligemma.Config.from_dict(standin.CONFIG), tokenizer=None
+  )
+  image = data.scenes('test', 4)[3].image
+  file = jpeg.nearest(model, image, limit)
+  codec = codecs.parse(file.codec).bind(model)
+  (message,) = codec.encode(image[None])
+  assert len(message) == file.bytes
+  np.testing.assert_array_equal(codec.unpack(message), file.picture)
+  if limit > 1:
+    assert file.bytes <= limit
+  else:
+    assert file.quality == 1
+    assert file.bytes > limit  # There is no such file: the smallest.
+
+
+def _about(client, **settings):
+  async def work(session):
+    async with session.get('/api/about') as reply:
+      return await reply.json()
+
+  return _run(client, work, **settings)
+
+
+@pytest.mark.parametrize(
+  ('quantizers', 'images', 'titles', 'numbers'),
+  [
+    ('any', 'any', ['k-means', 'random', 'JPEG'], [2, 4]),
+    ('kmeans(k=4);any', '', ['k-means', 'random'], [2, 4]),
+    ('kmeans(k=4)', '', ['k-means'], [4]),
+    ('random( k = 2 )', 'jpeg(quality=90)', ['random', 'JPEG'], [2]),
+    ('farthest_point(k=4);mine:X(k=1)', '', ['farthest_point(k=4)'], []),
+    ('kmeans(k=4);merge(k=3)', '', ['k-means', 'merge(k=3)'], [4]),
+  ],
+)
+def test_page_offers_what_the_server_admits(
+  quantizers, images, titles, numbers
+):
+  servicer = scripted.ScriptedServer()
+  servicer.lists = quantizers, images
+  with (
+    scripted.serving(servicer) as target,
+    clients.EdgeClient(target, _make('jpeg(quality=10)')) as client,
+  ):
+    about = _about(client, supports=lambda text: 'mine' not in text)
+    assert about['model'] == 'm'
+    assert [entry['title'] for entry in about['methods']] == titles
+    assert about['methods'][0]['numbers'] == numbers
+
+    async def caption(session):
+      # A new page: indices are of the menu that it has shown.
+      async with session.get('/api/about') as reply:
+        entry = (await reply.json())['methods'][-1]
+      query = {'method': entry['index'], 'scene': 1}
+      if entry['numbers']:
+        query['number'] = entry['numbers'][0]
+      async with session.post('/api/caption', params=query) as reply:
+        assert reply.status == 200, await reply.text()
+        return [json.loads(line) async for line in reply.content]
+
+    events = _run(client, caption, supports=lambda text: 'mine' not in text)
+  assert 'answer' in [event['kind'] for event in events]
+  asked = [event['asked'] for event in events if event['kind'] == 'jpeg']
+  assert asked in ([], [images == 'any'])
+
+
+def test_state_says_that_the_server_is_gone():
+  async def work(session):
+    async def state():
+      async with session.get('/api/state') as reply:
+        return (await reply.json())['error']
+
+    before = await state()
+    await asyncio.to_thread(lambda: server.__exit__(None, None, None))
+    start = time.monotonic()
+    while not await state():
+      await asyncio.sleep(0.1)
+    return before, time.monotonic() - start
+
+  server = scripted.serving(scripted.ScriptedServer())
+  target = server.__enter__()
+  with clients.EdgeClient(target, _make('jpeg(quality=10)')) as client:
+    before, seconds = _run(client, work)
+  assert before == ''
+  assert seconds < 2
 
 
 def test_map_leaves_unsent_vectors_empty(client):
@@ -278,67 +381,144 @@ def test_preset_needs_a_placeholder():
     presets.Preset('x', 'kmeans(k=4)')
 
 
-@pytest.mark.skipif(browser.chromium() is None, reason='no Chromium here')
+IDLE = """methods.every((m) => m.root.hidden ||
+  m.part('caption').ariaBusy === 'false')"""
+FILES = "methods[0].part('file-caption').textContent.length > 2"
+
+
+def _browse(client, work):
+  """Runs a coroutine function with a tab that has opened the page."""
+
+  async def run():
+    async with contextlib.AsyncExitStack() as stack:
+      url = await stack.enter_async_context(browser.served(_page(client)))
+      path = browser.chromium()
+      tab = await stack.enter_async_context(browser.browser(path))
+      await tab.show(1280, 1200)
+      await tab.watch()
+      await tab.open(url)
+      seen = await work(tab)
+      return seen, tab.errors, [u for u in tab.urls if not u.startswith(url)]
+
+  return asyncio.run(run())
+
+
+def _part(name, method=0):
+  return f'methods[{method}].part({name!r})'
+
+
+needs_browser = pytest.mark.skipif(
+  browser.chromium() is None, reason='no Chromium here'
+)
+
+
+@needs_browser
 def test_the_page_in_a_browser(client, servicer, tmp_path):
   servicer.failures = []
   picture, bad = tmp_path / 'red.png', tmp_path / 'bad.png'
   picture.write_bytes(_png())
   bad.write_bytes(b'no picture')
-  done = "document.getElementById('caption').ariaBusy === 'false'"
-  text = "document.getElementById('{}').textContent"
 
-  async def work():
-    async with contextlib.AsyncExitStack() as stack:
-      url = await stack.enter_async_context(browser.served(_page(client)))
-      path = browser.chromium()
-      tab = await stack.enter_async_context(browser.browser(path))
-      seen = {}
-      await tab.open(url)
-      scenes = "document.querySelectorAll('#scenes button')"
-      await tab.until(f'{scenes}.length === 12')
-      await tab.run(f'{scenes}[3].click()')
-      await tab.until(done)
-      seen['scene'] = await tab.run(text.format('caption'))
-      seen['bytes'] = await tab.run(text.format('bytes'))
-      seen['times'] = await tab.run(text.format('times'))
-      # The map is drawn, in as many colours as there are clusters, and white.
-      seen['colours'] = await tab.run(
-        """
-        new Set(Array.from(new Uint32Array(document.getElementById('map')
-          .getContext('2d').getImageData(0, 0, 640, 640).data.buffer))).size
-        """
-      )
-      await tab.run("document.getElementById('caption').ariaBusy = 'true'")
-      await tab.choose_file('#file', picture)
-      await tab.until(done)
-      seen['file'] = await tab.run(text.format('caption'))
-      await tab.run(
-        """
-        document.getElementById('method').value = 2;
-        document.getElementById('method').dispatchEvent(new Event('change'));
-        """
-      )
-      await tab.until(
-        text.format('codec') + ".startsWith('jpeg')" + f' && {done}'
-      )
-      seen['unit'] = await tab.run(text.format('unit'))
-      await tab.choose_file('#file', bad)
-      await tab.until("!document.getElementById('error').hidden")
-      seen['error'] = await tab.run(text.format('error'))
-      seen['wide'] = await tab.run(
-        'document.documentElement.scrollWidth <= innerWidth'
-      )
-      return seen
+  async def work(tab):
+    async def text(name, method=0):
+      return await tab.run(_part(name, method) + '.textContent')
 
-  seen = asyncio.run(work())
-  assert seen['scene'] == seen['file'] == 'a red ball'
+    seen = {}
+    # The first scene is captioned by itself, by two methods.
+    await tab.until(f'methods.length === 2 && {IDLE} && {FILES}')
+    seen['landing'] = [await text('caption', i) for i in (0, 1)]
+    seen['codecs'] = [await text('codec', i) for i in (0, 1)]
+    seen['jpeg'] = await text('file-title'), await text('file-caption')
+    await tab.run("document.querySelectorAll('#scenes button')[3].click()")
+    await tab.until(IDLE)
+    seen['bytes'], seen['times'] = await text('bytes'), await text('times')
+    # The map is drawn, in as many colours as there are clusters, and white.
+    seen['colours'] = await tab.run(
+      f"""
+      new Set(Array.from(new Uint32Array({_part('map')}.getContext('2d')
+        .getImageData(0, 0, 480, 480).data.buffer))).size
+      """
+    )
+    await tab.choose_file('#file', picture)
+    await tab.until(IDLE)
+    seen['file'] = await text('caption')
+    await tab.run(
+      f"""
+      {_part('method')}.value = 2;
+      {_part('method')}.dispatchEvent(new Event('change'));
+      """
+    )
+    await tab.until(
+      f"{_part('codec')}.textContent.startsWith('jpeg') && {IDLE}"
+    )
+    seen['unit'], seen['other'] = await text('unit'), await text('codec', 1)
+    for width in (1280, 1000, 390):
+      for dark in (False, True):
+        await tab.show(width, 900, dark=dark)
+        fits = 'document.documentElement.scrollWidth <= innerWidth'
+        seen[width, dark] = await tab.run(fits)
+        seen['paper', dark] = await tab.run(
+          'getComputedStyle(document.body).backgroundColor'
+        )
+    await tab.choose_file('#file', bad)
+    await tab.until(f'!{_part("error")}.hidden && !{_part("error", 1)}.hidden')
+    seen['error'] = await text('error')
+    # Nothing of the picture before it is left.
+    seen['left'] = await tab.run(
+      """
+      [document.getElementById('picture').hidden,
+        ...['seen', 'costs', 'file'].map((n) => methods[0].part(n).hidden)]
+      """
+    )
+    return seen
+
+  seen, errors, elsewhere = _browse(client, work)
+  assert seen['landing'] == ['a red ball'] * 2
+  assert seen['codecs'] == ['kmeans(k=4)/best', 'jpeg(quality=10)']
+  assert 'The picture as a JPEG of ' in seen['jpeg'][0]
+  assert seen['jpeg'][1] == '\u201ca red ball\u201d'
+  assert seen['file'] == 'a red ball'
   assert seen['bytes'].startswith('header')
   assert 'assignments' in seen['bytes']
   assert 'network link' in seen['times']
   assert 4 <= seen['colours'] <= 400
   assert seen['unit'] == 'quality'
+  assert seen['other'].startswith('jpeg')
+  assert all(seen[w, d] for w in (1280, 1000, 390) for d in (False, True))
+  assert seen['paper', False] != seen['paper', True]
   assert seen['error'].startswith('The file is no picture')
-  assert seen['wide']
+  assert seen['left'] == [True] * 4
+  # The refusals of the bad file, of both methods, are all that is logged.
+  assert [e for e in errors if '/api/caption' not in e] == []
+  assert len(errors) == 2
+  assert [u for u in elsewhere if not u.startswith('data:')] == []
+
+
+@needs_browser
+def test_the_page_says_that_the_server_is_gone():
+  """Within three seconds; and it goes on when the server is back."""
+  server = scripted.serving(scripted.ScriptedServer())
+  target = server.__enter__()
+
+  async def work(tab):
+    await tab.until(f'methods.length === 2 && {IDLE}')
+    await asyncio.to_thread(lambda: server.__exit__(None, None, None))
+    start = time.monotonic()
+    await tab.until("!document.getElementById('banner').hidden")
+    seconds = time.monotonic() - start
+    text = await tab.run("document.getElementById('banner').textContent")
+    again = scripted.serving(
+      scripted.ScriptedServer(), port=int(target.rpartition(':')[2])
+    )
+    with again:
+      await tab.until("document.getElementById('banner').hidden")
+    return seconds, text
+
+  with clients.EdgeClient(target, _make('jpeg(quality=10)')) as client:
+    (seconds, text), errors, _ = _browse(client, work)
+  assert seconds < 3
+  assert text.startswith(f'The server at {target} does not answer: ')
+  assert errors == []
 
 
 def test_closed_browser_cancels_its_request(client, servicer):

@@ -2,7 +2,7 @@
 
 import asyncio
 import base64
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from concurrent import futures
 import contextlib
 import dataclasses
@@ -10,13 +10,14 @@ import hashlib
 import json
 import pathlib
 import re
+import time
 from typing import Any
 
 from aiohttp import web
 
 from collab_jax import codecs, data
 from collab_jax.serving.client import client as clients
-from collab_jax.serving.client import encode
+from collab_jax.serving.client import encode, retry, server_state
 from collab_jax.serving.web import (
   backend,
   visualize,
@@ -26,6 +27,8 @@ from collab_jax.serving.web import presets as presets_lib
 _SCENES = 12
 _MAX_PROMPT = 200  # Letters.
 _UPLOADS = 8  # Files that are read at a time.
+# Seconds for the server to say that it is there, and what it admits.
+_STATE_SECONDS = 1.0
 LOCAL_NAMES = ('127.0.0.1', 'localhost', '[::1]')
 
 
@@ -49,6 +52,7 @@ class DemoPage:
     max_upload: int = 16 << 20,
     seconds: float = 60.0,
     hosts: tuple[str, ...] = LOCAL_NAMES,
+    supports: Callable[[str], bool] = lambda text: True,
   ):
     """Binds a client.
 
@@ -61,9 +65,13 @@ class DemoPage:
       max_upload: Largest picture file, in bytes.
       seconds: Time limit of a picture, from its file to its caption.
       hosts: Host names by which the page may be opened.
+      supports: Whether the edge has a codec, by its config string.
     """
     self.client = client
     self.presets = presets
+    self._offered = list(presets)  # Requests name entries by their index.
+    self._supports = supports
+    self._metadata: server_state.ServerMetadata | None = None
     self.size = size
     self._vectors = vectors
     self._max_upload = max_upload
@@ -78,6 +86,8 @@ class DemoPage:
     # never waits for the server, as the others do.
     self._edge = futures.ThreadPoolExecutor(1, 'page-edge')
     self._waits = futures.ThreadPoolExecutor(32, 'page-wait')
+    self._asks = futures.ThreadPoolExecutor(1, 'page-ask')
+    self._asked = 0.0, ''  # When, and what the server lacked.
 
   def app(self) -> web.Application:
     """Returns the application; aiohttp runs it with `handler_cancellation`."""
@@ -88,6 +98,7 @@ class DemoPage:
       [
         web.get('/', self._index),
         web.get('/api/about', self._about),
+        web.get('/api/state', self._state),
         web.get('/api/scenes/{index}.png', self._scene),
         web.post('/api/caption', self._caption),
       ]
@@ -100,6 +111,7 @@ class DemoPage:
     self._backend.close()
     self._edge.shutdown(wait=False, cancel_futures=True)
     self._waits.shutdown(wait=False, cancel_futures=True)
+    self._asks.shutdown(wait=False, cancel_futures=True)
 
   @web.middleware
   async def _guard(self, request: web.Request, handler: Any):
@@ -141,24 +153,59 @@ class DemoPage:
     )
 
   async def _about(self, request: web.Request) -> web.Response:
-    """Answers with the menu and the limits."""
+    """Answers with the menu, of what the server admits, and the limits."""
     del request
-    menu = []
-    for preset in self.presets:
-      entry = dataclasses.asdict(preset)
-      if preset.unit != 'quality':
-        entry['numbers'] = [k for k in preset.numbers if k <= self._vectors]
-      menu.append(entry)
+    with contextlib.suppress(retry.RemoteError):  # The state says so.
+      self._metadata = await self._ask(server_state.metadata)
     return web.json_response(
       {
         'server': self.client.connection.target,
+        'model': self._metadata.model if self._metadata else '',
         'size': self.size,
         'vectors': self._vectors,
-        'methods': menu,
+        'methods': [self._entry(preset) for preset in self._menu()],
         'scenes': len(self._scenes),
         'max_upload': self._max_upload,
       }
     )
+
+  async def _state(self, request: web.Request) -> web.Response:
+    """Answers whether the server serves; many tabs ask it once a second."""
+    del request
+    asked, error = self._asked
+    if time.monotonic() - asked > _STATE_SECONDS / 2:
+      error = await self._ask(server_state.check_health)
+      self._asked = time.monotonic(), error
+    target = self.client.connection.target
+    return web.json_response({'server': target, 'error': error})
+
+  async def _ask(self, function: Callable[..., Any]) -> Any:
+    """Asks the server, on a thread that waits for nothing else."""
+    loop = asyncio.get_running_loop()
+    return await loop.run_in_executor(
+      self._asks, function, self.client.connection, _STATE_SECONDS
+    )
+
+  @property
+  def _admitted(self) -> presets_lib.AdmittedCodecs:
+    """Codecs that the server admits; all of them, if it does not say."""
+    lists = 'any', 'any'
+    if self._metadata is not None:
+      lists = self._metadata.quantizers, self._metadata.images
+    return presets_lib.AdmittedCodecs(*lists)
+
+  def _menu(self) -> list[presets_lib.Preset]:
+    return list(
+      self._admitted.select(self.presets, self._vectors, self._supports)
+    )
+
+  def _entry(self, preset: presets_lib.Preset) -> dict[str, Any]:
+    if preset not in self._offered:
+      self._offered.append(preset)
+    return {
+      **dataclasses.asdict(preset),
+      'index': self._offered.index(preset),
+    }
 
   async def _scene(self, request: web.Request) -> web.Response:
     return web.Response(
@@ -234,7 +281,7 @@ class DemoPage:
 
   def _codec_text(self, query: Mapping[str, str]) -> str:
     """Returns the config string of the codec, which must be in the menu."""
-    by_index = {str(i): preset for i, preset in enumerate(self.presets)}
+    by_index = {str(i): preset for i, preset in enumerate(self._offered)}
     preset = by_index.get(query.get('method', '0'))
     if preset is None:
       raise backend.BadRequestError(
@@ -242,12 +289,13 @@ class DemoPage:
         f' of the menu, 0 to {len(by_index) - 1}.'
       )
     number = query.get('number', '')
-    if number not in map(str, preset.numbers):
+    text = preset.config(number)
+    if text is None:
       raise backend.BadRequestError(
         f'number: got {number[:20]!r}, expected one of'
         f' {", ".join(map(str, preset.numbers))}.'
       )
-    return preset.text.format(number)
+    return text
 
   async def _events(
     self,
@@ -255,42 +303,91 @@ class DemoPage:
     body: bytes | backend.Image,
     prompt: str,
   ) -> AsyncGenerator[dict[str, Any], None]:
-    loop = asyncio.get_running_loop()
-
-    def run(function, *args):
-      return loop.run_in_executor(self._edge, function, *args)
-
-    def wait(function, *args):
-      return loop.run_in_executor(self._waits, function, *args)
-
-    image, read_ms = await run(self._backend.read, body)
+    image, read_ms = await self._run(self._backend.read, body)
     yield {'kind': 'picture', 'picture': visualize.png_url(image)}
     try:
-      client, ready = await run(self._backend.client, text)
-      if not ready:
-        await wait(client.handshake)
-        await run(self._backend.prepare, text, client, image)
-      encoded, description = await run(self._backend.encode, client, image)
+      client = await self._prepared(text, image)
+      encoded, description = await self._run(
+        self._backend.encode, client, image
+      )
     except (ValueError, OSError) as error:
       yield {'kind': 'error', 'error': str(error)}
       return
     spent = {'read': read_ms, **encoded.milliseconds}
     yield {'kind': 'message', 'milliseconds': spent, **description}
-    stream = self._stream(loop, client, encoded, prompt)
-    async with contextlib.aclosing(stream):
+    answered = False
+    async with contextlib.aclosing(
+      self._stream(client, encoded, prompt)
+    ) as stream:
       async for event in stream:
         if event['kind'] == 'answer':
           event['milliseconds'] = {'read': read_ms, **event['milliseconds']}
+          answered = True
         yield event
+    if answered and not text.startswith('jpeg('):
+      jpegs = self._jpeg_events(image, description['bytes'], prompt)
+      async with contextlib.aclosing(jpegs):
+        async for event in jpegs:
+          yield event
+
+  async def _jpeg_events(
+    self, image: backend.Image, limit: int, prompt: str
+  ) -> AsyncGenerator[dict[str, Any], None]:
+    """Yields the picture's JPEG of as many bytes, and the server's caption."""
+    file = await self._wait(self._backend.nearest_jpeg, image, limit)
+    asked = file.codec in self._admitted
+    yield {
+      'kind': 'jpeg',
+      'picture': visualize.png_url(file.picture),
+      'bytes': file.bytes,
+      'side': file.side,
+      'quality': file.quality,
+      'fits': file.bytes <= limit,
+      'asked': asked,
+    }
+    if not asked:
+      return
+    try:
+      client = await self._prepared(file.codec, image)
+      encoded, _ = await self._run(self._backend.encode, client, image)
+    except (ValueError, OSError) as error:
+      yield {'kind': 'jpeg answer', 'error': str(error)}
+      return
+    async with contextlib.aclosing(
+      self._stream(client, encoded, prompt)
+    ) as stream:
+      async for event in stream:
+        if event['kind'] != 'text':
+          yield {**event, 'kind': 'jpeg answer'}
+
+  async def _prepared(
+    self, text: str, image: backend.Image
+  ) -> clients.EdgeClient:
+    """Returns the client of a codec, after the handshake, and compiled."""
+    client, ready = await self._run(self._backend.client, text)
+    if not ready:
+      await self._wait(client.handshake)
+      await self._run(self._backend.prepare, text, client, image)
+    return client
+
+  def _run(self, function: Callable[..., Any], *args: Any) -> Awaitable[Any]:
+    """Runs a function on the thread that computes."""
+    loop = asyncio.get_running_loop()
+    return loop.run_in_executor(self._edge, function, *args)
+
+  def _wait(self, function: Callable[..., Any], *args: Any) -> Awaitable[Any]:
+    """Runs a function on one of the threads that may wait."""
+    loop = asyncio.get_running_loop()
+    return loop.run_in_executor(self._waits, function, *args)
 
   async def _stream(
     self,
-    loop: asyncio.AbstractEventLoop,
     client: clients.EdgeClient,
     encoded: encode.EncodedImage,
     prompt: str,
   ) -> AsyncGenerator[dict[str, Any], None]:
     """Runs the blocking stream in a thread, and yields its events."""
+    loop = asyncio.get_running_loop()
     queue: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
     stopped = False
     calls = []
@@ -307,7 +404,7 @@ class DemoPage:
         loop.call_soon_threadsafe(queue.put_nowait, event)
       loop.call_soon_threadsafe(queue.put_nowait, None)
 
-    done = loop.run_in_executor(self._waits, work)
+    done = self._wait(work)
     try:
       while (event := await queue.get()) is not None:
         yield event

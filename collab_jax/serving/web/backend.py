@@ -17,7 +17,7 @@ from collab_jax.serving.client import (
   encode,
   result,
 )
-from collab_jax.serving.web import visualize
+from collab_jax.serving.web import jpeg, visualize
 
 _MAX_CLIENTS = 24  # One for each codec in use.
 
@@ -33,7 +33,8 @@ class BadRequestError(ValueError):
 class DemoBackend:
   """Encodes pictures by the codecs that the page asks for.
 
-  All methods must be called by one thread; none of them waits for the server.
+  But for `nearest_jpeg`, all methods must be called by one thread; none of them
+  waits for the server.
   """
 
   def __init__(
@@ -118,6 +119,15 @@ class DemoBackend:
     encoded = client.pack(image)
     codec = client.codecs[encoded.codec]
     return encoded, visualize.describe_message(codec, image, encoded.message)
+
+  def nearest_jpeg(self, image: Image, limit: int) -> jpeg.JpegFile:
+    """Finds the JPEG file to compare with; any thread may call this.
+
+    Args:
+      image: The picture, at the model's size.
+      limit: Most bytes of the file.
+    """
+    return jpeg.nearest(self._client.codecs[0].model, image, limit)
 
   def close(self) -> None:
     """Closes all clients."""

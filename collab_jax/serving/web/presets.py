@@ -1,10 +1,15 @@
-"""Codecs that the demo page offers."""
+"""Codecs that the demo page offers: those that the server admits."""
 
+from collections.abc import Callable, Iterator
 import dataclasses
+
+from collab_jax import codecs
 
 # Numbers of vectors on the slider; each is a program to compile.
 KS = (1, 2, 3, 4, 5, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)
 QUALITIES = (1, 5, 10, 20, 30, 40, 50, 60, 75, 90)
+# Entry of a server's list that stands for all codecs of the package.
+_ANY = 'any'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -14,25 +19,35 @@ class Preset:
   Attributes:
     title: Text of the entry.
     text: Config string of the codec, with {} for the slider's number.
-    numbers: Numbers on the slider.
+    numbers: Numbers on the slider; none for a codec without one.
     unit: Meaning of the number.
+    beside: Whether the page begins with it as the second of two.
   """
 
   title: str
   text: str
   numbers: tuple[int, ...] = KS
   unit: str = 'vectors (k)'
+  beside: bool = False
 
   def __post_init__(self):
-    if '{}' not in self.text:
+    if self.numbers and '{}' not in self.text:
       raise ValueError(f'text: got {self.text!r}, expected {{}} for the number')
+
+  def config(self, number: str) -> str | None:
+    """Returns the codec of a number; None if the slider has no such one."""
+    if number not in (map(str, self.numbers) if self.numbers else ['']):
+      return None
+    return self.text.format(number) if self.numbers else self.text
 
 
 PRESETS = (
-  Preset('k-means, as in the paper', 'kmeans(k={},init=++)'),
+  Preset('k-means, as in the paper', 'kmeans(k={})'),
+  Preset('k-means++', 'kmeans(k={},init=++)'),
   Preset(
     'merging, the fewest bytes',
     'merge(k={},smooth=4,centroids=pca(dims=128,vectors=ecvq(weight=0.3)))',
+    beside=True,
   ),
   Preset('merging, 16 bits a number', 'merge(k={})'),
   Preset('random vectors, the nearest instead', 'random(k={},rebuild=nearest)'),
@@ -41,3 +56,65 @@ PRESETS = (
   Preset('the picture as WebP', 'webp(quality={})', QUALITIES, 'quality'),
   Preset('the picture as JPEG', 'jpeg(quality={})', QUALITIES, 'quality'),
 )
+
+
+class AdmittedCodecs:
+  """Codecs of a server's lists.
+
+  Attributes:
+    listed: Config strings of those that are named.
+  """
+
+  def __init__(self, quantizers: str, images: str):
+    """Reads the lists, with ';' between their entries."""
+    lists = {'feature': _split(quantizers), 'image': _split(images)}
+    self.listed = [
+      entry for entries in lists.values() for entry in entries if entry != _ANY
+    ]
+    self._any = {f for f, entries in lists.items() if _ANY in entries}
+    self._names = {_name(text) for text in self.listed}
+
+  def __contains__(self, text: str) -> bool:
+    return codecs.parse(text).family in self._any or _name(text) in self._names
+
+  def select(
+    self,
+    presets: tuple[Preset, ...],
+    vectors: int,
+    supports: Callable[[str], bool],
+  ) -> Iterator[Preset]:
+    """Yields the entries of a menu, without numbers that are not admitted.
+
+    Codecs that are named, and are no entry's, follow with their own names.
+
+    Args:
+      presets: Entries.
+      vectors: Number of vectors of a picture.
+      supports: Whether the edge has such a codec for its model.
+    """
+    names = set()
+    for preset in presets:
+      numbers = tuple(
+        n
+        for n in preset.numbers
+        if (preset.unit == 'quality' or n <= vectors)
+        and preset.text.format(n) in self
+      )
+      names |= {_name(preset.text.format(n)) for n in numbers}
+      if numbers and supports(preset.text.format(numbers[0])):
+        yield dataclasses.replace(preset, numbers=numbers)
+    for text in self.listed:
+      if _name(text) not in names and supports(text):
+        yield Preset(text, text, numbers=())
+
+
+def _split(text: str) -> list[str]:
+  return list(filter(None, map(str.strip, text.split(';'))))
+
+
+def _name(text: str) -> str:
+  """Returns the name of a codec in sessions; the text of one unknown here."""
+  try:
+    return codecs.parse(text).session_name
+  except (ValueError, ImportError):
+    return text
