@@ -16,7 +16,7 @@ from types import ModuleType
 
 from absl import app, flags
 
-from collab_jax import __version__, _output, _validate
+from collab_jax import __version__, _interrupts, _output, _validate
 
 _COMMANDS = {
   'caption': 'collab_jax.commands.caption',
@@ -75,8 +75,9 @@ def _version() -> str:
 
 def _described(module: ModuleType) -> str:
   """Returns a subcommand's docstring and flags."""
-  flag_help = flags.FLAGS.module_help(module)
-  return f'{(module.__doc__ or "").strip()}\n\nflags:\n{flag_help}'
+  launcher = importlib.import_module('collab_jax.launcher')
+  text = launcher.describe_flags(module)
+  return f'{(module.__doc__ or "").strip()}\n\nflags:\n{text}'
 
 
 def _start(module: ModuleType, argv: list[str]) -> int | None:
@@ -100,7 +101,8 @@ def run(argv: list[str] | None = None) -> None:
     SystemExit: There is no such subcommand, or it has ended.
   """
   _output.prepare()
-  with _output.until_closed():
+  # Imports take seconds, too.
+  with _interrupts.in_one_line('interrupted'), _output.until_closed():
     _run(sys.argv if argv is None else argv)
 
 
@@ -133,6 +135,8 @@ def _run(argv: list[str]) -> None:
   app.run(
     functools.partial(_start, module),
     [f'{argv[0]} {name}', *map(_flag, arguments)],
+    # Imported late, as JAX is with it.
+    flags_parser=importlib.import_module('collab_jax.launcher').parse_flags,
   )
 
 

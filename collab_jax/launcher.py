@@ -1,18 +1,29 @@
-"""Set-up shared by all programs: compilation cache, logging, short errors."""
+"""Set-up shared by all programs: flags, compilation cache, short errors."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 import contextlib
 import ctypes
 import logging
 import os
 from pathlib import Path
+import re
 import sys
+import textwrap
+from typing import Any
 import warnings
 
+from absl import app, flags
 import jax
 from PIL import Image
 
-from collab_jax import _output, _precision
+from collab_jax import (
+  _config_help,
+  _interrupts,
+  _output,
+  _precision,
+  _validate,
+)
+from collab_jax import config as config_lib
 
 _LOG = logging.getLogger(__name__)
 
@@ -23,10 +34,139 @@ _PROMOTIONS = {
   'jax_numpy_dtype_promotion': ('strict', 'standard'),
 }
 _CACHE_TROUBLE = ('Error reading persistent', 'Error writing persistent')
+_HELP = ('-h', '-help', '--help', '-helpshort', '--helpshort')
+_GOES_ON = 'interrupted; the same command goes on'
+_BEGINS_ANEW = 'interrupted; the same command begins anew'
+
+
+def start(main: Callable[[list[str]], Any]) -> None:
+  """Runs a launcher's `main` after its flags were read.
+
+  `--help` shows all flags, and the fields of the config with the comments of
+  its file.
+
+  Args:
+    main: Called with the program's name and arguments that are no flags.
+
+  Raises:
+    SystemExit: The program has ended.
+  """
+
+  def checked(argv):
+    try:
+      return main(argv)
+    except app.UsageError as error:
+      raise SystemExit(f'error: {error}; --help shows the flags') from error
+
+  _output.prepare()
+  with _output.until_closed():
+    app.run(checked, flags_parser=parse_flags)
+
+
+def parse_flags(argv: list[str]) -> list[str]:
+  """Reads flags, and answers --help.
+
+  Args:
+    argv: Program and arguments.
+
+  Returns:
+    The program, and arguments that are no flags.
+
+  Raises:
+    SystemExit: A flag is wrong, or help was asked for.
+  """
+  others = [argument for argument in argv if argument not in _HELP]
+  try:
+    positional = flags.FLAGS(others)
+  except flags.Error as error:
+    positional = []
+    if len(others) == len(argv):
+      raise SystemExit(f'error: {_explain(error, argv)}') from error
+  if len(others) < len(argv):
+    print(_help_text(argv[0]))
+    raise SystemExit(0)
+  return positional
+
+
+def describe_flags(module: Any) -> str:
+  """Returns the flags of a module with their defaults and help.
+
+  Args:
+    module: A module, or the name of the program.
+  """
+  lines = []
+  for flag in key_flags(module):
+    lines.append(f'  --{flag.name}={_config_help.literal(flag.default)}')
+    wrapped = textwrap.wrap(flag.help or '', 76)
+    lines += textwrap.indent('\n'.join(wrapped), '    ').splitlines()
+  return '\n'.join(lines)
+
+
+def key_flags(module: Any) -> list[flags.Flag]:
+  """Returns the flags of a module, sorted by their names.
+
+  Args:
+    module: A module, or the name of the program.
+  """
+  known = flags.FLAGS.get_key_flags_for_module(module)
+  return sorted(known, key=lambda flag: flag.name)
+
+
+def _help_text(program: str) -> str:
+  """Returns a launcher's docstring, its flags, and the fields of its config."""
+  about = sys.modules['__main__'].__doc__ or ''
+  parts = [about.strip(), f'flags:\n{describe_flags(program)}']
+  if (config := _config_flag()) is not None:
+    name = f'--config={config.config_filename}'
+    parts[1] += f'\n  {name}\n    {config.help}'
+    parts.append(_config_help.render(config.value, config.config_filename))
+  return '\n\n'.join(parts)
+
+
+def _config_flag() -> Any:
+  """Returns the flag --config if the program has one with a config."""
+  known = {flag.name: flag for flag in key_flags(config_lib)}
+  flag: Any = known.get('config')
+  return flag if getattr(flag, 'value', None) is not None else None
+
+
+def _explain(error: flags.Error, argv: list[str]) -> str:
+  """Returns an error of flags in one line, with the flag that was meant."""
+  config = _config_flag()
+  fields = {} if config is None else _config_help.paths(config.value)
+  if isinstance(error, flags.UnrecognizedFlagError):
+    name = error.flagname
+    given = next((a for a in argv if a.lstrip('-').startswith(name)), name)
+    _, equals, value = given.partition('=')
+    field = name if name in fields else ''
+    if field:
+      return (
+        f'flag: got {given}, expected a flag, and {field} is a field of the'
+        f' config; write --config.{field}{equals or "="}{value}'
+      )
+    known = [f'--{flag}' for flag in flags.FLAGS]
+    known += [f'--config.{field}' for field in fields]
+    near = _validate.nearest(f'--{name}', known)
+    hint = f'; did you mean {near}?' if near else '; --help shows the flags'
+    return f'flag: got {given}, which is none{hint}'
+  if match := re.match(r'flag --(\w+)=None: .* other than None', str(error)):
+    return f'{match[1]}: is not given, expected --{match[1]}=...'
+  match = re.match(r'flag --config\.([\w.]+)=(.*?): ', str(error), re.DOTALL)
+  if match and match[1] in fields:
+    value = fields[match[1]]
+    return str(
+      _validate.error(
+        f'config.{match[1]}',
+        match[2],
+        f'a value of type {type(value).__name__}',
+        f"write for instance --config.{match[1]}='{value}'",
+      )
+    )
+  return ' '.join(str(error).split('\n'))
 
 
 @contextlib.contextmanager
-def runtime(precision: str = 'default') -> Iterator[None]:
+def runtime(precision: str = 'default', resumes: bool = True) -> Iterator[None]:
   """Prepares a program, and turns its users' errors into one line each.
 
   Compiled programs are kept in JAX_COMPILATION_CACHE_DIR, by default in the
@@ -35,9 +175,12 @@ def runtime(precision: str = 'default') -> Iterator[None]:
 
   Args:
     precision: Of float32 products, 'default' or 'highest'.
+    resumes: Whether the program goes on when it is started again, which is
+      told once it was interrupted.
 
   Raises:
-    SystemExit: The program raised an error that its user can mend.
+    SystemExit: The program raised an error that its user can mend, or was
+      interrupted.
   """
   _output.prepare()
   _reuse_large_buffers()
@@ -50,7 +193,11 @@ def runtime(precision: str = 'default') -> Iterator[None]:
   _keep_compiled_programs()
   _allow_promotions()
   try:
-    with _output.until_closed(), _precision.matmul_precision(precision):
+    with (
+      _interrupts.in_one_line(_GOES_ON if resumes else _BEGINS_ANEW),
+      _output.until_closed(),
+      _precision.matmul_precision(precision),
+    ):
       yield
   except (ValueError, AttributeError, OSError, ImportError) as error:
     message = error.args[0] if len(error.args) == 1 else error

@@ -80,6 +80,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   config = common.evaluation()
   config.seeds = (0,)
   config.blind = ('mean',)
+  # Powers and speeds behind latency and energy, all assumed.
   config.budget = common.budget()
 
   # Studies by name. Each crosses all of `sent`, 'codec | transport', with

@@ -28,19 +28,19 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   """Returns the settings of a mode, `centroids` by default."""
   mode = config_lib.parse(arg, mode=MODES)['mode']
   config = common.model_and_data()
-  config.seed = 0
-  config.data_split = 'train'
+  config.seed = 0  # Of what is drawn while training.
+  config.data_split = 'train'  # Split that no test scene is in.
   linear = mode in ('centroids', 'axes')
   config.limit = 3000 if linear else 1500
-  config.batch_size = 50
+  config.batch_size = 50  # Pictures at a time.
 
-  # 'linear', 'residual', 'product', 'shared' or 'places'.
   kinds = {'ecvq': 'residual', 'smoke': 'linear'}
   kinds |= {'centroids': 'linear', 'axes': 'linear'}
+  # What is trained: 'linear', 'residual', 'product', 'shared' or 'places'.
   config.kind = kinds.get(mode, mode)
+  ks = (4, 6, 8, 12) if linear else (5, 8)
   # Training data: all vectors that these quantizers send, in float32. For all
   # vectors of the encoder: 'identity(dtype=float32)'.
-  ks = (4, 6, 8, 12) if linear else (5, 8)
   config.sent = tuple(
     f'merge(k={k},centroids=identity(dtype=float32))' for k in ks
   )
@@ -48,25 +48,23 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   # the same model's features.
   config.transform = ''
 
-  # Of 'linear': in which metric errors count, 'plain', 'head' or 'gradient';
-  # and the share of the plain one in the last.
+  # Of 'linear': in which metric errors count, 'plain', 'head' or 'gradient'.
   config.metric = 'gradient'
-  config.ridge = 0.3
-  config.prompt = 'caption en'
-  config.text_length = 40
+  config.ridge = 0.3  # Of 'linear': share of the plain metric.
+  config.prompt = 'caption en'  # Of 'gradient': text before the captions.
+  config.text_length = 40  # Of 'gradient': longest caption in tokens.
 
-  # Of codebooks.
-  config.stages = 4
-  config.groups = 8
-  config.size = 256
+  config.stages = 4  # Residual codebooks, one after the other.
+  config.groups = 8  # Codebooks of a product, side by side.
+  config.size = 256  # Entries of a codebook.
   # Residual stages can be trained together, so many times over all vectors, as
-  # `ecvq` uses them: what a bit costs, and the width of its search.
+  # `ecvq` uses them.
   config.joint = 0
-  config.weight = 0.1
-  config.beam = 8
-  config.steps = 100  # Mini-batches.
+  config.weight = 0.1  # Of 'joint': cost of a bit.
+  config.beam = 8  # Of 'joint': width of the search.
+  config.steps = 100  # Mini-batches of k-means.
   config.rows = 8192  # Vectors in each.
-  config.passes = 10  # Over all vectors.
+  config.passes = 10  # Passes over all vectors, after the mini-batches.
 
   if mode != 'centroids':
     config.metric = 'plain'

@@ -10,26 +10,27 @@ def model_and_data() -> ml_collections.ConfigDict:
   # A name out of collab_jax.checkpoints.NAMES; a folder that says its
   # dimensions and has a tokenizer; or a released model's name, with its path.
   config.model = 'tiny'
-  config.model_path = ''
-  config.tokenizer = ''  # Where it is not beside the weights.
-  config.dtype = ''  # To hold the weights in; '' for the stored one.
-  # Of products, which are summed in float32; '' for that of the weights.
+  config.model_path = ''  # Folder or npz of a released model.
+  config.tokenizer = ''  # File of the tokenizer, if not beside the weights.
+  config.dtype = ''  # Dtype to hold the weights in; '' for the stored one.
+  # Dtype of products, which are summed in float32; '' for that of the weights.
   config.compute_dtype = ''
-  # Of float32 products: 'default', on a GPU tf32 and on a TPU bfloat16, or
-  # 'highest', float32.
+  # Precision of float32 products: 'default', on a GPU tf32 and on a TPU
+  # bfloat16, or 'highest', float32.
   config.precision = 'default'
   config.res = 0  # Side of the pictures in pixels, 0 for the model's.
   # Devices over which the pictures of a batch and the parameters are spread;
   # -1 for all that `model` leaves.
   config.mesh = ml_collections.ConfigDict({'data': -1, 'model': 1})
 
-  # 'scenes', or a dataset on disk: 'coco', 'flickr30k', 'jsonl' or 'tfds'.
+  # 'scenes', or a dataset on disk: 'coco', 'flickr30k', 'jsonl' or 'tfds'; or
+  # the path of a folder, a list (.jsonl), a .zip or a picture.
   config.data = 'scenes'
-  config.data_dir = ''  # The dataset's folder.
-  config.data_split = 'test'
+  config.data_dir = ''  # Folder of a dataset given by name.
+  config.data_split = 'test'  # Split of the dataset, or name of its list.
   # How pictures come to the model's size, see collab_jax/data/pictures.py.
   config.preprocess = 'hf_bicubic'
-  config.limit = 500  # The first so many pictures.
+  config.limit = 500  # Number of pictures, the first ones.
 
   # 'encoder' cuts before the projection to the decoder's width, 'head' after.
   config.split = 'encoder'
@@ -42,20 +43,20 @@ def evaluation() -> ml_collections.ConfigDict:
   config.full = True  # All vectors, as they are: what 100% means.
   # Captions that have seen nothing: of zeros, mean features, another picture.
   config.blind = ('zeroed', 'mean', 'shuffled')
-  config.seeds = (0, 1, 2)
+  config.seeds = (0, 1, 2)  # Of codecs that draw; the others take the first.
 
-  config.prompt = 'caption en'
-  config.max_tokens = 34
+  config.prompt = 'caption en'  # Text for the model.
+  config.max_tokens = 34  # Longest caption.
   config.decoding = 'greedy'  # Or 'beam2', 'sample(temperature=0.7)'.
-  config.batch_size = 64
+  config.batch_size = 64  # Pictures at a time.
   config.workers = 1  # Accepted and ignored: the host's work overlaps anyway.
 
   # Metrics that are computed and shown, by name or 'package.module:Class';
   # tables and curves are of the first.
   config.metrics = ('bleu4', 'bleu1', 'bleu2', 'bleu3', 'cider', 'rouge_l')
-  config.resamples = 1000
-  config.level = 0.95  # Of the confidence intervals.
-  config.seed = 0  # Of the resampling.
+  config.resamples = 1000  # Draws of the bootstrap.
+  config.level = 0.95  # Level of the confidence intervals.
+  config.seed = 0  # Seed of the bootstrap.
   return config
 
 
@@ -75,7 +76,7 @@ def codecs(config: ml_collections.ConfigDict) -> None:
     'random(rebuild=close)',
     'random(rebuild=zero)',
   )
-  config.ks = (1, 2, 4, 8, 16, 32, 64, 128)
+  config.ks = (1, 2, 4, 8, 16, 32, 64, 128)  # Numbers of vectors sent.
   # Codecs with all their settings, beside them: 'jpeg(quality=20)',
   # 'webp(quality=5,size=112,strip=true)', 'kmeans(k=3,iters=9)'.
   config.codecs = ()
@@ -89,11 +90,11 @@ def budget() -> ml_collections.ConfigDict:
   """
   return ml_collections.ConfigDict(
     {
-      'edge': 1.0,
-      'server': 1.0,
-      'edge_watts': 5.0,
-      'radio_watts': 1.0,
-      'idle_watts': 1.0,
+      'edge': 1.0,  # Seconds of the edge, of those of this machine.
+      'server': 1.0,  # Seconds of the server, likewise.
+      'edge_watts': 5.0,  # Power of the edge at work.
+      'radio_watts': 1.0,  # Power of its radio while it sends.
+      'idle_watts': 1.0,  # Power of the edge while it waits.
     }
   )
 

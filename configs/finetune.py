@@ -26,95 +26,96 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   """Returns the settings of a mode, `full` by default."""
   mode = config_lib.parse(arg, mode=MODES)['mode']
   c = cast(Any, ml_collections.ConfigDict())
-  c.seed = 0
+  c.seed = 0  # Of what is drawn.
 
-  # The model to start from, as in configs/tradeoff.py, and what the trained one
-  # is called and stored as.
+  # The model to start from, as in configs/tradeoff.py.
   c.model = 'tiny'
-  c.model_path = ''
-  c.tokenizer = ''
-  c.res = 0
+  c.model_path = ''  # Folder or npz of a released model.
+  c.tokenizer = ''  # File of the tokenizer, if not beside the weights.
+  c.res = 0  # Side of the pictures in pixels, 0 for the model's.
+  # Devices over which rows and parameters are spread; -1 for all that `model`
+  # leaves.
   c.mesh = ml_collections.ConfigDict({'data': -1, 'model': 1})
-  # What trains does so in float32; dtype is that of the rest, '' as it is
-  # loaded, and saved that of the result, '' as the start model's.
-  c.name = 'tiny-tuned'
+  c.name = 'tiny-tuned'  # Name of the trained model.
+  # Dtype of frozen parameters, '' as they are loaded; what trains is float32.
   c.dtype = ''
   # Products of training and of the comparison, as in configs/common.py. A
   # gradient is coarser by those of 16 bits, and they are faster off a CPU.
   c.compute_dtype = 'float32'
-  c.precision = 'default'
-  c.saved = 'bfloat16'
+  c.precision = 'default'  # Of float32 products, 'default' or 'highest'.
+  c.saved = 'bfloat16'  # Dtype of the result, '' as the start model's.
 
   # Compute layers again for gradients, instead of keeping what they computed:
   # much less memory, and a third more time.
   c.remat = False
 
   # What trains: 'projector', 'lora' (the projector and adapters of the
-  # decoder's matrices) or 'all' (the projector and the decoder); and the
-  # encoder or not.
+  # decoder's matrices) or 'all' (the projector and the decoder).
   c.train = 'all'
-  c.encoder = True
-  c.rank = 8
-  c.alpha = 16.0
+  c.encoder = True  # Whether the encoder trains, too.
+  c.rank = 8  # Of 'lora': rank of the adapters.
+  c.alpha = 16.0  # Of 'lora': scale of their product, times the rank.
 
-  # Each batch passes through one of these, drawn; a share of the batches
-  # through none. The book 'random' within a clustering is learned.
+  # Each batch passes through one of these, drawn. The book 'random' within a
+  # clustering is learned.
   c.quantizers = tuple(
     _SENT.format(*row) for row in ((1, 0.1), (2, 0.3), (4, 0.6), (4, 0.2))
   )
-  c.full = 0.25
+  c.full = 0.25  # Share of the batches that pass through none.
 
   c.weights = ml_collections.ConfigDict(
     {
-      'caption': 1.0,
-      'distill': 1.0,
-      'temperature': 1.0,
-      'label': 0.0,
-      'commit': 0.01,
-      'rate': 0.005,
-      'decay': 0.95,
-      'dead': 0.01,
-      'gradient': 'mean',
+      'caption': 1.0,  # Weight of the captions.
+      'distill': 1.0,  # Of the divergence from the start model's logits.
+      'temperature': 1.0,  # Temperature of those logits.
+      'label': 0.0,  # Weight of the labels of patches, if the encoder trains.
+      'commit': 0.01,  # Of the distance of vectors from their codes.
+      'rate': 0.005,  # Of a bit.
+      'decay': 0.95,  # Of the moving averages that codes are.
+      'dead': 0.01,  # Count below which a code is replaced; 0 for never.
+      'gradient': 'mean',  # Of a cluster's mean: 'mean' or 'straight'.
     }
   )
-  # What the codebook starts from: clusters of what so many batches send.
+  # What the codebook starts from: clusters of what so many batches send, by so
+  # many mini-batches of so many vectors, and passes over all of them.
   c.book = ml_collections.ConfigDict(
     {'batches': 20, 'steps': 50, 'rows': 4096, 'passes': 5}
   )
 
-  # 'scenes', or captioned pictures on disk, as in configs/common.py; of them
-  # the first `limit`, 0 for all. Those of `eval_split` score the model.
+  # 'scenes', or captioned pictures on disk, as in configs/common.py.
   c.data = 'scenes'
-  c.data_dir = ''
-  c.data_split = 'train'
-  c.eval_split = 'val'
-  c.preprocess = 'hf_bicubic'
-  c.limit = 0
+  c.data_dir = ''  # Folder of a dataset given by name.
+  c.data_split = 'train'  # Split that trains.
+  c.eval_split = 'val'  # Split that scores the model.
+  c.preprocess = 'hf_bicubic'  # How pictures come to the model's size.
+  c.limit = 0  # Number of pictures, the first ones; 0 for all.
 
-  c.prompt = 'caption en'
+  c.prompt = 'caption en'  # Text before the captions.
   c.text_length = 40  # Tokens of prompt and caption together.
-  c.batch_size = 32
+  c.batch_size = 32  # Pictures at a time.
   # Scenes from here on; the tiny model has seen the first 115,200. Pictures
   # on disk are all seen once in each epoch, in an order of its own.
   c.first_example = 131072
-  c.dense_share = 0.0
+  c.dense_share = 0.0  # Share of dense scenes.
 
-  c.steps = 1000
-  c.optimizer = 'muon'
-  c.learning_rate = 1.5e-3
-  c.warmup_steps = 20
-  c.weight_decay = 0.0
-  c.clip = 1.0
+  c.steps = 1000  # Batches of the training.
+  c.optimizer = 'muon'  # Or 'adamw'.
+  c.learning_rate = 1.5e-3  # At the top; it falls along a cosine.
+  c.warmup_steps = 20  # Steps in which the learning rate rises from 0.
+  c.weight_decay = 0.0  # With 'muon' of the matrices alone.
+  c.clip = 1.0  # Largest norm of all gradients together.
   # Shares of the learning rate by part.
   c.rates = ml_collections.ConfigDict({'heads': 1.0})
 
-  c.log_every = 25
-  c.save_every = 50
-  c.eval_every = 250
-  c.eval_scenes = 100
+  c.log_every = 25  # Steps between lines of metrics.jsonl.
+  c.save_every = 50  # Steps between checkpoints.
+  c.eval_every = 250  # Steps between evaluations.
+  c.eval_scenes = 100  # Scenes of `val` in each of them.
+  # Codecs of those evaluations.
   c.eval_codecs = ('identity', 'pool(k=1)', 'pool(k=4)', *c.quantizers[1:3])
-  c.max_tokens = 34
+  c.max_tokens = 34  # Longest caption.
 
+  # Comparison of the models: parameters of quantizers, codecs and records.
   c.compare = _compare()
 
   if mode == 'released':
@@ -192,7 +193,7 @@ def _compare() -> ml_collections.ConfigDict:
       'pooled': {'mode': 'ecvq', 'sent': pooled, **codes},
     }
   )
-  # Instead of what configs/rate.py has: of each model, with its own books.
+  # The codecs without books.
   kept = ('kmeans(k=4,init=++)', 'merge(k=4)', 'merge(k=8)', 'merge(k=2)')
   kept += ('pool(k=1)', 'pool(k=2)', 'pool(k=4)', 'pool(k=8)')
   rows = [(2, 4, 2.0), (2, 4, 0.6), (3, 4, 1.5), (3, 4, 0.6), (4, 4, 0.6)]
@@ -200,6 +201,7 @@ def _compare() -> ml_collections.ConfigDict:
   merges = [(f'merge(k={k},smooth={s}', weight) for k, s, weight in rows]
   cells = [(1, 1.0), (1, 0.1), (2, 1.0), (2, 0.2), (4, 1.0), (4, 0.3)]
   pools = [(f'pool(k={k}', w) for k, w in [*cells, (4, 0.05), (8, 0.1)]]
+  # Instead of what configs/rate.py has: of each model, with its own books.
   c.rate = ml_collections.ConfigDict(
     {
       # The models are stored in other dtypes, and compared in one.
@@ -215,7 +217,8 @@ def _compare() -> ml_collections.ConfigDict:
       ),
     }
   )
+  # Codecs whose share of all vectors' score is shown.
   c.kept = kept
-  # And of the model to start from, with the books that ship.
+  # Codecs of the model to start from, with the books that ship.
   c.shipped = tuple(_SHIPPED.format(*row) for row in merges)
   return c

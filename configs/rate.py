@@ -104,11 +104,13 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   # Lossless links, over which latency and energy are reported.
   config.link = ml_collections.ConfigDict(
     {
+      # Kilobits per second.
       'rates_kbps': (50, 100, 250, 500, 1000, 2500, 5000, 10000),
       'overhead_bytes': 0,  # Of other layers, per message.
-      'delay_ms': 0.0,
+      'delay_ms': 0.0,  # Of a message, one way.
     }
   )
+  # Powers and speeds behind latency and energy, all assumed.
   config.budget = common.budget()
 
   if mode == 'curve':

@@ -11,8 +11,8 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   """Returns the settings; `:mode=smoke` trains a toy in seconds."""
   mode = config_lib.parse(arg, mode=MODES)['mode']
   c = ml_collections.ConfigDict()
-  c.seed = 0
-  c.prompt = 'caption en'
+  c.seed = 0  # Of what is drawn.
+  c.prompt = 'caption en'  # Text before the captions.
   # Devices over which the rows of a batch are spread, -1 for all.
   c.mesh = ml_collections.ConfigDict({'data': -1})
 
@@ -39,25 +39,25 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
 
   # The vocabulary is trained on the captions of the first scenes.
   c.vocabulary_scenes = 2000
-  c.text_length = 40
+  c.text_length = 40  # Tokens of prompt and caption, padded.
 
+  c.batch_size = 32  # Scenes at a time.
   # First the encoder learns the labels of patches in dense scenes, then
   # everything learns captions of both kinds of scenes.
-  c.batch_size = 32
   c.label_steps = 1100
-  c.steps = 3600
-  c.dense_share = 0.4
-  c.optimizer = 'muon'
-  c.learning_rate = 2e-3
-  c.warmup_steps = 100
-  c.weight_decay = 0.02
-  c.clip = 1.0
+  c.steps = 3600  # All steps.
+  c.dense_share = 0.4  # Share of dense scenes in the second part.
+  c.optimizer = 'muon'  # Or 'adamw'.
+  c.learning_rate = 2e-3  # At the top; it falls along a cosine.
+  c.warmup_steps = 100  # Steps in which the learning rate rises from 0.
+  c.weight_decay = 0.02  # With 'muon' of the matrices alone.
+  c.clip = 1.0  # Largest norm of all gradients together.
 
-  c.log_every = 50
-  c.save_every = 250
-  c.eval_every = 1000
-  c.eval_scenes = 200
-  c.max_tokens = 34
+  c.log_every = 50  # Steps between lines of metrics.jsonl.
+  c.save_every = 250  # Steps between checkpoints.
+  c.eval_every = 1000  # Steps between evaluations.
+  c.eval_scenes = 200  # Scenes of `val` in each of them.
+  c.max_tokens = 34  # Longest caption of an evaluation.
 
   if mode == 'smoke':
     c.model.vit = ml_collections.ConfigDict(

@@ -70,7 +70,7 @@ def main(argv):
   """Captions frames, and continues after the server was unreachable."""
   if argv[1:]:
     raise app.UsageError(f'unexpected arguments: {argv[1:]}')
-  with launcher.runtime():
+  with launcher.runtime(resumes=False):
     edge = edge_model.EdgeModel(*_MODEL.source)
     codec = edge.bind(_CODEC.value)
     with clients.EdgeClient(_CONNECTION.connect(), codec, window=1) as client:
@@ -87,4 +87,4 @@ def main(argv):
 
 
 if __name__ == '__main__':
-  app.run(main)
+  launcher.start(main)

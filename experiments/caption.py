@@ -16,6 +16,7 @@ from collab_jax import (
   checkpoints,
   codecs,
   data,
+  launcher,
   plots,
   studies,
 )
@@ -38,7 +39,7 @@ def main(argv):
   if argv[1:]:
     raise app.UsageError(f'unexpected arguments: {argv[1:]}')
   assert _IMAGE.value is not None  # absl requires the flag.
-  with studies.runtime():
+  with studies.runtime(resumes=False):
     chosen = _CHOICE.choose()
     config = checkpoints.config_of(*_MODEL.source)
     load = functools.cache(lambda: checkpoints.load(*_MODEL.source))
@@ -66,4 +67,4 @@ def main(argv):
 
 if __name__ == '__main__':
   flags.mark_flag_as_required('image')
-  app.run(main)
+  launcher.start(main)

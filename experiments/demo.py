@@ -11,6 +11,7 @@ from absl import app, flags
 from collab_jax import config as config_lib
 from collab_jax import (
   evaluation,
+  launcher,
   monitoring,
   studies,
 )
@@ -40,4 +41,4 @@ def main(argv):
 
 
 if __name__ == '__main__':
-  app.run(main)
+  launcher.start(main)

@@ -11,7 +11,7 @@ from pathlib import Path
 from absl import app, flags
 
 from collab_jax import config as config_lib
-from collab_jax import monitoring, studies
+from collab_jax import launcher, monitoring, studies
 
 _CONFIG = config_lib.define('configs/tradeoff.py')
 _WORKDIR = flags.DEFINE_string('workdir', 'runs/tradeoff', 'Where to write.')
@@ -30,4 +30,4 @@ def main(argv):
 
 
 if __name__ == '__main__':
-  app.run(main)
+  launcher.start(main)

@@ -22,7 +22,7 @@ import time
 from absl import app, flags
 
 from collab_jax import config as config_lib
-from collab_jax import monitoring, studies
+from collab_jax import launcher, monitoring, studies
 from collab_jax.training import memory
 
 _CONFIG = config_lib.define('configs/finetune.py')
@@ -77,4 +77,4 @@ def main(argv):
 
 
 if __name__ == '__main__':
-  app.run(main)
+  launcher.start(main)

@@ -11,6 +11,7 @@ from absl import app, flags
 
 from collab_jax import (
   evaluation,
+  launcher,
   metrics,
   studies,
 )
@@ -33,7 +34,7 @@ def main(argv):
   if argv[1:]:
     raise app.UsageError(f'unexpected arguments: {argv[1:]}')
   assert _RECORDS.value is not None  # absl requires the flag.
-  with studies.runtime():
+  with studies.runtime(resumes=False):
     evaluation.check_draws(_RESAMPLES.value, _LEVEL.value, seed=0)
     shown = [_Y.value, *(name for name in metrics.DEFAULT if name != _Y.value)]
     metrics.make_all(shown)
@@ -55,4 +56,4 @@ def main(argv):
 
 if __name__ == '__main__':
   flags.mark_flag_as_required('records')
-  app.run(main)
+  launcher.start(main)

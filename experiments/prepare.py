@@ -9,6 +9,7 @@ from absl import app, flags
 
 from collab_jax import (
   data,
+  launcher,
   studies,
 )
 
@@ -22,9 +23,9 @@ def main(argv):
   """Prepares the dataset, and prints its folder."""
   if argv[1:]:
     raise app.UsageError(f'unexpected arguments: {argv[1:]}')
-  with studies.runtime():
+  with studies.runtime(resumes=False):
     print(data.prepare(_DATASET.value, _FOLDER.value))
 
 
 if __name__ == '__main__':
-  app.run(main)
+  launcher.start(main)

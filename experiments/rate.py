@@ -12,7 +12,7 @@ import time
 from absl import app, flags
 
 from collab_jax import config as config_lib
-from collab_jax import monitoring, studies
+from collab_jax import launcher, monitoring, studies
 
 _CONFIG = config_lib.define('configs/rate.py')
 _WORKDIR = flags.DEFINE_string('workdir', 'runs/rate', 'Where to write.')
@@ -35,4 +35,4 @@ def main(argv):
 
 
 if __name__ == '__main__':
-  app.run(main)
+  launcher.start(main)

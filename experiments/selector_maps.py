@@ -19,6 +19,7 @@ from collab_jax import (
   checkpoints,
   codecs,
   data,
+  launcher,
   plots,
   quantizers,
   studies,
@@ -36,7 +37,7 @@ def main(argv):
   """Draws, and says where the figure is."""
   if argv[1:]:
     raise app.UsageError(f'unexpected arguments: {argv[1:]}')
-  with studies.runtime():
+  with studies.runtime(resumes=False):
     # The last two send other numbers: at most k, and squares.
     methods = (*_CONFIG.value.methods, 'adaptive(error=0.5)')
     selectors = [codecs.make_method(text, _K.value) for text in methods]
@@ -59,4 +60,4 @@ def main(argv):
 
 
 if __name__ == '__main__':
-  app.run(main)
+  launcher.start(main)

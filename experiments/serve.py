@@ -3,11 +3,12 @@ r"""Serves a model to edges: `collab-jax serve`, from a clone.
 python experiments/serve.py --model=tiny --quantizers='kmeans(k=8)'
 """
 
-from absl import app, flags
+from absl import flags
 
+from collab_jax import launcher
 from collab_jax.commands import serve
 
 flags.adopt_module_key_flags(serve)
 
 if __name__ == '__main__':
-  app.run(serve.main)
+  launcher.start(serve.main)

@@ -13,7 +13,7 @@ from typing import Any, cast
 from absl import app, flags
 
 from collab_jax import config as config_lib
-from collab_jax import evaluation, jsonl, monitoring, studies
+from collab_jax import evaluation, jsonl, launcher, monitoring, studies
 from collab_jax.studies import sweep as sweep_lib
 
 _CONFIG = config_lib.define('configs/tradeoff.py')
@@ -48,4 +48,4 @@ def main(argv):
 
 
 if __name__ == '__main__':
-  app.run(main)
+  launcher.start(main)

@@ -11,6 +11,7 @@ from absl import app, flags
 
 from collab_jax import config as config_lib
 from collab_jax import (
+  launcher,
   monitoring,
   studies,
   training,
@@ -31,4 +32,4 @@ def main(argv):
 
 
 if __name__ == '__main__':
-  app.run(main)
+  launcher.start(main)

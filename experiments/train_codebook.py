@@ -15,6 +15,7 @@ from absl import app, flags
 from collab_jax import config as config_lib
 from collab_jax import (
   jsonl,
+  launcher,
   provenance,
   sharding,
   studies,
@@ -53,4 +54,4 @@ def main(argv):
 
 
 if __name__ == '__main__':
-  app.run(main)
+  launcher.start(main)

@@ -12,6 +12,8 @@ _ROOT = pathlib.Path(__file__).parents[1]
 _ROWS = (
   {'_validate', '__version__'},
   {
+    '_config_help',
+    '_interrupts',
     '_output',
     '_terminal',
     '_platform',

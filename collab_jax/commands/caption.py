@@ -89,11 +89,11 @@ def main(argv):
     raise app.UsageError(
       f'got {len(argv) - 1} paths {argv[1:]}, expected one picture or folder'
     )
-  with launcher.runtime(_DTYPES.precision.value):
-    path = Path(argv[1])
-    if not (path.is_file() or path.is_dir()):
+  path = Path(argv[1])
+  is_folder = path.is_dir()
+  with launcher.runtime(_DTYPES.precision.value, resumes=is_folder):
+    if not (path.is_file() or is_folder):
       raise FileNotFoundError(f'no such picture or folder: {path}')
-    is_folder = path.is_dir()
     if _STREAM.value and (is_folder or _PROGRESSIVE.value or _OUT.value):
       raise ValueError(
         'stream: prints the caption of one picture, all of whose layers are'

@@ -43,7 +43,7 @@ def main(argv):
   assert _SOURCE.value is not None
   assert _TARGET.value is not None
   assert _TO.value is not None
-  with launcher.runtime():
+  with launcher.runtime(resumes=False):
     config = None
     if _CONFIG.value:
       config = checkpoints.read_config(_CONFIG.value)

@@ -40,7 +40,7 @@ def main(argv):
   """Exports a program."""
   if len(argv) != 2:
     raise app.UsageError(f'expected one folder to write, got {argv[1:]}')
-  with launcher.runtime(_DTYPES.precision.value):
+  with launcher.runtime(_DTYPES.precision.value, resumes=False):
     model = checkpoints.load(*_MODEL.source, part='edge', **_DTYPES.arguments)
     codec = codecs.FeatureCodec(model, _QUANTIZER.value, _SPLIT.value)
     limit = {} if _INSIDE.value is None else {'inside': _INSIDE.value}

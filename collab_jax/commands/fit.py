@@ -228,7 +228,7 @@ def main(argv):
   """Prints the table; returns 1 if a program does not fit."""
   if argv[1:]:
     raise app.UsageError(f'unexpected arguments: {argv[1:]}')
-  with launcher.runtime(_DTYPES.precision.value):
+  with launcher.runtime(_DTYPES.precision.value, resumes=False):
     # The seconds are those of a program that is compiled for the first time.
     jax.config.update('jax_enable_compilation_cache', False)
     if _TOPOLOGY.value:

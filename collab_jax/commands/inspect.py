@@ -21,7 +21,7 @@ def main(argv):
   """Describes a checkpoint."""
   if len(argv) != 2:
     raise app.UsageError(f'expected one folder or npz, got {argv[1:]}')
-  with launcher.runtime():
+  with launcher.runtime(resumes=False):
     description = checkpoints.describe(
       argv[1], _VARIANT.value, _ADAPTER.value or None, _PART.value
     )

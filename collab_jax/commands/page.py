@@ -53,7 +53,7 @@ def main(argv):
   """Serves until it is stopped."""
   if argv[1:]:
     raise app.UsageError(f'unexpected arguments: {argv[1:]}')
-  with launcher.runtime(_DTYPES.precision.value):
+  with launcher.runtime(_DTYPES.precision.value, resumes=False):
     if not (_OPEN.value or tls.is_loopback(_HOST.value)):
       raise ValueError(
         f'host: {_HOST.value} is open to other machines, and the page has no'

@@ -120,7 +120,7 @@ def main(argv):
   """Serves until it is told to stop."""
   if argv[1:]:
     raise app.UsageError(f'unexpected arguments: {argv[1:]}')
-  with launcher.runtime(_DTYPES.precision.value):
+  with launcher.runtime(_DTYPES.precision.value, resumes=False):
     config = make_config()
     encodes = bool(config.server_encoded)
     encoder = '' if encodes else _encoder_fingerprint()

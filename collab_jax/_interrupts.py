@@ -1,0 +1,115 @@
+"""Ends of programs by SIGINT (Ctrl+C) and SIGTERM: one line, and no traceback.
+
+Python handles a signal between two of its instructions. A program that is
+compiled is one instruction of seconds or minutes, so that a thread waits beside
+it, and ends the process where the main thread does not.
+"""
+
+from collections.abc import Iterator
+import contextlib
+import os
+import signal
+import sys
+import threading
+from typing import Any
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+# Seconds that a program has to close its files. What is lost when they are over
+# is what a kill would lose, too: lines and files appear whole or not at all.
+_PATIENCE = 2.0
+
+
+@contextlib.contextmanager
+def in_one_line(text: str) -> Iterator[None]:
+  """Ends a program with one line on standard error when it is interrupted.
+
+  The exit status is 128 and the signal's number: 130 after Ctrl+C, 143 after
+  SIGTERM. A second signal ends it at once. Signals that are ignored stay so, as
+  a shell wants it of programs behind `&`; on other threads than the main one
+  nothing is changed.
+
+  Args:
+    text: The line, 'interrupted; the same command goes on'.
+
+  Raises:
+    SystemExit: The program was interrupted.
+  """
+  if threading.current_thread() is not threading.main_thread():
+    yield
+    return
+  watch = _Watch(text)
+  try:
+    with watch:
+      yield
+  except KeyboardInterrupt:
+    watch.say()
+    raise SystemExit(128 + (watch.signum or signal.SIGINT)) from None
+
+
+class _Watch:
+  """Handlers of the signals, and the thread beside them.
+
+  Attributes:
+    signum: The signal that came; None before.
+  """
+
+  def __init__(self, text: str):
+    self.signum: int | None = None
+    self._text = text
+    self._said = threading.Lock()
+    self._before: dict[int, Any] = {}
+    self._read, self._write = os.pipe()
+    os.set_blocking(self._write, False)
+
+  def __enter__(self) -> '_Watch':
+    for signum in _SIGNALS:
+      if signal.getsignal(signum) is not signal.SIG_IGN:  # As nohup has it.
+        self._before[signum] = signal.signal(signum, self._handle)
+    self._wakeup = signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
+    threading.Thread(target=self._wait, daemon=True).start()
+    return self
+
+  def __exit__(self, kind, *unused):
+    if kind is KeyboardInterrupt and self.signum is not None:
+      # Threads that compile hold the interpreter's end up: `_wait` goes on.
+      for signum in self._before:
+        signal.signal(signum, self._end)
+      return
+    signal.set_wakeup_fd(self._wakeup)
+    for signum, handler in self._before.items():
+      if signal.getsignal(signum) == self._handle:
+        signal.signal(signum, handler)
+    os.close(self._write)  # The thread ends.
+
+  def say(self, begun: bool = False) -> None:
+    """Writes the line, once.
+
+    Args:
+      begun: Whether a line of a progress bar may have begun.
+    """
+    if self._said.acquire(blocking=False):
+      with contextlib.suppress(OSError, ValueError, AttributeError):
+        # A terminal shows ^C.
+        start = '\n' if begun or sys.stderr.isatty() else ''
+        sys.stderr.write(f'{start}{self._text}\n')
+        sys.stderr.flush()
+
+  def _handle(self, signum: int, frame) -> None:
+    del frame
+    if self.signum is not None:
+      self._end(signum, None)
+    self.signum = signum
+    raise KeyboardInterrupt
+
+  def _end(self, signum: int, frame) -> None:
+    del frame
+    self.say(begun=True)
+    os._exit(128 + signum)
+
+  def _wait(self) -> None:
+    """Ends the process if it has not ended some time after a signal."""
+    while byte := os.read(self._read, 1):
+      if byte[0] in _SIGNALS:
+        threading.Event().wait(_PATIENCE)
+        self._end(byte[0], None)
+    os.close(self._read)

@@ -1,0 +1,104 @@
+"""Programs that are interrupted end in one line."""
+
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from collab_jax import _interrupts
+from tests import launching
+
+# A program that waits; in C, as a compiler does, where no handler can run:
+# numbers are sorted for minutes.
+PROGRAM = """
+import ctypes, sys, threading, time
+from collab_jax import _interrupts
+with _interrupts.in_one_line('interrupted; told once'):
+  print('ready', flush=True)
+  if sys.argv[1] == 'c':
+    size, libc = 1 << 28, ctypes.CDLL(None)
+    numbers = ctypes.create_string_buffer(size)
+    count = ctypes.c_size_t(size)
+    libc.qsort(numbers, count, ctypes.c_size_t(1), libc.memcmp)
+  if sys.argv[1] == 'threads':
+    threading.Thread(target=time.sleep, args=(60,)).start()
+  time.sleep(60)
+"""
+
+
+def _interrupted(where, signum):
+  process = subprocess.Popen(
+    [sys.executable, '-c', PROGRAM, where],
+    cwd=launching.ROOT,
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
+    text=True,
+    # A shell's background job would ignore SIGINT.
+    preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+  )
+  try:
+    assert process.stdout.readline() == 'ready\n'
+    time.sleep(0.2)
+    process.send_signal(signum)
+    _, err = process.communicate(timeout=30)
+  finally:
+    process.kill()
+  return process.returncode, err
+
+
+@pytest.mark.parametrize('signum', [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize('where', ['python', 'threads'])
+def test_a_signal_ends_a_program_in_one_line(where, signum):
+  code, err = _interrupted(where, signum)
+  assert code == 128 + signum
+  assert err.strip() == 'interrupted; told once'
+
+
+def test_a_program_that_compiles_is_ended_too():
+  code, err = _interrupted('c', signal.SIGINT)
+  assert code == 130
+  assert err.strip() == 'interrupted; told once'
+
+
+def test_signals_that_are_ignored_stay_so():
+  before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+  try:
+    with _interrupts.in_one_line('unsaid'):
+      assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+      assert signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+  finally:
+    signal.signal(signal.SIGINT, before)
+
+
+def test_an_interrupt_without_a_signal(capsys):
+  handlers = [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)]
+  with (
+    pytest.raises(SystemExit) as ended,
+    _interrupts.in_one_line('interrupted'),
+  ):
+    raise KeyboardInterrupt
+  assert ended.value.code == 130
+  assert capsys.readouterr().err == 'interrupted\n'
+  assert handlers == [
+    signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)
+  ]
+
+
+def test_other_threads_change_nothing():
+  raised = []
+
+  def run():
+    try:
+      with _interrupts.in_one_line('unsaid'):
+        raise KeyboardInterrupt
+    except KeyboardInterrupt as error:
+      raised.append(error)
+
+  thread = threading.Thread(target=run)
+  thread.start()
+  thread.join()
+  assert raised
