@@ -55,8 +55,8 @@ _SEED = flags.DEFINE_integer('attack_seed', 0, 'Of the tries.')
 _ONLY = flags.DEFINE_enum(
   'only', '', ['', 'latency'], 'Part of the attack; all of it by default.'
 )
-_KINDS = flags.DEFINE_list(
-  'kinds', [], 'Of --only=latency: kinds of tries; a choice by default.'
+_KINDS = flags.DEFINE_multi_string(
+  'kinds', [], 'Of --only=latency: a kind of tries, or more; all by default.'
 )
 _TURNS = flags.DEFINE_integer(
   'turns', 4, 'Of --only=latency: turns of each kind.', lower_bound=1

@@ -391,18 +391,18 @@ def test_requests_that_have_ended_are_forgotten(callers, made, guarded):
       with harness.refused(CODES.INVALID_ARGUMENT):
         caller.caption(codec, damaged)
       caller.future(codec, packets[0]).cancel()
-    harness.until(
-      lambda: not guarded._service.open and not len(guarded._scheduler.queue)
-    )
-    gc.collect()
-    kept = collections.Counter(type(o).__name__ for o in gc.get_objects())
-    answers = len(guarded._service._idempotency)
-    return kept['RequestState'] - answers, kept['AbortError'], kept['Task']
 
-  # Threads and the loop may still hold the last few.
-  before = storm()
-  assert before[0] < 20, before
-  assert all(b < a + 9 for a, b in zip(before, storm(), strict=True))
+  def kept():
+    gc.collect()
+    kinds = collections.Counter(type(o).__name__ for o in gc.get_objects())
+    answers = len(guarded._service._idempotency)
+    return kinds['RequestState'] - answers, kinds['AbortError']
+
+  # gRPC leaves them in cycles, some of which a second collection frees; threads
+  # and the loop may still hold the last few.
+  for _ in range(2):
+    storm()
+    harness.until(lambda: max(kept()) < 20)
 
 
 @pytest.mark.skipif(sys.platform != 'linux', reason='of glibc')
