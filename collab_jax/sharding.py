@@ -341,7 +341,10 @@ def map_rows(fn: Callable[..., Any], mesh: Mesh | None, count: int) -> Any:
 
 
 def sample(
-  array: Num[Array, '...'], step: int, first: int = 0
+  array: Num[Array, '...'],
+  step: int,
+  first: int = 0,
+  order: Sequence[int] | None = None,
 ) -> Num[np.ndarray, ' n']:
   """Reads every step-th number of an array without gathering it.
 
@@ -349,6 +352,8 @@ def sample(
     array: The array, on one or several devices.
     step: Distance of the numbers in the array's flat order.
     first: Index of the first number.
+    order: Axes of another array, whose transpose on one device this is: the
+      numbers are counted in that one's flat order. None for its own.
 
   Returns:
     f32, the numbers first, first + step, first + 2 step, ...
@@ -356,8 +361,12 @@ def sample(
   if not isinstance(getattr(array, 'sharding', None), NamedSharding):
     # On a CPU this is no copy, and nothing is compiled.
     host = jax.default_backend() == 'cpu'
-    flat = (np.asarray(array) if host else array).reshape(-1)
-    return np.asarray(flat[first::step], np.float32)
+    here = np.asarray(array) if host else array
+    if order is None:
+      return np.asarray(here.reshape(-1)[first::step], np.float32)
+    shape = [array.shape[axis] for axis in np.argsort(order)]
+    at = np.unravel_index(np.arange(first, array.size, step), shape)
+    return np.asarray(here[tuple(at[axis] for axis in order)], np.float32)
   # Flattening would gather the array on every device.
   at = np.unravel_index(np.arange(first, array.size, step), array.shape)
   out = np.empty(len(at[0]) if at else 1, np.float32)

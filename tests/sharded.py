@@ -22,7 +22,7 @@ from collab_jax import (
   quantizers,
   sharding,
 )
-from collab_jax.checkpoints import trees
+from collab_jax.checkpoints import checksums, trees
 from collab_jax.models import attention, zoo
 from collab_jax.training import finetune
 from configs import finetune as finetune_config
@@ -102,6 +102,8 @@ def pieces(folder):
     )
     placed = sharding.place(alone.params, mesh)
     assert sharding.fingerprint(placed) == sharding.fingerprint(alone.params)
+    for checksum in (checksums.sampled, checksums.whole):
+      assert checksum(placed) == checksum(alone.params)
     # The same features: the same bytes, whoever quantizes them.
     for quantizer in QUANTIZERS:
       one, many = (codecs.FeatureCodec(m, quantizer) for m in (alone, model))

@@ -12,12 +12,9 @@ from typing import Any
 import numpy as np
 import PIL
 
-from collab_jax import (
-  _precision,
-  provenance,
-  sharding,
-)
+from collab_jax import _precision, provenance
 from collab_jax import captioner as captioning
+from collab_jax.checkpoints import checksums
 
 # Settings that tell people where things were, and what made them.
 _NAMES = ('model.name', 'data', 'versions')
@@ -42,7 +39,8 @@ def settings(
     'format': 1,
     'model': {
       'name': model.config.name,
-      'checksum': sharding.fingerprint(model.params),
+      'checksum': checksums.sampled(model.params),
+      'contents': checksums.whole(model.params),
       'config': digest(_computation(model.config.to_dict())),
       'tokenizer': getattr(model.tokenizer, 'fingerprint', None),
       'dtype': model.dtype,

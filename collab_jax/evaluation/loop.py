@@ -129,11 +129,10 @@ def evaluate(
     compilers = stack.enter_context(futures.ThreadPoolExecutor(_COMPILERS))
     stack.callback(compilers.shutdown, wait=False, cancel_futures=True)
     threads = pipeline.open_workers(stack)
-    # Names may have changed since the file was begun.
+    # Names and recorded fields may have changed since the file was begun.
     names = None if store is None else (store.model, store.data)
-    records = recorder.Recorder(
-      captioner, readable, identity.of_run(settings), names
-    )
+    of_run = identity.of_run(settings) if store is None else store.run
+    records = recorder.Recorder(captioner, readable, of_run, names)
     run = _Run(
       captioner,
       readable,

@@ -24,6 +24,7 @@ _ADDED = {
   'precision': 'default',
   'platform': None,
   'model.config': None,
+  'model.contents': None,
   'model.tokenizer': None,
   'random.jax_enable_x64': False,
   'random.jax_random_seed_offset': 0,
@@ -216,6 +217,7 @@ class RecordStore:
     records: Records in the file when it was opened, by key.
     model: Name of the model when the file was begun.
     data: Name of the data when the file was begun.
+    run: Fingerprint of the settings when the file was begun.
   """
 
   def __init__(
@@ -238,12 +240,14 @@ class RecordStore:
     """
     self.model = identity.flat(settings).get('model.name')
     self.data = self._new_data = settings.get('data')
+    self.run = identity.of_run(settings)
 
     def parse(path: Path, lines: list[bytes]) -> dict[Key, Record]:
       found, before = _read_matching(path, lines, settings, codecs)
       # Records of earlier versions have no names, the settings beside them do.
       first = next(iter(found.values()), {})
       names = identity.flat(before)
+      self.run = identity.of_run(before)
       self.data = _name(first.get('data'), names.get('data'), self.data)
       self.model = _name(
         first.get('model'), names.get('model.name'), self.model
@@ -340,7 +344,7 @@ def _read_matching(
       f'{path} was made with other settings; choose another file (or'
       ' workdir), or remove it:\n  ' + '\n  '.join(differ)
     )
-  _check_run(path, records, identity.of_run(settings))
+  _check_run(path, records, identity.of_run(before))
   _warn_of_versions(path, before, settings)
   return {key_of(record): record for record in records}, before
 

@@ -14,8 +14,8 @@ import numpy as np
 import orbax.checkpoint as ocp
 import tqdm
 
-from collab_jax import _precision, jsonl, monitoring, quantizers, sharding
-from collab_jax.checkpoints import trees
+from collab_jax import _precision, jsonl, monitoring, quantizers
+from collab_jax.checkpoints import checksums, trees
 from collab_jax.models import paligemma
 
 State = TypeVar('State', bound=Any)
@@ -101,7 +101,8 @@ def dependencies(
   if model is None:
     del values['compute_dtype']
   else:
-    values['weights'] = sharding.fingerprint(model.params)
+    values['weights'] = checksums.sampled(model.params)
+    values['contents'] = checksums.whole(model.params)
     values['tokenizer'] = getattr(model.tokenizer, 'fingerprint', '')
   if names:
     books = [quantizers.pretrained.load(name).fingerprint for name in names]

@@ -12,7 +12,8 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 import prometheus_client as prometheus
 
-from collab_jax import codecs, sharding
+from collab_jax import codecs
+from collab_jax.checkpoints import checksums
 from collab_jax.models import paligemma
 from collab_jax.serving import (
   collab_pb2,
@@ -181,7 +182,7 @@ class Server:
       protocol.ServerInfo(
         self._model.config.name,
         self._encoder,
-        sharding.fingerprint(self._model.params['llm']),
+        checksums.sampled(self._model.params['llm']),
         config.prompt,
         config.engine.max_tokens,
         config.engine.max_prompt,
