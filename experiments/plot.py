@@ -41,13 +41,6 @@ def main(argv):
     named = [p for r in _RECORDS.value for p in sorted(glob.glob(r)) or [r]]
     paths = [p for name in named for p in evaluation.record_files(name)]
     records = evaluation.read_records(*paths)
-    fields = ('model', 'data', 'decoding')
-    sources = {tuple(str(r.get(f, 'greedy')) for f in fields) for r in records}
-    if len(sources) > 1:
-      raise ValueError(
-        'records of several models, data sets or decodings:'
-        f' {sorted(sources)}; draw them one by one'
-      )
     workdir = Path(_WORKDIR.value or Path(paths[0]).parent)
     draws = {'resamples': _RESAMPLES.value, 'level': _LEVEL.value}
     print(studies.report_records(records, workdir, metrics=shown, **draws))

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from collab_jax import _validate
-from collab_jax.checkpoints import shards
+from collab_jax.checkpoints import shards, trees
 from collab_jax.checkpoints.trees import CheckpointError
 
 CONFIG, WEIGHTS = 'adapter_config.json', 'adapter_model.safetensors'
@@ -70,6 +70,7 @@ def merge(
   factors: dict[str, dict[str, shards.Tensor]] = {}
   merged = dict(tensors)
   for name, tensor in shards.read_file(folder / WEIGHTS).items():
+    tensor = _checked(tensor, f'{folder / WEIGHTS}: {name}')
     name = shards.canonical(_PREFIX.sub('', name))
     match = _FACTOR.fullmatch(name)
     if match is None:
@@ -83,6 +84,16 @@ def merge(
   for module, given in factors.items():
     _merge_module(merged, module, given, config, folder)
   return merged
+
+
+def _checked(tensor: shards.Tensor, label: str) -> shards.Tensor:
+  """Refuses numbers that are not finite when a tensor is read."""
+
+  def fill(out: np.ndarray) -> None:
+    tensor.fill(out)
+    trees.check_finite(out, label)
+
+  return dataclasses.replace(tensor, fill=fill)
 
 
 def read_config(folder: pathlib.Path) -> dict[str, Any]:

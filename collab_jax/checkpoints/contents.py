@@ -35,6 +35,14 @@ _PREPROCESSING: dict[str, tuple[Any, ...]] = {
   'image_mean': (None, [0.5, 0.5, 0.5]),
   'image_std': (None, [0.5, 0.5, 0.5]),
 }
+# Fields that change no pixel, or only with a field that is refused above.
+_OTHER_FIELDS = (
+  *('image_processor_type', 'feature_extractor_type', 'processor_class'),
+  *('image_seq_length', 'valid_processor_keys', '_valid_processor_keys'),
+  *('size', 'rescale_factor', 'crop_size', 'pad_size', 'default_to_square'),
+  *('data_format', 'input_data_format', 'return_tensors', 'device'),
+  'disable_grouping',
+)
 # Fields of a generation config that choose tokens otherwise than greedily.
 _GREEDY: dict[str, tuple[Any, ...]] = {
   'do_sample': (None, False),
@@ -185,9 +193,7 @@ def _preprocessing(
   path: pathlib.Path, config: paligemma.Config | None
 ) -> Iterator[str]:
   """Yields the settings with which pixels would be other ones."""
-  fields = shards.read_json(path)
-  if path.name == 'processor_config.json':
-    fields = fields.get('image_processor') or {}
+  fields = _image_processor(path)
   if not isinstance(fields, dict):
     yield f'{path}: image_processor: got {fields!r:.60}, expected an object'
     return
@@ -212,6 +218,27 @@ def _preprocessing(
     )
 
 
+def _image_processor(path: pathlib.Path) -> Any:
+  """Reads the fields of an image processor."""
+  fields = shards.read_json(path)
+  if path.name == 'processor_config.json':
+    return fields.get('image_processor') or {}
+  return fields
+
+
+def _unknown(path: pathlib.Path) -> list[str]:
+  """Returns set fields of an image processor that are not known here."""
+  fields = _image_processor(path)
+  if not isinstance(fields, dict):
+    return []
+  return [
+    f'{name}={value!r:.40}'
+    for name, value in fields.items()
+    if name not in (*_PREPROCESSING, *_OTHER_FIELDS)
+    and value not in (None, False, [], {})
+  ]
+
+
 def _near(got: Any, expected: float) -> bool:
   return isinstance(got, int | float) and abs(got - expected) < 1e-6 * expected
 
@@ -223,6 +250,12 @@ def _remarks(source, part) -> Iterator[str]:
     return
   for name, reason in _passed_over(source):
     yield f'{folder / name} is passed over: {reason}'
+  for name in _PICTURES if part != 'server' else ():
+    if (folder / name).exists() and (unknown := _unknown(folder / name)):
+      yield (
+        f'{folder / name}: {", ".join(unknown)}: not known; pictures are made'
+        ' without'
+      )
   if part != 'edge' and (folder / _GENERATION).exists():
     fields = shards.read_json(folder / _GENERATION)
     others = [

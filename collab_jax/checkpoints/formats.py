@@ -101,8 +101,11 @@ class CheckpointSource(NamedTuple):
     if self.folder is None:
       return None
     *paths, big_vision = (self.folder / name for name in VOCABULARIES)
-    if any(path.is_file() for path in paths):
-      return self.folder
+    try:
+      if any(hf_tokenizer.is_there(path) for path in paths):
+        return self.folder
+    except ValueError as error:
+      raise trees.CheckpointError(str(error)) from error
     return big_vision if big_vision.is_file() else None
 
   @contextlib.contextmanager

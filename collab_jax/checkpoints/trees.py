@@ -32,6 +32,7 @@ BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 # Dtypes to which parameters may be converted.
 DTYPES = ('float32', 'bfloat16', 'float16')
 _SHOWN = 5  # names in an error message
+_CHECKED = 1 << 18  # numbers at a time, which stay in a CPU's cache
 _ALIGNED = 64  # bytes; XLA takes aligned memory over without a copy
 
 
@@ -259,9 +260,37 @@ def read(
     shape = tuple(entry.shape[axis] for axis in order)
     array = empty(shape, dtype if convert else entry.dtype)
     entry.fill(array.transpose(np.argsort(order)))
+    check_finite(array, f'{source}: {name}')
     flat[name] = array if put is None else put(name, array)
     del array
   return unflatten(flat)
+
+
+def check_finite(array: np.ndarray, label: str) -> None:
+  """Refuses weights that are not finite.
+
+  Args:
+    array: Any array; integers are finite.
+    label: File and name of the array in the error.
+
+  Raises:
+    CheckpointError: A number is NaN or infinite.
+  """
+  if not floats(array.dtype) or array.dtype.itemsize > 4:
+    return
+  bits = np.dtype(f'u{array.dtype.itemsize}')
+  # Numbers that are not finite have all bits of the exponent.
+  exponent = np.array(np.inf, array.dtype).view(bits)[()]
+  flat = array.ravel(order='K').view(bits)
+  for start in range(0, flat.size, _CHECKED):
+    block = flat[start : start + _CHECKED] & exponent
+    if block.max() == exponent:
+      at = start + int(np.argmax(block == exponent))
+      raise CheckpointError(
+        f'{label}: got {float(flat[at : at + 1].view(array.dtype)[0])},'
+        ' expected finite numbers; fetch or write the file again, from a'
+        ' training that did not diverge'
+      )
 
 
 def too_short(got: tuple[int, ...], want: tuple[int, ...]) -> bool:

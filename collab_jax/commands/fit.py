@@ -13,7 +13,6 @@ programs fit. Without --topology they are compiled for the devices here.
 """
 
 from collections.abc import Iterator
-import json
 import pathlib
 import time
 from typing import Any
@@ -26,6 +25,7 @@ from collab_jax import (
   _validate,
   checkpoints,
   codecs,
+  jsonl,
   launcher,
 )
 from collab_jax.aot import devices, programs, report
@@ -254,7 +254,7 @@ def main(argv):
     print(_verdict(compiled, refused, elapsed))
     if _OUT.value:
       content = report.to_json(settings, model.params, compiled, elapsed)
-      pathlib.Path(_OUT.value).write_text(json.dumps(content, indent=1) + '\n')
+      jsonl.write_json(_OUT.value, content)
     return int(bool(refused))
 
 

@@ -9,7 +9,6 @@ import hashlib
 import json
 from typing import Any
 
-import numpy as np
 import PIL
 
 from collab_jax import _precision, provenance
@@ -67,18 +66,6 @@ def _computation(config: dict[str, Any]) -> dict[str, Any]:
     for name, tower in config.items()
     if name not in ('name', 'compute_dtype')
   }
-
-
-def pixels(image: np.ndarray) -> str:
-  """Returns the fingerprint of a picture as the model sees it.
-
-  Args:
-    image: The picture at the model's size, u8[H, W, 3].
-  """
-  image = np.ascontiguousarray(image)
-  content = hashlib.blake2b(image.data, digest_size=8)
-  content.update(f'{image.shape} {image.dtype}'.encode())
-  return content.hexdigest()
 
 
 def of_run(values: Mapping[str, Any]) -> str:

@@ -11,6 +11,7 @@ import tqdm
 
 from collab_jax import _validate, jsonl
 from collab_jax import data as datasets
+from collab_jax.data import pixels
 from collab_jax.evaluation import identity, schema
 
 _LOG = logging.getLogger(__name__)
@@ -198,7 +199,7 @@ def _compare(
     compared += 1
     if record['references'] != list(example.captions):
       differ.append(f'picture {example.image_id}: other captions')
-    elif record['pixels'] != identity.pixels(example.image):
+    elif record['pixels'] != pixels.fingerprint(example.image):
       differ.append(f'picture {example.image_id}: other pixels')
   return compared, differ
 
@@ -328,8 +329,9 @@ def _read_matching(
   """
   settings = json.loads(json.dumps(settings))
   if not path.stat().st_size:
-    text = json.dumps(settings, indent=2, sort_keys=True)
-    jsonl.write_atomically(_sidecar(path), text + '\n')
+    name = str(_sidecar(path))
+    text = jsonl.to_text(settings, name, indent=2, sort_keys=True)
+    jsonl.write_atomically(name, text + '\n')
     return {}, settings
   records = _parse(path, lines, {})
   before = _read_settings(path)

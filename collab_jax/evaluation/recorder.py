@@ -12,7 +12,7 @@ from collab_jax import codecs as codecs_lib
 from collab_jax import data as datasets
 from collab_jax.codecs import base
 from collab_jax.codecs.transports import base as transports
-from collab_jax.evaluation import identity
+from collab_jax.data import pixels
 
 
 class Recorder:
@@ -45,7 +45,7 @@ class Recorder:
   def note_pictures(self, examples: Sequence[datasets.Example]) -> None:
     """Keeps the fingerprints of pictures, of which records may come later."""
     for example in examples:
-      self._pixels[example.image_id] = identity.pixels(example.image)
+      self._pixels[example.image_id] = pixels.fingerprint(example.image)
 
   def record(
     self,

@@ -50,12 +50,24 @@ def find(path: Path) -> Path:
   if not path.is_dir():
     return path
   for name in (MODEL, TABLE):
-    if (path / name).is_file():
+    if is_there(path / name):
       return path / name
   names = ', '.join(sorted(p.name for p in path.iterdir())[:12])
   raise FileNotFoundError(
     f'{path} has neither {MODEL} nor {TABLE}, there is {names or "nothing"}'
   )
+
+
+def is_there(path: Path) -> bool:
+  """Whether a folder has a file of a tokenizer.
+
+  Raises:
+    ValueError: Something else than a file has its name.
+  """
+  if path.exists() and not path.is_file():
+    kind = 'a folder' if path.is_dir() else 'a device or pipe'
+    raise ValueError(f'{path}: got {kind}, expected a file; remove it')
+  return path.is_file()
 
 
 def read(path: Path) -> bytes:
@@ -124,7 +136,7 @@ def overridden(folder: Path, pieces: Sequence[str]) -> bool:
     ValueError: tokenizer.json is damaged.
   """
   path = folder / TABLE
-  if not path.is_file():
+  if not is_there(path):
     return False
   table = _load(path)
   vocabulary = _object(table, 'model', str(path)).get('vocab')
@@ -164,7 +176,7 @@ def added(folder: Path, size: int) -> dict[int, AddedToken]:
   sources: dict[int, Path] = {}
   for path, read_tokens in _ADDED.items():
     source = folder / path
-    if not source.is_file():
+    if not is_there(source):
       continue
     for i, token in read_tokens(source, _load(source)).items():
       if path == ADDED and i < size:
@@ -202,7 +214,7 @@ def count(folder: Path) -> int:
   """
   for name in reversed(_ADDED):
     path = folder / name
-    tokens = _ADDED[name](path, _load(path)) if path.is_file() else {}
+    tokens = _ADDED[name](path, _load(path)) if is_there(path) else {}
     if tokens:
       last = max(tokens)
       return last + (tokens[last].content != IMAGE)

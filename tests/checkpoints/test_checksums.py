@@ -37,7 +37,7 @@ def test_every_number_counts(loaded):
       array.flat[array.size - 1] += 1
       changed = jax.tree.unflatten(tree, [*leaves[:i], array, *leaves[i + 1 :]])
       assert checksums.whole(changed) != whole
-    
+
       array.flat[:] += 1
       assert checksums.sampled(changed) != checksums.sampled(model.params)
 

@@ -325,3 +325,80 @@ def test_settings_of_pictures_concern_the_edge(copy):
   (folder / 'preprocessor_config.json').write_text('{"resample": 2}')
   assert checkpoints.describe(folder, part='edge').refusals
   assert not checkpoints.describe(folder, part='server').refusals
+
+
+def _with(folder, name, number):
+  """Puts a number into a file's tensor."""
+  path = folder / 'model.safetensors'
+  if not path.exists():
+    path = folder / 'adapter_model.safetensors'
+  tensors = safetensors.load_file(path)
+  found = next(key for key in tensors if key.endswith(name))
+  tensors[found] = tensors[found].copy()
+  tensors[found].flat[-1] = number
+  safetensors.save_file(tensors, path)
+
+
+@pytest.mark.parametrize('number', [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize('dtype', [None, 'bfloat16', 'float16'])
+def test_weights_that_are_not_finite_are_refused(copy, number, dtype):
+  folder = copy()
+  _with(folder, 'layers.1.mlp.fc1.bias', number)
+  said = rf'Dense_0/bias: got {number}, expected finite numbers'
+  with pytest.raises(checkpoints.CheckpointError, match=said):
+    checkpoints.load(folder, dtype=dtype)
+  checkpoints.load(folder, part='server')
+
+
+@pytest.mark.parametrize('number', [math.nan, math.inf])
+def test_adapters_that_are_not_finite_are_refused(copy, tmp_path, number):
+  folder = copy()
+  other = adapter(tmp_path / 'lora', query_factors(config_of('pg1_56')))
+  _with(other, 'q_proj.lora_B.weight', number)
+  said = rf'adapter_model.safetensors: .*q_proj.lora_B.weight: got {number},'
+  with pytest.raises(checkpoints.CheckpointError, match=said):
+    checkpoints.load(folder, adapter=other)
+
+
+@pytest.mark.parametrize('index', [0, 1, trees._CHECKED, trees._CHECKED + 9])
+def test_every_block_is_checked(index):
+  array = np.ones((2, trees._CHECKED), ml_dtypes.bfloat16)
+  array[-1, -1] = ml_dtypes.finfo(array.dtype).max
+  trees.check_finite(array, 'x')
+  array.flat[index] = np.nan
+  with pytest.raises(checkpoints.CheckpointError, match='x: got nan'):
+    trees.check_finite(array.T, 'x')
+
+
+@pytest.mark.parametrize(
+  'name', ['tokenizer.json', 'tokenizer_config.json', 'added_tokens.json']
+)
+def test_a_folder_in_the_place_of_a_tokenizer_is_named(copy, name):
+  folder = copy()
+  (folder / 'tokenizer.model').write_bytes(
+    (GOLDEN / 'tokenizer.model').read_bytes()
+  )
+  (folder / name).unlink(missing_ok=True)
+  (folder / name).mkdir()
+  with pytest.raises(ValueError, match=rf'{name}: got a folder, expected a fi'):
+    checkpoints.load(folder)
+  assert name in checkpoints.describe(folder).refusals[0]
+
+
+@pytest.mark.parametrize(
+  ('name', 'fields'),
+  [
+    ('preprocessor_config.json', {'do_sharpen': True, 'gamma': 2.2}),
+    ('processor_config.json', {'image_processor': {'do_sharpen': True}}),
+  ],
+)
+def test_unknown_settings_of_pictures_are_named(copy, caplog, name, fields):
+  folder = copy()
+  path = folder / name
+  known = json.loads(path.read_text()) if path.exists() else {}
+  path.write_text(json.dumps(known | fields))
+  (remark,) = checkpoints.describe(folder).remarks
+  assert 'do_sharpen=True' in remark
+  assert not checkpoints.describe(folder, part='server').remarks
+  checkpoints.load(folder)
+  assert caplog.text.count('do_sharpen=True') == 1

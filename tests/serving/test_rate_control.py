@@ -2,9 +2,12 @@
 
 import dataclasses
 import json
+import math
 import sys
 
 import grpc
+import hypothesis
+from hypothesis import strategies as st
 import numpy as np
 import pytest
 
@@ -98,8 +101,9 @@ def test_curves_import_nothing(tmp_path, monkeypatch, codec):
   (tmp_path / 'curve_side_effect.py').write_text('raise SystemExit(1)\n')
   monkeypatch.syspath_prepend(tmp_path)
   path = tmp_path / 'curve.json'
-  point = CURVE.points[0]._replace(codec=codec)
-  path.write_text(dataclasses.replace(CURVE, points=(point,)).to_json())
+  point = CURVE.points[0]
+  text = dataclasses.replace(CURVE, points=(point,)).to_json()
+  path.write_text(text.replace(point.codec, codec))
   with pytest.raises(ValueError, match=r'codec: got .*side_effect.*, expected'):
     rate_control.read_curve(path)
   assert 'curve_side_effect' not in sys.modules
@@ -270,3 +274,48 @@ def test_plan_for_a_time_goal():
     assert 1000 < plan.max_bytes < 4000
     assert not rate_control.plan(link, CURVE, _make, 1.0).met
     link.close()
+
+
+_NUMBERS = st.floats() | st.integers()
+_CODECS = st.sampled_from(['jpeg(quality=5)', 'kmeans(k=8)', 'x.y:Z', '']) | (
+  st.text(max_size=8)
+)
+_POINTS = st.builds(
+  rate_control.OperatingPoint, _CODECS, _NUMBERS, st.integers(), _NUMBERS
+)
+_CURVES = st.builds(
+  rate_control.RateCurve,
+  model=st.text(max_size=8),
+  split=st.sampled_from(codecs.SPLITS),
+  coding=st.just('best'),
+  data=st.text(max_size=8) | st.just('"points": []'),
+  full=_NUMBERS,
+  captions=st.integers(),
+  points=st.lists(_POINTS, max_size=3).map(tuple),
+)
+
+
+@hypothesis.given(_CURVES)
+@hypothesis.settings(max_examples=200, deadline=None)
+def test_a_curve_that_is_written_is_read(tmp_path_factory, curve):
+  numbers = [x for p in curve.points for x in (p.bytes, p.bleu4)] + [curve.full]
+  try:
+    text = curve.to_json()
+  except ValueError:
+    assert (
+      not curve.points
+      or not all(map(math.isfinite, numbers))
+      or any(':' in p.codec for p in curve.points)
+    )
+    return
+  path = tmp_path_factory.mktemp('curve') / 'curve.json'
+  path.write_text(text)
+  assert rate_control.read_curve(path) == curve
+
+
+@pytest.mark.parametrize('number', ['NaN', 'Infinity', '-Infinity', '1e999'])
+def test_a_curve_of_no_numbers_is_refused(tmp_path, number):
+  path = tmp_path / 'curve.json'
+  path.write_text(CURVE.to_json().replace('90.0', number))
+  with pytest.raises(ValueError, match='is no rate curve'):
+    rate_control.read_curve(path)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from collab_jax import checkpoints, data
+from collab_jax.quantizers import pretrained
 from collab_jax.training import finetune, train_loop
 from configs import codebook as codebook_config
 from configs import finetune as finetune_config
@@ -176,3 +177,28 @@ def test_numbers_that_are_not_finite_are_null_in_metrics():
     'rate': None,
     'good': 0.5,
   }
+
+
+@pytest.mark.parametrize('field', ['quantizers', 'eval_codecs'])
+def test_a_book_that_has_moved_is_the_same(tmp_path, field):
+  first, moved, other = (tmp_path / f'{n}.safetensors' for n in 'abc')
+  shutil.copy(pretrained.path_of('tiny/centroids'), first)
+
+  def texts(path):
+    return ('identity', f'pool(k=2,centroids=pca(dims=8,book={path}))')
+
+  _open(tmp_path / 'run', **{field: texts(first)})
+  first.rename(moved)
+  _open(tmp_path / 'run', **{field: texts(moved)})
+  _open(tmp_path / 'run', **{field: texts('tiny/centroids')})
+  before = _files(tmp_path / 'run')
+  name = next(
+    n
+    for n in pretrained.shipped()
+    if pretrained.load(n).kind == pretrained.load('tiny/centroids').kind
+    and n != 'tiny/centroids'
+  )
+  shutil.copy(pretrained.path_of(name), other)
+  with pytest.raises(ValueError, match=rf'{field}: got .*books: got'):
+    _open(tmp_path / 'run', **{field: texts(other)})
+  assert _files(tmp_path / 'run') == before

@@ -8,7 +8,7 @@ import numpy as np
 
 from collab_jax import _validate
 from collab_jax import metrics as metrics_lib
-from collab_jax.evaluation.report import labels, settings
+from collab_jax.evaluation.report import labels, settings, sources
 
 Row = dict[str, Any]
 Record = Mapping[str, Any]
@@ -107,20 +107,23 @@ def summarize(
     'link' (means), 'model', 'data'}.
 
   Raises:
-    ValueError: There are no records, a setting of the draws is out of range,
-      or there is no such metric.
+    ValueError: There are no records, they are of several models, data sets or
+      decodings, a setting of the draws is out of range, or there is no such
+      metric.
   """
   check_draws(resamples, level, seed)
   scored = metrics_lib.make_all(metrics)
   if not records:
     raise ValueError('no records: run experiments/evaluate.py first')
+  sources.check_one(records)
   scores = Scores(records, scored.values())
   grids = grids_of(records)
   full = labels.full([grid[0][0] for grid in grids.values() if grid])
   full_grid = [row[:1] for row in grids[full['name']]] if full else []
   draws = {'n': resamples, 'level': level, 'seed': seed}
+  source = {n: sources.names(records, n) for n in ('model', 'data')}
   return [
-    _row(grid, scored, scores, draws)
+    _row(grid, scored, scores, draws, source)
     | _shares_kept(grid, scored, scores, full_grid, draws)
     for grid in grids.values()
     if grid
@@ -173,6 +176,7 @@ def _row(
   metrics: Mapping[str, metrics_lib.Metric],
   scores: Scores,
   draws: dict[str, Any],
+  source: dict[str, str | None],
 ) -> Row:
   flat = [record for row in grid for record in row]
   first = flat[0]
@@ -200,8 +204,7 @@ def _row(
     'seconds': _averages(flat, 'seconds', np.median),
     'slots': _averages(flat, 'slots'),
     'link': _averages(flat, 'link'),
-    'model': first.get('model'),
-    'data': first.get('data'),
+    **source,
   }
 
 

@@ -8,7 +8,6 @@ the longest message, and that the codec.
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 import dataclasses
 import itertools
-import json
 import os
 from pathlib import Path
 import time
@@ -16,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from collab_jax import _validate, checkpoints, registry
+from collab_jax import _validate, checkpoints, jsonl, registry
 from collab_jax import codecs as codecs_lib
 from collab_jax.serving.client import (
   channel,
@@ -112,14 +111,21 @@ class RateCurve:
     return sorted(fitting, key=lambda point: -point.bleu4)
 
   def to_json(self) -> str:
-    """Returns the curve as JSON, a line a point."""
+    """Returns the curve as JSON, a line a point.
+
+    Raises:
+      ValueError: `read_curve` would not take it: a number is not finite, it has
+        no points, or a codec names a module.
+    """
     values = dataclasses.asdict(self) | {'format': _CURVE_FORMAT}
-    points = [json.dumps(p._asdict()) for p in self.points]
+    points = [jsonl.to_text(p._asdict(), 'rate curve') for p in self.points]
     values['points'] = []
-    text = json.dumps(values, indent=1)
-    return text.replace(
-      '"points": []', '"points": [\n  ' + ',\n  '.join(points) + '\n ]'
-    )
+    text = jsonl.to_text(values, 'rate curve', indent=1)
+    joined = ',\n  '.join(points)
+    head, _, tail = text.rpartition('"points": []')
+    text = f'{head}"points": [\n  {joined}\n ]{tail}'
+    _parse_curve(text)
+    return text
 
 
 def shipped_curve(model: str) -> RateCurve:
@@ -158,20 +164,27 @@ def read_curve(path: str | os.PathLike[str]) -> RateCurve:
   """
   text = Path(path).read_text('utf-8')
   try:
-    values = json.loads(text)
-    if values.pop('format') != _CURVE_FORMAT:
-      raise ValueError(f'expected format {_CURVE_FORMAT}')
-    points = tuple(
-      OperatingPoint(**_check_point(p)) for p in values.pop('points')
-    )
-    curve = RateCurve(**values, points=points)
-    if not points:
-      raise ValueError('it has no points')
+    return _parse_curve(text)
   except (ValueError, TypeError, KeyError, AttributeError) as error:
     raise ValueError(
       f'{os.fspath(path)} is no rate curve ({error}); make it with'
       ' tools/rate_curve.py'
     ) from error
+
+
+def _parse_curve(text: str) -> RateCurve:
+  """Reads a curve's text; raises ValueError, or others, for anything else."""
+  values = jsonl.parse(text)
+  if values.pop('format') != _CURVE_FORMAT:
+    raise ValueError(f'expected format {_CURVE_FORMAT}')
+  points = tuple(
+    OperatingPoint(**_check_point(p)) for p in values.pop('points')
+  )
+  if not points:
+    raise ValueError('points: got none, expected at least one')
+  curve = RateCurve(**values, points=points)
+  if not _validate.is_number(curve.full):
+    raise ValueError(f'full: got {curve.full!r}, expected a number')
   return curve
 
 
@@ -181,6 +194,8 @@ def _check_point(point: Mapping[str, Any]) -> Mapping[str, Any]:
     allowed = (int, float) if kind is float else kind
     if isinstance(value, bool) or not isinstance(value, allowed):
       raise ValueError(f'{name}: got {value!r}')
+    if kind is not str and not _validate.is_number(value):
+      raise ValueError(f'{name}: got {value!r}, expected a finite number')
   registry.check_data('codec', point['codec'])
   return point
 
