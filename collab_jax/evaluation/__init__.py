@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 from collab_jax import _renamed
 from collab_jax.evaluation.blind import KINDS as BLIND
+from collab_jax.evaluation.comparison import Comparison, compare
 from collab_jax.evaluation.loop import evaluate
 from collab_jax.evaluation.record_store import (
   SettingsError,
@@ -14,6 +15,7 @@ from collab_jax.evaluation.report.channel import (
   link_curves,
   link_table,
 )
+from collab_jax.evaluation.report.compared import comparison_table
 from collab_jax.evaluation.report.labels import (
   crossing,
   curves,
@@ -49,12 +51,15 @@ from collab_jax.evaluation.validate import check_passes
 
 __all__ = [
   'BLIND',
+  'Comparison',
   'LinkRates',
   'SettingsError',
   'bd_rate',
   'bd_rates',
   'check_draws',
   'check_passes',
+  'compare',
+  'comparison_table',
   'crossing',
   'curves',
   'evaluate',

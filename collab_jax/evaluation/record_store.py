@@ -132,7 +132,7 @@ def _sidecar(path: Path) -> Path:
   return path.with_suffix('.settings.json')
 
 
-def _read_settings(path: Path) -> dict[str, Any]:
+def read_settings(path: Path) -> dict[str, Any]:
   """Reads the settings beside a file of records.
 
   Raises:
@@ -159,7 +159,7 @@ def _explain(where: str, place: str) -> str:
   """
   try:
     new, old = (
-      _read_settings(Path(line.rpartition(':')[0])) for line in (where, place)
+      read_settings(Path(line.rpartition(':')[0])) for line in (where, place)
     )
   except (SettingsError, OSError):
     return ''
@@ -334,7 +334,7 @@ def _read_matching(
     jsonl.write_atomically(name, text + '\n')
     return {}, settings
   records = _parse(path, lines, {})
-  before = _read_settings(path)
+  before = read_settings(path)
   differ = _differences(before, settings)
   for name in sorted({r['name'] for r in records} & codecs.keys()):
     new = json.loads(json.dumps(codecs[name]))

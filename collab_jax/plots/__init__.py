@@ -1,6 +1,7 @@
 """The paper's figures, drawn from records and from a model."""
 
 from collab_jax.plots.channels import channel
+from collab_jax.plots.compare import compare
 from collab_jax.plots.costs import fields, latency
 from collab_jax.plots.curves import tradeoff
 from collab_jax.plots.finetune import tuned
@@ -12,6 +13,7 @@ from collab_jax.plots.style import save
 
 __all__ = [
   'channel',
+  'compare',
   'fields',
   'fig2',
   'latency',

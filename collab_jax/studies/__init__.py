@@ -12,6 +12,7 @@ from collab_jax.studies.build import (
   make_specs,
 )
 from collab_jax.studies.channel import ChannelStudy
+from collab_jax.studies.comparison import compare_runs
 from collab_jax.studies.finetune import FinetuneStudy
 from collab_jax.studies.rate import RateStudy
 from collab_jax.studies.study import (
@@ -30,6 +31,7 @@ __all__ = [
   'Report',
   'Study',
   'TradeoffStudy',
+  'compare_runs',
   'dimensions',
   'list_files',
   'load_model',

@@ -214,7 +214,7 @@ def test_a_damaged_file_of_settings_is_named(tmp_path, data):
   path.write_text('{}\n')
   path.with_suffix('.settings.json').write_bytes(data)
   with pytest.raises(ValueError, match=r'\.json: got .*a JSON obj') as raised:
-    record_store._read_settings(path)
+    record_store.read_settings(path)
   assert isinstance(raised.value, record_store.SettingsError)
   assert '\n' not in str(raised.value)
 

@@ -1,0 +1,38 @@
+"""Compares runs on the same pictures: a figure, and paired differences.
+
+python experiments/compare.py runs/greedy runs/beam --y=cider --out=runs/both
+
+The runs may differ in model, decoding, prompt and codecs; what differs is said.
+The others are compared with the first.
+"""
+
+from pathlib import Path
+
+from absl import app, flags
+
+from collab_jax import (
+  metrics,
+  studies,
+)
+
+_X = flags.DEFINE_enum(
+  'x', 'bytes', ['bytes', 'vectors'], 'Axis of the figure.'
+)
+_Y = flags.DEFINE_string(
+  'y', metrics.DEFAULT[0], 'Metric: bleu4, cider, module:Class, ...'
+)
+_OUT = flags.DEFINE_string('out', 'runs/compare', 'Where to write.')
+_RESAMPLES = flags.DEFINE_integer('resamples', 1000, 'Draws of the bootstrap.')
+_LEVEL = flags.DEFINE_float('level', 0.95, 'Of the confidence intervals.')
+
+
+def main(argv):
+  """Reads, compares, draws, and prints the table."""
+  with studies.runtime():
+    how = {'y': _Y.value, 'resamples': _RESAMPLES.value, 'level': _LEVEL.value}
+    print(studies.compare_runs(argv[1:], _OUT.value, _X.value, **how))
+    print(f'\n{Path(_OUT.value)}: {studies.list_files(_OUT.value)}')
+
+
+if __name__ == '__main__':
+  app.run(main)
