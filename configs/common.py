@@ -23,8 +23,9 @@ def model_and_data() -> ml_collections.ConfigDict:
   # -1 for all that `model` leaves.
   config.mesh = ml_collections.ConfigDict({'data': -1, 'model': 1})
 
-  # 'scenes', or a dataset on disk: 'coco', 'flickr30k', 'jsonl' or 'tfds'; or
-  # the path of a folder, a list (.jsonl), a .zip or a picture.
+  # 'scenes' or 'photos', which ship; a dataset on disk: 'coco', 'flickr30k',
+  # 'jsonl' or 'tfds'; or the path of a folder, a list (.jsonl), a .zip or a
+  # picture.
   config.data = 'scenes'
   config.data_dir = ''  # Folder of a dataset given by name.
   config.data_split = 'test'  # Split of the dataset, or name of its list.

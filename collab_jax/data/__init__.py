@@ -18,6 +18,7 @@ from collab_jax.data.loader import (
   prefetch,
   readable,
 )
+from collab_jax.data.photographs import photos
 from collab_jax.data.pictures import METHODS, PictureError
 from collab_jax.data.pictures import read as read_image
 from collab_jax.data.readers import NAMES, make
@@ -42,6 +43,7 @@ __all__ = [
   'jsonl',
   'labels',
   'make',
+  'photos',
   'prefetch',
   'prepare',
   'read_image',

@@ -8,10 +8,13 @@ from collab_jax.data import (
   coco_flickr,
   generated,
   jsonl_folder,
+  photographs,
   tfds_reader,
 )
 
-# Readers of folders; the generated scenes need none.
+# Datasets that need no folder.
+SHIPPED = ('scenes', 'photos')
+# Readers of folders.
 NAMES = {
   'coco': coco_flickr.coco,
   'flickr30k': coco_flickr.flickr30k,
@@ -31,8 +34,8 @@ def make(
   """Makes a reader.
 
   Args:
-    name: 'scenes' or a name in `NAMES`.
-    folder: Folder of the dataset; '' for 'scenes'.
+    name: A name in `SHIPPED` or `NAMES`.
+    folder: Folder of the dataset; '' for those in `SHIPPED`.
     split: A split of the dataset.
     limit: Largest number of pictures; None for all.
     size: Side in pixels of the pictures; those of 'scenes' have 64.
@@ -44,11 +47,14 @@ def make(
   Raises:
     ValueError: An unknown name, no folder, or the reader's own errors.
   """
-  known = ['scenes', *NAMES]
+  known = [*SHIPPED, *NAMES]
   if name not in known:
     raise _validate.unknown('data', name, known)
   if name == 'scenes':
     return generated.scenes(split, limit)
+  if name == 'photos':
+    _validate.choice('split', split, ['test'])
+    return photographs.photos(limit, size, method)
   if not os.fspath(folder):
     raise ValueError(
       f'data_dir: is empty, expected the folder of {name}, as in '
