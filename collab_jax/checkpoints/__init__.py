@@ -183,6 +183,8 @@ def load(
     params=_unstack(params) if orders else params,
     config=dims,
     tokenizer=tokenizer,
+    # The edge has the features.
+    statistics=None if part == 'server' else source.statistics(),
   )
 
 

@@ -17,7 +17,12 @@ from absl import logging
 from collab_jax import _validate
 from collab_jax.checkpoints import adapters, formats, orbax, shards, trees
 from collab_jax.checkpoints.trees import CheckpointError
-from collab_jax.models import hf_tokenizer, paligemma, tokenizer
+from collab_jax.models import (
+  feature_statistics,
+  hf_tokenizer,
+  paligemma,
+  tokenizer,
+)
 
 _PICTURES = ('preprocessor_config.json', 'processor_config.json')
 _GENERATION = 'generation_config.json'
@@ -419,6 +424,8 @@ def _role(path, name, weights, passed, adapter) -> FileRole:
     return FileRole(name, 'checked', 'special ids; decoding is an argument')
   if name in (*formats.VOCABULARIES, hf_tokenizer.SETTINGS, hf_tokenizer.ADDED):
     return FileRole(name, *_tokens(path, name))
+  if name == feature_statistics.FILE:
+    return FileRole(name, 'read', 'tells pictures unlike those of the training')
   if name.endswith(('.bin', '.pt', '.pth', '.pkl')) and name not in _UNUSED:
     return FileRole(name, 'passed over', 'pickles are never read')
   if name.endswith('.safetensors') or name.startswith('model.safetensors.'):

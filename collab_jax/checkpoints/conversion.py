@@ -13,16 +13,17 @@ from collab_jax.checkpoints import (
   orbax,
   trees,
 )
-from collab_jax.models import paligemma, tokenizer
+from collab_jax.models import feature_statistics, paligemma, tokenizer
 
 FORMATS = ('npz', 'huggingface', 'orbax')
 
-# Files of the vocabulary, which are copied.
-_VOCABULARY = (
+# Files of the vocabulary, and of features, which are copied.
+_COPIED = (
   *formats.VOCABULARIES,
   'tokenizer_config.json',
   'special_tokens_map.json',
   'added_tokens.json',
+  feature_statistics.FILE,
 )
 
 
@@ -90,7 +91,7 @@ def convert(
   shutil.rmtree(partial, ignore_errors=True)
   partial.mkdir()
   _write(partial, to, params, config, checkpoint)
-  for name in _VOCABULARY:
+  for name in _COPIED:
     if checkpoint.folder and (checkpoint.folder / name).exists():
       shutil.copyfile(checkpoint.folder / name, partial / name)
   partial.rename(target)

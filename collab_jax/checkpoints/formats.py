@@ -19,6 +19,7 @@ from collab_jax.checkpoints import (
   trees,
 )
 from collab_jax.models import (
+  feature_statistics,
   hf_tokenizer,
   paligemma,
 )
@@ -107,6 +108,25 @@ class CheckpointSource(NamedTuple):
     except ValueError as error:
       raise trees.CheckpointError(str(error)) from error
     return big_vision if big_vision.is_file() else None
+
+  def statistics(self) -> feature_statistics.FeatureStatistics | None:
+    """Reads the statistics of features in the folder.
+
+    Returns:
+      The statistics, or None if there are none.
+
+    Raises:
+      CheckpointError: The file is damaged.
+    """
+    if (
+      self.folder is None
+      or not (path := self.folder / feature_statistics.FILE).is_file()
+    ):
+      return None
+    try:
+      return feature_statistics.read(path)
+    except ValueError as error:
+      raise trees.CheckpointError(str(error)) from error
 
   @contextlib.contextmanager
   def open(

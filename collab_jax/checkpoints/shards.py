@@ -18,6 +18,7 @@ import safetensors
 
 from collab_jax.checkpoints import trees
 from collab_jax.checkpoints.trees import CheckpointError
+from collab_jax.models import feature_statistics
 
 SINGLE = 'model.safetensors'
 INDEX = 'model.safetensors.index.json'
@@ -138,7 +139,9 @@ def unnamed(folder: pathlib.Path) -> list[pathlib.Path]:
   return sorted(
     path
     for path in folder.glob('*.safetensors')
-    if not path.name.startswith('adapter_') and variant_of(path) is None
+    if not path.name.startswith('adapter_')
+    and path.name != feature_statistics.FILE
+    and variant_of(path) is None
   )
 
 

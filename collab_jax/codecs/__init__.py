@@ -35,6 +35,12 @@ from collab_jax.codecs.spec import (
   parse,
   parse_method,
 )
+from collab_jax.codecs.unlike_pictures import (
+  describe as describe_unlike_picture,
+)
+from collab_jax.codecs.unlike_pictures import (
+  warn as warn_of_unlike_picture,
+)
 from collab_jax.colours import by_axes as colours_by_axes
 
 __all__ = [
@@ -56,6 +62,7 @@ __all__ = [
   'check_images',
   'choose',
   'colours_by_axes',
+  'describe_unlike_picture',
   'encoder_fingerprint',
   'features_of',
   'forget_programs',
@@ -64,6 +71,7 @@ __all__ = [
   'parse',
   'parse_method',
   'to_float',
+  'warn_of_unlike_picture',
 ]
 __dir__ = __all__.copy
 

@@ -47,11 +47,14 @@ class Encoded(NamedTuple):
       or image file), 'quantize' and 'pack'.
     features: f32[B N D], the vectors that were quantized; None where a codec
       has none. The distortion is measured against them.
+    unlike: bool[B], whether a picture is unlike those that the model was
+      trained on; None where nothing is known of these.
   """
 
   messages: list[Any]
   seconds: Seconds
   features: Array | None = None
+  unlike: np.ndarray | None = None
 
 
 class Decoded(NamedTuple):

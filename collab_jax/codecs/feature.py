@@ -18,6 +18,7 @@ from collab_jax.codecs import (
   base,
   encoder,
   fingerprint,
+  unlike_pictures,
 )
 from collab_jax.codecs.transports import base as transports
 from collab_jax.models import paligemma, siglip
@@ -156,10 +157,16 @@ def _quantize(quantizer, params, num_used, features, keys, aux, mesh):
   return sharding.map_rows(run, mesh, len(keys))(shared, features, keys, aux)
 
 
-@jax.jit
-def _finite_rows(features: Float[Array, 'B N D']) -> Bool[Array, ' B']:
-  """Returns for each image whether all of its numbers are finite."""
-  return jnp.isfinite(features).all(axis=(1, 2))
+@functools.partial(jax.jit, static_argnames='with_means')
+def _inspect(
+  features: Float[Array, 'B N D'], with_means: bool
+) -> tuple[Bool[Array, ' B'], Float[Array, 'B D'] | None]:
+  """Returns whether all numbers of an image are finite, and its mean vector.
+
+  One program for both: a batch needs no other one to tell unlike pictures.
+  """
+  finite = jnp.isfinite(features).all(axis=(1, 2))
+  return finite, features.mean(1) if with_means else None
 
 
 def _using(quantizer, num_used):
@@ -350,7 +357,7 @@ class FeatureCodec(base.Codec):
   ) -> list[bytes]:
     """Turns pictures into messages; see `Codec.encode`."""
     features, aux = self.observe(images)
-    return self.pack(self.quantize(features, key, image_ids, aux))
+    return self.pack(self._quantize_and_warn(features, key, image_ids, aux))
 
   def encode_features(
     self,
@@ -359,7 +366,7 @@ class FeatureCodec(base.Codec):
     image_ids: Sequence[int] | None = None,
   ) -> list[bytes]:
     """Turns features into messages; see `encode`."""
-    return self.pack(self.quantize(features, key, image_ids))
+    return self.pack(self._quantize_and_warn(features, key, image_ids))
 
   def observe(
     self,
@@ -418,11 +425,11 @@ class FeatureCodec(base.Codec):
     def finish():
       seconds = {'encode': encode_seconds(), 'quantize': quantize_seconds()}
       with base.timed(seconds, 'fetch'):
-        message = self._fetch(quantized, image_ids)
+        message, unlike = self._fetch(quantized, image_ids)
       seconds['quantize'] += seconds.pop('fetch')
       with base.timed(seconds, 'pack'):
         sent = (pack or self.pack)(message)
-      return base.Encoded(sent, seconds, features)
+      return base.Encoded(sent, seconds, features, unlike)
 
     return finish
 
@@ -451,7 +458,15 @@ class FeatureCodec(base.Codec):
     have to do.
     """
     quantized = self._dispatch_quantize(features, key, image_ids, aux)
-    return self._fetch(quantized, image_ids)
+    return self._fetch(quantized, image_ids)[0]
+
+  def _quantize_and_warn(self, features, key, image_ids, aux=None):
+    """Quantizes as `quantize`, and warns of unlike pictures."""
+    quantized = self._dispatch_quantize(features, key, image_ids, aux)
+    message, unlike = self._fetch(quantized, image_ids)
+    if unlike is not None and unlike.any():
+      unlike_pictures.warn(self.model)
+    return message
 
   def _dispatch_quantize(self, features, key, image_ids, aux):
     """Quantizes a batch as `quantize`; the arrays stay on the device."""
@@ -477,15 +492,19 @@ class FeatureCodec(base.Codec):
       aux,
       mesh,
     )
-    return quantized, _finite_rows(features)
+    return quantized, _inspect(features, self.model.statistics is not None)
 
   def _fetch(self, quantized, image_ids):
     """Fetches what `_dispatch_quantize` returned.
 
     Numbers that are not finite are refused by value: as a symbol they would
     look like any other.
+
+    Returns:
+      The message's arrays; for each picture whether it is unlike those of the
+      training, None if nothing is known of these.
     """
-    message, finite = jax.device_get(quantized)
+    message, (finite, means) = jax.device_get(quantized)
     if not finite.all():
       row = int(np.argmin(finite))
       image = row if image_ids is None else image_ids[row]
@@ -493,7 +512,10 @@ class FeatureCodec(base.Codec):
         f'features of image {image}: got numbers that are not finite, expected'
         ' finite ones; a wider compute dtype, or other weights, may mend it'
       )
-    return self._sender.trim(message)
+    unlike = None
+    if means is not None:
+      unlike = unlike_pictures.find(self.model, means, self.spec.split)
+    return self._sender.trim(message), unlike
 
   def pack(self, batch: Mapping[str, np.ndarray]) -> list[bytes]:
     """Serializes a quantized batch: one array per field, with an axis B."""

@@ -10,7 +10,7 @@ import numpy as np
 
 from collab_jax import _validate, channels, registry, wire
 from collab_jax import message as messages
-from collab_jax.codecs import base, transports
+from collab_jax.codecs import base, transports, unlike_pictures
 from collab_jax.codecs.transports import base as transport_base
 from collab_jax.models import paligemma
 
@@ -154,7 +154,10 @@ class Link(base.Codec):
     image_ids: Sequence[int] | None = None,
   ) -> list[transport_base.Packets]:
     """Turns pictures into packets; see `Codec.encode`."""
-    return self.encode_batch(images, key, image_ids).messages
+    encoded = self.encode_batch(images, key, image_ids)
+    if encoded.unlike is not None and encoded.unlike.any():
+      unlike_pictures.warn(self.model)
+    return encoded.messages
 
   def encode_batch(
     self,

@@ -47,6 +47,7 @@ from collab_jax.evaluation.report.text import (
   scores,
   table,
 )
+from collab_jax.evaluation.report.unlike import unlike_pictures
 from collab_jax.evaluation.validate import check_passes
 
 __all__ = [
@@ -82,6 +83,7 @@ __all__ = [
   'selector_table',
   'summarize',
   'table',
+  'unlike_pictures',
 ]
 __dir__ = __all__.copy
 

@@ -9,6 +9,7 @@ import os
 import threading
 from typing import Any
 
+from absl import logging
 import tqdm
 
 from collab_jax import captioner as captioning
@@ -27,6 +28,7 @@ from collab_jax.evaluation import (
   validate,
 )
 from collab_jax.evaluation import blind as blinds
+from collab_jax.evaluation.report import unlike
 
 # Threads that compile: one of them traces while another's program is built.
 _COMPILERS = 2
@@ -81,7 +83,8 @@ def evaluate(
     device begin where the program before ended, 'model', 'data',
     'decoding', 'slots' (generated scenes only), 'link' (of links only:
     'packets', 'lost' of them, 'whole' if the message can be read, the share of
-    its 'rows' that arrived, 'seconds', 'airtime')}, ordered by codec, seed and
+    its 'rows' that arrived, 'seconds', 'airtime'), 'unlike' (of pictures unlike
+    those that the model was trained on only)}, ordered by codec, seed and
     image.
 
   Raises:
@@ -147,7 +150,10 @@ def evaluate(
     if one_device:
       run.start_compiling(compilers, size)
     run.make_missing(size, progress)
-    return run.result()
+    records = run.result()
+  if warning := unlike.of_records(records):
+    logging.warning('%s', warning)
+  return records
 
 
 class _Run:

@@ -190,6 +190,7 @@ class CodecPass:
         captions[i] if arrived else lost,
         self._codec.sizes(encoded.messages[i]),
         distortions[i] if arrived else None,
+        bool(encoded.unlike is not None and encoded.unlike[i]),
       )
       if stats[i] is not None:
         record['link'] = recorder.link(stats[i], arrived, captioned.rows[i])

@@ -54,6 +54,7 @@ class Recorder:
     caption: str,
     sizes: Mapping[str, int] | None = None,
     distortion: float | None = None,
+    unlike: bool = False,
   ) -> dict[str, Any]:
     """Makes the record of one picture.
 
@@ -63,6 +64,8 @@ class Recorder:
       caption: The caption.
       sizes: Bytes by field.
       distortion: Mean squared error per number.
+      unlike: Whether the picture is unlike those that the model was trained
+        on; of a generated scene, which is like them, it is not recorded.
     """
     sizes = sizes or {}
     record = {
@@ -81,6 +84,8 @@ class Recorder:
     }
     if isinstance(self._data, datasets.Scenes):
       record['slots'] = datasets.slots(caption, example.info)
+    elif unlike:
+      record['unlike'] = True
     return record
 
   def common(

@@ -74,6 +74,7 @@ _OPTIONAL = {
   'settings': (_is_codec, "an object with the text 'codec'"),
   'slots': (_are_numbers, 'an object of numbers'),
   'link': (_are_numbers, 'an object of numbers'),
+  'unlike': (lambda value: isinstance(value, bool), 'true or false'),
 }
 
 

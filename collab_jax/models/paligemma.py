@@ -25,6 +25,7 @@ from collab_jax.models import (
   common,
   decoding,
   dimensions,
+  feature_statistics,
   gemma,
   siglip,
 )
@@ -180,11 +181,16 @@ class Model:
     params: {'img': ..., 'llm': ...}, big_vision's tree.
     config: Dimensions (static).
     tokenizer: Text to ids and back (static), or None.
+    statistics: Statistics of the features of the pictures that it was trained
+      on (static), or None.
   """
 
   params: Params
   config: Config = struct.field(pytree_node=False)
   tokenizer: tokenizer_lib.Tokenizer | None = struct.field(
+    pytree_node=False, default=None
+  )
+  statistics: feature_statistics.FeatureStatistics | None = struct.field(
     pytree_node=False, default=None
   )
 

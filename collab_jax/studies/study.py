@@ -241,6 +241,15 @@ def write_report(
     What to print.
   """
   workdir = Path(workdir)
+  # Of several models there are rows for each.
+  groups = rows.values() if isinstance(rows, Mapping) else [rows]
+  remarks = filter(None, map(evaluation.unlike_pictures, groups))
+  if remark := next(remarks, ''):
+    report = report._replace(
+      text='\n'.join([*wrap([remark]), '', report.text]),
+      table=f'{report.table}\n\n{remark}',
+      summary={'remark': remark, **report.summary},
+    )
   for name, figure in report.figures.items():
     plots.save(figure, workdir / name)
   jsonl.write_atomically(workdir / 'table.txt', report.table + '\n')

@@ -12,7 +12,14 @@ import jax
 import numpy as np
 import pytest
 
-from collab_jax import _precision, codecs, data, evaluation, quantizers
+from collab_jax import (
+  _precision,
+  checkpoints,
+  codecs,
+  data,
+  evaluation,
+  quantizers,
+)
 from collab_jax import captioner as captioning
 from collab_jax.evaluation import batches, record_store
 from collab_jax.evaluation import loop as evaluate_loop
@@ -404,3 +411,35 @@ def test_the_encoder_s_time_counts_once_and_compiling_not_at_all():
     assert seconds[0] <= first[1] < seconds[1]
   assert compiled == {'key'}
   assert ran == [1, 1]
+
+
+def test_pictures_unlike_the_training_are_recorded(caplog, tmp_path):
+  """Photographs through the tiny model have the field, and no scene has."""
+  model = checkpoints.load('tiny')
+  settings = {
+    'captioner': captioning.Captioner(model, 3),
+    'progress': False,
+    'batch_size': 4,
+    'path': tmp_path / 'records.jsonl',
+  }
+  chosen = [codecs.FeatureCodec(model, 'kmeans(k=4)')]
+  photos = data.photos(size=64)
+  records = evaluation.evaluate(chosen, data=photos, **settings)
+  assert all(record['unlike'] is True for record in records)
+  (warning,) = [r.message for r in caplog.records if 'unlike' in r.message]
+  assert warning == (
+    '7 of 7 pictures of photos/test are unlike those that the tiny model was'
+    ' trained on: their captions mean nothing.'
+  )
+  rows = evaluation.summarize(
+    evaluation.read_records(settings['path']), resamples=10
+  )
+  assert evaluation.unlike_pictures(rows) == warning
+  caplog.clear()
+  scenes = data.scenes('test', limit=4)
+  settings['path'] = None
+  records = evaluation.evaluate(chosen, data=scenes, **settings)
+  assert not any('unlike' in record for record in records)
+  assert not any('unlike' in r.message for r in caplog.records)
+  rows = evaluation.summarize(records, resamples=10)
+  assert evaluation.unlike_pictures(rows) == ''

@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 import pytest
 
-from collab_jax import codecs, data
+from collab_jax import checkpoints, codecs, data
 from collab_jax.models import paligemma
 from collab_jax.serving.client import client as clients
 from collab_jax.serving.web import (
@@ -284,6 +284,10 @@ def test_page_refuses_other_origins(client):
       found['nowhere'] = reply.status, await reply.json()
     async with session.get('/api/scenes/2.png') as reply:
       found['scene'] = np.asarray(Image.open(io.BytesIO(await reply.read())))
+    async with session.get('/api/photos/6.png') as reply:
+      found['photo'] = np.asarray(Image.open(io.BytesIO(await reply.read())))
+    async with session.get('/api/photos/7.png') as reply:
+      found['no photo'] = reply.status, await reply.json()
     async with session.get('/api/about') as reply:
       found['about'] = await reply.json()
     return found
@@ -300,11 +304,36 @@ def test_page_refuses_other_origins(client):
   assert found['type'] == 'nosniff'
   # Nothing of it comes from elsewhere.
   assert 'http' not in found['html'].replace('http-equiv', '')
-  assert found['scene'].shape == (64, 64, 3)
+  assert found['scene'].shape == found['photo'].shape == (64, 64, 3)
+  expected = "There is no photograph '7', expected one of 0 to 6."
+  assert found['no photo'] == (400, {'error': expected})
   about = found['about']
   assert about['methods'][0]['numbers'] == [2, 4]  # There are 64 vectors.
   assert about['methods'][2]['unit'] == 'quality'
   assert (about['size'], about['max_upload']) == (64, LIMIT)
+
+
+def test_picture_unlike_the_scenes_is_marked(client, servicer):
+  servicer.failures = []
+  tiny = checkpoints.load('tiny', part='edge')
+
+  def make(text):
+    return codecs.FeatureCodec(tiny, text, coding='best')
+
+  async def run(query):
+    page = app.DemoPage(client, make, 64, 256, presets=PRESETS)
+    async with (
+      browser.served(page) as url,
+      aiohttp.ClientSession(url) as session,
+      session.post(f'/api/caption?method=0&number=4&{query}') as reply,
+    ):
+      return [json.loads(line) async for line in reply.content]
+
+  for query, expected in (('photo=2', 'unlike'), ('scene=2', '')):
+    events = asyncio.run(run(query))
+    (message,) = [e for e in events if e['kind'] == 'message']
+    assert expected in message['warning']
+    assert bool(message['warning']) == bool(expected)
 
 
 def test_waiting_request_does_not_block_others(client, servicer):

@@ -104,7 +104,8 @@ def summarize(
     'kept_high' (of the first metric), 'metrics' (their labels, units, ..., by
     name), 'bytes' (mean of a message), 'fields' (mean bytes by field),
     'distortion', 'seconds' (medians per image and stage), 'slots' (means),
-    'link' (means), 'model', 'data'}.
+    'link' (means), 'model', 'data'; 'unlike' (number of pictures unlike those
+    of the training, if any)}.
 
   Raises:
     ValueError: There are no records, they are of several models, data sets or
@@ -180,6 +181,7 @@ def _row(
 ) -> Row:
   flat = [record for row in grid for record in row]
   first = flat[0]
+  unlike = sum(bool(row[0].get('unlike')) for row in grid)
   columns: dict[str, Any] = {}
   for name, metric in metrics.items():
     stats = scores.of(grid, metric)
@@ -205,6 +207,7 @@ def _row(
     'slots': _averages(flat, 'slots'),
     'link': _averages(flat, 'link'),
     **source,
+    **({'unlike': unlike} if unlike else {}),
   }
 
 

@@ -145,7 +145,7 @@ class EdgeClient:
     """
     size = self.codecs[0].model.config.vision.image_size
     black = np.zeros((batch_size, size, size, 3), np.uint8)
-    self._encoder.encode(black, range(batch_size))
+    self._encoder.encode(black, range(batch_size), warn=False)
 
   def caption(
     self,

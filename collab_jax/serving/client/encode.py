@@ -19,11 +19,13 @@ class EncodedImage(NamedTuple):
     message: The bytes.
     codec: Index of the codec that made it.
     milliseconds: This picture's share of its batch's time, by stage.
+    unlike: Whether the picture is unlike those that the model was trained on.
   """
 
   message: bytes
   codec: int
   milliseconds: dict[str, float]
+  unlike: bool = False
 
 
 class TooLargeError(ValueError):
@@ -70,13 +72,15 @@ class EdgeEncoder:
     self.key = random_keys.make(0) if key is None else key
 
   def encode(
-    self, images: Images, image_ids: Sequence[int]
+    self, images: Images, image_ids: Sequence[int], warn: bool = True
   ) -> list[EncodedImage | TooLargeError]:
     """Encodes a batch.
 
     Args:
       images: Pictures of the model's size.
       image_ids: One per picture.
+      warn: Warn, once in a process, of pictures unlike those that the model
+        was trained on.
 
     Returns:
       A message per picture, or an error where all messages are too long.
@@ -89,12 +93,17 @@ class EdgeEncoder:
     chosen: list[EncodedImage | TooLargeError | None] = [None] * count
     cache = codecs.FeatureCache()
     for number, codec in enumerate(self.codecs):
-      messages, seconds, _ = codec.encode_batch(images, self.key, ids, cache)
-      spent = {stage: 1000 * s / count for stage, s in seconds.items()}
-      for i, message in enumerate(messages[:count]):
+      encoded = codec.encode_batch(images, self.key, ids, cache)
+      spent = {s: 1000 * t / count for s, t in encoded.seconds.items()}
+      unlike = [False] * count
+      if encoded.unlike is not None:
+        unlike = encoded.unlike[:count].tolist()
+      if warn and any(unlike):
+        codecs.warn_of_unlike_picture(codec.model)
+      for i, message in enumerate(encoded.messages[:count]):
         fits = self.max_bytes is None or len(message) <= self.max_bytes
         if chosen[i] is None and fits:
-          chosen[i] = EncodedImage(message, number, spent)
+          chosen[i] = EncodedImage(message, number, spent, unlike[i])
       if None not in chosen:
         break
     return [encoded or self._too_large() for encoded in chosen]

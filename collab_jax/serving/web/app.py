@@ -78,7 +78,10 @@ class DemoPage:
     self._seconds = seconds
     self._hosts = tuple(dict.fromkeys(map(str.lower, hosts)))
     self._uploads = 0
-    self._scenes = data.scenes('test', _SCENES)
+    self._examples = {
+      'scenes': data.scenes('test', _SCENES),
+      'photos': data.photos(size=size),
+    }
     self._html = pathlib.Path(__file__).with_name('index.html').read_bytes()
     self._policy = _policy(self._html.decode())
     self._backend = backend.DemoBackend(client, make_codec, size)
@@ -99,7 +102,7 @@ class DemoPage:
         web.get('/', self._index),
         web.get('/api/about', self._about),
         web.get('/api/state', self._state),
-        web.get('/api/scenes/{index}.png', self._scene),
+        web.get('/api/{kind:scenes|photos}/{index}.png', self._example),
         web.post('/api/caption', self._caption),
       ]
     )
@@ -164,7 +167,7 @@ class DemoPage:
         'size': self.size,
         'vectors': self._vectors,
         'methods': [self._entry(preset) for preset in self._menu()],
-        'scenes': len(self._scenes),
+        **{kind: len(images) for kind, images in self._examples.items()},
         'max_upload': self._max_upload,
       }
     )
@@ -207,26 +210,30 @@ class DemoPage:
       'index': self._offered.index(preset),
     }
 
-  async def _scene(self, request: web.Request) -> web.Response:
-    return web.Response(
-      body=visualize.png(self._scene_image(request.match_info['index'])),
-      content_type='image/png',
+  async def _example(self, request: web.Request) -> web.Response:
+    image = self._example_image(
+      request.match_info['kind'], request.match_info['index']
     )
+    return web.Response(body=visualize.png(image), content_type='image/png')
 
-  def _scene_image(self, index: str) -> backend.Image:
-    number = int(index) if re.fullmatch('[0-9]{1,4}', index) else _SCENES
-    if number >= _SCENES:
+  def _example_image(self, kind: str, index: str) -> backend.Image:
+    images = self._examples[kind]
+    count = len(images)
+    number = int(index) if re.fullmatch('[0-9]{1,4}', index) else count
+    if number >= count:
+      name = {'scenes': 'test scene', 'photos': 'photograph'}[kind]
       raise backend.BadRequestError(
-        f'There is no test scene {index[:20]!r}, expected one of 0 to'
-        f' {_SCENES - 1}.'
+        f'There is no {name} {index[:20]!r}, expected one of 0 to {count - 1}.'
       )
-    return self._scenes[number].image
+    return images[number].image
 
   async def _caption(self, request: web.Request) -> web.StreamResponse:
     """Answers with a line of JSON for each event."""
     text = self._codec_text(request.query)
     if 'scene' in request.query:
-      body = self._scene_image(request.query['scene'])
+      body = self._example_image('scenes', request.query['scene'])
+    elif 'photo' in request.query:
+      body = self._example_image('photos', request.query['photo'])
     else:
       body = await self._read_file(request)
     prompt = request.query.get('prompt', '')
@@ -314,7 +321,16 @@ class DemoPage:
       yield {'kind': 'error', 'error': str(error)}
       return
     spent = {'read': read_ms, **encoded.milliseconds}
-    yield {'kind': 'message', 'milliseconds': spent, **description}
+    warning = ''
+    if encoded.unlike:
+      model = client.codecs[encoded.codec].model
+      warning = codecs.describe_unlike_picture(model)
+    yield {
+      'kind': 'message',
+      'milliseconds': spent,
+      'warning': warning,
+      **description,
+    }
     answered = False
     async with contextlib.aclosing(
       self._stream(client, encoded, prompt)

@@ -1,0 +1,61 @@
+"""Warning of pictures unlike those that a model was trained on."""
+
+import functools
+
+from absl import logging
+from jaxtyping import Array, Bool, Float
+import numpy as np
+
+from collab_jax.codecs import fingerprint
+from collab_jax.models import feature_statistics, paligemma
+
+
+def statistics_of(
+  model: paligemma.Model,
+) -> feature_statistics.FeatureStatistics | None:
+  """Returns the statistics of a model's features; None if there are none.
+
+  Those of another image encoder, which training may have left, do not count.
+  """
+  statistics = model.statistics
+  if statistics is None or not fingerprint.has_encoder(model):
+    return None
+  same = statistics.encoder == fingerprint.encoder_fingerprint(model)
+  return statistics if same else None
+
+
+def find(
+  model: paligemma.Model, means: Float[Array | np.ndarray, 'B D'], split: str
+) -> Bool[np.ndarray, ' B'] | None:
+  """Finds pictures unlike those that a model was trained on.
+
+  Args:
+    model: The model, with its image encoder.
+    means: Mean over each picture's feature vectors.
+    split: Split of the features.
+
+  Returns:
+    True for an unlike picture; None for a model without statistics.
+  """
+  statistics = statistics_of(model)
+  return None if statistics is None else statistics.unlike(means, split)
+
+
+def describe(model: paligemma.Model) -> str:
+  """Returns the warning about a picture, for users; '' without statistics."""
+  if model.statistics is None:
+    return ''
+  return (
+    f'this picture is unlike {model.statistics.pictures} that the'
+    f' {model.config.name} model knows: its caption means nothing'
+  )
+
+
+def warn(model: paligemma.Model) -> None:
+  """Logs the warning, once in a process for each model."""
+  _warn_once(describe(model))
+
+
+@functools.cache
+def _warn_once(text: str) -> None:
+  logging.warning('%s', text)
