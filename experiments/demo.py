@@ -31,6 +31,7 @@ def main(argv):
   ):
     start = time.perf_counter()
     workdir, study = Path(_WORKDIR.value), studies.TradeoffStudy(_CONFIG.value)
+    study.validate()
     print(study.describe(), flush=True)
     records = study.run(workdir / 'records.jsonl')
     text = study.report(records, workdir)

@@ -24,6 +24,8 @@ def main(argv):
     raise app.UsageError(f'unexpected arguments: {argv[1:]}')
   with studies.runtime(), _MONITOR(_WORKDIR.value, _CONFIG.value):
     workdir, study = Path(_WORKDIR.value), studies.TradeoffStudy(_CONFIG.value)
+    study.validate()
+    print(study.describe(), flush=True)
     records = study.run(workdir / 'records.jsonl')
     print(study.report(records, workdir))
     print(f'\n{workdir}: {studies.list_files(workdir)}')

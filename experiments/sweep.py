@@ -34,6 +34,8 @@ def main(argv):
     unit_studies = sweep_lib.make_studies(units)
     for study in unit_studies:
       study.validate()
+    whole = sweep_lib.make_studies([_CONFIG.value])[0]
+    print(whole.describe(), flush=True)
     folder = Path(_WORKDIR.value) / 'units'
     for number, study in enumerate(unit_studies):
       if number % count == first:
@@ -41,10 +43,11 @@ def main(argv):
         print(f'unit {number} of {len(units)}: {methods or "lines"}')
         jsonl.write_json(folder / f'{number:03}.json', study.config.to_dict())
         records = study.run(folder / f'{number:03}.jsonl')
-        rows = evaluation.summarize(
-          records, metrics=study.metrics, **study.draws
-        )
-        studies.write_scores(rows)
+        if any(record['references'] for record in records):
+          rows = evaluation.summarize(
+            records, metrics=study.metrics, **study.draws
+          )
+          studies.write_scores(rows)
 
 
 if __name__ == '__main__':

@@ -18,12 +18,14 @@ class Example:
     captions: the references, of which most datasets have five.
     info: a JSON-able description of the picture where one is known (the
       generated scenes), else empty.
+    file: name of the picture's file in its dataset; '' where there is none.
   """
 
   image: UInt8[np.ndarray, 'H W 3']
   image_id: int
   captions: tuple[str, ...]
   info: dict[str, Any] = dataclasses.field(default_factory=dict)
+  file: str = ''
 
 
 def position(reader: Any, index: SupportsIndex) -> int:

@@ -9,6 +9,8 @@ import os
 from pathlib import Path, PurePosixPath
 from typing import Any, SupportsIndex, TypeVar
 import unicodedata
+import zipfile
+import zlib
 
 from collab_jax import _validate
 from collab_jax.data import example, pictures
@@ -39,6 +41,10 @@ class Files:
     listing: The file that lists the pictures.
     size: Side of the pictures in pixels.
     method: Method of resizing, a name in `pictures.METHODS`.
+    captioned: Whether each picture must have a caption.
+    found: Words for people on what was found; '' says the number.
+    archive: Zip that holds the pictures, the beginning of their paths; None
+      where they are files.
 
   Raises:
     FileNotFoundError: A picture is missing.
@@ -51,6 +57,9 @@ class Files:
   listing: Path
   size: int = 224
   method: str = 'hf_bicubic'
+  captioned: bool = True
+  found: str = ''
+  archive: Path | None = None
 
   def __post_init__(self):
     pictures.check_method(self.size, self.method)
@@ -73,14 +82,18 @@ class Files:
       ValueError,
     )
     self._refuse(
-      [e for e in self.entries if not e.captions],
+      [e for e in self.entries if self.captioned and not e.captions],
       'has no caption, expected at least one to compare with',
       ValueError,
     )
+    if self.archive is not None:
+      return
     object.__setattr__(self, 'entries', _locate(self.entries))
-    names = {f: _names(f) for f in {e.path.parent for e in self.entries}}
+    by_folder = {
+      f: list_names(f) for f in {e.path.parent for e in self.entries}
+    }
     self._refuse(
-      [e for e in self.entries if e.path.name not in names[e.path.parent]],
+      [e for e in self.entries if e.path.name not in by_folder[e.path.parent]],
       'is missing',
       FileNotFoundError,
     )
@@ -96,6 +109,11 @@ class Files:
         f'{wrong[0].path}, picture {wrong[0].image_id}, {fault}; it is listed '
         f'in {self.listing}{count}'
       )
+
+  @property
+  def uncaptioned(self) -> bool:
+    """Whether no picture has a caption."""
+    return not any(entry.captions for entry in self.entries)
 
   def __len__(self) -> int:
     return len(self.entries)
@@ -120,6 +138,7 @@ class Files:
       image=pictures.resize(image, self.size, self.method),
       image_id=entry.image_id,
       captions=entry.captions,
+      file=self._file(entry),
     )
 
   def check(self, index: SupportsIndex) -> None:
@@ -130,7 +149,17 @@ class Files:
   def _entry(self, index: SupportsIndex) -> ListedImage:
     return self.entries[example.position(self, index)]
 
+  def _file(self, entry: ListedImage) -> str:
+    """Returns the name of a picture's file, from its list's folder on."""
+    for root in (self.listing, self.listing.parent):
+      if root != entry.path and entry.path.is_relative_to(root):
+        return entry.path.relative_to(root).as_posix()
+    return entry.path.name
+
   def _data(self, entry: ListedImage) -> bytes:
+    if self.archive is not None:
+      name = entry.path.relative_to(self.archive).as_posix()
+      return member(self.archive, name)
     try:
       return pictures.contents(entry.path)
     except FileNotFoundError as error:
@@ -139,21 +168,42 @@ class Files:
       ) from error
 
 
-def _names(folder: Path) -> set[str]:
+def member(archive: Path, name: str) -> bytes:
+  """Returns the content of a file in a zip.
+
+  Raises:
+    PictureError: It is damaged, encrypted, or too large.
+  """
+  most = pictures.MAX_FILE_BYTES
+  try:
+    with zipfile.ZipFile(archive) as opened, opened.open(name) as file:
+      content = file.read(most + 1)
+  except (zipfile.BadZipFile, KeyError, RuntimeError, EOFError) as error:
+    raise pictures.PictureError(f'{archive / name}: {error}') from error
+  except (NotImplementedError, zlib.error) as error:
+    raise pictures.PictureError(f'{archive / name}: {error}') from error
+  if len(content) > most:
+    raise pictures.PictureError(
+      f'{archive / name}: got more than {most:,} bytes, expected a picture'
+    )
+  return content
+
+
+def list_names(folder: Path) -> set[str]:
   """Lists a folder, which is faster than testing each file."""
   return set(os.listdir(folder)) if folder.is_dir() else set()
 
 
 def _locate(entries: Sequence[ListedImage]) -> tuple[ListedImage, ...]:
   """Replaces paths by those of files whose names are the same in NFC."""
-  names = functools.cache(_names)
+  listed = functools.cache(list_names)
   by_nfc = functools.cache(
-    lambda folder: {_nfc(name): name for name in names(folder)}
+    lambda folder: {_nfc(name): name for name in listed(folder)}
   )
 
   def spelled(path: Path) -> Path:
     # Only letters beyond ASCII have more than one form.
-    if str(path).isascii() or path.name in names(path.parent):
+    if str(path).isascii() or path.name in listed(path.parent):
       return path
     folder = spelled(path.parent) if path.parent != path else path
     return folder / by_nfc(folder).get(_nfc(path.name), path.name)
@@ -240,7 +290,7 @@ def missing(folder: Path, names: Iterable[str], kind: str) -> FileNotFoundError:
   """Makes the error that none of these files is in a folder."""
   if not folder.is_dir():
     return FileNotFoundError(f'{folder} is no folder, expected a {kind} in it')
-  listed = ', '.join(sorted(_names(folder))[:12]) or 'nothing'
+  listed = ', '.join(sorted(list_names(folder))[:12]) or 'nothing'
   return FileNotFoundError(
     f'{folder} has no {kind}: expected {" or ".join(names)}, there is {listed}'
   )

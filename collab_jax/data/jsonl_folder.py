@@ -14,6 +14,7 @@ def jsonl(
   limit: int | None = None,
   size: int = 224,
   method: str = 'hf_bicubic',
+  captioned: bool = True,
 ) -> files.Files:
   """Makes a reader of pictures in a folder, listed with their captions.
 
@@ -28,6 +29,7 @@ def jsonl(
     limit: Largest number of pictures; None for all.
     size: Side of the pictures in pixels.
     method: Method of resizing, a name in `pictures.METHODS`.
+    captioned: Whether each line must have captions.
 
   Returns:
     A reader named by the folder and the split.
@@ -58,14 +60,19 @@ def jsonl(
     where = f'{listing}:{number}'
     item = files.parse(line, where)
     path = files.inside(folder, files.field(item, 'image', str, where), where)
-    captions = _captions(item, where)
+    captions = [] if _lacks(item, captioned) else _captions(item, where)
     if index and ('id' in item) != numbered:
       raise ValueError(f"{where}: expected an 'id' in all lines or in none")
     numbered = 'id' in item
     image_id = files.field(item, 'id', int, where) if numbered else index
     entries.append(files.ListedImage(path, image_id, files.clean(captions)))
   name = f'{folder.resolve().name}/{split}'
-  return files.Files(name, tuple(entries), listing, size, method)
+  return files.Files(name, tuple(entries), listing, size, method, captioned)
+
+
+def _lacks(item: dict[str, Any], captioned: bool) -> bool:
+  """Whether a line lacks captions, and may."""
+  return not captioned and not item.get('captions')
 
 
 def _captions(item: dict[str, Any], where: str) -> list[str]:

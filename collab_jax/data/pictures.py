@@ -66,6 +66,12 @@ MAX_SIDE = 65_535
 # Longest file in bytes: more than `PIL.Image.MAX_IMAGE_PIXELS` of any format.
 MAX_FILE_BYTES = 1 << 30
 
+# Suffixes of the pictures of a folder; a file that is named may have any.
+SUFFIXES = (
+  *('.avif', '.bmp', '.gif', '.jp2', '.jpeg', '.jpg'),
+  *('.png', '.ppm', '.tif', '.tiff', '.webp'),
+)
+
 # Errors that another file would meet too.
 _NO_RESOURCES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 

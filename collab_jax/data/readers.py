@@ -1,6 +1,7 @@
 """Readers of datasets by name."""
 
 import os
+from pathlib import Path
 from typing import Any
 
 from collab_jax import _validate
@@ -8,6 +9,7 @@ from collab_jax.data import (
   coco_flickr,
   generated,
   jsonl_folder,
+  path_reader,
   photographs,
   tfds_reader,
 )
@@ -34,8 +36,9 @@ def make(
   """Makes a reader.
 
   Args:
-    name: A name in `SHIPPED` or `NAMES`.
-    folder: Folder of the dataset; '' for those in `SHIPPED`.
+    name: A name in `SHIPPED` or `NAMES`, or the path of a folder, a list, a .zip
+      or a picture: see `path_reader`.
+    folder: Folder of the dataset; '' for those in `SHIPPED` and for a path.
     split: A split of the dataset.
     limit: Largest number of pictures; None for all.
     size: Side in pixels of the pictures; those of 'scenes' have 64.
@@ -49,7 +52,11 @@ def make(
   """
   known = [*SHIPPED, *NAMES]
   if name not in known:
-    raise _validate.unknown('data', name, known)
+    if Path(name).exists():
+      return path_reader.open_path(name, split, limit, size, method)
+    raise _validate.unknown(
+      'data', name, known, 'the path of a folder, a list, a .zip or a picture'
+    )
   if name == 'scenes':
     return generated.scenes(split, limit)
   if name == 'photos':

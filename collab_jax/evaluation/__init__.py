@@ -11,6 +11,7 @@ from collab_jax.evaluation.record_store import (
   read_records,
   record_files,
 )
+from collab_jax.evaluation.report.captions import captions_table
 from collab_jax.evaluation.report.channel import (
   link_curves,
   link_table,
@@ -46,6 +47,7 @@ from collab_jax.evaluation.report.text import (
   samples,
   scores,
   table,
+  unrelated_captions,
 )
 from collab_jax.evaluation.report.unlike import unlike_pictures
 from collab_jax.evaluation.validate import check_passes
@@ -57,6 +59,7 @@ __all__ = [
   'SettingsError',
   'bd_rate',
   'bd_rates',
+  'captions_table',
   'check_draws',
   'check_passes',
   'compare',
@@ -84,6 +87,7 @@ __all__ = [
   'summarize',
   'table',
   'unlike_pictures',
+  'unrelated_captions',
 ]
 __dir__ = __all__.copy
 

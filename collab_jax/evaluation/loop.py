@@ -10,7 +10,6 @@ import threading
 from typing import Any
 
 from absl import logging
-import tqdm
 
 from collab_jax import captioner as captioning
 from collab_jax import channels as channels_lib
@@ -28,6 +27,7 @@ from collab_jax.evaluation import (
   validate,
 )
 from collab_jax.evaluation import blind as blinds
+from collab_jax.evaluation import progress as progress_lib
 from collab_jax.evaluation.report import unlike
 
 # Threads that compile: one of them traces while another's program is built.
@@ -215,21 +215,17 @@ class _Run:
   def make_missing(self, size: int, progress: bool):
     """Makes the records that are missing."""
     blind = len(self.baselines.kinds)
-    with tqdm.tqdm(
-      total=len(self.data) * (len(self.codec_seeds) + blind),
-      unit=' captions',
-      smoothing=0.02,
-      disable=not progress,
-      dynamic_ncols=True,
-      desc=self.data.name,
-    ) as bar:
+    total = len(self.data) * (len(self.codec_seeds) + blind)
+    with progress_lib.Progress(total, self.data.name, not progress) as bar:
       examples = datasets.prefetch(self.data, ahead=2 * size)
       batch = None
       passes_in_order = pipeline.run(self._passes(examples, size, bar))
       count = -(-len(self.data) // size) * len(self.codec_seeds)
       for finished in monitoring.run_steps(passes_in_order, count):
-        if self.store and finished.batch is not batch:
-          self.store.sync()
+        if batch is not None and finished.batch is not batch:
+          bar.end_batch()
+          if self.store:
+            self.store.sync()
         batch, records = finished.batch, finished.records()
         self._add(records)
         bar.update(len(records))
@@ -267,7 +263,7 @@ class _Run:
         for codec, seed in self.codec_seeds
         if any((i, codec.name, seed) not in self.records for i in batch.ids)
       ]
-      bar.update(count * (len(self.codec_seeds) - len(todo)))
+      bar.skip(count * (len(self.codec_seeds) - len(todo)))
       yield from self._batch_passes(batch, todo)
 
   def _batch_passes(self, batch, todo) -> Iterator[pipeline.Pass]:

@@ -82,6 +82,8 @@ class Recorder:
       'run': self._run,
       'pixels': self._pixels[example.image_id],
     }
+    if example.file:
+      record['file'] = example.file
     if isinstance(self._data, datasets.Scenes):
       record['slots'] = datasets.slots(caption, example.info)
     elif unlike:

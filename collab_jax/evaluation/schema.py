@@ -29,7 +29,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _is_texts(value: Any) -> bool:
-  return isinstance(value, list) and bool(value) and all(map(_is_text, value))
+  return isinstance(value, list) and all(map(_is_text, value))
 
 
 def _is_codec(value: Any) -> bool:
@@ -49,7 +49,8 @@ _FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
   'seed': (_validate.is_integer, 'an integer'),
   'codec': (_is_codec, "an object with the text 'codec'"),
   'caption': (_is_text, 'a text'),
-  'references': (_is_texts, 'a list of one or more texts'),
+  # Empty of pictures without captions, which are not scored.
+  'references': (_is_texts, 'a list of texts'),
   'sent': (_is_count, 'an integer of at least 0'),
   'vectors': (
     lambda v: _validate.is_integer(v) and v > 0,
@@ -71,6 +72,7 @@ _OPTIONAL = {
   'decoding': (_is_text, 'a text'),
   'run': (_is_text, 'a text'),
   'pixels': (_is_text, 'a text'),
+  'file': (_is_text, 'a text'),
   'settings': (_is_codec, "an object with the text 'codec'"),
   'slots': (_are_numbers, 'an object of numbers'),
   'link': (_are_numbers, 'an object of numbers'),

@@ -241,7 +241,7 @@ def _binary(value: float) -> str:
 def _claims(axes: mpl_axes.Axes, rows, curves) -> None:
   """Marks the paper's two findings."""
   full = labels_lib.full(rows)
-  if not full:
+  if not full or text_lib.is_unrelated(full):
     return
   low, high = axes.get_xlim()
   level = CLAIMS[0][1] * full['bleu4']

@@ -23,10 +23,11 @@ from collab_jax import (
 )
 from collab_jax import captioner as captioning
 from collab_jax.models import paligemma
-from collab_jax.studies import build
+from collab_jax.studies import build, headline
 
 Record = Mapping[str, Any]
 Rows = Sequence[Mapping[str, Any]]
+_SHOWN = 8  # Pictures whose captions are printed.
 
 
 class Report(NamedTuple):
@@ -125,6 +126,38 @@ class Study:
     """Names of the metrics; tables and curves are of the first."""
     return metrics_of(self.config)
 
+  def describe(self) -> str:
+    """Returns the headline: model, data, devices, and the work ahead."""
+    fields = self._fields
+    draws = self.captioner.uses_key
+    counts = len(fields.seeds), len(self.blind), len(self.data)
+    return headline.render(
+      {
+        'model': f'{headline.model(self.model)}, split after the'
+        f' {fields.split}',
+        'data': headline.data(self.data),
+        'devices': headline.devices(build.make_mesh(self.config)),
+        'captions': headline.captions(self.bound_codecs, draws, *counts),
+        'programs': headline.programs(
+          self.bound_codecs,
+          self.dimensions.vision.num_tokens,
+          bool(self.blind),
+        ),
+        'time': 'measured by the second batch; the bar says it then',
+      }
+    )
+
+  @property
+  def blind(self) -> tuple[str, ...]:
+    """Blind baselines; none where there are no captions to compare with."""
+    uncaptioned = getattr(self.data, 'uncaptioned', False)
+    return () if uncaptioned else tuple(self._fields.blind)
+
+  @functools.cached_property
+  def bound_codecs(self) -> list[codecs.Codec]:
+    """All codecs, bound to the model."""
+    return [spec.bind(self.model) for spec in self.specs]
+
   def validate(self) -> None:
     """Checks the config before work begins.
 
@@ -163,13 +196,10 @@ class Study:
     Raises:
       ValueError: As `validate`, or as `evaluation.evaluate`.
     """
-    specs = self.specs
-    mesh = build.make_mesh(self.config)
-    if progress and mesh is not None:
-      print(sharding.describe(mesh), flush=True)
+    bound = self.bound_codecs
     with _precision.matmul_precision(self._fields.precision):
       return evaluation.evaluate(
-        [spec.bind(self.model) for spec in specs],
+        bound,
         captioner=self.captioner,
         data=self.data,
         seeds=tuple(self._fields.seeds),
@@ -177,7 +207,7 @@ class Study:
         batch_size=self._fields.batch_size,
         workers=self._fields.workers,
         progress=progress,
-        blind=tuple(self._fields.blind),
+        blind=self.blind,
       )
 
   def report(self, records: Any, workdir: str | os.PathLike[str]) -> str:
@@ -190,14 +220,58 @@ class Study:
     Returns:
       What to print.
     """
-    rows = evaluation.summarize(records, metrics=self.metrics, **self.draws)
     settings = self.config.to_dict()
     jsonl.write_json(Path(workdir) / 'config.json', settings)
-    write_scores(rows)
-    report = self.analyze(records, rows)
+    scored = [record for record in records if record['references']]
+    rows: Rows = []
+    if scored:
+      rows = evaluation.summarize(scored, metrics=self.metrics, **self.draws)
+      write_scores(rows)
+      report = self.analyze(scored, rows)
+      report = _with_remark(report, _unscored_text(records, scored))
+      report = _with_remark(report, evaluation.unrelated_captions(rows))
+    else:
+      report = _captions_report(records)
     mesh = sharding.sizes(build.make_mesh(self.config))
     report = report._replace(summary={'mesh': mesh, **report.summary})
     return write_report(report, rows, workdir, settings)
+
+
+def _captions_report(records: Sequence[Record]) -> Report:
+  """Returns the captions of pictures that have none to compare with."""
+  images = {record['image_id'] for record in records}
+  remark = (
+    f'{len(images):,} pictures without captions to compare with: theirs are in'
+    ' records.jsonl and table.txt; nothing is scored or drawn.'
+  )
+  table = evaluation.captions_table(records)
+  shown = evaluation.captions_table(records, most=_SHOWN)
+  return Report(
+    '\n'.join([shown, '', *wrap([remark])]), table, {}, {'remark': remark}
+  )
+
+
+def _unscored_text(records: Sequence[Record], scored: Sequence[Record]) -> str:
+  """Returns how many pictures are not scored; '' if all are."""
+  images, known = (
+    {record['image_id'] for record in group} for group in (records, scored)
+  )
+  if images == known:
+    return ''
+  return (
+    f'{len(images - known):,} of {len(images):,} pictures have no captions to'
+    ' compare with: they are captioned in records.jsonl, and not scored.'
+  )
+
+
+def _with_remark(report: Report, remark: str) -> Report:
+  """Adds a sentence to the text and the table of a report; '' adds nothing."""
+  if not remark:
+    return report
+  return report._replace(
+    text='\n'.join([report.text, '', *wrap([remark])]),
+    table=f'{report.table}\n\n{remark}',
+  )
 
 
 def write_scores(rows: Rows) -> None:

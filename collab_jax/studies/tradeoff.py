@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 import os
 from typing import Any
 
-from collab_jax import evaluation, plots, provenance
+from collab_jax import evaluation, plots
 from collab_jax.studies import study
 
 
@@ -13,22 +13,6 @@ class TradeoffStudy(study.Study):
 
   TradeoffStudy(tradeoff.get_config()).run('runs/demo/records.jsonl')
   """
-
-  def describe(self) -> str:
-    """Returns the settings of the run in two lines."""
-    fields = self._fields
-    made_with = provenance.provenance()
-    jax_version = made_with['versions']['jax']
-    plural = '' if len(fields.codecs) == 1 else 's'
-    more = f', {len(fields.codecs)} codec{plural}' if fields.codecs else ''
-    return (
-      f'{fields.model} model, up to {fields.limit} of'
-      f' {fields.data}/{fields.data_split},'
-      f' {len(fields.methods)} methods x {len(fields.ks)} k x'
-      f' {len(fields.seeds)} seeds{more}, split after the {fields.split}\n'
-      f'jax {jax_version} on {made_with["device"]}, {made_with["cores"]} cores,'
-      f' commit {made_with["commit"] or "unknown"}'
-    )
 
   def analyze(
     self, records: Sequence[study.Record], rows: study.Rows
@@ -44,7 +28,7 @@ class TradeoffStudy(study.Study):
       stem: Path of the figure's files, without suffix.
     """
     examples = [self.data[i] for i in range(min(24, len(self.data)))]
-    longest = max(examples, key=lambda e: len(e.captions[0]))
+    longest = max(examples, key=lambda e: len((*e.captions, '')[0]))
     figure = plots.fig2(
       self.model,
       longest.image,

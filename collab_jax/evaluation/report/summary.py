@@ -86,8 +86,8 @@ def summarize(
   is kept is drawn in pairs, on the same images.
 
   Args:
-    records: From `evaluate` or `read_records`; images that a codec does not
-      have for all of its seeds are left out of its row.
+    records: From `evaluate` or `read_records`; images without references, and
+      those that a codec does not have for all of its seeds, are left out.
     metrics: Metrics to compute, by name or themselves; tables and curves are
       of the first.
     resamples: Draws of the bootstrap.
@@ -116,6 +116,12 @@ def summarize(
   scored = metrics_lib.make_all(metrics)
   if not records:
     raise ValueError('no records: run experiments/evaluate.py first')
+  records = [record for record in records if record['references']]
+  if not records:
+    raise ValueError(
+      'records: got pictures without captions, expected references to score'
+      ' with; give some, or read the captions in the records'
+    )
   sources.check_one(records)
   scores = Scores(records, scored.values())
   grids = grids_of(records)
@@ -142,7 +148,8 @@ def grids_of(records: Sequence[Record]) -> dict[str, Grid]:
   """
   groups: dict[str, list[Record]] = collections.defaultdict(list)
   for record in records:
-    groups[record['name']].append(record)
+    if record['references']:
+      groups[record['name']].append(record)
   return {name: _grid(group) for name, group in groups.items()}
 
 

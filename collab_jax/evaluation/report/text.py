@@ -7,6 +7,8 @@ from typing import Any
 from collab_jax.evaluation.report import columns, labels
 
 Row = Mapping[str, Any]
+# BLEU-4 below which captions have nothing to do with the references.
+UNRELATED = 1.0
 
 
 def align(lines: Sequence[Sequence[str]], left: int = 1) -> str:
@@ -186,6 +188,31 @@ def scores(rows: Sequence[Row], y: columns.Y = None) -> str:
   return align(lines)
 
 
+def is_unrelated(row: Row | None) -> bool:
+  """Whether captions have next to nothing in common with the references.
+
+  Args:
+    row: Row of all vectors, if there is one.
+  """
+  return row is not None and row.get('bleu4', 100.0) < UNRELATED
+
+
+def unrelated_captions(rows: Sequence[Row]) -> str:
+  """Returns what a full score near 0 means; '' for any other.
+
+  Args:
+    rows: From `summarize`.
+  """
+  row = labels.full(rows)
+  if row is None or not is_unrelated(row):
+    return ''
+  return (
+    f'All vectors score a BLEU-4 of {row["bleu4"]:.1f}: these captions have'
+    ' next to nothing in common with the references, so that shares of it mean'
+    ' nothing. Is the model for other pictures, or max_tokens too small?'
+  )
+
+
 def findings(rows: Sequence[Row], k: int = 8, y: columns.Y = None) -> list[str]:
   """Returns the paper's two claims beside the measured numbers.
 
@@ -198,6 +225,8 @@ def findings(rows: Sequence[Row], k: int = 8, y: columns.Y = None) -> list[str]:
     Sentences; none where the codecs they need were not evaluated.
   """
   main = columns.column(rows, y)
+  if main.name == 'bleu4' and is_unrelated(labels.full(rows)):
+    return []
   paper = '; the paper: about 80%' if main.name == 'bleu4' else ''
   curves = labels.curves(rows)
   lines = []
@@ -240,6 +269,7 @@ def samples(
   Returns:
     The text; empty without a curve.
   """
+  records = [record for record in records if record['references']]
   codecs = {r['name']: r for r in records}
   full = [n for n, r in codecs.items() if labels.is_full(r)]
   first = next(

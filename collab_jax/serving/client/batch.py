@@ -33,10 +33,7 @@ _ADDED = ('preprocess', 'edge', 'server')
 _METHOD = 'hf_bicubic'
 
 # Suffixes of the pictures of a folder; a file that is named may have any.
-SUFFIXES = (
-  *('.avif', '.bmp', '.gif', '.jp2', '.jpeg', '.jpg'),
-  *('.png', '.ppm', '.tif', '.tiff', '.webp'),
-)
+SUFFIXES = pictures.SUFFIXES
 
 
 class RunSummary(NamedTuple):

@@ -1,0 +1,88 @@
+"""Headline of a run: model, data, devices, and the work that is ahead."""
+
+from collections.abc import Mapping, Sequence
+import math
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+
+from collab_jax import codecs, provenance, sharding
+from collab_jax.aot import counting
+from collab_jax.models import paligemma
+
+_UNITS = ((1e9, 'billion'), (1e6, 'million'), (1e3, 'thousand'))
+
+
+def render(lines: Mapping[str, str]) -> str:
+  """Returns lines with their titles in a column; empty ones are left out."""
+  width = max(map(len, lines))
+  return '\n'.join(f'{n:{width}}  {text}' for n, text in lines.items() if text)
+
+
+def model(loaded: paligemma.Model) -> str:
+  """Returns name, parameters and dtypes of a model in words."""
+  count = sum(math.prod(p.shape) for p in jax.tree.leaves(loaded.params))
+  size = next(
+    (f'{count / unit:.1f} {name}' for unit, name in _UNITS if count >= unit),
+    str(count),
+  )
+  products = loaded.compute_dtype
+  return (
+    f'{loaded.config.name}, {size} parameters in {loaded.dtype}, products of'
+    f' {products}'
+  )
+
+
+def data(reader: Any) -> str:
+  """Returns name and number of the pictures of a reader, and what it found."""
+  count = len(reader)
+  plural = '' if count == 1 else 's'
+  found = getattr(reader, 'found', '')
+  return f'{reader.name}, {found or f"{count:,} picture{plural}"}'
+
+
+def devices(mesh: Mesh | None) -> str:
+  """Returns devices and mesh in words, and the software on them."""
+  made_with = provenance.provenance()
+  jax_version = made_with['versions']['jax']
+  commit = made_with['commit'] or 'unknown'
+  return (
+    f'{made_with["device"]}, {sharding.describe(mesh)}; {made_with["cores"]}'
+    f' cores, jax {jax_version}, commit {commit}'
+  )
+
+
+def captions(
+  bound: Sequence[codecs.Codec],
+  draws: bool,
+  seeds: int,
+  blind: int,
+  pictures: int,
+) -> str:
+  """Returns the number of captions, as the product that it is.
+
+  Args:
+    bound: The codecs.
+    draws: Whether captions are drawn.
+    seeds: Number of seeds.
+    blind: Number of blind baselines.
+    pictures: Number of pictures.
+  """
+  drawn = sum(draws or codec.uses_key for codec in bound)
+  others = len(bound) - drawn
+  terms = []
+  if drawn:
+    terms.append(f'{drawn} codecs x {seeds} seeds' if seeds > 1 else f'{drawn}')
+  if others:
+    terms.append(f'{others} codecs' if seeds > 1 and drawn else f'{others}')
+  if blind:
+    terms.append(f'{blind} blind')
+  total = pictures * (drawn * seeds + others + blind)
+  return f'({" + ".join(terms)}) x {pictures:,} pictures = {total:,}'
+
+
+def programs(bound: Sequence[codecs.Codec], vectors: int, blind: bool) -> str:
+  """Returns the number of programs that are compiled, in words."""
+  count = counting.count(bound, vectors, blind)
+  return f'{count} large ones to compile, fewer if some are kept'
