@@ -129,6 +129,7 @@ class Captioner:
       ValueError: max_tokens is no integer or below 1, the prompt is no text,
         or there is no such decoding.
     """
+    paligemma.check_model(model)
     # NumPy's integers are as good.
     if not isinstance(max_tokens, int | np.integer) or max_tokens < 1:
       raise _validate.error(
@@ -216,9 +217,16 @@ class Captioner:
     shape, width = getattr(x, 'shape', ()), self.model.config.text.width
     if len(shape) != 3 or shape[2] != width:
       got = tuple(shape) or type(x).__name__
-      raise _validate.error(
-        'prefix', got, f'the shape [B, N, {width}]: vectors of the decoder'
-      )
+      do = ''
+      if getattr(x, 'dtype', None) == np.uint8:
+        do = (
+          'pictures are encoded first:'
+          ' captioner(codec.decode(codec.encode(images, key)))'
+        )
+      elif isinstance(x, list | bytes):
+        do = 'messages are decoded first: captioner(codec.decode(messages))'
+      expected = f'the shape [B, N, {width}]: vectors of the decoder'
+      raise _validate.error('prefix', got, expected, do)
 
   def detokenize(self, ids: Int[Array | np.ndarray, 'B t']) -> list[str]:
     """Fetches the token ids of captions from the device; returns their text."""

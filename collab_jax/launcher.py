@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 import contextlib
 import ctypes
+import errno
 import logging
 import os
 from pathlib import Path
@@ -33,6 +34,7 @@ _PROMOTIONS = {
   'jax_numpy_rank_promotion': ('raise', 'allow'),
   'jax_numpy_dtype_promotion': ('strict', 'standard'),
 }
+_REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR)
 _CACHE_TROUBLE = ('Error reading persistent', 'Error writing persistent')
 _HELP = ('-h', '-help', '--help', '-helpshort', '--helpshort')
 _GOES_ON = 'interrupted; the same command goes on'
@@ -200,12 +202,21 @@ def runtime(precision: str = 'default', resumes: bool = True) -> Iterator[None]:
     ):
       yield
   except (ValueError, AttributeError, OSError, ImportError) as error:
-    message = error.args[0] if len(error.args) == 1 else error
-    raise SystemExit(f'error: {message}') from error
+    raise SystemExit(f'error: {_in_words(error)}') from error
   except RuntimeError as error:
     if 'Unable to initialize backend' not in str(error):
       raise
     raise SystemExit(f'error: {error}') from error
+
+
+def _in_words(error: Exception) -> Any:
+  """Returns the words of an error for people."""
+  if isinstance(error, OSError) and error.errno in _REFUSED and error.filename:
+    return (
+      f'{error.filename}: got {error.strerror!r}, expected a place that may be'
+      ' read and written; name another one, of results by --workdir'
+    )
+  return error.args[0] if len(error.args) == 1 else error
 
 
 def _keep_compiled_programs() -> None:

@@ -39,6 +39,19 @@ def make(table: Mapping[str, type], kind: str, name: str, **kw: Any) -> Any:
   for field in kw:
     if field not in fields:
       raise _validate.unknown(f'field of {name}', field, fields)
+  lacking = [
+    f.name
+    for f in dataclasses.fields(cls)
+    if f.init
+    and f.name not in kw
+    and f.default is dataclasses.MISSING
+    and f.default_factory is dataclasses.MISSING
+  ]
+  if lacking:
+    example = ','.join(f'{field}=...' for field in lacking)
+    raise ValueError(
+      f'{name}: got no {" and no ".join(lacking)}, expected {name}({example})'
+    )
   try:
     return cls(**kw)
   except TypeError as error:

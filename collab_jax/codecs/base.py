@@ -373,8 +373,11 @@ class Codec(abc.ABC):
 
     Raises:
       collab_jax.wire.FormatError: A message is damaged, or another codec's.
+      TypeError: It is one message, and no list of them.
       ValueError: None of the messages arrived over a link.
     """
+    if isinstance(data, bytes | bytearray):
+      raise TypeError('data: got bytes, expected a list of messages; [message]')
     prefix = self.decode_batch(data).prefix
     if prefix is None:
       raise ValueError(f'{self.name}: got no message, expected one or more')

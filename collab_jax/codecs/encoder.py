@@ -1,6 +1,7 @@
 """Image encoder on pictures of 0..255, with auxiliary outputs."""
 
 import functools
+import os
 from typing import Any
 
 import jax
@@ -90,9 +91,13 @@ def check_images(images: Any, size: int) -> None:
   dtype, shape = getattr(images, 'dtype', None), getattr(images, 'shape', ())
   if dtype != np.uint8:
     got = f'dtype {dtype}' if dtype else type(images).__name__
+    do = "of floats in [0, 1] make it with np.round(255 * x).astype('uint8')"
+    if isinstance(images, list | tuple):
+      do = 'of a list make it with np.stack(images)'
+    elif isinstance(images, str | os.PathLike):
+      do = f'read it with data.read_image({os.fspath(images)!r}, {size})[None]'
     raise ValueError(
-      f'images: got {got}, expected an array of uint8, 0..255; of floats in'
-      " [0, 1] make it with np.round(255 * x).astype('uint8')"
+      f'images: got {got}, expected an array of uint8, 0..255; {do}'
     )
   if len(shape) != 4 or tuple(shape[1:]) != (size, size, 3):
     hint = ''

@@ -257,6 +257,7 @@ class FeatureCodec(base.Codec):
         quantizer of that name, no such coding, or pretrained parameters of the
         quantizer are of another model or of other coordinates.
     """
+    paligemma.check_model(model)
     if isinstance(quantizer, str):
       quantizer = quantizers.make(quantizer)
     self.spec = FeatureCodecSpec(quantizer, split, coding)

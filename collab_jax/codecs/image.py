@@ -192,6 +192,7 @@ class ImageCodec(base.Codec):
     Raises:
       ValueError: A setting is out of range, or Pillow lacks the kind.
     """
+    paligemma.check_model(model)
     self.model = model
     vision = model.config.vision
     self._side = vision.image_size

@@ -92,7 +92,7 @@ class PictureError(ValueError):
 
 def read(
   path: str | os.PathLike[str],
-  size: int,
+  size: int | None = None,
   method: str = 'hf_bicubic',
   matte: Colour | Literal['method'] | None = 'method',
 ) -> UInt8[np.ndarray, '{size} {size} 3']:
@@ -100,7 +100,8 @@ def read(
 
   Args:
     path: A file in one of `FORMATS`.
-    size: Side in pixels; the aspect ratio is not kept.
+    size: Side in pixels, that of the model's pictures; the aspect ratio is not
+      kept. It must be given.
     method: A name in `METHODS`.
     matte: See `decode`; 'method' takes that of the method, see
       `matte_of`.
@@ -113,6 +114,11 @@ def read(
     PictureError: The file is damaged, too large, or no picture.
     ValueError: An unknown method, or a size below 1.
   """
+  if size is None:
+    raise ValueError(
+      "size: is not given, expected the side of the model's pictures in pixels;"
+      ' write size=model.config.vision.image_size'
+    )
   check_method(size, method)
   if matte == 'method':
     matte = matte_of(method)

@@ -36,8 +36,8 @@ def make(
   """Makes a reader.
 
   Args:
-    name: A name in `SHIPPED` or `NAMES`, or the path of a folder, a list, a .zip
-      or a picture: see `path_reader`.
+    name: A name in `SHIPPED` or `NAMES`, or the path of a folder, a list, a
+      .zip or a picture: see `path_reader`.
     folder: Folder of the dataset; '' for those in `SHIPPED` and for a path.
     split: A split of the dataset.
     limit: Largest number of pictures; None for all.
@@ -51,6 +51,8 @@ def make(
     ValueError: An unknown name, no folder, or the reader's own errors.
   """
   known = [*SHIPPED, *NAMES]
+  if not isinstance(name, str | os.PathLike):
+    raise _validate.error('data', name, 'a name or a path', kind=TypeError)
   if name not in known:
     if Path(name).exists():
       return path_reader.open_path(name, split, limit, size, method)

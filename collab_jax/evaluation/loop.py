@@ -84,8 +84,8 @@ def evaluate(
     'decoding', 'slots' (generated scenes only), 'link' (of links only:
     'packets', 'lost' of them, 'whole' if the message can be read, the share of
     its 'rows' that arrived, 'seconds', 'airtime'), 'unlike' (of pictures unlike
-    those that the model was trained on only)}, ordered by codec, seed and
-    image.
+    those that the model was trained on only), 'file' (its name, of pictures
+    that are files)}, ordered by codec, seed and image.
 
   Raises:
     TypeError: One of `codecs` is no codec.
@@ -99,6 +99,7 @@ def evaluate(
     )
   for codec in codecs:
     codecs_lib.check_codec('codecs', codec)
+  validate.check_arguments(codecs, captioner, data, blind)
   if channel is not None:
     codecs = [
       codec if codec.channel else codecs_lib.Link(codec, channel)

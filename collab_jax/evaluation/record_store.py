@@ -81,6 +81,12 @@ def read_records(*paths: str | os.PathLike[str]) -> list[Record]:
   """
   records = []
   known: schema.Known = {}
+  for named in paths:
+    if not isinstance(named, str | os.PathLike):
+      raise TypeError(
+        f'paths: got a {type(named).__name__}, expected paths; write'
+        ' read_records(*paths)'
+      )
   for path in (file for named in paths for file in record_files(named)):
     lines, _ = jsonl.split_lines(path.read_bytes())
     records += _parse(path, lines, known)

@@ -1,8 +1,44 @@
 """Checks of an evaluation's settings."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from collab_jax.evaluation import blind as blinds
+
+
+def check_arguments(
+  codecs: Sequence[Any], captioner: Any, data: Any, blind: Sequence[str]
+) -> None:
+  """Checks that there is something to evaluate, with what it needs.
+
+  Args:
+    codecs: See `evaluate`.
+    captioner: See `evaluate`.
+    data: See `evaluate`.
+    blind: See `evaluate`.
+
+  Raises:
+    TypeError: The captioner or the data are something else.
+    ValueError: There is neither a codec nor a blind baseline.
+  """
+  if not codecs and not blind:
+    raise ValueError('codecs: got none, expected one or more')
+  if not hasattr(captioner, 'generate') or not hasattr(captioner, 'model'):
+    raise TypeError(
+      f'captioner: got {type(captioner).__name__}, expected a Captioner; make'
+      ' one by collab_jax.Captioner(model)'
+    )
+  if isinstance(data, str):
+    raise TypeError(
+      f'data: got {data!r}, expected a reader; make one by'
+      f' collab_jax.data.make({data!r})'
+    )
+  members = ('name', '__len__', '__getitem__')
+  if lacking := [name for name in members if not hasattr(data, name)]:
+    raise TypeError(
+      f'data: got {type(data).__name__} without {" and ".join(lacking)},'
+      ' expected a reader of Examples; docs/extend.md has one of your own'
+    )
 
 
 def check_passes(

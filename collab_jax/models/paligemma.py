@@ -140,6 +140,16 @@ def shapes(config: Config) -> Params:
   return jax.eval_shape(lambda: init(config, random_keys.make(0)))
 
 
+def check_model(model: Any) -> None:
+  """Raises TypeError for a name or another thing in the place of a model."""
+  if not hasattr(model, 'config') or not hasattr(model, 'params'):
+    text = repr(model) if isinstance(model, str) else type(model).__name__
+    raise TypeError(
+      f'model: got {text}, expected a model; make one by'
+      " collab_jax.load('tiny')"
+    )
+
+
 def as_prefix(
   prefix: Float[Array, 'B m M'] | message.Prefix,
 ) -> message.Prefix:

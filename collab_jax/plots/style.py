@@ -163,6 +163,8 @@ def rows_of(records: Sequence[Row], y: columns.Y = None) -> list[Row]:
     records: Records, or rows of `summarize`.
     y: A metric to be among those of the summary.
   """
+  if isinstance(records, str | os.PathLike):
+    return list(evaluation.summarize(records))  # Says what is wrong.
   if not records or 'caption' not in records[0]:
     return list(records)
   known = metrics.DEFAULT

@@ -372,6 +372,11 @@ def as_quantizer(quantizer: QuantizerLike) -> Quantizer:
   """
   if isinstance(quantizer, Quantizer):
     return quantizer
+  if isinstance(quantizer, type):
+    raise TypeError(
+      f'quantizer: got the class {quantizer.__name__}, expected an instance;'
+      f' write {quantizer.__name__}(...)'
+    )
   if not isinstance(quantizer, QuantizerLike):
     raise _validate.error(
       'quantizer',

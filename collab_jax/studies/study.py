@@ -22,6 +22,7 @@ from collab_jax import (
   sharding,
 )
 from collab_jax import captioner as captioning
+from collab_jax.evaluation.report import unlike
 from collab_jax.models import paligemma
 from collab_jax.studies import build, headline
 
@@ -244,6 +245,8 @@ def _captions_report(records: Sequence[Record]) -> Report:
     f'{len(images):,} pictures without captions to compare with: theirs are in'
     ' records.jsonl and table.txt; nothing is scored or drawn.'
   )
+  if unlike_text := unlike.of_records(records):
+    remark = f'{remark} {unlike_text}'
   table = evaluation.captions_table(records)
   shown = evaluation.captions_table(records, most=_SHOWN)
   return Report(

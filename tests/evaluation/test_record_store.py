@@ -55,11 +55,7 @@ def test_missing_fields_are_named(path, field):
     ('codec', {'k': 2}, 'codec: got {"k": 2}, expected an object with'),
     ('caption', 3, 'caption: got 3, expected a text'),
     ('references', 'a star', 'references: got "a star", expected a list'),
-    (
-      'references',
-      [],
-      'references: got \\[\\], expected a list of one or more',
-    ),
+    ('references', [3], 'references: got \\[3\\], expected a list of texts'),
     ('sent', -1, 'sent: got -1, expected an integer of at least 0'),
     ('sent', 300, 'ratio: got .*, expected sent / vectors = 300 / 256'),
     ('vectors', 0, 'vectors: got 0, expected an integer of at least 1'),

@@ -2,6 +2,7 @@
 
 import collections
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+import os
 from typing import Any
 
 import numpy as np
@@ -114,6 +115,11 @@ def summarize(
   """
   check_draws(resamples, level, seed)
   scored = metrics_lib.make_all(metrics)
+  if isinstance(records, str | os.PathLike):
+    raise TypeError(
+      f'records: got the path {os.fspath(records)!r}, expected records; read'
+      ' them by collab_jax.evaluation.read_records(path)'
+    )
   if not records:
     raise ValueError('no records: run experiments/evaluate.py first')
   records = [record for record in records if record['references']]

@@ -14,8 +14,9 @@ def unlike_pictures(rows: Sequence[Mapping[str, Any]]) -> str:
     The sentence; '' if there are none, or nothing is known of the training.
   """
   row = max(rows, key=lambda row: row.get('unlike', 0), default={})
-  count = row.get('unlike', 0)
-  return describe(count, row['images'], row['data'], row['model']) * bool(count)
+  if not (count := row.get('unlike', 0)):
+    return ''
+  return describe(count, row['images'], row['data'], row['model'])
 
 
 def of_records(records: Sequence[Mapping[str, Any]]) -> str:
