@@ -56,6 +56,8 @@ _HELP = {
   'max_message_bytes': 'Longest message; 0 for what any codec may need.',
   'message_seconds': 'Time for the message of a call to arrive.',
   'group_ms': 'Time to wait for more requests when the engine is idle.',
+  'log_requests': "File for a line of JSON a request; '-' for standard output.",
+  'log_captions': 'Write prompts and captions into these lines.',
   'drain_seconds': 'Time that accepted requests may take at the end.',
   'cert': 'Certificate of the server, PEM.',
   'key': 'Its private key, PEM.',

@@ -5,6 +5,7 @@ Needs the extra `serving`. Names are imported when first used.
 
 import importlib
 import importlib.util
+import os
 from typing import TYPE_CHECKING, Any
 
 from collab_jax import _renamed
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
   from collab_jax.serving.server.run import serve_forever
   from collab_jax.serving.server.security import Security
   from collab_jax.serving.server.server import Server
+
+# gRPC tells the terminal of each stranger's failed handshake, and of each fork;
+# its errors stay. Read when gRPC is first imported.
+os.environ.setdefault('GRPC_VERBOSITY', 'ERROR')
 
 __all__ = [
   'EdgeClient',

@@ -65,6 +65,15 @@ def test_serves_until_sigterm(process, made):
   out, err = process.communicate(timeout=20)
   assert process.returncode == 0, err
   assert out == 'stopped\n'
+  names = [line.split()[0] for line in err.splitlines()]
+  at = names.index('version')
+  assert names[at : at + 5] == [
+    'version',
+    'model',
+    'device',
+    'memory',
+    'quantizers',
+  ]
   assert 'SIGTERM: stopping' in err
   assert 'Traceback' not in err
 

@@ -168,6 +168,14 @@ class Engine:
     self._state = decode_state.empty(*self._state_sizes())
     self.broken = False
 
+  @property
+  def state_bytes(self) -> int:
+    """Bytes of the state of all decode slots: keys and values, mostly."""
+    sizes = self._state_sizes()
+    shapes = jax.eval_shape(lambda: decode_state.empty(*sizes))
+    leaves = jax.tree.leaves(shapes)
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
+
   def _state_sizes(self) -> tuple[Any, int, int, str]:
     """Returns the arguments of `decode_state.empty`."""
     config, slots = self.model.config.text, self.config.max_slots

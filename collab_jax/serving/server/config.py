@@ -35,6 +35,9 @@ class ServerConfig:
     message_seconds: Seconds for the message of a call to arrive.
     group_ms: Milliseconds to wait for more requests when the engine is idle.
     drain_seconds: Seconds that accepted requests may take at the end.
+    log_requests: File for a line of JSON a request, '-' for standard output, ''
+      for none.
+    log_captions: Whether these lines have prompts and captions.
     security: Identity of the server and its clients.
   """
 
@@ -53,6 +56,8 @@ class ServerConfig:
   message_seconds: float = 60.0
   group_ms: float = 2.0
   drain_seconds: float = 30.0
+  log_requests: str = ''
+  log_captions: bool = False
   security: Security = dataclasses.field(default_factory=Security)
 
   def __post_init__(self):
@@ -70,6 +75,11 @@ class ServerConfig:
     _validate.number('drain_seconds', self.drain_seconds, 0, 86_400)
     _validate.integer('port', self.port, 0, 65535)
     _validate.integer('metrics_port', self.metrics_port, -1, 65535)
+    if self.log_captions and not self.log_requests:
+      raise ValueError(
+        'log_captions: got True without log_requests, expected a file for the'
+        ' lines; give both'
+      )
     self.security.check(self.host)
 
   @property

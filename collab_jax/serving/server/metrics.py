@@ -4,10 +4,17 @@ from collections.abc import Callable, Mapping
 import threading
 from typing import Any
 
+import jax
 import prometheus_client as prometheus
+
+from collab_jax import __version__
+from collab_jax.models import paligemma
 
 _SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
 _COUNTS = (1, 2, 4, 8, 16, 32, 64)
+# Whole requests may wait for a full queue, or a compilation.
+_LONG_SECONDS = (*_SECONDS, 20, 30, 60)
+_LENGTHS = (0, *_COUNTS, 128, 256, 512)
 _PREFIX = 'collab_jax'
 # Limits that end a call or a connection.
 REASONS = 'calls', 'bodies', 'late', 'watches', 'connections'
@@ -45,6 +52,27 @@ def bound_readers(web: Any) -> None:
   web.handle_error = lambda request, address: None
   web.process_request = process_request
   web.process_request_thread = process_request_thread
+
+
+def add_probes(web: Any, ready: Callable[[], bool]) -> None:
+  """Answers probes beside the metrics: /live, and /ready.
+
+  Args:
+    web: The server that `prometheus_client.start_http_server` returns.
+    ready: Whether requests are taken.
+  """
+  metrics = web.get_app()
+
+  def answer(environ, start_response):
+    path = environ.get('PATH_INFO', '')
+    if path not in ('/live', '/ready'):
+      return metrics(environ, start_response)
+    is_well = path == '/live' or ready()
+    status = '200 OK' if is_well else '503 Service Unavailable'
+    start_response(status, [('Content-Type', 'text/plain; charset=utf-8')])
+    return [b'ok\n' if is_well else b'not serving\n']
+
+  web.set_app(answer)
 
 
 class Metrics:
@@ -97,6 +125,31 @@ class Metrics:
       buckets=_SECONDS,
       **settings,
     )
+    self._seconds = prometheus.Histogram(
+      'request_seconds',
+      'Time of a call that was answered, from its message to its reply.',
+      ['method'],
+      buckets=_LONG_SECONDS,
+      **settings,
+    )
+    self._waiting = prometheus.Histogram(
+      'queue_length',
+      'Requests that waited when another one came.',
+      buckets=_LENGTHS,
+      **settings,
+    )
+    self._programs = prometheus.Histogram(
+      'program_seconds',
+      'Time of each prefill, and of each round of decode steps.',
+      ['program'],
+      buckets=_SECONDS,
+      **settings,
+    )
+    for program in ('prefill', 'decode'):
+      self._programs.labels(program)
+    self._build = prometheus.Info(
+      'build', 'Versions, device and model.', **settings
+    )
     self._batch = prometheus.Histogram(
       'batch', 'Captions that were begun together.', buckets=_COUNTS, **settings
     )
@@ -112,6 +165,30 @@ class Metrics:
   def count_answer(self, method: str, code: str) -> None:
     """Counts an answer, an error being one."""
     self._requests.labels(method, code).inc()
+
+  def observe_request(self, method: str, seconds: float) -> None:
+    """Counts the time of a call that was answered without an error."""
+    self._seconds.labels(method).observe(seconds)
+
+  def observe_queue(self, length: int) -> None:
+    """Counts the requests that wait when another one comes."""
+    self._waiting.observe(length)
+
+  def observe_program(self, program: str, seconds: float) -> None:
+    """Counts the time of a prefill, or of a round of decode steps."""
+    self._programs.labels(program).observe(seconds)
+
+  def set_build(self, model: paligemma.Model) -> None:
+    """Sets versions, device and model."""
+    (device,) = jax.tree.leaves(model.params)[0].devices()
+    self._build.info(
+      {
+        'version': __version__,
+        'jax': jax.__version__,
+        'device': f'{device.platform}: {device.device_kind}',
+        'model': model.config.name,
+      }
+    )
 
   def count_rejection(self, reason: str, count: int = 1) -> None:
     """Counts calls or connections that a limit has ended.

@@ -31,6 +31,7 @@ class RequestState:
     progress: Set when there are more tokens or the end, then replaced.
     waiters: Number of calls that wait for the caption.
     caller: Name of the caller whose request it is.
+    codec: Name of the codec, for the log of requests.
   """
 
   decoder: Any
@@ -48,6 +49,7 @@ class RequestState:
   progress: asyncio.Event = dataclasses.field(default_factory=asyncio.Event)
   waiters: int = 0
   caller: str = ''
+  codec: str = ''
 
   def update(
     self,

@@ -1,11 +1,14 @@
 """Runs a server as a program: signals, and lines on standard output."""
 
 import asyncio
+import contextlib
 import gc
 import logging
 import signal
+import sys
 
 from collab_jax import _output
+from collab_jax.serving.server import headline
 from collab_jax.serving.server.server import Server
 
 _LOG = logging.getLogger(__name__)
@@ -38,6 +41,8 @@ async def _run(server: Server) -> None:
   for signum in _SIGNALS:
     loop.add_signal_handler(signum, stop, signum)
   await server.start(warm=False)
+  with contextlib.suppress(OSError):  # Nobody reads it.
+    print(*headline.lines(server), sep='\n', file=sys.stderr, flush=True)
   _output.announce(f'listening on {server.address}')
   if server.metrics_address:
     _output.announce(f'metrics on http://{server.metrics_address}/metrics')

@@ -161,7 +161,10 @@ class Scheduler:
         self.engine.release(slot)
         del self._active[slot]
     if self._active:
-      self._dispatch(self.engine.decode())
+      start = time.perf_counter()
+      outputs = self.engine.decode()
+      self._metrics.observe_program('decode', time.perf_counter() - start)
+      self._dispatch(outputs)
     self._metrics.set_active(len(self._active))
 
   def _prefill(self) -> None:
@@ -214,6 +217,7 @@ class Scheduler:
       request.batch, request.stage_start = len(requests), end
       self._active[output.slot] = request
     self._metrics.observe_batch(len(requests))
+    self._metrics.observe_program('prefill', end - start)
     self._dispatch(outputs)
 
   def _rebuild(

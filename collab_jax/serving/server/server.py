@@ -30,6 +30,7 @@ from collab_jax.serving.server import (
   memory,
   metrics,
   request_cache,
+  request_log,
   request_queue,
   scheduler,
   security,
@@ -114,6 +115,17 @@ class Server:
     self._certificates = config.security.certificates()
     self._authenticator = security.Authenticator(config.security, config.host)
     self._cleanup = contextlib.AsyncExitStack()
+    self._request_log: request_log.RequestLog | None = None
+
+  @property
+  def model(self) -> paligemma.Model:
+    """The model that is served."""
+    return self._model
+
+  @property
+  def cache_bytes(self) -> int:
+    """Bytes of the key-value cache of all captions, once it has started."""
+    return self._engine.state_bytes
 
   @property
   def max_message_bytes(self) -> int:
@@ -133,6 +145,9 @@ class Server:
     Raises:
       OSError: A port is in use.
     """
+    if self.config.log_requests:
+      self._request_log = request_log.RequestLog(self.config.log_requests)
+      self._cleanup.callback(self._request_log.close)
     self._assemble()
     self.failed = asyncio.Event()
     self._health = health.aio.HealthServicer()  # pyright: ignore
@@ -196,8 +211,11 @@ class Server:
       self._registry,
       request_cache.IdempotencyCache(*_IDEMPOTENCY),
       self.metrics,
+      self._request_log,
+      config.log_captions,
     )
     self.metrics.watch(lambda: len(queue), lambda: len(self._registry))
+    self.metrics.set_build(self._model)
 
   async def stop(self) -> None:
     """Refuses new requests, finishes those it has, then stops everything."""
@@ -325,6 +343,7 @@ class Server:
         f'metrics_port: cannot listen on {address}: {error}; -1 for none'
       ) from error
     metrics.bound_readers(web)
+    metrics.add_probes(web, lambda: self.metrics.value('serving') == 1)
     for end in (thread.join, web.server_close, web.shutdown):
       self._cleanup.push_async_callback(asyncio.to_thread, end)
     self.metrics_address = tls.join_address(host, web.server_address[1])

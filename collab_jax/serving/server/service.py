@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator
 from concurrent import futures
 import contextlib
+import dataclasses
 import logging
 import time
 
@@ -21,6 +22,7 @@ from collab_jax.serving.server import (
   codecs,
   metrics,
   request_cache,
+  request_log,
   request_queue,
   scheduler,
 )
@@ -55,6 +57,17 @@ _STATUS = {
 }
 
 
+@dataclasses.dataclass
+class _Call:
+  """Facts of a call for the log, as they become known."""
+
+  method: str
+  start: float
+  codec: str = ''
+  state: RequestState | None = None
+  repeated: bool = False
+
+
 class Service(collab_pb2_grpc.CaptionerServicer):
   """Answers every request once, with a reply or a status.
 
@@ -71,6 +84,8 @@ class Service(collab_pb2_grpc.CaptionerServicer):
     registry: codecs.CodecRegistry,
     idempotency: request_cache.IdempotencyCache,
     counters: metrics.Metrics,
+    log: request_log.RequestLog | None = None,
+    log_captions: bool = False,
   ):
     """Binds the parts of a server; at first no requests are taken.
 
@@ -81,7 +96,10 @@ class Service(collab_pb2_grpc.CaptionerServicer):
       registry: Codecs that edges have agreed on.
       idempotency: Requests that may come again.
       counters: Metrics of the server.
+      log: Log of requests, if there is one.
+      log_captions: Whether it has prompts and captions.
     """
+    self._log, self._log_captions = log, log_captions
     self.open = 0
     self.closed = 'the server is warming up'
     self._info = info
@@ -119,13 +137,14 @@ class Service(collab_pb2_grpc.CaptionerServicer):
 
   async def Handshake(self, request, context) -> collab_pb2.HandshakeReply:
     """Agrees on a codec."""
-    async with self._answering('Handshake', request, context):
+    async with self._answering('Handshake', request, context) as call:
       self._max_tokens(request.max_tokens)
       self._tokenize(request.prompt)
       self._check_encoder(request.encoder)
       decoder = await self._registry.get_or_create(
         request.session, admission.CALLER.get()
       )
+      call.codec = decoder.codec.name
       return collab_pb2.HandshakeReply(
         session=decoder.id + self._info.tag,
         model=self._info.model,
@@ -140,8 +159,8 @@ class Service(collab_pb2_grpc.CaptionerServicer):
 
   async def Caption(self, request, context) -> collab_pb2.CaptionReply:
     """Captions a picture."""
-    async with self._answering('Caption', request, context):
-      with self._join(request) as (state, repeated):
+    async with self._answering('Caption', request, context) as call:
+      with self._join(request, call) as (state, repeated):
         # Other calls may wait for the same state: shield it from this one.
         await asyncio.shield(state.done)
         return self._reply(state, repeated)
@@ -149,8 +168,8 @@ class Service(collab_pb2_grpc.CaptionerServicer):
 
   async def CaptionStream(self, request, context) -> None:
     """Captions a picture, and sends the text while it is written."""
-    async with self._answering('CaptionStream', request, context):
-      with self._join(request) as (state, repeated):
+    async with self._answering('CaptionStream', request, context) as call:
+      with self._join(request, call) as (state, repeated):
         sent = ''
         while not state.done.done():
           progress = state.progress
@@ -170,9 +189,10 @@ class Service(collab_pb2_grpc.CaptionerServicer):
   @contextlib.asynccontextmanager
   async def _answering(
     self, method: str, request, context, if_open: bool = True
-  ) -> AsyncIterator[None]:
+  ) -> AsyncIterator[_Call]:
     """Turns errors raised within into a status, and counts the answer."""
     code, text = _CODES.OK, ''
+    call = _Call(method, time.perf_counter())
     self.open += 1
     try:
       if self.closed and if_open:
@@ -180,7 +200,7 @@ class Service(collab_pb2_grpc.CaptionerServicer):
       if request is None:
         raise RefusalError(_CODES.INVALID_ARGUMENT, admission.REFUSAL)
       async with asyncio.timeout(context.time_remaining()):
-        yield
+        yield call
     except asyncio.CancelledError:
       code = _CODES.CANCELLED
       raise
@@ -197,13 +217,46 @@ class Service(collab_pb2_grpc.CaptionerServicer):
     finally:
       self.open -= 1
       self._metrics.count_answer(method, code.name)
+      self._log_call(call, request, context, code, text)
     if code is not _CODES.OK:
       await context.abort(code, text)
 
+  def _log_call(self, call: _Call, request, context, code, text: str) -> None:
+    """Counts the time of a call, and writes its line."""
+    seconds = time.perf_counter() - call.start
+    if code is _CODES.OK:
+      self._metrics.observe_request(call.method, seconds)
+    if self._log is None:
+      return
+    state = call.state
+    stages = state.milliseconds if state else {}
+    record = {
+      'method': call.method,
+      'id': getattr(request, 'request_id', b'').hex(),
+      'peer': context.peer(),
+      'status': code.name,
+      'codec': call.codec,
+      'bytes': len(getattr(request, 'message', b'')),
+      'tokens': len(state.tokens) if state else 0,
+      'batch': state.batch if state else 0,
+      'repeated': call.repeated,
+      'milliseconds': {
+        name: round(spent, 3)
+        for name, spent in {**stages, 'all': 1000 * seconds}.items()
+      },
+    }
+    if text:
+      record['error'] = text
+    if self._log_captions and state:
+      record['prompt'] = request.prompt or self._info.prompt
+      record['caption'] = self._tokenizer.decode(state.tokens)
+    self._log.write(record)
+
   @contextlib.contextmanager
-  def _join(self, request) -> Iterator[tuple[RequestState, bool]]:
+  def _join(self, request, call: _Call) -> Iterator[tuple[RequestState, bool]]:
     """Waits on a request's state: a new one, or that of its first try."""
     state, repeated = self._get_or_admit(request)
+    call.state, call.codec, call.repeated = state, state.codec, repeated
     state.waiters += 1
     try:
       yield state, repeated
@@ -249,9 +302,16 @@ class Service(collab_pb2_grpc.CaptionerServicer):
       )
     max_tokens = self._max_tokens(request.max_tokens)
     prompt = self._tokenize(request.prompt)
+    waiting = len(self._queue)
     self._queue.reserve(caller)
+    self._metrics.observe_queue(waiting)
     state = RequestState(
-      decoder, prompt, max_tokens, time.perf_counter(), caller=caller
+      decoder,
+      prompt,
+      max_tokens,
+      time.perf_counter(),
+      caller=caller,
+      codec=decoder.codec.name,
     )
     self._idempotency.add(request, state)
     state.done.add_done_callback(lambda _: self._count(state))

@@ -1,0 +1,93 @@
+"""Headline of a server: what it serves, on what, and to whom."""
+
+from importlib import metadata
+import os
+from typing import Any
+
+import jax
+
+from collab_jax import __version__
+from collab_jax.serving import tls
+from collab_jax.serving.server import codecs
+from collab_jax.serving.server.server import Server
+
+_NAME = 12  # Width of the names of lines.
+
+
+def describe(server: Server) -> dict[str, str]:
+  """Describes a server that listens.
+
+  Args:
+    server: The server.
+
+  Returns:
+    Short texts by name, in the order of the headline.
+  """
+  config, model = server.config, server.model
+  leaves = jax.tree.leaves(model.params)
+  count = sum(leaf.size for leaf in leaves)
+  weights = sum(leaf.nbytes for leaf in leaves)
+  (device,) = leaves[0].devices()
+  kind = f'{device.platform}: {device.device_kind}'
+  if device.platform == 'cpu':
+    kind += f', {os.cpu_count()} cores'
+  return {
+    'version': f'collab_jax {__version__}, jax {metadata.version("jax")}',
+    'model': f'{model.config.name}, {_count(count)} parameters in'
+    f' {leaves[0].dtype.name}, products in {model.compute_dtype}',
+    'device': kind,
+    'memory': _memory(server, device, weights),
+    'quantizers': _listed(config.quantizers),
+    'images': _listed(config.images),
+    'address': f'{server.address}, {_identity(server)}',
+    **({'log': config.log_requests} if config.log_requests else {}),
+  }
+
+
+def lines(server: Server) -> list[str]:
+  """Returns the headline of a server that listens."""
+  return [f'{name:{_NAME}}{text}' for name, text in describe(server).items()]
+
+
+def _memory(server: Server, device: Any, weights: int) -> str:
+  slots = server.config.engine.max_slots
+  text = (
+    f'{_size(weights)} of weights, {_size(server.cache_bytes)} for {slots}'
+    ' captions at a time'
+  )
+  # A CPU has none.
+  limit = (device.memory_stats() or {}).get('bytes_limit')
+  if limit is None and device.platform == 'cpu':
+    limit = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
+  return f'{text}, of {_size(limit)}' if limit else text
+
+
+def _listed(text: str) -> str:
+  """Describes an operator's list."""
+  named = [entry for entry in codecs.entries(text) if entry != codecs.ANY]
+  others = ['all others on demand' if named else 'all, on demand']
+  parts = named + others * (codecs.ANY in codecs.entries(text))
+  return '; '.join(parts) or 'none'
+
+
+def _identity(server: Server) -> str:
+  """Says who may reach a server, and how callers are identified."""
+  security, host = server.config.security, server.config.host
+  parts = [
+    'this machine only' if tls.is_loopback(host) else 'open to the network',
+    'TLS' if security.cert else 'no TLS',
+  ]
+  parts += ["clients' certificates"] if security.client_ca else []
+  parts += ['tokens' if security.token_file else 'no tokens']
+  return ', '.join(parts)
+
+
+def _count(number: int) -> str:
+  for unit, name in ((10**9, 'G'), (10**6, 'M'), (10**3, 'k')):
+    if number >= unit:
+      return f'{number / unit:.3g} {name}'
+  return f'{number} '
+
+
+def _size(number: int) -> str:
+  return f'{_count(number)}B'
