@@ -84,6 +84,7 @@ _EXTRAS = {
     'nbformat>=5.10',
     'pytest>=8.4',
     'pytest-xdist>=3.8',
+    'pyyaml>=6',
     'ruff>=0.15',
     'scikit-learn>=1.6',
     'tensorboardX>=2.6.2.2',
