@@ -49,7 +49,8 @@ def names(records: Iterable[Record], field: str) -> str | None:
     'mine / moved' of a model that was in two folders; None without a name.
   """
   found = dict.fromkeys(record.get(field) for record in records)
-  return ' / '.join(str(name) for name in found if name is not None) or None
+  known = [str(name) for name in found if name is not None]
+  return ' / '.join(known) if known else None
 
 
 def _model(record: Record) -> tuple[str, Any]:
