@@ -47,7 +47,7 @@ class Monitor:
     """
     self._makers = [writers.find(name) for name in log]
     self._workdir, self._settings = Path(workdir), settings or {}
-    self._writers: list[writers.Writer] = []
+    self._writers: list[writers.MetricWriter] = []
     self._group = ''
     self._trace = None if profile is None else trace_lib.Trace(profile)
 

@@ -14,7 +14,7 @@ import uuid
 from collab_jax import _validate
 
 
-class Writer(Protocol):
+class MetricWriter(Protocol):
   """Place where numbers over steps go."""
 
   def write(
@@ -35,7 +35,7 @@ class Writer(Protocol):
     ...
 
 
-MakeWriter = Callable[[Path, Mapping[str, Any]], Writer]
+MakeWriter = Callable[[Path, Mapping[str, Any]], MetricWriter]
 
 
 class TensorBoardWriter:

@@ -297,12 +297,12 @@ def run(
         if last or steps_done % config.log_every == 0:
           means = _means(jax.device_get(recent))
           log.append({'step': steps_done, **_finite(means)})
-          monitoring.write(steps_done, means)
+          _monitor(steps_done, 'loss', means)
           bar.set_postfix(dict(list(means.items())[-2:]))
           recent = []
         for scores in evaluate(state, steps_done):
           log.append({'step': steps_done, **_finite(scores)})
-          monitoring.write(steps_done, scores)
+          _monitor(steps_done, 'score', scores)
           tqdm.tqdm.write(f'step {steps_done}: {scores}')
         if last or steps_done % config.save_every == 0:
           manager.save(steps_done, args=ocp.args.StandardSave(state))
@@ -389,6 +389,12 @@ def _means(recent):
     name: round(float(np.mean([w[name] for w in recent if name in w])), 4)
     for name in names
   }
+
+
+def _monitor(steps_done: int, kind: str, numbers: Mapping[str, float]) -> None:
+  """Writes numbers to the open monitor, those of a kind under one heading."""
+  named = {f'{kind}/{name}': value for name, value in numbers.items()}
+  monitoring.write(steps_done, named)
 
 
 def _finite(numbers: Mapping[str, float]) -> dict[str, float | None]:
