@@ -8,8 +8,10 @@ import sys
 
 import numpy as np
 
-from collab_jax import codecs, data, metrics, testing
+from collab_jax import codecs, data, metrics, studies, testing
+from configs import baselines, tradeoff
 from tests import standin
+from tests.data import photos
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -68,14 +70,44 @@ def test_every_page_is_in_a_list():
   assert names - {'index'} <= listed
 
 
-def test_the_lines_on_extending_run(monkeypatch):
+def _check_labelled(folder):
+  """Reads the dataset of the page by the name that a config has."""
+  for label in ('cat', 'dog'):
+    path = folder / 'test' / label
+    path.mkdir(parents=True)
+    (path / '1.jpg').write_bytes(photos.jpeg())
+  config = tradeoff.get_config('mode=smoke')
+  config.model, config.data = str(standin.folder()), 'mine:Labelled'
+  config.data_dir = str(folder)
+  study = studies.TradeoffStudy(config)
+  assert 'labelled/test, 2 pictures' in study.describe()
+  assert [study.data[i].captions for i in range(2)] == [('a cat',), ('a dog',)]
+  assert study.data[1].file == 'dog/1.jpg'
+  assert study.data[1].image.shape == (64, 64, 3)
+
+
+def _check_baselines():
+  """Makes the codecs of the page's command."""
+  config = baselines.get_config('mode=smoke')
+  config.model = str(standin.folder())
+  config.methods = ('mine:Unlike(rebuild=nearest)', 'mine:Slices')
+  config.ks, config.codecs = (4,), ()
+  study = studies.BaselineStudy(config)
+  assert [spec.name for spec in study.specs] == [
+    'mine:Unlike(k=4,rebuild=nearest)',
+    'mine:Slices(k=4)',
+    'identity',
+  ]
+
+
+def test_the_lines_on_extending_run(monkeypatch, tmp_path):
   """Runs them with smaller data and a stand-in for the trained model.
 
   The blocks that evaluate are run by a notebook, with other codecs.
   """
   text = (ROOT / 'docs' / 'extend.md').read_text()
   blocks = re.findall(r'```python\n(.*?)```', text, re.S)
-  assert len(blocks) == 10
+  assert len(blocks) == 11
   checked = []
 
   def check(quantizer, n=16, d=8):
@@ -97,6 +129,8 @@ def test_the_lines_on_extending_run(monkeypatch):
   seen = codec.picture(messages[0])
   assert abs(seen.mean((0, 1)) - images[0].mean((0, 1))).max() < 1
   assert codec.decode(messages).x.shape[:2] == (2, codec.vectors)
+  _check_labelled(tmp_path)
+  _check_baselines()
   metric = metrics.make('mine:ColourRecall')
   refs = [['a red ring on a blue star'], ['a dog']]
   assert metric.score(['one red star', ''], refs) == 0.75

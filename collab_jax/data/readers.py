@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from collab_jax import _validate
+from collab_jax import _validate, registry
 from collab_jax.data import (
   coco_flickr,
   generated,
@@ -36,8 +36,9 @@ def make(
   """Makes a reader.
 
   Args:
-    name: A name in `SHIPPED` or `NAMES`, or the path of a folder, a list, a
-      .zip or a picture: see `path_reader`.
+    name: A name in `SHIPPED` or `NAMES`; the path of a folder, a list, a .zip
+      or a picture, see `path_reader`; or 'package.module:Class', a dataset of
+      one's own whose fields are the other arguments.
     folder: Folder of the dataset; '' for those in `SHIPPED` and for a path.
     split: A split of the dataset.
     limit: Largest number of pictures; None for all.
@@ -53,7 +54,11 @@ def make(
   known = [*SHIPPED, *NAMES]
   if not isinstance(name, str | os.PathLike):
     raise _validate.error('data', name, 'a name or a path', kind=TypeError)
+  name = os.fspath(name)
   if name not in known:
+    if ':' in name and not Path(name).exists():
+      own = registry.find({}, 'data', name)
+      return own(folder, split, limit, size, method)
     if Path(name).exists():
       return path_reader.open_path(name, split, limit, size, method)
     raise _validate.unknown(

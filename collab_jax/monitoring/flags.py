@@ -8,6 +8,9 @@ import ml_collections
 
 from collab_jax.monitoring import monitor, writers
 
+# The flags belong to the launcher that defines them, and to its --help.
+flags.disclaim_key_flags()
+
 OpenMonitor = Callable[
   [str | os.PathLike[str], ml_collections.ConfigDict], monitor.Monitor
 ]
