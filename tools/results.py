@@ -27,12 +27,27 @@ FIGURES = {
   'runs/rate/rate_fields.png': 'rate_fields.png',
   'runs/latency/rate_latency.png': 'rate_latency.png',
   'runs/baselines/selectors.png': 'selectors.png',
+  'runs/compare/compare.png': 'compare.png',
 }
 # A command, perhaps over several lines, and what it printed.
 BLOCK = re.compile(
   r'```\n\$ python (?P<command>(?:[^\n]*\\\n)*[^\n]*)\n\n(?P<text>.*?)\n```',
   re.DOTALL,
 )
+_COMPARED = (
+  'experiments/evaluate.py --config=configs/tradeoff.py:mode=tiny'
+  " --config.limit=300 --config.ks='(2, 4, 8, 16)'"
+)
+# Commands that make what another one reads.
+BEFORE = {
+  'experiments/compare.py': (
+    f'{_COMPARED} --config.methods=\'("kmeans(init=++)",)\''
+    ' --workdir=runs/greedy',
+    f'{_COMPARED} --config.methods=\'("kmeans(init=++)",)\''
+    ' --config.decoding=beam2 --workdir=runs/beam',
+    f'{_COMPARED} --config.methods=\'("merge",)\' --workdir=runs/merge',
+  ),
+}
 # Title, what the reader should know, command.
 SECTIONS = (
   (
@@ -58,6 +73,22 @@ SECTIONS = (
     'What the tiny model gets right',
     'All vectors, whole splits; slots in percent, with the blind baselines.',
     'benchmarks/slots.py',
+  ),
+  (
+    'Runs that differ, side by side',
+    'k-means++ with greedy decoding, with a beam of two, and merging; 300'
+    ' scenes of the test split, three seeds. Figure: `images/compare.png`. The'
+    ' runs are made before by `experiments/evaluate.py`, see'
+    ' `tools/results.py`.',
+    'experiments/compare.py runs/greedy runs/beam runs/merge --x=vectors'
+    ' --out=runs/compare',
+  ),
+  (
+    'A planted difference, and none',
+    'How often an interval excludes 0: of pairs of runs that differ in the'
+    ' random start of k-means alone, and with a share of the second'
+    " run's captions replaced by those of other pictures.",
+    '-m benchmarks.compare_runs',
   ),
   (
     'Captions over channels',
@@ -108,6 +139,10 @@ SECTIONS = (
 
 def section(title: str, note: str, command: str) -> str:
   """Runs a command; returns its section of the page."""
+  for start, commands in BEFORE.items():
+    if command.startswith(start):
+      for other in commands:
+        run(other)
   return (
     f'## {title}\n\n{note}\n\n```\n$ python {command}\n{run(command)}\n```\n'
   )

@@ -212,14 +212,24 @@ def _differing(
   names = dict.fromkeys(n for values in settings.values() for n in values)
   if any(values.keys() == _OF_RECORDS.keys() for values in settings.values()):
     names = _OF_RECORDS  # Of some run nothing else is known.
+  added = record_store.ADDED
   table = {
-    name: {run: values.get(name) for run, values in settings.items()}
+    name: {
+      run: values.get(name, added.get(name)) for run, values in settings.items()
+    }
     for name in names
   }
   return {
     name: values
     for name, values in table.items()
-    if len({json.dumps(v, sort_keys=True) for v in values.values()}) > 1
+    if len(
+      {
+        json.dumps(value, sort_keys=True)
+        for value in values.values()
+        if not (value is None and name in added)  # Of older runs: not known.
+      }
+    )
+    > 1
   }
 
 

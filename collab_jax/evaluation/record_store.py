@@ -19,7 +19,7 @@ _SHOWN = 5  # Pictures in a message.
 
 # Settings that files of earlier versions lack. They resume if these are as they
 # were then; where that is None, nothing is known.
-_ADDED = {
+ADDED = {
   'model.dtype': None,
   'model.compute_dtype': 'float32',
   'precision': 'default',
@@ -121,7 +121,7 @@ def _parse(
 def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
   """Returns a line for each setting that differs, but names and places."""
   old, new = identity.flat(old), identity.flat(new)
-  for name, before in _ADDED.items():
+  for name, before in ADDED.items():
     if name in new:
       old.setdefault(name, new[name] if before is None else before)
   if 'platform' not in new:

@@ -15,6 +15,7 @@ _COLOURS = (
   *(style.BLUE, style.VERMILION, style.GREEN, style.PURPLE, style.ORANGE),
   *(style.SKY, style.INK, style.GREY),
 )
+_LINES = '-', (0, (4, 2)), (0, (1.5, 1.5)), '-.'
 _MARKERS = 'o', 's', 'D', '^', 'v', 'X', 'P', '*', 'h', '<', '>'
 _FIELDS = {'bytes': 'bytes', 'vectors': 'sent'}
 _TITLES = {
@@ -55,14 +56,21 @@ def compare(
   pairs = [
     line for line in comparison.differences if _ends(comparison, line, x)
   ]
-  entries = sum(len(_curves(group)) + 1 for group in rows.values())
-  height = 3.3 + 1.9 * bool(pairs) + 0.19 * entries
+  entries = sum(len(_curves(group)) for group in rows.values())
+  height = 3.95 + 1.9 * bool(pairs) + 0.19 * -(-entries // 2)
   figure = style.new_figure(7.6, height)
   with mpl.rc_context(style.RC):
     top = 1 - 0.75 / height
     axes = figure.add_axes((0.09, top - 2.5 / height, 0.88, 2.5 / height))
-    for run, group in rows.items():
-      _draw_run(axes, run, group, colours[run], markers, column, x)
+    for n, (run, group) in enumerate(rows.items()):
+      # Later ones are thinner and dashed, so that equal curves are all seen.
+      looks = {
+        'color': colours[run],
+        'linestyle': _LINES[n % len(_LINES)],
+        'linewidth': max(2.6 - 0.5 * n, 1.2),
+        'markersize': max(8.5 - 1.6 * n, 4),
+      }
+      _draw_run(axes, run, group, markers, column, x, looks)
     style.score_axis(axes, [r for g in rows.values() for r in g], column)
     lowest = axes
     if pairs:
@@ -80,13 +88,14 @@ def compare(
       *axes.get_legend_handles_labels(),
       loc='lower left',
       bbox_to_anchor=(0.075, 0.0),
+      ncols=2,
       frameon=False,
       fontsize=8,
       labelspacing=0.3,
     )
     style.titles(
       figure,
-      ' and '.join(rows) if len(rows) < 4 else f'{len(rows)} runs',
+      f'Runs side by side: {", ".join(rows)}',
       _note(comparison),
       (1 - 0.14 / height, 1 - 0.42 / height),
     )
@@ -118,22 +127,23 @@ def _draw_run(
   axes: mpl_axes.Axes,
   run: str,
   rows: Sequence[Any],
-  colour: str,
   markers: Mapping[str, str],
   column: columns.Column,
   x: str,
+  looks: Mapping[str, Any],
 ) -> None:
+  """Draws the curves of a run, and the intervals around them."""
   for name, curve in _curves(rows).items():
     curve = sorted(curve, key=lambda row: row[_FIELDS[x]])
     xs = [row[_FIELDS[x]] for row in curve]
-    style.band(axes, xs, curve, column, color=colour, alpha=0.1)
+    style.band(axes, xs, curve, column, color=looks['color'], alpha=0.1)
     axes.plot(
       xs,
       [column.shown(row) for row in curve],
-      color=colour,
       marker=markers[name],
       label=style.plain(f'{run}: {name}'),
-      **style.LINE,
+      **style.EDGE,
+      **looks,
     )
 
 
@@ -169,7 +179,8 @@ def _differences(
   for line in lines:
     ends = _ends(comparison, line, x)
     assert ends is not None  # Of the lines that are drawn.
-    place = ends[1][_FIELDS[x]]
+    # Runs stand beside one another, by a few percent.
+    place = ends[1][_FIELDS[x]] * 1.05 ** [*colours].index(line['run'])
     low, value, high = (
       column.scale * line[n] for n in ('low', 'value', 'high')
     )
@@ -189,9 +200,11 @@ def _differences(
 
 def _note(comparison: evaluation.Comparison) -> str:
   differ = [*comparison.settings]
-  what = ', '.join(differ[:4]) + (', ...' if len(differ) > 4 else '')
+  names = [{row['name'] for row in rows} for rows in comparison.rows.values()]
+  if any(known != names[0] for known in names):
+    differ.insert(0, 'codecs')
+  what = ', '.join(differ[:3]) + (', ...' if len(differ) > 3 else '')
   return (
-    f'{comparison.images:,} pictures that all have; intervals of the'
-    f' differences hold at once at {100 * comparison.level:g}%\n'
-    f'they differ in {what or "codecs only"}'
+    f'{comparison.images:,} pictures; intervals of the differences hold at once'
+    f' at {100 * comparison.level:g}%; they differ in {what or "chance only"}'
   )

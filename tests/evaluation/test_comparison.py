@@ -166,6 +166,14 @@ def test_settings_that_differ_are_said(records, tmp_path):
   assert evaluation.compare(folders, resamples=20).settings == (
     comparison.settings
   )
+  # Versions that did not write a setting say nothing of it.
+  older = {**settings, 'model': {'name': 'tiny', 'checksum': 'x', 'dtype': 'f'}}
+  text = json.dumps({**older, 'precision': 'default'})
+  (tmp_path / 'greedy' / 'records.settings.json').write_text(text)
+  (tmp_path / 'beam' / 'records.settings.json').write_text(json.dumps(beam))
+  assert evaluation.compare(folders, resamples=20).settings == (
+    comparison.settings
+  )
   # Under one name, the folders above tell them apart.
   nested = [write(tmp_path / n / 'run', records, settings) for n in 'ab']
   rows = evaluation.compare(nested, resamples=5).rows
