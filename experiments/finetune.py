@@ -67,6 +67,7 @@ def main(argv):
     }
     study = studies.FinetuneStudy(config, rate, books)
     study.validate()
+    print(study.describe(), flush=True)
     print(memory.estimate(config, study.dimensions), flush=True)
     if _ONLY.value:
       study.train(workdir, both=False)

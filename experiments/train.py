@@ -7,15 +7,19 @@ Started again, it goes on from its last checkpoint. The result, in
 workdir/model, is what `collab_jax.load` reads.
 """
 
+from typing import Any, cast
+
 from absl import app, flags
 
 from collab_jax import config as config_lib
 from collab_jax import (
   launcher,
   monitoring,
+  sharding,
   studies,
   training,
 )
+from collab_jax.models import paligemma
 
 _CONFIG = config_lib.define('configs/train_tiny.py')
 _WORKDIR = flags.DEFINE_string('workdir', 'runs/train_tiny', 'Where to write.')
@@ -27,6 +31,14 @@ def main(argv):
   if argv[1:]:
     raise app.UsageError(f'unexpected arguments: {argv[1:]}')
   with studies.runtime(), _MONITOR(_WORKDIR.value, _CONFIG.value):
+    config = cast(Any, _CONFIG.value)
+    dimensions = paligemma.Config.from_dict(config.model.to_dict())
+    mesh = sharding.make_mesh(config.mesh.data)
+    work = f'{config.steps:,} steps of {config.batch_size} pictures'
+    print(
+      studies.describe_training(dimensions, 'scenes/train', work, mesh),
+      flush=True,
+    )
     training.train(_CONFIG.value, _WORKDIR.value)
     print(f'{_WORKDIR.value}: {studies.list_files(_WORKDIR.value)}')
 

@@ -31,12 +31,15 @@ def main(argv):
   if argv[1:]:
     raise app.UsageError(f'unexpected arguments: {argv[1:]}')
   config = _CONFIG.value
-  with studies.runtime(config.precision):
+  with studies.runtime(config.precision, resumes=False):
     mesh = studies.make_mesh(config)
-    if mesh is not None:
-      print(sharding.describe(mesh), flush=True)
     model = studies.load_model(config)
     reader = studies.make_data(config, model.config.vision.image_size)
+    pictures = f'{reader.name}, {len(reader):,} pictures'
+    work = f'{config.kind} parameters of {", ".join(config.sent)}'
+    print(
+      studies.describe_training(model.config, pictures, work, mesh), flush=True
+    )
     workdir = Path(_WORKDIR.value)
     depends_on = train_loop.codebook_dependencies(config, model, reader)
     params = codebooks.train(config, model, reader, workdir)

@@ -14,6 +14,7 @@ from collab_jax.studies.build import (
 from collab_jax.studies.channel import ChannelStudy
 from collab_jax.studies.comparison import compare_runs
 from collab_jax.studies.finetune import FinetuneStudy
+from collab_jax.studies.headline import training as describe_training
 from collab_jax.studies.rate import RateStudy
 from collab_jax.studies.study import (
   Report,
@@ -32,6 +33,7 @@ __all__ = [
   'Study',
   'TradeoffStudy',
   'compare_runs',
+  'describe_training',
   'dimensions',
   'list_files',
   'load_model',

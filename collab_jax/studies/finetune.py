@@ -11,7 +11,7 @@ from collab_jax import _precision, evaluation, monitoring, plots, sharding
 from collab_jax.evaluation.report import columns, labels, settings, text
 from collab_jax.models import paligemma
 from collab_jax.quantizers import pretrained
-from collab_jax.studies import build, rate, study
+from collab_jax.studies import build, headline, rate, study
 from collab_jax.training import (
   codebooks,
   finetune,
@@ -80,6 +80,20 @@ class FinetuneStudy(study.Study):
           f'compare.kept: got {name!r}, expected the beginning of one of'
           ' compare.rate.codecs'
         )
+
+  def describe(self) -> str:
+    """Returns the headline: model, data, devices, and the work ahead."""
+    fields = self._fields
+    kinds = ('through the quantizer',)
+    if self._rate is not None:
+      kinds += ('without it', 'and their comparison')
+    return headline.training(
+      self.dimensions,
+      f'{fields.data}/{fields.data_split}',
+      f'{fields.steps:,} steps of {fields.batch_size} pictures'
+      f' {", ".join(kinds)}',
+      build.make_mesh(self.config),
+    )
 
   def _rate_study(
     self,

@@ -22,15 +22,41 @@ def render(lines: Mapping[str, str]) -> str:
 
 def model(loaded: paligemma.Model) -> str:
   """Returns name, parameters and dtypes of a model in words."""
-  count = sum(math.prod(p.shape) for p in jax.tree.leaves(loaded.params))
+  return (
+    f'{loaded.config.name}, {_parameters(loaded.params)} in {loaded.dtype},'
+    f' products of {loaded.compute_dtype}'
+  )
+
+
+def _parameters(params: Any) -> str:
+  """Returns the number of parameters in words."""
+  count = sum(math.prod(p.shape) for p in jax.tree.leaves(params))
   size = next(
     (f'{count / unit:.1f} {name}' for unit, name in _UNITS if count >= unit),
     str(count),
   )
-  products = loaded.compute_dtype
-  return (
-    f'{loaded.config.name}, {size} parameters in {loaded.dtype}, products of'
-    f' {products}'
+  return f'{size} parameters'
+
+
+def training(
+  dimensions: paligemma.Config, pictures: str, work: str, mesh: Mesh | None
+) -> str:
+  """Returns the headline of a training, whose model need not be loaded.
+
+  Args:
+    dimensions: Dimensions of the model.
+    pictures: Words on the data.
+    work: Words on the work ahead.
+    mesh: The mesh; None for one device.
+  """
+  parameters = _parameters(paligemma.shapes(dimensions))
+  return render(
+    {
+      'model': f'{dimensions.name}, {parameters}',
+      'data': pictures,
+      'devices': devices(mesh),
+      'training': work,
+    }
   )
 
 

@@ -2,6 +2,8 @@
 
 import pytest
 
+from tests import standin
+
 
 def test_help_shows_the_config(launch):
   done = launch('rate', '--config=configs/rate.py:mode=smoke', '--help')
@@ -43,4 +45,17 @@ def test_wrong_flags_are_told_in_a_line(launch, script, flag, said):
   assert done.returncode == 1
   assert done.stderr.startswith('error: ')
   assert said in done.stderr
+  assert done.stderr.count('\n') == 1
+
+
+def test_a_folder_that_may_not_be_written_to(launch):
+  done = launch(
+    'evaluate',
+    '--config=configs/tradeoff.py:mode=smoke',
+    f'--config.model={standin.folder()}',
+    f'--workdir={__file__}/runs',
+  )
+  assert done.returncode == 1
+  assert done.stderr.startswith('error: ')
+  assert 'name another one, of results by --workdir' in done.stderr
   assert done.stderr.count('\n') == 1

@@ -7,7 +7,7 @@ from collab_jax.aot import counting, devices, programs
 from collab_jax.evaluation import progress
 from collab_jax.models import decoding
 from collab_jax.studies import headline
-from configs import channel, tradeoff
+from configs import channel, finetune, tradeoff
 from tests import standin
 
 
@@ -85,3 +85,19 @@ def test_time_is_measured_after_the_first_batch(monkeypatch, capsys):
 
 def test_empty_lines_are_left_out():
   assert headline.render({'model': 'a', 'of': ''}) == 'model  a'
+
+
+def test_a_training_is_described():
+  dims = standin.small().config
+  text = headline.training(dims, 'scenes/train', '8 steps', None)
+  lines = dict(line.split(maxsplit=1) for line in text.splitlines())
+  assert [*lines] == ['model', 'data', 'devices', 'training']
+  assert 'parameters' in lines['model']
+  assert 'mesh 1 x 1' in lines['devices']
+
+
+def test_a_finetuning_is_described():
+  config = finetune.get_config('mode=smoke')
+  config.model = str(standin.folder())
+  text = studies.FinetuneStudy(config).describe()
+  assert 'training  8 steps of 4 pictures through the quantizer' in text
