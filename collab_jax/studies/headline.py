@@ -74,8 +74,8 @@ def devices(mesh: Mesh | None) -> str:
   jax_version = made_with['versions']['jax']
   commit = made_with['commit'] or 'unknown'
   return (
-    f'{made_with["device"]}, {sharding.describe(mesh)}; {made_with["cores"]}'
-    f' cores, jax {jax_version}, commit {commit}'
+    f'{made_with["device"]}, {made_with["cores"]} cores, jax {jax_version},'
+    f' commit {commit}; {sharding.describe(mesh)}'
   )
 
 
