@@ -26,6 +26,7 @@ from collab_jax import (
 )
 from collab_jax import message as messages
 from collab_jax.aot import devices
+from collab_jax.checkpoints import hub
 from collab_jax.codecs import encoder, feature
 from collab_jax.models import decoding as decoding_lib
 from collab_jax.models import paligemma, zoo
@@ -68,7 +69,8 @@ def model_config(name: str, res: int = 0) -> paligemma.Config:
   """Returns the dimensions of a model, whose weights need not be here.
 
   Args:
-    name: 'tiny', a model's folder, one of `zoo.NAMES`, or one of
+    name: 'tiny', a model's folder, one of `zoo.NAMES`, an id of the Hugging
+      Face Hub, of which config.json alone is fetched, or one of
       `zoo.DECODERS`, whose pictures have `res` pixels.
     res: Side of the pictures; 0 for the model's.
 
@@ -82,6 +84,8 @@ def model_config(name: str, res: int = 0) -> paligemma.Config:
     config = zoo.card(name).config
   elif name in checkpoints.NAMES or os.path.exists(name):
     config = checkpoints.config_of(name)
+  elif path := hub.locate_config(name):
+    config = checkpoints.read_config(path)
   else:
     known = [*checkpoints.NAMES, *zoo.DECODERS, *zoo.NAMES]
     raise _validate.unknown('model', name, known, "a model's folder")

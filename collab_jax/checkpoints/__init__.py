@@ -17,6 +17,7 @@ from collab_jax import _platform, _validate, sharding
 from collab_jax.checkpoints import (
   contents,
   formats,
+  hub,
   huggingface_config,
   npz,
   shards,
@@ -24,7 +25,7 @@ from collab_jax.checkpoints import (
 )
 from collab_jax.checkpoints.contents import FolderDescription, describe
 from collab_jax.checkpoints.conversion import FORMATS, convert
-from collab_jax.checkpoints.hub import fetch
+from collab_jax.checkpoints.hub import HubError, fetch
 from collab_jax.checkpoints.npz import load_npz, save_npz
 from collab_jax.checkpoints.trees import PARTS, CheckpointError, as_dtype
 from collab_jax.models import gemma, paligemma, zoo
@@ -36,6 +37,7 @@ __all__ = [
   'PARTS',
   'CheckpointError',
   'FolderDescription',
+  'HubError',
   'as_dtype',
   'config_of',
   'convert',
@@ -97,15 +99,19 @@ def load(
 
   ```python
   model = cj.load('tiny')
+  model = cj.load('google/paligemma-3b-mix-224')  # Fetched, if it may be.
   model = cj.load('paligemma-3b-mix-224', '/path/to/folder', dtype='bfloat16')
   ```
 
   Args:
     name_or_path: A name in `NAMES`; the path of a folder, whose config.json
-      has the dimensions, or of an npz, which needs `config`; or, with `path`,
-      a released model's name, 'paligemma-3b-mix-224', which stands for its
+      has the dimensions, or of an npz, which needs `config`; the id of a model
+      on the Hugging Face Hub, 'google/paligemma-3b-mix-224', with a revision
+      'google/paligemma-3b-pt-224@bfloat16', whose files are fetched if they are
+      not in its cache and no folder of that name is here; or, with `path`, a
+      released model's name, 'paligemma-3b-mix-224', which stands for its
       dimensions (see `collab_jax.models.zoo`).
-    path: The folder or npz of a released model.
+    path: The folder, npz or id of a released model.
     config: The dimensions: a `paligemma.Config`, the dict that
       `paligemma.Config.from_dict` reads, or the path of a JSON file with it or
       with Hugging Face's fields. Default: those of the name or folder.
@@ -131,9 +137,9 @@ def load(
       of JAX's default device alone is as None.
     variant: 'fp16' and the like: the files of that name in a Hugging Face
       folder.
-    adapter: Folder of a PEFT adapter (LoRA) to merge into a Hugging Face
-      folder's weights; True for the folder's own, False for the base without
-      it. With None a folder that holds an adapter is refused.
+    adapter: Folder, or id on the Hub, of a PEFT adapter (LoRA) to merge into a
+      Hugging Face folder's weights; True for the folder's own, False for the
+      base without it. With None a folder that holds an adapter is refused.
 
   Returns:
     The model, its parameters on the mesh, or on JAX's default device.
@@ -144,6 +150,8 @@ def load(
     CheckpointError: A file is damaged, or the weights are not those of the
       config; lists the first five arrays that differ.
     FileNotFoundError: A file is missing.
+    HubError: A model of the Hub is not here and cannot be fetched; the message
+      says why, and how to get it.
   """
   if dtype is None and path is None and name_or_path in NAMES:
     dtype = 'float32'
@@ -330,14 +338,16 @@ def read_config(
   name = 'paligemma'
   if not isinstance(config, dict):
     path = pathlib.Path(config)
-    config, name = shards.read_json(path), path.absolute().parent.name
+    config, name = shards.read_json(path), hub.name_of(path.parent)
   if 'text_config' in config:
     return huggingface_config.read(config, name)
   return paligemma.Config.from_dict(config)
 
 
-def _resolve(name_or_path: str | os.PathLike[str]) -> pathlib.Path:
-  """Returns the path of a name or path."""
+def _resolve(
+  name_or_path: str | os.PathLike[str],
+) -> str | os.PathLike[str]:
+  """Returns the path of a name; paths and ids of the Hub stay."""
   if name_or_path in NAMES:
     return folder(str(name_or_path))
   path = pathlib.Path(name_or_path)
@@ -349,8 +359,11 @@ def _resolve(name_or_path: str | os.PathLike[str]) -> pathlib.Path:
       f'path). To get it:\n{zoo.describe(str(name_or_path))}'
     )
   if path.suffix or len(path.parts) > 1 or not isinstance(name_or_path, str):
-    raise FileNotFoundError(f'no such checkpoint: {path}')
-  paths = 'the path of an npz or folder, or a name of models.zoo and its path'
+    return name_or_path
+  paths = (
+    'the path of an npz or folder, an id of the Hugging Face Hub such as'
+    " 'google/paligemma-3b-mix-224', or a name of models.zoo and its path"
+  )
   raise _validate.unknown('model', name_or_path, [*NAMES, *zoo.NAMES], paths)
 
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from absl import logging
 
 from collab_jax import _validate
-from collab_jax.checkpoints import adapters, formats, orbax, shards, trees
+from collab_jax.checkpoints import adapters, formats, hub, orbax, shards, trees
 from collab_jax.checkpoints.trees import CheckpointError
 from collab_jax.models import (
   feature_statistics,
@@ -304,7 +304,7 @@ def describe(
   Only headers and JSON files are read. `load` goes by the same rules.
 
   Args:
-    path: A folder or npz.
+    path: A folder, npz or id of the Hugging Face Hub.
     variant: As in `load`.
     adapter: As in `load`.
     part: As in `load`: the files that this part needs are checked.
@@ -317,9 +317,7 @@ def describe(
     ValueError: There is no such part.
   """
   _validate.choice('part', part, trees.PARTS)
-  path = pathlib.Path(path)
-  if not path.exists():
-    raise FileNotFoundError(f'no such checkpoint: {path}')
+  path = hub.locate(path, variant, adapter)
   try:
     source = formats.find(path, variant, adapter)
   except (ValueError, FileNotFoundError) as error:

@@ -12,6 +12,7 @@ import numpy as np
 from collab_jax import jsonl
 from collab_jax.checkpoints import (
   adapters,
+  hub,
   huggingface,
   npz,
   orbax,
@@ -153,7 +154,8 @@ def find(
 
   Args:
     path: An npz, or a folder: the package's own (model.npz, or an Orbax
-      checkpoint in img/ and llm/), Hugging Face's, or one with a single npz.
+      checkpoint in img/ and llm/), Hugging Face's, or one with a single npz; or
+      an id of the Hugging Face Hub, whose files are then fetched.
     variant: 'fp16' and the like: the files of that name in a Hugging Face
       folder.
     adapter: Folder of an adapter to merge, True for the checkpoint's own
@@ -166,9 +168,7 @@ def find(
     FileNotFoundError: There is no checkpoint.
     ValueError: A variant or an adapter for another format.
   """
-  path = pathlib.Path(path)
-  if not path.exists():
-    raise FileNotFoundError(f'no such checkpoint: {path}')
+  path = hub.locate(path, variant, adapter)
   source = _find(path, variant)
   if source.format != 'huggingface':
     for name, value in (('variant', variant), ('adapter', adapter)):
@@ -180,9 +180,8 @@ def find(
     return source
   if adapter is True:
     adapter = path
-  return source._replace(
-    variant=variant, adapter=pathlib.Path(adapter) if adapter else None
-  )
+  folder = hub.locate_adapter(adapter) if adapter else None
+  return source._replace(variant=variant, adapter=folder)
 
 
 def _find(path: pathlib.Path, variant: str | None) -> CheckpointSource:

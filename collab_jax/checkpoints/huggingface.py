@@ -25,6 +25,7 @@ import safetensors.numpy
 
 from collab_jax.checkpoints import (
   adapters,
+  hub,
   huggingface_config,
   shards,
   trees,
@@ -195,7 +196,7 @@ def read_config(folder: str | os.PathLike[str]) -> paligemma.Config:
   path = pathlib.Path(folder) / CONFIG
   try:
     fields = shards.read_json(path)
-    return huggingface_config.read(fields, path.parent.absolute().name)
+    return huggingface_config.read(fields, hub.name_of(path.parent))
   except CheckpointError:
     raise
   except ValueError as error:

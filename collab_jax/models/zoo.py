@@ -137,6 +137,7 @@ def describe(name: str) -> str:
     f'{name}: {n:,} parameters, {2 * n / 1e9:.1f} GB in bfloat16\n'
     f'{c.licence}; accept them on https://huggingface.co/{c.huggingface}, then'
     f"\n  pip install 'collab_jax[hub]' && hf auth login"
+    f'\nand load({c.huggingface!r}) fetches it; without loading it:'
     f'\n  python -c "from collab_jax import checkpoints; '
     f'print(checkpoints.fetch({name!r}))"\n'
     f'or, as an npz, from https://huggingface.co/{c.npz}{kaggle}'
