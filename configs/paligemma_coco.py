@@ -5,16 +5,18 @@ Arguments, as in `configs/paligemma_coco.py:protocol=cococap,split=test`:
   protocol  `fig3`: the paper's sweep, the number of vectors sent against the
             captions. `cococap`: all vectors and big_vision's own decoding, to
             compare with published scores before anything is left out.
+            `smoke`: a few codecs on the seven photographs that ship, to see
+            that a model runs; no score of theirs means anything.
   model     A released model's name, 'paligemma-3b-ft-cococap-224', or without
             its size, which `res` adds; or a folder that says its dimensions.
             Default: 'paligemma-3b-mix' for fig3, which the paper does not
-            name closer, and 'paligemma-3b-ft-cococap' for cococap.
+            name closer, and smoke, 'paligemma-3b-ft-cococap' for cococap.
   res       Side of the pictures in pixels, 224 or 448; 0 (the default) takes
             what the model says, 224 where it says nothing.
   split     Karpathy's 'val' (the default) or 'test', 5,000 pictures each; or
             another list of the dataset.
   decode    'greedy', 'beam2', 'sample(temperature=0.7)'. Default: greedy for
-            fig3, beam2 for cococap.
+            fig3 and smoke, beam2 for cococap.
 
 Where the files are, is said by fields: model_path, tokenizer, data_dir.
 docs/reproduce.md has the commands, and what they take.
@@ -27,9 +29,13 @@ import ml_collections
 from collab_jax import config as config_lib
 from configs import common
 
-PROTOCOLS = ('fig3', 'cococap')
-_MODELS = {'fig3': 'paligemma-3b-mix', 'cococap': 'paligemma-3b-ft-cococap'}
-_DECODINGS = {'fig3': 'greedy', 'cococap': 'beam2'}
+PROTOCOLS = ('fig3', 'cococap', 'smoke')
+_MODELS = {
+  'fig3': 'paligemma-3b-mix',
+  'cococap': 'paligemma-3b-ft-cococap',
+  'smoke': 'paligemma-3b-mix',
+}
+_DECODINGS = {'fig3': 'greedy', 'cococap': 'beam2', 'smoke': 'greedy'}
 
 
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
@@ -62,6 +68,12 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     config.methods, config.ks = (), ()
     config.seeds = (0,)
     config.blind = ()
+  if protocol == 'smoke':
+    config.data, config.data_split = 'photos', 'test'
+    config.methods, config.ks = ('kmeans(init=++)',), (8,)
+    config.seeds = (0,)
+    config.blind = ()
+    config.batch_size = 7
   return config
 
 

@@ -36,6 +36,7 @@ def main(argv):
     records = study.run(workdir / 'records.jsonl')
     text = study.report(records, workdir)
     study.draw_fig2(workdir / 'fig2')
+    study.draw_photographs(workdir / 'fig2_photos')
     print('', evaluation.samples(records), '', text, '', sep='\n')
     print(f'{workdir}: {studies.list_files(workdir)}')
     print(f'{len(records):,} captions, {time.perf_counter() - start:.0f} s')

@@ -18,7 +18,7 @@ PICTURES = {
   'extend_a_quantizer': 3,
   'fig2_fig3': 4,
   'finetune_through_the_bottleneck': 2,
-  'quickstart': 4,
+  'quickstart': 5,
   'rate_and_channels': 3,
 }
 

@@ -18,6 +18,7 @@ import sys
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 FIGURES = {
   'runs/demo/fig2.png': 'fig2.png',
+  'runs/demo/fig2_photos.png': 'fig2_photos.png',
   'runs/demo/fig3.png': 'fig3.png',
   'runs/demo/fig3_bytes.png': 'fig3_bytes.png',
   'runs/dense/fig3.png': 'fig3_dense.png',

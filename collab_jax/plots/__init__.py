@@ -5,7 +5,7 @@ from collab_jax.plots.compare import compare
 from collab_jax.plots.costs import fields, latency
 from collab_jax.plots.curves import tradeoff
 from collab_jax.plots.finetune import tuned
-from collab_jax.plots.maps import fig2
+from collab_jax.plots.maps import cluster_maps, fig2
 from collab_jax.plots.rates import rate
 from collab_jax.plots.selector_maps import selector_maps
 from collab_jax.plots.selectors import selectors
@@ -13,6 +13,7 @@ from collab_jax.plots.style import save
 
 __all__ = [
   'channel',
+  'cluster_maps',
   'compare',
   'fields',
   'fig2',

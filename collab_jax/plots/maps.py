@@ -13,8 +13,8 @@ from matplotlib import collections
 from matplotlib import figure as figures
 import numpy as np
 
+from collab_jax import _validate, codecs, quantizers, random_keys
 from collab_jax import captioner as captioning
-from collab_jax import codecs, quantizers, random_keys
 from collab_jax.evaluation.report import text as text_lib
 from collab_jax.models import paligemma
 from collab_jax.plots import style
@@ -93,6 +93,85 @@ def fig2(
       prefix = column['codec'].decode(column['packets'])
       column['caption'] = captioner(prefix)[0]
   return _draw(image, columns, side, model.config.name)
+
+
+def cluster_maps(
+  model: paligemma.Model,
+  images: Sequence[UInt8[np.ndarray, 'H W 3']],
+  ks: Sequence[int] = (32, 8, 4),
+  init: str = '++',
+  key: jax.Array | None = None,
+  batch_size: int | None = None,
+) -> figures.Figure:
+  """Draws the clusters of several pictures, a column each; see `fig2`.
+
+  Of photographs too, of which the tiny model's captions mean nothing: clusters
+  are made of features alone.
+
+  Args:
+    model: The model.
+    images: Pictures of the model's size, 0..255.
+    ks: Numbers of centroids.
+    init: Of k-means: '++' or 'random'.
+    key: Random key, by default key(0).
+    batch_size: Pictures that are computed, the last one repeated; with the
+      batch size of an evaluation in the same process, its compiled programs
+      serve again. None for the number of pictures.
+
+  Returns:
+    The figure.
+
+  Raises:
+    ValueError: There are no pictures, more than the batch size, or a k is
+      larger than the model's number of vectors.
+  """
+  size = len(images) if batch_size is None else batch_size
+  if not 0 < len(images) <= size:
+    raise _validate.error('images: number', len(images), f'1 to {size}')
+  key = random_keys.make(0) if key is None else key
+  side = math.isqrt(model.config.vision.num_tokens)
+  last = [images[-1]] * (size - len(images))
+  full = codecs.FeatureCodec(model, quantizers.Identity())
+  features = full.features(np.stack([*images, *last]))
+  original = np.asarray(features, np.float32)[: len(images)]
+  colours = [codecs.colours_by_axes(vectors) for vectors in original]
+  figure = style.new_figure(
+    1.25 * len(images) + 0.45, 1.25 * (len(ks) + 1) + 0.75
+  )
+  width, height = figure.get_size_inches()
+
+  def place(row: int, column: int) -> mpl_axes.Axes:
+    left, top = 0.4 + 1.25 * column, 0.7 + 1.25 * (row + 1)
+    box = left / width, 1 - top / height, 1.19 / width, 1.19 / height
+    axes = figure.add_axes(box)
+    style.bare(axes)
+    return axes
+
+  with mpl.rc_context(style.RC):
+    for column, image in enumerate(images):
+      axes = place(0, column)
+      axes.imshow(image, interpolation='nearest')
+      if not column:
+        axes.set_ylabel('picture', labelpad=3)
+    for row, k in enumerate(ks, 1):
+      codec = codecs.FeatureCodec(model, quantizers.KMeans(k=k, init=init))
+      message = codec.quantize(features, key)
+      rebuilt = np.asarray(codec.rebuild(codec.pack(message))[0].x)
+      for column, colour in enumerate(colours):
+        axes = place(row, column)
+        axes.imshow(colour(rebuilt[column]).reshape(side, side, 3))
+        borders(axes, message['assignments'][column].reshape(side, side))
+        if not column:
+          axes.set_ylabel(f'k = {k}', labelpad=3)
+    style.titles(
+      figure,
+      'Clusters of several pictures',
+      f'Features of the {style.plain(model.config.name)} model in k clusters;'
+      " colours are of each picture's own main axes",
+      (1 - 0.12 / height, 1 - 0.39 / height),
+      0.12 / width,
+    )
+  return figure
 
 
 def _column(title: str, codec, packets, vectors, colours) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 import os
 from typing import Any
 
+from collab_jax import data as datasets
 from collab_jax import evaluation, plots
 from collab_jax.studies import study
 
@@ -34,6 +35,23 @@ class TradeoffStudy(study.Study):
       longest.image,
       captioner=self.captioner,
       batch_size=min(self._fields.batch_size, len(self.data)),
+    )
+    plots.save(figure, stem)
+
+  def draw_photographs(self, stem: str | os.PathLike[str]) -> None:
+    """Draws clusters of the photographs that ship with the package.
+
+    Args:
+      stem: Path of the figure's files, without suffix.
+    """
+    batch = min(self._fields.batch_size, len(self.data))
+    size = self.dimensions.vision.image_size
+    photos = datasets.photos(batch, size, self._fields.preprocess)
+    figure = plots.cluster_maps(
+      self.model,
+      [example.image for example in photos],
+      [k for k in (32, 8, 4) if k <= self.dimensions.vision.num_tokens],
+      batch_size=batch,
     )
     plots.save(figure, stem)
 

@@ -43,7 +43,7 @@ def test_demo(demo):
   done, workdir = demo
   assert done.returncode == 0, done.stderr
   names = {path.name for path in workdir.iterdir()}
-  figures = {'fig2', 'fig3', 'fig3_bytes'}
+  figures = {'fig2', 'fig2_photos', 'fig3', 'fig3_bytes'}
   assert names >= {f'{n}.{s}' for n in figures for s in ('png', 'svg')}
   assert names >= {'records.jsonl', 'table.txt', 'config.json'}
   summary = json.loads((workdir / 'summary.json').read_text())

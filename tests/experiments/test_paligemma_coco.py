@@ -259,6 +259,7 @@ def test_a_released_name_with_its_path(folders, monkeypatch, tmp_path):
   ('arg', 'model', 'decoding'),
   [
     ('', 'paligemma-3b-mix-224', 'greedy'),
+    ('protocol=smoke', 'paligemma-3b-mix-224', 'greedy'),
     ('protocol=cococap', PUBLISHED, 'beam2'),
     ('protocol=cococap,res=448', 'paligemma-3b-ft-cococap-448', 'beam2'),
     (f'model={PUBLISHED},res=224,decode=beam2', PUBLISHED, 'beam2'),
@@ -323,3 +324,16 @@ def test_the_page_s_commands_are_understood():
   for arg, overrides in commands:
     config = paligemma_coco.get_config(arg)
     config_lib.check_overrides(config, overrides.split())
+
+
+def test_smoke_needs_no_data(folders, tmp_path):
+  """A released model's whole way on the photographs that ship."""
+  arguments = f'protocol=smoke,model={folders / "huggingface"},res=224'
+  config = paligemma_coco.get_config(arguments)
+  config.max_tokens = 4
+  study = studies.TradeoffStudy(config)
+  records = study.run(tmp_path / 'records.jsonl', progress=False)
+  assert len(records) == 2 * 7
+  assert {record['data'] for record in records} == {'photos/test'}
+  # Nothing is known of the pictures that it was trained on.
+  assert not any('unlike' in record for record in records)

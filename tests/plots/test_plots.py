@@ -173,3 +173,18 @@ def test_maps_of_selectors_say_and_show_what_is_sent():
   counts = [len(np.unique(pixels.reshape(-1, 3), axis=0)) for pixels in shown]
   assert counts == [8, 9, 9, 6]  # Grey where nothing was sent.
   assert (shown[1] != shown[2]).any()  # Not means of cells.
+
+
+def test_cluster_maps_have_a_column_for_each_picture():
+  model = standin.small()
+  images = [data.scenes('test')[i].image for i in range(3)]
+  figure = plots.cluster_maps(model, images, ks=(4, 2), batch_size=4)
+  assert len(figure.axes) == 3 * (1 + 2)
+  rows = [axes.get_ylabel() for axes in figure.axes if axes.get_ylabel()]
+  assert rows == ['picture', 'k = 4', 'k = 2']
+  with pytest.raises(
+    ValueError, match='images: number: got 3, expected 1 to 2'
+  ):
+    plots.cluster_maps(model, images, batch_size=2)
+  with pytest.raises(ValueError, match='images: number: got 0'):
+    plots.cluster_maps(model, [])
