@@ -246,7 +246,8 @@ def _explain(hub_id: HubId, error: Exception) -> str:
     )
   for answer in (error, error.__cause__):
     if isinstance(answer, kinds.HfHubHTTPError):
-      status = getattr(answer.response, 'status_code', 'an error')
+      response = getattr(answer, 'response', None)
+      status = getattr(response, 'status_code', 'an error')
       return (
         f'{hub_id}: the Hugging Face Hub answered {status}; try again later, or'
         f' {by_hand}'
