@@ -1,5 +1,12 @@
-"""The site: `make docs` builds it into build/site."""
+"""The site: `make docs` builds it into build/site.
 
+It executes the notebooks, and keeps what they show in build/notebooks until
+their cells or the package change. `-D nb_execution_mode=off` executes none.
+"""
+
+import hashlib
+import os
+import pathlib
 import posixpath
 import re
 
@@ -9,7 +16,7 @@ from sphinx.domains import python
 project = 'collab_jax'
 author = 'the collab_jax authors'
 extensions = [
-  'myst_parser',
+  'myst_nb',
   'sphinx.ext.autodoc',
   'sphinx.ext.napoleon',
   'sphinx_copybutton',
@@ -32,6 +39,27 @@ html_theme_options = {
 # Headings have anchors, as on GitHub.
 myst_heading_anchors = 3
 
+
+def _fingerprint():
+  """Digest of the files that outputs of notebooks depend on."""
+  digest = hashlib.sha256()
+  for folder in ('collab_jax', 'configs'):
+    for path in sorted((_ROOT / folder).rglob('*')):
+      if path.is_file() and '__pycache__' not in path.parts:
+        digest.update(path.read_bytes())
+  return digest.hexdigest()[:16]
+
+
+_ROOT = pathlib.Path(__file__).resolve().parent.parent
+# Each in a folder of its own, where records of an earlier run are not found.
+os.environ['PYTHONPATH'] = str(_ROOT)
+nb_execution_in_temp = True
+nb_execution_mode = 'cache'
+nb_execution_cache_path = str(_ROOT / 'build' / 'notebooks' / _fingerprint())
+nb_execution_timeout = 3600
+nb_execution_raise_on_error = True
+nb_merge_streams = True
+
 autodoc_default_options = {'members': True, 'member-order': 'bysource'}
 autodoc_typehints_format = 'short'
 autodoc_preserve_defaults = True
@@ -39,6 +67,9 @@ napoleon_use_ivar = True
 napoleon_custom_sections = ['Source']
 python_maximum_signature_line_length = 80
 
+# Links to notebooks: docs/notebooks is itself a link, to colab, which Sphinx
+# would follow.
+_NOTEBOOK = re.compile(r'\[`?([^]`]+)`?\]\((?:(?:\.\./)+colab/)?(\w+)\.ipynb\)')
 # Links of a page in docs/ to files beside it, as they are read on GitHub.
 _OUTSIDE = re.compile(r'\]\((\.\./[^)\s]*)\)')
 _FROM = re.compile(
@@ -63,7 +94,7 @@ class _Code(python.PyXRefRole):
 
 
 def _absolute(app, name, source):
-  """Points links that leave `docs` at the repository."""
+  """Points links that leave `docs` at the repository, or at a notebook's page."""
   del app
   folder = posixpath.dirname(posixpath.join('docs', name))
 
@@ -71,7 +102,8 @@ def _absolute(app, name, source):
     path = posixpath.normpath(posixpath.join(folder, match[1]))
     return match[0] if path.startswith('docs/') else f']({_BLOB}{path})'
 
-  source[0] = _OUTSIDE.sub(absolute, source[0])
+  text = _NOTEBOOK.sub(r'{doc}`\1 </notebooks/\2>`', source[0])
+  source[0] = _OUTSIDE.sub(absolute, text)
 
 
 def _keep_together(app, doctree):
@@ -99,6 +131,15 @@ def _examples(app, what, name, obj, options, lines):
       lines[i:i] = ['.. code-block:: python', '']
 
 
+def _source_of_notebooks(app, name, template, context, doctree):
+  """Points the link to a page's source at the notebooks' own folder."""
+  del app, template, doctree
+  if name.startswith('notebooks/'):
+    path = name.replace('notebooks/', 'colab/')
+    context['theme_source_view_link'] = f'{_BLOB}{path}.ipynb'
+    context['theme_source_edit_link'] = f'{_BLOB}{path}.ipynb'
+
+
 def setup(app):
   """Called by Sphinx."""
   app.add_role_to_domain('py', 'code', _Code())
@@ -107,3 +148,4 @@ def setup(app):
   # Before napoleon, whose sections are indented, too.
   app.connect('autodoc-process-docstring', _examples, priority=400)
   app.connect('doctree-read', _keep_together)
+  app.connect('html-page-context', _source_of_notebooks)

@@ -121,15 +121,15 @@ class Metric(abc.ABC):
 class MeanMetric(Metric):
   """Metric that averages one score per example.
 
-  @dataclasses.dataclass(frozen=True)
-  class Exact(cj.metrics.MeanMetric):
-    '''Share of answers that equal a reference.'''
+    @dataclasses.dataclass(frozen=True)
+    class Exact(cj.metrics.MeanMetric):
+      '''Share of answers that equal a reference.'''
 
-    label: ClassVar[str] = 'exact'
+      label: ClassVar[str] = 'exact'
 
-    def scores(self, answers, references, corpus=None):
-      pairs = zip(answers, references, strict=True)
-      return np.array([float(a in refs) for a, refs in pairs])
+      def scores(self, answers, references, corpus=None):
+        pairs = zip(answers, references, strict=True)
+        return np.array([float(a in refs) for a, refs in pairs])
   """
 
   @abc.abstractmethod
