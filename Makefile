@@ -4,6 +4,7 @@
 #   VENV=.venv          the environment, made anew for another Python version
 #   CONSTRAINTS=constraints/colab.txt  versions, by default of constraints/py*.txt
 #   ARGS='--config.limit=50'   more flags for demo, rate, channel, train and bench
+#   ARGS='-D nb_execution_mode=off'   docs without executing the notebooks
 
 VENV ?= .venv
 ARGS ?=
@@ -66,7 +67,8 @@ bench: install-bench
 	$(PY) benchmarks/kmeans.py $(ARGS)
 
 docs: install-docs
-	$(PY) -m sphinx -W --keep-going -q -b html docs build/site
+	@echo 'executes notebooks that changed, or all of them if the package did'
+	$(PY) -m sphinx -W --keep-going -q -b html $(ARGS) docs build/site
 	@echo 'build/site/index.html'
 
 clean:

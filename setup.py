@@ -53,8 +53,15 @@ _SERVING = [
   'aiohttp>=3.12',
 ]
 
+_STABLEHLO = ['flatbuffers>=25.2.10']
+
+# The site executes the notebooks, with all that they import.
 _DOCS = [
+  *_SERVING,
+  *_STABLEHLO,
   'furo>=2025.9',
+  'ipykernel>=6.17',
+  'myst-nb>=1.4',
   'myst-parser>=5',
   'sphinx>=8.2',
   'sphinx-copybutton>=0.5.2',
@@ -62,23 +69,18 @@ _DOCS = [
 
 _LOGGING = ['tensorboardX>=2.6.2.2', 'wandb>=0.19.11']
 
-_STABLEHLO = ['flatbuffers>=25.2.10']
-
 _EXTRAS = {
   'serving': _SERVING,
   # The documentation's site.
   'docs': _DOCS,
   'test': [
     *_DOCS,
-    *_SERVING,
-    *_STABLEHLO,
     'basedpyright>=1.30',
     'beartype>=0.22',
     'bjontegaard>=1.3',
     'cryptography>=45',
     'grpcio-tools>=1.71.2,<2',
     'hypothesis>=6.100',
-    'ipykernel>=6.17',
     'komm>=0.37',
     'nbclient>=0.10',
     'nbformat>=5.10',

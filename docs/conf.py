@@ -94,7 +94,7 @@ class _Code(python.PyXRefRole):
 
 
 def _absolute(app, name, source):
-  """Points links that leave `docs` at the repository, or at a notebook's page."""
+  """Points links that leave `docs` at the repository, or at notebooks."""
   del app
   folder = posixpath.dirname(posixpath.join('docs', name))
 

@@ -6,7 +6,7 @@ import re
 import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
-PAGES = [ROOT / 'README.md', *sorted((ROOT / 'docs').glob('*.md'))]
+PAGES = [ROOT / 'README.md', *sorted((ROOT / 'docs').rglob('*.md'))]
 # [text](target), ![text](target 'title'), and the attributes of HTML.
 LINK = re.compile(r'\]\(\s*<?([^)\s>]+)|(?:src|href)="([^"]+)"')
 

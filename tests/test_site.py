@@ -1,15 +1,22 @@
 """The documentation's site, and the lines of code in its page on extending."""
 
+import importlib
 import os
 import pathlib
 import re
 import subprocess
 import sys
+import types
 
 import numpy as np
 
+<<<<<<< HEAD
 from collab_jax import codecs, data, metrics, studies, testing
 from configs import baselines, tradeoff
+=======
+import collab_jax as cj
+from collab_jax import codecs, data, metrics, testing
+>>>>>>> e923a69 (Add pages on installing, questions and terms, and a citation)
 from tests import standin
 from tests.data import photos
 
@@ -17,9 +24,16 @@ ROOT = pathlib.Path(__file__).parents[1]
 
 
 def test_it_is_built_without_warnings(tmp_path):
-  command = ['-m', 'sphinx', '-W', '--keep-going', '-q', '-b', 'html', 'docs']
+  """Builds it without running the notebooks, which have tests of their own."""
+  command = ['-m', 'sphinx', '-W', '--keep-going', '-q', '-b', 'html']
   done = subprocess.run(
-    [sys.executable, *command, str(tmp_path)],
+    [
+      sys.executable,
+      *command,
+      '-Dnb_execution_mode=off',
+      'docs',
+      str(tmp_path),
+    ],
     cwd=ROOT,
     env=os.environ | {'PYTHONPATH': str(ROOT)},
     capture_output=True,
@@ -27,47 +41,81 @@ def test_it_is_built_without_warnings(tmp_path):
     check=False,
   )
   assert done.returncode == 0, done.stderr
-  for page, names in {
-    'quantizers': (
-      'KMeans',
-      'base.full_grid',
-      'clusters.base.Clustering',
-      'selectors.base.Selection',
-    ),
-    'training': (
-      'validate.check',
-      'finetune.finetune',
-      'memory.estimate',
-      'memory.step_memory',
-      'finetune_step.LossWeights',
-    ),
+  for module, names in {
+    'quantizers': ('KMeans',),
+    'quantizers.base': ('full_grid',),
+    'quantizers.clusters.base': ('Clustering',),
+    'quantizers.selectors.base': ('Selection',),
+    'training.validate': ('check',),
+    'training.finetune': ('finetune',),
+    'training.memory': ('estimate', 'step_memory'),
+    'training.finetune_step': ('LossWeights',),
   }.items():
-    text = (tmp_path / 'api' / f'{page}.html').read_text()
+    text = (tmp_path / 'api' / f'{module}.html').read_text()
     for name in names:
-      assert f'id="collab_jax.{page}.{name}"' in text
-    if page == 'quantizers':  # Where "see `Clustering`" leads.
-      assert (
-        'href="#collab_jax.quantizers.clusters.base.Clustering" title' in text
-      )
-  # Nothing of the page is loaded from elsewhere.
+      assert f'id="collab_jax.{module}.{name}"' in text
+  # Where "see `Clustering`" leads.
+  text = (tmp_path / 'api' / 'quantizers.html').read_text()
+  base = 'quantizers.clusters.base'
+  assert f'href="{base}.html#collab_jax.{base}.Clustering" title' in text
+  # Nothing of a page is loaded from elsewhere.
   start = (tmp_path / 'index.html').read_text()
   assert not re.findall(r'<(?:script|img)[^>]+src="(?:https?:)?//', start)
   assert not re.findall(r'<link[^>]+stylesheet[^>]+href="(?:https?:)?//', start)
+  assert 'href="notebooks/quickstart.html"' in start
+  notebook = (tmp_path / 'notebooks' / 'fig2_fig3.html').read_text()
+  assert 'href="rate_and_channels.html"' in notebook
+  assert '/blob/main/colab/fig2_fig3.ipynb"' in notebook
 
 
 def test_every_page_is_in_a_list():
-  listed = {
-    line.strip()
-    for block in re.findall(
-      r'```\{toctree\}\n(.*?)```',
-      (ROOT / 'docs' / 'index.md').read_text(),
-      re.S,
-    )
-    for line in block.splitlines()
+  """Holds for pages in Markdown and notebooks; a list may be of any page."""
+  docs = ROOT / 'docs'
+  pages = [
+    *docs.rglob('*.md'),
+    *(docs / 'notebooks' / path.name for path in ROOT.glob('colab/*.ipynb')),
+  ]
+  listed = set()
+  for page in pages:
+    blocks = re.findall(r'```\{toctree\}\n(.*?)```', page.read_text(), re.S)
+    listed |= {
+      page.parent / line
+      for block in blocks
+      for line in block.split()
+      if not line.startswith(':')
+    }
+  assert {
+    p.with_name(p.name.removesuffix(p.suffix)) for p in pages
+  } - listed == {docs / 'index'}
+
+
+def _public_modules(module):
+  """Yields the modules that `__all__` names, and those that theirs name."""
+  for name in module.__all__:
+    member = getattr(module, name)
+    if isinstance(member, types.ModuleType):
+      yield member.__name__
+      if hasattr(member, '__all__'):
+        yield from _public_modules(member)
+
+
+def test_every_public_module_has_a_page_of_its_name():
+  pages = {
+    f'collab_jax.{path.stem}': path.read_text()
+    for path in (ROOT / 'docs' / 'api').glob('*.md')
+    if path.stem != 'index'
   }
-  pages = (ROOT / 'docs').rglob('*.md')
-  names = {str(p.relative_to(ROOT / 'docs').with_suffix('')) for p in pages}
-  assert names - {'index'} <= listed
+  assert set(_public_modules(cj)) <= pages.keys()
+  for name, text in pages.items():
+    importlib.import_module(name)
+    modules = re.findall(r'^\.\. (?:auto|current)module:: (\S+)', text, re.M)
+    # A folder of modules alone has nothing else to list.
+    assert modules == [name] or (name == 'collab_jax.models' and not modules)
+
+
+def test_the_citation_has_the_version():
+  text = (ROOT / 'CITATION.cff').read_text()
+  assert re.findall(r'^version: (.*)$', text, re.M) == [cj.__version__]
 
 
 def _check_labelled(folder):

@@ -130,6 +130,8 @@ class MeanMetric(Metric):
       def scores(self, answers, references, corpus=None):
         pairs = zip(answers, references, strict=True)
         return np.array([float(a in refs) for a, refs in pairs])
+
+  The score of a corpus is the mean of its examples' scores.
   """
 
   @abc.abstractmethod
