@@ -12,6 +12,7 @@ import re
 
 from docutils import nodes
 from sphinx.domains import python
+from sphinx.ext.napoleon import docstring
 
 project = 'collab_jax'
 author = 'the collab_jax authors'
@@ -140,8 +141,18 @@ def _source_of_notebooks(app, name, template, context, doctree):
     context['theme_source_edit_link'] = f'{_BLOB}{path}.ipynb'
 
 
+def _whole(self):
+  """Returns no type and all lines of a property's docstring.
+
+  Napoleon takes a sentence up to its colon for a type.
+  """
+  lines = self._dedent(self._consume_to_end())
+  return '', self.__class__(lines, self._config).lines()
+
+
 def setup(app):
   """Called by Sphinx."""
+  docstring.GoogleDocstring._consume_inline_attribute = _whole
   app.add_role_to_domain('py', 'code', _Code())
   app.connect('autodoc-process-signature', _short)
   app.connect('source-read', _absolute)

@@ -10,13 +10,9 @@ import types
 
 import numpy as np
 
-<<<<<<< HEAD
+import collab_jax as cj
 from collab_jax import codecs, data, metrics, studies, testing
 from configs import baselines, tradeoff
-=======
-import collab_jax as cj
-from collab_jax import codecs, data, metrics, testing
->>>>>>> e923a69 (Add pages on installing, questions and terms, and a citation)
 from tests import standin
 from tests.data import photos
 
