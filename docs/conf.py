@@ -71,6 +71,7 @@ python_maximum_signature_line_length = 80
 # Links to notebooks: docs/notebooks is itself a link, to colab, which Sphinx
 # would follow.
 _NOTEBOOK = re.compile(r'\[`?([^]`]+)`?\]\((?:(?:\.\./)+colab/)?(\w+)\.ipynb\)')
+_BADGE = re.compile(r'\[!\[Open in Colab\]\([^)]*\)\]')
 # Links of a page in docs/ to files beside it, as they are read on GitHub.
 _OUTSIDE = re.compile(r'\]\((\.\./[^)\s]*)\)')
 _FROM = re.compile(
@@ -104,6 +105,8 @@ def _absolute(app, name, source):
     return match[0] if path.startswith('docs/') else f']({_BLOB}{path})'
 
   text = _NOTEBOOK.sub(r'{doc}`\1 </notebooks/\2>`', source[0])
+  # Nothing of a page is loaded from elsewhere: a link in words.
+  text = _BADGE.sub('[Open in Colab]', text)
   source[0] = _OUTSIDE.sub(absolute, text)
 
 

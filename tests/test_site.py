@@ -56,10 +56,13 @@ def test_it_is_built_without_warnings(tmp_path):
   assert f'href="{base}.html#collab_jax.{base}.Clustering" title' in text
   # Nothing of a page is loaded from elsewhere.
   start = (tmp_path / 'index.html').read_text()
-  assert not re.findall(r'<(?:script|img)[^>]+src="(?:https?:)?//', start)
-  assert not re.findall(r'<link[^>]+stylesheet[^>]+href="(?:https?:)?//', start)
-  assert 'href="notebooks/quickstart.html"' in start
   notebook = (tmp_path / 'notebooks' / 'fig2_fig3.html').read_text()
+  for page in (start, notebook):
+    assert not re.findall(r'<(?:script|img)[^>]+src="(?:https?:)?//', page)
+    assert not re.findall(
+      r'<link[^>]+stylesheet[^>]+href="(?:https?:)?//', page
+    )
+  assert 'href="notebooks/quickstart.html"' in start
   assert 'href="rate_and_channels.html"' in notebook
   assert '/blob/main/colab/fig2_fig3.ipynb"' in notebook
 
