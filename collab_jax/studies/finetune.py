@@ -101,9 +101,17 @@ class FinetuneStudy(study.Study):
     codecs: Sequence[str],
     model: paligemma.Model | None = None,
   ) -> rate.RateStudy:
-    config = self._rate.copy_and_resolve_references()
-    config.model, config.codecs = name, tuple(codecs)
+    config = self._rate_config(name)
+    config.codecs = tuple(codecs)
     return rate.RateStudy(config, (lambda: model) if model else None)
+
+  def _rate_config(self, name: str) -> Any:
+    """Returns the config of a comparison for a model, by name or folder."""
+    config = self._rate.copy_and_resolve_references()
+    config.model = name
+    if name == self._fields.model:
+      config.model_path = self._fields.model_path
+    return config
 
   def train(
     self, workdir: str | os.PathLike[str], both: bool = True
@@ -165,8 +173,7 @@ class FinetuneStudy(study.Study):
     records: dict[str, list[dict[str, Any]]] = {}
     for label, name in self.train(path).items():
       folder = _folder(path, label)
-      config = self._rate.copy_and_resolve_references()
-      config.model = name
+      config = self._rate_config(name)
       model = build.load_model(config)
       paths = make_books(model, self._books, folder)
       codecs = [codec.format(**paths) for codec in config.codecs]

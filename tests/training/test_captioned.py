@@ -6,10 +6,11 @@ import jax
 import numpy as np
 import pytest
 
-from collab_jax import captioner, checkpoints, codecs, data
+from collab_jax import captioner, checkpoints, codecs, data, studies
 from collab_jax.models import zoo
 from collab_jax.training import batches, captioned, finetune, validate
 from configs import finetune as finetune_config
+from configs import rate as rate_config
 from tests import launching, sharded, standin
 from tests.checkpoints import released
 from tests.data import photos
@@ -153,6 +154,18 @@ def test_pictures_of_any_size_are_allowed_and_labels_are_not():
   config.weights.label = 1.0
   with pytest.raises(ValueError, match=r'weights\.label: got 1, expected 0'):
     validate.check(config)
+
+
+def test_a_released_model_by_name_and_path_is_compared_on_the_pictures(coco):
+  config = finetune_config.get_config('mode=released')
+  rate = rate_config.get_config('')
+  changes = {'data': 'coco', 'data_dir': str(coco), 'data_split': 'val2014'}
+  rate.update({**changes, **config.compare.rate})
+  said = 'model_path: is empty'
+  with pytest.raises(ValueError, match=said):
+    studies.FinetuneStudy(config, rate, {}).validate()
+  config.model_path = '/path/to/folder'  # Which is not read yet.
+  studies.FinetuneStudy(config, rate, {}).validate()
 
 
 def test_other_pictures_are_another_run(coco, tmp_path):
