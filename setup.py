@@ -131,6 +131,7 @@ setuptools.setup(
       'assets/**/*',
       'serving/*.proto',
       'serving/web/*.html',
+      'studies/html_report/*.css',
       '**/*.pyi',
     ]
   },

@@ -34,9 +34,9 @@ def main(argv):
     study.validate()
     print(study.describe(), flush=True)
     records = study.run(workdir / 'records.jsonl')
-    text = study.report(records, workdir)
-    study.draw_fig2(workdir / 'fig2')
+    study.draw_fig2(workdir / 'fig2')  # Which the report shows.
     study.draw_photographs(workdir / 'fig2_photos')
+    text = study.report(records, workdir)
     print('', evaluation.samples(records), '', text, '', sep='\n')
     print(f'{workdir}: {studies.list_files(workdir)}')
     print(f'{len(records):,} captions, {time.perf_counter() - start:.0f} s')

@@ -49,6 +49,25 @@ BEFORE = {
     f'{_COMPARED} --config.methods=\'("merge",)\' --workdir=runs/merge',
   ),
 }
+REPORTS = """
+Every launcher of an experiment also writes `report.html` into its workdir:
+settings, findings, figures, scores, and a gallery of twelve pictures with the
+vectors that arrive of each and the captions at every k, in which the words
+that the references do not have are marked. It is one file, which opens
+without a network. Of a run that was stopped, of an older one, or with more
+pictures, it is made by
+
+```
+python experiments/report.py runs/demo --pictures=20
+```
+
+![A picture in the gallery of a report](images/report.png)
+
+It reads the pictures again from the run's data, and loads the edge half of
+its model to draw what arrives (`--noclusters` does not); where one of them
+has gone or has changed, it says so in their place. From Python it is
+`cj.studies.write_html('runs/demo')`.
+"""
 # Title, what the reader should know, command.
 SECTIONS = (
   (
@@ -195,7 +214,7 @@ def main():
     '# Results\n\nEvery block is what its command printed;'
     ' `python tools/results.py` makes this page.\nNumbers of accuracy are those'
     ' of the tiny model that ships with the package, on generated scenes, not'
-    ' of PaliGemma 3B.\n'
+    ' of PaliGemma 3B.\n' + REPORTS
   )
   known = [sections[title] for title, _, _ in SECTIONS if title in sections]
   page.write_text('\n'.join([intro, *known]))

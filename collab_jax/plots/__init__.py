@@ -9,9 +9,11 @@ from collab_jax.plots.maps import cluster_maps, fig2
 from collab_jax.plots.rates import rate
 from collab_jax.plots.selector_maps import selector_maps
 from collab_jax.plots.selectors import selectors
-from collab_jax.plots.style import save
+from collab_jax.plots.style import STYLE, bare, save
 
 __all__ = [
+  'STYLE',
+  'bare',
   'channel',
   'cluster_maps',
   'compare',

@@ -8,7 +8,9 @@ from matplotlib import axes as mpl_axes
 from matplotlib import figure as figures
 
 from collab_jax.evaluation.report import channel as channel_lib
-from collab_jax.evaluation.report import columns, labels
+from collab_jax.evaluation.report import columns, link_labels
+from collab_jax.evaluation.report import labels as labels_lib
+from collab_jax.plots import curves as curves_lib
 from collab_jax.plots import style
 
 _AXES = {
@@ -27,7 +29,9 @@ _LOOKS = (
   (style.INK, 'P', ':'),
   (style.GREY, '*', '-'),
 )
-_COLUMNS = 2
+_PANEL = 3.5  # Inches of a panel and of what stands above and below it.
+_WIDTH = 9.6
+_LABEL = 0.2  # Of a label.
 
 
 def channel(
@@ -41,7 +45,8 @@ def channel(
     y: Metric of the score; None for the first of the rows.
 
   Returns:
-    The figure; the curves' data can be read from its axes.
+    The figure; the curves' data can be read from its axes, where a line's
+    label is the codec's name.
 
   Raises:
     ValueError: There is no link among them, or the rows have no such metric.
@@ -51,22 +56,30 @@ def channel(
   sweeps = channel_lib.link_curves(rows)
   if not sweeps:
     raise ValueError('no records of links: there is nothing to draw')
-  lines = [sweeps[n : n + _COLUMNS] for n in range(0, len(sweeps), _COLUMNS)]
-  # Inches of the legends, below each line of panels.
-  below = [
-    0.19 * max(len(sweep.curves) for sweep in line) + 0.7 for line in lines
+  # Labels stand beside a panel, which has to be as high as they are.
+  heights = [
+    max(_PANEL, _LABEL * (len(sweep.curves) + 1) + 1.1) for sweep in sweeps
   ]
-  width = 5.4 * len(lines[0])
-  height = 3.6 * len(lines) + sum(below)
-  figure = style.new_figure(width, height)
+  height = sum(heights) + 0.72
+  figure = style.new_figure(_WIDTH, height)
   with mpl.rc_context(style.RC):
-    for n, line in enumerate(lines):
-      bottom = (height - 3.6 * (n + 1) - sum(below[:n])) / height
-      for place, sweep in enumerate(line):
-        left = (0.62 + 5.4 * place) / width
-        axes = figure.add_axes((left, bottom, 4.55 / width, 3.0 / height))
-        _panel(axes, sweep, rows, column)
-    _title(figure, rows, height)
+    top = height - 0.72
+    for sweep, room in zip(sweeps, heights, strict=True):
+      place = 0.62, top - room + 0.56, 5.35, room - 1.06
+      scaled = [
+        inches / size
+        for inches, size in zip(place, (_WIDTH, height) * 2, strict=True)
+      ]
+      axes = figure.add_axes((scaled[0], scaled[1], scaled[2], scaled[3]))
+      _panel(axes, sweep, rows, column)
+      top -= room
+    style.titles(
+      figure,
+      'What arrives of a caption over a channel',
+      curves_lib.subtitle(rows),
+      (1 - 0.14 / height, 1 - 0.42 / height),
+    )
+    style.fit_width(figure)
   return figure
 
 
@@ -76,10 +89,13 @@ def _panel(
   rows,
   column: columns.Column,
 ) -> None:
-  """Draws the curves of a sweep."""
+  """Draws the curves of a sweep, and their labels."""
   size = _size(sweep)
+  names = _names(sweep)
+  labels = []
   for n, (name, curve) in enumerate(sweep.curves.items()):
-    colour, marker, line = _LOOKS[n % len(_LOOKS)]
+    looks = _LOOKS[n % len(_LOOKS)]
+    colour, marker, line = looks
     xs = [x for x, _ in curve]
     points = [row for _, row in curve]
     style.band(axes, xs, points, column, color=colour, alpha=0.13)
@@ -93,9 +109,11 @@ def _panel(
       zorder=20 - n,
       **style.LINE,
     )
-  full = labels.full(rows)
+    shown = f'{names[name]}, {size(points[-1])}'
+    labels.append((column.shown(points[-1]), xs[-1], shown, looks))
+  full = labels_lib.full(rows)
   if full:
-    _levels(axes, full, column)
+    labels.append(_level(axes, full, column))
   style.score_axis(axes, rows, column, room=1.06)
   style.grid(axes, 'y')
   axes.tick_params(length=3)
@@ -104,40 +122,72 @@ def _panel(
     axes.xaxis.set_major_formatter(lambda x, _: f'{100 * x:g}%')
   if sweep.setting == 'rate':
     axes.set_xscale('log')
-  channel_name = style.plain(sweep.channel)
-  axes.set_title(channel_name, fontsize=9, loc='left', color=style.GREY)
-  axes.legend(
-    loc='upper left',
-    bbox_to_anchor=(-0.1, -0.17),
-    frameon=False,
+  _heading(axes, sweep)
+  curves_lib.draw_labels(axes, labels)
+
+
+def _names(sweep: channel_lib.ChannelSweep) -> dict[str, str]:
+  """Returns the name of each curve in words; where two agree, as it is."""
+  words = {}
+  for name, curve in sweep.curves.items():
+    row = curve[0][1]
+    words[name] = f'{link_labels.codec(row)}: {link_labels.transport(row)}'
+  shown = [*words.values()]
+  return {
+    name: text if shown.count(text) == 1 else name
+    for name, text in words.items()
+  }
+
+
+def _heading(axes: mpl_axes.Axes, sweep: channel_lib.ChannelSweep) -> None:
+  """Writes a channel in words, and its settings beside them."""
+  rows = [row for curve in sweep.curves.values() for _, row in curve]
+  heading = style.plain(link_labels.channel(rows))
+  text = axes.annotate(
+    heading,
+    (0, 1),
+    xytext=(0, 8),
+    xycoords='axes fraction',
+    textcoords='offset points',
+    fontsize=10,
+    fontweight='bold',
+  )
+  axes.annotate(
+    style.plain(sweep.channel),
+    (1, 0),
+    xytext=(8, 0),
+    xycoords=text,
+    textcoords='offset points',
     fontsize=8,
-    labelspacing=0.45,
-    handlelength=2.6,
+    color=style.GREY,
+    verticalalignment='bottom',
   )
 
 
-def _levels(axes: mpl_axes.Axes, full, column: columns.Column) -> None:
-  """Draws the score of all vectors, and 90% of it if higher is better."""
-  levels = (
-    (1.0, 'all vectors', style.INK, (0, (6, 2))),
-    (0.9, '90% of it', style.GREY, (0, (1, 2))),
+def _level(axes: mpl_axes.Axes, full, column: columns.Column) -> tuple:
+  """Draws the score of all vectors; returns its label.
+
+  Where higher is better, so is 90% of it.
+  """
+  score = column.shown(full)
+  looks = style.INK, '', (0, (6, 2))
+  axes.axhline(score, color=looks[0], linestyle=looks[2], lw=1.1)
+  label = score, None, f'all vectors, no channel, {score:.1f}', looks
+  if column.sign < 0:
+    return label
+  axes.axhline(0.9 * score, color=style.GREY, linestyle=(0, (1, 2)), lw=1.1)
+  axes.annotate(
+    '90% of it',
+    (0.008, 0.9 * score),
+    xycoords=axes.get_yaxis_transform(),
+    xytext=(0, -9),
+    textcoords='offset points',
+    fontsize=7.5,
+    color=style.GREY,
+    path_effects=[style.HALO],
+    zorder=30,
   )
-  # 0.8 of BLEU-4, which is 0 to 100, whatever the metric.
-  above = 0.8 if column.name == 'bleu4' else 0.008 * column.shown(full)
-  for share, text, colour, line in levels[: 2 if column.sign > 0 else 1]:
-    score = share * column.shown(full)
-    axes.axhline(score, color=colour, linestyle=line, lw=1.1)
-    axes.text(
-      0.995,
-      score + above,
-      text,
-      transform=axes.get_yaxis_transform(),
-      horizontalalignment='right',
-      fontsize=7.5,
-      color=style.GREY,
-      path_effects=[style.HALO],
-      zorder=30,
-    )
+  return label
 
 
 def _size(
@@ -148,17 +198,3 @@ def _size(
   if any(row['codec']['transport'] == 'analog' for row in rows):
     return lambda row: f'{1000 * row["link"]["airtime"]:.1f} ms on air'
   return lambda row: f'{row["bytes"]:,.0f} B'
-
-
-def _title(figure: figures.Figure, rows, height: float) -> None:
-  first = rows[0]
-  seeds = 'one seed' if first['seeds'] == 1 else f'{first["seeds"]} seeds'
-  figure.text(
-    0.01,
-    1 - 0.12 / height,
-    f'Captions over a channel: {style.plain(first["model"])} model,'
-    f' {first["images"]} pictures of {style.plain(first["data"])}, {seeds};'
-    f' bands: {100 * first["level"]:g}% bootstrap intervals',
-    verticalalignment='top',
-    fontsize=10,
-  )

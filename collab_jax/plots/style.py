@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 import warnings
 
+import cycler
 import matplotlib as mpl
 from matplotlib import axes as mpl_axes
 from matplotlib import figure as figures
@@ -85,6 +86,30 @@ RC: dict[Any, Any] = {
 }
 
 
+# House style for plots of one's own: `plt.style.use(plots.STYLE)`.
+STYLE: dict[Any, Any] = {
+  **RC,
+  'axes.axisbelow': True,
+  'axes.grid': True,
+  'axes.prop_cycle': cycler.cycler(
+    color=[BLUE, VERMILION, GREEN, ORANGE, SKY, PURPLE, INK],
+    marker=['o', '^', 'D', 'v', 's', 'X', 'P'],
+  ),
+  'axes.titlelocation': 'left',
+  'axes.titlesize': 9.5,
+  'figure.constrained_layout.use': True,
+  'grid.color': '#EEEEEE',
+  'grid.linewidth': 0.8,
+  'image.interpolation': 'nearest',
+  'legend.fontsize': 8.5,
+  'legend.frameon': False,
+  'lines.linewidth': LINE['linewidth'],
+  'lines.markeredgecolor': 'white',
+  'lines.markeredgewidth': EDGE['markeredgewidth'],
+  'lines.markersize': LINE['markersize'],
+}
+
+
 def curve_styles(names: Sequence[str]) -> dict[str, tuple[str, str, str]]:
   """Returns colour, marker and line style of each curve, by its name."""
   others = [name for name in names if name not in CURVES]
@@ -146,6 +171,14 @@ def save(
       files.append(stem.with_name(stem.name + suffix))
       jsonl.write_atomically(files[-1], drawn.getvalue())
   return files
+
+
+def to_svg(figure: figures.Figure) -> bytes:
+  """Returns a figure as SVG, the same for the same figure."""
+  drawn = io.BytesIO()
+  with mpl.rc_context(RC), _no_word_of_glyphs():
+    figure.savefig(drawn, format='svg', metadata={'Date': None})
+  return drawn.getvalue()
 
 
 @contextlib.contextmanager

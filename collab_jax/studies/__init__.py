@@ -15,6 +15,7 @@ from collab_jax.studies.channel import ChannelStudy
 from collab_jax.studies.comparison import compare_runs
 from collab_jax.studies.finetune import FinetuneStudy
 from collab_jax.studies.headline import training as describe_training
+from collab_jax.studies.html_report import write_html
 from collab_jax.studies.rate import RateStudy
 from collab_jax.studies.study import (
   Report,
@@ -44,6 +45,7 @@ __all__ = [
   'make_specs',
   'report_records',
   'runtime',
+  'write_html',
   'write_scores',
 ]
 __dir__ = __all__.copy

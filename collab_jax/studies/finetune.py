@@ -11,7 +11,7 @@ from collab_jax import _precision, evaluation, monitoring, plots, sharding
 from collab_jax.evaluation.report import columns, labels, settings, text
 from collab_jax.models import paligemma
 from collab_jax.quantizers import pretrained
-from collab_jax.studies import build, headline, rate, study
+from collab_jax.studies import build, headline, html_report, rate, study
 from collab_jax.training import (
   codebooks,
   finetune,
@@ -265,6 +265,7 @@ def write_comparison(
     name: evaluation.summarize(group, metrics=metrics, **draws)
     for name, group in records.items()
   }
+  recorded = {name: [*map(dict, group)] for name, group in rows.items()}
   for label, group in rows.items():
     with monitoring.group(_folder('', label).name):
       study.write_scores(group)
@@ -293,7 +294,11 @@ def write_comparison(
   mesh = sharding.sizes(build.make_mesh(config))
   summary = {'mesh': mesh, 'bd_rate': deltas}
   report = study.Report(shown, shown, figures, summary)
-  return study.write_report(report, rows, workdir, config.to_dict())
+  text_shown = study.write_report(report, rows, workdir, config.to_dict())
+  html_report.write(
+    workdir, {n: (r, recorded[n], None) for n, r in records.items()}
+  )
+  return text_shown
 
 
 def _kept_table(rows: Mapping[str, study.Rows], kept: Sequence[str]) -> str:

@@ -24,7 +24,7 @@ from collab_jax import (
 from collab_jax import captioner as captioning
 from collab_jax.evaluation.report import unlike
 from collab_jax.models import paligemma
-from collab_jax.studies import build, headline
+from collab_jax.studies import build, headline, html_report
 
 Record = Mapping[str, Any]
 Rows = Sequence[Mapping[str, Any]]
@@ -212,7 +212,7 @@ class Study:
       )
 
   def report(self, records: Any, workdir: str | os.PathLike[str]) -> str:
-    """Writes figures, table.txt, config.json and summary.json.
+    """Writes figures, table.txt, config.json, summary.json and report.html.
 
     Args:
       records: From `run`.
@@ -235,7 +235,23 @@ class Study:
       report = _captions_report(records)
     mesh = sharding.sizes(build.make_mesh(self.config))
     report = report._replace(summary={'mesh': mesh, **report.summary})
-    return write_report(report, rows, workdir, settings)
+    text = write_report(report, rows, workdir, settings)
+    self._write_html(records, rows, workdir)
+    return text
+
+  def _write_html(
+    self, records: Sequence[Record], rows: Rows, workdir: str | os.PathLike[str]
+  ) -> None:
+    """Writes report.html, with maps if the model is at hand: it ran."""
+    size = min(self._fields.batch_size, len(self.data))
+    source = html_report.Source(
+      reader=lambda: self.data,
+      model=(lambda: self.model) if 'model' in vars(self) else None,
+      specs={spec.name: lambda spec=spec: spec for spec in self.specs},
+      batch_size=size,
+    )
+    with _precision.matmul_precision(self._fields.precision):
+      html_report.write(workdir, {'': (records, rows, source)})
 
 
 def _captions_report(records: Sequence[Record]) -> Report:

@@ -62,6 +62,11 @@ def table(rows: Sequence[Row], y: columns.Y = None) -> str:
   Returns:
     The lines, the paper's methods first.
   """
+  return align(table_cells(rows, y))
+
+
+def table_cells(rows: Sequence[Row], y: columns.Y = None) -> list[list[str]]:
+  """Returns the cells of `table`, a list for each line; the first is titles."""
   slots = [s for s in ('shape', 'pair', 'relation') if s in rows[0]['slots']]
   main = columns.column(rows, y)
   others = columns.others(rows, main, ('bleu2', 'bleu3'))
@@ -88,7 +93,7 @@ def table(rows: Sequence[Row], y: columns.Y = None) -> str:
         *(f'{100 * (row["slots"].get(s) or 0):.0f}%' for s in slots),
       ]
     )
-  return align(lines)
+  return lines
 
 
 def whole_percent(share: float | int | None) -> str:

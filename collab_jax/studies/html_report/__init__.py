@@ -1,0 +1,7 @@
+"""Report of a run as a self-contained HTML file, with a gallery."""
+
+from collab_jax.studies.html_report.gallery import Source
+from collab_jax.studies.html_report.page import write, write_html
+
+__all__ = ['Source', 'write', 'write_html']
+__dir__ = __all__.copy

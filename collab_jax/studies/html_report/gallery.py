@@ -1,0 +1,249 @@
+"""Gallery of a report: pictures, what arrives of them, and their captions."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from collab_jax import data as datasets
+from collab_jax.codecs import base
+from collab_jax.evaluation.report import labels, words
+from collab_jax.models import paligemma
+from collab_jax.studies.html_report import choice, markup, pictures
+
+Record = Mapping[str, Any]
+Row = Mapping[str, Any]
+
+_UNLIKE = (
+  'This picture is unlike those that the model was trained on: its captions'
+  ' mean nothing.'
+)
+_MOST_WORDS = 200  # Of a caption that are shown.
+
+
+class Source(NamedTuple):
+  """Data, model and codecs from which a gallery is drawn again.
+
+  Attributes:
+    reader: Returns the run's data.
+    model: Returns the run's model, of which the edge half is enough; None
+      leaves out the maps.
+    specs: What makes the specs of codecs, by their names.
+    batch_size: See `pictures.draw_maps`.
+  """
+
+  reader: Callable[[], Any]
+  model: Callable[[], paligemma.Model] | None
+  specs: Mapping[str, Callable[[], base.CodecSpec]]
+  batch_size: int = 1
+
+
+class Gallery(NamedTuple):
+  """Gallery of a model.
+
+  Attributes:
+    entries: An element for each picture.
+    notes: Sentences about what is shown and what is missing.
+  """
+
+  entries: list[markup.Element]
+  notes: list[str]
+
+
+def make(
+  records: Sequence[Record],
+  rows: Sequence[Row],
+  source: Source,
+  count: int,
+) -> Gallery:
+  """Makes the gallery of some pictures.
+
+  Args:
+    records: Of the run, which may not be finished.
+    rows: Their summary, or `choice.codecs_of` them.
+    source: Where pictures and model come from.
+    count: Number of pictures.
+  """
+  shown = choice.choose_codecs(rows)
+  lines = [*shown.drawn, *shown.listed]
+  names = [line.row['name'] for line in lines]
+  ids = choice.choose_pictures(records, names, count)
+  chosen = {*ids}
+  captions: dict[tuple[int, str], Record] = {}
+  for record in records:
+    if record['image_id'] in chosen:
+      captions.setdefault((record['image_id'], record['name']), record)
+  total = len({record['image_id'] for record in records})
+  notes = [_extent(len(ids), total, shown)]
+  examples, faults = _find(records, ids, source)
+  notes += faults
+  maps, faults = _draw(shown, captions, [*examples.values()], source)
+  notes += faults
+  full = next((r['name'] for r in rows if labels.is_full(r)), None)
+  entries = [
+    _entry(i, examples.get(i), shown, captions, maps, full) for i in ids
+  ]
+  return Gallery(entries, notes)
+
+
+def _extent(count: int, total: int, shown: choice.GalleryCodecs) -> str:
+  """Returns which pictures and codecs are shown, in one sentence."""
+  all_shown = count == total
+  which = 'All' if all_shown else f'{count} of {total:,}'
+  how = '' if all_shown else ', evenly over the data, whatever their scores'
+  text = f'{which} pictures{how}; captions of the first seed.'
+  if shown.left_out:
+    text += f' {shown.left_out} of the codecs are left out here.'
+  return text
+
+
+def _find(records, ids, source: Source):
+  """Reads the pictures again; returns them, and what is missing and why."""
+  try:
+    examples = pictures.find(source.reader(), records, ids)
+  except (ValueError, OSError, ImportError, LookupError) as error:
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return {}, [f'The pictures cannot be read again: {reason}']
+  missing = len(ids) - len(examples)
+  if not missing:
+    return examples, []
+  return examples, [
+    f'Not shown: {missing} of the pictures, in whose place the data have others'
+    ' now.'
+  ]
+
+
+def _draw(shown: choice.GalleryCodecs, captions, examples, source: Source):
+  """Maps what arrives; returns the maps, and what is missing and why."""
+  none = pictures.Maps({}, {})
+  if not examples or source.model is None:
+    return none, []
+  try:
+    model = source.model()
+  except (ValueError, OSError, ImportError) as error:
+    reason = str(error).splitlines()[0]
+    return none, [f'No map of what arrives: {reason}']
+  wanted = [line.row['name'] for line in shown.drawn]
+  specs = {name: source.specs[name] for name in wanted if name in source.specs}
+  maps = pictures.draw_maps(model, specs, examples, captions, source.batch_size)
+  return maps, [
+    f'No map of {name}: {fault}' for name, fault in maps.faults.items()
+  ]
+
+
+def _entry(
+  image_id: int,
+  example: datasets.Example | None,
+  shown: choice.GalleryCodecs,
+  captions: Mapping[tuple[int, str], Record],
+  maps: pictures.Maps,
+  full: str | None,
+) -> markup.Element:
+  """Makes the entry of a picture."""
+  known = [r for (i, _), r in captions.items() if i == image_id]
+  first = known[0]
+  references = [*dict.fromkeys(first.get('references') or ())]
+  truth, against = references, 'the references'
+  if not references:
+    whole = captions.get((image_id, full)) if full else None
+    truth = [whole['caption']] if whole else []
+    against = 'the caption of all vectors'
+  is_unlike = any(record.get('unlike') for record in known)
+  title = str(first.get('file') or f'Picture {image_id}')
+
+  def lines(group: Sequence[choice.Line]) -> list[markup.Element]:
+    return [
+      _line(line, record, truth, maps.images.get((image_id, name)))
+      for line in group
+      if (record := captions.get((image_id, name := line.row['name'])))
+    ]
+
+  listed = lines(shown.listed)
+  return markup.tag(
+    'article',
+    markup.tag('h3', title),
+    markup.tag('p', _UNLIKE, class_='warning') if is_unlike else None,
+    markup.tag(
+      'div',
+      _picture(example, title, references),
+      markup.tag(
+        'div',
+        markup.tag('ul', lines(shown.drawn), class_='lines'),
+        markup.details(
+          f'{len(listed)} more captions',
+          markup.tag('ul', listed, class_='lines plain'),
+        )
+        if listed
+        else None,
+        None
+        if truth
+        else markup.tag(
+          'p',
+          'No word is marked: there is nothing to compare with.',
+          class_='note',
+        ),
+        class_='said',
+      ),
+      class_='entry',
+    ),
+    data_against=against if truth else '',
+  )
+
+
+def _picture(
+  example: datasets.Example | None, title: str, references: Sequence[str]
+) -> markup.Element:
+  """Makes a picture with its references under it."""
+  if example is None:
+    image = markup.tag('p', 'The picture is not at hand.', class_='missing')
+  else:
+    image = markup.image(markup.picture_url(example.image), f'{title}')
+  told = [markup.tag('li', text, dir='auto') for text in references[:8]]
+  return markup.tag(
+    'figure',
+    image,
+    markup.tag(
+      'figcaption',
+      'References' if told else 'No references',
+      markup.tag('ul', told) if told else None,
+    ),
+  )
+
+
+def _line(
+  line: choice.Line, record: Record, truth: Sequence[str], drawn
+) -> markup.Element:
+  """Makes a codec's caption with its map and its size."""
+  link = record.get('link') or {}
+  size = f'{record["total_bytes"]:,} bytes'
+  if link and not link.get('whole', 1):
+    size += ', did not arrive'
+  comparison = words.compare(record['caption'], truth)
+  if comparison.missing:
+    plural = 's' * (comparison.missing > 1)
+    size += f', {comparison.missing} word{plural} missing'
+  marked = []
+  for n, word in enumerate(comparison.words[:_MOST_WORDS]):
+    gap = ' ' if n else ''
+    marked.append(
+      (gap, word.text if word.is_right else markup.tag('mark', word.text))
+    )
+  if len(comparison.words) > _MOST_WORDS:
+    marked.append(f' ... ({len(comparison.words) - _MOST_WORDS:,} more words)')
+  image = None
+  if drawn is not None:
+    sent = f'What arrives with {line.title}'
+    image = markup.image(markup.picture_url(drawn), sent)
+  return markup.tag(
+    'li',
+    image,
+    markup.tag(
+      'div',
+      markup.tag(
+        'p',
+        markup.tag('b', line.title),
+        ' ',
+        markup.tag('span', size),
+        class_='codec',
+      ),
+      markup.tag('p', marked or '(no words)', class_='caption', dir='auto'),
+    ),
+  )

@@ -1,0 +1,100 @@
+"""Files that a run leaves, read for its report."""
+
+from collections.abc import Mapping, Sequence
+import os
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from collab_jax import evaluation, jsonl
+from collab_jax.evaluation import record_store
+
+Record = Mapping[str, Any]
+
+
+class Part(NamedTuple):
+  """Records of one model.
+
+  Attributes:
+    label: Name of the model among several; '' if there is one.
+    records: The records.
+    settings: Settings beside them; empty if they are missing.
+  """
+
+  label: str
+  records: Sequence[Record]
+  settings: Mapping[str, Any]
+
+
+class RunFolder(NamedTuple):
+  """Contents of a run's folder.
+
+  Attributes:
+    folder: The folder.
+    parts: Records by model.
+    config: The run's config; empty if it is unknown.
+    summary: What its last report found; empty before the first.
+  """
+
+  folder: Path
+  parts: list[Part]
+  config: Mapping[str, Any]
+  summary: Mapping[str, Any]
+
+
+def read(run: str | os.PathLike[str]) -> RunFolder:
+  """Reads a run, which may not be finished, or be of an older version.
+
+  Args:
+    run: Its folder, or a file of records.
+
+  Raises:
+    FileNotFoundError: There is no such file.
+    ValueError: There are no records, or a file is damaged; the message tells
+      which.
+  """
+  path = Path(run)
+  folder = path if path.is_dir() else path.parent
+  files = _records(path)
+  parts = [
+    Part(label, evaluation.read_records(*group), _beside(group[0]))
+    for label, group in files.items()
+  ]
+  parts = [part for part in parts if part.records]
+  if not parts:
+    raise ValueError(
+      f'{folder}: got no record yet, expected one or more; start the run again,'
+      ' it goes on'
+    )
+  return read_settings(folder)._replace(parts=parts)
+
+
+def read_settings(folder: Path) -> RunFolder:
+  """Reads config and summary of a run, and no records."""
+  summary = _json(folder / 'summary.json')
+  config = _json(folder / 'config.json') or summary.get('settings') or {}
+  return RunFolder(folder, [], config, summary)
+
+
+def part(folder: Path, label: str, records: Sequence[Record]) -> Part:
+  """Returns records that are at hand as a part of a run's folder."""
+  place = folder / label.replace(' ', '_') if label else folder
+  return Part(label, records, _beside(place / 'records.jsonl'))
+
+
+def _records(path: Path) -> dict[str, list[Path]]:
+  """Returns files of records by the label of their model."""
+  if path.is_dir() and not (path / 'records.jsonl').exists():
+    models = sorted(
+      path.glob('*/records.jsonl'), key=lambda file: file.stat().st_mtime
+    )
+    if models:  # Of a comparison of trained models.
+      return {file.parent.name.replace('_', ' '): [file] for file in models}
+  return {'': record_store.record_files(path)}
+
+
+def _beside(path: Path) -> dict[str, Any]:
+  return _json(path.with_suffix('.settings.json'))
+
+
+def _json(path: Path) -> dict[str, Any]:
+  return jsonl.read_settings(path) if path.exists() else {}

@@ -1,0 +1,480 @@
+"""Reports as HTML files: what they show, of which runs, and of any text."""
+
+import asyncio
+import base64
+import html.parser
+import io
+import json
+from pathlib import Path
+import re
+import shutil
+
+import jax
+import numpy as np
+from PIL import Image
+import pytest
+
+from collab_jax import data, evaluation, studies
+from collab_jax.evaluation.report import labels
+from collab_jax.studies.html_report import choice, pictures
+from configs import rate, tradeoff
+from tests import standin
+from tests.evaluation import synthetic
+from tests.plots import test_user_text
+from tools import browser
+
+OLD = Path(__file__).parents[1] / 'golden' / 'records_1'
+_VOID = {'meta', 'link', 'img', 'br', 'hr', 'input'}
+_ALLOWED = {
+  *_VOID,
+  *('html', 'head', 'body', 'title', 'style', 'header', 'main', 'nav', 'a'),
+  *('section', 'article', 'div', 'p', 'b', 'span', 'mark', 'ul', 'li', 'dl'),
+  *('dt', 'dd', 'h1', 'h2', 'h3', 'figure', 'figcaption', 'details'),
+  *('summary', 'table', 'caption', 'thead', 'tbody', 'tr', 'th', 'td'),
+}
+
+
+class Page(html.parser.HTMLParser):
+  """A parsed report; raises AssertionError for what none should have.
+
+  Attributes:
+    texts: What is written in each element, by its name.
+    images: Attributes of the images.
+    ids: Ids of elements.
+    links: Where links lead.
+  """
+
+  def __init__(self, path):
+    super().__init__()
+    self.texts, self.images, self.ids, self.links = {}, [], [], []
+    self._open = []
+    self.feed(path.read_text('utf-8'))
+    self.close()
+    assert not self._open
+    assert len(self.ids) == len({*self.ids})
+    assert {link[1:] for link in self.links} <= {*self.ids}
+
+  def handle_starttag(self, tag, attrs):
+    attributes = dict(attrs)
+    assert tag in _ALLOWED, tag
+    assert not [name for name in attributes if name.startswith('on')]
+    for name in ('src', 'href', 'action', 'data', 'srcset', 'style'):
+      if name in attributes:
+        assert re.match(
+          r'data:image/(png|jpeg|svg\+xml);base64,|#|data:,$', attributes[name]
+        )
+    if tag == 'img':
+      assert attributes['alt']
+      self.images.append(attributes)
+    if tag == 'a':
+      self.links.append(attributes['href'])
+    if 'id' in attributes:
+      self.ids.append(attributes['id'])
+    if tag not in _VOID:
+      self._open.append(tag)
+      self.texts.setdefault(tag, []).append('')
+
+  def handle_endtag(self, tag):
+    assert self._open.pop() == tag
+
+  def handle_data(self, data):
+    for tag in {*self._open}:
+      self.texts[tag][-1] += data
+
+  def pixels(self, alt):
+    """The images whose text begins so."""
+    found = [i for i in self.images if i['alt'].startswith(alt)]
+    return [
+      np.asarray(
+        Image.open(io.BytesIO(base64.b64decode(i['src'].split(',')[1])))
+      )
+      for i in found
+    ]
+
+
+def write_records(folder, records):
+  folder.mkdir(parents=True, exist_ok=True)
+  lines = [json.dumps(record) + '\n' for record in records]
+  (folder / 'records.jsonl').write_text(''.join(lines))
+  return folder
+
+
+def make_config(**fields):
+  config = tradeoff.get_config('mode=smoke')
+  config.model, config.ks = str(standin.folder()), (2, 8)
+  with config.unlocked():
+    config.update(fields)
+  return config
+
+
+@pytest.fixture(scope='module')
+def run(tmp_path_factory):
+  """A run of the small model, whose launcher wrote a report."""
+  folder = tmp_path_factory.mktemp('run')
+  study = studies.TradeoffStudy(make_config())
+  records = study.run(folder / 'records.jsonl', progress=False)
+  programs = []
+
+  def listen(event, seconds, **unused):
+    del seconds, unused
+    if event == '/jax/core/compile/backend_compile_duration':
+      programs.append(event)
+
+  jax.monitoring.register_event_duration_secs_listener(listen)
+  try:
+    study.report(records, folder)
+  finally:
+    jax.monitoring.unregister_event_duration_listener(listen)
+  return folder, study, programs
+
+
+def test_a_launcher_writes_it_without_new_programs(run):
+  folder, _, programs = run
+  page = Page(folder / 'report.html')
+  assert not programs
+  headings = ['Run', 'Findings', 'Figures', 'Gallery', 'Scores', 'Settings']
+  assert [h for h in headings if h != 'Findings'] == [
+    h for h in page.texts['h2'] if h != 'Findings'
+  ]
+  said = page.texts['body'][0]
+  assert '6 of scenes/test' in said
+  assert 'caption en' in said
+  assert '"kmeans(init=++)"' in said  # The config.
+  assert 'k-means++' in page.texts['th'][-1] or 'k-means++' in said
+  # Six pictures, each with all vectors and both k of the first method.
+  assert len(page.texts['article']) == 6
+  assert len(page.pixels('What arrives with')) == 6 * 3
+  assert len(page.pixels('Picture')) == 6
+
+
+def test_pictures_are_the_run_s(run):
+  page = Page(run[0] / 'report.html')
+  shown = page.pixels('Picture')
+  for example, image in zip(data.scenes('test', 6), shown, strict=True):
+    np.testing.assert_array_equal(image[..., :3], example.image)
+
+
+def test_captions_and_bytes_are_those_of_the_records(run):
+  folder, _, _ = run
+  page = Page(folder / 'report.html')
+  records = evaluation.read_records(folder)
+  for entry, example in zip(
+    page.texts['article'], data.scenes('test', 6), strict=True
+  ):
+    own = [r for r in records if r['image_id'] == example.image_id]
+    for record in own:
+      if record['seed'] == 0:
+        assert ' '.join(record['caption'].split()) in entry
+        assert f'{record["total_bytes"]:,} bytes' in entry
+    assert all(text in entry for text in example.captions)
+
+
+def test_a_run_that_has_ended_gives_the_same_gallery(run, tmp_path):
+  folder, _, _ = run
+  out = tmp_path / 'again' / 'mine.html'
+  assert studies.write_html(folder, out) == out
+  first, second = Page(folder / 'report.html'), Page(out)
+  assert first.images == second.images
+  assert first.texts['article'] == second.texts['article']
+
+
+def test_clusters_and_pictures_can_be_left_out(run, tmp_path):
+  folder, _, _ = run
+  out = tmp_path / 'report.html'
+  page = Page(studies.write_html(folder, out, pictures=2, clusters=False))
+  assert len(page.texts['article']) == 2
+  assert not page.pixels('What arrives')
+  assert len(page.pixels('Picture')) == 2
+  assert '2 of 6 pictures' in page.texts['body'][0]
+  page = Page(studies.write_html(folder, out, pictures=0, clusters=False))
+  assert 'article' not in page.texts
+  assert 'Gallery' not in page.texts['h2']
+  with pytest.raises(ValueError, match='pictures: got -1'):
+    studies.write_html(folder, out, pictures=-1)
+
+
+def copy(folder, to):
+  for path in folder.iterdir():
+    shutil.copy(path, to)
+  return to
+
+
+@pytest.mark.parametrize(
+  ('change', 'said', 'drawn'),
+  [
+    ({'model': '/nowhere/model'}, '/nowhere/model', 0),
+    ({'data': 'jsonl', 'data_dir': '/nowhere/data'}, '/nowhere/data', 0),
+    ({'data': 'no such data'}, 'The pictures cannot be read again', 0),
+    ({'data_split': 'dense'}, 'Not shown: 6 of the pictures', 0),
+  ],
+)
+def test_what_is_gone_is_said(run, tmp_path, change, said, drawn):
+  copy(run[0], tmp_path)
+  config = json.loads((tmp_path / 'config.json').read_text())
+  (tmp_path / 'config.json').write_text(json.dumps(config | change))
+  page = Page(studies.write_html(tmp_path))
+  assert said in page.texts['body'][0]
+  assert len(page.pixels('What arrives')) == drawn
+  assert len(page.texts['article']) == 6
+
+
+def test_pictures_that_changed_are_not_shown(run, tmp_path):
+  copy(run[0], tmp_path)
+  path = tmp_path / 'records.jsonl'
+  lines = [json.loads(line) for line in path.read_text().splitlines()]
+  for record in lines:
+    if record['image_id'] == lines[0]['image_id']:
+      record['pixels'] = '0' * 16
+  write_records(tmp_path, lines)
+  page = Page(studies.write_html(tmp_path, clusters=False))
+  assert len(page.pixels('Picture')) == 5
+  assert 'Not shown: 1 of the pictures' in page.texts['body'][0]
+  assert 'The picture is not at hand.' in page.texts['article'][0]
+
+
+def test_another_model_s_maps_are_not_shown(run, tmp_path):
+  copy(run[0], tmp_path)
+  path = tmp_path / 'records.jsonl'
+  lines = [json.loads(line) for line in path.read_text().splitlines()]
+  for record in lines:
+    if record['distortion']:
+      record['distortion'] *= 1.5
+  write_records(tmp_path, lines)
+  page = Page(studies.write_html(tmp_path, pictures=1))
+  assert 'give other messages' in page.texts['body'][0]
+  assert not page.pixels('What arrives')
+
+
+def test_a_run_that_is_not_finished(run, tmp_path):
+  records = evaluation.read_records(run[0])
+  cut = write_records(tmp_path / 'cut', records[: len(records) // 2 + 3])
+  shutil.copy(run[0] / 'records.settings.json', cut)
+  page = Page(studies.write_html(cut, clusters=False))
+  assert 'This run is not finished' in page.texts['header'][0]
+  assert 'Figures' in page.texts['h2']
+  # The scenes are drawn by their name, as no config was written yet.
+  assert page.pixels('Picture')
+  whole = write_records(tmp_path / 'whole', records)
+  page = Page(studies.write_html(whole, clusters=False))
+  assert 'no report was written yet' in page.texts['header'][0]
+  assert page.texts['details'][-1]  # Captions; settings are unknown.
+
+
+def test_records_after_the_last_report(run, tmp_path):
+  copy(run[0], tmp_path)
+  summary = json.loads((tmp_path / 'summary.json').read_text())
+  summary['rows'] = summary['rows'][1:]
+  (tmp_path / 'summary.json').write_text(json.dumps(summary))
+  page = Page(studies.write_html(tmp_path, clusters=False))
+  assert 'since the last report' in page.texts['header'][0]
+
+
+def test_records_of_an_older_version(tmp_path):
+  page = Page(studies.write_html(OLD, tmp_path / 'old.html', clusters=False))
+  assert len(page.texts['article']) == 2
+  assert page.pixels('Picture')
+  assert 'Scores' in page.texts['h2']
+
+
+def test_no_records(tmp_path):
+  with pytest.raises(ValueError, match='records: got'):
+    studies.write_html(tmp_path)
+  (tmp_path / 'records.jsonl').write_text('')
+  with pytest.raises(ValueError, match='no record yet'):
+    studies.write_html(tmp_path)
+  with pytest.raises(FileNotFoundError):
+    studies.write_html(tmp_path / 'none')
+
+
+def test_records_without_references(run, tmp_path):
+  records = evaluation.read_records(run[0])
+  full = next(r for r in records if labels.is_full(r))
+  for record in records:
+    record['references'] = []
+  page = Page(studies.write_html(write_records(tmp_path, records)))
+  said = page.texts['body'][0]
+  assert 'No picture has captions to compare with.' in said
+  assert ' '.join(full['caption'].split()) in page.texts['article'][0]
+  assert 'No references' in page.texts['article'][0]
+  # All vectors' caption is what others are compared with.
+  assert 'nothing to compare with' not in said
+  records = [r for r in records if not labels.is_full(r)]
+  folder = write_records(tmp_path / 'not full', records)
+  page = Page(studies.write_html(folder, clusters=False))
+  assert 'nothing to compare with' in page.texts['article'][0]
+  assert page.texts['mark'] == ['Marked']
+
+
+def test_names_of_files_are_titles(tmp_path):
+  records = synthetic.make(images=2, ks=(2,), seeds=(0,))
+  for record in records:
+    record['file'] = f'beach/{record["image_id"]}.jpg'
+  page = Page(studies.write_html(write_records(tmp_path, records)))
+  assert page.texts['h3'] == ['beach/0.jpg', 'beach/1.jpg']
+
+
+def test_pictures_beside_features(tmp_path):
+  records = synthetic.make(images=4, pictures=synthetic.PICTURES)
+  folder = write_records(tmp_path, records)
+  page = Page(studies.write_html(folder, clusters=False))
+  assert 'figure-rate' in page.ids
+  assert 'AVIF 64 px, stripped, quality 60' in page.texts['article'][0]
+
+
+def test_image_codecs_show_what_was_decoded(tmp_path):
+  config = rate.get_config('mode=smoke')
+  config.model, config.limit = str(standin.folder()), 2
+  config.methods, config.blind = (), ()
+  config.codecs = ('kmeans(k=4)', 'jpeg(quality=30)', 'jpeg(quality=60)')
+  study = studies.RateStudy(config)
+  study.report(study.run(tmp_path / 'records.jsonl', False), tmp_path)
+  page = Page(tmp_path / 'report.html')
+  decoded = page.pixels('What arrives with JPEG')
+  assert decoded
+  picture = data.scenes('test')[0].image
+  assert decoded[0].shape == picture.shape
+  error = np.abs(decoded[0].astype(float) - picture).mean()
+  assert 0 < error < 40
+
+
+def test_pictures_unlike_those_of_the_training(tmp_path):
+  records = synthetic.make(images=3, ks=(2,), seeds=(0,))
+  for record in records:
+    if record['image_id'] == 1:
+      record['unlike'] = True
+  folder = write_records(tmp_path, records)
+  page = Page(studies.write_html(folder, clusters=False))
+  said = 'unlike those that the model was trained on'
+  assert [said in entry for entry in page.texts['article']] == [0, 1, 0]
+  assert evaluation.unlike_pictures(
+    evaluation.summarize(records, resamples=2)
+  ) in ' '.join(page.texts['section'][0].split())
+
+
+def test_several_models(run, tmp_path):
+  records = evaluation.read_records(run[0])
+  for name in ('training-free', 'trained_through'):
+    write_records(tmp_path / name, records)
+  page = Page(studies.write_html(tmp_path, pictures=2, clusters=False))
+  assert page.texts['h3'].count('trained through') == 3
+  assert len(page.texts['article']) == 4
+
+
+@pytest.mark.parametrize(
+  'text',
+  [
+    *test_user_text.TEXTS[:6],
+    '<script>alert(1)</script>',
+    '"><img src=http://example.com/x onerror=alert(1)>',
+    "' onmouseover='alert(1)",
+    '</style></title></section><iframe src=//example.com>',
+    '<!--',
+    ']]>',
+    '&lt;b&gt; &#x3c;',
+    'javascript:alert(1)',
+    'long ' * 20_000,
+  ],
+)
+def test_any_text_is_shown_as_it_is(text, tmp_path):
+  records = synthetic.make(images=2, ks=(2, 4), seeds=(0,))
+  for record in records:
+    record |= {'model': text, 'data': text, 'caption': f'{text} end'}
+    record |= {'references': [text, 'a ring'], 'decoding': text, 'file': text}
+  folder = write_records(tmp_path / 'run', records)
+  settings = {
+    'model': {'name': text},
+    'captioner': {'prompt': text},
+    text: text,
+  }
+  (folder / 'records.settings.json').write_text(json.dumps(settings))
+  summary = {'findings': [text], 'made_with': {'device': text, 'commit': text}}
+  summary |= {'settings': {text: text}, 'rows': []}
+  (folder / 'summary.json').write_text(json.dumps(summary))
+  path = studies.write_html(folder)
+  page = Page(path)
+  first = ' '.join(text.split())[:40]
+  if first.isprintable():
+    assert first in ' '.join(page.texts['article'][0].split())
+  else:
+    assert all(c.isprintable() or c in ' \n' for c in page.texts['article'][0])
+  assert path.stat().st_size < 1e6
+
+
+def test_a_folder_of_any_name(run, tmp_path):
+  folder = tmp_path / '<b> & "quotes" $x'
+  folder.mkdir()
+  copy(run[0], folder)
+  page = Page(studies.write_html(folder, clusters=False))
+  assert page.texts['h1'] == ['Run <b> & "quotes" $x']
+
+
+def test_figures_of_the_folder_are_embedded(run):
+  folder, _, _ = run
+  page = Page(folder / 'report.html')
+  source = next(
+    image['src']
+    for image in page.images
+    if 'share of the vectors' in image['alt']
+  )
+  drawn = base64.b64decode(source.split(',')[1])
+  assert drawn == (folder / 'fig3.svg').read_bytes()
+
+
+def test_what_is_sent_has_one_colour():
+  features = np.random.default_rng(0).normal(size=(16, 5)).astype(np.float32)
+  x = features[np.repeat([0, 5], 8)]
+  image = pictures.draw_map(features, x, np.ones(16, bool), np.arange(16))
+  colours = np.unique(image.reshape(-1, 3), axis=0)
+  assert len(colours) == 3  # Two vectors, and the line between them.
+  assert [255, 255, 255] in colours.tolist()
+  valid = np.arange(16) < 4
+  image = pictures.draw_map(features, features, valid, np.arange(16))
+  assert (image[-1] == 237).all()
+
+
+def test_codecs_are_chosen_and_bounded():
+  rows = evaluation.summarize(
+    synthetic.make(images=3, ks=range(1, 40), seeds=(0,)), resamples=2
+  )
+  chosen = choice.choose_codecs(rows)
+  assert len(chosen.drawn) == choice.MOST_DRAWN
+  assert len(chosen.listed) == choice.MOST_LISTED
+  assert chosen.left_out == len(rows) - 50
+  assert chosen.drawn[0].title == 'all vectors'
+  ks = [line.row['sent'] for line in chosen.drawn[1:]]
+  assert ks == sorted(ks, reverse=True)
+  assert (ks[0], ks[-1]) == (39, 1)
+  names = [line.row['name'] for line in [*chosen.drawn, *chosen.listed]]
+  assert len(names) == len({*names})
+
+
+@pytest.mark.skipif(browser.chromium() is None, reason='no Chromium here')
+@pytest.mark.parametrize('scheme', ['light', 'dark'])
+def test_in_a_browser(run, scheme):
+  path = run[0] / 'report.html'
+
+  async def look():
+    async with browser.browser(browser.chromium()) as tab:
+      feature = {'name': 'prefers-color-scheme', 'value': scheme}
+      await tab.call('Emulation.setEmulatedMedia', features=[feature])
+      await tab.call(
+        'Emulation.setDeviceMetricsOverride',
+        **{'width': 390, 'height': 800, 'deviceScaleFactor': 1, 'mobile': True},
+      )
+      await tab.open(f'file://{path}')
+      return await tab.run(
+        """({
+          width: document.documentElement.scrollWidth,
+          loaded: [...document.images].every(i => i.naturalWidth > 0),
+          requests: performance.getEntriesByType('resource')
+            .map(e => e.name).filter(n => !n.startsWith('data:')),
+          background: getComputedStyle(document.body).backgroundColor,
+        })"""
+      )
+
+  seen = asyncio.run(look())
+  assert seen['width'] == 390
+  assert seen['loaded']
+  assert not seen['requests']
+  dark = sum(map(int, re.findall(r'\d+', seen['background'])[:3])) < 384
+  assert dark == (scheme == 'dark')
