@@ -1,8 +1,8 @@
 """Training of a model with the quantizer inside of it: docs/finetune.md.
 
 Modes: `full` (the tiny model, 1,000 steps), `short` (120 steps, the notebook's,
-after which all vectors are captioned as before), `released` (adapters of a
-released model, on photographs) and `smoke` (seconds, for tests).
+which cost all vectors little), `released` (adapters of a released model, on
+photographs) and `smoke` (seconds, for tests).
 """
 
 from typing import Any, cast
@@ -151,7 +151,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
 
 
 def _short(c: Any) -> None:
-  """Changes the settings to those of few steps that cost all vectors nothing.
+  """Changes the settings to those of few steps that cost all vectors little.
 
   At the rate of 1,000 steps, through means of cells, a model changes further
   than 120 steps can mend: hence a lower rate, clusters, which the features
