@@ -176,7 +176,7 @@ class DemoPage:
     """Answers whether the server serves; many tabs ask it once a second."""
     del request
     asked, error = self._asked
-    if time.monotonic() - asked > _STATE_SECONDS / 2:
+    if error or time.monotonic() - asked > _STATE_SECONDS / 2:
       error = await self._ask(server_state.check_health)
       self._asked = time.monotonic(), error
     target = self.client.connection.target
