@@ -8,9 +8,10 @@ The others are compared with the first.
 
 from pathlib import Path
 
-from absl import app, flags
+from absl import flags
 
 from collab_jax import (
+  launcher,
   metrics,
   studies,
 )
@@ -28,11 +29,11 @@ _LEVEL = flags.DEFINE_float('level', 0.95, 'Of the confidence intervals.')
 
 def main(argv):
   """Reads, compares, draws, and prints the table."""
-  with studies.runtime():
+  with studies.runtime(resumes=False):
     how = {'y': _Y.value, 'resamples': _RESAMPLES.value, 'level': _LEVEL.value}
     print(studies.compare_runs(argv[1:], _OUT.value, _X.value, **how))
     print(f'\n{Path(_OUT.value)}: {studies.list_files(_OUT.value)}')
 
 
 if __name__ == '__main__':
-  app.run(main)
+  launcher.start(main)

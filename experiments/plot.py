@@ -41,7 +41,8 @@ def main(argv):
     named = [p for r in _RECORDS.value for p in sorted(glob.glob(r)) or [r]]
     paths = [p for name in named for p in evaluation.record_files(name)]
     records = evaluation.read_records(*paths)
-    workdir = Path(_WORKDIR.value or Path(paths[0]).parent)
+    beside = named[0] if Path(named[0]).is_dir() else Path(paths[0]).parent
+    workdir = Path(_WORKDIR.value or beside)
     draws = {'resamples': _RESAMPLES.value, 'level': _LEVEL.value}
     print(studies.report_records(records, workdir, metrics=shown, **draws))
     print(f'\n{workdir}: {studies.list_files(workdir)}')

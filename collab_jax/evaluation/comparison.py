@@ -11,7 +11,7 @@ import numpy as np
 from collab_jax import _validate
 from collab_jax import metrics as metrics_lib
 from collab_jax.evaluation import identity, record_store, schema
-from collab_jax.evaluation.report import labels, rate, summary
+from collab_jax.evaluation.report import labels, rate, sources, summary
 
 Record = Mapping[str, Any]
 Row = Mapping[str, Any]
@@ -22,12 +22,8 @@ Source = str | os.PathLike[str] | Sequence[Record]
 _PIXELS = 'model.config', 'preprocess'
 
 
-# Settings that records say themselves, by their names beside the file.
-_OF_RECORDS = {
-  'model.name': 'model',
-  'data': 'data',
-  'captioner.decoding': 'decoding',
-}
+# Settings that records say themselves, as they are called beside the file.
+_OF_RECORDS = ('model.name', 'data', 'captioner.decoding')
 
 
 class Comparison(NamedTuple):
@@ -188,30 +184,30 @@ def _fields(records: Sequence[Record]) -> dict[str, Any]:
   """Returns the settings that records themselves say.
 
   Raises:
-    ValueError: There are no records, or they are of several runs.
+    ValueError: There are no records with references, or they are of several
+      runs.
   """
-  if not records:
-    raise _validate.error('runs', [], 'runs with records')
-  values = {}
-  for name, field in _OF_RECORDS.items():
-    default = schema.DECODING if field == 'decoding' else None
-    several = {r.get(field) or default for r in records}
-    if len(several) > 1:
-      raise ValueError(
-        f'runs: got records of several {field}s, {sorted(map(str, several))},'
-        ' in one run; name their files one by one'
-      )
-    values[name] = several.pop()
-  return values
+  if not any(record['references'] for record in records):
+    raise ValueError(
+      'runs: got no record with references, expected runs that can be scored;'
+      ' evaluate pictures that have captions'
+    )
+  sources.check_one(records)
+  values = (
+    sources.names(records, 'model'),
+    sources.names(records, 'data'),
+    records[0].get('decoding') or schema.DECODING,
+  )
+  return dict(zip(_OF_RECORDS, values, strict=True))
 
 
 def _differing(
   settings: Mapping[str, Mapping[str, Any]],
 ) -> dict[str, dict[str, Any]]:
   """Returns the values by run of each setting in which runs differ."""
-  names = dict.fromkeys(n for values in settings.values() for n in values)
-  if any(values.keys() == _OF_RECORDS.keys() for values in settings.values()):
-    names = _OF_RECORDS  # Of some run nothing else is known.
+  names = [*dict.fromkeys(n for values in settings.values() for n in values)]
+  if any({*values} == {*_OF_RECORDS} for values in settings.values()):
+    names = [*_OF_RECORDS]  # Of some run nothing else is known.
   added = record_store.ADDED
   table = {
     name: {
@@ -243,7 +239,7 @@ def _check_pictures(runs: Mapping[str, _Run]) -> None:
     )
     for record in runs[name].records:
       before = known.get(record['image_id'])
-      if before is None:
+      if before is None or not (before['references'] and record['references']):
         continue
       differ = before['references'] != record['references']
       pixels = before.get('pixels'), record.get('pixels')

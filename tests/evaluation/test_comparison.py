@@ -204,12 +204,26 @@ def test_other_pictures_are_refused(records):
       [{**r, 'image_id': r['image_id'] + 100} for r in records],
       'got no picture that all codecs of all runs have',
     ),
-    ([], 'expected runs with records'),
-    (change('model', 'other'), 'records of several models'),
+    ([], 'got no record with references, expected runs that can be scored'),
+    ([{**r, 'references': []} for r in records], 'evaluate pictures that have'),
+    (change('model', 'other'), 'got several models, data sets or decodings'),
     ([r for r in records if r['sent'] == 0], 'blind captions only'),
   ):
     with pytest.raises(ValueError, match=said):
       evaluation.compare({'a': records, 'b': other})
+
+
+def test_pictures_without_captions_are_not_scored(records):
+  bare = [{**r, 'references': []} for r in records if r['image_id'] < 3]
+  mixed = bare + [r for r in records if r['image_id'] >= 3]
+  comparison = evaluation.compare({'a': records, 'b': mixed}, resamples=5)
+  assert comparison.images == 27
+  assert comparison.left_out == {'a': 3, 'b': 3}
+  full = evaluation.summarize(mixed, metrics=['cider'], resamples=5)
+  some = evaluation.summarize(
+    mixed[len(bare) :], metrics=['cider'], resamples=5
+  )
+  assert full == some
 
 
 def test_one_picture_in_two_sizes_is_the_same(records, tmp_path):

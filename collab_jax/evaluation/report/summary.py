@@ -25,12 +25,13 @@ class Scores:
   def __init__(
     self, records: Sequence[Record], metrics: Iterable[metrics_lib.Metric]
   ):
-    """Scores the captions of all records against their references."""
+    """Scores the captions of all records that have references."""
     references: dict[int, list[str]] = {}
     captions: dict[int, dict[str, None]] = collections.defaultdict(dict)
     for record in records:
-      references.setdefault(record['image_id'], record['references'])
-      captions[record['image_id']].setdefault(record['caption'])
+      if record['references']:
+        references.setdefault(record['image_id'], record['references'])
+        captions[record['image_id']].setdefault(record['caption'])
     pairs = [(i, caption) for i in references for caption in captions[i]]
     texts = [caption for _, caption in pairs]
     refs = [references[i] for i, _ in pairs]
