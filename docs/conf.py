@@ -71,6 +71,8 @@ python_maximum_signature_line_length = 80
 # Links to notebooks: docs/notebooks is itself a link, to colab, which Sphinx
 # would follow.
 _NOTEBOOK = re.compile(r'\[`?([^]`]+)`?\]\((?:(?:\.\./)+colab/)?(\w+)\.ipynb\)')
+# A line of a progress bar that another one follows.
+_BAR = re.compile(r'^.*\d%\|.*\n(?=.*\d%\|)', re.MULTILINE)
 _BADGE = re.compile(r'\[!\[Open in Colab\]\([^)]*\)\]')
 # Links of a page in docs/ to files beside it, as they are read on GitHub.
 _OUTSIDE = re.compile(r'\]\((\.\./[^)\s]*)\)')
@@ -118,6 +120,16 @@ def _keep_together(app, doctree):
       node['classes'].append('short')
 
 
+def _last_of_bars(app, doctree):
+  """Leaves of a progress bar in a notebook's output its last line."""
+  del app
+  for node in doctree.findall(nodes.literal_block):
+    text = _BAR.sub('', node.astext())
+    if text != node.astext():
+      node.rawsource = text
+      node[:] = [nodes.Text(text)]
+
+
 def _short(app, what, name, obj, options, signature, returns):
   """Leaves out where the types of a signature are from."""
   del app, what, name, obj, options
@@ -162,4 +174,5 @@ def setup(app):
   # Before napoleon, whose sections are indented, too.
   app.connect('autodoc-process-docstring', _examples, priority=400)
   app.connect('doctree-read', _keep_together)
+  app.connect('doctree-read', _last_of_bars)
   app.connect('html-page-context', _source_of_notebooks)
