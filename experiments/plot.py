@@ -1,7 +1,11 @@
-"""Draws Fig. 3 and its table from records; no model is needed.
+r"""Draws Fig. 3 and its table from records; no model is needed.
 
 python experiments/plot.py --records=runs/demo --workdir=figures --y=cider
 python experiments/plot.py --records='runs/sweep/units/*.jsonl'
+python experiments/plot.py --records=runs/demo,runs/dense --panels \
+    --workdir=figures
+
+The last draws Fig. 3 of each named run beside the others, as fig3_panels.
 """
 
 import glob
@@ -13,6 +17,7 @@ from collab_jax import (
   evaluation,
   launcher,
   metrics,
+  plots,
   studies,
 )
 
@@ -21,6 +26,9 @@ _RECORDS = flags.DEFINE_list(
 )
 _WORKDIR = flags.DEFINE_string(
   'workdir', None, 'Where to write; by default beside the first file.'
+)
+_PANELS = flags.DEFINE_bool(
+  'panels', False, 'Draw the named runs beside each other, and no table.'
 )
 _Y = flags.DEFINE_string(
   'y', metrics.DEFAULT[0], 'Metric of curves: bleu4, cider, module:Class, ...'
@@ -39,11 +47,22 @@ def main(argv):
     shown = [_Y.value, *(name for name in metrics.DEFAULT if name != _Y.value)]
     metrics.make_all(shown)
     named = [p for r in _RECORDS.value for p in sorted(glob.glob(r)) or [r]]
+    draws = {'resamples': _RESAMPLES.value, 'level': _LEVEL.value}
+    if _PANELS.value:
+      workdir = Path(_WORKDIR.value or '.')
+      groups = {}
+      for name in named:
+        rows = evaluation.summarize(
+          evaluation.read_records(name), metrics=shown, **draws
+        )
+        groups[f'{rows[0]["data"]}, {rows[0]["images"]:,} pictures'] = rows
+      figure = plots.tradeoff_panels(groups)
+      print(*plots.save(figure, workdir / 'fig3_panels'), sep='\n')
+      return
     paths = [p for name in named for p in evaluation.record_files(name)]
     records = evaluation.read_records(*paths)
     beside = named[0] if Path(named[0]).is_dir() else Path(paths[0]).parent
     workdir = Path(_WORKDIR.value or beside)
-    draws = {'resamples': _RESAMPLES.value, 'level': _LEVEL.value}
     print(studies.report_records(records, workdir, metrics=shown, **draws))
     print(f'\n{workdir}: {studies.list_files(workdir)}')
 

@@ -22,6 +22,7 @@ FIGURES = {
   'runs/demo/fig3.png': 'fig3.png',
   'runs/demo/fig3_bytes.png': 'fig3_bytes.png',
   'runs/dense/fig3.png': 'fig3_dense.png',
+  'runs/panels/fig3_panels.png': 'fig3_panels.png',
   'runs/channel/channel.png': 'channel.png',
   'runs/rate/rate.png': 'rate.png',
   'runs/rate/rate_cider.png': 'rate_cider.png',

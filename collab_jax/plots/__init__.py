@@ -3,7 +3,7 @@
 from collab_jax.plots.channels import channel
 from collab_jax.plots.compare import compare
 from collab_jax.plots.costs import fields, latency
-from collab_jax.plots.curves import tradeoff
+from collab_jax.plots.curves import tradeoff, tradeoff_panels
 from collab_jax.plots.finetune import tuned
 from collab_jax.plots.maps import cluster_maps, fig2
 from collab_jax.plots.rates import rate
@@ -25,6 +25,7 @@ __all__ = [
   'selector_maps',
   'selectors',
   'tradeoff',
+  'tradeoff_panels',
   'tuned',
 ]
 __dir__ = __all__.copy

@@ -70,6 +70,62 @@ def tradeoff(
   return figure
 
 
+def tradeoff_panels(
+  groups: Mapping[str, Sequence[Mapping[str, Any]]], y: columns.Y = None
+) -> figures.Figure:
+  """Draws Fig. 3 of several data sets beside each other, on one axis of scores.
+
+  Args:
+    groups: Rows of `summarize`, by the title of their panel.
+    y: Metric of the score; None for the first of the rows.
+
+  Returns:
+    The figure, with a panel for each group; labels stand beside the last.
+
+  Raises:
+    ValueError: There is no group, or nothing to draw in one.
+  """
+  if not groups or not all(groups.values()):
+    raise ValueError('groups: got one without rows: there is nothing to draw')
+  count = len(groups)
+  panel, left, gap, right = 4.3, 0.6, 0.28, 2.9  # Inches.
+  width = left + count * panel + (count - 1) * gap + right
+  figure = style.new_figure(width, 5.2)
+  together = [row for rows in groups.values() for row in rows]
+  column = columns.column(together, y)
+  with mpl.rc_context(style.RC):
+    for n, (title, rows) in enumerate(groups.items()):
+      place = (left + n * (panel + gap)) / width, 0.11, panel / width, 0.65
+      axes = figure.add_axes(place)
+      curves = labels_lib.curves(rows)
+      labels = horizontals(axes, rows, column)
+      labels += _curves(axes, curves, 'ratio', column)
+      _frame(axes, rows, curves, 'ratio', column)
+      style.score_axis(axes, together, column)
+      if column.name == 'bleu4':
+        _claims(axes, rows, curves)
+      axes.set_title(style.plain(title), loc='left', fontsize=10, pad=30)
+      if n:
+        axes.set_ylabel('')
+        axes.set_yticklabels([])
+      if n == count - 1:
+        draw_labels(axes, labels)
+    titles = 'How many feature vectors does a caption need?', _model(together)
+    style.titles(figure, *titles, (0.97, 0.915))
+    style.fit_width(figure)
+  return figure
+
+
+def _model(rows: Sequence[Mapping[str, Any]]) -> str:
+  """Returns the model of several data sets, and how bands were made."""
+  seeds = max(row['seeds'] for row in rows)
+  return (
+    f'The {style.plain(rows[0].get("model") or "unnamed")} model, mean of'
+    f' {seeds} seed{"s" if seeds > 1 else ""}; bands:'
+    f' {text_lib.coverage(rows)} bootstrap over the pictures'
+  )
+
+
 def _curves(
   axes: mpl_axes.Axes, curves, x: str, column: columns.Column
 ) -> list[tuple]:

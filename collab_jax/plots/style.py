@@ -86,14 +86,14 @@ RC: dict[Any, Any] = {
 }
 
 
-# House style for plots of one's own: `plt.style.use(plots.STYLE)`.
-STYLE: dict[Any, Any] = {
-  **RC,
+_OWN_PLOTS: dict[Any, Any] = {
   'axes.axisbelow': True,
   'axes.grid': True,
   'axes.prop_cycle': cycler.cycler(
-    color=[BLUE, VERMILION, GREEN, ORANGE, SKY, PURPLE, INK],
-    marker=['o', '^', 'D', 'v', 's', 'X', 'P'],
+    color=[BLUE, VERMILION, GREEN, ORANGE, SKY, PURPLE, INK]
+    + [colour for colour, *_ in OTHERS[1:]],
+    marker=['o', '^', 'D', 'v', 's', 'X', 'P']
+    + [marker for _, marker, _ in OTHERS[1:]],
   ),
   'axes.titlelocation': 'left',
   'axes.titlesize': 9.5,
@@ -108,6 +108,10 @@ STYLE: dict[Any, Any] = {
   'lines.markeredgewidth': EDGE['markeredgewidth'],
   'lines.markersize': LINE['markersize'],
 }
+# House style for plots of one's own: `plt.style.use(plots.STYLE)`. The figures
+# of this package set these by themselves, and look the same under it.
+STYLE: dict[Any, Any] = RC | _OWN_PLOTS
+RC |= {name: mpl.rcParamsDefault[name] for name in _OWN_PLOTS}
 
 
 def curve_styles(names: Sequence[str]) -> dict[str, tuple[str, str, str]]:

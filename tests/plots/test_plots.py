@@ -1,6 +1,7 @@
 """Figures from records, without a model; maps from a small one."""
 
 import jax
+from matplotlib import pyplot as plt
 import numpy as np
 from PIL import Image
 import pytest
@@ -188,3 +189,25 @@ def test_cluster_maps_have_a_column_for_each_picture():
     plots.cluster_maps(model, images, batch_size=2)
   with pytest.raises(ValueError, match='images: number: got 0'):
     plots.cluster_maps(model, [])
+
+
+def test_the_style_for_other_plots_leaves_these_as_they_are(rows):
+  before = style.to_svg(plots.tradeoff(rows))
+  with plt.style.context(plots.STYLE):
+    assert style.to_svg(plots.tradeoff(rows)) == before
+    figure, axes = plt.subplots()
+    axes.plot([1, 2], [3, 4])
+  plt.close(figure)
+  assert axes.lines[0].get_color() == style.BLUE
+  assert not axes.spines['top'].get_visible()
+
+
+def test_panels_share_their_scores(rows):
+  figure = plots.tradeoff_panels({'$x_1$': rows, 'two': rows})
+  first, second = (axes for axes in figure.axes if axes.get_title(loc='left'))
+  assert first.get_ylim() == second.get_ylim()
+  for name, curve in evaluation.curves(rows).items():
+    line = next(ln for ln in second.lines if ln.get_label() == name)
+    assert line.get_ydata().tolist() == [row['bleu4'] for row in curve]
+  with pytest.raises(ValueError, match='groups: got one without rows'):
+    plots.tradeoff_panels({'x': []})

@@ -23,7 +23,7 @@ class Word(NamedTuple):
   is_right: bool
 
 
-class Comparison(NamedTuple):
+class MarkedCaption(NamedTuple):
   """Caption beside the closest of its references.
 
   Attributes:
@@ -35,7 +35,7 @@ class Comparison(NamedTuple):
   missing: int
 
 
-def compare(caption: str, references: Sequence[str]) -> Comparison:
+def compare(caption: str, references: Sequence[str]) -> MarkedCaption:
   """Marks the words of a caption that went wrong.
 
   A word is right if it is in the longest common subsequence of the caption and
@@ -48,7 +48,7 @@ def compare(caption: str, references: Sequence[str]) -> Comparison:
   """
   words = caption.split()
   if not references:
-    return Comparison([Word(word, True) for word in words], 0)
+    return MarkedCaption([Word(word, True) for word in words], 0)
   places = [i for i, word in enumerate(words) if _plain(word)][:_MOST]
   spoken = tuple(_plain(words[i]) for i in places)
   pairs = [(_common(spoken, other), other) for other in map(_words, references)]
@@ -59,7 +59,7 @@ def compare(caption: str, references: Sequence[str]) -> Comparison:
   marked = [
     Word(word, i in right or i not in compared) for i, word in enumerate(words)
   ]
-  return Comparison(marked, len(closest) - len(common))
+  return MarkedCaption(marked, len(closest) - len(common))
 
 
 def _plain(word: str) -> str:

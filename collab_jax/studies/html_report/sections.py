@@ -21,6 +21,7 @@ _LARGEST = 600_000  # Bytes of a drawing that is embedded.
 # Figures in the order of a report, and what each shows.
 FIGURES = {
   'fig2': 'Features of one picture, before and after k-means.',
+  'fig2_photos': 'Features of photographs, before and after k-means.',
   'fig3': 'Score against the share of the vectors that is sent.',
   'fig3_bytes': 'Score against the bytes that are sent.',
   'rate': 'Score against bytes, beside image codecs.',
