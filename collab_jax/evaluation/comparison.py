@@ -56,7 +56,7 @@ class Comparison(NamedTuple):
   level: float
 
 
-class _Run(NamedTuple):
+class _RunRecords(NamedTuple):
   """Records of a run, and their settings on one level."""
 
   records: Sequence[Record]
@@ -129,7 +129,7 @@ def compare(
   )
 
 
-def _read(runs: Any) -> dict[str, _Run]:
+def _read(runs: Any) -> dict[str, _RunRecords]:
   """Reads runs by name."""
   if isinstance(runs, str | os.PathLike):
     raise _validate.error(
@@ -143,7 +143,7 @@ def _read(runs: Any) -> dict[str, _Run]:
   return {
     name: _read_files(source)
     if isinstance(source, str | os.PathLike)
-    else _Run(source, _fields(source))
+    else _RunRecords(source, _fields(source))
     for name, source in sources.items()
   }
 
@@ -164,7 +164,7 @@ def _names(paths: Sequence[str | os.PathLike[str]]) -> list[str]:
   return [str(Path(*p)) for p in parts]
 
 
-def _read_files(path: str | os.PathLike[str]) -> _Run:
+def _read_files(path: str | os.PathLike[str]) -> _RunRecords:
   """Reads the records of a run, and the settings beside them."""
   files = record_store.record_files(path)
   records = record_store.read_records(*files)
@@ -176,8 +176,8 @@ def _read_files(path: str | os.PathLike[str]) -> _Run:
   try:
     settings = identity.flat(record_store.read_settings(files[0]))
   except (record_store.SettingsError, OSError):
-    return _Run(records, fields)
-  return _Run(records, {**fields, **settings})
+    return _RunRecords(records, fields)
+  return _RunRecords(records, {**fields, **settings})
 
 
 def _fields(records: Sequence[Record]) -> dict[str, Any]:
@@ -229,7 +229,7 @@ def _differing(
   }
 
 
-def _check_pictures(runs: Mapping[str, _Run]) -> None:
+def _check_pictures(runs: Mapping[str, _RunRecords]) -> None:
   """Raises ValueError unless equal ids are of equal pictures and captions."""
   first, *others = runs
   known = {r['image_id']: r for r in runs[first].records}
