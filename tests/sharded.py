@@ -253,7 +253,9 @@ def tune(model, dataset, folder):
       workdir = Path(folder, train, '{}x{}'.format(*sizes))
       finetune.finetune(config, start, workdir)
       lines = (workdir / 'metrics.jsonl').read_text().splitlines()
-      runs.append([json.loads(line)['caption'] for line in lines])
+      entries = [json.loads(line) for line in lines]
+      # The last entry, of the evaluation, has no losses.
+      runs.append([e['caption'] for e in entries if 'caption' in e])
     losses[train] = runs
   return losses
 

@@ -1,15 +1,15 @@
 r"""Writes the Grafana board of a server.
 
-python tools/grafana_board.py --out=deploy/grafana/collab_jax.json
+python tools/grafana_board.py
 """
 
 import json
 from pathlib import Path
 from typing import Any
 
-from absl import app, flags
+from absl import app
 
-_OUT = flags.DEFINE_string('out', 'deploy/grafana/collab_jax.json', 'To write.')
+_BOARD = Path(__file__).parents[1] / 'deploy' / 'grafana' / 'collab_jax.json'
 
 _SOURCE = {'type': 'prometheus', 'uid': '${source}'}
 _ME = 'instance=~"$instance"'
@@ -225,8 +225,8 @@ def main(argv):
   """Writes the board."""
   if argv[1:]:
     raise app.UsageError(f'unexpected arguments: {argv[1:]}')
-  Path(_OUT.value).write_text(text(), 'utf-8')
-  print(f'{_OUT.value}: {len(_PANELS)} panels')
+  _BOARD.write_text(text(), 'utf-8')
+  print(f'{_BOARD}: {len(_PANELS)} panels')
 
 
 if __name__ == '__main__':

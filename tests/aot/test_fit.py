@@ -213,7 +213,9 @@ def test_a_server_has_no_other_programs():
   model = checkpoints.load('tiny')
   placement = devices.Placement.of_present(data=1)
   abstract = programs.abstract_model(model.config, 'float32', placement)
-  abstract = dataclasses.replace(abstract, tokenizer=model.tokenizer)
+  abstract = dataclasses.replace(
+    abstract, tokenizer=model.tokenizer, statistics=model.statistics
+  )
   config = engine.EngineConfig(max_slots=2, max_prefill_batch=1)
   monitoring.register_event_duration_secs_listener(_count_trace)
   jax.clear_caches()
@@ -233,7 +235,9 @@ def test_a_run_has_no_other_programs(text):
   model = checkpoints.load('tiny')
   placement = devices.Placement.of_present(data=1)
   abstract = programs.abstract_model(model.config, 'float32', placement)
-  abstract = dataclasses.replace(abstract, tokenizer=model.tokenizer)
+  abstract = dataclasses.replace(
+    abstract, tokenizer=model.tokenizer, statistics=model.statistics
+  )
   codec = codecs.parse(text).bind(model)
   caption = captioner.Captioner(model, max_tokens=2)
   images = np.zeros((2, 64, 64, 3), np.uint8)

@@ -15,8 +15,9 @@ from collab_jax.training import vocabulary
 from tests.checkpoints.released import GOLDEN, SHARD, config_of, npz_of
 
 PAGE = pathlib.Path(__file__).parents[2] / 'docs/checkpoints.md'
+_SECTION = PAGE.read_text().partition('## What a bad file says')[2]
 ROWS = dict(
-  re.findall(r'^\| ([^|]+?) \| `([^`]+)` \|$', PAGE.read_text(), re.MULTILINE)
+  re.findall(r'^\| ([^|]+?) \| `([^`]+)` \|$', _SECTION, re.MULTILINE)
 )
 BIAS = 'params/img/head/bias'
 CASES = {}
@@ -94,6 +95,14 @@ def _(folder):
 def _(folder):
   def change(arrays):
     arrays[BIAS] = np.zeros(47, np.float32)
+
+  return spoil(folder, change)
+
+
+@case("weights of a training that diverged, or an adapter's")
+def _(folder):
+  def change(arrays):
+    arrays[BIAS] = np.full_like(arrays[BIAS], np.nan)
 
   return spoil(folder, change)
 
@@ -190,6 +199,13 @@ def _(folder):
   texts = [row.tobytes().decode() for row in letters]
   words = vocabulary.train_tokenizer(texts, 600)
   (folder / 'tokenizer.model').write_bytes(words)
+  return folder
+
+
+@case("a folder in the place of a tokenizer's file")
+def _(folder):
+  folder = hugging(folder)
+  (folder / 'tokenizer.json').mkdir()
   return folder
 
 

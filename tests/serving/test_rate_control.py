@@ -276,7 +276,7 @@ def test_plan_for_a_time_goal():
     link.close()
 
 
-_NUMBERS = st.floats() | st.integers()
+_NUMBERS = st.floats() | st.integers(-(2**53), 2**53).map(float)
 _CODECS = st.sampled_from(['jpeg(quality=5)', 'kmeans(k=8)', 'x.y:Z', '']) | (
   st.text(max_size=8)
 )
