@@ -14,9 +14,10 @@ import numpy as np
 from PIL import Image
 import pytest
 
-from collab_jax import data, evaluation, studies
+from collab_jax import codecs, data, evaluation, studies
 from collab_jax.evaluation.report import labels
 from collab_jax.studies.html_report import choice, pictures
+from collab_jax.studies.html_report import page as page_lib
 from configs import rate, tradeoff
 from tests import standin
 from tests.evaluation import synthetic
@@ -145,6 +146,23 @@ def test_a_launcher_writes_it_without_new_programs(run):
   assert len(page.texts['article']) == 6
   assert len(page.pixels('What arrives with')) == 6 * 3
   assert len(page.pixels('Picture')) == 6
+
+
+def test_a_batch_that_the_gallery_does_not_fill(tmp_path, monkeypatch):
+  config = make_config(limit=6, batch_size=6, methods=('kmeans(init=++)',))
+  study = studies.TradeoffStudy(config)
+  records = study.run(tmp_path / 'records.jsonl', progress=False)
+  sizes = []
+  make = pictures.batches.Batch
+  monkeypatch.setattr(
+    pictures.batches,
+    'Batch',
+    lambda e, size: sizes.append(size) or make(e, size),
+  )
+  monkeypatch.setattr(page_lib, 'PICTURES', 2)
+  study.report(records, tmp_path)
+  # That of the evaluation, whose programs serve again.
+  assert sizes == [6]
 
 
 def test_pictures_are_the_run_s(run):
@@ -422,13 +440,14 @@ def test_figures_of_the_folder_are_embedded(run):
 
 def test_what_is_sent_has_one_colour():
   features = np.random.default_rng(0).normal(size=(16, 5)).astype(np.float32)
+  colours = codecs.colours_by_axes(features)
   x = features[np.repeat([0, 5], 8)]
-  image = pictures.draw_map(features, x, np.ones(16, bool), np.arange(16))
-  colours = np.unique(image.reshape(-1, 3), axis=0)
-  assert len(colours) == 3  # Two vectors, and the line between them.
-  assert [255, 255, 255] in colours.tolist()
+  image = pictures.draw_map(colours, 16, x, np.ones(16, bool), np.arange(16))
+  shades = np.unique(image.reshape(-1, 3), axis=0)
+  assert len(shades) == 3  # Two vectors, and the line between them.
+  assert [255, 255, 255] in shades.tolist()
   valid = np.arange(16) < 4
-  image = pictures.draw_map(features, features, valid, np.arange(16))
+  image = pictures.draw_map(colours, 16, features, valid, np.arange(16))
   assert (image[-1] == 237).all()
 
 

@@ -33,7 +33,7 @@ class Source(NamedTuple):
   reader: Callable[[], Any]
   model: Callable[[], paligemma.Model] | None
   specs: Mapping[str, Callable[[], base.CodecSpec]]
-  batch_size: int = 1
+  batch_size: int | None = None
 
 
 class Gallery(NamedTuple):

@@ -77,7 +77,7 @@ def draw_maps(
   specs: Mapping[str, Callable[[], base.CodecSpec]],
   examples: Sequence[datasets.Example],
   records: Mapping[tuple[int, str], Record],
-  batch_size: int,
+  batch_size: int | None,
 ) -> Maps:
   """Encodes pictures again, and maps the vectors that arrive at the server.
 
@@ -87,18 +87,18 @@ def draw_maps(
     examples: The pictures.
     records: Records by picture and codec, which say the seeds.
     batch_size: Pictures that are computed at a time: with the batch size of an
-      evaluation in the same process, its programs serve again.
+      evaluation in the same process, its programs serve again. None for all.
 
   Returns:
     The maps, of codecs that could be made and give what was recorded.
   """
-  size = sharding.padded(min(batch_size, len(examples)), model.params)
+  size = sharding.padded(batch_size or len(examples), model.params)
   chunks = [
     batches.Batch(examples[start : start + size], size)
     for start in range(0, len(examples), size)
   ]
   caches = [codecs.FeatureCache() for _ in chunks]
-  maps = Maps({}, {})
+  maps, palettes = Maps({}, {}), {}
   for name, make in specs.items():
     seed = next((r['seed'] for (_, n), r in records.items() if n == name), None)
     if seed is None:
@@ -109,7 +109,7 @@ def draw_maps(
       maps.faults[name] = str(error)
       continue
     for batch, cache in zip(chunks, caches, strict=True):
-      images = _draw_codec(codec, batch, seed, cache, records)
+      images = _draw_codec(codec, batch, seed, cache, records, palettes)
       if images is None:
         maps.faults[name] = 'encoded again, the pictures give other messages'
         break
@@ -123,8 +123,12 @@ def _draw_codec(
   seed: int,
   cache: base.FeatureCache,
   records: Mapping[tuple[int, str], Record],
+  palettes: dict[Any, Any],
 ) -> dict[int, Image] | None:
-  """Returns what arrives of each picture; None if it is not as recorded."""
+  """Returns what arrives of each picture; None if it is not as recorded.
+
+  Main axes of a picture's features take longest, and are kept in `palettes`.
+  """
   key = random_keys.make(seed)
   encoded = codec.dispatch_encode(batch.images, key, batch.padded_ids, cache)()
   received = [
@@ -155,7 +159,12 @@ def _draw_codec(
       # Vectors that are closed up do not stand at their places.
       places = np.flatnonzero(unpacked['mask'])
       positions = np.concatenate([places, positions[len(places) :]])
-    images[image_id] = draw_map(features[row], x, valid, positions)
+    place = image_id, codec.split
+    if place not in palettes:
+      palettes[place] = codecs.colours_by_axes(features[row])
+    images[image_id] = draw_map(
+      palettes[place], codec.vectors, x, valid, positions
+    )
   return images
 
 
@@ -169,7 +178,8 @@ def _is_as_recorded(x, features, record: Record) -> bool:
 
 
 def draw_map(
-  features: Float[np.ndarray, 'n d'],
+  colours_of: Callable[[Any], Any],
+  n: int,
   x: Float[np.ndarray, 'm d'],
   valid: Any,
   positions: Int[np.ndarray, ' m'],
@@ -177,7 +187,8 @@ def draw_map(
   """Draws the vectors that arrive, a square for each place of the grid.
 
   Args:
-    features: The picture's features, whose main axes are the colours.
+    colours_of: Colours of vectors, from `codecs.colours_by_axes`.
+    n: Number of places.
     x: The vectors that arrive.
     valid: bool[m], which of them are used.
     positions: Their places.
@@ -186,7 +197,6 @@ def draw_map(
     A picture; white lines part places of unlike vectors, and a place whose
     vector was not sent is grey.
   """
-  n = len(features)
   side = math.isqrt(n)
   groups = np.full(n, -1)
   colours = np.full((n, 3), _DROPPED, np.uint8)
@@ -195,7 +205,7 @@ def draw_map(
   if len(rows):
     _, inverse = np.unique(rows.round(4), axis=0, return_inverse=True)
     groups[places] = inverse.reshape(-1)
-    shades = codecs.colours_by_axes(features)(rows)
+    shades = colours_of(rows)
     colours[places] = np.round(255 * shades).astype(np.uint8)
   scale = max(1, _SIDE // side)
   image = np.kron(
