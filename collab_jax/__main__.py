@@ -116,6 +116,9 @@ def _run(argv: list[str]) -> None:
     raise SystemExit(0)
   if name not in _COMMANDS:
     raise SystemExit(f'error: {_validate.unknown("command", name, _COMMANDS)}')
+  if '--version' in arguments:
+    print(_version())
+    raise SystemExit(0)
   try:
     module = importlib.import_module(_COMMANDS[name])
   except ModuleNotFoundError as error:

@@ -50,3 +50,10 @@ def test_version(capsys, flag):
   code, out = _said(capsys, flag)
   assert code == 0
   assert out.startswith(f'collab_jax {collab_jax.__version__}, jax ')
+
+
+@pytest.mark.parametrize('command', ['serve', 'inspect'])
+def test_version_of_a_command_is_that_of_all(capsys, command):
+  code, out = _said(capsys, command, '--version')
+  assert code == 0
+  assert out.startswith(f'collab_jax {collab_jax.__version__}, jax ')
