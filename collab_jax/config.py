@@ -20,7 +20,8 @@ Value = bool | int | float | str
 Fields = Mapping[str, Any] | ml_collections.ConfigDict
 
 _BOOLEANS = {'true': True, 'false': False, '1': True, '0': False}
-
+# Has configs/ where the package is used from a clone.
+_CLONE = pathlib.Path(__file__).parents[1]
 
 _CALL = re.compile(r'(?P<name>[^(),=]+)(?:\((?P<settings>.*)\))?', re.DOTALL)
 _INT = re.compile(r'-?\d+')
@@ -173,6 +174,20 @@ def define(
   return holder
 
 
+def locate(argument: str) -> str:
+  """Finds a config file from the working folder, or else from the clone's.
+
+  Args:
+    argument: Name of the file, with arguments after a colon.
+
+  Returns:
+    The same, with the file's path in the clone if only that is there.
+  """
+  file = pathlib.Path(argument.partition(':')[0])
+  elsewhere = not file.is_file() and (_CLONE / file).is_file()
+  return str(_CLONE / argument) if elsewhere else argument
+
+
 def check_overrides(
   config: Fields, argv: Iterable[str], name: str = 'config'
 ) -> None:
@@ -213,6 +228,7 @@ class _Parser(flags.ArgumentParser):
     self._argv = argv
 
   def parse(self, argument: str) -> Any:
+    argument = locate(argument)
     file = pathlib.Path(argument.split(':', 1)[0])
     if not file.is_file():
       others = [str(other) for other in file.parent.glob('*.py')]

@@ -121,7 +121,8 @@ def _help_text(program: str) -> str:
   if (config := _config_flag()) is not None:
     name = f'--config={config.config_filename}'
     parts[1] += f'\n  {name}\n    {config.help}'
-    parts.append(_config_help.render(config.value, config.config_filename))
+    file = config_lib.locate(config.config_filename)
+    parts.append(_config_help.render(config.value, file))
   return '\n\n'.join(parts)
 
 
@@ -215,6 +216,11 @@ def _in_words(error: Exception) -> Any:
     return (
       f'{error.filename}: got {error.strerror!r}, expected a place that may be'
       ' read and written; name another one, of results by --workdir'
+    )
+  if isinstance(error, FileNotFoundError) and error.filename:
+    return (
+      f'{error.filename}: got {error.strerror!r}, expected a file or folder'
+      ' that is there; check the path'
     )
   return error.args[0] if len(error.args) == 1 else error
 

@@ -29,7 +29,7 @@ def main(argv):
   with studies.runtime(), _MONITOR(_WORKDIR.value, _CONFIG.value):
     first, count = sweep_lib.parse_shard(_SHARD.value)
     flag = cast(Any, flags.FLAGS['config'])  # Of ml_collections.
-    sweep = sweep_lib.load_sweep(flag.config_filename)
+    sweep = sweep_lib.load_sweep(config_lib.locate(flag.config_filename))
     units = sweep_lib.work_units(_CONFIG.value, sweep)
     unit_studies = sweep_lib.make_studies(units)
     for study in unit_studies:

@@ -103,6 +103,17 @@ def test_default_file(path):
   assert _load([f'--config={path}:limit=4'], path).limit == 4
 
 
+def test_configs_of_the_clone_are_found_from_other_folders(
+  tmp_path, monkeypatch
+):
+  monkeypatch.chdir(tmp_path)
+  named = 'configs/tradeoff.py:mode=smoke'
+  assert _load([f'--config={named}']) == _load([], named)
+  (tmp_path / 'configs').mkdir()
+  (tmp_path / 'configs' / 'tradeoff.py').write_text(FILE)
+  assert _load([], named).mode == 'smoke'  # The folder's own comes first.
+
+
 @pytest.mark.parametrize(
   ('override', 'nearest'),
   [

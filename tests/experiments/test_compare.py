@@ -23,7 +23,7 @@ def test_two_folders(launch, tmp_path):
 def test_mistakes_are_one_line(launch, tmp_path):
   for arguments, said in (
     ([str(tmp_path)], 'expected two or more runs'),
-    ([str(tmp_path / 'a'), str(tmp_path / 'b')], 'No such file'),
+    ([str(tmp_path / 'a'), str(tmp_path / 'b')], 'check the path'),
     ([str(tmp_path), '--y=blue4', str(tmp_path / 'b')], "did you mean 'bleu4'"),
   ):
     done = launch('compare', *arguments, f'--out={tmp_path / "out"}')
