@@ -99,13 +99,20 @@ def captions(
   others = len(bound) - drawn
   terms = []
   if drawn:
-    terms.append(f'{drawn} codecs x {seeds} seeds' if seeds > 1 else f'{drawn}')
+    terms.append(
+      f'{_codecs(drawn)} x {seeds} seeds' if seeds > 1 else f'{drawn}'
+    )
   if others:
-    terms.append(f'{others} codecs' if seeds > 1 and drawn else f'{others}')
+    terms.append(_codecs(others) if seeds > 1 and drawn else f'{others}')
   if blind:
     terms.append(f'{blind} blind')
   total = pictures * (drawn * seeds + others + blind)
   return f'({" + ".join(terms)}) x {pictures:,} pictures = {total:,}'
+
+
+def _codecs(count: int) -> str:
+  """Returns a number of codecs in words."""
+  return f'{count} codec' if count == 1 else f'{count} codecs'
 
 
 def programs(bound: Sequence[codecs.Codec], vectors: int, blind: bool) -> str:
