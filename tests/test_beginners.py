@@ -55,6 +55,10 @@ MISTAKES = {
     lambda h: h['evaluate']([h['codec']], captioner=h['model']),
     'captioner: got Model, expected a Captioner; make one by',
   ),
+  'a split where there is one': (
+    lambda h: cj.data.photos('test'),
+    "limit: got 'test', expected an integer of at least 0",
+  ),
   'data without a name': (
     lambda h: h['evaluate']([h['codec']], data=Nameless()),
     'data: got Nameless without name, expected a reader of Examples',

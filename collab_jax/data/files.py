@@ -221,10 +221,11 @@ def first(items: Sequence[_T], limit: int | None) -> Sequence[_T]:
   """Returns the first items up to a limit, all if it is None.
 
   Raises:
-    ValueError: The limit is negative.
+    ValueError: The limit is negative, or no integer.
   """
-  if limit is not None and limit < 0:
-    raise _validate.error('limit', limit, 'at least 0')
+  # NumPy's integers count, too.
+  if limit is not None and (not hasattr(limit, '__index__') or limit < 0):
+    raise _validate.error('limit', limit, 'an integer of at least 0')
   return items[:limit]
 
 
