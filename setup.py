@@ -80,6 +80,7 @@ _EXTRAS = {
     'bjontegaard>=1.3',
     'cryptography>=45',
     'grpcio-tools>=1.71.2,<2',
+    'huggingface_hub>=0.34',
     'hypothesis>=6.100',
     'komm>=0.37',
     'nbclient>=0.10',
