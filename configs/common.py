@@ -19,8 +19,8 @@ def model_and_data() -> ml_collections.ConfigDict:
   # bfloat16, or 'highest', float32.
   config.precision = 'default'
   config.res = 0  # Side of the pictures in pixels, 0 for the model's.
-  # Devices over which the pictures of a batch and the parameters are spread;
-  # -1 for all that `model` leaves.
+  # Devices over which the pictures of a batch (data) and the parameters (model)
+  # are spread; -1 for all that `model` leaves.
   config.mesh = ml_collections.ConfigDict({'data': -1, 'model': 1})
 
   # 'scenes' or 'photos', which ship; a dataset on disk: 'coco', 'flickr30k',

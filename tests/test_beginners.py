@@ -59,6 +59,10 @@ MISTAKES = {
     lambda h: cj.data.photos('test'),
     "limit: got 'test', expected an integer of at least 0",
   ),
+  'a split as the limit of scenes': (
+    lambda h: cj.data.scenes('test', 'val'),
+    "limit: got 'val', expected an integer of at least 0",
+  ),
   'data without a name': (
     lambda h: h['evaluate']([h['codec']], data=Nameless()),
     'data: got Nameless without name, expected a reader of Examples',

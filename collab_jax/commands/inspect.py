@@ -1,6 +1,7 @@
 r"""Says what a model's folder holds, which files count, and why.
 
 collab-jax inspect some/folder
+collab-jax inspect tiny
 
 Ends with 1 where the model would be refused, and says why.
 """
@@ -22,8 +23,11 @@ def main(argv):
   if len(argv) != 2:
     raise app.UsageError(f'expected one folder or npz, got {argv[1:]}')
   with launcher.runtime(resumes=False):
+    source = argv[1]
+    if source in checkpoints.NAMES:
+      source = checkpoints.folder(source)
     description = checkpoints.describe(
-      argv[1], _VARIANT.value, _ADAPTER.value or None, _PART.value
+      source, _VARIANT.value, _ADAPTER.value or None, _PART.value
     )
     # Names of files are somebody's, and no commands of a terminal.
     text = str(description)

@@ -223,10 +223,15 @@ def first(items: Sequence[_T], limit: int | None) -> Sequence[_T]:
   Raises:
     ValueError: The limit is negative, or no integer.
   """
+  check_limit(limit)
+  return items[:limit]
+
+
+def check_limit(limit: int | None) -> None:
+  """Refuses limits that are neither None nor an integer of at least 0."""
   # NumPy's integers count, too.
   if limit is not None and (not hasattr(limit, '__index__') or limit < 0):
     raise _validate.error('limit', limit, 'an integer of at least 0')
-  return items[:limit]
 
 
 def inside(folder: Path, name: str, where: str) -> Path:

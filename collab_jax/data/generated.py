@@ -4,7 +4,7 @@ import dataclasses
 from typing import SupportsIndex
 
 from collab_jax import _validate
-from collab_jax.data import drawing, example, grammar, world
+from collab_jax.data import drawing, example, files, grammar, world
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,8 +27,7 @@ class Scenes:
   def __post_init__(self):
     if self.split not in world.SPLITS:
       raise _validate.unknown('split', self.split, world.SPLITS)
-    if self.limit is not None and self.limit < 0:
-      raise _validate.error('limit', self.limit, 'at least 0')
+    files.check_limit(self.limit)
 
   @property
   def name(self) -> str:

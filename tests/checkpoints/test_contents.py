@@ -307,6 +307,13 @@ def test_description(copy, capsys):
   assert '\x1b' not in text
 
 
+def test_inspection_of_a_shipped_model(capsys):
+  if not flags.FLAGS.is_parsed():
+    flags.FLAGS.mark_as_parsed()
+  assert inspect_command.main(['inspect', 'tiny']) == 0
+  assert capsys.readouterr().out.rstrip().endswith('loads')
+
+
 @pytest.mark.parametrize('part', ['edge', 'server'])
 def test_description_of_a_part(tmp_path, part, capsys):
   folder = tmp_path / part

@@ -68,7 +68,7 @@ def headline(
     'model': f'{model}, {dtype}' if dtype else str(model),
     'pictures': f'{images:,} of {records[0].get("data") or "unnamed data"}',
     'codecs': f'{len({record["name"] for record in records}):,}',
-    'seeds': f'{seeds}',
+    'seed' if seeds == 1 else 'seeds': f'{seeds}',
     'captions': f'{len(records):,}',
     'prompt': flat.get('captioner.prompt') or run.config.get('prompt'),
     'decoding': str(decoding) if decoding else None,
