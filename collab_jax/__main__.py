@@ -120,7 +120,8 @@ def _run(argv: list[str]) -> None:
     print(_version())
     raise SystemExit(0)
   try:
-    module = importlib.import_module(_COMMANDS[name])
+    with _interrupts.in_one_line('interrupted', at_once=True):
+      module = importlib.import_module(_COMMANDS[name])
   except ModuleNotFoundError as error:
     if (error.name or '').partition('.')[0] not in _SERVING:
       raise

@@ -20,7 +20,7 @@ _PATIENCE = 2.0
 
 
 @contextlib.contextmanager
-def in_one_line(text: str) -> Iterator[None]:
+def in_one_line(text: str, at_once: bool = False) -> Iterator[None]:
   """Ends a program with one line on standard error when it is interrupted.
 
   The exit status is 128 and the signal's number: 130 after Ctrl+C, 143 after
@@ -30,6 +30,8 @@ def in_one_line(text: str) -> Iterator[None]:
 
   Args:
     text: The line, 'interrupted; the same command goes on'.
+    at_once: Ends the program without unwinding it: libraries that are being
+      imported print tracebacks of their own.
 
   Raises:
     SystemExit: The program was interrupted.
@@ -37,7 +39,7 @@ def in_one_line(text: str) -> Iterator[None]:
   if threading.current_thread() is not threading.main_thread():
     yield
     return
-  watch = _Watch(text)
+  watch = _Watch(text, at_once)
   try:
     with watch:
       yield
@@ -53,9 +55,10 @@ class _Watch:
     signum: The signal that came; None before.
   """
 
-  def __init__(self, text: str):
+  def __init__(self, text: str, at_once: bool):
     self.signum: int | None = None
     self._text = text
+    self._at_once = at_once
     self._said = threading.Lock()
     self._before: dict[int, Any] = {}
     self._read, self._write = os.pipe()
@@ -96,7 +99,7 @@ class _Watch:
 
   def _handle(self, signum: int, frame) -> None:
     del frame
-    if self.signum is not None:
+    if self._at_once or self.signum is not None:
       self._end(signum, None)
     self.signum = signum
     raise KeyboardInterrupt

@@ -12,9 +12,9 @@ from collab_jax import _interrupts
 from tests import launching
 
 # A program that waits; in C, as a compiler does, where no handler can run:
-# numbers are sorted for minutes.
+# numbers are sorted for minutes. Libraries print errors of their imports.
 PROGRAM = """
-import ctypes, sys, threading, time
+import ctypes, sys, threading, time, traceback
 from collab_jax import _interrupts
 with _interrupts.in_one_line('interrupted; told once'):
   print('ready', flush=True)
@@ -23,6 +23,12 @@ with _interrupts.in_one_line('interrupted; told once'):
     numbers = ctypes.create_string_buffer(size)
     count = ctypes.c_size_t(size)
     libc.qsort(numbers, count, ctypes.c_size_t(1), libc.memcmp)
+  if sys.argv[1] == 'import':
+    with _interrupts.in_one_line('interrupted; told once', at_once=True):
+      try:
+        time.sleep(60)
+      except BaseException:
+        traceback.print_exc()
   if sys.argv[1] == 'threads':
     threading.Thread(target=time.sleep, args=(60,)).start()
   time.sleep(60)
@@ -50,7 +56,7 @@ def _interrupted(where, signum):
 
 
 @pytest.mark.parametrize('signum', [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize('where', ['python', 'threads'])
+@pytest.mark.parametrize('where', ['python', 'threads', 'import'])
 def test_a_signal_ends_a_program_in_one_line(where, signum):
   code, err = _interrupted(where, signum)
   assert code == 128 + signum
