@@ -134,8 +134,11 @@ def test_a_released_layout_trains_on_coco_and_loads(start, coco, tmp_path):
 def test_a_mesh_takes_the_same_steps(coco, tmp_path):
   start = released.at_224('huggingface', tmp_path / 'start')
   arguments = start, coco, tmp_path / 'runs'
+  # XLA runs collectives of eight devices on a pool of as many threads, which
+  # may all wait for one that finds none free: a pool of 64 leaves some.
+  pool = {'NPROC': '64'}
   done = launching.run(
-    '-m', 'tests.sharded', 'tune', *arguments, **launching.EIGHT
+    '-m', 'tests.sharded', 'tune', *arguments, **launching.EIGHT, **pool
   )
   assert done.returncode == 0, done.stderr
   for train, (alone, *meshes) in json.loads(
