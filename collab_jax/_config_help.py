@@ -226,7 +226,9 @@ def _assignments(tree: ast.Module) -> Iterator[_Place]:
       if isinstance(node, ast.If):
         yield from walk([*node.body, *node.orelse], False, relative)
       elif isinstance(node, ast.FunctionDef):
-        yield from walk(node.body, always, node.name.startswith('_'))
+        # A helper that takes a config fills it; others return a group of it.
+        is_relative = node.name.startswith('_') and not node.args.args
+        yield from walk(node.body, always, is_relative)
       elif isinstance(node, ast.Assign):
         for name in _targets(node):
           place = _Place(name, node.lineno, _end(node), always, relative)

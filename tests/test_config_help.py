@@ -52,7 +52,11 @@ def get_config(arg=None):
   if arg:
     config.limit = 7  # For tests.
     config.bare = 2  # Sometimes.
+    _fill(config)
   return config
+
+def _fill(config):
+  config.img = 1  # Of no group.
 '''
 
 
