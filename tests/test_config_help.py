@@ -47,6 +47,8 @@ def get_config(arg=None):
     # and the text,
     'llm': (1, 2),
   })
+  # Devices.
+  config.mesh = ml_collections.ConfigDict({'side': 1})
   config.budget = shared.budget()
   config.limit = 6  # At most 9.
   if arg:
@@ -56,7 +58,7 @@ def get_config(arg=None):
   return config
 
 def _fill(config):
-  config.img = 1  # Of no group.
+  config.side = 1  # Of no group.
 '''
 
 
@@ -77,6 +79,7 @@ def config():
       'rows': 2,
       'bare': 1,
       'rates': {'img': 1.0, 'llm': (1, 2)},
+      'mesh': {'side': 1},
       'budget': {'watts': 1.0},
     }
   )
@@ -91,6 +94,7 @@ def test_comments_above_and_behind(path):
     'bare': 'Sometimes.',
     'rates.img': 'Learning rates of the encoder.',
     'rates.llm': 'and the text,',
+    'mesh.side': 'Devices.',
     'budget.watts': 'Power of the edge.',
   }
   assert [*fields][-1] == 'budget.watts'  # In the order of the files.
