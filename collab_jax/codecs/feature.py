@@ -469,6 +469,15 @@ class FeatureCodec(base.Codec):
       unlike_pictures.warn(self.model)
     return message
 
+  @functools.cached_property
+  def _statistics(self):
+    """Statistics of the model's features; None if they say nothing.
+
+    Kept, since they are told by a fingerprint of the encoder, which reads from
+    each of its arrays.
+    """
+    return unlike_pictures.statistics_of(self.model)
+
   def _dispatch_quantize(self, features, key, image_ids, aux):
     """Quantizes a batch as `quantize`; the arrays stay on the device."""
     shape = self.vectors, self.width
@@ -493,7 +502,7 @@ class FeatureCodec(base.Codec):
       aux,
       mesh,
     )
-    return quantized, _inspect(features, self.model.statistics is not None)
+    return quantized, _inspect(features, self._statistics is not None)
 
   def _fetch(self, quantized, image_ids):
     """Fetches what `_dispatch_quantize` returned.
@@ -514,8 +523,8 @@ class FeatureCodec(base.Codec):
         ' finite ones; a wider compute dtype, or other weights, may mend it'
       )
     unlike = None
-    if means is not None:
-      unlike = unlike_pictures.find(self.model, means, self.spec.split)
+    if self._statistics is not None:
+      unlike = self._statistics.unlike(means, self.spec.split)
     return self._sender.trim(message), unlike
 
   def pack(self, batch: Mapping[str, np.ndarray]) -> list[bytes]:

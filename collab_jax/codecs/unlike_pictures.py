@@ -3,8 +3,6 @@
 import functools
 
 from absl import logging
-from jaxtyping import Array, Bool, Float
-import numpy as np
 
 from collab_jax.codecs import fingerprint
 from collab_jax.models import feature_statistics, paligemma
@@ -22,23 +20,6 @@ def statistics_of(
     return None
   same = statistics.encoder == fingerprint.encoder_fingerprint(model)
   return statistics if same else None
-
-
-def find(
-  model: paligemma.Model, means: Float[Array | np.ndarray, 'B D'], split: str
-) -> Bool[np.ndarray, ' B'] | None:
-  """Finds pictures unlike those that a model was trained on.
-
-  Args:
-    model: The model, with its image encoder.
-    means: Mean over each picture's feature vectors.
-    split: Split of the features.
-
-  Returns:
-    True for an unlike picture; None for a model without statistics.
-  """
-  statistics = statistics_of(model)
-  return None if statistics is None else statistics.unlike(means, split)
 
 
 def describe(model: paligemma.Model) -> str:
