@@ -16,12 +16,11 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 import pytest
 
 from collab_jax import serving
-from collab_jax.serving import collab_pb2
+from collab_jax.serving import collab_pb2, memory
 from collab_jax.serving.engine import engine
 from collab_jax.serving.server import (
   admission,
   connections,
-  memory,
   metrics,
   places,
   security,

@@ -18,6 +18,7 @@ from collab_jax.models import paligemma
 from collab_jax.serving import (
   collab_pb2,
   collab_pb2_grpc,
+  memory,
   protocol,
   tls,
 )
@@ -27,7 +28,6 @@ from collab_jax.serving.server import (
   compiler,
   connections,
   decoders,
-  memory,
   metrics,
   request_cache,
   request_log,

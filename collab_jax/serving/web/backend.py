@@ -2,8 +2,6 @@
 
 import collections
 from collections.abc import Callable, Iterator
-import ctypes
-import sys
 import time
 from typing import Any
 
@@ -12,6 +10,7 @@ import numpy as np
 
 from collab_jax import codecs
 from collab_jax.data import pictures
+from collab_jax.serving import memory
 from collab_jax.serving.client import client as clients
 from collab_jax.serving.client import (
   encode,
@@ -77,7 +76,7 @@ class DemoBackend:
     image, pixels = pictures.resize(file, self._size), file.size
     del file
     if pixels > _LARGE:
-      _return_memory()
+      memory.trim()
     return image, 1000 * (time.perf_counter() - start)
 
   def client(self, text: str) -> tuple[clients.EdgeClient, bool]:
@@ -165,11 +164,3 @@ def stream_events(
     yield {'kind': 'error', 'error': str(error)}
   finally:
     stream.close()
-
-
-def _return_memory() -> None:
-  """Gives back what a large picture took: glibc would keep it for ever."""
-  if sys.platform == 'linux' and hasattr(
-    libc := ctypes.CDLL(None), 'malloc_trim'
-  ):
-    libc.malloc_trim(0)

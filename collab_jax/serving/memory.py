@@ -1,7 +1,8 @@
-"""Free memory of a server, given back to the system.
+"""Free memory of a process, given back to the system.
 
 glibc keeps what was freed in arenas, one for a few threads each. After a storm
-of calls that are hundreds of megabytes that hold nothing.
+of calls, or a large picture, those are megabytes by the hundred that hold
+nothing.
 """
 
 import asyncio
@@ -11,6 +12,12 @@ from typing import Any
 
 # Seconds between two times that free memory is given back.
 _PERIOD_SECONDS = 30.0
+
+
+def trim() -> None:
+  """Gives free memory back, where the C library can."""
+  if (function := _find_trim()) is not None:
+    function(0)
 
 
 async def trim_regularly() -> None:
