@@ -20,6 +20,9 @@ from collab_jax.wire import session_json
 PORT = 50051
 SERVER = f'localhost:{PORT}'
 
+# Entry of an operator's list of codecs that stands for all of the package.
+ANY = 'any'
+
 ID = 8  # Bytes of a session id: how requests name it, before the tag.
 _TAG = 4  # Bytes.
 
@@ -29,6 +32,11 @@ _VERSION = 1
 
 # Longest description that is read; those of all quantizers are shorter.
 LONGEST = 1 << 16
+
+
+def entries(text: str) -> list[str]:
+  """Splits an operator's list of codecs, with ';' between its entries."""
+  return list(filter(None, map(str.strip, text.split(';'))))
 
 
 @dataclasses.dataclass(frozen=True)

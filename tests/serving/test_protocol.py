@@ -97,7 +97,7 @@ def test_missing_extra_is_named(monkeypatch):
 
 def test_any_admits_shipped_parameters_only():
   tiny = checkpoints.load('tiny', part='server')
-  offer = server_codecs.CodecAllowlist(tiny, server_codecs.ANY, '')
+  offer = server_codecs.CodecAllowlist(tiny, protocol.ANY, '')
 
   def agreement(vectors):
     codec = codecs.FeatureCodec(tiny, f'pca(dims=4,vectors={vectors})')

@@ -22,8 +22,6 @@ from collab_jax.serving.server import decoders
 
 _LOG = logging.getLogger(__name__)
 
-ANY = 'any'
-
 # Families of codecs, and their names in errors.
 _FAMILIES = {'feature': 'quantizer', 'image': 'image codec', 'own': 'codec'}
 
@@ -80,8 +78,8 @@ class CodecAllowlist:
       )
     self._model = model
     self._any = {
-      'feature': ANY in entries(quantizer_list),
-      'image': ANY in entries(images),
+      'feature': protocol.ANY in protocol.entries(quantizer_list),
+      'image': protocol.ANY in protocol.entries(images),
     }
     self._listed: dict[str, dict[str, list[codecs.CodecSpec]]] = {
       family: {} for family in _FAMILIES
@@ -400,12 +398,11 @@ def server_encoded(quantizer_list: str, images: str) -> list[str]:
   """
   specs = _parse_lists(quantizer_list, images)
   names = [spec.name for spec in specs if spec.server_encodes]
-  return [*names, ANY] if ANY in entries(images) else names
-
-
-def entries(text: str) -> list[str]:
-  """Splits an operator's list, with ';' between its entries."""
-  return list(filter(None, map(str.strip, text.split(';'))))
+  return (
+    [*names, protocol.ANY]
+    if protocol.ANY in protocol.entries(images)
+    else names
+  )
 
 
 def _parse_lists(quantizer_list: str, images: str) -> list[codecs.CodecSpec]:
@@ -413,8 +410,8 @@ def _parse_lists(quantizer_list: str, images: str) -> list[codecs.CodecSpec]:
   return [
     _parse_entry(entry, family)
     for family, text in (('feature', quantizer_list), ('image', images))
-    for entry in entries(text)
-    if entry != ANY
+    for entry in protocol.entries(text)
+    if entry != protocol.ANY
   ]
 
 

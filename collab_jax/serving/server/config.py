@@ -45,7 +45,7 @@ class ServerConfig:
   port: int = protocol.PORT
   metrics_host: str = '127.0.0.1'
   metrics_port: int = 9464
-  quantizers: str = f'{specs.DEFAULT};{codecs.ANY}'
+  quantizers: str = f'{specs.DEFAULT};{protocol.ANY}'
   images: str = ''
   split: str = 'encoder'
   prompt: str = 'caption en'

@@ -7,8 +7,7 @@ from typing import Any
 import jax
 
 from collab_jax import __version__
-from collab_jax.serving import tls
-from collab_jax.serving.server import codecs
+from collab_jax.serving import protocol, tls
 from collab_jax.serving.server.server import Server
 
 _NAME = 12  # Width of the names of lines.
@@ -64,9 +63,9 @@ def _memory(server: Server, device: Any, weights: int) -> str:
 
 def _listed(text: str) -> str:
   """Describes an operator's list."""
-  named = [entry for entry in codecs.entries(text) if entry != codecs.ANY]
+  named = [entry for entry in protocol.entries(text) if entry != protocol.ANY]
   others = ['all others on demand' if named else 'all, on demand']
-  parts = named + others * (codecs.ANY in codecs.entries(text))
+  parts = named + others * (protocol.ANY in protocol.entries(text))
   return '; '.join(parts) or 'none'
 
 

@@ -16,6 +16,7 @@ from typing import Any
 from aiohttp import web
 
 from collab_jax import codecs, data
+from collab_jax.serving import protocol
 from collab_jax.serving.client import client as clients
 from collab_jax.serving.client import encode, retry, server_state
 from collab_jax.serving.web import (
@@ -192,7 +193,7 @@ class DemoPage:
   @property
   def _admitted(self) -> presets_lib.AdmittedCodecs:
     """Codecs that the server admits; all of them, if it does not say."""
-    lists = 'any', 'any'
+    lists = protocol.ANY, protocol.ANY
     if self._metadata is not None:
       lists = self._metadata.quantizers, self._metadata.images
     return presets_lib.AdmittedCodecs(*lists)

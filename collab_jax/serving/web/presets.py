@@ -4,12 +4,11 @@ from collections.abc import Callable, Iterator
 import dataclasses
 
 from collab_jax import codecs
+from collab_jax.serving import protocol
 
 # Numbers of vectors on the slider; each is a program to compile.
 KS = (1, 2, 3, 4, 5, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)
 QUALITIES = (1, 5, 10, 20, 30, 40, 50, 60, 75, 90)
-# Entry of a server's list that stands for all codecs of the package.
-_ANY = 'any'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,11 +66,17 @@ class AdmittedCodecs:
 
   def __init__(self, quantizers: str, images: str):
     """Reads the lists, with ';' between their entries."""
-    lists = {'feature': _split(quantizers), 'image': _split(images)}
+    lists = {
+      'feature': protocol.entries(quantizers),
+      'image': protocol.entries(images),
+    }
     self.listed = [
-      entry for entries in lists.values() for entry in entries if entry != _ANY
+      entry
+      for entries in lists.values()
+      for entry in entries
+      if entry != protocol.ANY
     ]
-    self._any = {f for f, entries in lists.items() if _ANY in entries}
+    self._any = {f for f, entries in lists.items() if protocol.ANY in entries}
     self._names = {_name(text) for text in self.listed}
 
   def __contains__(self, text: str) -> bool:
@@ -106,10 +111,6 @@ class AdmittedCodecs:
     for text in self.listed:
       if _name(text) not in names and supports(text):
         yield Preset(text, text, numbers=())
-
-
-def _split(text: str) -> list[str]:
-  return list(filter(None, map(str.strip, text.split(';'))))
 
 
 def _name(text: str) -> str:
