@@ -54,21 +54,26 @@ def nearest(
 
 def _largest(model, image, limit: int, side: int) -> JpegFile:
   """Returns the file of the best quality that fits, or the smallest."""
-  low, high = _QUALITIES[0], _QUALITIES[-1]
-  while low < high:  # Bytes grow with the quality, but for a few.
-    middle = (low + high + 1) // 2
-    if _file(model, image, middle, side).bytes <= limit:
-      low = middle
+  best = _encode(model, image, _QUALITIES[0], side)
+  low, high = _QUALITIES[1], _QUALITIES[-1]
+  while low <= high:  # Bytes grow with the quality, but for a few.
+    middle = (low + high) // 2
+    tried = _encode(model, image, middle, side)
+    if len(tried[1]) <= limit:
+      best, low = tried, middle + 1
     else:
       high = middle - 1
-  return _file(model, image, low, side)
+  codec, message = best
+  return JpegFile(
+    codec.name, codec.unpack(message), len(message), side, codec.spec.quality
+  )
 
 
-def _file(model, image, quality: int, side: int) -> JpegFile:
+def _encode(
+  model, image, quality: int, side: int
+) -> tuple[codecs.ImageCodec, bytes]:
   codec = codecs.ImageCodec(model, 'jpeg', quality, side, strip=True)
-  message = codec.encode(image[None])[0]
-  picture = codec.unpack(message)
-  return JpegFile(codec.name, picture, len(message), side, quality)
+  return codec, codec.encode(image[None])[0]
 
 
 def _error(a, b) -> float:
