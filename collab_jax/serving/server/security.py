@@ -168,21 +168,18 @@ class Authenticator:
       OSError: The file cannot be read.
     """
     self._shared = bool(security.client_ca) or not tls.is_loopback(host)
-    self._tokens: dict[bytes, str] = {}
-    self._file = None
+    # Names by header.
+    self._tokens: watched_files.WatchedFiles[dict[bytes, str]] | None = None
     if security.token_file:
-      self._file = watched_files.WatchedFiles(
-        'token_file', [security.token_file], security.tokens
+      self._tokens = watched_files.WatchedFiles(
+        'token_file',
+        [security.token_file],
+        lambda: {b'Bearer ' + t: _digest(t) for t in security.tokens()},
       )
-      self._name_tokens()
-
-  def _name_tokens(self) -> None:
-    if self._file is not None:
-      self._tokens = {b'Bearer ' + t: _digest(t) for t in self._file.value}
 
   def several(self) -> bool:
     """Returns whether there may be several callers, who share places."""
-    return len(self._tokens) > 1 if self._tokens else self._shared
+    return len(self._tokens.value) > 1 if self._tokens else self._shared
 
   def caller(self, metadata: Iterable[tuple[str, Any]]) -> str | None:
     """Returns the name of a caller by the headers of a call.
@@ -194,16 +191,15 @@ class Authenticator:
       The name; '' where there are no tokens; None where there are, and the
       headers have none of them.
     """
-    if self._file is None:
+    if self._tokens is None:
       return ''
-    if self._file.refresh():
-      self._name_tokens()
+    self._tokens.refresh()
     given = dict(metadata).get('authorization', '')
     given = given.encode() if isinstance(given, str) else given
     # Compares with every token, in a time that does not depend on content.
     matches = [
       name
-      for token, name in self._tokens.items()
+      for token, name in self._tokens.value.items()
       if hmac.compare_digest(given, token)
     ]
     return matches[0] if matches else None
