@@ -212,6 +212,12 @@ class Owner:
       if phase == self.phase:
         self.seconds[phase].append(time.perf_counter() - start)
 
+  def measure(self, phase: str, seconds: float) -> None:
+    """Keeps the times of some seconds under a phase's name."""
+    self.phase = phase
+    time.sleep(seconds)
+    self.phase = ''
+
   def summary(self) -> dict[str, Any]:
     """Returns what was lost, and by phase number, p50 and p99 in ms."""
     phases = {name: _quantiles(self.seconds[name]) for name in _PHASES}
@@ -259,9 +265,7 @@ def storm(
   for process in started:
     assert process.stdout is not None
     process.stdout.readline()
-  owner.phase = phase
-  time.sleep(seconds)
-  owner.phase = ''
+  owner.measure(phase, seconds)
   counts = []
   for process in started:
     try:
@@ -284,9 +288,7 @@ def busy(
   for process in started:
     assert process.stdout is not None
     process.stdout.readline()
-  owner.phase = phase
-  time.sleep(seconds)
-  owner.phase = ''
+  owner.measure(phase, seconds)
   for process in started:
     process.kill()
     process.wait()
@@ -311,9 +313,7 @@ def run(scene: Scene, minutes: float, phase: float) -> dict[str, Any]:
   owner, memory = Owner(scene), [scene.server.megabytes()]
   result: dict[str, Any] = {}
   while time.monotonic() - start < 60 * minutes:
-    owner.phase = 'alone'
-    time.sleep(phase)
-    owner.phase = ''
+    owner.measure('alone', phase)
     busy(owner, phase, 'busy')
     seed = _SEED.value * 100_000 + turn
     for who in ('stranger', 'user'):
@@ -383,9 +383,7 @@ def measure_latency(
   for turn in range(turns):
     for kind in kinds:
       alone, beside = f'alone {kind} {turn}', f'{kind} {turn}'
-      owner.phase = alone
-      time.sleep(seconds)
-      owner.phase = ''
+      owner.measure(alone, seconds)
       if kind == _COMPUTING:
         busy(owner, seconds, beside, yielding)
       else:

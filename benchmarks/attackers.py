@@ -226,7 +226,11 @@ class Attacker:
     body = json.dumps(text)
     if what == 4:
       body = '[' * draw.choice([10, 20_000]) + body
-    request = collab_pb2.HandshakeRequest(session=body)
+    return await self.agree(body)
+
+  async def agree(self, session: str) -> str:
+    """Asks for a codec."""
+    request = collab_pb2.HandshakeRequest(session=session)
     code, _ = await self.call(f'{_SERVICE}Handshake', request, self._token)
     return 'served' if code == 'OK' else 'refused'
 
@@ -235,9 +239,7 @@ class Attacker:
     text = json.loads(self._order['sessions'][0])
     k = self._draw.randint(8, 64)
     text['spec']['quantizer'] = f'bisecting(k={k})'
-    request = collab_pb2.HandshakeRequest(session=json.dumps(text))
-    code, _ = await self.call(f'{_SERVICE}Handshake', request, self._token)
-    return 'served' if code == 'OK' else 'refused'
+    return await self.agree(json.dumps(text))
 
   async def steal(self) -> str:
     """Asks for the owner's answers by their ids, under another token."""
