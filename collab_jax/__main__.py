@@ -111,14 +111,11 @@ def _run(argv: list[str]) -> None:
   if name in (*_HELP, 'help'):
     print(_overview())
     raise SystemExit(0 if argv[1:] else 1)
-  if name in _VERSION:
+  if name in _VERSION or (name in _COMMANDS and '--version' in arguments):
     print(_version())
     raise SystemExit(0)
   if name not in _COMMANDS:
     raise SystemExit(f'error: {_validate.unknown("command", name, _COMMANDS)}')
-  if '--version' in arguments:
-    print(_version())
-    raise SystemExit(0)
   try:
     with _interrupts.in_one_line('interrupted', at_once=True):
       module = importlib.import_module(_COMMANDS[name])
