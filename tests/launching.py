@@ -5,9 +5,11 @@ a process of its own for every program; its arguments, environment, output and
 exit are what a shell would give and get.
 """
 
+import functools
 import multiprocessing
 import os
 from pathlib import Path
+import re
 import runpy
 import subprocess
 import sys
@@ -83,6 +85,18 @@ class Launched:
 def run(*arguments, **environment):
   """Starts a program, see `Launched`, and waits for its end."""
   return Launched(*arguments, **environment).wait()
+
+
+@functools.cache
+def flags_of(command):
+  """Returns defaults and help of a subcommand's flags by name, from --help."""
+  done = run('-m', 'collab_jax', command, '--help')
+  assert done.returncode == 0, done.stderr
+  return dict(
+    re.findall(
+      r'^  --(?:\[no\])?([a-z_.]+)((?:=.*)?\n(?:    .*\n)*)', done.stdout, re.M
+    )
+  )
 
 
 def alone(*arguments, **environment):

@@ -23,13 +23,6 @@ BOARD = DEPLOY / 'grafana' / 'collab_jax.json'
 RULES = DEPLOY / 'prometheus' / 'collab_jax.rules.yml'
 
 
-@functools.cache
-def _known(command):
-  done = launching.run('-m', 'collab_jax', command, '--help')
-  assert done.returncode == 0, done.stderr
-  return set(re.findall(r'^  --(?:\[no\])?([a-z_]+)', done.stdout, re.M))
-
-
 def _instructions(name):
   """Returns the JSON arrays of a Dockerfile's instructions of one kind."""
   text = (DEPLOY / 'Dockerfile').read_text().replace('\\\n', '')
@@ -61,7 +54,7 @@ def test_flags_exist():
     for flag in flags:
       match = re.fullmatch('--([a-z_]+)(=.*)?', flag)
       assert match, flag
-      assert match[1] in _known(name), (name, flag)
+      assert match[1] in launching.flags_of(name), (name, flag)
 
 
 def test_health_checks_parse():

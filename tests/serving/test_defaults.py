@@ -1,6 +1,5 @@
 """Defaults of the programs, which agree, and the spelling of their flags."""
 
-import functools
 import itertools
 import json
 from pathlib import Path
@@ -28,23 +27,12 @@ SHARED = {
 }
 
 
-@functools.cache
-def _flags_of(command):
-  done = launching.run('-m', 'collab_jax', command, '--help')
-  assert done.returncode == 0, done.stderr
-  return dict(
-    re.findall(
-      r'^  --(?:\[no\])?([a-z_.]+)((?:=.*)?\n(?:    .*\n)*)', done.stdout, re.M
-    )
-  )
-
-
 @pytest.mark.parametrize('command', SHARED)
 def test_commands_share_their_flags(command):
-  texts = _flags_of(command)
+  texts = launching.flags_of(command)
   assert set(SHARED[command]) <= set(texts)
   for name in SHARED[command]:
-    assert texts[name] == _flags_of('caption')[name]
+    assert texts[name] == launching.flags_of('caption')[name]
 
 
 def test_all_ends_agree_without_flags():
@@ -54,7 +42,9 @@ def test_all_ends_agree_without_flags():
   defaults = cj.codecs.choose('', 'kmeans', 8)
   assert defaults.name == listed[0] == 'kmeans(k=8)'
   assert listed[1:] == ['any']
-  texts = {name: _flags_of(name) for name in ('caption', 'page', 'export')}
+  texts = {
+    name: launching.flags_of(name) for name in ('caption', 'page', 'export')
+  }
   assert "'localhost:50051'" in texts['caption']['server']
   assert "'kmeans'" in texts['caption']['method']
   assert texts['caption']['k'].startswith('=8\n')
@@ -64,7 +54,7 @@ def test_all_ends_agree_without_flags():
 
 def test_documents_spell_flags_with_underscores():
   """`--max-bytes` is read, too, but one spelling is written."""
-  names = itertools.chain(*map(_flags_of, dispatcher._COMMANDS))
+  names = itertools.chain(*map(launching.flags_of, dispatcher._COMMANDS))
   known = {name.replace('_', '-') for name in names if '_' in name}
   files = [ROOT / 'README.md', *ROOT.glob('docs/*.md'), *ROOT.glob('colab/*')]
   files += [*ROOT.glob('experiments/*.py'), *ROOT.glob('collab_jax/**/*.py')]
