@@ -7,6 +7,7 @@ import functools
 import json
 import os
 from pathlib import Path, PurePosixPath
+import threading
 from typing import Any, SupportsIndex, TypeVar
 import unicodedata
 import zipfile
@@ -16,6 +17,11 @@ from collab_jax import _validate
 from collab_jax.data import example, pictures
 
 _T = TypeVar('_T')
+
+# Errors of a file in a zip; of a kind of compression that is not known, too.
+_DAMAGED = (zipfile.BadZipFile, KeyError, RuntimeError, EOFError, zlib.error)
+
+_zips = threading.local()  # The last zip of a thread: reading shares a state.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -176,17 +182,25 @@ def member(archive: Path, name: str) -> bytes:
   """
   most = pictures.MAX_FILE_BYTES
   try:
-    with zipfile.ZipFile(archive) as opened, opened.open(name) as file:
+    with _opened(archive).open(name) as file:
       content = file.read(most + 1)
-  except (zipfile.BadZipFile, KeyError, RuntimeError, EOFError) as error:
-    raise pictures.PictureError(f'{archive / name}: {error}') from error
-  except (NotImplementedError, zlib.error) as error:
+  except _DAMAGED as error:
     raise pictures.PictureError(f'{archive / name}: {error}') from error
   if len(content) > most:
     raise pictures.PictureError(
       f'{archive / name}: got more than {most:,} bytes, expected a picture'
     )
   return content
+
+
+def _opened(archive: Path) -> zipfile.ZipFile:
+  """Opens a zip, whose list of files each thread reads once."""
+  status = archive.stat()
+  version = archive, status.st_mtime_ns, status.st_size
+  if getattr(_zips, 'version', None) != version:
+    _zips.opened = zipfile.ZipFile(archive)
+    _zips.version = version
+  return _zips.opened
 
 
 def list_names(folder: Path) -> set[str]:

@@ -118,7 +118,8 @@ def _pictures(
       f' {", ".join(pictures.SUFFIXES)}, there is {listed}'
     )
   captions, sources, unknown = _captions(path, visible, shown)
-  others = [n for n in visible if n not in {*shown, *sources}]
+  used = {*shown, *sources}
+  others = [n for n in visible if n not in used]
   taken = files.first(shown, limit)
   ids = _ids(shown)
   entries = tuple(
@@ -205,26 +206,26 @@ def _captions(
   path: Path, names: list[str], shown: list[str]
 ) -> tuple[dict[str, list[str]], list[str], list[str]]:
   """Returns captions by picture, the files with them, and unknown names."""
+  known, images = set(names), set(shown)
   captions: dict[str, list[str]] = {}
-  sources: list[str] = []
-  unknown: list[str] = []
+  sources: dict[str, None] = {}  # In their order.
+  unknown: dict[str, None] = {}
   for name in CAPTION_FILES:
-    if name not in names:
+    if name not in known:
       continue
-    sources.append(name)
+    sources[name] = None
     for number, line in enumerate(_text(path, name).splitlines()):
       picture, caption = _split_line(line)
-      if picture in shown:
+      if picture in images:
         captions.setdefault(picture, []).append(caption)
       elif number and picture:  # The first line may be a heading.
-        unknown.append(picture)
-  known = set(names)
+        unknown[picture] = None
   for picture in shown:
     beside = str(PurePosixPath(picture).with_suffix('.txt'))
     if beside in known and beside not in sources and picture not in captions:
-      sources.append(beside)
+      sources[beside] = None
       captions[picture] = _text(path, beside).splitlines()
-  return captions, sources, list(dict.fromkeys(unknown))
+  return captions, [*sources], [*unknown]
 
 
 def _text(path: Path, name: str) -> str:

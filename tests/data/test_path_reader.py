@@ -1,5 +1,6 @@
 """Pictures of a folder, a list, a zip or a file, with or without captions."""
 
+from concurrent import futures
 import json
 import zipfile
 
@@ -98,6 +99,25 @@ def test_a_zip_is_a_folder(tmp_path):
     'sub/a.png',
   ]
   assert readable[0].captions == ('A dog.',)
+
+
+def test_a_zip_is_read_anew_once_it_has_changed(tmp_path):
+  for width in (30, 40):
+    with zipfile.ZipFile(tmp_path / 'all.zip', 'w') as archive:
+      for number in range(width):
+        archive.writestr(f'{number}.jpg', photos.jpeg(number, width=width))
+    reader = opened(tmp_path / 'all.zip')
+    with futures.ThreadPoolExecutor(4) as pool:
+      examples = list(pool.map(reader.__getitem__, range(width)))
+    for example in examples:
+      number = int(example.file.removesuffix('.jpg'))
+      assert example.image.tobytes() == _resized(tmp_path, number, width)
+
+
+def _resized(folder, number, width):
+  path = folder / 'one.jpg'
+  path.write_bytes(photos.jpeg(number, width=width))
+  return data.read_image(path, 28).tobytes()
 
 
 def test_a_list_and_a_picture(tmp_path):
