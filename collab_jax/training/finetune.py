@@ -114,7 +114,18 @@ def make_source(
 
 def training_reader(config: Any, dims: paligemma.Config) -> Any:
   """Makes a reader of a dataset's readable pictures at the model's size."""
-  reader = _reader(config, dims, config.data_split, config.limit or None)
+  split = config.data_split, config.limit or None
+  return _readable(_reader(config, dims, *split))
+
+
+def validation_reader(config: Any, dims: paligemma.Config) -> Any:
+  """Makes a reader of the first `eval_scenes` pictures of `eval_split`."""
+  split = config.eval_split, config.eval_scenes
+  return _readable(_reader(config, dims, *split))
+
+
+def _readable(reader: Any) -> Any:
+  """Leaves out damaged pictures, and warns of each."""
   reader, damaged = data.readable(reader, progress=True)
   for text in damaged:
     logging.warning('left out: %s', text)
@@ -123,11 +134,6 @@ def training_reader(config: Any, dims: paligemma.Config) -> Any:
       f'{reader.name}: got no picture that can be read, expected at least one'
     )
   return reader
-
-
-def validation_reader(config: Any, dims: paligemma.Config) -> Any:
-  """Makes a reader of the first `eval_scenes` pictures of `eval_split`."""
-  return _reader(config, dims, config.eval_split, config.eval_scenes)
 
 
 def _reader(config: Any, dims: paligemma.Config, split: str, limit: int | None):

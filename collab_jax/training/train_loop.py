@@ -16,7 +16,7 @@ import tqdm
 
 from collab_jax import _precision, jsonl, monitoring, quantizers
 from collab_jax.checkpoints import checksums, trees
-from collab_jax.data import pixels
+from collab_jax.data import pictures, pixels
 from collab_jax.models import paligemma
 
 State = TypeVar('State', bound=Any)
@@ -148,7 +148,10 @@ def _content(reader: Any, step: int = 1) -> str:
   """Returns a fingerprint of every step-th picture, with its captions."""
   digest = hashlib.sha256()
   for i in range(0, len(reader), step):
-    example = reader[i]
+    try:
+      example = reader[i]
+    except pictures.PictureError:  # Training leaves it out.
+      continue
     picture = pixels.fingerprint(example.image)
     told = picture, example.image_id, [*example.captions]
     digest.update(repr(told).encode())

@@ -179,3 +179,20 @@ def test_other_pictures_are_another_run(coco, tmp_path):
   assert first == finetune.depends_on(config, model)['data']
   config.limit = 9
   assert first != finetune.depends_on(config, model)['data']
+
+
+def test_damaged_pictures_are_left_out(tmp_path, caplog):
+  for ids, split in ((range(1, 11), 'train2014'), (range(11, 13), 'val2014')):
+    photos.coco(tmp_path / 'coco', ids, split)
+  start = released.at_224('npz', tmp_path / 'start')
+  model = checkpoints.load(start, layout='stacked')
+  config = settings(start, tmp_path / 'coco')
+  whole = finetune.depends_on(config, model)['data']
+  for split in ('train2014', 'val2014'):
+    path = min((tmp_path / 'coco' / split).iterdir())
+    path.write_bytes(b'none')
+  assert len(finetune.make_source(config, model).reader) == 9
+  assert len(finetune.validation_reader(config, model.config)) == 1
+  assert caplog.text.count('left out: ') == 2
+  damaged = finetune.depends_on(config, model)['data']
+  assert all(a != b for a, b in zip(damaged, whole, strict=True))
