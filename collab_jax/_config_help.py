@@ -274,11 +274,11 @@ def _entries(node: Any, group: _Place) -> Iterator[_Place]:
     for key, value in zip(node.keys, node.values, strict=True):
       if isinstance(key, ast.Constant) and isinstance(key.value, str):
         name = f'{group.name}.{key.value}' if group.name else key.value
-        last = key.lineno
-        if not isinstance(value, ast.Dict | ast.Call):
+        first = last = key.lineno
+        if first <= group.first:  # On its line a comment is the group's.
+          first = last = -1
+        elif not isinstance(value, ast.Dict | ast.Call):
           last = value.end_lineno or last
-        # On the line of its group a comment is the group's.
-        first = key.lineno if key.lineno > group.first else -1
-        place = group._replace(name=name, first=first, last=max(first, last))
-        yield place._replace(last=-1) if first < 0 else place
+        place = group._replace(name=name, first=first, last=last)
+        yield place
         yield from _entries(value, place)
