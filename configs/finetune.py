@@ -180,7 +180,7 @@ def _released(c: Any) -> None:
   c.optimizer, c.learning_rate, c.warmup_steps = 'adamw', 2e-4, 100
   c.batch_size, c.steps, c.max_tokens = 16, 5000, 32
   c.save_every = c.eval_every = 500
-  kept = ('merge(k=4)', 'merge(k=8)', 'merge(k=16)', 'merge(k=32)')
+  kept = c.quantizers  # Which have no books.
   c.compare.books = ml_collections.ConfigDict()
   c.compare.rate.update(
     {'codecs': kept, 'max_tokens': 32, 'batch_size': 16, 'compute_dtype': ''}
