@@ -21,7 +21,7 @@ _MODEL = (
   '*.json',
   '*.safetensors',
   '*.npz',
-  'tokenizer.model',
+  hf_tokenizer.MODEL,
   'paligemma_tokenizer.model',
 )
 _NOT_MODEL = ('*/*', 'adapter_model.safetensors')
@@ -178,7 +178,7 @@ def _patterns(
   if with_adapter:
     unwanted = tuple(p for p in unwanted if p not in _ADAPTER)
   # Statistics are weights' neighbours, whatever the variant.
-  return (*wanted, feature_statistics.FILE, hf_tokenizer.MODEL), unwanted
+  return (*wanted, feature_statistics.FILE), unwanted
 
 
 def _download_or_miss(hub_id, patterns) -> pathlib.Path:
