@@ -467,6 +467,19 @@ def test_codecs_are_chosen_and_bounded():
   assert len(names) == len({*names})
 
 
+def test_a_codec_on_a_front_is_chosen_once():
+  kinds = {
+    ('jpeg', quality, 64, False): (300 + 10 * quality, 0.3 + 0.006 * quality)
+    for quality in range(10, 100, 10)
+  }
+  records = synthetic.make(images=6, pictures=kinds, seeds=(0,))
+  rows = evaluation.summarize(records, resamples=2)
+  chosen = choice.choose_codecs(rows)
+  names = [line.row['name'] for line in [*chosen.drawn, *chosen.listed]]
+  assert sorted(names) == sorted(row['name'] for row in rows)
+  assert chosen.left_out == 0
+
+
 @pytest.mark.skipif(browser.chromium() is None, reason='no Chromium here')
 @pytest.mark.parametrize('scheme', ['light', 'dark'])
 def test_in_a_browser(run, scheme):

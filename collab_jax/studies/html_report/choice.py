@@ -54,8 +54,9 @@ def codecs_of(records: Sequence[Mapping[str, Any]]) -> list[Row]:
     records: Of a run, which may not be finished.
 
   Returns:
-    Fields of the codec's first record, and 'images', 'seeds' and 'bytes' as of
-    `evaluation.summarize`, but that all of its pictures count.
+    Fields of the codec's first record, the number of its 'records', and
+    'images', 'seeds' and 'bytes' as of `evaluation.summarize`, but that all of
+    its pictures count.
   """
   groups: dict[str, list[Mapping[str, Any]]] = {}
   for record in records:
@@ -67,7 +68,6 @@ def codecs_of(records: Sequence[Mapping[str, Any]]) -> list[Row]:
       'seeds': len({record['seed'] for record in group}),
       'records': len(group),
       'bytes': sum(record['total_bytes'] for record in group) / len(group),
-      'fields': group[0]['bytes'],
     }
     for group in groups.values()
   ]
@@ -89,9 +89,11 @@ def choose_codecs(rows: Sequence[Row]) -> GalleryCodecs:
     drawn, others = _fronts(rows)
   else:
     drawn, others = _curves(rows)
-  names = {line.row['name'] for line in drawn}
-  others = [line for line in others if line.row['name'] not in names]
-  listed = others[:MOST_LISTED]
+  # Codecs on a front are among the rest, too: the first line of each counts.
+  lines: dict[str, Line] = {}
+  for line in [*drawn, *others]:
+    lines.setdefault(line.row['name'], line)
+  listed = [*lines.values()][len(drawn) :][:MOST_LISTED]
   return GalleryCodecs(drawn, listed, len(rows) - len(drawn) - len(listed))
 
 
@@ -129,9 +131,7 @@ def _fronts(rows) -> tuple[list[Line], list[Line]]:
     *spread(fronts[0], MOST_DRAWN // 2),
     *spread(fronts[1], MOST_DRAWN // 2 - 1),
   ]
-  rest = sorted(
-    (row for row in [*features, *pictures]), key=lambda row: -row['bytes']
-  )
+  rest = sorted([*features, *pictures], key=lambda row: -row['bytes'])
   blind = [row for row in rows if labels.is_blind(row)]
   return [*map(_family, drawn)], [
     *map(_family, [*fronts[0], *fronts[1]]),
