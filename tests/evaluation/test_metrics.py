@@ -1,6 +1,8 @@
 """Tables, curves and figures of any metric."""
 
+import dataclasses
 import re
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -139,6 +141,26 @@ def test_every_figure_is_of_any_metric(records, rows, y):
   assert column.label in plots.selectors(rows, y).texts[0].get_text()
   texts = [t.get_text() for t in plots.fields({'x': rows[0]}, y).axes[0].texts]
   assert any(f'{column.label} {column.text(rows[0])}' in t for t in texts)
+
+
+@dataclasses.dataclass(frozen=True)
+class Hits(metrics.MeanMetric):
+  """Counts words that the first reference has, too."""
+
+  label: ClassVar[str] = 'hits'
+
+  def scores(self, answers, references, corpus=None):
+    pairs = zip(answers, references, strict=True)
+    return np.array([len({*a.split()} & {*r[0].split()}) for a, r in pairs])
+
+
+def test_findings_of_another_metric_without_pictures():
+  rows = evaluation.summarize(
+    synthetic.make(seeds=(0,)), metrics=[Hits()], resamples=5
+  )
+  (finding,) = evaluation.rate_findings(rows, [], (0.5,))
+  assert finding.startswith('For 50% of the hits of all vectors')
+  assert 'none of the image codecs tried reaches it' in finding
 
 
 def test_a_metric_that_rows_do_not_have(rows):

@@ -119,6 +119,8 @@ def cheapest(
   rows: Sequence[Row], score: float | int, y: columns.Y = None
 ) -> Row | None:
   """Returns the row of fewest bytes that reaches a score of a metric."""
+  if not rows:  # Which have no metrics.
+    return None
   column = columns.column(rows, y)
   enough = [row for row in rows if column.reaches(row, score)]
   return min(enough, key=lambda row: row['bytes'], default=None)
