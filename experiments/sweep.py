@@ -31,10 +31,10 @@ def main(argv):
     flag = cast(Any, flags.FLAGS['config'])  # Of ml_collections.
     sweep = sweep_lib.load_sweep(config_lib.locate(flag.config_filename))
     units = sweep_lib.work_units(_CONFIG.value, sweep)
-    unit_studies = sweep_lib.make_studies(units)
+    # The headline is of the whole sweep, by the model of its units.
+    *unit_studies, whole = sweep_lib.make_studies([*units, _CONFIG.value])
     for study in unit_studies:
       study.validate()
-    whole = sweep_lib.make_studies([_CONFIG.value])[0]
     print(whole.describe(), flush=True)
     folder = Path(_WORKDIR.value) / 'units'
     for number, study in enumerate(unit_studies):
