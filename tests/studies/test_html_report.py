@@ -16,7 +16,7 @@ import pytest
 
 from collab_jax import codecs, data, evaluation, studies
 from collab_jax.evaluation.report import labels
-from collab_jax.studies.html_report import choice, pictures
+from collab_jax.studies.html_report import choice, gallery, pictures
 from collab_jax.studies.html_report import page as page_lib
 from configs import rate, tradeoff
 from tests import standin
@@ -234,6 +234,27 @@ def test_what_is_gone_is_said(run, tmp_path, change, said, drawn):
   assert said in page.texts['body'][0]
   assert len(page.pixels('What arrives')) == drawn
   assert len(page.texts['article']) == 6
+
+
+@pytest.mark.parametrize(
+  ('error', 'said'),
+  [(ImportError(), 'ImportError'), (ValueError('one\ntwo'), 'one')],
+)
+def test_a_model_that_cannot_be_loaded_is_said(error, said):
+  records = synthetic.make(images=2, ks=(2,), seeds=(0,))
+  rows = evaluation.summarize(records, resamples=2)
+
+  def fail():
+    raise error
+
+  example = data.Example(
+    np.zeros((64, 64, 3), np.uint8),
+    records[0]['image_id'],
+    tuple(records[0]['references']),
+  )
+  source = gallery.Source(lambda: [example], fail, {})
+  notes = gallery.make(records, rows, source, 1).notes
+  assert f'No map of what arrives: {said}' in notes
 
 
 def test_pictures_that_changed_are_not_shown(run, tmp_path):

@@ -100,8 +100,7 @@ def _find(records, ids, source: Source):
   try:
     examples = pictures.find(source.reader(), records, ids)
   except (ValueError, OSError, ImportError, LookupError) as error:
-    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-    return {}, [f'The pictures cannot be read again: {reason}']
+    return {}, [f'The pictures cannot be read again: {_reason(error)}']
   missing = len(ids) - len(examples)
   if not missing:
     return examples, []
@@ -109,6 +108,11 @@ def _find(records, ids, source: Source):
     f'Not shown: {missing} of the pictures, in whose place the data have others'
     ' now.'
   ]
+
+
+def _reason(error: Exception) -> str:
+  """Returns the first line of an error; its kind if it says nothing."""
+  return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _draw(shown: choice.GalleryCodecs, captions, examples, source: Source):
@@ -119,8 +123,7 @@ def _draw(shown: choice.GalleryCodecs, captions, examples, source: Source):
   try:
     model = source.model()
   except (ValueError, OSError, ImportError) as error:
-    reason = str(error).splitlines()[0]
-    return none, [f'No map of what arrives: {reason}']
+    return none, [f'No map of what arrives: {_reason(error)}']
   wanted = [line.row['name'] for line in shown.drawn]
   specs = {name: source.specs[name] for name in wanted if name in source.specs}
   maps = pictures.draw_maps(model, specs, examples, captions, source.batch_size)
