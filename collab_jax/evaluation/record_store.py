@@ -134,7 +134,8 @@ def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
   ]
 
 
-def _sidecar(path: Path) -> Path:
+def settings_file(path: Path) -> Path:
+  """Returns the file of the settings beside a file of records."""
   return path.with_suffix('.settings.json')
 
 
@@ -144,7 +145,7 @@ def read_settings(path: Path) -> dict[str, Any]:
   Raises:
     SettingsError: They are missing or damaged.
   """
-  sidecar = _sidecar(path)
+  sidecar = settings_file(path)
   if not sidecar.exists():
     raise SettingsError(
       f'{path} holds records, but {sidecar.name}, which tells how they'
@@ -335,7 +336,7 @@ def _read_matching(
   """
   settings = json.loads(json.dumps(settings))
   if not path.stat().st_size:
-    name = str(_sidecar(path))
+    name = str(settings_file(path))
     text = jsonl.to_text(settings, name, indent=2, sort_keys=True)
     jsonl.write_atomically(name, text + '\n')
     return {}, settings
@@ -363,8 +364,8 @@ def _check_run(path: Path, records: Iterable[Record], run: str) -> None:
     if record.get('run') not in (None, run):
       raise SettingsError(
         f'{path}: run: got {record["run"]} in its records, expected {run}, of'
-        f' {_sidecar(path).name}, which belongs to other records; put back the'
-        ' one that was beside them, or choose another file (or workdir)'
+        f' {settings_file(path).name}, which belongs to other records; put back'
+        ' the one that was beside them, or choose another file (or workdir)'
       )
 
 

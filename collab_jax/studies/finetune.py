@@ -140,7 +140,7 @@ class FinetuneStudy(study.Study):
     plain.quantizers = ()
     folders = {}
     for label, recipe in ((THROUGH, config), (PLAIN, plain))[: 1 + both]:
-      folder = _folder(workdir, label)
+      folder = html_report.model_folder(workdir, label)
       folders[label] = str(folder / 'model')
       model = build.load_model(self.config, layout='stacked')
       if (folder / 'model' / 'config.json').exists():
@@ -172,7 +172,7 @@ class FinetuneStudy(study.Study):
   def _compare(self, path, progress: bool) -> dict[str, list[dict[str, Any]]]:
     records: dict[str, list[dict[str, Any]]] = {}
     for label, name in self.train(path).items():
-      folder = _folder(path, label)
+      folder = html_report.model_folder(path, label)
       config = self._rate_config(name)
       model = build.load_model(config)
       paths = make_books(model, self._books, folder)
@@ -197,10 +197,6 @@ class FinetuneStudy(study.Study):
     """
     kept = self._fields.compare.kept
     return write_comparison(records, workdir, self._rate, kept)
-
-
-def _folder(workdir: str | os.PathLike[str], label: str) -> Path:
-  return Path(workdir) / label.replace(' ', '_')
 
 
 def make_books(
@@ -267,9 +263,9 @@ def write_comparison(
   }
   recorded = {name: [*map(dict, group)] for name, group in rows.items()}
   for label, group in rows.items():
-    with monitoring.group(_folder('', label).name):
+    with monitoring.group(html_report.model_folder('', label).name):
       study.write_scores(group)
-    folder = f'{_folder(workdir, label)}{os.sep}'
+    folder = f'{html_report.model_folder(workdir, label)}{os.sep}'
     for row in group:
       row['settings'] = settings.relative(row['settings'], folder)
       row['name'] = labels.text(row).replace(folder, '')

@@ -77,8 +77,18 @@ def read_settings(folder: Path) -> RunFolder:
 
 def part(folder: Path, label: str, records: Sequence[Record]) -> Part:
   """Returns records that are at hand as a part of a run's folder."""
-  place = folder / label.replace(' ', '_') if label else folder
-  return Part(label, records, _beside(place / 'records.jsonl'))
+  path = model_folder(folder, label) / 'records.jsonl'
+  return Part(label, records, _beside(path))
+
+
+def model_folder(folder: str | os.PathLike[str], label: str) -> Path:
+  """Returns the folder of one of a run's models, by its label.
+
+  Args:
+    folder: The run's folder.
+    label: Name of the model among several; '' if there is one.
+  """
+  return Path(folder) / label.replace(' ', '_')
 
 
 def _records(path: Path) -> dict[str, list[Path]]:
@@ -93,7 +103,7 @@ def _records(path: Path) -> dict[str, list[Path]]:
 
 
 def _beside(path: Path) -> dict[str, Any]:
-  return _json(path.with_suffix('.settings.json'))
+  return _json(record_store.settings_file(path))
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -35,7 +35,7 @@ def of_part(
     clusters: Load the model's edge half, to draw what arrives.
   """
   config = run.config
-  trained = run.folder / part.label.replace(' ', '_') / 'model'
+  trained = run_folder.model_folder(run.folder, part.label) / 'model'
   if part.label and trained.is_dir():
     config = {**config, 'model': str(trained), 'model_path': ''}
   name = str(part.records[0].get('data') or '')
