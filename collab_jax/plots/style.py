@@ -60,6 +60,8 @@ ARROW = {'arrowstyle': '-', 'color': GREY, 'linewidth': 0.7}
 
 _ENDS = '_low', '_high'
 _LONGEST = 300  # Letters of a text.
+# No date, so that the same figure is the same file.
+_SVG: dict[str, Any] = {'metadata': {'Date': None}}
 
 # Keeps small text readable on lines.
 HALO = patheffects.withStroke(linewidth=2.5, foreground='white')
@@ -165,23 +167,23 @@ def save(
     The two files.
   """
   stem = Path(stem)
-  # No date, so that the same figure is the same file.
-  options = {'.png': {'dpi': dpi}, '.svg': {'metadata': {'Date': None}}}
   files = []
-  with mpl.rc_context(RC), _no_word_of_glyphs():
-    for suffix, choices in options.items():
-      drawn = io.BytesIO()
-      figure.savefig(drawn, format=suffix[1:], **choices)
-      files.append(stem.with_name(stem.name + suffix))
-      jsonl.write_atomically(files[-1], drawn.getvalue())
+  for suffix, options in (('.png', {'dpi': dpi}), ('.svg', _SVG)):
+    files.append(stem.with_name(stem.name + suffix))
+    drawn = _draw(figure, format=suffix[1:], **options)
+    jsonl.write_atomically(files[-1], drawn)
   return files
 
 
 def to_svg(figure: figures.Figure) -> bytes:
   """Returns a figure as SVG, the same for the same figure."""
+  return _draw(figure, format='svg', **_SVG)
+
+
+def _draw(figure: figures.Figure, **options: Any) -> bytes:
   drawn = io.BytesIO()
   with mpl.rc_context(RC), _no_word_of_glyphs():
-    figure.savefig(drawn, format='svg', metadata={'Date': None})
+    figure.savefig(drawn, **options)
   return drawn.getvalue()
 
 
