@@ -89,7 +89,8 @@ def link_table(
     ]
     if labels.full(rows) and column.higher_is_better:
       title = f"share of all vectors' {column.label} kept"
-      parts += ['', title, _block(sweep, lambda r: _share(column.kept(r)))]
+      kept = _block(sweep, lambda r: text.whole_percent(column.kept(r)))
+      parts += ['', title, kept]
     blocks.append('\n'.join([*parts, '', *_costs(sweep, budget)]))
   ends = [
     f'{labels.label(r)}: {column.label} {column.text(r)}'
@@ -97,10 +98,6 @@ def link_table(
     for r in text.horizontal_rows(rows, y)
   ]
   return '\n\n'.join([*blocks, '\n'.join(ends)]).rstrip()
-
-
-def _share(kept: float | int | None) -> str:
-  return '-' if kept is None else f'{kept:.0%}'
 
 
 def _block(sweep: ChannelSweep, cell: Callable[[Row], str]) -> str:
