@@ -53,9 +53,7 @@ def compare(
   markers = _markers(rows)
   colours = dict(zip(rows, _COLOURS, strict=False))
   column = columns.column(next(iter(comparison.rows.values())))
-  pairs = [
-    line for line in comparison.differences if _ends(comparison, line, x)
-  ]
+  pairs = _pairs(comparison, rows)
   entries = sum(len(_curves(group)) for group in rows.values())
   height = 3.95 + 1.9 * bool(pairs) + 0.19 * -(-entries // 2)
   figure = style.new_figure(7.6, height)
@@ -76,7 +74,7 @@ def compare(
     if pairs:
       bottom = top - 4.4 / height
       lowest = figure.add_axes((0.09, bottom, 0.88, 1.6 / height), sharex=axes)
-      _differences(lowest, comparison, pairs, (colours, markers), column, x)
+      _differences(lowest, pairs, rows, (colours, markers), column, x)
       axes.tick_params(labelbottom=False)
     for panel in {axes, lowest}:
       style.grid(panel)
@@ -147,22 +145,23 @@ def _draw_run(
     )
 
 
-def _ends(
-  comparison: evaluation.Comparison, line: Mapping[str, Any], x: str
-) -> tuple[Any, Any] | None:
-  """Returns the rows of a difference, unless they are not drawn."""
-  first = next(iter(comparison.rows))
-  codec, other = (
-    next(r for r in comparison.rows[run] if r['name'] == line[which])
-    for run, which in ((first, 'codec'), (line['run'], 'other'))
-  )
-  return (codec, other) if _is_drawn(codec, x) and _is_drawn(other, x) else None
+def _pairs(
+  comparison: evaluation.Comparison, rows: Mapping[str, Sequence[Any]]
+) -> list[tuple[Mapping[str, Any], Any]]:
+  """Returns differences of rows that are drawn, each with the other's row."""
+  first = next(iter(rows))
+  drawn = {(run, r['name']): r for run, group in rows.items() for r in group}
+  return [
+    (line, drawn[line['run'], line['other']])
+    for line in comparison.differences
+    if {(first, line['codec']), (line['run'], line['other'])} <= drawn.keys()
+  ]
 
 
 def _differences(
   axes: mpl_axes.Axes,
-  comparison: evaluation.Comparison,
-  lines: Sequence[Mapping[str, Any]],
+  pairs: Sequence[tuple[Mapping[str, Any], Any]],
+  rows: Mapping[str, Sequence[Any]],
   looks: tuple[Mapping[str, str], Mapping[str, str]],
   column: columns.Column,
   x: str,
@@ -171,16 +170,14 @@ def _differences(
   colours, markers = looks
   named = {
     (run, row['name']): name
-    for run, rows in comparison.rows.items()
-    for name, curve in _curves([r for r in rows if _is_drawn(r, x)]).items()
+    for run, group in rows.items()
+    for name, curve in _curves(group).items()
     for row in curve
   }
   axes.axhline(0, color=style.INK, linewidth=0.9, zorder=0)
-  for line in lines:
-    ends = _ends(comparison, line, x)
-    assert ends is not None  # Of the lines that are drawn.
+  for line, other in pairs:
     # Runs stand beside one another, by a few percent.
-    place = ends[1][_FIELDS[x]] * 1.05 ** [*colours].index(line['run'])
+    place = other[_FIELDS[x]] * 1.05 ** [*colours].index(line['run'])
     low, value, high = (
       column.scale * line[n] for n in ('low', 'value', 'high')
     )
