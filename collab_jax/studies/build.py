@@ -70,7 +70,7 @@ def check_fields(config: ml_collections.ConfigDict) -> None:
   if 'coding' in config:
     wire.check_coding(fields.coding)
   evaluation.check_draws(fields.resamples, fields.level, fields.seed)
-  metrics.make_all(fields.metrics if 'metrics' in config else metrics.DEFAULT)
+  metrics.make_all(metrics_of(config))
   evaluation.check_passes(
     fields.seeds, fields.batch_size, fields.workers, fields.blind
   )
@@ -106,6 +106,12 @@ def dimensions(config: ml_collections.ConfigDict) -> paligemma.Config:
     )
   dtype = checkpoints.as_dtype(fields.compute_dtype or None, 'compute_dtype')
   return dims.with_compute_dtype(dtype.name) if dtype else dims
+
+
+def metrics_of(config: ml_collections.ConfigDict) -> tuple[str, ...]:
+  """Returns a config's names of metrics, of older configs the default ones."""
+  fields = cast(Any, config)
+  return tuple(fields.metrics) if 'metrics' in config else metrics.DEFAULT
 
 
 def load_model(

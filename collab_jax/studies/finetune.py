@@ -256,7 +256,7 @@ def write_comparison(
     The tables.
   """
   draws: dict[str, Any] = study.draws_of(config)
-  metrics = study.metrics_of(config)
+  metrics = build.metrics_of(config)
   rows = {
     name: evaluation.summarize(group, metrics=metrics, **draws)
     for name, group in records.items()

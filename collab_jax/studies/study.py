@@ -15,7 +15,6 @@ from collab_jax import (
   codecs,
   evaluation,
   jsonl,
-  metrics,
   monitoring,
   plots,
   provenance,
@@ -125,7 +124,7 @@ class Study:
   @property
   def metrics(self) -> tuple[str, ...]:
     """Names of the metrics; tables and curves are of the first."""
-    return metrics_of(self.config)
+    return build.metrics_of(self.config)
 
   def describe(self) -> str:
     """Returns the headline: model, data, devices, and the work ahead."""
@@ -309,11 +308,6 @@ def write_scores(rows: Rows) -> None:
 def draws_of(config: ml_collections.ConfigDict) -> dict[str, Any]:
   """Returns a config's arguments of `evaluation.summarize`."""
   return {n: config[n] for n in ('resamples', 'level', 'seed')}
-
-
-def metrics_of(config: ml_collections.ConfigDict) -> tuple[str, ...]:
-  """Returns a config's names of metrics, of older configs the default ones."""
-  return tuple(cast(Any, config).get('metrics', metrics.DEFAULT))
 
 
 def write_report(
