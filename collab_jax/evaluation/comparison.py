@@ -20,8 +20,6 @@ Source = str | os.PathLike[str] | Sequence[Record]
 # Settings of which a picture's pixels depend: where they differ, two runs may
 # see one picture in two sizes.
 _PIXELS = 'model.config', 'preprocess'
-
-
 # Settings that records say themselves, as they are called beside the file.
 _OF_RECORDS = ('model.name', 'data', 'captioner.decoding')
 
@@ -241,18 +239,17 @@ def _check_pictures(runs: Mapping[str, _RunRecords]) -> None:
       before = known.get(record['image_id'])
       if before is None or not (before['references'] and record['references']):
         continue
-      differ = before['references'] != record['references']
-      pixels = before.get('pixels'), record.get('pixels')
-      differ |= (
-        not other_sizes and None not in pixels and pixels[0] != pixels[1]
+      pixels = {before.get('pixels'), record.get('pixels')} - {None}
+      if before['references'] != record['references']:
+        what = 'captions'
+      elif len(pixels) > 1 and not other_sizes:
+        what = 'pixels'
+      else:
+        continue
+      raise ValueError(
+        f'runs: picture {record["image_id"]} of {name}: got other {what} than'
+        f' in {first}; evaluate both on the same pictures'
       )
-      if differ:
-        what = 'pixels' if before['references'] == record['references'] else ''
-        raise ValueError(
-          f'runs: picture {record["image_id"]} of {name}: got other'
-          f' {what or "captions"} than in {first}; evaluate both on the same'
-          ' pictures'
-        )
 
 
 def _grids(name: str, records: Sequence[Record]) -> dict[str, summary.Grid]:
