@@ -27,6 +27,18 @@ def chromium() -> str | None:
   return next(filter(None, map(shutil.which, NAMES)), None)
 
 
+def find_chromium() -> str:
+  """Returns the path of a Chromium.
+
+  Raises:
+    FileNotFoundError: There is none.
+  """
+  path = chromium()
+  if path is None:
+    raise FileNotFoundError(f'expected one of {", ".join(NAMES)} on PATH')
+  return path
+
+
 class Tab:
   """A page in a headless browser, by the DevTools protocol.
 
@@ -74,14 +86,16 @@ class Tab:
     for domain in ('Runtime', 'Log', 'Network'):
       await self.call(f'{domain}.enable')
 
-  async def show(self, width: int, height: int, *, dark: bool = False) -> None:
+  async def show(
+    self, width: int, height: int, *, dark: bool = False, mobile: bool = False
+  ) -> None:
     """Sets the size of the window, and the colours that its user prefers."""
     await self.call(
       'Emulation.setDeviceMetricsOverride',
       width=width,
       height=height,
       deviceScaleFactor=1.5,
-      mobile=False,
+      mobile=mobile,
     )
     scheme = 'dark' if dark else 'light'
     await self.call(
@@ -122,10 +136,21 @@ class Tab:
       'DOM.setFileInputFiles', nodeId=node['nodeId'], files=[str(path)]
     )
 
-  async def png(self, *, whole: bool = False) -> bytes:
-    """Takes a picture of the window, or of the whole page."""
+  async def png(
+    self, *, whole: bool = False, clip: dict[str, float] | None = None
+  ) -> bytes:
+    """Takes a picture of the window, of the whole page or of a part of it.
+
+    Args:
+      whole: Also what is outside of the window.
+      clip: The part, {'x', 'y', 'width', 'height'} in pixels of the page.
+    """
+    part = {} if clip is None else {'clip': {**clip, 'scale': 1}}
     shot = await self.call(
-      'Page.captureScreenshot', format='png', captureBeyondViewport=whole
+      'Page.captureScreenshot',
+      format='png',
+      captureBeyondViewport=whole,
+      **part,
     )
     return base64.b64decode(shot['data'])
 

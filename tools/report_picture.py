@@ -6,7 +6,6 @@ Needs Chromium (apt-get install chromium) and the extra 'serving'.
 """
 
 import asyncio
-import base64
 from pathlib import Path
 import tempfile
 
@@ -24,12 +23,8 @@ _SCHEME = flags.DEFINE_enum('scheme', 'light', ['light', 'dark'], 'Colours.')
 
 async def _shoot(path: str, report: Path) -> bytes:
   async with browser.browser(path) as tab:
-    scheme = {'name': 'prefers-color-scheme', 'value': _SCHEME.value}
-    await tab.call('Emulation.setEmulatedMedia', features=[scheme])
-    size = {'width': _WIDTH.value, 'height': 900, 'deviceScaleFactor': 1.5}
-    await tab.call(
-      'Emulation.setDeviceMetricsOverride', **size, mobile=_WIDTH.value < 500
-    )
+    width, dark = _WIDTH.value, _SCHEME.value == 'dark'
+    await tab.show(width, 900, dark=dark, mobile=width < 500)
     await tab.open(f'file://{report}')
     place = await tab.run(
       f"""(() => {{
@@ -38,13 +33,7 @@ async def _shoot(path: str, report: Path) -> bytes:
         return {{x, y: y + scrollY, width, height}};
       }})()"""
     )
-    shot = await tab.call(
-      'Page.captureScreenshot',
-      format='png',
-      captureBeyondViewport=True,
-      clip={**place, 'scale': 1},
-    )
-    return base64.b64decode(shot['data'])
+    return await tab.png(whole=True, clip=place)
 
 
 def main(argv):
@@ -52,11 +41,7 @@ def main(argv):
   if argv[1:]:
     raise app.UsageError(f'unexpected arguments: {argv[1:]}')
   with studies.runtime():
-    path = browser.chromium()
-    if path is None:
-      raise FileNotFoundError(
-        f'expected one of {", ".join(browser.NAMES)} on PATH'
-      )
+    path = browser.find_chromium()
     with tempfile.TemporaryDirectory() as folder:
       report = studies.write_html(_RUN.value, Path(folder) / 'report.html')
       data = asyncio.run(_shoot(path, report.resolve()))

@@ -52,11 +52,7 @@ def main(argv):
   if argv[1:]:
     raise app.UsageError(f'unexpected arguments: {argv[1:]}')
   with launcher.runtime():
-    path = browser.chromium()
-    if path is None:
-      raise FileNotFoundError(
-        f'expected one of {", ".join(browser.NAMES)} on PATH'
-      )
+    path = browser.find_chromium()
     edge = edge_model.EdgeModel('tiny')
     settings = serving.ServerConfig(port=0, metrics_port=-1, images='any')
     codec = edge.bind(specs.DEFAULT)

@@ -508,12 +508,7 @@ def test_in_a_browser(run, scheme):
 
   async def look():
     async with browser.browser(browser.chromium()) as tab:
-      feature = {'name': 'prefers-color-scheme', 'value': scheme}
-      await tab.call('Emulation.setEmulatedMedia', features=[feature])
-      await tab.call(
-        'Emulation.setDeviceMetricsOverride',
-        **{'width': 390, 'height': 800, 'deviceScaleFactor': 1, 'mobile': True},
-      )
+      await tab.show(390, 800, dark=scheme == 'dark', mobile=True)
       await tab.open(f'file://{path}')
       return await tab.run(
         """({
