@@ -48,7 +48,6 @@ def test_an_interval_is_the_bootstrap_of_the_captions(records, rows):
     r for r in rows if r['name'] == 'jpeg(quality=50,size=64,strip=False)'
   )
   group = [r for r in records if r['name'] == row['name']]
-  rng = np.random.default_rng(0)
   for metric in metrics.make_all(METRICS).values():
     rng = np.random.default_rng(0)
     scores = []

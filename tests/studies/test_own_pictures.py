@@ -13,8 +13,7 @@ from tests.data import photos
 def run(path, workdir):
   config = tradeoff.get_config('mode=smoke')
   config.model, config.data = str(standin.folder()), str(path)
-  config.ks, config.methods = (2,), ('pool',)
-  config.methods = ('top_norm(rebuild=keep)',)
+  config.ks, config.methods = (2,), ('top_norm(rebuild=keep)',)
   study = studies.TradeoffStudy(config)
   study.validate()
   headline = study.describe()
