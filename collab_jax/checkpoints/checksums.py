@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from collab_jax import sharding
-from collab_jax.models import gemma
+from collab_jax.models import common, gemma
 from collab_jax.wire import checksum
 
 # Numbers of each array that are read for `sampled`, about so many.
@@ -82,7 +82,7 @@ def whole(params: Any) -> str | None:
 def _stacks(params: Any) -> Iterator[_Stack]:
   """Yields the arrays of a tree in big_vision's order."""
   leaves = jax.tree_util.tree_leaves_with_path(
-    _with_stacked_names(params), is_leaf=lambda x: isinstance(x, tuple)
+    common.with_stacked_names(params), is_leaf=lambda x: isinstance(x, tuple)
   )
   for path, leaf in leaves:
     name, order = jax.tree_util.keystr(path), None
@@ -96,12 +96,3 @@ def _stacks(params: Any) -> Iterator[_Stack]:
     if order is not None:
       shape = tuple(shape[axis] for axis in np.argsort(order))
     yield _Stack(name, (len(leaf), *shape), leaf, order)
-
-
-def _with_stacked_names(tree: Any) -> Any:
-  """Puts a tuple of the layers' arrays in the place of each stacked one."""
-  if isinstance(tree, tuple):
-    return jax.tree.map(lambda *layers: layers, *tree)
-  if isinstance(tree, dict):
-    return {name: _with_stacked_names(value) for name, value in tree.items()}
-  return tree

@@ -133,6 +133,23 @@ def unstack(layers: Any, depth: int) -> tuple[Any, ...]:
   return tuple(jax.tree.map(lambda p, i=i: p[i], layers) for i in range(depth))
 
 
+def with_stacked_names(params: Any) -> Any:
+  """Returns a tree of parameters with the names of the layout 'stacked'.
+
+  Args:
+    params: The tree of a model or of a tower, in any layout.
+
+  Returns:
+    The tree; in the place of each stacked array a tuple of the layers' arrays
+    if these are not stacked.
+  """
+  if isinstance(params, tuple):
+    return jax.tree.map(lambda *layers: layers, *params)
+  if isinstance(params, dict):
+    return {name: with_stacked_names(tree) for name, tree in params.items()}
+  return params
+
+
 def within_loop(weights: Any, varying: Any) -> Any:
   """Ties weights to a value that changes in a loop.
 

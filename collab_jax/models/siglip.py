@@ -306,22 +306,7 @@ def unstack(config: VisionConfig, params: Params) -> tuple[Params, ...]:
   return common.unstack(blocks, config.depth)
 
 
-def with_stacked_names(params: Params) -> Params:
-  """Returns the `img` tree with the names of the layout 'stacked'.
-
-  Args:
-    params: The tree, in any layout.
-
-  Returns:
-    The tree; in the place of each stacked array a tuple of the blocks' arrays
-    if these are not stacked.
-  """
-  tower = params.get('Transformer', {})
-  blocks = tower.get('encoderblock')
-  if not isinstance(blocks, tuple):
-    return params
-  blocks = jax.tree.map(lambda *layers: layers, *blocks)
-  return params | {'Transformer': tower | {'encoderblock': blocks}}
+with_stacked_names = common.with_stacked_names
 
 
 def project(
