@@ -55,7 +55,9 @@ def main(argv):
         rows = evaluation.summarize(
           evaluation.read_records(name), metrics=shown, **draws
         )
-        groups[f'{rows[0]["data"]}, {rows[0]["images"]:,} pictures'] = rows
+        title = f'{rows[0]["data"]}, {rows[0]["images"]:,} pictures'
+        # Runs of the same pictures are told apart by their names.
+        groups[f'{title}: {name}' if title in groups else title] = rows
       figure = plots.tradeoff_panels(groups)
       print(*plots.save(figure, workdir / 'fig3_panels'), sep='\n')
       return

@@ -116,6 +116,19 @@ def test_plot_needs_records_only(demo, launch, tmp_path):
   )
   assert done.returncode == 0, done.stderr
   assert "share of all vectors' CIDEr kept" in done.stdout
+  (tmp_path / 'again.jsonl').write_bytes(
+    (workdir / 'records.jsonl').read_bytes()
+  )
+  done = launch(
+    'plot',
+    f'--records={workdir},{tmp_path}/again.jsonl',
+    '--panels',
+    f'--workdir={tmp_path}',
+    '--resamples=5',
+  )
+  assert done.returncode == 0, done.stderr
+  drawn = (tmp_path / 'fig3_panels.svg').read_text()
+  assert drawn.count('<!-- scenes/test, 6 pictures') == 2
 
 
 @pytest.mark.parametrize(
