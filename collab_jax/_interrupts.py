@@ -13,6 +13,8 @@ import sys
 import threading
 from typing import Any
 
+GOES_ON = 'interrupted; the same command goes on'
+BEGINS_ANEW = 'interrupted; the same command begins anew'
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 # Seconds that a program has to close its files. What is lost when they are over
 # is what a kill would lose, too: lines and files appear whole or not at all.
@@ -46,6 +48,23 @@ def in_one_line(text: str, at_once: bool = False) -> Iterator[None]:
   except KeyboardInterrupt:
     watch.say()
     raise SystemExit(128 + (watch.signum or signal.SIGINT)) from None
+
+
+def watch_imports(text: str = GOES_ON) -> None:
+  """Ends a program with one line if it is interrupted while it imports.
+
+    if __name__ == '__main__':
+      from collab_jax import _interrupts
+
+      _interrupts.watch_imports()
+
+  Handlers stay until those of `in_one_line` take their place.
+
+  Args:
+    text: The line.
+  """
+  if threading.current_thread() is threading.main_thread():
+    _Watch(text, at_once=True).__enter__()
 
 
 class _Watch:
@@ -106,7 +125,7 @@ class _Watch:
 
   def _end(self, signum: int, frame) -> None:
     del frame
-    self.say(begun=True)
+    self.say(begun=not self._at_once)
     os._exit(128 + signum)
 
   def _wait(self) -> None:

@@ -37,8 +37,6 @@ _PROMOTIONS = {
 _REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR)
 _CACHE_TROUBLE = ('Error reading persistent', 'Error writing persistent')
 _HELP = ('-h', '-help', '--help', '-helpshort', '--helpshort')
-_GOES_ON = 'interrupted; the same command goes on'
-_BEGINS_ANEW = 'interrupted; the same command begins anew'
 
 
 def start(main: Callable[[list[str]], Any]) -> None:
@@ -195,9 +193,10 @@ def runtime(precision: str = 'default', resumes: bool = True) -> Iterator[None]:
   warnings.simplefilter('ignore', Image.DecompressionBombWarning)
   _keep_compiled_programs()
   _allow_promotions()
+  last_line = _interrupts.GOES_ON if resumes else _interrupts.BEGINS_ANEW
   try:
     with (
-      _interrupts.in_one_line(_GOES_ON if resumes else _BEGINS_ANEW),
+      _interrupts.in_one_line(last_line),
       _output.until_closed(),
       _precision.matmul_precision(precision),
     ):

@@ -6,6 +6,11 @@ python experiments/baselines.py --config=configs/baselines.py:mode=tiny \
 Started again, it goes on where it was stopped, and draws the figure anew.
 """
 
+if __name__ == '__main__':  # Imports take seconds.
+  from collab_jax import _interrupts
+
+  _interrupts.watch_imports()
+
 from pathlib import Path
 
 from absl import app, flags

@@ -7,6 +7,11 @@ python experiments/camera.py --source=scenes --count=20 --server=localhost:50051
 A camera, by its number, needs OpenCV: pip install opencv-python-headless.
 """
 
+if __name__ == '__main__':  # Imports take seconds.
+  from collab_jax import _interrupts
+
+  _interrupts.watch_imports(_interrupts.BEGINS_ANEW)
+
 import itertools
 import time
 

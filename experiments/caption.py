@@ -5,6 +5,11 @@ python experiments/caption.py --image=cat.png --codec='webp(quality=30)'
 python experiments/caption.py --image=cat.png --split=head --coding=fixed
 """
 
+if __name__ == '__main__':  # Imports take seconds.
+  from collab_jax import _interrupts
+
+  _interrupts.watch_imports(_interrupts.BEGINS_ANEW)
+
 import functools
 from pathlib import Path
 

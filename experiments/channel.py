@@ -6,6 +6,11 @@ python experiments/channel.py --config=configs/channel.py:mode=tiny \
 Started again, it goes on where it was stopped.
 """
 
+if __name__ == '__main__':  # Imports take seconds.
+  from collab_jax import _interrupts
+
+  _interrupts.watch_imports()
+
 from pathlib import Path
 
 from absl import app, flags

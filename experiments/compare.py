@@ -6,6 +6,11 @@ The runs may differ in model, decoding, prompt and codecs; what differs is said.
 The others are compared with the first.
 """
 
+if __name__ == '__main__':  # Imports take seconds.
+  from collab_jax import _interrupts
+
+  _interrupts.watch_imports(_interrupts.BEGINS_ANEW)
+
 from pathlib import Path
 
 from absl import flags

@@ -3,6 +3,11 @@
 python experiments/demo.py --config.limit=100 --workdir=runs/demo
 """
 
+if __name__ == '__main__':  # Imports take seconds.
+  from collab_jax import _interrupts
+
+  _interrupts.watch_imports()
+
 from pathlib import Path
 import time
 

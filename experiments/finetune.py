@@ -15,6 +15,11 @@ The models, in trained_through/model and trained_without/model, are what
 `collab_jax.load` reads. `--only_train` leaves out all but the first.
 """
 
+if __name__ == '__main__':  # Imports take seconds.
+  from collab_jax import _interrupts
+
+  _interrupts.watch_imports()
+
 from pathlib import Path
 import runpy
 import time

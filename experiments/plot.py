@@ -8,6 +8,11 @@ python experiments/plot.py --records=runs/demo,runs/dense --panels \
 The last draws Fig. 3 of each named run beside the others, as fig3_panels.
 """
 
+if __name__ == '__main__':  # Imports take seconds.
+  from collab_jax import _interrupts
+
+  _interrupts.watch_imports(_interrupts.BEGINS_ANEW)
+
 import glob
 from pathlib import Path
 

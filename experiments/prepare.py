@@ -5,6 +5,11 @@ python experiments/evaluate.py --config.data=tfds \
     --config.data_dir=/data/coco_captions --config.data_split=val
 """
 
+if __name__ == '__main__':  # Imports take seconds.
+  from collab_jax import _interrupts
+
+  _interrupts.watch_imports(_interrupts.BEGINS_ANEW)
+
 from absl import app, flags
 
 from collab_jax import (

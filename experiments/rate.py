@@ -6,6 +6,11 @@ python experiments/rate.py --config=configs/rate.py:mode=tiny \
 Started again, it goes on where it was stopped, and draws the figures anew.
 """
 
+if __name__ == '__main__':  # Imports take seconds.
+  from collab_jax import _interrupts
+
+  _interrupts.watch_imports()
+
 from pathlib import Path
 import time
 

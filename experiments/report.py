@@ -7,6 +7,11 @@ It opens from the file, without a network. The launchers write it too, as
 report.html in their workdir.
 """
 
+if __name__ == '__main__':  # Imports take seconds.
+  from collab_jax import _interrupts
+
+  _interrupts.watch_imports(_interrupts.BEGINS_ANEW)
+
 from absl import app, flags
 
 from collab_jax import launcher, studies

@@ -6,6 +6,11 @@ The photograph is scikit-image's, to look at, if that is installed; no number
 comes from it.
 """
 
+if __name__ == '__main__':  # Imports take seconds.
+  from collab_jax import _interrupts
+
+  _interrupts.watch_imports(_interrupts.BEGINS_ANEW)
+
 import importlib
 import importlib.util
 import math

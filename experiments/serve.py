@@ -3,6 +3,11 @@ r"""Serves a model to edges: `collab-jax serve`, from a clone.
 python experiments/serve.py --model=tiny --quantizers='kmeans(k=8)'
 """
 
+if __name__ == '__main__':  # Imports take seconds.
+  from collab_jax import _interrupts
+
+  _interrupts.watch_imports(_interrupts.BEGINS_ANEW)
+
 from absl import flags
 
 from collab_jax import launcher

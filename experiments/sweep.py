@@ -7,6 +7,11 @@ python experiments/plot.py --records='runs/sweep/units/*.jsonl'
 A unit is a file of records; started again, the sweep makes what is missing.
 """
 
+if __name__ == '__main__':  # Imports take seconds.
+  from collab_jax import _interrupts
+
+  _interrupts.watch_imports()
+
 from pathlib import Path
 from typing import Any, cast
 

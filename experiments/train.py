@@ -7,6 +7,11 @@ Started again, it goes on from its last checkpoint. The result, in
 workdir/model, is what `collab_jax.load` reads.
 """
 
+if __name__ == '__main__':  # Imports take seconds.
+  from collab_jax import _interrupts
+
+  _interrupts.watch_imports()
+
 from typing import Any, cast
 
 from absl import app, flags

@@ -8,6 +8,11 @@ names it, here and in what stands within. Beside it lie config.json, and
 summary.json with what it was made with.
 """
 
+if __name__ == '__main__':  # Imports take seconds.
+  from collab_jax import _interrupts
+
+  _interrupts.watch_imports(_interrupts.BEGINS_ANEW)
+
 from pathlib import Path
 
 from absl import app, flags

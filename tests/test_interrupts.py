@@ -1,5 +1,6 @@
 """Programs that are interrupted end in one line."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -35,10 +36,14 @@ with _interrupts.in_one_line('interrupted; told once'):
 """
 
 
-def _interrupted(where, signum):
+LAUNCHERS = sorted((launching.ROOT / 'experiments').glob('*.py'))
+
+
+def _interrupted(*arguments, signum, folder=launching.ROOT):
   process = subprocess.Popen(
-    [sys.executable, '-c', PROGRAM, where],
+    [sys.executable, *map(str, arguments)],
     cwd=launching.ROOT,
+    env={**os.environ, 'PYTHONPATH': f'{folder}:{launching.ROOT}'},
     stdout=subprocess.PIPE,
     stderr=subprocess.PIPE,
     text=True,
@@ -58,13 +63,25 @@ def _interrupted(where, signum):
 @pytest.mark.parametrize('signum', [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize('where', ['python', 'threads', 'import'])
 def test_a_signal_ends_a_program_in_one_line(where, signum):
-  code, err = _interrupted(where, signum)
+  code, err = _interrupted('-c', PROGRAM, where, signum=signum)
   assert code == 128 + signum
   assert err.strip() == 'interrupted; told once'
 
 
+@pytest.mark.parametrize('launcher', LAUNCHERS, ids=lambda path: path.stem)
+def test_a_signal_ends_a_launcher_that_imports_in_one_line(tmp_path, launcher):
+  # What all of them import first waits.
+  text = "import time; print('ready', flush=True); time.sleep(60)"
+  (tmp_path / 'absl.py').write_text(text)
+  number = LAUNCHERS.index(launcher)
+  signum = (signal.SIGINT, signal.SIGTERM)[number % 2]
+  code, err = _interrupted(launcher, signum=signum, folder=tmp_path)
+  assert code == 128 + signum
+  assert err.strip() in (_interrupts.GOES_ON, _interrupts.BEGINS_ANEW)
+
+
 def test_a_program_that_compiles_is_ended_too():
-  code, err = _interrupted('c', signal.SIGINT)
+  code, err = _interrupted('-c', PROGRAM, 'c', signum=signal.SIGINT)
   assert code == 130
   assert err.strip() == 'interrupted; told once'
 
