@@ -10,11 +10,14 @@ from collections.abc import Mapping
 import dataclasses
 import hashlib
 import json
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from collab_jax import _precision, codecs, wire
 from collab_jax.models import paligemma
 from collab_jax.wire import session_json
+
+if TYPE_CHECKING:  # Not every edge has protobuf's package.
+  from collab_jax.serving import collab_pb2
 
 # Where a server listens, and an edge looks for it, unless told otherwise.
 PORT = 50051
@@ -22,6 +25,10 @@ SERVER = f'localhost:{PORT}'
 
 # Entry of an operator's list of codecs that stands for all of the package.
 ANY = 'any'
+
+# Metadata of a call by which servers behind one address share the calls: a hash
+# of its value chooses the server. The name is the one that Ray Serve reads.
+AFFINITY = 'session_id'
 
 ID = 8  # Bytes of a session id: how requests name it, before the tag.
 _TAG = 4  # Bytes.
@@ -128,6 +135,16 @@ def computation(model: paligemma.Model) -> dict[str, str]:
     'tokenizer': getattr(model.tokenizer, 'fingerprint', ''),
     **{name: str(value) for name, value in values.items()},
   }
+
+
+def affinity(request: 'collab_pb2.CaptionRequest') -> str:
+  """Returns the value of `AFFINITY` of a request's calls.
+
+  All tries of a request have the same, and so has a request with the other
+  layers of its message: the server that it leads to remembers the answer, and
+  the first layers.
+  """
+  return (request.continues or request.request_id).hex()
 
 
 def session_id(codec: codecs.Codec) -> bytes:

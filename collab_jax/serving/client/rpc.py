@@ -13,7 +13,7 @@ import grpc
 
 from collab_jax import codecs as codecs_lib
 from collab_jax.models import zoo
-from collab_jax.serving import collab_pb2
+from collab_jax.serving import collab_pb2, protocol
 from collab_jax.serving.client import (
   channel,
   encode,
@@ -174,12 +174,14 @@ class RpcClient:
     expired, session = 0, None
     while True:
       try:
-        session = self._attach_session(request, codec, retries.remaining())
+        session = self._attach_session(
+          request, codec, retries.remaining(), expired
+        )
         start = time.monotonic()
         reply = self.connection.stub.Caption(
           request,
           timeout=retries.remaining(),
-          metadata=self.connection.metadata,
+          metadata=self._metadata(request),
         )
         seconds = time.monotonic() - start
         self._check(_reply_faults(reply))
@@ -210,12 +212,14 @@ class RpcClient:
     yielded, expired, session, call = '', 0, None, None
     while True:
       try:
-        session = self._attach_session(request, codec, retries.remaining())
+        session = self._attach_session(
+          request, codec, retries.remaining(), expired
+        )
         start, received = time.monotonic(), ''
         call = self.connection.stub.CaptionStream(
           request,
           timeout=retries.remaining(),
-          metadata=self.connection.metadata,
+          metadata=self._metadata(request),
         )
         if watch is not None:
           watch(call)
@@ -246,12 +250,22 @@ class RpcClient:
         if call is not None:
           call.cancel()  # Ends it if the caller has stopped listening.
 
-  def _attach_session(self, request, codec: int, timeout: float) -> SessionInfo:
-    """Names the session in a request, after a handshake if there is none."""
-    session = self._sessions[codec]
+  def _attach_session(
+    self, request, codec: int, timeout: float, expired: int
+  ) -> SessionInfo:
+    """Names the session in a request, after a handshake if there is none.
+
+    Of several servers behind one address, another one may have answered the
+    last handshake: a request that was refused since makes its own, with its own
+    metadata, which leads to the server that answers the request.
+    """
+    session = None if expired > 1 else self._sessions[codec]
     if session is None:
       with self._locks[codec]:
-        session = self._sessions[codec] or self._handshake_once(codec, timeout)
+        session = None if expired > 1 else self._sessions[codec]
+        session = session or self._handshake_once(
+          codec, timeout, metadata=self._metadata(request)
+        )
     if len(request.message) > session.max_message_bytes:
       raise encode.TooLargeError(
         f'got a message of {len(request.message):,} bytes, the server takes'
@@ -267,6 +281,7 @@ class RpcClient:
     timeout: float,
     padding: int = 0,
     options: GenerationOptions = _DEFAULT_OPTIONS,
+    metadata: Sequence[tuple[str, str]] | None = None,
   ) -> SessionInfo:
     # JSON may end with blanks.
     text = self._codecs[codec].to_json() + ' ' * padding
@@ -281,7 +296,7 @@ class RpcClient:
         encoder=encoder,
       ),
       timeout=timeout,
-      metadata=self.connection.metadata,
+      metadata=self.connection.metadata if metadata is None else metadata,
     )
     self._check(_handshake_faults(reply))
     session = SessionInfo(
@@ -304,6 +319,11 @@ class RpcClient:
     self._check_names(codec, session.model)
     self._sessions[codec] = session
     return session
+
+  def _metadata(self, request) -> tuple[tuple[str, str], ...]:
+    """Returns the metadata of a request's calls, and of its handshakes."""
+    key = protocol.AFFINITY, protocol.affinity(request)
+    return (*self.connection.metadata, key)
 
   def _check_names(self, codec: int, model: str) -> None:
     """Raises RemoteError if both ends name different released models.
