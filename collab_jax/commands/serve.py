@@ -58,11 +58,19 @@ _HELP = {
   'group_ms': 'Time to wait for more requests when the engine is idle.',
   'log_requests': "File for a line of JSON a request; '-' for standard output.",
   'log_captions': 'Write prompts and captions into these lines.',
+  'lame_duck_seconds': (
+    'Time at the end in which requests are taken, while probes are told that'
+    ' the server goes.'
+  ),
   'drain_seconds': 'Time that accepted requests may take at the end.',
   'cert': 'Certificate of the server, PEM.',
   'key': 'Its private key, PEM.',
   'client_ca': 'Authority of the certificates of clients, PEM.',
   'token_file': 'Tokens, a line each, of which every call needs one.',
+  'proxy_secret_file': (
+    'Secrets, a line each, one of which the proxy in front adds to every call;'
+    ' other calls are refused.'
+  ),
   'insecure': 'Serve the network without TLS, or anybody there.',
 }
 _DEFINE = {

@@ -74,11 +74,14 @@ def _context() -> ssl.SSLContext:
   return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
-def read_tokens(path: str | os.PathLike[str]) -> list[str]:
+def read_tokens(
+  path: str | os.PathLike[str], name: str = 'token_file'
+) -> list[str]:
   """Reads a token file.
 
   Args:
     path: The file, with white space between tokens.
+    name: Name of the setting, for errors.
 
   Returns:
     The tokens; the list may be empty.
@@ -91,7 +94,7 @@ def read_tokens(path: str | os.PathLike[str]) -> list[str]:
   tokens = Path(path).read_bytes().decode('latin-1').split()
   if not all(token.isascii() and token.isprintable() for token in tokens):
     raise ValueError(
-      f'token_file: {os.fspath(path)} has letters that are not ASCII, which no'
+      f'{name}: {os.fspath(path)} has letters that are not ASCII, which no'
       ' header can hold; make a token by `openssl rand -hex 32`'
     )
   return tokens

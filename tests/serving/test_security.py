@@ -1,7 +1,9 @@
 """Server security: TLS, client certificates, tokens."""
 
 import os
+import pathlib
 import ssl
+import time
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -11,7 +13,7 @@ import pytest
 from collab_jax import serving
 from collab_jax.serving.client import channel
 from collab_jax.serving.engine import engine
-from collab_jax.serving.server import security, watched_files
+from collab_jax.serving.server import connections, security, watched_files
 from tests.serving import certificates, harness
 
 CODES = grpc.StatusCode
@@ -210,6 +212,123 @@ def test_tokens_are_read_anew(cold, tmp_path, monkeypatch, caplog):
   assert len(warned) == 1
 
 
+SECRET = 'the-secret-of-the-proxy'
+
+
+def _proxied(client, secret=SECRET, certificate='', token=''):
+  """Returns the headers that a proxy sends for a client."""
+  headers = {
+    'collab-jax-proxy': secret,
+    'collab-jax-client': client,
+    'collab-jax-certificate': certificate,
+    'authorization': f'Bearer {token}' if token else '',
+  }
+  return [(name, value) for name, value in headers.items() if value]
+
+
+@pytest.fixture
+def secret_file(tmp_path):
+  path = tmp_path / 'secrets'
+  path.write_text(f'{SECRET}\nand-the-one-before-it\n')
+  path.chmod(0o600)
+  return str(path)
+
+
+def test_server_behind_a_proxy_answers_no_other_call(cold, secret_file):
+  server = cold(proxy_secret_file=secret_file)
+  caller = harness.Caller(server.address)
+  for headers in (
+    [],
+    _proxied('10.0.0.1:7', secret=''),
+    _proxied('10.0.0.1:7', secret=SECRET[:-1]),
+  ):
+    caller.metadata = headers
+    with harness.refused(CODES.UNAUTHENTICATED) as text:
+      caller.handshake('', timeout=3)
+    assert text == [
+      'this server answers calls that come through its proxy; call that'
+    ]
+    with harness.refused(CODES.UNAUTHENTICATED):
+      caller.caption(b'12345678', b'')
+    with harness.refused(CODES.UNAUTHENTICATED):
+      list(caller.stream(b'12345678', b''))
+  for secret in (SECRET, 'and-the-one-before-it'):
+    caller.metadata = _proxied('10.0.0.1:7', secret)
+    with harness.refused(CODES.INVALID_ARGUMENT):
+      caller.handshake('', timeout=3)
+  # Probes of the server itself need no proxy.
+  health = health_pb2_grpc.HealthStub(caller.channel)
+  health.Check(health_pb2.HealthCheckRequest())
+
+
+def test_token_is_required_behind_a_proxy(cold, secret_file, token_file):
+  server = cold(proxy_secret_file=secret_file, token_file=token_file)
+  caller = harness.Caller(server.address)
+  for headers, code in (
+    (_proxied('10.0.0.1:7', token=TOKEN), CODES.INVALID_ARGUMENT),
+    (_proxied('10.0.0.1:7'), CODES.UNAUTHENTICATED),
+    (_proxied('10.0.0.1:7', '', token=TOKEN), CODES.UNAUTHENTICATED),
+  ):
+    caller.metadata = headers
+    with harness.refused(code):
+      caller.handshake('', timeout=3)
+
+
+def test_callers_behind_a_proxy_are_told_apart(secret_file, token_file):
+  fields = {'proxy_secret_file': secret_file}
+  plain = security.Authenticator(security.Security(**fields))
+  assert plain.several()
+  near = plain.forwarded_client(_proxied('10.0.0.1:7'))
+  far = plain.forwarded_client(_proxied('2001:db8::1:7'))
+  assert (near.identity, near.peer) == ('10.0.0.1', 'ipv4:10.0.0.1:7')
+  assert far.identity == '2001:db8::1'
+  known = plain.forwarded_client(_proxied('10.0.0.1:8', certificate='AB' * 32))
+  assert known.identity == 'ab' * 32
+  # Headers without the secret are anybody's.
+  assert plain.forwarded_client(_proxied('10.0.0.9:1', secret='')) is None
+  assert plain.caller(_proxied('10.0.0.9:1', secret='')) is None
+  assert plain.caller(_proxied('10.0.0.9:1')) == ''
+  both = security.Authenticator(
+    security.Security(**fields, token_file=token_file)
+  )
+  named = both.caller(_proxied('10.0.0.1:7', token=TOKEN))
+  assert named == both.caller(_proxied('10.0.0.2:7', token=TOKEN)) != ''
+  alone = security.Authenticator(security.Security())
+  assert alone.forwarded_client(_proxied('10.0.0.9:1')) is None
+
+
+def test_strangers_behind_a_proxy_leave_its_connection_open(
+  cold, secret_file, token_file, monkeypatch
+):
+  """Others' calls are on it; each client's refusals are paced for itself."""
+  monkeypatch.setattr(connections, '_REFUSALS', 5)
+  monkeypatch.setattr(connections, '_PACE', 1000.0)
+  server = cold(proxy_secret_file=secret_file, token_file=token_file)
+  caller = harness.Caller(server.address)
+  for _ in range(20):
+    caller.metadata = _proxied('10.0.0.1:7')
+    with harness.refused(CODES.UNAUTHENTICATED):
+      caller.handshake('', timeout=3)
+  assert set(server._connections._paced) == {'10.0.0.1'}
+  time.sleep(1.5)  # Connections are counted each second.
+  assert server.metrics.value('rejections_total', reason='connections') == 0
+  caller.metadata = _proxied('10.0.0.2:7', token=TOKEN)
+  with harness.refused(CODES.INVALID_ARGUMENT):
+    caller.handshake('', timeout=3)
+
+
+def test_secrets_of_the_proxy_are_read_anew(cold, secret_file, monkeypatch):
+  monkeypatch.setattr(watched_files, '_PERIOD_SECONDS', 0.0)
+  server = cold(proxy_secret_file=secret_file)
+  caller = harness.Caller(server.address)
+  caller.metadata = _proxied('10.0.0.1:7')
+  with harness.refused(CODES.INVALID_ARGUMENT):
+    caller.handshake('', timeout=3)
+  pathlib.Path(secret_file).write_text('another-secret-of-a-proxy')
+  with harness.refused(CODES.UNAUTHENTICATED):
+    caller.handshake('', timeout=3)
+
+
 def test_files_are_looked_at_once_a_second(tmp_path, monkeypatch):
   now = [100.0]
   monkeypatch.setattr(watched_files.time, 'monotonic', lambda: now[0])
@@ -259,13 +378,14 @@ def test_loopback_hosts_are_safe(host):
 )
 def test_the_network_needs_tls_and_a_token(host):
   pair = {'cert': 'c', 'key': 'k'}
-  for fields in ({}, {'token_file': 't'}, pair):
+  for fields in ({}, {'token_file': 't'}, {'proxy_secret_file': 's'}, pair):
     with pytest.raises(ValueError, match=f'host: {host} is open to the net'):
       serving.ServerConfig(host=host, security=security.Security(**fields))
   for fields in (
     {'insecure': True},
     {**pair, 'token_file': 't'},
     {**pair, 'client_ca': 'c'},
+    {**pair, 'proxy_secret_file': 's'},
   ):
     serving.ServerConfig(host=host, security=security.Security(**fields))
 
@@ -279,6 +399,9 @@ def test_incomplete_settings_are_refused(tmp_path, model):
     (tmp_path / 'tokens').write_text(text)
     chosen = security.Security(token_file=str(tmp_path / 'tokens'))
     with pytest.raises(ValueError, match='of at least 16 letters'):
+      serving.Server(model, harness.make_config(security=chosen))
+    chosen = security.Security(proxy_secret_file=str(tmp_path / 'tokens'))
+    with pytest.raises(ValueError, match=r'proxy_secret_file: .* at least 16'):
       serving.Server(model, harness.make_config(security=chosen))
   (tmp_path / 'tokens').write_bytes(b'not-ascii-but-l\xf6ng\n')
   with pytest.raises(ValueError, match='tokens has letters that are not ASCII'):

@@ -5,6 +5,8 @@ import os
 import socket
 import threading
 import time
+import urllib.error
+import urllib.request
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -358,6 +360,29 @@ def test_stop_finishes_accepted_requests(model, made):
     assert text == ['the server is being stopped']
   assert all(call.result().tokens for call in asked)
   assert list(chunks)[-1].reply.tokens
+  ending.join(20)
+  assert not ending.is_alive()
+
+
+def test_requests_are_taken_while_probes_are_told_of_the_end(model, made):
+  """A proxy has some seconds to send them elsewhere."""
+  server = _background(
+    model, quantizers='kmeans(k=4)', lame_duck_seconds=2.0, metrics_port=0
+  )
+  server.wait(_await(server.warming))
+  codec, packets = made['kmeans']
+  caller = harness.Caller(server.address)
+  caller.handshake(codec)
+  ending = threading.Thread(target=server.__exit__)
+  ending.start()
+  harness.until(lambda: server.metrics.value('serving') == 0)
+  ready = f'http://{server.metrics_address}/ready'
+  with pytest.raises(urllib.error.HTTPError, match='503'):
+    urllib.request.urlopen(ready)
+  assert caller.caption(codec, packets[0]).tokens > 0
+  harness.until(lambda: server._service.closed)
+  with harness.refused(CODES.UNAVAILABLE):
+    caller.caption(codec, packets[0])
   ending.join(20)
   assert not ending.is_alive()
 

@@ -30,11 +30,16 @@ from collab_jax.serving.server import (
 CALLER: contextvars.ContextVar[str] = contextvars.ContextVar(
   'caller', default=''
 )
+# Other end of the call that is being answered, as gRPC writes it: of its
+# connection, or of that to a proxy in front.
+PEER: contextvars.ContextVar[str] = contextvars.ContextVar('peer', default='')
 # Text of the status of a request that cannot be parsed.
 REFUSAL = (
   'the bytes are no request of this service: expected a message of collab.proto'
 )
 
+# Owner of the connections of a proxy, on which calls of many callers are.
+_PROXY = 'proxy'
 # The standard health service, which probes ask without a token.
 _HEALTH = '/grpc.health.v1.Health/'
 # Requests of strangers that are read at a time, and seconds for each.
@@ -99,42 +104,53 @@ class AdmissionInterceptor(aio.ServerInterceptor):
     method = handler_call_details.method
     if handler is None:
       return None
-    caller = self._authenticator.caller(
-      handler_call_details.invocation_metadata or ()
-    )
+    metadata = handler_call_details.invocation_metadata or ()
+    caller = self._authenticator.caller(metadata)
+    client = self._authenticator.forwarded_client(metadata)
     if method.startswith(_HEALTH):
       if handler.response_streaming:
-        return _reading(handler, self._watch(handler, caller))
-      return _reading(handler, self._check(handler))
+        return _reading(handler, self._watch(handler, caller, client))
+      return _reading(handler, self._check(handler, client))
     if caller is None:
-      return _reading(handler, self._refuse(os.path.basename(method)))
-    return _reading(handler, self._answer(handler, method, caller))
+      return _reading(handler, self._refuse(os.path.basename(method), client))
+    return _reading(handler, self._answer(handler, caller, client))
 
-  def _refuse(self, method: str):
+  def _other_end(self, context, client: security.ForwardedClient | None) -> str:
+    """Returns the client's end of a call, by which callers are paced."""
+    if client is None:
+      return context.peer()
+    self._limiter.admit(context.peer(), _PROXY)
+    return client.peer
+
+  def _refuse(self, method: str, client: security.ForwardedClient | None):
     """Returns a behaviour that ends a stranger's call, its message unread."""
 
     async def refuse(_, context):
-      peer = context.peer()
-      self._limiter.count_refusal(peer)
+      peer = self._other_end(context, client)
+      if client is None:  # On a proxy's connection are others' calls, too.
+        self._limiter.count_refusal(peer)
       self._metrics.count_answer(method, _CODES.UNAUTHENTICATED.name)
       await asyncio.sleep(self._limiter.wait_seconds(peer))
-      await context.abort(
-        _CODES.UNAUTHENTICATED,
-        "expected metadata 'authorization: Bearer TOKEN', with a token of the"
-        " server's",
-      )
+      await context.abort(_CODES.UNAUTHENTICATED, self._authenticator.refusal)
 
     return refuse
 
-  def _answer(self, handler: Any, method: str, token: str):
+  def _answer(
+    self, handler: Any, token: str, client: security.ForwardedClient | None
+  ):
     """Returns a behaviour that answers an identified caller."""
     behaviour = _behaviour(handler)
 
     async def answer(requests, context):
-      caller = token or security.peer_identity(context)
-      self._limiter.admit(context.peer(), caller)
+      peer = self._other_end(context, client)
+      caller = token or (
+        client.identity if client else security.peer_identity(context)
+      )
+      if client is None:
+        self._limiter.admit(peer, caller)
       async with self._place(self.calls, caller, 'calls', context):
         CALLER.set(caller)
+        PEER.set(peer)
         if handler.request_streaming:
           async with asyncio.timeout(_REFLECTION_SECONDS):
             parsed = _parsed(handler, requests)
@@ -147,13 +163,14 @@ class AdmissionInterceptor(aio.ServerInterceptor):
 
     return answer
 
-  def _check(self, handler: Any):
+  def _check(self, handler: Any, client: security.ForwardedClient | None):
     """Returns a behaviour that answers a probe, whatever else goes on."""
     behaviour = _behaviour(handler)
 
     async def check(requests, context):
       request = health_pb2.HealthCheckRequest()
-      await asyncio.sleep(self._limiter.probe_seconds(context.peer()))
+      peer = self._other_end(context, client)
+      await asyncio.sleep(self._limiter.probe_seconds(peer, client is None))
       if self._probes.take():
         # Of too many probes at a time, which service they mean is not read.
         try:
@@ -165,15 +182,21 @@ class AdmissionInterceptor(aio.ServerInterceptor):
 
     return check
 
-  def _watch(self, handler: Any, token: str | None):
+  def _watch(
+    self,
+    handler: Any,
+    token: str | None,
+    client: security.ForwardedClient | None,
+  ):
     """Returns a behaviour of streams that are bounded in number and life."""
     behaviour = _behaviour(handler)
 
     async def watch(requests, context):
-      caller = token or security.address(context.peer())
+      peer = self._other_end(context, client)
+      caller = token or security.address(peer)
       if self.watches.held(caller) >= _WATCHES_EACH:
         if not token:
-          await asyncio.sleep(self._limiter.wait_seconds(context.peer()))
+          await asyncio.sleep(self._limiter.wait_seconds(peer))
         await self._reject('watches', context)
       async with self._place(self.watches, caller, 'watches', context):
         data = await self._receive(requests, context, _PROBE_SECONDS)

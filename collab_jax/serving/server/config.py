@@ -34,6 +34,9 @@ class ServerConfig:
     max_message_bytes: Longest message; 0 for what any codec may need.
     message_seconds: Seconds for the message of a call to arrive.
     group_ms: Milliseconds to wait for more requests when the engine is idle.
+    lame_duck_seconds: Seconds at the end in which requests are still taken,
+      while probes are told that the server goes: a proxy then sends them
+      elsewhere.
     drain_seconds: Seconds that accepted requests may take at the end.
     log_requests: File for a line of JSON a request, '-' for standard output, ''
       for none.
@@ -55,6 +58,7 @@ class ServerConfig:
   max_message_bytes: int = 0
   message_seconds: float = 60.0
   group_ms: float = 2.0
+  lame_duck_seconds: float = 0.0
   drain_seconds: float = 30.0
   log_requests: str = ''
   log_captions: bool = False
@@ -72,6 +76,7 @@ class ServerConfig:
       )
     _validate.number('message_seconds', self.message_seconds, 0.1, 86_400)
     _validate.number('group_ms', self.group_ms, 0, 10_000)
+    _validate.number('lame_duck_seconds', self.lame_duck_seconds, 0, 86_400)
     _validate.number('drain_seconds', self.drain_seconds, 0, 86_400)
     _validate.integer('port', self.port, 0, 65535)
     _validate.integer('metrics_port', self.metrics_port, -1, 65535)

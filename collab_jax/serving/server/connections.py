@@ -84,7 +84,7 @@ class ConnectionLimiter:
     """
     return self._pace(security.address(peer), _PACE)
 
-  def probe_seconds(self, peer: str) -> float:
+  def probe_seconds(self, peer: str, direct: bool = True) -> float:
     """Returns the time after which a probe of the health service is answered.
 
     A connection's first probes wait for others of its address at most 0.8 s.
@@ -93,9 +93,10 @@ class ConnectionLimiter:
 
     Args:
       peer: The connection's other end, as gRPC writes it.
+      direct: Whether the connection ends here, not at a proxy.
     """
     shared = min(self.wait_seconds(peer), random.uniform(*_LONGEST_PROBE_WAIT))
-    if not security.has_address(peer):
+    if not direct or not security.has_address(peer):
       return shared
     own = self._pace(_normal(peer), _PROBES_EACH, _LONGEST_WAIT_EACH)
     if own >= _LONGEST_WAIT_EACH:
@@ -114,14 +115,20 @@ class ConnectionLimiter:
     return wait
 
   async def run(self, port: int) -> None:
-    """Closes surplus connections of a TCP port, until it is cancelled."""
+    """Closes surplus connections of a TCP port, until it is cancelled.
+
+    Args:
+      port: The port; 0 for a socket file, where all are one: what is known of
+        addresses behind a proxy is forgotten in time.
+    """
     while True:
       await asyncio.sleep(_SHORTEST_SECONDS)
       with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(_PERIOD_SECONDS - _SHORTEST_SECONDS):
           await self._wake.wait()
       self._wake.clear()
-      surplus = self.surplus(await asyncio.to_thread(_list_peers, port))
+      peers = await asyncio.to_thread(_list_peers, port) if port else set()
+      surplus = self.surplus(peers)
       if surplus:
         self._metrics.count_rejection('connections', len(surplus))
         await asyncio.to_thread(_close, port, surplus)

@@ -77,6 +77,7 @@ def _identity(server: Server) -> str:
     'TLS' if security.cert else 'no TLS',
   ]
   parts += ["clients' certificates"] if security.client_ca else []
+  parts += ['through its proxy alone'] if security.proxy_secret_file else []
   parts += ['tokens' if security.token_file else 'no tokens']
   return ', '.join(parts)
 

@@ -5,7 +5,7 @@ import dataclasses
 import hashlib
 import hmac
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 import urllib.parse
 
 import grpc
@@ -15,6 +15,13 @@ from collab_jax.serving.server import watched_files
 
 # A token that is shorter can be guessed.
 _SHORTEST = 16
+# Headers that a proxy in front of the server sets in every call: its secret,
+# address and port of the client, and the digest of its certificate.
+_SECRET_HEADER = 'collab-jax-proxy'
+_CLIENT_HEADER = 'collab-jax-client'
+_CERTIFICATE_HEADER = 'collab-jax-certificate'
+# Digits of a certificate's digest.
+_LONGEST_NAME = 64
 # Peer at a socket file, of which all are one.
 _SOCKET_FILE = 'unix:'
 
@@ -31,6 +38,8 @@ class Security:
     client_ca: Authorities, PEM, one of which must have signed each client's
       certificate; '' for none.
     token_file: Tokens, a line each, of which every call needs one; '' for none.
+    proxy_secret_file: Secrets, a line each, one of which the proxy in front
+      adds to every call; calls without it are refused. '' for no proxy.
     insecure: Serve the network without all that.
   """
 
@@ -38,6 +47,7 @@ class Security:
   key: str = ''
   client_ca: str = ''
   token_file: str = ''
+  proxy_secret_file: str = ''
   insecure: bool = False
 
   def __post_init__(self):
@@ -59,13 +69,13 @@ class Security:
     Raises:
       ValueError: Other machines could use the server without being identified.
     """
-    safe = self.cert and (self.token_file or self.client_ca)
-    if tls.is_loopback(host) or safe or self.insecure:
+    identified = self.token_file or self.client_ca or self.proxy_secret_file
+    if tls.is_loopback(host) or (self.cert and identified) or self.insecure:
       return
     raise ValueError(
       f'host: {host} is open to the network; give --tls_cert and --tls_key, and'
-      ' --token_file or --client_ca. To serve anybody who can reach it, in'
-      ' clear text or without a token, say --insecure'
+      ' --token_file, --client_ca or --proxy_secret_file. To serve anybody who'
+      ' can reach it, in clear text or without a token, say --insecure'
     )
 
   def certificates(self) -> 'Certificates | None':
@@ -85,15 +95,24 @@ class Security:
         header can hold.
       OSError: The file cannot be read.
     """
-    if not self.token_file:
-      return []
-    tokens = tls.read_tokens(self.token_file)
-    if not tokens or min(map(len, tokens)) < _SHORTEST:
-      raise ValueError(
-        f'token_file: {self.token_file} must hold tokens of at least'
-        f' {_SHORTEST} letters, a line each; make one by `openssl rand -hex 32`'
-      )
-    return [token.encode() for token in tokens]
+    return _read_secrets('token_file', self.token_file)
+
+  def proxy_secrets(self) -> list[bytes]:
+    """Reads the secrets of the proxy; the errors are those of `tokens`."""
+    return _read_secrets('proxy_secret_file', self.proxy_secret_file)
+
+
+def _read_secrets(name: str, path: str) -> list[bytes]:
+  """Reads the secrets of a setting; none for no file."""
+  if not path:
+    return []
+  secrets = tls.read_tokens(path, name)
+  if not secrets or min(map(len, secrets)) < _SHORTEST:
+    raise ValueError(
+      f'{name}: {path} must hold tokens of at least {_SHORTEST} letters, a line'
+      ' each; make one by `openssl rand -hex 32`'
+    )
+  return [secret.encode() for secret in secrets]
 
 
 class Certificates:
@@ -146,6 +165,19 @@ class Certificates:
     return grpc.ssl_server_certificate_configuration([(key, cert)], authorities)
 
 
+class ForwardedClient(NamedTuple):
+  """Client of a call, as the proxy in front of the server names it.
+
+  Attributes:
+    peer: Address and port of its connection to the proxy, as gRPC writes them.
+    identity: Name of the caller without a token: its certificate's digest, else
+      its address.
+  """
+
+  peer: str
+  identity: str
+
+
 class Authenticator:
   """Names the callers of a server.
 
@@ -153,7 +185,11 @@ class Authenticator:
 
   Whoever has a token is named by it, on any connection. Where there are no
   tokens, callers are told apart by their certificates, else by their addresses:
-  see `peer_identity`. The file of tokens is read anew when it changes.
+  see `peer_identity`; behind a proxy, by those that the proxy has seen. Files
+  of tokens and secrets are read anew when they change.
+
+  Attributes:
+    refusal: Text of the status of a caller without a name.
   """
 
   def __init__(self, security: Security, host: str = '127.0.0.1'):
@@ -167,15 +203,32 @@ class Authenticator:
       ValueError: As of `Security.tokens`.
       OSError: The file cannot be read.
     """
-    self._shared = bool(security.client_ca) or not tls.is_loopback(host)
+    clients = security.client_ca or security.proxy_secret_file
+    self._shared = bool(clients) or not tls.is_loopback(host)
     # Names by header.
     self._tokens: watched_files.WatchedFiles[dict[bytes, str]] | None = None
+    self._secrets: watched_files.WatchedFiles[dict[bytes, str]] | None = None
+    self.refusal = (
+      "expected metadata 'authorization: Bearer TOKEN', with a token of the"
+      " server's"
+    )
     if security.token_file:
       self._tokens = watched_files.WatchedFiles(
         'token_file',
         [security.token_file],
         lambda: {b'Bearer ' + t: _digest(t) for t in security.tokens()},
       )
+    if path := security.proxy_secret_file:
+      self._secrets = watched_files.WatchedFiles(
+        'proxy_secret_file',
+        [path],
+        lambda: dict.fromkeys(security.proxy_secrets(), ''),
+      )
+      self.refusal = (
+        'this server answers calls that come through its proxy; call that'
+      )
+      if security.token_file:
+        self.refusal += ', with a token'
 
   def several(self) -> bool:
     """Returns whether there may be several callers, who share places."""
@@ -189,20 +242,48 @@ class Authenticator:
 
     Returns:
       The name; '' where there are no tokens; None where there are, and the
-      headers have none of them.
+      headers have none of them, or lack the secret of the proxy in front.
     """
+    headers = dict(metadata)
+    if self._secrets and self.forwarded_client(headers.items()) is None:
+      return None
     if self._tokens is None:
       return ''
-    self._tokens.refresh()
-    given = dict(metadata).get('authorization', '')
-    given = given.encode() if isinstance(given, str) else given
-    # Compares with every token, in a time that does not depend on content.
-    matches = [
-      name
-      for token, name in self._tokens.value.items()
-      if hmac.compare_digest(given, token)
-    ]
-    return matches[0] if matches else None
+    return _match(self._tokens, headers.get('authorization', ''))
+
+  def forwarded_client(
+    self, metadata: Iterable[tuple[str, Any]]
+  ) -> ForwardedClient | None:
+    """Returns the client that the proxy names; None for a direct call.
+
+    Headers of a call without the proxy's secret are anybody's: they are not
+    read.
+
+    Args:
+      metadata: The headers.
+    """
+    headers = dict(metadata)
+    secret = headers.get(_SECRET_HEADER, '')
+    if self._secrets is None or _match(self._secrets, secret) is None:
+      return None
+    peer = f'ipv4:{headers.get(_CLIENT_HEADER, "")}'
+    certificate = str(headers.get(_CERTIFICATE_HEADER, '')).lower()
+    return ForwardedClient(peer, certificate[:_LONGEST_NAME] or address(peer))
+
+
+def _match(
+  secrets: watched_files.WatchedFiles[dict[bytes, str]], given: str | bytes
+) -> str | None:
+  """Returns the name of a secret that was given; None for a wrong one."""
+  secrets.refresh()
+  given = given.encode() if isinstance(given, str) else given
+  # Compares with every secret, in a time that does not depend on content.
+  matches = [
+    name
+    for secret, name in secrets.value.items()
+    if hmac.compare_digest(given, secret)
+  ]
+  return matches[0] if matches else None
 
 
 def peer_identity(context: Any) -> str:

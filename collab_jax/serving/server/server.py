@@ -220,9 +220,13 @@ class Server:
   async def stop(self) -> None:
     """Refuses new requests, finishes those it has, then stops everything."""
     drain_seconds = self.config.drain_seconds
-    self._service.closed = 'the server is being stopped'
     self.metrics.set_serving(False)
     await self._health.enter_graceful_shutdown()
+    if not (self._service.closed or self.failed.is_set()):
+      with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(self.config.lame_duck_seconds):
+          await self.failed.wait()
+    self._service.closed = 'the server is being stopped'
     self.warming.cancel()
     self._compiler.stop('the server is being stopped')
     await asyncio.wait([self.warming])
@@ -302,9 +306,9 @@ class Server:
     await self._grpc.start()
     trimming = asyncio.create_task(memory.trim_regularly())
     self._cleanup.callback(trimming.cancel)
-    if not host.startswith('unix'):
-      task = asyncio.create_task(self._connections.run(port))
-      self._cleanup.callback(task.cancel)
+    is_file = host.startswith('unix')
+    task = asyncio.create_task(self._connections.run(0 if is_file else port))
+    self._cleanup.callback(task.cancel)
 
   def _make_grpc_server(self) -> aio.Server:
     config = self.config

@@ -233,7 +233,7 @@ class Service(collab_pb2_grpc.CaptionerServicer):
     record = {
       'method': call.method,
       'id': getattr(request, 'request_id', b'').hex(),
-      'peer': context.peer(),
+      'peer': admission.PEER.get() or context.peer(),
       'status': code.name,
       'codec': call.codec,
       'bytes': len(getattr(request, 'message', b'')),
