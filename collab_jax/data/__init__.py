@@ -21,7 +21,9 @@ from collab_jax.data.loader import (
 from collab_jax.data.photographs import photos
 from collab_jax.data.pictures import METHODS, PictureError
 from collab_jax.data.pictures import read as read_image
+from collab_jax.data.question import Question
 from collab_jax.data.readers import NAMES, make
+from collab_jax.data.scene_questions import questions
 from collab_jax.data.tfds_prepare import prepare
 from collab_jax.data.tfds_reader import tfds
 from collab_jax.data.world import Scene, sample
@@ -33,6 +35,7 @@ __all__ = [
   'Files',
   'ListedImage',
   'PictureError',
+  'Question',
   'Scene',
   'Scenes',
   'Subset',
@@ -46,6 +49,7 @@ __all__ = [
   'photos',
   'prefetch',
   'prepare',
+  'questions',
   'read_image',
   'readable',
   'render',

@@ -8,7 +8,7 @@ millisecond a picture.
 from jaxtyping import Float, Int, UInt8
 import numpy as np
 
-from collab_jax.data import backgrounds, world
+from collab_jax.data import backgrounds, boxes, world
 
 PATCH = 4
 
@@ -142,17 +142,8 @@ def draw(
   random = world.generator(scene.seed, 1).random
   picture = backgrounds.PAINTERS[scene.background](random)
   covers = np.zeros((len(scene.things), side, side), np.float32)
-  centres = np.arange(side, dtype=np.float32) + 0.5
   for cover, thing in zip(covers, scene.things, strict=True):
-    reach = world.REACH[thing.shape] * thing.radius + 3
-    left, right = max(int(thing.x - reach), 0), int(thing.x + reach) + 1
-    top, bottom = max(int(thing.y - reach), 0), int(thing.y + reach) + 1
-    window = np.s_[top:bottom, left:right]
-    x = (centres[left:right] - np.float32(thing.x))[None, :]
-    y = (centres[top:bottom] - np.float32(thing.y))[:, None]
-    cos, sin = np.float32(np.cos(thing.angle)), np.float32(np.sin(thing.angle))
-    u, v = cos * x + sin * y, cos * y - sin * x
-    signed = distance(thing.shape, u, v, thing.radius)
+    window, (x, y), (u, v), signed = _silhouette(thing)
     inside = coverage(signed)
     cover[window] = inside
     patch = picture[window]
@@ -165,6 +156,35 @@ def draw(
     patch += inside[..., None] * (paint - patch)
   picture = np.clip(picture + 0.5, 0, 255).astype(np.uint8)
   return picture, covers
+
+
+def _silhouette(thing):
+  """Returns a window, offsets in it, the turned ones, and the distance."""
+  side = world.SIDE
+  centres = np.arange(side, dtype=np.float32) + 0.5
+  reach = world.REACH[thing.shape] * thing.radius + 3
+  left, right = max(int(thing.x - reach), 0), int(thing.x + reach) + 1
+  top, bottom = max(int(thing.y - reach), 0), int(thing.y + reach) + 1
+  x = (centres[left:right] - np.float32(thing.x))[None, :]
+  y = (centres[top:bottom] - np.float32(thing.y))[:, None]
+  cos, sin = np.float32(np.cos(thing.angle)), np.float32(np.sin(thing.angle))
+  u, v = cos * x + sin * y, cos * y - sin * x
+  signed = distance(thing.shape, u, v, thing.radius)
+  return np.s_[top:bottom, left:right], (x, y), (u, v), signed
+
+
+def box(thing: world.Thing) -> boxes.Box:
+  """Returns the box of the pixels that a thing covers by at least a half.
+
+  Its edges are edges of pixels, in shares of the picture's sides.
+  """
+  window, _, _, signed = _silhouette(thing)
+  edges = []
+  for axis, part in ((1, window[0]), (0, window[1])):
+    inside = np.flatnonzero((signed <= 0).any(axis))
+    edges.append((part.start + inside[0], part.start + inside[-1] + 1))
+  (top, bottom), (left, right) = edges
+  return boxes.Box(*(float(e) / world.SIDE for e in (top, left, bottom, right)))
 
 
 def _fill(thing, x, y, signed):

@@ -6,10 +6,12 @@ from typing import Any, SupportsIndex
 from jaxtyping import UInt8
 import numpy as np
 
+from collab_jax.data import question
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Example:
-  """Picture with its reference captions.
+  """Picture with its reference captions, and questions about it.
 
   Attributes:
     image: u8[H W 3], sRGB, row 0 at the top.
@@ -19,6 +21,7 @@ class Example:
     info: a JSON-able description of the picture where one is known (the
       generated scenes), else empty.
     file: name of the picture's file in its dataset; '' where there is none.
+    questions: prompts about the picture, with their answers.
   """
 
   image: UInt8[np.ndarray, 'H W 3']
@@ -26,6 +29,7 @@ class Example:
   captions: tuple[str, ...]
   info: dict[str, Any] = dataclasses.field(default_factory=dict)
   file: str = ''
+  questions: tuple[question.Question, ...] = ()
 
 
 def position(reader: Any, index: SupportsIndex) -> int:

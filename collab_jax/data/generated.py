@@ -4,7 +4,14 @@ import dataclasses
 from typing import SupportsIndex
 
 from collab_jax import _validate
-from collab_jax.data import drawing, example, files, grammar, world
+from collab_jax.data import (
+  drawing,
+  example,
+  files,
+  grammar,
+  scene_questions,
+  world,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,6 +23,7 @@ class Scenes:
   Attributes:
     split: a name in `world.SPLITS`.
     limit: largest number of scenes; None for all.
+    questions: whether examples have questions, see `data.questions`.
 
   Raises:
     ValueError: unknown split or negative limit.
@@ -23,6 +31,7 @@ class Scenes:
 
   split: str
   limit: int | None = None
+  questions: bool = False
 
   def __post_init__(self):
     if self.split not in world.SPLITS:
@@ -44,21 +53,26 @@ class Scenes:
 
   def __getitem__(self, index: SupportsIndex) -> example.Example:
     scene = self.scene(index)
+    asked = scene_questions.questions(scene) if self.questions else ()
     return example.Example(
       image=drawing.render(scene),
       image_id=scene.image_id,
       captions=grammar.captions(scene, world.generator(scene.seed, 2)),
       info=scene.info(),
+      questions=asked,
     )
 
 
-def scenes(split: str = 'test', limit: int | None = None) -> Scenes:
+def scenes(
+  split: str = 'test', limit: int | None = None, questions: bool = False
+) -> Scenes:
   """Makes a reader of generated scenes, 64 px, five references each.
 
   Args:
     split: 'train' (10**9 scenes), 'val' (1000), 'test' (2000), 'dense' (1000
       scenes of 6 to 10 objects) or 'train_dense'.
     limit: largest number of scenes; None for all.
+    questions: whether examples have questions, too.
 
   Returns:
     A reader with `__len__` and `__getitem__(int) -> Example`.
@@ -66,4 +80,4 @@ def scenes(split: str = 'test', limit: int | None = None) -> Scenes:
   Raises:
     ValueError: unknown split or negative limit.
   """
-  return Scenes(split, limit)
+  return Scenes(split, limit, questions)

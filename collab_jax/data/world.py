@@ -74,7 +74,8 @@ _HIDDEN = {  # colours that would not stand out
   'night': ('black', 'brown'),
   'snow': ('white',),
 }
-_VISIBLE = {
+# Colours of the things on a background.
+VISIBLE = {
   b: tuple(c for c in COLOURS if c not in _HIDDEN[b]) for b in BACKGROUNDS
 }
 # Farthest point of each silhouette from its centre, in radii.
@@ -136,7 +137,7 @@ class Scene:
 
 
 def generator(seed: tuple[int, int], stream: int) -> np.random.Generator:
-  """Makes the generator of a stream: 0 objects, 1 pixels, 2 captions."""
+  """Makes the generator of 0 objects, 1 pixels, 2 captions, 3 questions."""
   sequence = np.random.SeedSequence(_ENTROPY, spawn_key=(*seed, stream))
   return np.random.Generator(np.random.PCG64(sequence))
 
@@ -193,7 +194,7 @@ def sample(split: str, index: int) -> Scene:
   for size in sizes:
     while True:
       shape = SHAPES[int(8 * random())]
-      colour = _VISIBLE[background][int(random() * len(_VISIBLE[background]))]
+      colour = VISIBLE[background][int(random() * len(VISIBLE[background]))]
       if (shape, colour) not in taken:
         break
     taken.add((shape, colour))
