@@ -87,6 +87,10 @@ MISTAKES = {
     lambda h: h['codec'].encode(h['images'][0], h['key']),
     'one picture is a batch too: images[None]',
   ),
+  'pictures of another size': (
+    lambda h: h['evaluate']([h['codec']], data=cj.data.photos()),
+    'pictures of the size of the model; readers give it: data.photos(size=64)',
+  ),
   'pictures of floats': (
     lambda h: h['codec'].encode(h['images'] / 255, h['key']),
     'images: got dtype float64, expected an array of uint8, 0..255',

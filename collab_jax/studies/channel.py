@@ -47,8 +47,12 @@ class ChannelStudy(study.Study):
     """Returns scores and costs by codec and channel; see `Study`."""
     del records
     budget = channels.Budget(**self._fields.budget)
-    table = evaluation.link_table(rows, budget)
-    return study.Report(table, table, {'channel': plots.channel(rows)}, {})
+    return study.Report(
+      text=evaluation.link_table(rows, budget),
+      table=evaluation.link_table(rows, budget, complete=True),
+      figures={'channel': plots.channel(rows)},
+      summary={},
+    )
 
 
 def parse_sent(text: str, split: str) -> tuple[codecs.CodecSpec, Any]:

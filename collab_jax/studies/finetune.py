@@ -286,11 +286,14 @@ def write_comparison(
   for label, group in rows.items():
     lines += ['', f'{label}:', evaluation.rate_table(group, fronts_only=True)]
   shown = '\n'.join(lines)
+  tables = [f'{n}:\n{evaluation.table(group)}' for n, group in rows.items()]
   figures = {'finetune_rate': plots.tuned(rows)}
   mesh = sharding.sizes(build.make_mesh(config))
   summary = {'mesh': mesh, 'bd_rate': deltas}
-  report = study.Report(shown, shown, figures, summary)
-  text_shown = study.write_report(report, rows, workdir, config.to_dict())
+  report = study.Report(shown, '\n\n'.join([shown, *tables]), figures, summary)
+  text_shown = study.write_report(
+    report, rows, workdir, config.to_dict(), evaluated=True
+  )
   html_report.write(
     workdir, {n: (r, recorded[n], None) for n, r in records.items()}
   )

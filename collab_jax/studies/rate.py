@@ -67,7 +67,7 @@ class RateStudy(tradeoff.TradeoffStudy):
     lines = study.wrap(findings, break_long_words=False, break_on_hyphens=False)
     return study.Report(
       text='\n'.join([fronts, '', *lines]),
-      table=evaluation.rate_table(rows),
+      table=f'{evaluation.rate_table(rows)}\n\n{evaluation.table(rows)}',
       figures={
         'rate': plots.rate(rows),
         **{f'rate_{_stem(y)}': plots.rate(rows, y) for y in _others(rows)},

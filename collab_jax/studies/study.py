@@ -234,7 +234,7 @@ class Study:
       report = _captions_report(records)
     mesh = sharding.sizes(build.make_mesh(self.config))
     report = report._replace(summary={'mesh': mesh, **report.summary})
-    text = write_report(report, rows, workdir, settings)
+    text = write_report(report, rows, workdir, settings, evaluated=True)
     self._write_html(records, rows, workdir)
     return text
 
@@ -256,17 +256,17 @@ class Study:
 def _captions_report(records: Sequence[Record]) -> Report:
   """Returns the captions of pictures that have none to compare with."""
   images = {record['image_id'] for record in records}
+  shown = evaluation.captions_table(records, most=_SHOWN)
   remark = (
     f'{len(images):,} pictures without captions to compare with: theirs are in'
     ' records.jsonl and table.txt; nothing is scored or drawn.'
   )
-  if unlike_text := unlike.of_records(records):
-    remark = f'{remark} {unlike_text}'
+  text = '\n'.join([shown, '', *wrap([remark])])
   table = evaluation.captions_table(records)
-  shown = evaluation.captions_table(records, most=_SHOWN)
-  return Report(
-    '\n'.join([shown, '', *wrap([remark])]), table, {}, {'remark': remark}
-  )
+  if unlike_text := unlike.of_records(records):  # The evaluation has said it.
+    remark = f'{remark} {unlike_text}'
+    table = f'{table}\n\n{unlike_text}'
+  return Report(text, table, {}, {'remark': remark})
 
 
 def _unscored_text(records: Sequence[Record], scored: Sequence[Record]) -> str:
@@ -315,6 +315,7 @@ def write_report(
   rows: Any,
   workdir: str | os.PathLike[str],
   settings: Mapping[str, Any] | None,
+  evaluated: bool = False,
 ) -> str:
   """Writes the files of a report.
 
@@ -323,6 +324,8 @@ def write_report(
     rows: Rows that it was made of.
     workdir: Folder to write to.
     settings: The config as plain values, if it is known.
+    evaluated: Whether the records come from an evaluation in this process,
+      which has warned of unlike pictures.
 
   Returns:
     What to print.
@@ -332,8 +335,9 @@ def write_report(
   groups = rows.values() if isinstance(rows, Mapping) else [rows]
   remarks = filter(None, map(evaluation.unlike_pictures, groups))
   if remark := next(remarks, ''):
+    warned = [] if evaluated else [*wrap([remark]), '']
     report = report._replace(
-      text='\n'.join([*wrap([remark]), '', report.text]),
+      text='\n'.join([*warned, report.text]),
       table=f'{report.table}\n\n{remark}',
       summary={'remark': remark, **report.summary},
     )

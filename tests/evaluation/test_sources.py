@@ -46,8 +46,11 @@ def test_equal_weights_in_two_folders_are_one_model():
   ],
 )
 def test_what_differs_is_refused(other):
-  with pytest.raises(ValueError, match='several models, data sets or decod'):
+  with pytest.raises(
+    ValueError, match='several models, data sets or decod'
+  ) as e:
     _summary(_records(), _records(**other))
+  assert 'plot.py --panels' in str(e.value)
 
 
 def test_names_decide_without_fingerprints():

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from collab_jax import codecs, evaluation, metrics, quantizers
-from collab_jax.evaluation.report import labels, rate, settings
+from collab_jax.evaluation.report import columns, labels, rate, settings
 from collab_jax.evaluation.report import text as text_lib
 from collab_jax.studies import build
 from tests.evaluation import synthetic
@@ -285,9 +285,14 @@ def test_numbers_as_people_read_them():
 
 
 def test_tables_are_aligned_and_complete(rows):
-  text = evaluation.table(rows)
-  lines = text.split('\n')
-  assert len(lines) == 1 + len(rows)
+  blocks = evaluation.table(rows).split('\n\n')
+  assert [block.count('\n') for block in blocks] == len(blocks) * [len(rows)]
+  assert max(len(n) for block in blocks for n in block.split('\n')) <= 100
+  heads = [block.partition('\n')[0] for block in blocks]
+  for name in columns.columns(rows):
+    assert sum(columns.column(rows, name).label in head for head in heads) == 1
+  few = evaluation.table([row | {'slots': {}} for row in rows[:2]], 'cider')
+  assert 'CIDEr  95% interval' in few.split('\n')[0]
   pivot = evaluation.pivot(rows).split('\n')
   assert pivot[0].split() == ['vectors', 'sent', '1', '2', '4', '8']
   k8 = next(r for r in rows if r['name'] == 'kmeans(k=8,init=++)')

@@ -36,6 +36,11 @@ def test_from_config_to_figures(run):
   records = evaluation.read_records(workdir / 'records.jsonl')
   # 6 pictures: 4 codecs at 2 values, all vectors, blind.
   assert len(records) == 6 * (4 * 2 + 2)
+  # The table has all metrics, the terminal the first.
+  table = (workdir / 'table.txt').read_text()
+  for text, others in ((table, 2), (done.stdout, 0)):
+    assert re.findall(r'^BLEU-4$', text, re.M) == 2 * ['BLEU-4']
+    assert len(re.findall(r'^ROUGE-L$', text, re.M)) == others
 
 
 def test_curves_are_the_rows(run):

@@ -36,6 +36,7 @@ def test_from_nothing_to_figures(launch, tmp_path):
   table = (tmp_path / 'table.txt').read_text()
   for name in {record['name'] for record in records}:
     assert name in table
+  assert all(label in table for label in ('BLEU-4', 'BLEU-1', 'ROUGE-L'))
   assert 'BD-rate of all features' in done.stdout
 
 

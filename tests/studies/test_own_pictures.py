@@ -64,6 +64,32 @@ def test_some_captions_are_scored(folder, tmp_path):
   assert 'the paper' not in text
 
 
+@pytest.mark.parametrize('captioned', [True, False])
+def test_unlike_pictures_are_told_once(tmp_path, caplog, captioned):
+  config = tradeoff.get_config('mode=smoke')
+  config.ks, config.methods, config.blind = (
+    (2,),
+    ('top_norm(rebuild=keep)',),
+    (),
+  )
+  config.data, config.limit = 'photos', 2
+  if not captioned:
+    (tmp_path / 'mine').mkdir()
+    (tmp_path / 'mine' / 'a.jpg').write_bytes(photos.jpeg())
+    config.data = str(tmp_path / 'mine')
+  study = studies.TradeoffStudy(config)
+  path = tmp_path / 'records.jsonl'
+  records = study.run(path, progress=False)
+  said = 'unlike those that the tiny model was trained on'
+  assert caplog.text.count(said) == 1  # In the terminal, above the summary.
+  assert said not in ' '.join(study.report(records, tmp_path).split())
+  for name in ('table.txt', 'summary.json'):
+    assert said in (tmp_path / name).read_text()
+  if captioned:
+    text = studies.report_records(records, tmp_path / 'drawn')
+    assert said in ' '.join(text.split())
+
+
 def test_marks_of_the_paper_need_a_score():
   def row(name, sent, bleu4):
     codec = {'codec': 'feature', 'quantizer': name, 'coding': 'fixed'}

@@ -1,6 +1,7 @@
 """Rows of links as curves over the swept setting of their channel."""
 
 from collections.abc import Callable, Mapping, Sequence
+import functools
 from typing import Any, NamedTuple
 
 from collab_jax import channels
@@ -65,6 +66,7 @@ def link_table(
   rows: Sequence[Row],
   budget: channels.Budget | None = None,
   y: columns.Y = None,
+  complete: bool = False,
 ) -> str:
   """Returns scores by codec and channel, and the cost of a picture, as text.
 
@@ -72,12 +74,14 @@ def link_table(
     rows: From `summarize`.
     budget: Powers and speeds; default those of `Budget`.
     y: Metric of the scores; None for the first of the rows.
+    complete: Add the scores of all other metrics.
 
   Returns:
     For each sweep a block of scores, one of the share of all vectors' score
     that is kept, if that is known, and one of bytes, time and energy.
   """
   column = columns.column(rows, y)
+  others = columns.others(rows, column, without=()) if complete else []
   budget = budget or channels.Budget()
   blocks = []
   for sweep in link_curves(rows):
@@ -91,10 +95,14 @@ def link_table(
       title = f"share of all vectors' {column.label} kept"
       kept = _block(sweep, lambda r: text.whole_percent(column.kept(r)))
       parts += ['', title, kept]
+    for other in others:
+      cell = functools.partial(other.text, digits=other.digits)
+      parts += ['', other.title, _block(sweep, cell)]
     blocks.append('\n'.join([*parts, '', *_costs(sweep, budget)]))
   ends = [
     f'{labels.label(r)}: {column.label} {column.text(r)}'
     f' +-{column.half_width(r):.1f}'
+    + ''.join(f', {o.label} {o.text(r, o.digits)}' for o in others)
     for r in text.horizontal_rows(rows, y)
   ]
   return '\n\n'.join([*blocks, '\n'.join(ends)]).rstrip()

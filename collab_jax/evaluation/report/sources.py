@@ -34,7 +34,8 @@ def check_one(records: Sequence[Record]) -> None:
     more = f' in {len(runs)} runs' if len(runs) > 1 else ''
     raise ValueError(
       f'records: got several models, data sets or decodings{more},'
-      f' {json.dumps(shown)}, expected one; summarize and draw them one by one'
+      f' {json.dumps(shown)}, expected one; summarize and draw them one by one,'
+      ' or draw them beside each other by experiments/plot.py --panels'
     )
 
 

@@ -9,6 +9,8 @@ from collab_jax.evaluation.report import columns, labels
 Row = Mapping[str, Any]
 # BLEU-4 below which captions have nothing to do with the references.
 UNRELATED = 1.0
+_WIDTH = 100  # Letters in a line of a table, unless a method's name is long.
+_OF_MAIN = 7  # Columns of a table before those of other metrics.
 
 
 def align(lines: Sequence[Sequence[str]], left: int = 1) -> str:
@@ -60,16 +62,29 @@ def table(rows: Sequence[Row], y: columns.Y = None) -> str:
     y: Metric that is shown with its interval; None for the first of the rows.
 
   Returns:
-    The lines, the paper's methods first.
+    The lines, the paper's methods first; metrics for which a line of 100
+    letters has no room are in further blocks.
   """
-  return align(table_cells(rows, y))
+  lines = table_cells(rows, y)
+  widths = [2 + max(map(len, column)) for column in zip(*lines, strict=True)]
+  room = max(_WIDTH + 2, sum(widths[:_OF_MAIN]))
+  if sum(widths) <= room:
+    return align(lines)
+  blocks = [[*range(_OF_MAIN)], [0, 1]]  # Each has the method and k.
+  for column in range(_OF_MAIN, len(widths)):
+    if sum(widths[n] for n in (*blocks[-1], column)) > room:
+      blocks.append([0, 1])
+    blocks[-1].append(column)
+  return '\n\n'.join(
+    align([[line[n] for n in block] for line in lines]) for block in blocks
+  )
 
 
 def table_cells(rows: Sequence[Row], y: columns.Y = None) -> list[list[str]]:
   """Returns the cells of `table`, a list for each line; the first is titles."""
   slots = [s for s in ('shape', 'pair', 'relation') if s in rows[0]['slots']]
   main = columns.column(rows, y)
-  others = columns.others(rows, main, ('bleu2', 'bleu3'))
+  others = columns.others(rows, main, without=())
   interval = f'{coverage(rows)} interval'
   head = ['method', 'k', 'of all', 'bytes', main.label, interval, 'kept']
   head += [*(other.label for other in others), *slots]
