@@ -14,9 +14,15 @@ import numpy as np
 from PIL import Image
 import pytest
 
-from collab_jax import codecs, data, evaluation, studies
+from collab_jax import codecs, data, evaluation, plots, studies
 from collab_jax.evaluation.report import labels
-from collab_jax.studies.html_report import choice, gallery, pictures
+from collab_jax.plots import style
+from collab_jax.studies.html_report import (
+  choice,
+  gallery,
+  pictures,
+  sections,
+)
 from collab_jax.studies.html_report import page as page_lib
 from configs import rate, tradeoff
 from tests import standin
@@ -517,6 +523,9 @@ def test_in_a_browser(run, scheme):
           requests: performance.getEntriesByType('resource')
             .map(e => e.name).filter(n => !n.startsWith('data:')),
           background: getComputedStyle(document.body).backgroundColor,
+          drawn: getComputedStyle(document.querySelector('.lines-only')).filter,
+          sign: getComputedStyle(
+            document.querySelector('.drawing figcaption'), '::before').display,
         })"""
       )
 
@@ -526,3 +535,15 @@ def test_in_a_browser(run, scheme):
   assert not seen['requests']
   dark = sum(map(int, re.findall(r'\d+', seen['background'])[:3])) < 384
   assert dark == (scheme == 'dark')
+  assert ('invert' in seen['drawn']) == dark  # As bright as the page.
+  assert seen['sign'] == 'block'  # Of a figure that scrolls.
+
+
+def test_photographs_in_figures_keep_their_colours(tmp_path):
+  plots.save(style.new_figure(2, 1), tmp_path / 'lines')
+  figure = style.new_figure(2, 1)
+  figure.add_axes((0, 0, 1, 1)).imshow(np.eye(9))
+  plots.save(figure, tmp_path / 'shown')
+  lines, shown = sections.figures(sections.saved_figures(tmp_path))
+  assert lines.find('.//img').get('class') == 'lines-only'
+  assert shown.find('.//img').get('class') == 'with-pictures'

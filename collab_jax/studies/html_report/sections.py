@@ -1,5 +1,6 @@
 """Sections of a report: facts, findings, figures, scores, settings."""
 
+import base64
 from collections.abc import Iterable, Mapping, Sequence
 import json
 from pathlib import Path
@@ -104,13 +105,26 @@ def figures(items: Iterable[tuple[str, str, str]]) -> list[markup.Element]:
   return [
     markup.tag(
       'figure',
-      markup.scroller(description, markup.image(url, description)),
+      markup.scroller(
+        description,
+        markup.image(
+          url,
+          description,
+          class_='lines-only' if _has_lines_only(url) else 'with-pictures',
+        ),
+      ),
       markup.tag('figcaption', description),
       class_='drawing',
       id=f'figure-{name}',
     )
     for name, url, description in items
   ]
+
+
+def _has_lines_only(url: str) -> bool:
+  """Whether a figure is a vector drawing in which no picture is."""
+  kind, _, data = url.partition(';base64,')
+  return kind.endswith('svg+xml') and b'<image' not in base64.b64decode(data)
 
 
 def saved_figures(folder: Path) -> list[tuple[str, str, str]]:
