@@ -405,6 +405,18 @@ def test_uploads_are_bounded_in_time_and_number(client):
   assert late == 'The file has not come within 0.5 s; try again.'
 
 
+def test_the_menu_reads_each_codec_once(monkeypatch):
+  texts = []
+  parse = codecs.parse
+  monkeypatch.setattr(
+    codecs, 'parse', lambda text: texts.append(text) or parse(text)
+  )
+  admitted = presets.AdmittedCodecs('any', 'any')
+  menu = list(admitted.select(presets.PRESETS, 64, lambda text: True))
+  numbers = sum(len(preset.numbers) for preset in menu)
+  assert len(texts) == len(set(texts)) == numbers > 60
+
+
 def test_preset_needs_a_placeholder():
   with pytest.raises(ValueError, match='for the number'):
     presets.Preset('x', 'kmeans(k=4)')
@@ -521,6 +533,56 @@ def test_the_page_in_a_browser(client, servicer, tmp_path):
   assert [e for e in errors if '/api/caption' not in e] == []
   assert len(errors) == 2
   assert [u for u in elsewhere if not u.startswith('data:')] == []
+
+
+@needs_browser
+def test_no_number_of_an_earlier_picture_is_left():
+  """A picture is chosen while the server is gone; then it has other codecs."""
+  server = contextlib.ExitStack()
+  target = server.enter_context(scripted.serving(scripted.ScriptedServer()))
+  port = int(target.rpartition(':')[2])
+
+  async def work(tab):
+    async def facts():
+      return await tab.run(
+        f"""Array.from({_part('facts')}.children,
+          (fact) => fact.lastChild.textContent)"""
+      )
+
+    seen = {}
+    await tab.until(f'methods.length === 2 && {IDLE} && {FILES}')
+    seen['before'] = await facts()
+    await asyncio.to_thread(server.close)
+    await tab.run("document.querySelectorAll('#scenes button')[5].click()")
+    await tab.until(f"{_part('facts')}.textContent.includes('\u2026')")
+    seen['waiting'] = await facts()
+    await tab.until(f'!{_part("error")}.hidden && {IDLE}')
+    seen['failed'] = await facts()
+    seen['hidden'] = await tab.run(
+      """
+      ['seen', 'costs', 'file'].map((name) => methods[0].part(name).hidden)
+      """
+    )
+    seen['picture'] = await tab.run("document.getElementById('picture').hidden")
+    other = scripted.ScriptedServer()
+    other.lists = 'random(k=2)', ''
+    with scripted.serving(other, port=port):
+      await tab.until(
+        f"{_part('codec')}.textContent.startsWith('random') && {IDLE}"
+      )
+      seen['after'] = await facts()
+    return seen
+
+  codec = _make('jpeg(quality=10)')
+  with server, clients.EdgeClient(target, codec, timeout=3.0) as client:
+    seen, errors, _ = _browse(client, work)
+  assert len(seen['before']) == 4
+  assert seen['waiting'][2:] == ['\u2026', '\u2026']
+  assert seen['failed'] == []
+  assert seen['hidden'] == [True] * 3
+  assert not seen['picture']
+  assert seen['after'][1] == '2 of 64'
+  assert errors == []
 
 
 @needs_browser

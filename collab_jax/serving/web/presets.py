@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 import dataclasses
+from typing import NamedTuple
 
 from collab_jax import codecs
 from collab_jax.serving import protocol
@@ -77,10 +78,13 @@ class AdmittedCodecs:
       if entry != protocol.ANY
     ]
     self._any = {f for f, entries in lists.items() if protocol.ANY in entries}
-    self._names = {_name(text) for text in self.listed}
+    self._names = {_parse(text).name for text in self.listed}
 
   def __contains__(self, text: str) -> bool:
-    return codecs.parse(text).family in self._any or _name(text) in self._names
+    return self._admits(_parse(text))
+
+  def _admits(self, codec: '_CodecName') -> bool:
+    return codec.family in self._any or codec.name in self._names
 
   def select(
     self,
@@ -99,23 +103,35 @@ class AdmittedCodecs:
     """
     names = set()
     for preset in presets:
-      numbers = tuple(
-        n
-        for n in preset.numbers
-        if (preset.unit == 'quality' or n <= vectors)
-        and preset.text.format(n) in self
-      )
-      names |= {_name(preset.text.format(n)) for n in numbers}
+      parsed = {
+        number: _parse(preset.text.format(number))
+        for number in preset.numbers
+        if preset.unit == 'quality' or number <= vectors
+      }
+      numbers = tuple(n for n, codec in parsed.items() if self._admits(codec))
+      names |= {parsed[n].name for n in numbers}
       if numbers and supports(preset.text.format(numbers[0])):
         yield dataclasses.replace(preset, numbers=numbers)
     for text in self.listed:
-      if _name(text) not in names and supports(text):
+      if _parse(text).name not in names and supports(text):
         yield Preset(text, text, numbers=())
 
 
-def _name(text: str) -> str:
-  """Returns the name of a codec in sessions; the text of one unknown here."""
+class _CodecName(NamedTuple):
+  """Name of a codec in sessions, and the list in which it may stand.
+
+  Attributes:
+    family: 'feature' or 'image'; '' for a codec that is unknown here.
+    name: The name; of an unknown one its text.
+  """
+
+  family: str
+  name: str
+
+
+def _parse(text: str) -> _CodecName:
   try:
-    return codecs.parse(text).session_name
+    spec = codecs.parse(text)
+    return _CodecName(spec.family, spec.session_name)
   except (ValueError, ImportError):
-    return text
+    return _CodecName('', text)
