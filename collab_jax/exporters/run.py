@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import pathlib
+import socket
 import ssl
 import time
 from typing import Any
@@ -358,7 +359,7 @@ def captions(server, edge, messages, ca=None, token=None, cert=None, key=None):
           code = error.code()  # pyright: ignore[reportAttributeAccessIssue]
           if code != grpc.StatusCode.UNAVAILABLE or not wait:
             text = f'{error.details()}'[:4096]  # pyright: ignore[reportAttributeAccessIssue]
-            text += _HINT if 'Socket closed' in text else ''
+            text = _in_words(server, text)
             raise OSError(f'{server}: {text} ({code.name})') from error
           time.sleep(wait)
       return b''
@@ -372,7 +373,44 @@ def captions(server, edge, messages, ca=None, token=None, cert=None, key=None):
       yield call_server('Caption', request).decode('utf-8', 'replace')
 
 
-_HINT = '; does it ask for TLS (--ca), or for a certificate (--cert)?'
+# gRPC's words for connections that were not made, and ours.
+_CONNECTIONS = {
+  'WRONG_VERSION_NUMBER': 'it speaks no TLS; leave --ca out',
+  'CERTIFICATE_VERIFY_FAILED': (
+    'its certificate has expired, or is not of the authority in --ca'
+  ),
+  'verification check failed': 'its certificate is of another name',
+  'errors resolving': 'there is no machine of that name; check --server',
+  'DNS resolution failed': 'there is no machine of that name; check --server',
+}
+_CLOSED = (
+  'it closes connections; does it ask for TLS (--ca), or for a certificate of'
+  ' another authority (--cert)?'
+)
+
+
+def _in_words(server, text):
+  """Returns why a call failed; of connections in plain words.
+
+  gRPC's text is that of the address it tried last, and `localhost` has two.
+  """
+  for words, plain in _CONNECTIONS.items():
+    if words in text:
+      return plain
+  if 'failed to connect' not in text and 'Socket closed' not in text:
+    return text
+  if server.startswith('unix'):
+    return f'no server is there, or {_CLOSED}'
+  host, _, port = server.removeprefix('dns:').lstrip('/').rpartition(':')
+  try:
+    socket.create_connection((host.strip('[]'), int(port)), 2).close()
+  except OSError as error:
+    reason = error.strerror or error
+    return (
+      f'no server is there ({reason}); start collab-jax serve, or give another'
+      ' --server'
+    )
+  return _CLOSED
 
 
 def _credentials(ca, cert, key):

@@ -5,6 +5,7 @@ from concurrent import futures
 import json
 import os
 from pathlib import Path
+import socket
 import types
 
 import jax
@@ -45,6 +46,7 @@ def test_it_imports_nothing_of_ours():
     'json',
     'os',
     'pathlib',
+    'socket',
     'ssl',
     'time',
     'typing',
@@ -258,3 +260,27 @@ def test_mtls_of_the_runner(tmp_path, monkeypatch):
   finally:
     server.stop(None)
   assert said == ['a red ball']
+
+
+def test_connections_that_fail_are_told_in_plain_words():
+  refused = (
+    'failed to connect to all addresses; last error: UNKNOWN:'
+    ' ipv6:%5B::1%5D:{}: Failed to connect to remote host: connect: Connection'
+    ' refused (111)'
+  )
+  with socket.create_server(('127.0.0.1', 0)) as listening:
+    port = listening.getsockname()[1]
+    # It is the other address of `localhost` that refuses.
+    text = run._in_words(f'localhost:{port}', refused.format(port))
+  assert text.endswith('a certificate of another authority (--cert)?')
+  text = run._in_words(f'localhost:{port}', refused.format(port))
+  assert text == (
+    'no server is there (Connection refused); start collab-jax serve, or give'
+    ' another --server'
+  )
+  for server in ('unix:/tmp/nowhere', 'dns:///localhost:1', '[::1]:1'):
+    text = run._in_words(server, refused.format(port))
+    assert text.startswith('no server is there')
+  for words, said in run._CONNECTIONS.items():
+    assert run._in_words('x:1', f'failed to connect: {words}') == said
+  assert run._in_words('x:1', 'warming up') == 'warming up'

@@ -13,6 +13,7 @@ from collab_jax.serving.client import (
   channel,
   retry,
   rpc,
+  server_state,
 )
 from tests.serving import certificates, scripted
 from tests.serving.test_client import QUICK, _codec
@@ -68,6 +69,37 @@ def test_lasting_failures_are_diagnosed_at_once(
     assert time.monotonic() - start < 5
     assert raised.value.code == 'UNAVAILABLE'
     link.close()
+
+
+def test_the_other_address_of_a_name_may_have_refused(ca, pair):
+  """`localhost` has two; gRPC's text is of the one that was tried last."""
+  text = (
+    'failed to connect to all addresses; last error: UNKNOWN: ipv6:[::1]:1:'
+    ' Failed to connect to remote host: Connection refused'
+  )
+  credentials = _credentials(ca, pair, True)
+  with scripted.serving(scripted.ScriptedServer(), credentials) as target:
+    name = f'localhost:{target.rpartition(":")[2]}'
+    for trusted, said in ((None, 'speaks TLS: give ca'), (ca.path, 'without')):
+      link = channel.Connection(name, ca=trusted)
+      assert said in link.diagnose(text, 2.0)
+      link.close()
+
+
+@pytest.mark.parametrize(
+  ('target', 'said'),
+  [
+    ('localhost:9', 'no server is there; start collab-jax serve, or give'),
+    ('nohost.invalid:9', 'there is no machine of that name; check server'),
+  ],
+)
+def test_a_server_that_is_not_there_is_told_in_plain_words(target, said):
+  link = channel.Connection(target, timeout=0.5, backoff=QUICK, insecure=True)
+  with pytest.raises(retry.RemoteError, match=said) as raised:
+    rpc.RpcClient(link, [_codec()]).handshake()
+  assert 'last error' not in str(raised.value)
+  assert 'failed to connect' not in server_state.check_health(link, 2.0)
+  link.close()
 
 
 @contextlib.contextmanager

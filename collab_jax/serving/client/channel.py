@@ -24,8 +24,11 @@ _WARN_INTERVAL = 10.0  # Seconds between two warnings about the same server.
 _BACKOFF = retry.Backoff()
 _PROBE_SECONDS = 2.0
 # gRPC's texts where a connection was made, and closed before it was of use: by
-# a server that wants another kind, or by one that is just going away.
-_CLOSED = 'failed to connect', 'Socket closed'
+# a server that wants another kind, or by one that is just going away. The text
+# is of the address that was tried last: of `localhost` it may be the other one,
+# at which nobody listens.
+_FAILED = 'failed to connect'
+_CLOSED = 'Socket closed', 'Connection refused'
 # Captions are short; a peer that is gone must be noticed within a deadline.
 # gRPC's own waits before it connects again are 1 s to 2 minutes.
 _OPTIONS = (
@@ -146,7 +149,8 @@ class Connection:
       A sentence; '' if no reason is found, or the server is just away.
     """
     host, port = self._address
-    if not port or not all(words in text for words in _CLOSED):
+    closed = _FAILED in text and any(words in text for words in _CLOSED)
+    if not port or not closed:
       return ''
     return diagnose_closed_connection(
       host,

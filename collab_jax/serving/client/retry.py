@@ -25,6 +25,7 @@ _PERMANENT = (
   'verification check failed',
   'certificate required',
   'DNS resolution failed',
+  'Domain name not found',
   'NO_COMMON_SIGNATURE_ALGORITHMS',
 )
 # Seconds before the end of its time in which a request is not sent again.
@@ -38,6 +39,19 @@ _HINTS = {
   'verification check failed': (
     "the server's certificate has another name: give server_name"
   ),
+}
+# gRPC's words for a connection that cannot be made, and ours.
+_UNREACHABLE = {
+  'Connection refused': (
+    'no server is there; start collab-jax serve, or give another server'
+  ),
+  'No such file or directory': (
+    'no server is there; start collab-jax serve, or give another server'
+  ),
+  'No route to host': 'there is no way to it in the network',
+  'Network is unreachable': 'there is no way to it in the network',
+  'DNS resolution failed': 'there is no machine of that name; check server',
+  'Domain name not found': 'there is no machine of that name; check server',
 }
 
 
@@ -149,9 +163,9 @@ class RetryLoop:
         # The error before says more than that the time ran out.
         text = self._timeout_text(self._last_error or text)
       hints = [hint for words, hint in _HINTS.items() if words in text]
-      text = f'{hints[0]}: {text}' if hints else text
+      text = f'{hints[0]}: {text}' if hints else in_words(text)
       raise RemoteError(code.name, f'{self._target}: {text}') from error
-    self._wait(code.name, text, error)
+    self._wait(code.name, in_words(text), error)
 
   def wait_after_early_end(self) -> None:
     """Waits for the next try after a stream that ended without an error."""
@@ -184,6 +198,18 @@ def status(error: grpc.RpcError) -> tuple[grpc.StatusCode, str]:
   code = error.code()  # pyright: ignore[reportAttributeAccessIssue]
   text = error.details()  # pyright: ignore[reportAttributeAccessIssue]
   return code, _terminal.escape_error(text or 'no reason given')
+
+
+def in_words(text: str) -> str:
+  """Returns gRPC's text of a connection that is not made in plain words.
+
+  Args:
+    text: Text of any status; others stay as they are.
+  """
+  if not text.startswith(('failed to connect', 'errors resolving', 'DNS')):
+    return text
+  plain = [said for words, said in _UNREACHABLE.items() if words in text]
+  return plain[0] if plain else text
 
 
 def is_transient(code: grpc.StatusCode, text: str) -> bool:

@@ -56,7 +56,7 @@ def metadata(
     if code == grpc.StatusCode.UNIMPLEMENTED:
       return None
     raise retry.RemoteError(
-      code.name, f'{connection.target}: {text}'
+      code.name, f'{connection.target}: {retry.in_words(text)}'
     ) from error
   fields = reply.version, reply.model, reply.quantizers, reply.images
   longest = max(map(len, fields))
@@ -87,7 +87,7 @@ def check_health(connection: channel.Connection, seconds: float) -> str:
     code, text = retry.status(error)
     if code == grpc.StatusCode.UNIMPLEMENTED:  # No such service: it answers.
       return ''
-    return f'{text} ({code.name})'
+    return f'{retry.in_words(text)} ({code.name})'
   if reply.status == health_pb2.HealthCheckResponse.SERVING:
     return ''
   return 'the server is starting, or being stopped'
