@@ -6,7 +6,6 @@ safetensors, and our own folders with an Orbax checkpoint for each tower.
 
 import dataclasses
 import functools
-from importlib import resources
 import os
 import pathlib
 from typing import Any
@@ -19,6 +18,7 @@ from collab_jax.checkpoints import (
   formats,
   hub,
   huggingface_config,
+  names,
   npz,
   shards,
   trees,
@@ -26,6 +26,7 @@ from collab_jax.checkpoints import (
 from collab_jax.checkpoints.contents import FolderDescription, describe
 from collab_jax.checkpoints.conversion import FORMATS, convert
 from collab_jax.checkpoints.hub import HubError, fetch
+from collab_jax.checkpoints.names import NAMES, folder
 from collab_jax.checkpoints.npz import load_npz, save_npz
 from collab_jax.checkpoints.trees import PARTS, CheckpointError, as_dtype
 from collab_jax.models import gemma, paligemma, zoo
@@ -53,9 +54,6 @@ __all__ = [
   'save_npz',
 ]
 __dir__ = __all__.copy
-
-# The models that ship with the package, each a folder in collab_jax/assets.
-NAMES = ('tiny',)
 
 # Fields in which a folder may differ from the model's card: they change the
 # computation, not the weights.
@@ -160,18 +158,14 @@ def load(
   if mesh is not None and [*mesh.devices.flat] == jax.devices()[:1]:
     mesh = None
   source = formats.find(
-    _resolve(name_or_path) if path is None else path, variant, adapter
+    names.resolve(name_or_path) if path is None else path, variant, adapter
   )
   dims = source.config() if config is None else read_config(config)
   contents.check(source, dims, part, adapter)
   if path is not None:
     dims = _check_card(zoo.card(str(name_or_path)).config, dims, source)
   if dims is None:
-    raise ValueError(
-      f'config: got None, and {source.weights} has no dimensions, expected a'
-      " paligemma.Config, a dict or a JSON file's path; or load(name, path)"
-      ' with the name of a released model'
-    )
+    raise formats.no_dimensions(source)
   if part == 'edge':
     tokenizer = None
   else:
@@ -264,10 +258,10 @@ def config_of(
   """
   if path is not None:
     return zoo.card(str(name_or_path)).config
-  source = formats.find(_resolve(name_or_path))
+  source = formats.find(names.resolve(name_or_path))
   config = source.config()
   if config is None:
-    raise ValueError(f'config: {source.weights} has no dimensions')
+    raise formats.no_dimensions(source)
   return config
 
 
@@ -286,14 +280,14 @@ def has_encoder(
     CheckpointError: As `load`.
     FileNotFoundError: A file is missing.
   """
-  source = formats.find(_resolve(name_or_path) if path is None else path)
+  source = formats.find(names.resolve(name_or_path) if path is None else path)
   is_released = path is not None
   config = (
     zoo.card(str(name_or_path)).config if is_released else source.config()
   )
   with source.open(config or config_of(name_or_path), None) as entries:
-    names = [name for name in entries if name.startswith('img/')]
-  return any(not name.startswith('img/head/') for name in names)
+    encoder = [name for name in entries if name.startswith('img/')]
+  return any(not name.startswith('img/head/') for name in encoder)
 
 
 def save(
@@ -324,11 +318,6 @@ def save(
   formats.write_config(folder, config)
 
 
-def folder(name: str) -> pathlib.Path:
-  """Returns the folder of a model that ships with the package."""
-  return pathlib.Path(str(resources.files('collab_jax'))) / 'assets' / name
-
-
 def read_config(
   config: paligemma.Config | dict[str, Any] | str | os.PathLike[str],
 ) -> paligemma.Config:
@@ -342,29 +331,6 @@ def read_config(
   if 'text_config' in config:
     return huggingface_config.read(config, name)
   return paligemma.Config.from_dict(config)
-
-
-def _resolve(
-  name_or_path: str | os.PathLike[str],
-) -> str | os.PathLike[str]:
-  """Returns the path of a name; paths and ids of the Hub stay."""
-  if name_or_path in NAMES:
-    return folder(str(name_or_path))
-  path = pathlib.Path(name_or_path)
-  if path.exists():
-    return path
-  if name_or_path in zoo.NAMES:
-    raise ValueError(
-      f'{name_or_path} does not ship with the package: load({name_or_path!r}, '
-      f'path). To get it:\n{zoo.describe(str(name_or_path))}'
-    )
-  if path.suffix or len(path.parts) > 1 or not isinstance(name_or_path, str):
-    return name_or_path
-  paths = (
-    'the path of an npz or folder, an id of the Hugging Face Hub such as'
-    " 'google/paligemma-3b-mix-224', or a name of models.zoo and its path"
-  )
-  raise _validate.unknown('model', name_or_path, [*NAMES, *zoo.NAMES], paths)
 
 
 def _check_card(

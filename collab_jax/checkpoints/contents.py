@@ -15,7 +15,15 @@ from typing import Any, NamedTuple
 from absl import logging
 
 from collab_jax import _validate
-from collab_jax.checkpoints import adapters, formats, hub, orbax, shards, trees
+from collab_jax.checkpoints import (
+  adapters,
+  formats,
+  hub,
+  names,
+  orbax,
+  shards,
+  trees,
+)
 from collab_jax.checkpoints.trees import CheckpointError
 from collab_jax.models import (
   feature_statistics,
@@ -26,6 +34,7 @@ from collab_jax.models import (
 
 _PICTURES = ('preprocessor_config.json', 'processor_config.json')
 _GENERATION = 'generation_config.json'
+_MERGED = 'an adapter, merged into the weights'
 
 # What our pictures are, in the fields of transformers' image processors. None
 # stands for the default of `SiglipImageProcessor`, which is the same.
@@ -112,6 +121,7 @@ class FolderDescription:
     files: The files by name, each with its role.
     refusals: Reasons why `load` refuses the checkpoint, the first as it says.
     remarks: Settings that are not used, and files that are passed over.
+    adapter: Folder of the adapter that is merged into the weights, if any.
   """
 
   path: pathlib.Path
@@ -121,6 +131,7 @@ class FolderDescription:
   files: tuple[FileRole, ...]
   refusals: tuple[str, ...]
   remarks: tuple[str, ...]
+  adapter: pathlib.Path | None = None
 
   def __str__(self) -> str:
     """Writes the description as text, a line for each file."""
@@ -139,7 +150,8 @@ class FolderDescription:
     lines += [f'  note: {remark}' for remark in self.remarks]
     lines += [f'  refused: {refusal}' for refusal in self.refusals]
     if self.format and not self.refusals:
-      lines.append('  loads')
+      merged = f', with the adapter {self.adapter} merged'
+      lines.append(f'  loads{merged if self.adapter else ""}')
     return '\n'.join(lines)
 
 
@@ -304,7 +316,8 @@ def describe(
   Only headers and JSON files are read. `load` goes by the same rules.
 
   Args:
-    path: A folder, npz or id of the Hugging Face Hub.
+    path: A folder, npz, id of the Hugging Face Hub, or a model that ships with
+      the package, 'tiny'.
     variant: As in `load`.
     adapter: As in `load`.
     part: As in `load`: the files that this part needs are checked.
@@ -314,10 +327,10 @@ def describe(
 
   Raises:
     FileNotFoundError: There is no such path.
-    ValueError: There is no such part.
+    ValueError: There is no such part or name.
   """
   _validate.choice('part', part, trees.PARTS)
-  path = hub.locate(path, variant, adapter)
+  path = hub.locate(names.resolve(path), variant, adapter)
   try:
     source = formats.find(path, variant, adapter)
   except (ValueError, FileNotFoundError) as error:
@@ -341,7 +354,14 @@ def describe(
     refusals.append(str(error))
   files = _files(path, source, adapter)
   return FolderDescription(
-    path, source.format, config, vocabulary, files, tuple(refusals), remarks
+    path,
+    source.format,
+    config,
+    vocabulary,
+    files,
+    tuple(refusals),
+    remarks,
+    source.adapter,
   )
 
 
@@ -376,10 +396,18 @@ def _files(
     return (FileRole(path.name, 'read', 'the weights'),)
   passed = dict(_passed_over(source)) if source else {}
   weights = _weights(path, source)
-  return tuple(
+  roles = [
     _role(path, name, weights, passed, adapter)
     for name in sorted(p.name for p in path.iterdir())
-  )
+  ]
+  # Of an adapter elsewhere, by its path.
+  beside = source.adapter if source else None
+  if beside is not None and beside != path:
+    roles += [
+      FileRole(str(beside / name), 'read', _MERGED)
+      for name in (adapters.CONFIG, adapters.WEIGHTS)
+    ]
+  return tuple(roles)
 
 
 def _weights(path, source) -> set[str]:
@@ -414,8 +442,9 @@ def _role(path, name, weights, passed, adapter) -> FileRole:
   if name in (adapters.CONFIG, adapters.WEIGHTS, 'adapter_model.bin'):
     if adapter is None:
       return FileRole(name, 'refused', 'an adapter, with no adapter= given')
-    role = 'passed over' if adapter is False else 'read'
-    return FileRole(name, role, f'an adapter, with adapter={adapter!s}')
+    if adapter is True or (adapter and pathlib.Path(adapter) == path):
+      return FileRole(name, 'read', _MERGED)
+    return FileRole(name, 'passed over', f'an adapter, with adapter={adapter}')
   if name in _PICTURES:
     return FileRole(name, 'checked', 'pictures are made as it says, or refused')
   if name == _GENERATION:

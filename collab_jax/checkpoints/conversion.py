@@ -79,7 +79,9 @@ def convert(
   contents.check(checkpoint, config, part, adapter)
   if config is None:
     raise ValueError(
-      f'config: got None, and {source} has no dimensions; give a config'
+      f'config: got None, and {source} has no dimensions, expected those of a'
+      ' released model, or of a JSON file; give --model=paligemma-3b-mix-224 or'
+      ' --config=FILE, in Python config='
     )
   config = config.with_layout('stacked')
   params = formats.read(checkpoint, config, part, dtype)

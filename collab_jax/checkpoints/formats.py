@@ -145,6 +145,27 @@ class CheckpointSource(NamedTuple):
       )
 
 
+def no_dimensions(source: CheckpointSource) -> ValueError:
+  """Makes the error of weights without dimensions, with what to do.
+
+  Args:
+    source: The checkpoint.
+  """
+  weights = source.weights
+  if source.folder is None and (weights.parent / CONFIG).is_file():
+    do = f'give its folder, {weights.parent}, which has a {CONFIG}'
+  else:
+    do = (
+      f'give --model=paligemma-3b-mix-224 --model_path={weights} where it is'
+      ' such a one (load(name, path) in Python), load(config=), or a folder'
+      f' with {CONFIG} beside the weights'
+    )
+  return ValueError(
+    f'config: got None, and {weights} has no dimensions, expected a'
+    f" paligemma.Config, a {CONFIG} or a released model's name; {do}"
+  )
+
+
 def find(
   path: str | os.PathLike[str],
   variant: str | None = None,

@@ -4,12 +4,14 @@ An id, 'google/paligemma-3b-mix-224', may have a revision behind it: 'id@rev'. A
 folder of that name comes first.
 """
 
+import functools
 import importlib
 import os
 import pathlib
 import re
 from typing import NamedTuple
 
+from collab_jax import _validate
 from collab_jax.models import feature_statistics, hf_tokenizer, zoo
 
 _ID = re.compile(
@@ -50,6 +52,11 @@ class HubId(NamedTuple):
   def page(self) -> str:
     """Address of the model's page."""
     return f'https://huggingface.co/{self.repository}'
+
+  @property
+  def is_released(self) -> bool:
+    """Whether it is one of the models in `zoo.NAMES`."""
+    return self.repository in _released()
 
   def __str__(self) -> str:
     """Writes the id as `parse` reads it."""
@@ -202,7 +209,8 @@ def _download(
     hub = importlib.import_module('huggingface_hub')
   except ModuleNotFoundError as error:
     raise ModuleNotFoundError(
-      f'no such checkpoint: {hub_id} is no folder here; to fetch it from the'
+      f'no such checkpoint: {hub_id} is no folder here{_unreleased(hub_id)}; to'
+      f' fetch {"it" if hub_id.is_released else "a model of that id"} from the'
       " Hugging Face Hub, pip install 'collab_jax[hub]', or download it from"
       f' {hub_id.page} and give the folder'
     ) from error
@@ -221,6 +229,23 @@ def _download(
   return pathlib.Path(path)
 
 
+@functools.cache
+def _released() -> frozenset[str]:
+  """Returns the repositories of released models."""
+  cards = [zoo.card(name) for name in zoo.NAMES]
+  return frozenset(r for card in cards for r in (card.huggingface, card.npz))
+
+
+def _unreleased(hub_id: HubId) -> str:
+  """Says of an id that it is none of the known ones; '' for one of those."""
+  if hub_id.is_released:
+    return ''
+  near = _validate.nearest(hub_id.repository, _released())
+  if near:
+    return f' and none of the released models (did you mean {near!r}?)'
+  return f' and none of the released models (google/ and {zoo.SUMMARY})'
+
+
 def _explain(hub_id: HubId, error: Exception) -> str:
   """Says in one line why a model could not be fetched, and what to do."""
   kinds, constants = (
@@ -236,8 +261,9 @@ def _explain(hub_id: HubId, error: Exception) -> str:
     )
   if isinstance(error, kinds.RepositoryNotFoundError):
     return (
-      f'{absent} is no folder here, and no model on the Hugging Face Hub that'
-      " you may read; check the name, or 'hf auth login' if it is private"
+      f'{absent} is no folder here{_unreleased(hub_id)}, and no model on the'
+      ' Hugging Face Hub that you may read; check the name, or'
+      " 'hf auth login' if it is private"
     )
   if isinstance(error, kinds.RevisionNotFoundError):
     return (
@@ -255,14 +281,15 @@ def _explain(hub_id: HubId, error: Exception) -> str:
   if constants.HF_HUB_OFFLINE:
     return (
       f'{absent} is neither a folder here nor in'
-      f' {constants.HF_HUB_CACHE}, and HF_HUB_OFFLINE forbids to fetch it;'
-      f' unset that, or {by_hand}'
+      f' {constants.HF_HUB_CACHE}{_unreleased(hub_id)}, and HF_HUB_OFFLINE'
+      f' forbids to fetch it; unset that, or {by_hand}'
     )
   if isinstance(error, OSError) and error.errno is not None:
     return f'{hub_id}: its files cannot be written: {error}'
   reason = error.__cause__ or error
   text = ' '.join(str(reason).split())[:100]
   return (
-    f'{absent} is no folder here, and the Hugging Face Hub cannot be reached'
-    f' ({type(reason).__name__}: {text}); try again, or {by_hand}'
+    f'{absent} is no folder here{_unreleased(hub_id)}, and the Hugging Face'
+    f' Hub cannot be reached ({type(reason).__name__}: {text}); try again, or'
+    f' {by_hand}'
   )

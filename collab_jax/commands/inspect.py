@@ -23,11 +23,8 @@ def main(argv):
   if len(argv) != 2:
     raise app.UsageError(f'expected one folder or npz, got {argv[1:]}')
   with launcher.runtime(resumes=False):
-    source = argv[1]
-    if source in checkpoints.NAMES:
-      source = checkpoints.folder(source)
     description = checkpoints.describe(
-      source, _VARIANT.value, _ADAPTER.value or None, _PART.value
+      argv[1], _VARIANT.value, _ADAPTER.value or None, _PART.value
     )
     # Names of files are somebody's, and no commands of a terminal.
     text = str(description)

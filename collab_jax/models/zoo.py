@@ -53,6 +53,13 @@ NAMES = tuple(
   for size in sizes
 )
 
+# Names in short: 'paligemma-3b-pt-224/448/896', ...
+SUMMARY = ', '.join(
+  f'{decoder}-{training}-{"/".join(map(str, sizes))}'
+  for decoder, trainings in _RELEASED.items()
+  for training, sizes in trainings.items()
+)
+
 
 @dataclasses.dataclass(frozen=True)
 class Card:

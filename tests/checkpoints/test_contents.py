@@ -314,6 +314,38 @@ def test_inspection_of_a_shipped_model(capsys):
   assert capsys.readouterr().out.rstrip().endswith('loads')
 
 
+def test_a_shipped_name_is_described():
+  described = checkpoints.describe('tiny')
+  assert described.path == checkpoints.folder('tiny')
+  assert not described.refusals
+  with pytest.raises(ValueError, match="did you mean 'tiny'"):
+    checkpoints.describe('tinny')
+
+
+def test_an_adapter_is_described(copy, tmp_path):
+  folder, config = copy(), config_of('pg1_56')
+  beside = adapter(tmp_path / 'lora', query_factors(config))
+  described = checkpoints.describe(folder, adapter=beside)
+  assert not described.refusals
+  assert described.adapter == beside
+  roles = {f.name: f for f in described.files}
+  for name in ('adapter_config.json', 'adapter_model.safetensors'):
+    assert roles[str(beside / name)].role == 'read'
+    assert 'merged into the weights' in roles[str(beside / name)].reason
+  assert str(described).endswith(f'loads, with the adapter {beside} merged')
+  adapter(folder, query_factors(config))
+  described = checkpoints.describe(folder, adapter=True)
+  roles = {f.name: f for f in described.files}
+  assert roles['adapter_config.json'].role == 'read'
+  assert str(described).endswith('merged')
+  described = checkpoints.describe(folder, adapter=False)
+  assert str(described).endswith('loads')
+  # Beside the folder's own, another one counts.
+  described = checkpoints.describe(folder, adapter=beside)
+  roles = {f.name: f for f in described.files}
+  assert roles['adapter_config.json'].role == 'passed over'
+
+
 @pytest.mark.parametrize('part', ['edge', 'server'])
 def test_description_of_a_part(tmp_path, part, capsys):
   folder = tmp_path / part

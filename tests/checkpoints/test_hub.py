@@ -154,5 +154,14 @@ def test_the_extra_is_named(monkeypatch):
       checkpoints.load(name)
   with pytest.raises(ModuleNotFoundError, match=r'collab_jax\[hub\]'):
     checkpoints.fetch(ID)
+  for name, said in (
+    ('google/paligemma-3b-mix-224', 'is no folder here; to fetch it from'),
+    ('google/paligemma-3b-mix-225', "did you mean 'google/paligemma-3b-mix-22"),
+    ('runs/tniy', 'google/ and paligemma-3b-pt-224/448/896, '),
+  ):
+    with pytest.raises(checkpoints.HubError, match=said) as error:
+      checkpoints.load(name)
+    is_released = 'none of the released models' not in str(error.value)
+    assert is_released == name.endswith('-mix-224')
   with pytest.raises(checkpoints.HubError, match=r'collab_jax\[hub\]'):
     programs.model_config(ID)

@@ -156,6 +156,15 @@ def test_dimensions_without_weights(tmp_path):
   assert checkpoints.config_of(tmp_path) == paligemma.Config.from_dict(CONFIG)
   with pytest.raises(ValueError, match='has no dimensions'):
     checkpoints.config_of(FOLDER / 'model.npz')
+  with pytest.raises(ValueError, match=f'give its folder, {tmp_path}, which'):
+    checkpoints.config_of(tmp_path / 'model.npz')
+  bare = tmp_path / 'bare' / 'x.npz'
+  bare.parent.mkdir()
+  shutil.copy(FOLDER / 'model.npz', bare)
+  for read in (checkpoints.config_of, checkpoints.load):
+    with pytest.raises(ValueError, match=f'--model_path={bare}') as error:
+      read(bare)
+    assert 'config.json beside the weights' in str(error.value)
   with pytest.raises(ValueError, match="mean 'tiny'"):
     checkpoints.config_of('tinny')
 
