@@ -98,26 +98,25 @@ def compare(
   _check_pictures(read)
   grids = {name: _grids(name, run.records) for name, run in read.items()}
   shared = _shared_images(grids)
-  records = {
-    name: [r for r in run.records if r['image_id'] in shared]
-    for name, run in read.items()
-  }
-  draws: dict[str, Any] = {'resamples': resamples, 'level': level, 'seed': seed}
+  # All below need the statistics of the captions: they are computed here, once.
+  records, scores = {}, {}
+  for name, run in read.items():
+    group = [r for r in run.records if r['image_id'] in shared]
+    records[name] = [r for r in group if r['references']]
+    scores[name] = summary.Scores(records[name], [metric])
+  draws: dict[str, Any] = {'n': resamples, 'level': level, 'seed': seed}
+  by_name = {metrics_lib.name(metric): metric}
   rows = {
-    name: summary.summarize(group, metrics=[metric], **draws)
+    name: summary.rows_of(group, by_name, scores[name], draws)
     for name, group in records.items()
   }
   pairs, unpaired = _pairs(rows)
-  first = next(iter(rows))
   return Comparison(
     rows,
-    _differences(records, pairs, metric, draws),
+    _differences(records, scores, pairs, metric, draws),
     unpaired,
     _differing({name: run.settings for name, run in read.items()}),
-    {
-      name: rate.bd_rate(records[name], records[first], y=metric, **draws)
-      for name in [*rows][1:]
-    },
+    _delta_rates(records, scores, metric, draws),
     len(shared),
     {
       name: len({r['image_id'] for r in run.records} - shared)
@@ -340,25 +339,39 @@ def _matches(left, right, key) -> list[tuple[Row, Row]]:
   ]
 
 
+def _delta_rates(
+  records: Mapping[str, Sequence[Record]],
+  scores: Mapping[str, summary.Scores],
+  metric: metrics_lib.Metric,
+  draws: dict[str, Any],
+) -> dict[str, dict[str, Any]]:
+  """Returns the delta rates of all features against the first run's."""
+  first, *others = (
+    rate.feature_front(group, scores[name], metric, draws['n'], draws['seed'])
+    for name, group in records.items()
+  )
+  return {
+    name: rate.delta_rate(front, first, metric, draws['n'], draws['level'])
+    for name, front in zip([*records][1:], others, strict=True)
+  }
+
+
 def _differences(
   records: Mapping[str, Sequence[Record]],
+  scores: Mapping[str, summary.Scores],
   pairs: Sequence[tuple[str, Row, Row]],
   metric: metrics_lib.Metric,
-  draws: Mapping[str, Any],
+  draws: dict[str, Any],
 ) -> list[dict[str, Any]]:
   """Returns the differences of pairs, with simultaneous intervals."""
   if not pairs:
     return []
   first = next(iter(records))
-  scored = {
-    name: (summary.Scores(group, [metric]), summary.grids_of(group))
-    for name, group in records.items()
-  }
+  grids = {name: summary.grids_of(group) for name, group in records.items()}
 
   def drawn(run, row):
-    scores, grids = scored[run]
-    stats = scores.of(grids[row['name']], metric)
-    fn, n = metric.combine, draws['resamples']
+    stats = scores[run].of(grids[run][row['name']], metric)
+    fn, n = metric.combine, draws['n']
     return metrics_lib.drawn_scores(stats, fn, n, draws['seed'])
 
   name = metrics_lib.name(metric)

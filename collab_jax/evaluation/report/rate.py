@@ -167,7 +167,8 @@ def bd_rates(
   """
   summary.check_draws(resamples, level, seed)
   metric = metrics.make(y)
-  points = _bootstrap_points(records, metric, resamples, seed)
+  scores = summary.Scores(records, [metric])
+  points = _bootstrap_points(records, scores, metric, resamples, seed)
   features, pictures = split([point['row'] for point in points.values()])
   if not (features and pictures):
     return []
@@ -192,8 +193,8 @@ def bd_rates(
     {
       'curve': name,
       'anchor': anchor,
-      **_delta_rate(
-        curves[name], curves[anchor], metric, method, resamples, level
+      **delta_rate(
+        curves[name], curves[anchor], metric, resamples, level, method
       ),
     }
     for name, anchor in pairs
@@ -239,13 +240,34 @@ def bd_rate(
       ' the same images of both models; finish both evaluations first'
     )
   metric = metrics.make(y)
-  fronts = []
-  for group in (records, anchors):
-    points = _bootstrap_points(group, metric, resamples, seed)
-    features, _ = split([point['row'] for point in points.values()])
-    fronts.append(_BootstrapFront([points[row['name']] for row in features]))
-  curve, anchor = fronts
-  return _delta_rate(curve, anchor, metric, method, resamples, level)
+  curve, anchor = (
+    feature_front(
+      group, summary.Scores(group, [metric]), metric, resamples, seed
+    )
+    for group in (records, anchors)
+  )
+  return delta_rate(curve, anchor, metric, resamples, level, method)
+
+
+def feature_front(
+  records: Sequence[Mapping[str, Any]],
+  scores: summary.Scores,
+  metric: metrics.Metric,
+  resamples: int,
+  seed: int,
+) -> '_BootstrapFront':
+  """Returns the front of all features of a model.
+
+  Args:
+    records: Records of the model.
+    scores: Scores of the records.
+    metric: Metric of the scores.
+    resamples: Draws of the bootstrap.
+    seed: Seed of the draws.
+  """
+  points = _bootstrap_points(records, scores, metric, resamples, seed)
+  features, _ = split([point['row'] for point in points.values()])
+  return _BootstrapFront([points[row['name']] for row in features])
 
 
 class _BootstrapFront:
@@ -264,15 +286,24 @@ class _BootstrapFront:
     return self._fronts[draw]
 
 
-def _delta_rate(
+def delta_rate(
   curve: _BootstrapFront,
   anchor: _BootstrapFront,
   metric: metrics.Metric,
-  method: str,
   resamples: int,
   level: float,
+  method: str = 'pchip',
 ) -> dict[str, Any]:
-  """Returns the delta rate of a curve with its interval, or why none."""
+  """Returns the delta rate of a curve with its interval, or why none.
+
+  Args:
+    curve: Front of one model or family of codecs.
+    anchor: Front that it is compared with.
+    metric: Metric of the scores.
+    resamples: Draws of both fronts.
+    level: Part of the draws an interval holds.
+    method: As of `bd_rates`.
+  """
 
   def delta(draw):
     return metrics.bd_rate(*anchor.of(draw), *curve.of(draw), method)
@@ -305,6 +336,7 @@ def _delta_rate(
 
 def _bootstrap_points(
   records: Sequence[Mapping[str, Any]],
+  scores: summary.Scores,
   metric: metrics.Metric,
   resamples: int,
   seed: int,
@@ -324,7 +356,6 @@ def _bootstrap_points(
     raise ValueError(
       'the codecs have no picture in common; finish the evaluation first'
     )
-  scores = summary.Scores(records, [metric])
   sign = 1 if metric.higher_is_better else -1
   points = {}
   for name, grid in grids.items():

@@ -130,15 +130,31 @@ def summarize(
       ' with; give some, or read the captions in the records'
     )
   sources.check_one(records)
-  scores = Scores(records, scored.values())
+  draws = {'n': resamples, 'level': level, 'seed': seed}
+  return rows_of(records, scored, Scores(records, scored.values()), draws)
+
+
+def rows_of(
+  records: Sequence[Record],
+  metrics: Mapping[str, metrics_lib.Metric],
+  scores: Scores,
+  draws: dict[str, Any],
+) -> list[Row]:
+  """Returns the rows of `summarize` from scores that are at hand.
+
+  Args:
+    records: Records of one source, with references.
+    metrics: Metrics by name.
+    scores: Scores of the records by these metrics.
+    draws: Arguments of `metrics.bootstrap`: 'n', 'level', 'seed'.
+  """
   grids = grids_of(records)
   full = labels.full([grid[0][0] for grid in grids.values() if grid])
   full_grid = [row[:1] for row in grids[full['name']]] if full else []
-  draws = {'n': resamples, 'level': level, 'seed': seed}
   source = {n: sources.names(records, n) for n in ('model', 'data')}
   return [
-    _row(grid, scored, scores, draws, source)
-    | _shares_kept(grid, scored, scores, full_grid, draws)
+    _row(grid, metrics, scores, draws, source)
+    | _shares_kept(grid, metrics, scores, full_grid, draws)
     for grid in grids.values()
     if grid
   ]
