@@ -19,15 +19,31 @@ def provenance() -> dict[str, Any]:
     'versions' by package, 'commit' (None outside a checkout; '+' marks changed
     files), 'device', 'cores', 'python' and 'system'.
   """
-  device = jax.devices()[0]
   return {
     'versions': {name: _version(name) for name in _PACKAGES},
     'commit': commit(),
-    'device': f'{device.platform}: {device.device_kind}',
+    'device': device_text(jax.devices()[0]),
     'cores': os.cpu_count(),
     'python': platform.python_version(),
     'system': f'{platform.system()} {platform.machine()}',
   }
+
+
+def device_text(device: Any) -> str:
+  """Returns platform and kind of a device: 'gpu: NVIDIA H200', 'cpu: cpu'."""
+  return f'{device.platform}: {device.device_kind}'
+
+
+def memory_limit(device: Any) -> int | None:
+  """Returns the bytes of a device's memory, None if they are unknown.
+
+  Args:
+    device: A device of this machine; a CPU has all of the machine's memory.
+  """
+  limit = (device.memory_stats() or {}).get('bytes_limit')
+  if limit is None and device.platform == 'cpu' and hasattr(os, 'sysconf'):
+    return os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
+  return limit
 
 
 def _version(name: str) -> str | None:

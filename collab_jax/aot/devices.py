@@ -19,7 +19,7 @@ from jax.sharding import (
   SingleDeviceSharding,
 )
 
-from collab_jax import _validate, sharding
+from collab_jax import _validate, provenance, sharding
 
 _GIB = 2**30
 # Memory that programs may use, by kind of device. Each is what the compiler of
@@ -198,12 +198,7 @@ def _tpu_memory(kind: str) -> int | None:
 
 def _present_memory(devices: Sequence[Any]) -> int | None:
   """Returns the bytes of each device; those of a CPU share the machine's."""
-  stats = devices[0].memory_stats() or {}
-  if 'bytes_limit' in stats:
-    return int(stats['bytes_limit'])
-  if devices[0].platform == 'tpu':
+  limit = provenance.memory_limit(devices[0])
+  if limit is None:  # Of a TPU: the table's; other kinds are not in it.
     return _tpu_memory(devices[0].device_kind)
-  if devices[0].platform != 'cpu' or not hasattr(os, 'sysconf'):
-    return None
-  pages = os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
-  return pages // len(devices)
+  return limit // len(devices) if devices[0].platform == 'cpu' else limit

@@ -11,6 +11,7 @@ checked against numbers recorded from big_vision (tests/models/test_parity.py).
 """
 
 import dataclasses
+import math
 from typing import Any
 
 from flax import struct
@@ -138,6 +139,11 @@ def init(config: Config, key: jax.Array) -> Params:
 def shapes(config: Config) -> Params:
   """Returns the parameter tree as shapes, without computing it."""
   return jax.eval_shape(lambda: init(config, random_keys.make(0)))
+
+
+def count_parameters(params: Params) -> int:
+  """Returns the number of parameters of a tree of arrays or of shapes."""
+  return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
 
 
 def check_model(model: Any) -> None:

@@ -10,9 +10,6 @@ repositories of google-research/big_vision and of Hugging Face.
 
 import dataclasses
 import functools
-import math
-
-import jax
 
 from collab_jax import _validate
 from collab_jax.models import gemma, paligemma, siglip
@@ -85,9 +82,7 @@ class Card:
   @property
   def parameters(self) -> int:
     """Number of parameters."""
-    return sum(
-      math.prod(p.shape) for p in jax.tree.leaves(paligemma.shapes(self.config))
-    )
+    return paligemma.count_parameters(paligemma.shapes(self.config))
 
 
 @functools.cache

@@ -1,10 +1,8 @@
 """Headline of a run: model, data, devices, and the work that is ahead."""
 
 from collections.abc import Mapping, Sequence
-import math
 from typing import Any
 
-import jax
 from jax.sharding import Mesh
 
 from collab_jax import codecs, provenance, sharding
@@ -30,7 +28,7 @@ def model(loaded: paligemma.Model) -> str:
 
 def _parameters(params: Any) -> str:
   """Returns the number of parameters in words."""
-  count = sum(math.prod(p.shape) for p in jax.tree.leaves(params))
+  count = paligemma.count_parameters(params)
   size = next(
     (f'{count / unit:.1f} {name}' for unit, name in _UNITS if count >= unit),
     str(count),

@@ -6,7 +6,8 @@ from typing import Any
 
 import jax
 
-from collab_jax import __version__
+from collab_jax import __version__, provenance
+from collab_jax.models import paligemma
 from collab_jax.serving import protocol, tls
 from collab_jax.serving.server.server import Server
 
@@ -24,10 +25,10 @@ def describe(server: Server) -> dict[str, str]:
   """
   config, model = server.config, server.model
   leaves = jax.tree.leaves(model.params)
-  count = sum(leaf.size for leaf in leaves)
+  count = paligemma.count_parameters(model.params)
   weights = sum(leaf.nbytes for leaf in leaves)
   (device,) = leaves[0].devices()
-  kind = f'{device.platform}: {device.device_kind}'
+  kind = provenance.device_text(device)
   if device.platform == 'cpu':
     kind += f', {os.cpu_count()} cores'
   return {
@@ -54,10 +55,7 @@ def _memory(server: Server, device: Any, weights: int) -> str:
     f'{_size(weights)} of weights, {_size(server.cache_bytes)} for {slots}'
     ' captions at a time'
   )
-  # A CPU has none.
-  limit = (device.memory_stats() or {}).get('bytes_limit')
-  if limit is None and device.platform == 'cpu':
-    limit = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
+  limit = provenance.memory_limit(device)
   return f'{text}, of {_size(limit)}' if limit else text
 
 

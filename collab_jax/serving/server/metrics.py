@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import prometheus_client as prometheus
 
-from collab_jax import __version__
+from collab_jax import __version__, provenance
 from collab_jax.models import paligemma
 
 _SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
@@ -185,7 +185,7 @@ class Metrics:
       {
         'version': __version__,
         'jax': jax.__version__,
-        'device': f'{device.platform}: {device.device_kind}',
+        'device': provenance.device_text(device),
         'model': model.config.name,
       }
     )
