@@ -30,6 +30,8 @@ import tempfile
 import time
 from typing import Any
 
+from tools import markdown_table
+
 _ROOT = Path(__file__).parents[1]
 # Sections whose batches a small model has in others.
 _FULL_ONLY = 'model-224-16', 'model-896-16'
@@ -314,9 +316,9 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
       if not isinstance(value, dict)
     )
   )
-  lines = [keys, ['---'] * len(keys)]
-  lines += [[_cell(row.get(key)) for key in keys] for row in rows]
-  return '\n'.join('| ' + ' | '.join(line) + ' |' for line in lines)
+  return markdown_table.render(
+    keys, [[_cell(row.get(key)) for key in keys] for row in rows]
+  )
 
 
 def run_all(

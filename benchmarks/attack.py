@@ -43,6 +43,7 @@ from collab_jax import checkpoints, codecs, data, launcher
 from collab_jax.serving import collab_pb2
 from collab_jax.serving.client import client as clients
 from tests.serving import certificates
+from tools import markdown_table
 
 _MINUTES = flags.DEFINE_float(
   'minutes', 60.0, 'Duration of the attack.', lower_bound=0.1
@@ -407,8 +408,9 @@ def _quantiles(seconds: Sequence[float]) -> list[float]:
 
 def show_latency(result: dict[str, Any]) -> int:
   """Prints the owner's times beside each kind; returns what was lost."""
-  rows = [['the owner beside', 'tries/s', 'p50 ms', 'p99 ms', 'p99 alone']]
-  rows[0] += ['p99 beside / alone', 'each turn']
+  head = ['the owner beside', 'tries/s', 'p50 ms', 'p99 ms', 'p99 alone']
+  head += ['p99 beside / alone', 'each turn']
+  rows = []
   for kind, turns in result['latency'].items():
     # Medians of turns: one that another program disturbs does not decide.
     alone, beside = (
@@ -419,30 +421,31 @@ def show_latency(result: dict[str, Any]) -> int:
     cells = [f'{tries:,.0f}', f'{beside[1]:.1f}', f'{beside[2]:.1f}']
     cells += [f'{alone[2]:.1f}', f'{np.median(ratios):.2f}']
     rows.append([kind, *cells, ' '.join(f'{r:.1f}' for r in ratios)])
-  print(_markdown(rows))
+  print(markdown_table.render(head, rows))
   print(f'\nthe owner lost {result["lost"]} captions{_load(result)}')
   return result['lost']
 
 
 def show(result: dict[str, Any]) -> int:
   """Prints the tables in Markdown; returns what was lost."""
-  rows = [['kind of try', 'tries', *attackers.OUTCOMES]]
+  rows = []
   kinds = sorted(result['kinds'].items())
   for kind, counts in kinds:
     cells = [f'{counts[name]:,}' for name in attackers.OUTCOMES]
     rows.append([kind, f'{sum(counts.values()):,}', *cells])
   sums = [sum(c[name] for _, c in kinds) for name in attackers.OUTCOMES]
   rows.append(['all', *(f'{n:,}' for n in (sum(sums), *sums))])
-  print(_markdown(rows))
-  rows = [['event', 'times', 'lost']]
-  rows += [[name, *map(str, found)] for name, found in result['events'].items()]
-  print(f'\n{_markdown(rows)}')
-  rows = [['the owner', 'captions', 'p50 ms', 'p99 ms', 'p99 / alone']]
+  head = ['kind of try', 'tries', *attackers.OUTCOMES]
+  print(markdown_table.render(head, rows))
+  rows = [[name, *map(str, found)] for name, found in result['events'].items()]
+  print('', markdown_table.render(['event', 'times', 'lost'], rows), sep='\n')
+  rows = []
   phases = result['owner']['phases']
   for phase, (count, half, most) in phases.items():
     times = f'{most / phases["alone"][2]:.2f}'
     rows.append([phase, f'{count:,}', f'{half:.1f}', f'{most:.1f}', times])
-  print(f'\n{_markdown(rows)}')
+  head = ['the owner', 'captions', 'p50 ms', 'p99 ms', 'p99 / alone']
+  print('', markdown_table.render(head, rows), sep='\n')
   lost, memory = lost_of(result), result['memory']
   print(
     f'\n{result["minutes"]:.0f} minutes: the owner lost'
@@ -456,11 +459,6 @@ def show(result: dict[str, Any]) -> int:
 def _load(result: dict[str, Any]) -> str:
   load = result.get('load') or os.getloadavg()
   return f'; load average {" ".join(f"{value:.1f}" for value in load)}'
-
-
-def _markdown(rows: Sequence[Sequence[str]]) -> str:
-  rows = [rows[0], ['---'] * len(rows[0]), *rows[1:]]
-  return '\n'.join(f'| {" | ".join(row)} |' for row in rows)
 
 
 def _attack() -> dict[str, Any]:

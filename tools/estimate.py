@@ -13,6 +13,7 @@ import sys
 from typing import NamedTuple
 
 import fit_table
+import markdown_table
 
 from collab_jax import captioner, studies
 from collab_jax.models import zoo
@@ -119,12 +120,6 @@ def hours(count: float) -> str:
   )
 
 
-def markdown(rows: list[list[str]]) -> str:
-  """Returns a table, whose head is the first row."""
-  rows = [rows[0], ['---'] + ['---:'] * (len(rows[0]) - 1), *rows[1:]]
-  return '\n'.join('| ' + ' | '.join(row) + ' |' for row in rows)
-
-
 def main():
   """Prints the tables."""
   sys.path.insert(0, str(ROOT))
@@ -137,20 +132,21 @@ def main():
   costs = costs_lib.Costs(dims)
   lengths = {name: prefixes(config, dims) for name, config in configs.items()}
   pictures = configs['fig3'].limit
-  table = [['device', *configs, 'one caption, batch 1']]
+  rows = []
   for name, device in DEVICES.items():
     cells = [
       hours(pictures * seconds(costs, device, lengths[p], beams[p], BATCH))
       for p in configs
     ]
     single = seconds(costs, device, [256 + PROMPT], 1, 1)
-    table.append([name, *cells, f'{single:.2f} s'])
+    rows.append([name, *cells, f'{single:.2f} s'])
   share = shares(costs)
   passes = {name: len(lengths[name]) for name in configs}
   slow, fast = (
     hours(pictures * passes['fig3'] / captions) for captions in EVALUATED
   )
-  print(markdown(table))
+  head = ['device', *configs, 'one caption, batch 1']
+  print(markdown_table.render(head, rows, flush_right=True))
   print(
     f'\nmeasured captions of fig3 at {EVALUATED[0]} to {EVALUATED[1]} a second:'
     f' {slow} to {fast}'
@@ -163,7 +159,7 @@ def main():
     f' encoder {share.encode:.2f}, prefill {share.prefill:.2f},\ntokens'
     f' {share.token:.2f} of the bandwidth at 64, {share.single:.2f} at one'
   )
-  print(f'\n{fit_table.markdown(fit_table.protocols())}')
+  print(f'\n{fit_table.protocols()}')
 
 
 if __name__ == '__main__':

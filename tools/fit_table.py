@@ -15,6 +15,8 @@ import subprocess
 import sys
 from typing import NamedTuple
 
+import markdown_table
+
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / 'docs' / 'fit'
 
@@ -104,9 +106,9 @@ def compile_missing() -> None:
       subprocess.run(command, cwd=ROOT, check=False)
 
 
-def rows() -> list[list[str]]:
-  """Returns the table, head first."""
-  table = [[*_SETTINGS, *_NUMBERS]]
+def programs() -> str:
+  """Returns the table of the programs."""
+  rows = []
   for run in RUNS:
     if not run.path.exists():
       continue
@@ -116,7 +118,7 @@ def rows() -> list[list[str]]:
       if program['name'].startswith(_LEFT_OUT):
         continue
       temporaries = f'{program["temporaries"] / 1e9:.2f} GB'
-      table.append(
+      rows.append(
         [
           run.model,
           run.topology,
@@ -130,18 +132,12 @@ def rows() -> list[list[str]]:
           'yes' if program['fits'] else '**no**',
         ]
       )
-  return table
+  return markdown_table.render([*_SETTINGS, *_NUMBERS], rows)
 
 
-def markdown(table: list[list[str]]) -> str:
-  """Returns a table, whose head is the first row."""
-  lines = [table[0], ['---'] * len(table[0]), *table[1:]]
-  return '\n'.join('| ' + ' | '.join(line) + ' |' for line in lines)
-
-
-def protocols() -> list[list[str]]:
-  """Returns the most memory that a protocol's programs need, head first."""
-  table = [['protocol', 'batch', 'in use', 'fits']]
+def protocols() -> str:
+  """Returns the table of the most memory that a protocol's programs need."""
+  rows = []
   for name, runs in PROTOCOLS.items():
     for run in runs:
       if not run.path.exists():
@@ -149,10 +145,10 @@ def protocols() -> list[list[str]]:
       content = json.loads(run.path.read_text())
       most = max(program['total'] for program in content['programs'])
       of = f'{most / 1e9:.1f} of {content["memory"] / 1e9:.1f} GB'
-      table.append(
+      rows.append(
         [name, str(run.batch), of, 'yes' if content['fits'] else '**no**']
       )
-  return table
+  return markdown_table.render(['protocol', 'batch', 'in use', 'fits'], rows)
 
 
 def demo_line() -> str:
@@ -184,7 +180,7 @@ def main() -> None:
   parser.add_argument('--run', action='store_true', help='compile first')
   if parser.parse_args().run:
     compile_missing()
-  print(markdown(rows()))
+  print(programs())
   print(f'\n{demo_line()}')
   print(f'\n{commits()}')
 
