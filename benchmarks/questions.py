@@ -11,8 +11,8 @@ import argparse
 import collections
 from collections.abc import Iterator
 
-from collab_jax import data
-from collab_jax.data import boxes, scene_questions, world
+from collab_jax import boxes, data
+from collab_jax.data import scene_questions, world
 
 # Training scenes among which constant boxes are looked for.
 _BOX_SCENES = 300

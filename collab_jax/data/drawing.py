@@ -8,7 +8,8 @@ millisecond a picture.
 from jaxtyping import Float, Int, UInt8
 import numpy as np
 
-from collab_jax.data import backgrounds, boxes, world
+from collab_jax import boxes
+from collab_jax.data import backgrounds, world
 
 PATCH = 4
 

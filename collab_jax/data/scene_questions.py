@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator, Sequence
 import itertools
 from typing import TypeAlias
 
-from collab_jax.data import boxes, drawing, question, world
+from collab_jax import boxes
+from collab_jax.data import drawing, question, world
 
 Random: TypeAlias = Callable[[], float]
 # Prompt and answer.

@@ -1,9 +1,10 @@
-"""Metrics: scores of captions, rates, distortion and confidence intervals."""
+"""Metrics: scores of captions and answers, rates and confidence intervals."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from collab_jax import _validate, config, registry
+from collab_jax.metrics.anls import Anls
 from collab_jax.metrics.base import (
   MeanMetric,
   Metric,
@@ -34,22 +35,42 @@ from collab_jax.metrics.bootstrap import (
 )
 from collab_jax.metrics.cider import Cider, CiderD, cider, cider_scores
 from collab_jax.metrics.distortion import mse
+from collab_jax.metrics.exact import Choice, Count, Exact
 from collab_jax.metrics.rate import bits, bpp
+from collab_jax.metrics.regions import (
+  BoxAccuracy,
+  BoxIou,
+  BoxMatches,
+  MaskIou,
+)
+from collab_jax.metrics.relaxed import RelaxedAccuracy
 from collab_jax.metrics.rouge import RougeL, rouge_l, rouge_l_scores
+from collab_jax.metrics.vqa import VqaAccuracy, VqaMatches
 
 __all__ = [
   'DEFAULT',
   'NAMES',
+  'Anls',
   'Bleu1',
   'Bleu2',
   'Bleu3',
   'Bleu4',
+  'BoxAccuracy',
+  'BoxIou',
+  'BoxMatches',
+  'Choice',
   'Cider',
   'CiderD',
+  'Count',
   'Difference',
+  'Exact',
+  'MaskIou',
   'MeanMetric',
   'Metric',
+  'RelaxedAccuracy',
   'RougeL',
+  'VqaAccuracy',
+  'VqaMatches',
   'bd_rate',
   'bits',
   'bleu',
@@ -86,6 +107,17 @@ NAMES: Mapping[str, type] = {
   'bleu4': Bleu4,
   'cider': Cider,
   'rouge_l': RougeL,
+  'vqa': VqaAccuracy,
+  'vqa_matches': VqaMatches,
+  'exact': Exact,
+  'count': Count,
+  'choice': Choice,
+  'anls': Anls,
+  'relaxed': RelaxedAccuracy,
+  'box_iou': BoxIou,
+  'box_accuracy': BoxAccuracy,
+  'box_matches': BoxMatches,
+  'mask_iou': MaskIou,
 }
 
 # What is computed and shown unless a config says otherwise; tables and curves

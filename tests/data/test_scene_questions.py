@@ -8,8 +8,8 @@ import zlib
 import numpy as np
 import pytest
 
-from collab_jax import data
-from collab_jax.data import boxes, drawing, scene_questions, world
+from collab_jax import boxes, data
+from collab_jax.data import drawing, scene_questions, world
 
 ATTRIBUTES = ('size', 'colour', 'texture', 'shape')
 PLURALS = {'crosses': 'cross'} | {

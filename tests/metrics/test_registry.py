@@ -71,7 +71,7 @@ class NoLabel(metrics.MeanMetric):
   [
     ('blue4', ValueError, "metric: got 'blue4'; did you mean 'bleu4'?"),
     ('bleu4(n=2)', ValueError, 'field of bleu4'),
-    ('x.py', ValueError, "metric: got 'x.py', expected one of bleu1"),
+    ('x.py', ValueError, "metric: got 'x.py', expected one of anls"),
     ('tests.misses:Mises', ValueError, "did you mean 'Misses'?"),
     (f'{__name__}:Plain', ValueError, 'expected a dataclass'),
     (f'{__name__}:NoLabel', TypeError, 'expected a metric with a label'),

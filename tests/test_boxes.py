@@ -1,6 +1,6 @@
 import pytest
 
-from collab_jax.data import boxes
+from collab_jax import boxes
 
 WHOLE = boxes.Box(0.0, 0.0, 1.0, 1.0)
 
