@@ -26,10 +26,10 @@ _ROWS = (
     'colours',
     'boxes',
     'masks',
-    'regions',
     '_precision',
     'random_keys',
   },
+  {'regions'},
   {
     'launcher',
     'monitoring',

@@ -35,7 +35,7 @@ from collab_jax.metrics.bootstrap import (
 )
 from collab_jax.metrics.cider import Cider, CiderD, cider, cider_scores
 from collab_jax.metrics.distortion import mse
-from collab_jax.metrics.exact import Choice, Count, Exact
+from collab_jax.metrics.exact import ChoiceAccuracy, CountAccuracy, ExactMatch
 from collab_jax.metrics.rate import bits, bpp
 from collab_jax.metrics.regions import (
   BoxAccuracy,
@@ -58,12 +58,12 @@ __all__ = [
   'BoxAccuracy',
   'BoxIou',
   'BoxMatches',
-  'Choice',
+  'ChoiceAccuracy',
   'Cider',
   'CiderD',
-  'Count',
+  'CountAccuracy',
   'Difference',
-  'Exact',
+  'ExactMatch',
   'MaskIou',
   'MeanMetric',
   'Metric',
@@ -109,9 +109,9 @@ NAMES: Mapping[str, type] = {
   'rouge_l': RougeL,
   'vqa': VqaAccuracy,
   'vqa_matches': VqaMatches,
-  'exact': Exact,
-  'count': Count,
-  'choice': Choice,
+  'exact': ExactMatch,
+  'count': CountAccuracy,
+  'choice': ChoiceAccuracy,
   'anls': Anls,
   'relaxed': RelaxedAccuracy,
   'box_iou': BoxIou,

@@ -17,10 +17,10 @@ _NUMERALS['none'] = '0'
 
 
 @dataclasses.dataclass(frozen=True)
-class Exact(base.MeanMetric):
+class ExactMatch(base.MeanMetric):
   """Share of answers that equal a reference to the letter.
 
-    Exact().score(['left', 'Yes'], [['left'], ['yes']])
+    ExactMatch().score(['left', 'Yes'], [['left'], ['yes']])
 
   Attributes:
     case: 'exact', or 'ignore' where capitals do not count.
@@ -56,10 +56,10 @@ class Exact(base.MeanMetric):
 
 
 @dataclasses.dataclass(frozen=True)
-class Count(base.MeanMetric):
+class CountAccuracy(base.MeanMetric):
   """Share of right numbers, in digits or in words up to twenty.
 
-    Count().score(['two', 'none'], [['2'], ['0']])
+    CountAccuracy().score(['two', 'none'], [['2'], ['0']])
 
   Source: big_vision's `transfers/tallyqa.py`, equal on
   tests/golden/answers.json.
@@ -87,10 +87,10 @@ class Count(base.MeanMetric):
 
 
 @dataclasses.dataclass(frozen=True)
-class Choice(base.MeanMetric):
+class ChoiceAccuracy(base.MeanMetric):
   """Share of right choices: letters or words, capitals aside.
 
-    Choice().score(['B', ''], [['b'], ['a']])
+    ChoiceAccuracy().score(['B', ''], [['b'], ['a']])
 
   An answer that is empty chose nothing, and is wrong.
 
