@@ -142,6 +142,11 @@ _IN_MODULE = {
     'Saved': 'MessageFile',
   },
 }
+# Flags, by those of today: a command has one of them.
+FLAGS = {
+  'method': ('quantizer', 'quantizers'),
+  'methods': ('quantizers', 'quantizer'),
+}
 NAMES = {
   **{
     f'collab_jax.{old}': f'collab_jax.{new}'

@@ -64,11 +64,28 @@ def suggest(got: Any, known: Iterable[Any], also: str = '') -> str:
 def nearest(got: str, known: Iterable[str]) -> str | None:
   """Returns the known name that is most like a mistyped one, if any is."""
   known = sorted(known)
-  near = difflib.get_close_matches(got, known, n=1)
-  if near:
-    return near[0]
+  if near := difflib.get_close_matches(got, known):
+    # Of similar ones, that with the fewest typing errors: of 'prot' it is
+    # 'port', though 'prompt' has more letters in common.
+    return min(near, key=lambda name: _typing_errors(got, name))
   last = got.rsplit('.', 1)[-1]  # The right name in the wrong place.
   return next((name for name in known if name.rsplit('.', 1)[-1] == last), None)
+
+
+def _typing_errors(got: str, name: str) -> int:
+  """Counts letters that are missing, surplus, wrong, or in the wrong order.
+
+  Source: the restricted distance of Damerau and Levenshtein.
+  """
+  before: list[int] = []
+  row = list(range(len(name) + 1))
+  for i, a in enumerate(got, 1):
+    last, before, row = before, row, [i]
+    for j, b in enumerate(name, 1):
+      row.append(min(before[j] + 1, row[-1] + 1, before[j - 1] + (a != b)))
+      if i > 1 and j > 1 and a == name[j - 2] and got[i - 2] == b:
+        row[j] = min(row[j], last[j - 2] + 1)
+  return row[-1]
 
 
 def is_integer(value: Any) -> TypeGuard[int]:
@@ -93,7 +110,7 @@ def integer(
 ) -> None:
   """Raises ValueError unless value is an integer from low to high."""
   if not is_integer(value) or not low <= value <= high:
-    raise error(name, value, f'an integer {_interval(low, high)}', do)
+    raise error(name, value, f'an integer {interval(low, high)}', do)
 
 
 def number(
@@ -105,7 +122,7 @@ def number(
 ) -> None:
   """Raises ValueError unless value is a finite number from low to high."""
   if not is_number(value) or not low <= value <= high:
-    raise error(name, value, f'a number {_interval(low, high)}', do)
+    raise error(name, value, f'a number {interval(low, high)}', do)
 
 
 def boolean(name: str, value: Any) -> None:
@@ -120,7 +137,7 @@ def choice(name: str, value: Any, choices: Collection[Any]) -> None:
     raise error(name, value, f'one of {", ".join(map(str, choices))}')
 
 
-def _interval(low: int | float, high: int | float) -> str:
+def interval(low: int | float, high: int | float) -> str:
   """Says in words from where to where."""
   low_text = low if isinstance(low, int) else f'{low:g}'
   if math.isinf(high):

@@ -5,6 +5,7 @@ import contextlib
 import ctypes
 import errno
 import logging
+import math
 import os
 from pathlib import Path
 import re
@@ -22,6 +23,7 @@ from collab_jax import (
   _interrupts,
   _output,
   _precision,
+  _renamed,
   _validate,
 )
 from collab_jax import config as config_lib
@@ -36,6 +38,13 @@ _PROMOTIONS = {
 }
 _REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR)
 _CACHE_TROUBLE = ('Error reading persistent', 'Error writing persistent')
+# absl's errors: of values, of flags without one, of --noNAME with one.
+_VALUE = re.compile(r'flag --(\w+)=(.*?): ', re.DOTALL)
+_NO_VALUE = re.compile(
+  r'(?:Missing value for flag )?--(\w+)(?: with no argument)?$'
+)
+_HAS_VALUE = re.compile(r'--no(\w+)=(.*) does not take an argument', re.DOTALL)
+_NO_FILE = re.compile(r"ERROR:: Unable to open flagfile: .*('.*')")
 _HELP = ('-h', '-help', '--help', '-helpshort', '--helpshort')
 
 
@@ -78,8 +87,11 @@ def parse_flags(argv: list[str]) -> list[str]:
   others = [argument for argument in argv if argument not in _HELP]
   try:
     positional = flags.FLAGS(others)
-  except flags.Error as error:
+  # ValueError: --noNAME=VALUE.
+  except (flags.Error, ValueError) as error:
     positional = []
+    if isinstance(error, ValueError) and not _HAS_VALUE.match(str(error)):
+      raise
     if len(others) == len(argv):
       raise SystemExit(f'error: {_explain(error, argv)}') from error
   if len(others) < len(argv):
@@ -131,7 +143,7 @@ def _config_flag() -> Any:
   return flag if getattr(flag, 'value', None) is not None else None
 
 
-def _explain(error: flags.Error, argv: list[str]) -> str:
+def _explain(error: Exception, argv: list[str]) -> str:
   """Returns an error of flags in one line, with the flag that was meant."""
   config = _config_flag()
   fields = {} if config is None else _config_help.paths(config.value)
@@ -145,6 +157,12 @@ def _explain(error: flags.Error, argv: list[str]) -> str:
         f'flag: got {given}, expected a flag, and {field} is a field of the'
         f' config; write --config.{field}{equals or "="}{value}'
       )
+    for new in _renamed.FLAGS.get(name, ()):
+      if new in flags.FLAGS:
+        return (
+          f'flag: got {given}, which is now --{new}; write'
+          f' --{new}{equals or "="}{value}'
+        )
     known = [f'--{flag}' for flag in flags.FLAGS]
     known += [f'--config.{field}' for field in fields]
     near = _validate.nearest(f'--{name}', known)
@@ -152,6 +170,8 @@ def _explain(error: flags.Error, argv: list[str]) -> str:
     return f'flag: got {given}, which is none{hint}'
   if match := re.match(r'flag --(\w+)=None: .* other than None', str(error)):
     return f'{match[1]}: is not given, expected --{match[1]}=...'
+  if explained := _explain_value(str(error)):
+    return explained
   match = re.match(r'flag --config\.([\w.]+)=(.*?): ', str(error), re.DOTALL)
   if match and match[1] in fields:
     value = fields[match[1]]
@@ -164,6 +184,42 @@ def _explain(error: flags.Error, argv: list[str]) -> str:
       )
     )
   return ' '.join(str(error).split('\n'))
+
+
+def _explain_value(text: str) -> str:
+  """Returns absl's error of a flag's value in our grammar; '' for others."""
+  if match := _HAS_VALUE.match(text):
+    name, value = match[1], match[2]
+    return f'{name}: got --no{name}={value}, expected --{name} or --no{name}'
+  if match := _NO_VALUE.match(text):
+    name = match[1]
+    about = flags.FLAGS[name].help if name in flags.FLAGS else ''
+    expected = f'{name}: got no value, expected --{name}=VALUE'
+    return f'{expected}: {about}' if about else expected
+  if match := _NO_FILE.match(text):
+    return f'flagfile: got {match[1]}, expected a file with flags'
+  match = _VALUE.match(text)
+  if not match or match[1] not in flags.FLAGS:
+    return ''
+  name, value = match.groups()
+  return str(_value_error(name, value, flags.FLAGS[name].parser))
+
+
+def _value_error(name: str, value: str, parser: Any) -> ValueError:
+  """Makes the error for a value that a parser of absl does not take."""
+  if isinstance(parser, flags.EnumParser):
+    return _validate.unknown(name, value, parser.enum_values)
+  if isinstance(parser, flags.BooleanParser):
+    return _validate.error(name, value, 'true or false')
+  is_number = isinstance(parser, flags.IntegerParser | flags.FloatParser)
+  if not is_number:
+    return _validate.error(name, value, f'a value: {parser.syntactic_help}')
+  expected = f'{parser.number_article} {parser.number_name}'
+  low, high = parser.lower_bound, parser.upper_bound
+  if low is not None:
+    high = math.inf if high is None else high
+    expected += f' {_validate.interval(low, high)}'
+  return _validate.error(name, value, expected)
 
 
 @contextlib.contextmanager

@@ -1,6 +1,6 @@
 r"""Captions one picture through a codec, and from all features.
 
-python experiments/caption.py --image=cat.png --k=8 --method=kmeans --show
+python experiments/caption.py --image=cat.png --k=8 --quantizer=kmeans --show
 python experiments/caption.py --image=cat.png --codec='webp(quality=30)'
 python experiments/caption.py --image=cat.png --split=head --coding=fixed
 """

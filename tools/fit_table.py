@@ -51,7 +51,7 @@ class Run(NamedTuple):
       f'--mesh.data={self.data}',
       f'--mesh.model={self.parts}',
       f'--batch={self.batch}',
-      f'--methods={self.methods}',
+      f'--quantizers={self.methods}',
       f'--k={self.ks}',
       f'--decoding={self.decoding}',
       f'--out={self.path}',

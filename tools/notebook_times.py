@@ -82,7 +82,7 @@ def compile_sweep(sweep: Sweep, topology: str) -> str:
       [
         *(sys.executable, '-m', 'collab_jax', 'fit', '--model=tiny'),
         *(f'--topology={topology}', '--mesh.data=1', f'--k={sweep.ks}'),
-        f'--methods={";".join(sweep.methods)}',
+        f'--quantizers={";".join(sweep.methods)}',
         f'--out={out}',
       ],
       cwd=ROOT,

@@ -96,24 +96,27 @@ def model_config(name: str, res: int = 0) -> paligemma.Config:
 
 
 def make_specs(
-  methods: str, ks: list[str], split: str, config: paligemma.Config
+  texts: str, ks: list[str], split: str, config: paligemma.Config
 ) -> list[codecs.FeatureCodecSpec]:
-  """Makes the specs of methods and ks, and that of all vectors.
+  """Makes the specs of quantizers and ks, and that of all vectors.
 
   Args:
-    methods: Quantizers without their k, with ';' between them.
+    texts: Quantizers without their k, with ';' between them.
     ks: Numbers of vectors.
     split: Split of the model.
     config: Dimensions of the model.
 
   Raises:
-    ValueError: There is no such method, or it does not fit the model.
+    ValueError: There is no such quantizer, or it does not fit the model.
   """
   for k in ks:
     if not k.isdecimal():
       raise _validate.error('k', k, 'integers with commas between them')
-  texts = filter(None, map(str.strip, methods.split(';')))
-  selectors = [codecs.make_method(text, int(k)) for text in texts for k in ks]
+  selectors = [
+    codecs.make_method(text, int(k), 'quantizers')
+    for text in filter(None, map(str.strip, texts.split(';')))
+    for k in ks
+  ]
   specs = [
     codecs.FeatureCodecSpec(quantizer, split)
     for quantizer in (*selectors, quantizers.Identity())

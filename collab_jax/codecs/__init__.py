@@ -32,6 +32,7 @@ from collab_jax.codecs.link import Link, LinkSpec
 from collab_jax.codecs.spec import (
   choose,
   make_method,
+  make_quantizer,
   parse,
   parse_method,
 )
@@ -68,6 +69,7 @@ __all__ = [
   'forget_programs',
   'image_keys',
   'make_method',
+  'make_quantizer',
   'parse',
   'parse_method',
   'to_float',

@@ -114,8 +114,8 @@ def _client() -> clients.EdgeClient:
   limits = [n for n in ('max_bytes', 'goal_ms') if flags.FLAGS[n].value]
   if len(limits) > 1 or (limits and (given or _CHOICE.codec.value)):
     raise ValueError(
-      f'{limits[0]}: chooses the codec; leave it out, or method, k, codec and'
-      ' the other limit'
+      f'{limits[0]}: chooses the codec; leave it out, or quantizer, k, codec'
+      ' and the other limit'
     )
   settings: dict[str, Any] = {'window': _WINDOW.value, 'seed': _SEED.value}
   if _PROGRESSIVE.value:

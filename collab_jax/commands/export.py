@@ -14,16 +14,13 @@ from collab_jax import (
   exporters,
   launcher,
 )
-from collab_jax.codecs import spec as specs
-from collab_jax.commands import dtype_flags, model_flags
+from collab_jax.commands import codec_flags, dtype_flags, model_flags
 
 _FORMAT = flags.DEFINE_string(
   'format', 'stablehlo', f'One of {", ".join(exporters.FORMATS)}.'
 )
 _MODEL = model_flags.define()
-_QUANTIZER = flags.DEFINE_string(
-  'quantizer', specs.DEFAULT, 'With all of its settings.'
-)
+_QUANTIZER = codec_flags.define_quantizer()
 _SPLIT = flags.DEFINE_enum(
   'split', 'encoder', codecs.SPLITS, 'Before or behind the projection.'
 )
@@ -42,7 +39,7 @@ def main(argv):
     raise app.UsageError(f'expected one folder to write, got {argv[1:]}')
   with launcher.runtime(_DTYPES.precision.value, resumes=False):
     model = checkpoints.load(*_MODEL.source, part='edge', **_DTYPES.arguments)
-    codec = codecs.FeatureCodec(model, _QUANTIZER.value, _SPLIT.value)
+    codec = codecs.FeatureCodec(model, _QUANTIZER.make(), _SPLIT.value)
     limit = {} if _INSIDE.value is None else {'inside': _INSIDE.value}
     manifest = exporters.export(
       codec, argv[1], _FORMAT.value, seed=_SEED.value, **limit

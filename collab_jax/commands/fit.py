@@ -67,8 +67,8 @@ _LAYOUT = flags.DEFINE_enum(
   ('stacked', 'transposed'),
   'Of the weights. Default: as loading chooses it.',
 )
-_METHODS = flags.DEFINE_string(
-  'methods',
+_QUANTIZERS = flags.DEFINE_string(
+  'quantizers',
   'kmeans(init=++);random(rebuild=nearest)',
   "Quantizers without their k, separated by ';'. All vectors are sent, too.",
 )
@@ -236,7 +236,9 @@ def main(argv):
       jax.config.update('jax_platforms', 'cpu')
     check_flags()
     config = programs.model_config(_MODEL.value, _RES.value)
-    specs = programs.make_specs(_METHODS.value, _KS.value, _SPLIT.value, config)
+    specs = programs.make_specs(
+      _QUANTIZERS.value, _KS.value, _SPLIT.value, config
+    )
     placement = make_placement()
     batch = make_batch(placement)
     compiled, start = [], time.perf_counter()

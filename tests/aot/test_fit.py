@@ -30,7 +30,7 @@ def _fit(*flags, code=0):
 def test_a_sweep_on_the_present_device(tmp_path):
   out = tmp_path / 'fit.json'
   table = _fit(
-    *('--batch=2', '--max_tokens=2', '--k=2', '--methods=pool'),
+    *('--batch=2', '--max_tokens=2', '--k=2', '--quantizers=pool'),
     *('--jobs=2', f'--out={out}'),
   )
   content = json.loads(out.read_text())
@@ -126,7 +126,7 @@ def test_a_topology_needs_libtpu():
 def test_a_topology_without_a_tpu(tmp_path):
   out = tmp_path / 'fit.json'
   flags = '--topology=v5e:2x2', '--mesh.data=2', '--mesh.model=2', '--k=2'
-  sizes = '--batch=2', '--max_tokens=2', '--methods=random', f'--out={out}'
+  sizes = '--batch=2', '--max_tokens=2', '--quantizers=random', f'--out={out}'
   _fit(*flags, *sizes)
   content = json.loads(out.read_text())
   assert content['kind'] == 'TPU v5 lite'
@@ -150,7 +150,7 @@ def test_a_server_on_the_present_device(tmp_path):
   """The programs are those of the engine's warm-up, and the codecs'."""
   out = tmp_path / 'fit.json'
   flags = '--server', '--batch=2', '--rows=2', '--max_tokens=2'
-  _fit(*flags, '--methods=pool', '--k=2', f'--out={out}')
+  _fit(*flags, '--quantizers=pool', '--k=2', f'--out={out}')
   names = [p['name'] for p in json.loads(out.read_text())['programs']]
   assert names[-1] == 'prefill, 2 x 320'
   assert {'empty cache', 'decode, 1 slots', 'decode, 2 slots'} <= {*names}

@@ -169,7 +169,7 @@ def test_caption(launch, tmp_path):
     f'--model={standin.folder()}',
     '--k=4',
     '--max_tokens=4',
-    '--method=random(rebuild=keep)',
+    '--quantizer=random(rebuild=keep)',
   )
   done = launch('caption', *flags, '--coding=fixed')
   assert done.returncode == 0, done.stderr

@@ -22,15 +22,15 @@ SMOKE = '--config=configs/tradeoff.py:mode=smoke'
 @pytest.mark.parametrize(
   ('flags', 'said'),
   [
-    (['--method=identity'], "method: got 'identity', which sends all vectors"),
+    (['--quantizer=identity'], "quantizer: got 'identity', which sends all"),
     (
       ['--k=300'],
       'k: got 300, expected at most n = 64 vectors; choose k <= 64',
     ),
-    (['--method=kmean'], "did you mean 'kmeans'?"),
+    (['--quantizer=kmean'], "did you mean 'kmeans'?"),
     (['--k=8'], 'none.png'),
     (['--codec=webp', '--k=300'], 'k: is given beside codec, which says all'),
-    (['--codec=pool(k=4)', '--method=pool'], 'method: is given beside codec'),
+    (['--codec=pool(k=4)', '--quantizer=pool'], 'quantizer: is given beside'),
   ],
 )
 def test_caption_refuses_before_it_loads(launch, tmp_path, flags, said):

@@ -254,7 +254,7 @@ def test_the_command(tmp_path):
   assert 'random(k=3)@head of stand-in as stablehlo' in done.stdout
   assert (tmp_path / 'out' / bundle.MANIFEST).is_file()
   done = launching.run(
-    '-m', 'collab_jax', 'export', '--format=x', tmp_path / 'y'
+    *('-m', 'collab_jax', 'export', '--format=x', '--k=4'), tmp_path / 'y'
   )
   assert done.returncode == 1
   assert "error: format: got 'x'" in done.stderr

@@ -46,9 +46,11 @@ def test_all_ends_agree_without_flags():
     name: launching.flags_of(name) for name in ('caption', 'page', 'export')
   }
   assert "'localhost:50051'" in texts['caption']['server']
-  assert "'kmeans'" in texts['caption']['method']
+  assert "'kmeans'" in texts['caption']['quantizer']
   assert texts['caption']['k'].startswith('=8\n')
-  assert "'kmeans(k=8)'" in texts['export']['quantizer']
+  for name in ('quantizer', 'k'):
+    assert texts['export'][name] == texts['caption'][name]
+  assert cj.codecs.make_quantizer('kmeans', 8, False) == defaults.quantizer
   assert "'tiny'" in texts['page']['model']
 
 

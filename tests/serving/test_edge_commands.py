@@ -76,7 +76,7 @@ def test_a_folder_is_captioned(target, picture, tmp_path):
     ((), 'collab-jax caption --server=localhost:50051 photos'),
     ((), 'expected one picture or folder'),
     (('--codec=jpeg(quality=5)', '--k=3'), 'k: is given beside codec'),
-    (('--max-bytes=9', '--method=merge'), 'max_bytes: chooses the codec'),
+    (('--max-bytes=9', '--quantizer=merge'), 'max_bytes: chooses the codec'),
     (('--max-bytes=9',), "curve: got 'stand-in'"),
     (('--progressive', JPEG), 'have one layer, expected a quantizer'),
     (('--stream', '--out=x', JPEG), 'stream: prints the caption of one'),
