@@ -333,7 +333,7 @@ class _TracedEngine(engines.Engine):
     self.drop_all()
     arguments = self.model.config.text, self.config.max_slots
     traced = decode_state.empty.trace(
-      *arguments, self._cache_length, self._cache_dtype
+      *arguments, self._cache_length, self._cache_dtype, None
     )
     self.traced.append(Program('empty cache', traced))
     self._state = self._placement.rows(traced.out_info)
@@ -343,7 +343,7 @@ class _TracedEngine(engines.Engine):
     # Static arguments are ints and come last.
     static = [a for a in args if isinstance(a, int)]
     arrays = self._placement.whole([a for a in args if not isinstance(a, int)])
-    traced = program.trace(self.model, self._state, *arrays, *static)
+    traced = program.trace(self.model, self._state, *arrays, *static, None)
     name = f'decode, {static[0]} slots' if static else ''
     if not static:
       batch, length = arrays[0].valid.shape
@@ -362,7 +362,7 @@ def server(
 
   Args:
     model: From `abstract_model`.
-    placement: Its device: a server has one.
+    placement: Its device, or one of several that run the same programs.
     specs: Codecs that edges may use.
     config: Sizes of the engine.
   """

@@ -120,7 +120,9 @@ def make_placement() -> devices.Placement:
   if _SERVER.value:
     if data > 1 or model > 1:
       sizes = f'{data} x {model}'
-      raise _validate.error('mesh', sizes, '1 x 1: a server has one device')
+      raise _validate.error(
+        'mesh', sizes, '1 x 1: each device of a server has programs of its own'
+      )
     data = 1
   if _TOPOLOGY.value:
     return devices.Placement.of_topology(_TOPOLOGY.value, data, model)

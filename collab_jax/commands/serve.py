@@ -20,12 +20,21 @@ from collab_jax import (
   codecs,
   launcher,
   serving,
+  sharding,
 )
 from collab_jax.commands import dtype_flags, model_flags
 
 _MODEL = model_flags.define()
 _TOKENIZER = flags.DEFINE_string('tokenizer', '', 'Its vocabulary, for an npz.')
 _DTYPES = dtype_flags.define()
+_DATA = flags.DEFINE_integer(
+  'mesh.data',
+  -1,
+  'Devices with decode slots of their own; -1 for all that mesh.model leaves.',
+)
+_SPLIT_OVER = flags.DEFINE_integer(
+  'mesh.model', 1, 'Devices over which the parameters are split.'
+)
 
 # Flags whose names differ from the fields that they set.
 _FLAG_OF_FIELD = {
@@ -46,8 +55,8 @@ _HELP = {
   'images': "Image codecs that edges may use, likewise; '' for none.",
   'split': 'Split for which the quantizers are compiled at the start.',
   'prompt': 'Prompt of requests that have none.',
-  'max_slots': 'Captions that are decoded at a time.',
-  'max_prefill_batch': 'Captions that are begun at a time.',
+  'max_slots': 'Captions that are decoded at a time, on each of mesh.data.',
+  'max_prefill_batch': 'Captions that are begun at a time, likewise.',
   'decode_steps': 'Tokens per round, after which others may begin.',
   'max_tokens': 'Longest caption.',
   'max_prompt': 'Longest prompt in tokens.',
@@ -138,6 +147,7 @@ def main(argv):
       *_MODEL.source,
       tokenizer=_TOKENIZER.value or None,
       part=None if encodes else 'server',
+      mesh=sharding.make_mesh(_DATA.value, _SPLIT_OVER.value),
       **_DTYPES.arguments,
     )
     serving.serve_forever(serving.Server(model, config, encoder))

@@ -9,11 +9,12 @@ Axes: B batch, T queries, S keys, K key-value heads, G queries' heads of each, E
 head dim.
 """
 
+import math
 from typing import Any
 
 import jax
 from jax import numpy as jnp
-from jax.sharding import PartitionSpec
+from jax.sharding import AxisType, PartitionSpec
 from jaxtyping import Array, Bool, Float
 
 # Queries and keys of a block in the kernel; and lanes of a TPU, to which the
@@ -114,11 +115,17 @@ def _on_mesh(local, sizes, x):
   heads where these are enough, else by the queries' heads of each.
   """
   mesh = jax.typeof(x).sharding.mesh
-  if mesh.empty or mesh.size == 1:
+  # Within a `shard_map` an axis is split already.
+  axes = {
+    axis: mesh.shape[axis]
+    for axis, kind in zip(mesh.axis_names, mesh.axis_types, strict=True)
+    if kind != AxisType.Manual
+  }
+  if math.prod(axes.values()) == 1:
     return local
 
   def split(axis, size):
-    return axis in mesh.shape and size % mesh.shape[axis] == 0
+    return axis in axes and size % axes[axis] == 0
 
   rows, kv_heads, groups = sizes
   data = 'data' if split('data', rows) else None
@@ -131,5 +138,6 @@ def _on_mesh(local, sizes, x):
     mesh=mesh,
     in_specs=(queries, keys, keys, valid),
     out_specs=queries,
+    axis_names=set(axes),
     check_vma=False,
   )

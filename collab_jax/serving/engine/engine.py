@@ -13,7 +13,7 @@ import jax
 from jaxtyping import Bool, Float, Int
 import numpy as np
 
-from collab_jax import _validate
+from collab_jax import _validate, sharding
 from collab_jax.models import common, paligemma
 from collab_jax.serving.engine import decode_state
 
@@ -67,8 +67,9 @@ class EngineConfig:
       EngineConfig(max_slots=32, max_prefill_batch=8, decode_steps=4)
 
   Attributes:
-    max_slots: Captions that are decoded at a time.
-    max_prefill_batch: Captions that are begun at a time.
+    max_slots: Captions that are decoded at a time, on each device over which
+      the batches of the model's mesh are spread.
+    max_prefill_batch: Captions that are begun at a time, likewise.
     decode_steps: Tokens per round, after which others may begin.
     max_tokens: Longest caption.
     max_prompt: Longest prompt in tokens.
@@ -96,6 +97,9 @@ class Engine:
   Attributes:
     model: The model, of which `llm` is used.
     config: The static sizes.
+    devices: Number of devices with decode slots of their own: the size of the
+      axis 'data' of the model's mesh.
+    max_slots: Captions that are decoded at a time, on all of them.
     batches: Sizes of the compiled prefill batches, ascending.
     broken: Whether an error on the device has cost all captions being decoded;
       `reset` mends it.
@@ -110,14 +114,19 @@ class Engine:
     """Binds a model; nothing is computed yet.
 
     Args:
-      model: The model, with a tokenizer, on one device.
+      model: The model, with a tokenizer, on one device or a mesh.
       config: The static sizes.
       usual_prompt: Length of most prompts in tokens. Longer ones are padded to
         the longest, and padding takes time, too.
     """
     self.model = model
     self.config = config
-    self.batches = _powers(min(config.max_prefill_batch, config.max_slots), 2)
+    mesh = sharding.mesh_of(model.params['llm'])
+    self._mesh = mesh if mesh and mesh.size > 1 else None
+    self.devices = sharding.sizes(self._mesh)['data']
+    self.max_slots = self.devices * config.max_slots
+    self._batches = _powers(min(config.max_prefill_batch, config.max_slots), 2)
+    self.batches = [self.devices * rows for rows in self._batches]
     self._slot_counts = _powers(config.max_slots, 4)
     self._usual_prompt = min(usual_prompt, config.max_prompt)
     self._max_prefill = model.config.vision.num_tokens + config.max_prompt
@@ -127,8 +136,9 @@ class Engine:
     )
     self._lengths: list[int] = []  # Lengths for which prefill is compiled.
     self._eos = model.tokenizer.eos_id if model.tokenizer else 1
-    self._tokens_left = [0] * config.max_slots
-    self._used = [False] * config.max_slots
+    # Slots of the first device come first, then those of the next.
+    self._tokens_left = [0] * self.max_slots
+    self._used = [False] * self.max_slots
     self._step = 0
     self._state: decode_state.DecodeState | None = None
     self.broken = False
@@ -165,7 +175,7 @@ class Engine:
   def reset(self) -> None:
     """Allocates an empty cache; needed at first, and after an error."""
     self.drop_all()
-    self._state = decode_state.empty(*self._state_sizes())
+    self._state = decode_state.empty(*self._state_sizes(), self._mesh)
     self.broken = False
 
   @property
@@ -178,12 +188,12 @@ class Engine:
 
   def _state_sizes(self) -> tuple[Any, int, int, str]:
     """Returns the arguments of `decode_state.empty`."""
-    config, slots = self.model.config.text, self.config.max_slots
-    return config, slots, self._cache_length, self._cache_dtype
+    config, length = self.model.config.text, self._cache_length
+    return config, self.max_slots, length, self._cache_dtype
 
   def drop_all(self) -> None:
     """Drops all captions; `reset` must be called before others begin."""
-    self._used = [False] * self.config.max_slots
+    self._used = [False] * self.max_slots
     self._step = 0
     self.broken = True
 
@@ -191,26 +201,41 @@ class Engine:
     """Begins captions, and returns the first token of each.
 
     Args:
-      requests: At most as many as slots are free, and as
-        `config.max_prefill_batch`.
+      requests: At most as many as slots are free, and as the largest of
+        `batches`.
 
     Returns:
       An output per request; their slots are used until the captions have
       ended, or are released.
     """
-    slots = self._free_slots()[: len(requests)]
-    batch = next(b for b in self.batches if b >= len(requests))
-    # Padding repeats the first request, in its own slot: the result is equal.
-    rows = [*range(len(requests)), *[0] * (batch - len(requests))]
+    slots = self._choose_slots(len(requests))
+    each = self.config.max_slots
+    by_device: list[list[int]] = [[] for _ in range(self.devices)]
+    for i, slot in enumerate(slots):
+      by_device[slot // each].append(i)
+    most = max(map(len, by_device))
+    batch = next(b for b in self._batches if b >= most)
+    # Padding repeats a request, whose result is written once.
+    rows = [i for some in by_device for i in (some + batch * [0])[:batch]]
     sequences = self._prefill_batch([requests[i] for i in rows])
     for slot, request in zip(slots, requests, strict=True):
       self._used[slot] = True
       limit = min(request.max_tokens, self.config.max_tokens)
       self._tokens_left[slot] = limit
-    slot_of_row = np.array([slots[i] for i in rows], np.int32)
-    chosen = self._run(decode_state.prefill, sequences, slot_of_row)
+    slot_of_row = np.array([slots[i] % each for i in rows], np.int32)
+    counts = np.array([*map(len, by_device)], np.int32)
+    chosen = self._prefill(sequences, slot_of_row, counts)
+    row_of = {
+      i: device * batch + place
+      for device, some in enumerate(by_device)
+      for place, i in enumerate(some)
+    }
     return [
-      self._output(slot, chosen.token[i : i + 1], chosen.bits[i : i + 1])
+      self._output(
+        slot,
+        chosen.token[row_of[i] : row_of[i] + 1],
+        chosen.bits[row_of[i] : row_of[i] + 1],
+      )
       for i, slot in enumerate(slots)
     ]
 
@@ -219,10 +244,14 @@ class Engine:
     used = [slot for slot, is_used in enumerate(self._used) if is_used]
     if not used:
       return []
-    chosen = self._decode(next(n for n in self._slot_counts if n > used[-1]))
+    each = self.config.max_slots
+    last = max(slot % each for slot in used)
+    count = next(n for n in self._slot_counts if n > last)
+    chosen = self._decode(count)
+    column_of = {slot: slot // each * count + slot % each for slot in used}
     return [
-      self._output(slot, chosen.token[:, slot], chosen.bits[:, slot])
-      for slot in used
+      self._output(slot, chosen.token[:, column], chosen.bits[:, column])
+      for slot, column in column_of.items()
     ]
 
   def release(self, slot: int) -> None:
@@ -241,10 +270,16 @@ class Engine:
     """
     count = min(count, self.batches[-1])
     above = next(b for b in self.batches if b >= count)
-    return count if 4 * count > 3 * above else above // 2
+    nearly_full = 4 * count > 3 * above or above == self.batches[0]
+    return count if nearly_full else above // 2
 
-  def _free_slots(self) -> list[int]:
-    return [slot for slot, is_used in enumerate(self._used) if not is_used]
+  def _choose_slots(self, count: int) -> list[int]:
+    """Returns free slots, in turn of the device that has the most."""
+    each, free = self.config.max_slots, []
+    for device in range(self.devices):
+      slots = range(device * each, (device + 1) * each)
+      free.append([slot for slot in slots if not self._used[slot]])
+    return [max(free, key=len).pop(0) for _ in range(count)]
 
   def _output(self, slot: int, tokens: Any, bits: Any) -> StepOutput:
     """Cuts tokens at the caption's end or limit."""
@@ -300,17 +335,28 @@ class Engine:
   def _run(self, program, *args) -> decode_state.NextTokens:
     """Runs a program that updates the state; waits for its tokens."""
     self.broken = True
-    self._state, chosen = program(self.model, self._state, *args)
+    self._state, chosen = program(self.model, self._state, *args, self._mesh)
     chosen = jax.device_get(chosen)
     self.broken = False
     return chosen
 
+  def _prefill(
+    self,
+    sequences: Any,
+    slots: Int[np.ndarray, ' b'],
+    counts: Int[np.ndarray, ' d'],
+  ) -> decode_state.NextTokens:
+    rows = sequences, slots, counts
+    if self._mesh:  # Each device gets its own rows alone.
+      rows = sharding.rows(rows, self.model.params)
+    return self._run(decode_state.prefill, *rows)
+
   def _compile_prefill(self, batch: int, length: int) -> None:
     sequences = self._blank(batch, length)
-    # All rows are equal and go to one free slot: nothing of it is used.
     sequences.valid[:] = True
-    slot_of_row = np.full(batch, self._free_slots()[0], np.int32)
-    self._run(decode_state.prefill, sequences, slot_of_row)
+    # Nothing of it is written.
+    counts = np.zeros(self.devices, np.int32)
+    self._prefill(sequences, np.zeros(batch, np.int32), counts)
 
   def _add_length(self, length: int) -> None:
     self._lengths = sorted({*self._lengths, length})

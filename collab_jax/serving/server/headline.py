@@ -6,7 +6,7 @@ from typing import Any
 
 import jax
 
-from collab_jax import __version__, provenance
+from collab_jax import __version__, provenance, sharding
 from collab_jax.models import paligemma
 from collab_jax.serving import protocol, tls
 from collab_jax.serving.server.server import Server
@@ -26,11 +26,15 @@ def describe(server: Server) -> dict[str, str]:
   config, model = server.config, server.model
   leaves = jax.tree.leaves(model.params)
   count = paligemma.count_parameters(model.params)
-  weights = sum(leaf.nbytes for leaf in leaves)
-  (device,) = leaves[0].devices()
+  # Of one device, as all else of its memory.
+  weights = sum(map(sharding.device_bytes, leaves))
+  mesh = sharding.mesh_of(model.params)
+  device = min(leaves[0].devices(), key=lambda device: device.id)
   kind = provenance.device_text(device)
   if device.platform == 'cpu':
     kind += f', {os.cpu_count()} cores'
+  if mesh:
+    kind += f'; {sharding.describe(mesh)}'
   return {
     'version': f'collab_jax {__version__}, jax {metadata.version("jax")}',
     'model': f'{model.config.name}, {_count(count)} parameters in'
@@ -51,9 +55,11 @@ def lines(server: Server) -> list[str]:
 
 def _memory(server: Server, device: Any, weights: int) -> str:
   slots = server.config.engine.max_slots
+  mesh = sharding.mesh_of(server.model.params)
+  cache = server.cache_bytes // sharding.sizes(mesh)['data']
   text = (
-    f'{_size(weights)} of weights, {_size(server.cache_bytes)} for {slots}'
-    ' captions at a time'
+    f'{_size(weights)} of weights, {_size(cache)} for {slots} captions at a'
+    f' time{" on each device" if mesh else ""}'
   )
   limit = provenance.memory_limit(device)
   return f'{text}, of {_size(limit)}' if limit else text

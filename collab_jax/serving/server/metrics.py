@@ -180,7 +180,7 @@ class Metrics:
 
   def set_build(self, model: paligemma.Model) -> None:
     """Sets versions, device and model."""
-    (device,) = jax.tree.leaves(model.params)[0].devices()
+    device = min(jax.tree.leaves(model.params)[0].devices(), key=lambda d: d.id)
     self._build.info(
       {
         'version': __version__,

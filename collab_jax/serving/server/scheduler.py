@@ -172,7 +172,7 @@ class Scheduler:
     requests = self.queue.take(
       lambda waiting: self.engine.split(min(waiting, self.engine.free)),
       collections.Counter(r.caller for r in self._active.values()),
-      self.engine.config.max_slots,
+      self.engine.max_slots,
     )
     try:
       self._prefill_requests(requests)

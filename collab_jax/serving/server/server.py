@@ -12,7 +12,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 import prometheus_client as prometheus
 
-from collab_jax import codecs
+from collab_jax import codecs, sharding
 from collab_jax.checkpoints import checksums
 from collab_jax.models import paligemma
 from collab_jax.serving import (
@@ -187,10 +187,14 @@ class Server:
     self._compiler = compiler.CompileThreads(
       asyncio.get_running_loop(), self.metrics
     )
+    # Devices of a mesh wait for each other, and must run their programs in one
+    # order: there one thread alone starts them.
+    is_spread = sharding.mesh_of(self._model.params) is not None
+    self._compile = self._scheduler.call if is_spread else self._compiler.call
     self._registry = server_codecs.CodecRegistry(
       self._allowlist,
       config.max_sessions,
-      self._compiler.call,
+      self._compile,
       self._warm_up_decoder,
     )
     self._service = service.Service(
@@ -318,7 +322,7 @@ class Server:
       self._authenticator,
       self._connections,
       self.metrics,
-      config.queue + config.engine.max_slots + _EXTRA_CALLS,
+      config.queue + self._engine.max_slots + _EXTRA_CALLS,
       longest,
       config.message_seconds,
     )
@@ -370,14 +374,14 @@ class Server:
     await self._set_serving(True)
 
   async def _warm_up_decoder(self, decoder: decoders.MessageDecoder) -> None:
-    """Compiles a codec's programs, beside others' captions.
+    """Compiles a codec's programs, beside others' captions on one device.
 
     Only prefills of a new length, of which there are few, are compiled between
     their steps.
     """
     lengths = set()
     for job in decoder.warm_up(self._engine.batches):
-      lengths.add(await self._compiler.call(job))
+      lengths.add(await self._compile(job))
     for length in sorted(lengths - {0}):
       for job in self._engine.warm_up_length(length):
         await self._scheduler.call(job)
