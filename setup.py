@@ -108,6 +108,7 @@ _EXTRAS = {
   # `--log`: event files without TensorFlow, and the service's own library.
   'logging': _LOGGING,
   'cluster': ['submitit>=1.5'],
+  'ray': ['ray[serve-grpc]>=2.60'],
   'cuda': ['jax[cuda12]'],
   'tpu': ['jax[tpu]'],
 }

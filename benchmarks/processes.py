@@ -1,5 +1,6 @@
 """Process of `collab-jax serve` that may be killed."""
 
+from collections.abc import Iterator
 import contextlib
 import os
 from pathlib import Path
@@ -7,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from typing import Any
 import urllib.request
 
 from prometheus_client import parser
@@ -19,6 +21,7 @@ class ServerProcess:
 
   Attributes:
     address: Host and port.
+    metrics_port: Port of the metrics.
   """
 
   def __init__(self, **flags: object):
@@ -29,9 +32,9 @@ class ServerProcess:
     """
     with contextlib.ExitStack() as held:
       ports = [held.enter_context(_bound()) for _ in range(2)]
-      port, self._metrics = (s.getsockname()[1] for s in ports)
+      port, self.metrics_port = (s.getsockname()[1] for s in ports)
     self.address = f'127.0.0.1:{port}'
-    flags = {'port': port, 'metrics_port': self._metrics, **flags}
+    flags = {'port': port, 'metrics_port': self.metrics_port, **flags}
     self._flags = [f'--{name}={value}' for name, value in flags.items()]
     self._process: subprocess.Popen | None = None
 
@@ -70,6 +73,11 @@ class ServerProcess:
     return self._process.pid
 
   @property
+  def returncode(self) -> int | None:
+    """Exit status of the process; None while it runs."""
+    return None if self._process is None else self._process.poll()
+
+  @property
   def alive(self) -> bool:
     """True while the process runs."""
     return self._process is not None and self._process.poll() is None
@@ -82,16 +90,24 @@ class ServerProcess:
 
   def value(self, name: str, **labels: str) -> float:
     """Returns a metric by its name without prefix, summed over other labels."""
-    url = f'http://127.0.0.1:{self._metrics}/metrics'
-    with urllib.request.urlopen(url, timeout=10) as page:
-      families = parser.text_string_to_metric_families(page.read().decode())
     return sum(
       sample.value
-      for family in families
-      for sample in family.samples
-      if sample.name == f'collab_jax_{name}'
-      and labels.items() <= sample.labels.items()
+      for sample in self._samples(name)
+      if labels.items() <= sample.labels.items()
     )
+
+  def values_by(self, name: str, label: str) -> dict[str, float]:
+    """Returns a metric by the values of a label."""
+    return {s.labels[label]: s.value for s in self._samples(name)}
+
+  def _samples(self, name: str) -> Iterator[Any]:
+    url = f'http://127.0.0.1:{self.metrics_port}/metrics'
+    with urllib.request.urlopen(url, timeout=10) as page:
+      families = parser.text_string_to_metric_families(page.read().decode())
+    for family in families:
+      for sample in family.samples:
+        if sample.name == f'collab_jax_{name}':
+          yield sample
 
   def __enter__(self) -> 'ServerProcess':
     """Starts the process."""

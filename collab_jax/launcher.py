@@ -240,15 +240,10 @@ def runtime(precision: str = 'default', resumes: bool = True) -> Iterator[None]:
       interrupted.
   """
   _output.prepare()
-  _reuse_large_buffers()
   # For quantizers and codecs of one's own; a folder that is gone has none.
   with contextlib.suppress(OSError):
     sys.path.insert(0, os.getcwd())
-  logging.getLogger('jax').setLevel(logging.ERROR)
-  # Such a picture is refused with an error, which is enough.
-  warnings.simplefilter('ignore', Image.DecompressionBombWarning)
-  _keep_compiled_programs()
-  _allow_promotions()
+  prepare_process()
   last_line = _interrupts.GOES_ON if resumes else _interrupts.BEGINS_ANEW
   try:
     with (
@@ -263,6 +258,16 @@ def runtime(precision: str = 'default', resumes: bool = True) -> Iterator[None]:
     if 'Unable to initialize backend' not in str(error):
       raise
     raise SystemExit(f'error: {error}') from error
+
+
+def prepare_process() -> None:
+  """Prepares memory, warnings and JAX; for workers, which have no user."""
+  _reuse_large_buffers()
+  logging.getLogger('jax').setLevel(logging.ERROR)
+  # Such a picture is refused with an error, which is enough.
+  warnings.simplefilter('ignore', Image.DecompressionBombWarning)
+  _keep_compiled_programs()
+  _allow_promotions()
 
 
 def _in_words(error: Exception) -> Any:

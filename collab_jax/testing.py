@@ -99,7 +99,7 @@ def _check_class(quantizer):
       AssertionError,
     )
   _require(
-    _validate.is_frozen(quantizer), f'{title} must be a dataclass(frozen=True).'
+    base.is_frozen(quantizer), f'{title} must be a dataclass(frozen=True).'
   )
   missing = base.missing(quantizer)
   _require(

@@ -3,6 +3,7 @@ r"""Serves a model to edges: captions of what they send.
 collab-jax serve
 collab-jax serve --quantizers='kmeans(k=8);merge(k=4)' --port=50051
 collab-jax serve --images='webp(quality=30);any'
+collab-jax serve --replicas=2 --engine=ray
 collab-jax serve --host=0.0.0.0 --tls_cert=server.pem --tls_key=server.key \
     --client_ca=ca.pem --token_file=tokens
 
@@ -10,17 +11,16 @@ Unless it can tell who is there, it listens to this machine alone; see
 docs/serving.md.
 """
 
+from collections.abc import Mapping
 import dataclasses
 from typing import Any
 
-from absl import app, flags, logging
+from absl import app, flags
 
 from collab_jax import (
-  checkpoints,
   codecs,
   launcher,
   serving,
-  sharding,
 )
 from collab_jax.commands import dtype_flags, model_flags
 
@@ -107,6 +107,21 @@ def _define(config: type) -> dict[str, flags.FlagHolder]:
   return holders
 
 
+_HOW = flags.DEFINE_enum(
+  'engine',
+  'local',
+  ['local', 'ray'],
+  "'local' serves in this process; 'ray' by replicas, with Ray Serve.",
+)
+_REPLICAS = flags.DEFINE_integer(
+  'replicas', 1, 'Servers behind the address, with --engine=ray.'
+)
+_ADDRESS = flags.DEFINE_string(
+  'address', '', "Ray cluster, as 'auto'; default: one on this machine."
+)
+_RESOURCES = flags.DEFINE_string(
+  'replica_resources', 'CPU=1', "Of each replica in Ray, as 'CPU=4,GPU=1'."
+)
 _SERVER = _define(serving.ServerConfig)
 _ENGINE = _define(serving.EngineConfig)
 _SECURITY = _define(serving.Security)
@@ -135,33 +150,57 @@ def make_config() -> serving.ServerConfig:
     raise ValueError(f'{flag}{colon}{text}') from error
 
 
+def make_arguments() -> serving.ServerArguments:
+  """Makes the arguments of a server from the flags; raises as `make_config`."""
+  return serving.ServerArguments(
+    make_config(),
+    *_MODEL.source,
+    tokenizer=_TOKENIZER.value or None,
+    dtypes=_DTYPES.arguments,
+    precision=_DTYPES.precision.value,
+    data=_DATA.value,
+    split_over=_SPLIT_OVER.value,
+  )
+
+
+def make_replica_config() -> serving.ReplicaConfig:
+  """Makes the settings of replicas from the flags.
+
+  Raises:
+    ValueError: A flag is out of range.
+  """
+  return serving.ReplicaConfig(
+    _REPLICAS.value, _ADDRESS.value, _RESOURCES.value
+  )
+
+
+def application(arguments: Mapping[str, Any]) -> Any:
+  """Builds Ray Serve's application, for its configuration files.
+
+  Args:
+    arguments: Flags of `collab-jax serve` by name, as in
+      `{'model': 'tiny', 'replicas': 2}`.
+
+  Returns:
+    The application.
+  """
+  named = [f'--{name}={value}' for name, value in arguments.items()]
+  flags.FLAGS(['serve', *named])
+  return serving.make_application(make_arguments(), make_replica_config())
+
+
 def main(argv):
   """Serves until it is told to stop."""
   if argv[1:]:
     raise app.UsageError(f'unexpected arguments: {argv[1:]}')
   with launcher.runtime(_DTYPES.precision.value, resumes=False):
-    config = make_config()
-    encodes = bool(config.server_encoded)
-    encoder = '' if encodes else _encoder_fingerprint()
-    model = checkpoints.load(
-      *_MODEL.source,
-      tokenizer=_TOKENIZER.value or None,
-      part=None if encodes else 'server',
-      mesh=sharding.make_mesh(_DATA.value, _SPLIT_OVER.value),
-      **_DTYPES.arguments,
-    )
-    serving.serve_forever(serving.Server(model, config, encoder))
-
-
-def _encoder_fingerprint() -> str:
-  """Returns the fingerprint of the edges' part, which is not kept in memory."""
-  source = _MODEL.source
-  if not checkpoints.has_encoder(*source):
-    logging.warning(
-      "%s is the part 'server': edges may have any image encoder", source[0]
-    )
-    return ''
-  edge = checkpoints.load(
-    *source, part='edge', adapter=_DTYPES.arguments['adapter']
-  )
-  return codecs.encoder_fingerprint(edge)
+    if _HOW.value == 'ray':
+      serving.serve_replicas(make_arguments(), make_replica_config())
+      return
+    for flag in (_REPLICAS, _ADDRESS, _RESOURCES):
+      if flag.present:
+        raise ValueError(
+          f'{flag.name}: got {flag.value!r} with --engine=local, expected none:'
+          ' it is for replicas; say --engine=ray'
+        )
+    serving.serve_forever(serving.make_server(make_arguments()))

@@ -2,6 +2,7 @@
 
 import abc
 from collections.abc import Hashable, Sequence
+import dataclasses
 from typing import Any, ClassVar
 
 from jaxtyping import Shaped
@@ -187,7 +188,8 @@ def as_metric(name: str, value: Any) -> Metric:
     raise _validate.error(
       name, value, 'a metric', 'inherit collab_jax.metrics.Metric', TypeError
     )
-  if not _validate.is_frozen(value):
+  params = getattr(type(value), '__dataclass_params__', None)
+  if not dataclasses.is_dataclass(value) or not getattr(params, 'frozen', 0):
     raise _validate.error(
       name,
       value,

@@ -14,7 +14,13 @@ if TYPE_CHECKING:
   from collab_jax.serving.client.client import EdgeClient
   from collab_jax.serving.client.retry import RemoteError
   from collab_jax.serving.engine.engine import EngineConfig
+  from collab_jax.serving.replicas.run import (
+    ReplicaConfig,
+    make_application,
+    serve_replicas,
+  )
   from collab_jax.serving.server.config import ServerConfig
+  from collab_jax.serving.server.loading import ServerArguments, make_server
   from collab_jax.serving.server.run import serve_forever
   from collab_jax.serving.server.security import Security
   from collab_jax.serving.server.server import Server
@@ -27,10 +33,15 @@ __all__ = [
   'EdgeClient',
   'EngineConfig',
   'RemoteError',
+  'ReplicaConfig',
   'Security',
   'Server',
+  'ServerArguments',
   'ServerConfig',
+  'make_application',
+  'make_server',
   'serve_forever',
+  'serve_replicas',
 ]
 __dir__ = __all__.copy
 
@@ -38,10 +49,15 @@ _HOMES = {
   'EdgeClient': 'client.client',
   'EngineConfig': 'engine.engine',
   'RemoteError': 'client.retry',
+  'ReplicaConfig': 'replicas.run',
   'Security': 'server.security',
   'Server': 'server.server',
+  'ServerArguments': 'server.loading',
   'ServerConfig': 'server.config',
+  'make_application': 'replicas.run',
+  'make_server': 'server.loading',
   'serve_forever': 'server.run',
+  'serve_replicas': 'replicas.run',
 }
 _no_attribute = _renamed.module_getattr(__name__)
 

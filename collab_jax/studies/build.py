@@ -1,6 +1,5 @@
 """Builds the model, data and codecs that the fields of a config name."""
 
-from collections.abc import Mapping
 import dataclasses
 import functools
 from pathlib import Path
@@ -113,13 +112,6 @@ def metrics_of(config: ml_collections.ConfigDict) -> tuple[str, ...]:
   """Returns a config's names of metrics, of older configs the default ones."""
   fields = cast(Any, config)
   return tuple(fields.metrics) if 'metrics' in config else metrics.DEFAULT
-
-
-def draws_of(
-  config: ml_collections.ConfigDict | Mapping[str, Any],
-) -> dict[str, Any]:
-  """Returns a config's arguments of `evaluation.summarize`, if it has them."""
-  return {n: config[n] for n in ('resamples', 'level', 'seed') if n in config}
 
 
 def load_model(

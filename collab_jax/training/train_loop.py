@@ -121,7 +121,8 @@ def dataset_fingerprint(reader: Any) -> str:
     reader: A reader of any size.
   """
   digest = hashlib.sha256(f'{len(reader)}'.encode())
-  for entry in getattr(reader, 'entries', ()):
+  listed = getattr(reader, 'data', reader)  # Of a `Subset`.
+  for entry in getattr(listed, 'entries', ()):
     digest.update(repr((entry.image_id, entry.captions)).encode())
   step = max(1, len(reader) // _SAMPLED)
   digest.update(_content(reader, step).encode())

@@ -129,3 +129,19 @@ def test_errors_are_short(flags, said):
 def test_experiment_script_has_the_same_flags():
   done = launching.run('experiments/serve.py', '--help')
   assert '--quantizers' in done.stdout
+
+
+@pytest.mark.parametrize(
+  'flag', ['--replicas=2', '--address=auto', '--replica_resources=CPU=2']
+)
+def test_flags_of_replicas_need_their_engine(flag):
+  done = subprocess.run(
+    [sys.executable, *SERVE, flag],
+    cwd=launching.ROOT,
+    capture_output=True,
+    text=True,
+    timeout=120,
+  )
+  assert done.returncode == 1
+  assert done.stderr.startswith(f'error: {flag[2:].partition("=")[0]}: got ')
+  assert 'say --engine=ray' in done.stderr

@@ -116,6 +116,7 @@ class Server:
     self._authenticator = security.Authenticator(config.security, config.host)
     self._cleanup = contextlib.AsyncExitStack()
     self._request_log: request_log.RequestLog | None = None
+    self._grpc: aio.Server | None = None
 
   @property
   def model(self) -> paligemma.Model:
@@ -136,11 +137,33 @@ class Server:
     longest = 4 * max(numbers, 3 * vision.image_size**2) + (1 << 16)
     return self.config.max_message_bytes or longest
 
-  async def start(self, warm: bool = True) -> None:
+  @property
+  def authenticator(self) -> security.Authenticator:
+    """Names the callers."""
+    return self._authenticator
+
+  @property
+  def service(self) -> service.Service:
+    """The service, once it has started."""
+    return self._service
+
+  @property
+  def health(self) -> Any:
+    """The standard health service, once it has started."""
+    return self._health
+
+  @property
+  def max_calls(self) -> int:
+    """Number of calls that may be answered at a time, once it has started."""
+    return self.config.queue + self._engine.max_slots + _EXTRA_CALLS
+
+  async def start(self, warm: bool = True, listen: bool = True) -> None:
     """Listens; takes requests once everything is compiled.
 
     Args:
       warm: Return only then.
+      listen: Whether it has ports of its own; else its calls come by
+        `calls.PortlessCalls`.
 
     Raises:
       OSError: A port is in use.
@@ -153,10 +176,13 @@ class Server:
     self._health = health.aio.HealthServicer()  # pyright: ignore
     await self._set_serving(False)
     try:
-      await self._listen()
+      if listen:
+        await self._listen()
     except BaseException:
       await self._cleanup.aclose()
       raise
+    trimming = asyncio.create_task(memory.trim_regularly())
+    self._cleanup.callback(trimming.cancel)
     self._scheduler.start()
     self.warming = asyncio.create_task(self._warm_up())
     if not warm:
@@ -241,7 +267,8 @@ class Server:
       _LOG.warning('a program still runs; it is left alone')
     await self._wait_until_idle(1.0)
     # Answers are on their way by now; streams of probes never end.
-    await self._grpc.stop(0.5)
+    if self._grpc is not None:
+      await self._grpc.stop(0.5)
     self._service.close()
     await self._cleanup.aclose()
 
@@ -308,8 +335,6 @@ class Server:
     if self.config.metrics_port >= 0:
       self._serve_metrics()
     await self._grpc.start()
-    trimming = asyncio.create_task(memory.trim_regularly())
-    self._cleanup.callback(trimming.cancel)
     is_file = host.startswith('unix')
     task = asyncio.create_task(self._connections.run(0 if is_file else port))
     self._cleanup.callback(task.cancel)
@@ -322,7 +347,7 @@ class Server:
       self._authenticator,
       self._connections,
       self.metrics,
-      config.queue + self._engine.max_slots + _EXTRA_CALLS,
+      self.max_calls,
       longest,
       config.message_seconds,
     )

@@ -1,0 +1,1 @@
+"""Several servers behind one address, by Ray Serve: docs/serving.md."""
