@@ -1,5 +1,6 @@
 """Server security: TLS, client certificates, tokens."""
 
+import logging
 import os
 import pathlib
 import ssl
@@ -137,6 +138,7 @@ def test_certificates_are_read_anew(cold, authority, monkeypatch, caplog):
     open_before.handshake('', timeout=3)
   first = cert.read_text().strip()
   assert _served_certificate(server) == first
+  caplog.set_level(logging.INFO)
   other_cert, other_key = authority.issue('rotated-next')
   # Half of the pair, then half of the certificate, are not used.
   cert.write_bytes(other_cert.read_bytes())
@@ -152,6 +154,8 @@ def test_certificates_are_read_anew(cold, authority, monkeypatch, caplog):
   cert.write_bytes(other_cert.read_bytes())
   key.write_bytes(other_key.read_bytes())
   assert _served_certificate(server) == other_cert.read_text().strip() != first
+  # Both, though the first of them was seen before.
+  assert 'tls_cert, tls_key: read anew' in caplog.messages
   assert (
     _handshake_code(server, _credentials(authority)) is CODES.INVALID_ARGUMENT
   )
@@ -161,9 +165,10 @@ def test_certificates_are_read_anew(cold, authority, monkeypatch, caplog):
 
 
 def test_authorities_of_clients_are_read_anew(
-  cold, authority, tmp_path, monkeypatch
+  cold, authority, tmp_path, monkeypatch, caplog
 ):
   """A client of the authority that left is let in no more."""
+  caplog.set_level(logging.INFO)
   monkeypatch.setattr(watched_files, '_PERIOD_SECONDS', 0.0)
   cert, key = authority.issue('server')
   next_one = certificates.Authority(tmp_path, 'next')
@@ -185,6 +190,8 @@ def test_authorities_of_clients_are_read_anew(
   trusted.write_bytes(next_one.path.read_bytes())
   assert code(old) is CODES.UNAVAILABLE
   assert code(new) is CODES.INVALID_ARGUMENT
+  said = [r.getMessage() for r in caplog.records if 'anew' in r.getMessage()]
+  assert said == ['client_ca: read anew'] * 2
 
 
 def test_tokens_are_read_anew(cold, tmp_path, monkeypatch, caplog):
@@ -334,7 +341,7 @@ def test_files_are_looked_at_once_a_second(tmp_path, monkeypatch):
   monkeypatch.setattr(watched_files.time, 'monotonic', lambda: now[0])
   path = tmp_path / 'file'
   path.write_text('a')
-  watched = watched_files.WatchedFiles('file', [str(path)], path.read_text)
+  watched = watched_files.WatchedFiles({'file': str(path)}, path.read_text)
   path.write_text('bb')
   assert not watched.refresh()
   now[0] += 1.1
@@ -356,7 +363,7 @@ def test_files_written_meanwhile_are_read_again(tmp_path, monkeypatch):
     path.write_text(next(texts, path.read_text()))
     return found
 
-  watched = watched_files.WatchedFiles('file', [str(path)], path.read_text)
+  watched = watched_files.WatchedFiles({'file': str(path)}, path.read_text)
   monkeypatch.setattr(watched, '_read', read)
   path.write_text('bb')
   assert not watched.refresh()

@@ -1,6 +1,7 @@
 """Server faults: overload, deadlines, internal errors, stops."""
 
 import asyncio
+import contextlib
 import os
 import socket
 import threading
@@ -404,11 +405,32 @@ def test_stop_is_bounded_by_drain_seconds(model, made, monkeypatch):
   release.set()
 
 
-def test_port_in_use_is_an_error(model, server):
+@pytest.mark.parametrize('host', ['127.0.0.1', 'localhost', '0.0.0.0'])
+def test_port_in_use_is_an_error(model, server, capfd, host):
   port = int(server.address.rpartition(':')[2])
-  other = serving.Server(model, harness.make_config(port=port))
-  with pytest.raises(OSError, match='cannot listen on 127'), other:
+  security = serving.Security(insecure=True)
+  config = harness.make_config(host=host, port=port, security=security)
+  with contextlib.ExitStack() as stack:
+    if host == 'localhost':  # With its other address, if there is one.
+      with contextlib.suppress(OSError):
+        place = '::1', port
+        taken = socket.create_server(place, family=socket.AF_INET6)
+        stack.enter_context(taken)
+    _refuses(model, config, f'^port: got {port}, at which another program')
+  assert capfd.readouterr().err == ''
+
+
+def _refuses(model, config, said):
+  other = serving.Server(model, config)
+  with pytest.raises(OSError, match=said), other:
     pass
+
+
+def test_an_address_of_another_machine_is_an_error(model, capfd):
+  security = serving.Security(insecure=True)
+  config = harness.make_config(host='192.0.2.1', port=0, security=security)
+  _refuses(model, config, '^host: got 192.0.2.1, expected an address of this')
+  assert capfd.readouterr().err == ''
 
 
 @pytest.fixture

@@ -134,11 +134,10 @@ class Certificates:
       OSError: A file cannot be read.
     """
     self._security = security
-    paths = [security.cert, security.key]
-    paths += [security.client_ca] if security.client_ca else []
-    self._files = watched_files.WatchedFiles(
-      'tls_cert, tls_key', paths, self._read
-    )
+    paths = {'tls_cert': security.cert, 'tls_key': security.key}
+    if security.client_ca:
+      paths['client_ca'] = security.client_ca
+    self._files = watched_files.WatchedFiles(paths, self._read)
 
   def _read(self) -> tuple[bytes, bytes, bytes | None]:
     """Returns key, certificate and authorities, once they are checked."""
@@ -214,14 +213,12 @@ class Authenticator:
     )
     if security.token_file:
       self._tokens = watched_files.WatchedFiles(
-        'token_file',
-        [security.token_file],
+        {'token_file': security.token_file},
         lambda: {b'Bearer ' + t: _digest(t) for t in security.tokens()},
       )
     if path := security.proxy_secret_file:
       self._secrets = watched_files.WatchedFiles(
-        'proxy_secret_file',
-        [path],
+        {'proxy_secret_file': path},
         lambda: dict.fromkeys(security.proxy_secrets(), ''),
       )
       self.refusal = (

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import logging
 import socket
 import threading
@@ -320,6 +321,7 @@ class Server:
     host, port = self.config.host, self.config.port
     address = tls.join_address(host, port)
     _check_socket_is_free(host)
+    _check_port_is_free(host, port)
     try:
       if self._certificates is None:
         port = self._grpc.add_insecure_port(address)
@@ -452,6 +454,51 @@ def _options(longest: int) -> dict[str, int]:
     # Messages that nobody reads yet stay with their senders.
     'grpc.http2.bdp_probe': 0,
   }
+
+
+def _check_port_is_free(host: str, port: int) -> None:
+  """Refuses a port that cannot be opened, before gRPC tries and complains.
+
+  Raises:
+    OSError: Another program listens there, or the port or address may not be
+      used.
+  """
+  if host.startswith(('unix:', 'unix-abstract:')):
+    return
+  error = None
+  for family, kind, _, _, place in _addresses(host, port):
+    try:
+      with socket.socket(family, kind) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind(place)
+      return  # One is enough, as it is for gRPC.
+    except OSError as failure:
+      error = failure
+  if error is None:
+    return
+  if error.errno == errno.EADDRINUSE:
+    raise OSError(
+      f'port: got {port}, at which another program listens, expected a free one'
+      ' or 0 for any; stop that program, or give another port'
+    ) from error
+  if error.errno == errno.EACCES:
+    raise OSError(
+      f'port: got {port}, expected one that this user may open, of 1024 and'
+      ' above'
+    ) from error
+  raise OSError(
+    f'host: got {host}, expected an address of this machine ({error.strerror})'
+  ) from error
+
+
+def _addresses(host: str, port: int) -> list[Any]:
+  """Returns the addresses of a host; none where gRPC shall say why."""
+  try:
+    return socket.getaddrinfo(
+      host.strip('[]'), port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )
+  except (OSError, UnicodeError):
+    return []
 
 
 def _check_socket_is_free(host: str) -> None:

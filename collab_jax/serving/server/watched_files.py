@@ -1,6 +1,6 @@
 """Files of keys, certificates and tokens, read anew when they change."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 import logging
 import os
 import time
@@ -16,7 +16,7 @@ _Value = TypeVar('_Value')
 class WatchedFiles(Generic[_Value]):
   """Value of some files, read anew once they have changed.
 
-      tokens = WatchedFiles('token_file', ['tokens'], read_tokens)
+      tokens = WatchedFiles({'token_file': 'tokens'}, read_tokens)
       tokens.refresh()
       print(tokens.value)
 
@@ -28,24 +28,21 @@ class WatchedFiles(Generic[_Value]):
     value: What the files last held.
   """
 
-  def __init__(
-    self, name: str, paths: Sequence[str], read: Callable[[], _Value]
-  ):
+  def __init__(self, paths: Mapping[str, str], read: Callable[[], _Value]):
     """Reads the files.
 
     Args:
-      name: Name of the setting, for the log.
-      paths: The files.
+      paths: The files by the names of their settings, which the log has.
       read: Function that reads and checks them.
 
     Raises:
       ValueError: A file holds something else.
       OSError: A file cannot be read.
     """
-    self._name = name
     self._paths = paths
     self._read = read
-    self._state = self._stat()
+    # As last seen, and as of the value.
+    self._state = self._used = self._stat()
     self._looked = time.monotonic()
     self._warned = False
     self.value = read()
@@ -73,18 +70,20 @@ class WatchedFiles(Generic[_Value]):
       return False
     if state != self._stat():  # Written meanwhile: not of one moment.
       return False
-    _LOG.info('%s: read anew', self._name)
-    self._state, self._warned, self.value = state, False, value
+    changed = [name for name in self._paths if state[name] != self._used[name]]
+    _LOG.info('%s: read anew', ', '.join(changed))
+    self._state = self._used = state
+    self._warned, self.value = False, value
     return True
 
-  def _stat(self) -> list[tuple[int, ...] | None]:
+  def _stat(self) -> dict[str, tuple[int, ...] | None]:
     """Returns what changes with each file; None for one that is gone."""
-    states = []
-    for path in self._paths:
-      try:
-        found = os.stat(path)
-      except OSError:
-        states.append(None)
-      else:
-        states.append((found.st_ino, found.st_size, found.st_mtime_ns))
-    return states
+    return {name: _stat(path) for name, path in self._paths.items()}
+
+
+def _stat(path: str) -> tuple[int, ...] | None:
+  try:
+    status = os.stat(path)
+  except OSError:
+    return None
+  return status.st_ino, status.st_size, status.st_mtime_ns
