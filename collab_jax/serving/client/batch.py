@@ -32,9 +32,6 @@ _ADDED = ('preprocess', 'edge', 'server')
 # Method by which pictures are resized.
 _METHOD = 'hf_bicubic'
 
-# Suffixes of the pictures of a folder; a file that is named may have any.
-SUFFIXES = pictures.SUFFIXES
-
 
 class RunSummary(NamedTuple):
   """Counts of a run.
@@ -61,8 +58,9 @@ def list_pictures(folder: str | os.PathLike[str]) -> list[Path]:
     folder: The folder.
 
   Returns:
-    The files with one of `SUFFIXES`. Hidden files and folders, whose names
-    begin with a dot, are left out: a Mac's `._cat.jpg` is no picture.
+    The files with one of `data.pictures.SUFFIXES`; a file that is named may
+    have any. Hidden files and folders, whose names begin with a dot, are left
+    out: a Mac's `._cat.jpg` is no picture.
 
   Raises:
     FileNotFoundError: The folder has no pictures.
@@ -71,14 +69,14 @@ def list_pictures(folder: str | os.PathLike[str]) -> list[Path]:
   paths = sorted(
     path
     for path in folder.rglob('*')
-    if path.suffix.lower() in SUFFIXES
+    if path.suffix.lower() in pictures.SUFFIXES
     and not any(n.startswith('.') for n in path.relative_to(folder).parts)
     and path.is_file()
   )
   if not paths:
     raise FileNotFoundError(
       f'{folder} has no pictures: expected files that end in'
-      f' {", ".join(SUFFIXES)}, and do not begin with a dot'
+      f' {", ".join(pictures.SUFFIXES)}, and do not begin with a dot'
     )
   return paths
 
