@@ -72,7 +72,8 @@ class CaptionerReplica:
         yield chunk
     except calls.CallRefusedError as error:
       _set_status(grpc_context, error)
-      raise
+      # Of an error without arguments of its own, which Ray can pickle.
+      raise RuntimeError(str(error)) from None
 
   async def Check(self, request, grpc_context):
     """Answers a probe."""
@@ -85,7 +86,7 @@ class CaptionerReplica:
       grpc.StatusCode.UNIMPLEMENTED, 'replicas answer Check alone'
     )
     _set_status(grpc_context, error)
-    raise error
+    raise RuntimeError(str(error))
     yield
 
   async def __call__(self, request: requests.Request) -> responses.Response:
