@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from collab_jax import _validate, message, random_keys
+from collab_jax import _validate, codecs, message, random_keys
 from collab_jax.exporters import (
   formats,
+  program,
   run,
 )
 
@@ -27,6 +28,7 @@ INSIDE = 1 << 28
 RUNNER = 'run.py'
 MANIFEST = 'manifest.json'
 SESSION = 'session.json'
+STATISTICS = 'statistics.npz'
 
 # Packages that run a format, and packages that write it.
 _RUNTIMES = {
@@ -110,8 +112,9 @@ def export(
   ) as temporary:
     draft = Path(temporary) / 'draft'
     draft.mkdir(mode=0o755)
-    program = write(codec, draft, seed, inside)
-    manifest = _manifest(codec, format, seed, program)
+    exported = write(codec, draft, seed, inside)
+    manifest = _manifest(codec, format, seed, exported)
+    manifest['statistics'] = _write_statistics(codec, draft)
     session = codec.session.to_json()
     (draft / SESSION).write_text(session, 'utf-8')
     runner = Path(__file__).with_name(RUNNER)
@@ -185,12 +188,27 @@ def _verify(codec, folder, seed) -> None:
       )
 
 
-def _manifest(codec, format_, seed, program) -> dict[str, Any]:
+def _write_statistics(codec, folder: Path) -> dict[str, Any] | None:
+  """Writes the statistics by which the runner tells unlike pictures."""
+  known = program.statistics(codec)
+  if known is None:
+    return None
+  path = folder / STATISTICS
+  np.savez(path, mean=known.mean, whitening=known.whitening)
+  return {
+    'file': STATISTICS,
+    'output': program.MEANS,
+    'threshold': known.threshold,
+    'warning': codecs.describe_unlike_picture(codec.model),
+  }
+
+
+def _manifest(codec, format_, seed, exported) -> dict[str, Any]:
   return {
     'format': format_,
     'version': 1,
-    'artefact': program.artefact,
-    'weights': program.weights,
+    'artefact': exported.artefact,
+    'weights': exported.weights,
     'session': SESSION,
     'digest': codec.session.digest,
     'model': codec.model.config.name,
@@ -199,8 +217,8 @@ def _manifest(codec, format_, seed, program) -> dict[str, Any]:
     'split': codec.split,
     'seed': seed,
     'uses_key': codec.uses_key,
-    'inputs': [_port(port) for port in program.inputs],
-    'outputs': [_port(port) for port in program.outputs],
+    'inputs': [_port(port) for port in exported.inputs],
+    'outputs': [_port(port) for port in exported.outputs],
     'message_bytes': codec.session.length,
     'preprocessing': {
       'size': codec.model.config.vision.image_size,

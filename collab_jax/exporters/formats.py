@@ -44,7 +44,8 @@ class ExportedProgram(NamedTuple):
     artefact: The program's file.
     weights: File of weights beside the program, if there is one.
     inputs: Inputs in order; the axis 'b' is the number of pictures.
-    outputs: Fields of the message, in order.
+    outputs: Fields of the message, in order, and `program.MEANS` if the model
+      has statistics of its features.
   """
 
   artefact: str
@@ -128,7 +129,7 @@ def onnx(
       inputs=specs,
       model_name='edge',
       input_names=[port.name for port in inputs],
-      output_names=[*codec.fields],
+      output_names=[port.name for port in _outputs(codec, 1)],
     )
     # ONNX has a way of its own to keep weights beside a program.
     weights = 'weights.bin' if separate else None
@@ -210,7 +211,9 @@ def _single(codec, format_):
 
 def _outputs(codec, b):
   """Returns the ports of a message; only StableHLO keeps dtypes of values."""
-  return [
+  known = program.statistics(codec)
+  means = [] if known is None else [(b, *known.mean.shape)]
+  fields = [
     Port(
       name,
       getattr(field, 'dtype', 'int32')
@@ -220,6 +223,7 @@ def _outputs(codec, b):
     )
     for name, field in codec.fields.items()
   ]
+  return [*fields, *(Port(program.MEANS, 'float32', s) for s in means)]
 
 
 def _import_extra(module: str, extra: str) -> Any:

@@ -11,8 +11,13 @@ from collab_jax import codecs, random_keys
 from collab_jax.codecs import (
   encoder,
   feature,
+  unlike_pictures,
 )
 from collab_jax.exporters import primitives
+from collab_jax.models import feature_statistics
+
+# Name of the output of mean features, by which unlike pictures are told.
+MEANS = 'feature_means'
 
 Params = dict[str, Any]
 Message = dict[str, jax.Array]
@@ -23,8 +28,9 @@ class SingleImageProgram(NamedTuple):
 
   Attributes:
     run: Maps (images u8[1 H W 3], words i32[1 2 count]) to the message's
-      fields, in order, each with an axis of 1 in front; values in float32. It
-      takes images only if no words are drawn.
+      fields, in order, and the mean features where there are `statistics`, each
+      with an axis of 1 in front; values in float32. It takes images only if no
+      words are drawn.
     word_count: As of `primitives.KeylessFunction`.
   """
 
@@ -44,6 +50,21 @@ def weights(codec: codecs.FeatureCodec) -> Params:
   return tower
 
 
+def statistics(
+  codec: codecs.FeatureCodec,
+) -> feature_statistics.Gaussian | None:
+  """Returns the distribution of pictures that the model knows, if there is one.
+
+  Args:
+    codec: The edge's codec; the program returns its mean features then, too.
+  """
+  known = unlike_pictures.statistics_of(codec.model)
+  gaussian = known.splits.get(codec.spec.split) if known else None
+  if gaussian is None or gaussian.mean.shape != (codec.width,):
+    return None
+  return gaussian
+
+
 def batched(codec: codecs.FeatureCodec, seed: int) -> Callable[..., Message]:
   """Returns the edge's function of a batch of pictures.
 
@@ -53,9 +74,9 @@ def batched(codec: codecs.FeatureCodec, seed: int) -> Callable[..., Message]:
 
   Returns:
     Maps (weights, images, ids) to the message's arrays, as `codec.quantize`
-    returns them.
+    returns them, and `MEANS` where there are `statistics`.
   """
-  quantizer = codec.quantizer
+  quantizer, with_means = codec.quantizer, statistics(codec) is not None
 
   def run(
     weights: Params, images: UInt8[Array, 'B H W 3'], ids: UInt32[Array, ' B']
@@ -66,7 +87,8 @@ def batched(codec: codecs.FeatureCodec, seed: int) -> Callable[..., Message]:
     quantize = jax.vmap(
       lambda x, key, aux: quantizer.quantize(codec.params, x, key, **aux)
     )
-    return quantize(x, keys, aux)
+    message = quantize(x, keys, aux)
+    return {**message, MEANS: x.mean(1)} if with_means else message
 
   return run
 
@@ -89,6 +111,7 @@ def single(codec: codecs.FeatureCodec) -> SingleImageProgram:
   quantize, word_count = primitives.rewrite(
     lambda x, key: codec.quantizer.quantize(codec.params, x, key), shape
   )
+  with_means = statistics(codec) is not None
 
   def run(
     images: UInt8[Array, '1 H W 3'], words: Int32[Array, '1 2 m'] | None = None
@@ -96,7 +119,8 @@ def single(codec: codecs.FeatureCodec) -> SingleImageProgram:
     x = _features(codec, weights(codec), images)[0][0]
     words = jnp.zeros((1, 2, 0), jnp.int32) if words is None else words
     message = quantize(x, words[0])
-    return tuple(_portable(message[name])[None] for name in codec.fields)
+    fields = [_portable(message[name])[None] for name in codec.fields]
+    return (*fields, x.mean(0)[None]) if with_means else tuple(fields)
 
   return SingleImageProgram(run, word_count)
 

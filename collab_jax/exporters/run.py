@@ -15,6 +15,7 @@ import os
 import pathlib
 import socket
 import ssl
+import sys
 import time
 from typing import Any
 
@@ -33,6 +34,11 @@ class Edge:
 
   edge = run.Edge('.')
   messages = edge(images, ids)
+  print(edge.unlike)
+
+  Attributes:
+    unlike: Whether each picture of the last batch is unlike those that the
+      model was trained on; None where nothing is known of these.
   """
 
   def __init__(self, folder):
@@ -51,16 +57,35 @@ class Edge:
     # Each runtime has errors of its own for a program that it cannot read.
     except Exception as error:
       raise ValueError(f'{path}: {type(error).__name__}: {error}') from error
+    self.unlike, self.warned = None, False
+    self.statistics = self.manifest.get('statistics')
+    if self.statistics:
+      path = self.folder / self.statistics['file']
+      with np.load(path, allow_pickle=False) as arrays:
+        self.mean, self.whitening = arrays['mean'], arrays['whitening']
 
   def __call__(self, images, ids=None):
     """Encodes pictures u8[B size size 3]; ids are 0 to B - 1 by default."""
     ids = range(len(images)) if ids is None else ids
     out = self.quantize(images, ids)
+    if self.statistics and np.any(self.unlike) and not self.warned:
+      self.warned = True
+      print(f'warning: {self.statistics["warning"]}', file=sys.stderr)
     rows = zip(*out.values(), strict=True)
     return [self.pack(dict(zip(out, row, strict=True))) for row in rows]
 
   def quantize(self, images, ids):
     """Returns the message's arrays, with an axis B in front."""
+    out = self._run(images, ids)
+    if self.statistics:
+      # The Mahalanobis distance of their mean features, over sqrt(D).
+      means = out.pop(self.statistics['output']).astype(np.float64)
+      squares = np.square((means - self.mean) @ self.whitening)
+      distances = np.sqrt(squares.mean(1))
+      self.unlike = distances > self.statistics['threshold']
+    return out
+
+  def _run(self, images, ids):
     ids = np.asarray([i & 0xFFFFFFFF for i in ids], np.uint32)
     names = [port['name'] for port in self.manifest['outputs']]
     if self.manifest['inputs'][0]['shape'][0] == 'b':
@@ -128,6 +153,7 @@ def _check_files(folder, manifest):
   """Raises ValueError if a file of a folder is missing or damaged."""
   manifest['weights'] = manifest.get('weights') or None
   used = [manifest[n] for n in ('session', 'artefact', 'weights')]
+  used += [(manifest.get('statistics') or {}).get('file')]
   if manifest['format'] not in _RUNTIMES:
     raise ValueError(
       f'manifest.json: format: got {manifest["format"]!r:.60}, expected one of'

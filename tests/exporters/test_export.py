@@ -195,6 +195,34 @@ def test_a_missing_extra_is_named(
   assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize('format_', ['stablehlo', 'onnx', 'litert'])
+def test_unlike_pictures_are_told(tmp_path, capsys, optimized, format_):
+  """A warning once, of photographs alone, and the same messages."""
+  for module in _CONVERTERS.get(format_, ['flatbuffers']):
+    pytest.importorskip(module)
+  tiny = cj.load('tiny', part='edge')
+  codec = cj.FeatureCodec(tiny, 'kmeans(k=4)')
+  manifest = cj.export(codec, tmp_path / 'out', format_)
+  assert manifest['statistics']['file'] in manifest['files']
+  edge = _runner(tmp_path / 'out').Edge(tmp_path / 'out')
+  scenes = np.stack([s.image for s in data.scenes('test', limit=4)])
+  messages = edge(scenes)
+  assert not edge.unlike.any()
+  assert capsys.readouterr().err == ''
+  if format_ == 'stablehlo':
+    assert messages == codec.encode(scenes, jax.random.key(0))
+  photos = np.stack([p.image for p in data.photos(size=64)])
+  want = tiny.statistics.unlike(
+    np.asarray(codec.features(photos)).mean(1), 'encoder'
+  )
+  for _ in range(2):
+    edge(photos)
+    np.testing.assert_array_equal(edge.unlike, want)
+  assert want.all()
+  said = f'warning: {cj.codecs.describe_unlike_picture(tiny)}\n'
+  assert capsys.readouterr().err == said
+
+
 _CONVERTERS = {
   'onnx': ('jax2onnx', 'onnxruntime'),
   'litert': ('tensorflow', 'ai_edge_litert'),

@@ -48,6 +48,7 @@ def test_it_imports_nothing_of_ours():
     'pathlib',
     'socket',
     'ssl',
+    'sys',
     'time',
     'typing',
   }
