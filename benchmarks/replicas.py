@@ -75,10 +75,14 @@ class LoadResult(NamedTuple):
 
 
 class StatusCountingStub:
-  """Forwards calls; counts statuses, and deliveries by request id."""
+  """Forwards calls; counts statuses, and deliveries by request id.
 
-  def __init__(self, stub):
+  Without `affine` they lack the metadata that leads them to one replica.
+  """
+
+  def __init__(self, stub, affine: bool = True):
     self._stub = stub
+    self._affine = affine
     self.statuses: collections.Counter[str] = collections.Counter()
     self.delivered: collections.Counter[bytes] = collections.Counter()
     self.calls = 0
@@ -86,6 +90,8 @@ class StatusCountingStub:
   def Caption(self, request, **settings):
     """Forwards a request."""
     self.calls += 1
+    if not self._affine:
+      settings['metadata'] = ()
     try:
       reply = self._stub.Caption(request, **settings)
     except grpc.RpcError as error:
@@ -241,15 +247,22 @@ def restart(server) -> None:
   wait_for_new(server, old, 2)
 
 
-def progressive(server, expected: Expected) -> tuple[int, int]:
+def progressive(
+  server, expected: Expected, affine: bool = True
+) -> tuple[int, int]:
   """Sends first layers and then the others.
+
+  Args:
+    server: The server.
+    expected: Messages with layers, and their captions.
+    affine: Whether both lead to one replica; else to any.
 
   Returns:
     Number of captions that differ from those of whole messages, and of calls
     more than two for each scene.
   """
   link = channel.Connection(server.address)
-  counting = StatusCountingStub(link.stub)
+  counting = StatusCountingStub(link.stub, affine)
   link.stub = cast(Any, counting)
   with clients.EdgeClient(
     link, expected.codec, threshold=-1.0, coarse=rate_control.COARSE
@@ -279,13 +292,16 @@ def faults(server, expected: Expected, layered: Expected) -> bool:
     )  # fmt: skip
     refused = got.statuses if name == 'rolling restart' else 0
     failed = failed or bool(got.lost or got.doubled or refused)
-  wrong, more = progressive(server, layered)
   print(text.align(rows))
-  print(
-    f'progressive: {len(layered.captions)} scenes, {wrong} captions differ,'
-    f' {more} whole messages sent again'
-  )
-  return failed or bool(wrong)
+  for affine in (True, False):
+    wrong, more = progressive(server, layered, affine)
+    where = 'led to the replica of the first ones' if affine else 'sent to any'
+    print(
+      f'progressive, finer layers {where}: {len(layered.captions)} scenes,'
+      f' {wrong} captions differ, {more} whole messages sent again'
+    )
+    failed = failed or bool(wrong)
+  return failed
 
 
 def main(argv):
@@ -301,12 +317,14 @@ def main(argv):
     for replicas in map(int, _REPLICAS.value):
       name = _NAMES[replicas]
       server = make_server(replicas)
-      started = server.start()
       try:
-        for number in range(_ROUNDS.value):
-          figures = throughput(server, expected)
-          cells = [name, f'{started:.0f}'] if not number else ['', '']
-          table.append([*cells, *(f'{figure:.0f}' for figure in figures)])
+        started = server.start()
+        rounds = [throughput(server, expected) for _ in range(_ROUNDS.value)]
+        figures = [
+          ', '.join(f'{figure:.0f}' for figure in column)
+          for column in zip(*rounds, strict=True)
+        ]
+        table.append([name, f'{started:.0f}', *figures])
         if replicas == max(_NAMES):
           failed = faults(server, expected, layered)
       finally:

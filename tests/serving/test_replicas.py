@@ -14,7 +14,7 @@ from benchmarks import processes, replicas
 from collab_jax import serving
 from collab_jax.serving import collab_pb2, protocol
 from collab_jax.serving.client import channel, server_state
-from tests import standin
+from tests import launching, standin
 from tests.serving import harness
 
 pytest.importorskip('ray', reason="the extra 'ray' is not installed")
@@ -22,19 +22,34 @@ pytest.importorskip('ray', reason="the extra 'ray' is not installed")
 SIZES = {'rows': 4, 'batch': 2, 'steps': 2, 'max_tokens': 12, 'max_prompt': 24}
 
 
+TOKEN = '0123456789abcdef'
+
+
 @pytest.fixture(scope='module')
-def process():
-  """Two replicas of the small model."""
+def process(tmp_path_factory):
+  """Two replicas of the small model, with a token."""
+  tokens = tmp_path_factory.mktemp('tokens') / 'tokens'
+  tokens.write_text(TOKEN)
+  tokens.chmod(0o600)
   server = processes.ServerProcess(
     engine='ray',
     replicas=2,
     model=standin.folder(),
     quantizers=f'{harness.QUANTIZERS[2]};any',
     replica_resources='CPU=0.5',
+    token_file=tokens,
     **SIZES,
   )
   with server:
     yield server
+
+
+@pytest.fixture
+def link(process):
+  """Connection of an edge."""
+  link = channel.Connection(process.address, token=TOKEN, timeout=120.0)
+  yield link
+  link.close()
 
 
 def _captions(server, codec, images, **settings):
@@ -42,29 +57,30 @@ def _captions(server, codec, images, **settings):
     return client.caption(images)
 
 
-def test_captions_equal_those_of_one_server(process, shared, model, images):
+def test_captions_equal_those_of_one_server(
+  process, link, shared, model, images
+):
   many = np.concatenate([images] * 4)
   for name in (harness.QUANTIZERS[2], 'kmeans(k=4)'):  # Listed, and not.
     codec = harness.codec_of(model)(name)
     expected = _captions(shared.address, codec, many)
-    got = _captions(process.address, codec, many)
+    got = _captions(link, codec, many)
     assert [a.caption for a in got] == [b.caption for b in expected]
   served = process.values_by('tokens_total', 'replica')
   assert len(served) == 2
 
 
-def test_finer_layers_follow_the_first(process, model, images):
+def test_finer_layers_follow_the_first(link, model, images):
   codec = harness.codec_of(model)(harness.QUANTIZERS[2])
-  link = channel.Connection(process.address, timeout=120.0)
   link.stub = counting = cast(Any, replicas.StatusCountingStub(link.stub))
   answers = _captions(link, codec, images, threshold=-1.0)
   assert {a.layers for a in answers} == {2}
   assert counting.calls == 2 * len(images)
 
 
-def test_streams_probes_and_pages(process, model, images):
+def test_streams_probes_and_pages(process, link, model, images):
   codec = harness.codec_of(model)(harness.QUANTIZERS[2])
-  with serving.EdgeClient(process.address, codec) as client:
+  with serving.EdgeClient(link, codec) as client:
     answer: Any = list(client.stream(images[0]))
     *pieces, last = answer
     assert ''.join(pieces) == last.caption
@@ -78,43 +94,65 @@ def test_streams_probes_and_pages(process, model, images):
       assert answer.status == 200
 
 
-def test_statuses_reach_the_edge(process):
-  stub = channel.Connection(process.address).stub
-  request = collab_pb2.CaptionRequest(session=b'0' * 12)
-  for method in (stub.Caption, lambda r: list(stub.CaptionStream(r))):
-    with harness.refused(grpc.StatusCode.FAILED_PRECONDITION) as text:
-      method(request)
-    assert 'handshake first' in text[0]
+def _read_stream(stub):
+  return lambda *args, **settings: list(stub.CaptionStream(*args, **settings))
 
 
-def test_a_retry_gets_the_answer_of_its_first_try(process, model, images):
-  """Both lead to the same replica, which remembers it."""
-  codec = harness.codec_of(model)(harness.QUANTIZERS[2])
-  (message,) = codec.encode(images[:1], jax.random.key(0))
-  link = channel.Connection(process.address)
+def test_tokens_hold(process):
+  link = channel.Connection(process.address, token='another-token-of-16')
   stub = link.stub
-  stub.Handshake(collab_pb2.HandshakeRequest(session=codec.to_json()))
-  for _ in range(4):
-    request = harness.Caller.request(codec, message)
-    metadata = [(protocol.AFFINITY, protocol.affinity(request))]
-    answers = [stub.Caption(request, metadata=metadata) for _ in range(2)]
-    assert [a.repeated for a in answers] == [False, True]
+  for method in (stub.Caption, _read_stream(stub)):
+    with harness.refused(grpc.StatusCode.UNAUTHENTICATED):
+      method(collab_pb2.CaptionRequest(), metadata=link.metadata)
+  assert server_state.check_health(link, 10.0) == ''  # Probes need none.
   link.close()
 
 
-def test_a_killed_replica_is_not_noticed(process, shared, model, images):
+def test_statuses_reach_the_edge(link):
+  stub = link.stub
+  request = collab_pb2.CaptionRequest(session=b'0' * 12)
+  for method in (stub.Caption, _read_stream(stub)):
+    with harness.refused(grpc.StatusCode.FAILED_PRECONDITION) as text:
+      method(request, metadata=link.metadata)
+    assert 'handshake first' in text[0]
+
+
+def test_a_retry_gets_the_answer_of_its_first_try(link, model, images):
+  """Both lead to the same replica, which remembers it."""
+  codec = harness.codec_of(model)(harness.QUANTIZERS[2])
+  (message,) = codec.encode(images[:1], jax.random.key(0))
+  stub = link.stub
+  described = collab_pb2.HandshakeRequest(session=codec.to_json())
+  stub.Handshake(described, metadata=link.metadata)
+  for _ in range(4):
+    request = harness.Caller.request(codec, message)
+    key = protocol.AFFINITY, protocol.affinity(request)
+    metadata = (*link.metadata, key)
+    answers = [stub.Caption(request, metadata=metadata) for _ in range(2)]
+    assert [a.repeated for a in answers] == [False, True]
+
+
+def test_a_killed_replica_is_not_noticed(process, link, shared, model, images):
   codec = harness.codec_of(model)(harness.QUANTIZERS[2])
   many = np.concatenate([images] * 8)
   expected = _captions(shared.address, codec, many)
-  with serving.EdgeClient(
-    process.address, codec, window=4, timeout=120.0
-  ) as client:
+  with serving.EdgeClient(link, codec, window=4) as client:
     got = []
     for answer in client.captions(zip(many, range(len(many)), strict=True)):
       got.append(answer)
       if len(got) == 8:
         os.kill(replicas.replica_pids(process)[0], signal.SIGKILL)
   assert [a.caption for a in got] == [b.caption for b in expected]
+
+
+def test_a_configuration_of_ray_serve_has_the_same_flags():
+  code = (
+    'from collab_jax.commands import serve;'
+    'made = serve.application({"model": "tiny", "replicas": 3, "host":'
+    ' "0.0.0.0", "insecure": True});'
+    'print(made._bound_deployment.num_replicas)'
+  )
+  assert launching.run('-c', code).stdout.split() == ['3']
 
 
 def test_it_ends_by_sigterm(process):

@@ -222,6 +222,8 @@ class _ReplicaSet:
       OSError: The cluster cannot be reached.
     """
     os.environ.setdefault('RAY_USAGE_STATS_ENABLED', '0')
+    # By itself Ray gives its workers the lowest priority on their machine.
+    os.environ.setdefault('RAY_worker_niceness', '0')
     import ray  # pyright: ignore[reportMissingImports]
     from ray import serve  # pyright: ignore[reportMissingImports]
     from ray.serve import (  # pyright: ignore[reportMissingImports]
