@@ -90,6 +90,7 @@ _EXTRAS = {
     'pyyaml>=6',
     'ruff>=0.15',
     'scikit-learn>=1.6',
+    'submitit>=1.5',
     'tensorboardX>=2.6.2.2',
   ],
   # benchmarks/kmeans.py beside its peers.
@@ -107,7 +108,8 @@ _EXTRAS = {
   'litert': ['tensorflow-cpu>=2.20', 'ai-edge-litert>=2'],
   # `--log`: event files without TensorFlow, and the service's own library.
   'logging': _LOGGING,
-  'cluster': ['submitit>=1.5'],
+  # `--engine=slurm`; `--engine=ray`, and replicas of a server.
+  'slurm': ['submitit>=1.5'],
   'ray': ['ray[serve-grpc]>=2.60'],
   'cuda': ['jax[cuda12]'],
   'tpu': ['jax[tpu]'],

@@ -135,3 +135,20 @@ class _Watch:
         threading.Event().wait(_PATIENCE)
         self._end(byte[0], None)
     os.close(self._read)
+
+
+def end_with(parent: int) -> None:
+  """Ends this process by SIGTERM soon after another one, its parent, has ended.
+
+  A parent that was killed cannot end its children.
+
+  Args:
+    parent: Process id of the parent.
+  """
+
+  def watch() -> None:
+    while os.getppid() == parent:
+      threading.Event().wait(0.5)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+  threading.Thread(target=watch, daemon=True).start()

@@ -58,7 +58,35 @@ def evaluation() -> ml_collections.ConfigDict:
   config.resamples = 1000  # Draws of the bootstrap.
   config.level = 0.95  # Level of the confidence intervals.
   config.seed = 0  # Seed of the bootstrap.
+
+  # Units of --engine=local, slurm or ray: docs/cluster.md.
+  config.engine = engine()
   return config
+
+
+def engine() -> ml_collections.ConfigDict:
+  """Returns what a unit of a sweep needs, and where it may be found."""
+  return ml_collections.ConfigDict(
+    {
+      'cpus': 0,  # CPU cores of a unit; 0 leaves them to the cluster.
+      # GPUs of a unit; 0 for none, and on this machine for one if it has any.
+      'gpus': 0,
+      'tpus': 0,  # TPU chips of a unit, on Ray.
+      'memory_gb': 0.0,  # Host memory of a unit; 0 leaves it to the cluster.
+      # Minutes of a SLURM job; a unit that takes longer goes on in another one.
+      'minutes': 60,
+      'requeues': 20,  # Such time limits that a unit may reach.
+      # Starts of a unit that fails and makes no record, after the first one.
+      'retries': 2,
+      'partition': '',  # SLURM's partition; '' for the default one.
+      'account': '',  # SLURM's account.
+      'sbatch': (),  # Further options of sbatch: ('constraint=a100', 'nice').
+      # Lines of shell before each unit, such as a copy of data to a local disk.
+      'setup': (),
+      'python': '',  # Interpreter of units elsewhere; '' for this one.
+      'address': 'auto',  # Of the Ray cluster, 'host:6379'.
+    }
+  )
 
 
 def codecs(config: ml_collections.ConfigDict) -> None:
@@ -106,10 +134,3 @@ def smoke(config: ml_collections.ConfigDict) -> None:
   config.max_tokens = 4
   config.batch_size = 4
   config.resamples = 20
-
-
-def sweep(add, config) -> None:
-  """Adds a work unit per method, and one for the lines that need no k."""
-  add(methods=())
-  for method in config.methods:
-    add(methods=(method,), codecs=(), full=False, blind=())

@@ -77,14 +77,6 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   return config
 
 
-def sweep(add, config):
-  """Adds a unit per method and k, and one for the lines that need no k."""
-  add(methods=())
-  for method in config.methods:
-    for k in config.ks:
-      add(methods=(method,), ks=(k,), codecs=(), full=False, blind=())
-
-
 def _with_size(model: str, res: int) -> str:
   """Completes 'paligemma-3b-mix' with its size; other names stay."""
   match = re.fullmatch(r'paligemma2?-\d+b-[a-z-]*[a-z](?:-(\d+))?', model)

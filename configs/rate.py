@@ -136,14 +136,6 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   return config
 
 
-def sweep(add, config):
-  """Adds a unit per method, one for codecs, one for what needs no k."""
-  add(methods=(), codecs=())
-  add(methods=(), full=False, blind=())
-  for method in config.methods:
-    add(methods=(method,), codecs=(), full=False, blind=())
-
-
 def _pictures() -> list[str]:
   """Returns the names of all image codecs."""
   names = []

@@ -11,8 +11,6 @@ from configs import common
 
 MODES = ('tiny', 'dense', 'smoke')
 
-sweep = common.sweep
-
 
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   """Returns the settings of a mode, `tiny` by default."""

@@ -17,10 +17,12 @@ from absl import app, flags
 
 from collab_jax import config as config_lib
 from collab_jax import launcher, monitoring, studies
+from collab_jax.studies import sweep
 
 _CONFIG = config_lib.define('configs/baselines.py')
 _WORKDIR = flags.DEFINE_string('workdir', 'runs/baselines', 'Where to write.')
 _MONITOR = monitoring.define_flags()
+_SWEEP = sweep.define_flags()
 
 
 def main(argv):
@@ -29,9 +31,7 @@ def main(argv):
     raise app.UsageError(f'unexpected arguments: {argv[1:]}')
   with studies.runtime(), _MONITOR(_WORKDIR.value, _CONFIG.value):
     workdir, study = Path(_WORKDIR.value), studies.BaselineStudy(_CONFIG.value)
-    study.validate()
-    print(study.describe(), flush=True)
-    records = study.run(workdir / 'records.jsonl')
+    records = _SWEEP().run(study, workdir)
     print('', study.report(records, workdir), sep='\n')
     print(f'\n{workdir}: {studies.list_files(workdir)}')
 

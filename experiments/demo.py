@@ -20,10 +20,12 @@ from collab_jax import (
   monitoring,
   studies,
 )
+from collab_jax.studies import sweep
 
 _CONFIG = config_lib.define('configs/tradeoff.py')
 _WORKDIR = flags.DEFINE_string('workdir', 'runs/demo', 'Where to write.')
 _MONITOR = monitoring.define_flags()
+_SWEEP = sweep.define_flags()
 
 
 def main(argv):
@@ -36,9 +38,7 @@ def main(argv):
   ):
     start = time.perf_counter()
     workdir, study = Path(_WORKDIR.value), studies.TradeoffStudy(_CONFIG.value)
-    study.validate()
-    print(study.describe(), flush=True)
-    records = study.run(workdir / 'records.jsonl')
+    records = _SWEEP().run(study, workdir)
     study.draw_fig2(workdir / 'fig2')  # Which the report shows.
     study.draw_photographs(workdir / 'fig2_photos')
     text = study.report(records, workdir)

@@ -18,10 +18,12 @@ from absl import app, flags
 
 from collab_jax import config as config_lib
 from collab_jax import launcher, monitoring, studies
+from collab_jax.studies import sweep
 
 _CONFIG = config_lib.define('configs/rate.py')
 _WORKDIR = flags.DEFINE_string('workdir', 'runs/rate', 'Where to write.')
 _MONITOR = monitoring.define_flags()
+_SWEEP = sweep.define_flags()
 
 
 def main(argv):
@@ -31,9 +33,7 @@ def main(argv):
   with studies.runtime(), _MONITOR(_WORKDIR.value, _CONFIG.value):
     start = time.perf_counter()
     workdir, study = Path(_WORKDIR.value), studies.RateStudy(_CONFIG.value)
-    study.validate()
-    print(study.describe(), flush=True)
-    records = study.run(workdir / 'records.jsonl')
+    records = _SWEEP().run(study, workdir)
     print('', study.report(records, workdir), '', sep='\n')
     print(f'{workdir}: {studies.list_files(workdir)}')
     print(f'{len(records):,} captions, {time.perf_counter() - start:.0f} s')

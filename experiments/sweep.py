@@ -1,10 +1,14 @@
-r"""Runs the work units of a config's sweep, or one machine's share of them.
+r"""Captions pictures through every codec of a config, by many processes.
 
 python experiments/sweep.py --config=configs/tradeoff.py:mode=tiny \
-    --workdir=runs/sweep --shard=0/2
-python experiments/plot.py --records='runs/sweep/units/*.jsonl'
+    --workdir=runs/sweep
+python experiments/sweep.py --config=configs/paligemma_coco.py:protocol=fig3 \
+    --config.model_path=/path/to/folder --config.data_dir=/path/to/coco \
+    --engine=slurm --units=96 --config.engine.gpus=1 --workdir=/shared/sweep
 
-A unit is a file of records; started again, the sweep makes what is missing.
+It is experiments/evaluate.py with another default of --engine, which the other
+studies' launchers have too: docs/cluster.md. Started again, it goes on where it
+was stopped.
 """
 
 if __name__ == '__main__':  # Imports take seconds.
@@ -13,46 +17,28 @@ if __name__ == '__main__':  # Imports take seconds.
   _interrupts.watch_imports()
 
 from pathlib import Path
-from typing import Any, cast
 
 from absl import app, flags
 
 from collab_jax import config as config_lib
-from collab_jax import evaluation, jsonl, launcher, monitoring, studies
-from collab_jax.studies import sweep as sweep_lib
+from collab_jax import launcher, monitoring, studies
+from collab_jax.studies import sweep
 
 _CONFIG = config_lib.define('configs/tradeoff.py')
 _WORKDIR = flags.DEFINE_string('workdir', 'runs/sweep', 'Where to write.')
 _MONITOR = monitoring.define_flags()
-_SHARD = flags.DEFINE_string('shard', '0/1', 'Units i, i + n, ..., as i/n.')
+_SWEEP = sweep.define_flags('local')
 
 
 def main(argv):
-  """Evaluates this shard's units one after the other."""
+  """Evaluates, then prints the table and the files."""
   if argv[1:]:
     raise app.UsageError(f'unexpected arguments: {argv[1:]}')
   with studies.runtime(), _MONITOR(_WORKDIR.value, _CONFIG.value):
-    first, count = sweep_lib.parse_shard(_SHARD.value)
-    flag = cast(Any, flags.FLAGS['config'])  # Of ml_collections.
-    sweep = sweep_lib.load_sweep(config_lib.locate(flag.config_filename))
-    units = sweep_lib.work_units(_CONFIG.value, sweep)
-    # The headline is of the whole sweep, by the model of its units.
-    *unit_studies, whole = sweep_lib.make_studies([*units, _CONFIG.value])
-    for study in unit_studies:
-      study.validate()
-    print(whole.describe(), flush=True)
-    folder = Path(_WORKDIR.value) / 'units'
-    for number, study in enumerate(unit_studies):
-      if number % count == first:
-        methods = list(cast(tuple[str, ...], study.config.methods))
-        print(f'unit {number} of {len(units)}: {methods or "lines"}')
-        jsonl.write_json(folder / f'{number:03}.json', study.config.to_dict())
-        records = study.run(folder / f'{number:03}.jsonl')
-        if any(record['references'] for record in records):
-          rows = evaluation.summarize(
-            records, metrics=study.metrics, **study.draws
-          )
-          studies.write_scores(rows)
+    workdir, study = Path(_WORKDIR.value), studies.TradeoffStudy(_CONFIG.value)
+    records = _SWEEP().run(study, workdir)
+    print(study.report(records, workdir))
+    print(f'\n{workdir}: {studies.list_files(workdir)}')
 
 
 if __name__ == '__main__':

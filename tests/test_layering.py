@@ -31,6 +31,7 @@ _ROWS = (
   },
   {'regions'},
   {
+    'engines',
     'launcher',
     'monitoring',
     'models',

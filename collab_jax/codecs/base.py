@@ -496,6 +496,11 @@ class CodecSpec(abc.ABC):
     """The codec's canonical name."""
 
   @property
+  def uses_key(self) -> bool | None:
+    """`Codec.uses_key`; None where only the bound codec knows it."""
+    return None
+
+  @property
   def session_name(self) -> str:
     """Name in descriptions of sessions, without split and local files."""
     return self.name
@@ -578,6 +583,12 @@ class OwnCodecSpec(CodecSpec):
     changed = [(n, v) for n, v in self.items if v != defaults[n].default]
     settings = ','.join(f'{name}={value}' for name, value in changed)
     return f'{self.path}({settings})' if changed else self.path
+
+  @property
+  def uses_key(self) -> bool | None:
+    """`Codec.uses_key` of the class, if it is not of each codec."""
+    value = self.cls.uses_key
+    return value if isinstance(value, bool) else None
 
   @property
   def server_encodes(self) -> bool:

@@ -78,6 +78,11 @@ class FeatureCodecSpec(base.CodecSpec):
     return quantizers.name(pretrained.with_default_books(self.quantizer))
 
   @property
+  def uses_key(self) -> bool:
+    """Whether another key may give other messages."""
+    return self.quantizer.uses_key
+
+  @property
   def server_encodes(self) -> bool:
     """False: the edge runs the image encoder."""
     return False

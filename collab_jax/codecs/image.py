@@ -105,6 +105,11 @@ class ImageCodecSpec(base.CodecSpec):
     parts += [f'chroma={self.chroma}'] if self.chroma != 420 else []
     return f'{self.kind}({",".join(parts)})'
 
+  @property
+  def uses_key(self) -> bool:
+    """False: files of pictures do not draw."""
+    return False
+
   def bind(self, model: paligemma.Model) -> 'ImageCodec':
     """Returns the codec of a model; see `ImageCodec`."""
     return ImageCodec(model, **dataclasses.asdict(self))

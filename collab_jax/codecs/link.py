@@ -43,6 +43,16 @@ class LinkSpec(base.CodecSpec):
     through = transports.name(self.transport), channels.name(self.channel)
     return ' | '.join((self.codec.name, *through))
 
+  @property
+  def uses_key(self) -> bool | None:
+    """Whether another seed may give other captions."""
+    return True if self.channel.random else self.codec.uses_key
+
+  @property
+  def server_encodes(self) -> bool:
+    """Whether the server runs the image encoder."""
+    return self.codec.server_encodes
+
   def bind(self, model: paligemma.Model) -> 'Link':
     """Returns the link of a model; see `Link`."""
     return Link(self.codec.bind(model), self.channel, self.transport)

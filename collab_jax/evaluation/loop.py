@@ -1,7 +1,7 @@
 """Evaluation loop: one record per image, codec and seed."""
 
 import collections
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from concurrent import futures
 import contextlib
 import dataclasses
@@ -20,13 +20,13 @@ from collab_jax.evaluation import (
   batches,
   filter_readable,
   identity,
-  passes,
   pipeline,
   record_store,
   recorder,
   validate,
 )
 from collab_jax.evaluation import blind as blinds
+from collab_jax.evaluation import passes as passes_lib
 from collab_jax.evaluation import progress as progress_lib
 from collab_jax.evaluation.report import unlike
 
@@ -46,6 +46,7 @@ def evaluate(
   progress: bool = True,
   blind: Sequence[str] = (),
   channel: str | channels_lib.Channel | None = None,
+  passes: Collection[tuple[str, int]] | None = None,
 ) -> list[dict[str, Any]]:
   """Captions every image through every codec.
 
@@ -73,6 +74,9 @@ def evaluate(
     channel: Channel of the messages, such as 'erasure(p=0.4)'. Losses and
       noise are deterministic per (seed, image id). A `Link` keeps its own
       channel; messages of the others are sent whole.
+    passes: Names of codecs with the seeds to run them for, so that several
+      processes share the work; None for all. Blind baselines are not among
+      them.
 
   Returns:
     The records: {'image_id', 'codec', 'settings' (nested), 'name', 'seed',
@@ -117,6 +121,7 @@ def evaluate(
     (codec, seed)
     for codec in codecs
     for seed in (seeds if codec.uses_key or captioner.uses_key else seeds[:1])
+    if passes is None or (codec.name, seed) in passes
   ]
   method = getattr(data, 'method', None)
   settings = identity.settings(captioner, readable.name, method)
@@ -275,9 +280,9 @@ class _Run:
     for codec, seed in todo:
       if codec.name in self.warm_ups:
         self.warm_ups[codec.name].result()
-      yield passes.CodecPass(codec, seed, *settings)
+      yield passes_lib.CodecPass(codec, seed, *settings)
     if self.blind_missing:
-      yield passes.BlindPass(self.baselines, self.identity, batch, cache)
+      yield passes_lib.BlindPass(self.baselines, self.identity, batch, cache)
 
   def _make_blind(self):
     captions = self.baselines.captions()

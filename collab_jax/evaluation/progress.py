@@ -33,10 +33,26 @@ class Progress:
     )
     self._start: float | None = None
     self._measured = 0
+    self._left = ''
+    self._note = ''
 
   def skip(self, captions: int) -> None:
     """Counts captions that were there before."""
     self._bar.update(captions)
+
+  def note(self, text: str) -> None:
+    """Shows words behind the time that is left.
+
+    Args:
+      text: The words.
+    """
+    if text != self._note:
+      self._note = text
+      self._show(refresh=True)
+
+  def _show(self, refresh: bool) -> None:
+    words = ', '.join(filter(None, (self._left, self._note)))
+    self._bar.set_postfix_str(words, refresh=refresh)
 
   def update(self, captions: int) -> None:
     """Counts captions that were made."""
@@ -45,8 +61,8 @@ class Progress:
       seconds = time.perf_counter() - self._start
       speed = self._measured / max(seconds, 1e-9)
       left = (self._bar.total - self._bar.n - captions) / max(speed, 1e-9)
-      text = f'{speed:,.1f} captions/s, {duration(left)} left'
-      self._bar.set_postfix_str(text, refresh=False)
+      self._left = f'{speed:,.1f} captions/s, {duration(left)} left'
+      self._show(refresh=False)
     self._bar.update(captions)
 
   def end_batch(self) -> None:

@@ -157,6 +157,25 @@ def read_settings(path: Path) -> dict[str, Any]:
     raise SettingsError(str(error)) from error
 
 
+def check_settings(path: Path, settings: Mapping[str, Any]) -> None:
+  """Raises SettingsError if records were made with other settings.
+
+  Args:
+    path: File of the records, which are not read.
+    settings: From `identity.settings`.
+  """
+  settings = json.loads(json.dumps(settings))
+  if differ := _differences(read_settings(path), settings):
+    raise _other_settings(path, differ)
+
+
+def _other_settings(path: Path, differ: Iterable[str]) -> 'SettingsError':
+  return SettingsError(
+    f'{path} was made with other settings; choose another file (or workdir), or'
+    ' remove it:\n  ' + '\n  '.join(differ)
+  )
+
+
 def _explain(where: str, place: str) -> str:
   """Tells how the settings of two files of records differ, where it is known.
 
@@ -349,10 +368,7 @@ def _read_matching(
     for codec in old.values():
       differ += [f'{name} {line}' for line in _differences(codec, new)]
   if differ:
-    raise SettingsError(
-      f'{path} was made with other settings; choose another file (or'
-      ' workdir), or remove it:\n  ' + '\n  '.join(differ)
-    )
+    raise _other_settings(path, differ)
   _check_run(path, records, identity.of_run(before))
   _warn_of_versions(path, before, settings)
   return {key_of(record): record for record in records}, before

@@ -55,11 +55,12 @@ def make_specs(config: ml_collections.ConfigDict) -> list[codecs.CodecSpec]:
   ]
 
 
-def check_fields(config: ml_collections.ConfigDict) -> None:
+def check_fields(config: ml_collections.ConfigDict, mesh: bool = True) -> None:
   """Checks captions, decoding, report, dtypes and mesh; nothing is loaded.
 
   Args:
     config: From a file in configs/ that evaluates.
+    mesh: Whether this process has the devices of the mesh.
 
   Raises:
     ValueError: One of them is out of range.
@@ -78,7 +79,8 @@ def check_fields(config: ml_collections.ConfigDict) -> None:
   checkpoints.as_dtype(fields.dtype or None)
   checkpoints.as_dtype(fields.compute_dtype or None, 'compute_dtype')
   _validate.choice('precision', fields.precision, _precision.NAMES)
-  make_mesh(config)
+  if mesh:
+    make_mesh(config)
 
 
 def dimensions(config: ml_collections.ConfigDict) -> paligemma.Config:

@@ -36,6 +36,11 @@ def _parameters(params: Any) -> str:
   return f'{size} parameters'
 
 
+def describe_dimensions(dimensions: paligemma.Config) -> str:
+  """Returns name and number of parameters of a model that is not loaded."""
+  return f'{dimensions.name}, {_parameters(paligemma.shapes(dimensions))}'
+
+
 def training(
   dimensions: paligemma.Config, pictures: str, work: str, mesh: Mesh | None
 ) -> str:
@@ -47,10 +52,9 @@ def training(
     work: Words on the work ahead.
     mesh: The mesh; None for one device.
   """
-  parameters = _parameters(paligemma.shapes(dimensions))
   return render(
     {
-      'model': f'{dimensions.name}, {parameters}',
+      'model': describe_dimensions(dimensions),
       'data': pictures,
       'devices': devices(mesh),
       'training': work,

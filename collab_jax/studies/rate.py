@@ -9,7 +9,6 @@ from collab_jax import (
   codecs,
   evaluation,
   plots,
-  provenance,
 )
 from collab_jax.evaluation.report import columns, labels
 from collab_jax.metrics import bd_rate
@@ -56,7 +55,7 @@ class RateStudy(tradeoff.TradeoffStudy):
     budget = channels.Budget(**fields.budget)
     latency = self.links().table(points, budget)
     findings = evaluation.rate_findings(rows, deltas, fields.levels)
-    made_with = provenance.provenance()
+    made_with = self.made_with
     note = (
       f'compute as measured on {made_with["device"]}, {made_with["cores"]}'
       f' cores, per picture of a batch of {fields.batch_size}'

@@ -1,6 +1,6 @@
 """`Study`: an experiment from a config to records, figures and tables."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 import functools
 import os
 from pathlib import Path
@@ -21,12 +21,14 @@ from collab_jax import (
   sharding,
 )
 from collab_jax import captioner as captioning
+from collab_jax.evaluation import identity
 from collab_jax.evaluation.report import unlike
-from collab_jax.models import paligemma
+from collab_jax.models import decoding, paligemma
 from collab_jax.studies import build, headline, html_report
 
 Record = Mapping[str, Any]
 Rows = Sequence[Mapping[str, Any]]
+Pass = tuple[str, int]  # Name of a codec or baseline, and seed.
 _SHOWN = 8  # Pictures whose captions are printed.
 
 
@@ -56,7 +58,11 @@ class Study:
 
   Attributes:
     config: A config of an evaluation, from a file in configs/.
+    elsewhere: Whether other processes make the records: this one then needs
+      neither the devices of the config nor the weights.
   """
+
+  elsewhere = False
 
   def __init__(
     self,
@@ -153,6 +159,40 @@ class Study:
     uncaptioned = getattr(self.data, 'uncaptioned', False)
     return () if uncaptioned else tuple(self._fields.blind)
 
+  @property
+  def blind_names(self) -> list[str]:
+    """Names of the blind baselines in records."""
+    return [f'blind({kind})' for kind in self.blind]
+
+  @functools.cached_property
+  def passes(self) -> list[Pass]:
+    """Names and seeds of all passes, in the order of the records.
+
+    The model is loaded only if a codec of one's own needs it to tell whether it
+    draws.
+    """
+    seeds = tuple(self._fields.seeds)
+    all_draw = decoding.make(self._fields.decoding).uses_key
+    passes = []
+    for spec in self.specs:
+      draws = all_draw or spec.uses_key
+      if draws is None:
+        draws = spec.bind(self.model).uses_key
+      passes += [(spec.name, seed) for seed in (seeds if draws else seeds[:1])]
+    return [*passes, *((name, seeds[0]) for name in self.blind_names)]
+
+  @property
+  def run_settings(self) -> dict[str, Any]:
+    """Settings that all records share; see `evaluation.identity`."""
+    method = getattr(self.data, 'method', None)
+    return identity.settings(self.captioner, self.data.name, method)
+
+  @functools.cached_property
+  def made_with(self) -> dict[str, Any]:
+    """Software, device and mesh that make the records."""
+    mesh = sharding.sizes(build.make_mesh(self.config))
+    return {**provenance.provenance(), 'mesh': mesh}
+
   @functools.cached_property
   def bound_codecs(self) -> list[codecs.Codec]:
     """All codecs, bound to the model."""
@@ -174,9 +214,10 @@ class Study:
 
   def _validate(self) -> list[codecs.CodecSpec]:
     specs = self.make_specs()
-    build.check_fields(self.config)
+    build.check_fields(self.config, mesh=not self.elsewhere)
     _ = self._reader
-    specs = [s.validate(self.dimensions, lambda: self.model) for s in specs]
+    load = None if self.elsewhere else lambda: self.model
+    specs = [spec.validate(self.dimensions, load) for spec in specs]
     names = [spec.name for spec in specs]
     for name in names:
       if names.count(name) > 1:
@@ -196,7 +237,32 @@ class Study:
     Raises:
       ValueError: As `validate`, or as `evaluation.evaluate`.
     """
-    bound = self.bound_codecs
+    return self.run_passes(path, None, progress)
+
+  def run_passes(
+    self,
+    path: str | os.PathLike[str],
+    passes: Collection[Pass] | None,
+    progress: bool = True,
+  ) -> Any:
+    """Makes the records of some passes, or those that a file lacks.
+
+    Args:
+      path: JSONL file of the records.
+      passes: Some of `passes`; None for all.
+      progress: Show a bar.
+
+    Returns:
+      The records.
+
+    Raises:
+      ValueError: As `validate`, or as `evaluation.evaluate`.
+    """
+    bound, blind = self.bound_codecs, self.blind
+    if passes is not None:
+      names = {name for name, _ in passes}
+      bound = [codec for codec in bound if codec.name in names]
+      blind = blind if names & set(self.blind_names) else ()
     with _precision.matmul_precision(self._fields.precision):
       return evaluation.evaluate(
         bound,
@@ -207,7 +273,8 @@ class Study:
         batch_size=self._fields.batch_size,
         workers=self._fields.workers,
         progress=progress,
-        blind=self.blind,
+        blind=blind,
+        passes=passes,
       )
 
   def report(self, records: Any, workdir: str | os.PathLike[str]) -> str:
@@ -232,9 +299,11 @@ class Study:
       report = _with_remark(report, evaluation.unrelated_captions(rows))
     else:
       report = _captions_report(records)
-    mesh = sharding.sizes(build.make_mesh(self.config))
+    made_with = dict(self.made_with)
+    mesh = made_with.pop('mesh')
     report = report._replace(summary={'mesh': mesh, **report.summary})
-    text = write_report(report, rows, workdir, settings, evaluated=True)
+    here = not self.elsewhere
+    text = write_report(report, rows, workdir, settings, here, made_with)
     self._write_html(records, rows, workdir)
     return text
 
@@ -316,6 +385,7 @@ def write_report(
   workdir: str | os.PathLike[str],
   settings: Mapping[str, Any] | None,
   evaluated: bool = False,
+  made_with: Mapping[str, Any] | None = None,
 ) -> str:
   """Writes the files of a report.
 
@@ -326,6 +396,7 @@ def write_report(
     settings: The config as plain values, if it is known.
     evaluated: Whether the records come from an evaluation in this process,
       which has warned of unlike pictures.
+    made_with: Software and device; by default those of this process.
 
   Returns:
     What to print.
@@ -346,7 +417,7 @@ def write_report(
   jsonl.write_atomically(workdir / 'table.txt', report.table + '\n')
   summary = {
     'settings': settings,
-    'made_with': provenance.provenance(),
+    'made_with': made_with or provenance.provenance(),
     **report.summary,
     'rows': rows,
   }

@@ -1,79 +1,155 @@
-"""Sweeps: work units made by the function `sweep` of a config file."""
+"""Sweeps: passes of a study, made by this process or by an engine's units.
 
+`define_flags` gives launchers `--engine`, `--workers`, `--units` and `--shard`.
+An engine runs the launcher's own command line with `--shard=i/n`, which makes
+the records of one unit.
+"""
+
+import collections
 from collections.abc import Callable, Sequence
-import functools
+import json
 import os
+from pathlib import Path
 import re
-import runpy
+import socket
+import sys
+import time
 from typing import Any
 
-import ml_collections
+from absl import flags
+import jax
 
-from collab_jax.models import paligemma
-from collab_jax.studies import build, tradeoff
+from collab_jax import _interrupts, _validate, engines, evaluation, jsonl
+from collab_jax import data as datasets
+from collab_jax.engines import base
+from collab_jax.evaluation import progress, record_store
+from collab_jax.studies import (
+  build,
+  headline,
+  study,
+  unit_files,
+  unit_watch,
+  units,
+)
+
+# The flags belong to the launcher that defines them, and to its --help.
+flags.disclaim_key_flags()
+
+# Units of a sweep that names no number: as many for each worker, so that a slow
+# one does not keep the others waiting, or as many in all.
+_UNITS_A_WORKER, _UNITS = 4, 32
+# Fields of a config on which records depend, beside names of codecs and seeds.
+# Where files lie is none of them.
+_FIELDS = (
+  *('model', 'dtype', 'compute_dtype', 'precision', 'res', 'data'),
+  *('data_split', 'preprocess', 'prompt', 'max_tokens', 'decoding'),
+)
+# Flags that a unit's command lacks.
+_OF_LAUNCHER = ('engine', 'workers', 'units', 'shard', 'log', 'profile')
+
+Records = list[dict[str, Any]]
 
 
-def work_units(
-  config: ml_collections.ConfigDict, sweep: Callable[[Callable, Any], None]
-) -> list[ml_collections.ConfigDict]:
-  """Makes the configs of a sweep.
+class SweepOptions:
+  """Settings of a launcher's flags; see `define_flags`.
+
+  Attributes:
+    engine: Name of the engine; '' for this process.
+    workers: Number of units at a time; 0 for the engine's own number.
+    units: Number of units; 0 for the engine's own number.
+    shard: 'i/n', the unit to make and how many there are; '' for all.
+  """
+
+  def __init__(
+    self, engine: str = '', workers: int = 0, units: int = 0, shard: str = ''
+  ):
+    """Checks the settings.
+
+    Args:
+      engine: As above.
+      workers: As above.
+      units: As above.
+      shard: As above.
+
+    Raises:
+      ValueError: One of them is out of range.
+    """
+    _validate.choice('engine', engine, ('', *engines.NAMES))
+    _validate.integer('workers', workers, 0)
+    _validate.integer('units', units, 0)
+    self.engine, self.workers, self.units = engine, workers, units
+    self.shard = parse_shard(shard) if shard else None
+
+  def run(
+    self, planned: study.Study, workdir: str | os.PathLike[str]
+  ) -> Records:
+    """Makes the records that a folder lacks.
+
+    Args:
+      planned: The study, not yet checked.
+      workdir: Folder of the run.
+
+    Returns:
+      All records.
+
+    Raises:
+      SystemExit: A unit was made, and there is nothing to report yet.
+      ValueError: A setting is out of range, or units failed.
+    """
+    if (self.shard or self.engine) and planned.config.get('distributed'):
+      raise _validate.error(
+        'config.distributed',
+        planned.config['distributed'],
+        "'' with --engine or --shard, whose units are processes of their own",
+      )
+    if self.shard:
+      run_unit(planned, workdir, *self.shard)
+      raise SystemExit(0)
+    if not self.engine:
+      planned.validate()
+      print(planned.describe(), flush=True)
+      return planned.run(Path(workdir) / 'records.jsonl')
+    # Neither devices nor weights are for this process.
+    jax.config.update('jax_platforms', 'cpu')
+    planned.elsewhere = True
+    planned.validate()
+    with jsonl.locked(workdir):
+      return _Launcher(planned, workdir, self).run()
+
+
+def define_flags(default: str = '') -> Callable[[], SweepOptions]:
+  """Defines `--engine`, `--workers`, `--units` and `--shard`.
 
   Args:
-    config: What the units have in common.
-    sweep: Called as sweep(add, config); calls add(field=value), once a unit.
+    default: The default engine.
 
   Returns:
-    One config per unit.
-
-  Raises:
-    AttributeError: A field that the config does not have.
+    A function that makes the `SweepOptions` of the flags once they are read.
   """
-  units = []
-
-  def add(**fields):
-    unit = config.copy_and_resolve_references().lock()
-    for name, value in fields.items():
-      setattr(unit, name, value)
-    units.append(unit)
-
-  sweep(add, config)
-  return units
-
-
-def make_studies(
-  units: Sequence[ml_collections.ConfigDict],
-) -> list[tradeoff.TradeoffStudy]:
-  """Makes the studies of work units; those of one model load it once.
-
-  Args:
-    units: From `work_units`.
-  """
-  loads: dict[str, Callable[[], paligemma.Model]] = {}
-  studies = []
-  for unit in units:
-    model = repr([unit[name] for name in build.MODEL_FIELDS])
-    load = functools.cache(functools.partial(build.load_model, unit))
-    studies.append(tradeoff.TradeoffStudy(unit, loads.setdefault(model, load)))
-  return studies
-
-
-def load_sweep(path: str | os.PathLike[str]) -> Callable[[Any, Any], None]:
-  """Reads the function `sweep` of a config file.
-
-  Args:
-    path: The file; arguments after a colon are ignored.
-
-  Returns:
-    The function.
-
-  Raises:
-    ValueError: The file has none.
-  """
-  file = os.fspath(path).partition(':')[0]
-  sweep = runpy.run_path(file).get('sweep')
-  if sweep is None:
-    raise ValueError(f'{path} has no function sweep(add)')
-  return sweep
+  engine = flags.DEFINE_string(
+    'engine',
+    default,
+    "Processes that do the work: 'local', 'slurm' or 'ray', see"
+    ' docs/cluster.md; empty for this one alone.',
+  )
+  workers = flags.DEFINE_integer(
+    'workers',
+    0,
+    'Units at a time; 0 for one a device of this machine, and on a cluster for'
+    ' as many as it has room for.',
+  )
+  count = flags.DEFINE_integer(
+    'units',
+    0,
+    'Parts of about equal cost that the work is divided into; 0 for four a'
+    ' worker.',
+  )
+  shard = flags.DEFINE_string(
+    'shard', '', 'Makes unit i of n alone, as i/n; the engines do so.'
+  )
+  return lambda: SweepOptions(
+    engine.value or '', workers.value or 0, count.value or 0, shard.value or ''
+  )
 
 
 def parse_shard(text: str) -> tuple[int, int]:
@@ -82,3 +158,244 @@ def parse_shard(text: str) -> tuple[int, int]:
   if not match or int(match[1]) >= int(match[2]):
     raise ValueError(f'shard: got {text!r}, expected i/n with 0 <= i < n')
   return int(match[1]), int(match[2])
+
+
+def run_unit(
+  planned: study.Study,
+  workdir: str | os.PathLike[str],
+  unit: int,
+  count: int,
+) -> None:
+  """Makes the records of one unit.
+
+  Args:
+    planned: The study, not yet checked.
+    workdir: Folder of the sweep.
+    unit: Number of the unit, from 0.
+    count: Number of units.
+
+  Raises:
+    ValueError: A setting is out of range, or the sweep has other units.
+  """
+  if parent := int(os.environ.get(base.PARENT, '0')):
+    _interrupts.end_with(parent)
+  start = time.perf_counter()
+  planned.validate()
+  files = unit_files.UnitFiles(workdir)
+  plan = make_plan(planned, files, count)
+  # There may be fewer passes than units, and none that is missing.
+  if unit >= len(plan.units) or files.path(unit).exists():
+    print(f'unit {unit} of {count}: nothing is missing')
+    return
+  passes = plan.units[unit]
+  print(f'unit {unit} of {count}: {", ".join(f"{n} {s}" for n, s in passes)}')
+  print(headline.devices(build.make_mesh(planned.config)), flush=True)
+  attempt = files.begin(unit)
+  if files.records.exists():
+    record_store.check_settings(files.records, planned.run_settings)
+  records = planned.run_passes(attempt, passes, progress=False)
+  info = {
+    **planned.made_with,
+    'host': socket.gethostname(),
+    'seconds': round(time.perf_counter() - start, 1),
+    'records': len(records),
+  }
+  files.finish(unit, attempt, info)
+  print(f'unit {unit} of {count}: {len(records):,} records', flush=True)
+
+
+def make_plan(
+  planned: study.Study, files: unit_files.UnitFiles, count: int
+) -> units.Plan:
+  """Returns the plan that was begun, or begins one of what is missing.
+
+  Args:
+    planned: The study, checked.
+    files: Files of the sweep.
+    count: Number of units; 0 for that of the plan that was begun.
+
+  Raises:
+    ValueError: The plan that was begun has other units, or is of codecs that
+      the study does not have, or the folder's records were made with other
+      settings.
+  """
+  _check_settings(planned, files)
+  if plan := files.read_plan():
+    if others := plan.passes - set(planned.passes):
+      raise _validate.error(
+        str(files.plan),
+        sorted(others)[0],
+        'codecs and seeds of this config',
+        'end that sweep with its own command, or choose another workdir',
+      )
+    if count and count != plan.count:
+      raise _validate.error(
+        'units',
+        count,
+        f'{plan.count}, as of the sweep that {files.folder} is of',
+        f'write --units={plan.count}',
+      )
+    return plan
+  missing = missing_passes(planned, files)
+  plan = units.divide(planned, missing, count, _settings(planned))
+  if missing:
+    files.write_plan(plan)
+  return plan
+
+
+def missing_passes(
+  planned: study.Study, files: unit_files.UnitFiles
+) -> list[study.Pass]:
+  """Returns the passes of which a picture's record is missing.
+
+  Args:
+    planned: The study.
+    files: Files of the sweep.
+  """
+  if not files.records.exists():
+    return planned.passes
+  records = evaluation.read_records(files.records)
+  counts = collections.Counter((r['name'], r['seed']) for r in records)
+  pictures = len(planned.data) - files.count_left_out()
+  return [one for one in planned.passes if counts[one] < pictures]
+
+
+def _settings(planned: study.Study) -> dict[str, Any]:
+  """Returns the fields on which records depend, as JSON has them."""
+  settings = planned.config.to_dict()
+  return {name: settings[name] for name in _FIELDS if name in settings}
+
+
+def _check_settings(planned: study.Study, files: unit_files.UnitFiles) -> None:
+  """Raises ValueError if the folder's records were made with others.
+
+  The units compare weights and pictures, too; that takes the model.
+  """
+  now = json.loads(json.dumps(_settings(planned)))
+  for path in (files.plan, files.summary):
+    if path.exists():
+      before = jsonl.read_settings(path)['settings']
+      for name, value in now.items():
+        if before.get(name, value) != value:
+          raise _validate.error(
+            f'config.{name}',
+            value,
+            f'{before[name]!r}, of which {path} is',
+            'choose another workdir',
+          )
+
+
+class _Launcher:
+  """Sweep of one folder: plans, runs and gathers units."""
+
+  def __init__(self, planned: study.Study, workdir: Any, sweep: SweepOptions):
+    self._study = planned
+    self._files = unit_files.UnitFiles(workdir)
+    self._sweep = sweep
+    config: Any = planned.config
+    # A config of one's own need not have it.
+    fields = config.engine if 'engine' in config else {}
+    self._resources = base.Resources(**fields)
+
+  def run(self) -> Records:
+    """Makes what is missing, and returns all records."""
+    while (plan := self._make_plan()).units:
+      print(self._describe(plan), flush=True)
+      self._make(plan)
+      infos = self._files.gather(plan, len(self._study.data))
+      self._files.write_summary(_settings(self._study), infos)
+    self._study.made_with = self._files.made_with() or self._study.made_with
+    return self._collect()
+
+  def _make_plan(self) -> units.Plan:
+    count, name = self._sweep.units, self._sweep.engine
+    if self._files.read_plan() is None and not count:
+      workers = engines.workers(name, self._resources, self._sweep.workers)
+      count = _UNITS_A_WORKER * workers or _UNITS
+    return make_plan(self._study, self._files, count)
+
+  def _describe(self, plan: units.Plan) -> str:
+    """Returns the headline: the work ahead, and who does it."""
+    planned, pictures = self._study, len(self._study.data)
+    passes, count = len(plan.passes), len(plan.units)
+    model = headline.describe_dimensions(planned.dimensions)
+    least, most = min(plan.costs), max(plan.costs)
+    return headline.render(
+      {
+        'model': f'{model}, split after the {planned.config["split"]}',
+        'data': headline.data(planned.data),
+        'captions': f'{passes} passes x {pictures:,} pictures ='
+        f' {passes * pictures:,}',
+        'units': f'{count}, each of {least:.3g} to {most:.3g} times the model a'
+        f' picture, by --engine={self._sweep.engine}',
+        'logs': str(self._files.logs),
+      }
+    )
+
+  def _make(self, plan: units.Plan) -> None:
+    """Runs an engine until each unit of a plan is finished.
+
+    Raises:
+      ValueError: Units failed.
+    """
+    missing = [u for u in range(len(plan.units)) if not self._done(u)]
+    if not missing:
+      return
+    python = self._resources.python or sys.executable
+    command = base.UnitCommand(
+      (python, os.path.abspath(sys.argv[0]), *unit_arguments(sys.argv[1:])),
+      plan.count,
+      self._files.logs,
+      setup=self._resources.setup,
+    )
+    engine = engines.make(
+      self._sweep.engine,
+      command,
+      self._files.logs / 'slurm',
+      self._resources,
+      self._sweep.workers,
+    )
+    watch = unit_watch.UnitWatch(
+      self._files, command, engine, self._resources.retries
+    )
+    total = len(plan.passes) * len(self._study.data)
+    with progress.Progress(total, self._study.data.name, False) as bar:
+      try:
+        watch.run(missing, len(plan.units), bar)
+      finally:
+        if words := engine.close():
+          print(f'\n{words}', file=sys.stderr, flush=True)
+
+  def _done(self, unit: int) -> bool:
+    return self._files.path(unit).exists()
+
+  def _collect(self) -> Records:
+    """Returns the study's records, in the order of its passes."""
+    order = {one: place for place, one in enumerate(self._study.passes)}
+    records = [
+      record
+      for record in evaluation.read_records(self._files.records)
+      if (record['name'], record['seed']) in order
+    ]
+    if len(records) > len(order) * len(self._study.data):
+      # Of a run with more pictures.
+      images = {e.image_id for e in datasets.prefetch(self._study.data)}
+      records = [r for r in records if r['image_id'] in images]
+    return sorted(records, key=lambda r: order[r['name'], r['seed']])
+
+
+def unit_arguments(arguments: Sequence[str]) -> list[str]:
+  """Returns a launcher's arguments without those that units do not get.
+
+  Args:
+    arguments: Arguments of the command line, '--engine=ray' or '--engine',
+      'ray'.
+  """
+  kept, skips = [], False
+  for argument in arguments:
+    name, equals, _ = argument.partition('=')
+    dropped = name.startswith('-') and name.lstrip('-') in _OF_LAUNCHER
+    if not dropped and not skips:
+      kept.append(argument)
+    skips = dropped and not equals
+  return kept

@@ -21,7 +21,6 @@ from collab_jax import (
   studies,
 )
 from collab_jax.models import paligemma
-from collab_jax.studies import sweep
 from configs import tradeoff
 from tests import launching, standin
 from tests.data import photos
@@ -143,21 +142,6 @@ def test_plot_refuses_in_one_line(launch, tmp_path, flags, said):
   assert done.returncode != 0
   assert said in done.stderr
   assert len(done.stderr.strip().splitlines()) == 1
-
-
-def test_sweep_runs_its_share(launch, tmp_path):
-  done = launch(
-    'sweep',
-    SMOKE,
-    f'--config.model={standin.folder()}',
-    '--config.limit=4',  # A batch of as many as the demo's.
-    f'--workdir={tmp_path}',
-    '--shard=2/3',
-  )
-  assert done.returncode == 0, done.stderr
-  records = evaluation.read_records(*tmp_path.glob('units/*.jsonl'))
-  assert {r['codec']['rebuild'] for r in records} == {'close'}
-  assert len(records) == 4 * 2 * 2
 
 
 def test_caption(launch, tmp_path):
@@ -324,19 +308,6 @@ STUB = paligemma.Model(
   params={'img': {'head': {}}},
   config=paligemma.Config.from_dict({**standin.CONFIG, 'patch_size': 4}),
 )
-
-
-@pytest.mark.parametrize('methods', [None, ('top_norm', 'pool')])
-def test_sweep_covers_the_config(methods):
-  config = tradeoff.get_config()
-  config.methods = methods or config.methods
-  units = sweep.work_units(config, tradeoff.sweep)
-  assert sum((unit.methods for unit in units), ()) == config.methods
-  assert [unit.full for unit in units] == [True] + [False] * len(config.methods)
-  assert config.full
-
-  with pytest.raises(AttributeError, match='method'):
-    sweep.work_units(config, lambda add, _: add(metods=()))
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import re
 import pytest
 
 from collab_jax import codecs, data, evaluation, studies
-from collab_jax.studies import sweep
+from collab_jax.studies import units
 from configs import baselines, rate
 from tests import standin
 from tests.launching import ROOT
@@ -43,11 +43,11 @@ def test_from_nothing_to_figures(launch, tmp_path):
 @pytest.mark.parametrize('mode', rate.MODES)
 def test_modes_are_sound(mode):
   config = rate.get_config(f'mode={mode}')
-  studies.RateStudy(config).validate()
-  units = sweep.work_units(config, rate.sweep)
-  assert sum((unit.methods for unit in units), ()) == config.methods
-  assert sum((tuple(unit.codecs) for unit in units), ()) == config.codecs
-  assert [unit.full for unit in units].count(True) == 1
+  study = studies.RateStudy(config)
+  study.validate()
+  plan = units.divide(study, study.passes, 9, {})
+  assert [one for unit in plan.units for one in unit] == study.passes
+  assert len(plan.units) == min(9, len({name for name, _ in study.passes}))
 
 
 def test_every_field_is_read():

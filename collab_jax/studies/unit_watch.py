@@ -1,0 +1,133 @@
+"""Watch over the units of a sweep: progress, failures and new starts."""
+
+from collections.abc import Sequence
+import contextlib
+from pathlib import Path
+import time
+
+import tqdm
+
+from collab_jax.engines import base
+from collab_jax.evaluation import progress
+from collab_jax.studies import unit_files
+
+# Seconds until a file that another machine renamed is seen here.
+_VISIBLE_AFTER = 5.0
+
+
+class UnitWatch:
+  """Starts units by an engine, until each has its file of records.
+
+  A unit that failed is started again, as often as it makes new records, and a
+  few times if it makes none.
+  """
+
+  def __init__(
+    self,
+    files: unit_files.UnitFiles,
+    command: base.UnitCommand,
+    engine: base.SweepEngine,
+    retries: int,
+  ):
+    """Binds an engine.
+
+    Args:
+      files: Files of the sweep.
+      command: Command of a unit, whose log failures name.
+      engine: The engine.
+      retries: Starts of a unit that fails and makes no record, after the first.
+    """
+    self._files = files
+    self._command = command
+    self._engine = engine
+    self._retries = retries
+    self._open: set[int] = set()
+    self._ended: dict[int, tuple[str, float]] = {}
+    self._lines: dict[int, int] = {}  # When a unit was started.
+    self._failures: dict[int, int] = {}
+    self._failed: dict[int, str] = {}
+
+  def run(
+    self, missing: Sequence[int], count: int, bar: progress.Progress
+  ) -> None:
+    """Runs units to their ends.
+
+    Args:
+      missing: Units without a file of records.
+      count: Number of all units.
+      bar: Bar of records.
+
+    Raises:
+      ValueError: Units failed.
+    """
+    self._open = set(missing)
+    lines = [self._files.count_lines(unit) for unit in range(count)]
+    bar.skip(sum(lines))
+    attached = self._open & set(self._engine.attach())
+    self._lines = {unit: lines[unit] for unit in missing}
+    self._engine.submit([unit for unit in missing if unit not in attached])
+    while self._open:
+      now = time.monotonic()
+      ended = self._engine.poll()
+      self._ended |= {unit: (why, now) for unit, why in ended.items()}
+      self._settle(now)
+      for unit in missing:
+        if grown := self._files.count_lines(unit) - lines[unit]:
+          bar.update(grown)
+          bar.end_batch()  # Programs are compiled before the first record.
+          lines[unit] += grown
+      bar.note(self._engine.status)
+      if self._open:
+        time.sleep(self._engine.interval)
+    if self._failed:
+      unit, reason = min(self._failed.items())
+      others = len(self._failed) - 1
+      more = f', and {others} more units failed' if others else ''
+      raise ValueError(f'{reason}{more}; the same command goes on')
+
+  def _settle(self, now: float) -> None:
+    """Closes units that are finished, and starts failed ones again."""
+    for unit in list(self._open):
+      if self._files.path(unit).exists():
+        self._open.remove(unit)
+        self._ended.pop(unit, None)
+    for unit, (why, since) in list(self._ended.items()):
+      if unit not in self._open:
+        del self._ended[unit]
+      elif now - since >= _VISIBLE_AFTER:
+        del self._ended[unit]
+        self._fail(unit, why)
+
+  def _fail(self, unit: int, why: str) -> None:
+    """Starts a unit again, or gives it up."""
+    lines = self._files.count_lines(unit)
+    fruitless = lines <= self._lines[unit]
+    self._lines[unit] = lines
+    self._failures[unit] = self._failures.get(unit, 0) + 1 if fruitless else 1
+    log = self._command.log(unit)
+    last = last_line(log)
+    reason = (
+      f'unit {unit}: got {why}{f" ({last})" if last else ""}, expected its'
+      f' records; see {log}'
+    )
+    hopeless = not any(map(self._files.count_lines, self._lines))
+    # An error of the user's, as launchers print it, stays one.
+    mine = hopeless and last.startswith('error: ')
+    if self._failures[unit] <= self._retries and not mine:
+      tqdm.tqdm.write(f'{reason}; starting it again')
+      self._engine.submit([unit])
+      return
+    self._failed[unit] = reason
+    self._open.remove(unit)
+    if hopeless:
+      self._open.clear()  # The others will fail of the same.
+
+
+def last_line(path: Path) -> str:
+  """Returns the last line of a log that is not empty; '' for none."""
+  with contextlib.suppress(OSError):
+    with path.open('rb') as file:
+      file.seek(max(0, path.stat().st_size - 4096))
+      lines = file.read().decode(errors='replace').splitlines()
+    return next((line.strip() for line in reversed(lines) if line.strip()), '')
+  return ''
