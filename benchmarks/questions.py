@@ -1,6 +1,10 @@
 """Numbers and guesses of the questions about generated scenes.
 
   python -m benchmarks.questions --limit=500
+  python -m benchmarks.questions --limit=500 --model=tiny
+
+The second command scores a model beside the guesses: BLEU-4 and slots of its
+captions, and right answers of each kind, boxes at an overlap of 0.5.
 
 A guess sees no picture: the most common answer of a kind, or of the text of a
 question. Both are learned on scenes of the training splits; a text that did
@@ -10,9 +14,12 @@ not occur there gets the answer of its kind.
 import argparse
 import collections
 from collections.abc import Iterator
+from typing import NamedTuple
 
-from collab_jax import boxes, data
+from collab_jax import boxes, checkpoints, data
 from collab_jax.data import scene_questions, world
+from collab_jax.training import questions
+from configs import train_questions
 
 # Training scenes among which constant boxes are looked for.
 _BOX_SCENES = 300
@@ -22,17 +29,6 @@ def asked(split: str, limit: int) -> Iterator[data.Question]:
   """Yields the questions about the first scenes of a split."""
   for index in range(limit):
     yield from data.questions(world.sample(split, index))
-
-
-def score(question: data.Question, answer: str) -> float:
-  """Scores an answer, 0 to 1: the text, or boxes at an overlap of 0.5."""
-  if question.kind != 'detect':
-    return float(answer in question.references)
-  got, expected = (
-    [box for box, _ in boxes.read(text)]
-    for text in (answer, question.references[0])
-  )
-  return boxes.matched(got, expected)
 
 
 def most_common(known: list[data.Question], key) -> dict[str, str]:
@@ -68,27 +64,69 @@ def guesses(
   return best(group, lambda q: q.kind), best(group, lambda q: q.prompt)
 
 
-def table(split: str, limit: int, known: list[data.Question]) -> list[str]:
-  """Makes the rows of a split: kind, number, answer, two blind scores."""
-  rows = []
+class Kind(NamedTuple):
+  """Questions of a kind, and percentages that are right without a picture."""
+
+  questions: list[data.Question]
+  by_kind: float
+  by_text: float
+
+
+def guessed(
+  split: str, limit: int, known: list[data.Question]
+) -> dict[str, Kind]:
+  """Guesses the answers of each kind, by the questions of other scenes."""
   groups = collections.defaultdict(list)
   for question in asked(split, limit):
     groups[question.kind].append(question)
+  kinds = {}
   for kind in scene_questions.KINDS:
     group = groups[kind]
     by_kind, by_text = guesses(known, kind)
-    blind = [score(q, by_kind[kind]) for q in group]
-    informed = [score(q, by_text.get(q.prompt, by_kind[kind])) for q in group]
+    blind = [scene_questions.score(q, by_kind[kind]) for q in group]
+    informed = [
+      scene_questions.score(q, by_text.get(q.prompt, by_kind[kind]))
+      for q in group
+    ]
+    shares = (100 * sum(scores) / len(group) for scores in (blind, informed))
+    kinds[kind] = Kind(group, *shares)
+  return kinds
+
+
+def print_guesses(split: str, kinds: dict[str, Kind]) -> None:
+  """Prints kinds, numbers, the most common answers, and both guesses."""
+  print(f'\n{split}:\n')
+  print('| kind | questions | answers | most common | kind % | text % |')
+  print('|---|---|---|---|---|---|')
+  for kind, (group, by_kind, by_text) in kinds.items():
     answers = collections.Counter(q.references[0] for q in group)
     answer, count = answers.most_common(1)[0]
     share = f'{answer}, {100 * count / len(group):.1f}%'
-    rows.append(
+    print(
       f'| {kind} | {len(group):,} | {len(answers):,} |'
       f' {"a box" if kind == "detect" else share} |'
-      f' {100 * sum(blind) / len(group):.1f} |'
-      f' {100 * sum(informed) / len(group):.1f} |'
+      f' {by_kind:.1f} | {by_text:.1f} |'
     )
-  return rows
+
+
+def print_scores(path: str, limit: int, kinds: dict[str, dict[str, Kind]]):
+  """Prints the scores of a model on both splits, beside the better guess."""
+  model = checkpoints.load(path, dtype='float32')
+  config = train_questions.get_config()
+  config.eval_scenes = config.eval_questions = limit
+  scores = {split: questions.evaluate(model, config, split) for split in kinds}
+  print(f'| {limit} scenes | test | guess | dense | guess |')
+  print('|---|---|---|---|---|')
+  for name in ('bleu4', 'pair', 'relation'):
+    cells = [f'{scores[split][f"{split}/{name}"]:.1f} | ' for split in kinds]
+    print(f'| captions: {name} | {" | ".join(cells)} |')
+  for kind in scene_questions.KINDS:
+    cells = [
+      f'{scores[split][f"{split}/answers/{kind}"]:.1f} |'
+      f' {max(kinds[split][kind][1:]):.1f}'
+      for split in kinds
+    ]
+    print(f'| {kind} | {" | ".join(cells)} |')
 
 
 def main() -> None:
@@ -98,13 +136,17 @@ def main() -> None:
   parser.add_argument(
     '--known', type=int, default=10000, help='training scenes of the guesses'
   )
+  parser.add_argument('--model', help='model to score: a name or a path')
   args = parser.parse_args()
-  for split, training in (('test', 'train'), ('dense', 'train_dense')):
-    known = list(asked(training, args.known))
-    print(f'\n{args.limit} scenes of {split}, guesses of {args.known:,}:\n')
-    print('| kind | questions | answers | most common | kind % | text % |')
-    print('|---|---|---|---|---|---|')
-    print('\n'.join(table(split, args.limit, known)))
+  kinds = {
+    split: guessed(split, args.limit, list(asked(training, args.known)))
+    for split, training in (('test', 'train'), ('dense', 'train_dense'))
+  }
+  if args.model:
+    print_scores(args.model, args.limit, kinds)
+    return
+  for split in kinds:
+    print_guesses(split, kinds[split])
 
 
 if __name__ == '__main__':

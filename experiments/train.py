@@ -1,10 +1,15 @@
-r"""Trains the tiny model from nothing: vocabulary, encoder, captions.
+r"""Trains the tiny model from nothing: vocabulary, encoder, captions, answers.
 
 python experiments/train.py --config=configs/train_tiny.py \
     --workdir=runs/train_tiny
 
 Started again, it goes on from its last checkpoint. The result, in
 workdir/model, is what `collab_jax.load` reads.
+
+python experiments/train.py --config=configs/train_questions.py \
+    --config.start=runs/train_tiny/model --workdir=runs/train_tiny_questions
+
+teaches that captioner to answer questions and to find boxes.
 """
 
 if __name__ == '__main__':  # Imports take seconds.
@@ -44,7 +49,10 @@ def main(argv):
       studies.describe_training(dimensions, 'scenes/train', work, mesh),
       flush=True,
     )
-    training.train(_CONFIG.value, _WORKDIR.value)
+    train = training.train
+    if config.get('stage') == 'questions':
+      train = training.train_questions
+    train(config, _WORKDIR.value)
     print(f'{_WORKDIR.value}: {studies.list_files(_WORKDIR.value)}')
 
 

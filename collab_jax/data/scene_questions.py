@@ -54,6 +54,20 @@ def questions(scene: world.Scene) -> tuple[question.Question, ...]:
   return tuple(asked)
 
 
+def score(asked: question.Question, answer: str) -> float:
+  """Scores an answer, 0 to 1: the same words, or boxes where they should be.
+
+  Boxes are right from an intersection over union of 0.5, see `boxes.matched`.
+  """
+  if asked.kind != 'detect':
+    return float(answer in asked.references)
+  got, expected = (
+    [box for box, _ in boxes.read(text)]
+    for text in (answer, asked.references[0])
+  )
+  return boxes.matched(got, expected)
+
+
 def direction(dx: float, dy: float, name: str) -> bool | None:
   """Returns whether an offset in px points in a direction; None if unclear.
 

@@ -48,21 +48,37 @@ class PrefixLMMask:
     positions: Position of each element.
     window: Number of keys behind a query that it sees outside of the prefix;
       None for all.
+    segment: Number of the text that each element belongs to, where several
+      are packed into a row: they see their own and segment 0, which sees none
+      of them. None where there is one text.
   """
 
   valid: Bool[Array, 'B T']
   block: Int[Array, 'B T']
   positions: Int[Array, 'B T']
   window: Int[Array, ''] | int | None = None
+  segment: Int[Array, 'B T'] | None = None
+
+  @property
+  def queries(self) -> tuple[Int[Array, 'B T'], ...]:
+    """Arguments of `rows` for all queries."""
+    packed = () if self.segment is None else (self.segment,)
+    return self.block, self.positions, *packed
 
   def rows(
-    self, block: Int[Array, 'B t'], positions: Int[Array, 'B t']
+    self,
+    block: Int[Array, 'B t'],
+    positions: Int[Array, 'B t'],
+    segment: Int[Array, 'B t'] | None = None,
   ) -> Bool[Array, 'B t T']:
-    """Returns the rows of queries with these blocks and positions."""
+    """Returns the rows of queries with these blocks, positions, segments."""
     seen = self.block[:, None] <= block[:, :, None]
     if self.window is not None:
       near = positions[:, :, None] - self.positions[:, None] < self.window
       seen = seen & (near | (block == 0)[:, :, None])
+    if self.segment is not None and segment is not None:
+      keys = self.segment[:, None]
+      seen = seen & ((keys == 0) | (keys == segment[:, :, None]))
     return seen & self.valid[:, None]
 
 
@@ -271,7 +287,7 @@ def grouped(
   if t > _SHORT:
     return _grouped_blocks(q, k, v, mask, cap)
   if isinstance(mask, PrefixLMMask):
-    mask = mask.rows(mask.block, mask.positions)
+    mask = mask.rows(*mask.queries)
   bias = _bias(mask)[:, None]
   if t == 1:
     return jax.lax.platform_dependent(
@@ -318,7 +334,7 @@ def _grouped_blocks(q, k, v, mask, cap):
   """Computes `grouped` by a loop over blocks, without repeating keys."""
   kv_heads, slots = v.shape[1:3]
   if isinstance(mask, PrefixLMMask):
-    of_queries, rows_of = (mask.block, mask.positions), mask.rows
+    of_queries, rows_of = mask.queries, mask.rows
   elif _same_keys(mask):
     of_queries, rows_of = (), lambda: mask
   else:

@@ -124,7 +124,8 @@ def forward(
   x: Float[Array, 'B T D'],
   positions: Int[Array, 'B T'],
   mask: attention.PrefixLMMask,
-) -> Float[Array, 'B T D']:
+  outputs: Int[Array, 'B t'] | None = None,
+) -> Float[Array, 'B _ D']:
   """Runs all layers on whole sequences; the final norm is not applied.
 
   Args:
@@ -133,34 +134,50 @@ def forward(
     x: Embedded sequence.
     positions: Position of each element.
     mask: Elements to attend to; even layers see those in `config.window` only.
+    outputs: Indices of the elements whose output is returned: the top layer
+      computes keys and values of all, and attention and MLP of these only.
+      None for all elements.
 
   Returns:
-    The last residual stream.
+    The last residual stream, of T elements or of t.
   """
   config = common.resolved(config, params)
   rotation = attention.rotation(positions, config.head_dim)
 
-  def body(x, layer, i):
+  def body(x, layer, i, top=False):
     layer_mask = mask
     if config.window:
       window = jnp.where(i % 2, _NO_WINDOW, config.window)
       layer_mask = dataclasses.replace(mask, window=window)
 
     def run(block, x):
-      return block(x, rotation, *block.keys_values(x, rotation), layer_mask)
+      kv = block.keys_values(x, rotation)
+      if not top:
+        return block(x, rotation, *kv, layer_mask)
+      queries = [q[..., None] for q in layer_mask.queries]
+      x, by, queries = _rows((x, rotation, queries), outputs)
+      seen = layer_mask.rows(*(q[..., 0] for q in queries))
+      return block(x, by, *kv, seen)
 
     return common.apply(
       DecoderBlock(config), lora.merged(layer), x, method=run
     ), None
 
+  layers, depth = params['layers'], config.depth
   if config.transposed:
-    for i, layer in enumerate(params['layers']):
-      x, _ = body(x, layer, i)
+    for i, layer in enumerate(layers):
+      top = outputs is not None and i == depth - 1
+      x, _ = body(x, layer, i, top)
     return x
-  layers = params['layers']
-  return common.scan_layers(
-    body, x, layers, config.depth, common.unrolled(config), config.remat
-  )[0]
+  unroll = common.unrolled(config)
+  if outputs is None:
+    return common.scan_layers(body, x, layers, depth, unroll, config.remat)[0]
+  below, top = (
+    jax.tree.map(lambda p, at=at: p[at], layers) for at in (slice(-1), -1)
+  )
+  if depth > 1:
+    x, _ = common.scan_layers(body, x, below, depth - 1, unroll, config.remat)
+  return body(x, top, depth - 1, True)[0]
 
 
 def prefill(
@@ -199,7 +216,7 @@ def prefill(
     block = DecoderBlock(config)
     kv = common.apply(block, layer, x, rotation, method='keys_values')
     k, v = (common.rounded(t, dtype) for t in kv)
-    x, by = _rows((x, rotation), last) if top else (x, rotation)
+    x, by = _rows((x, rotation), last[:, None]) if top else (x, rotation)
     return common.apply(block, layer, x, by, k, v, mask), (k, v)
 
   if common.unrolled(config) or config.transposed:
@@ -243,9 +260,9 @@ def _scanned_prefill(config, run, x, layers, dtype):
 
 
 def _rows(tree, index):
-  """Takes one element of each row from arrays [B T ...]."""
+  """Takes elements of each row, i32[B t], from arrays [B T _]."""
   return jax.tree.map(
-    lambda x: jnp.take_along_axis(x, index[:, None, None], axis=1), tree
+    lambda x: jnp.take_along_axis(x, index[:, :, None], axis=1), tree
   )
 
 

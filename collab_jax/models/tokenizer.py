@@ -97,6 +97,11 @@ class Tokenizer:
     return self._processor.GetPieceSize()
 
   @property
+  def vocabulary(self) -> list[str]:
+    """Pieces by id, specials included."""
+    return [self._processor.IdToPiece(i) for i in range(self.vocab_size)]
+
+  @property
   def fingerprint(self) -> str:
     """First 16 hexadecimal digits of SHA-256 of `model_bytes`."""
     return hashlib.sha256(self.model_bytes).hexdigest()[:16]
@@ -163,7 +168,7 @@ class Tokenizer:
       ValueError: A piece is empty, or in the vocabulary already.
     """
     pieces = list(pieces)
-    known = {self._processor.IdToPiece(i) for i in range(self.vocab_size)}
+    known = {*self.vocabulary}
     for piece in pieces:
       if not piece or piece in known:
         raise _validate.error('piece', piece, 'a text that is no piece yet')

@@ -39,9 +39,7 @@ class TrainingExamples:
     return EXAMPLES
 
   def __getitem__(self, index: int) -> Batch:
-    # The golden ratio spreads the dense scenes evenly over the batches.
-    spread = (index * 0.6180339887498949) % 1.0
-    dense = index < self.dense_only or spread < self.dense_share
+    dense = index < self.dense_only or is_dense(index, self.dense_share)
     scene = data.scenes('train_dense' if dense else 'train').scene(index)
     image, covers = drawing.draw(scene)
     captions = grammar.captions(scene, world.generator(scene.seed, 2), 1)
@@ -50,6 +48,12 @@ class TrainingExamples:
       **text(self.tokenizer, self.prompt, captions[0], self.length),
       **drawing.labels(scene, covers),
     }
+
+
+def is_dense(index: int, share: float) -> bool:
+  """Whether a scene is a dense one, where a share of them is to be."""
+  # The golden ratio spreads them evenly over the batches.
+  return (index * 0.6180339887498949) % 1.0 < share
 
 
 def text(
