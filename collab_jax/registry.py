@@ -15,7 +15,7 @@ from collab_jax import _validate
 _SHOWN = 64  # Letters of a refused text that its error shows.
 
 
-def make(table: Mapping[str, type], kind: str, name: str, **kw: Any) -> Any:
+def make(table: Mapping[str, type], kind: str, name: str, /, **kw: Any) -> Any:
   """Makes an instance from plain values.
 
       make({'kmeans': KMeans}, 'quantizer', 'kmeans', k=8)

@@ -1,4 +1,4 @@
-"""Checks of the contracts of quantizers, codecs and metrics."""
+"""Checks of the contracts of quantizers, codecs, metrics and tasks."""
 
 from collections.abc import Callable, Mapping
 import dataclasses
@@ -16,8 +16,9 @@ from collab_jax import message as messages
 from collab_jax.metrics.contract import check_metric
 from collab_jax.models import paligemma
 from collab_jax.quantizers import base, padding
+from collab_jax.tasks.contract import check_task
 
-__all__ = ['check_codec', 'check_metric', 'check_quantizer']
+__all__ = ['check_codec', 'check_metric', 'check_quantizer', 'check_task']
 __dir__ = __all__.copy
 
 

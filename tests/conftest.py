@@ -131,6 +131,7 @@ jaxtyping.install_import_hook(
       'checkpoints',
       'codecs',
       'captioner',
+      'tasks',
       'testing',
       'evaluation',
       'training',

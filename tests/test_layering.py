@@ -42,7 +42,7 @@ _ROWS = (
     'metrics',
     'sharding',
   },
-  {'checkpoints', 'codecs', 'captioner'},
+  {'checkpoints', 'codecs', 'captioner', 'tasks'},
   {'evaluation', 'training', 'serving', 'exporters', 'testing'},
   {'plots', 'aot'},
   {'studies'},

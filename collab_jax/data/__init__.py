@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from collab_jax import _renamed
+from collab_jax.data.asked import Asked
 from collab_jax.data.coco_flickr import (
   coco,
   flickr30k,
@@ -31,6 +32,7 @@ from collab_jax.data.world import Scene, sample
 __all__ = [
   'METHODS',
   'NAMES',
+  'Asked',
   'Example',
   'Files',
   'ListedImage',

@@ -256,6 +256,21 @@ def inside(folder: Path, name: str, where: str) -> Path:
   return folder / path
 
 
+def stable_ids(names: Iterable[str]) -> dict[str, int]:
+  """Returns ids that stay where pictures are added: the CRC-32 of names."""
+  ids: dict[str, int] = {}
+  used: set[int] = set()
+  for name in names:
+    if name in ids:
+      continue
+    number = zlib.crc32(os.fsencode(name))
+    while number in used:
+      number = (number + 1) % 2**32
+    used.add(number)
+    ids[name] = number
+  return ids
+
+
 def clean(captions: Iterable[str]) -> tuple[str, ...]:
   """Puts each caption on a single line; blank ones are left out."""
   lines = (' '.join(caption.split()) for caption in captions)
@@ -275,15 +290,29 @@ def parse(text: str | bytes, where: str) -> dict[str, Any]:
   Raises:
     ValueError: The text is no JSON, or no object.
   """
-  try:
-    table = json.loads(text)
-  except (ValueError, RecursionError) as error:
-    raise ValueError(f'{where} is no valid JSON: {error}') from error
+  table = _json(text, where)
   if not isinstance(table, dict):
     raise ValueError(
       f'{where} holds a {type(table).__name__}, expected an object {{...}}'
     )
   return table
+
+
+def parse_list(text: str | bytes, where: str) -> list[Any]:
+  """Reads a JSON list; arguments and errors are those of `parse`."""
+  items = _json(text, where)
+  if not isinstance(items, list):
+    raise ValueError(
+      f'{where} holds a {type(items).__name__}, expected a list [...]'
+    )
+  return items
+
+
+def _json(text: str | bytes, where: str) -> Any:
+  try:
+    return json.loads(text)
+  except (ValueError, RecursionError) as error:
+    raise ValueError(f'{where} is no valid JSON: {error}') from error
 
 
 def field(table: Any, name: str, kind: type[_T], where: str) -> _T:

@@ -121,7 +121,7 @@ def _pictures(
   used = {*shown, *sources}
   others = [n for n in visible if n not in used]
   taken = files.first(shown, limit)
-  ids = _ids(shown)
+  ids = files.stable_ids(shown)
   entries = tuple(
     files.ListedImage(path / n, ids[n], files.clean(captions.get(n, ())))
     for n in taken
@@ -187,19 +187,6 @@ def _is_hidden(name: str) -> bool:
 
 def _suffix(name: str) -> str:
   return PurePosixPath(name).suffix.lower()
-
-
-def _ids(names: list[str]) -> dict[str, int]:
-  """Returns ids that stay where pictures are added: the CRC-32 of names."""
-  ids: dict[str, int] = {}
-  used: set[int] = set()
-  for name in names:
-    number = zlib.crc32(os.fsencode(name))
-    while number in used:
-      number = (number + 1) % 2**32
-    used.add(number)
-    ids[name] = number
-  return ids
 
 
 def _captions(

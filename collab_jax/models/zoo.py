@@ -37,7 +37,20 @@ DECODERS = {
 # Training and released sizes in pixels.
 _PRETRAINED = {'pt': (224, 448, 896), 'mix': (224, 448)}
 _RELEASED = {
-  'paligemma-3b': {**_PRETRAINED, 'ft-cococap': (224, 448)},
+  'paligemma-3b': {
+    **_PRETRAINED,
+    'ft-cococap': (224, 448),
+    'ft-textcaps': (224, 448),
+    'ft-okvqa': (224, 448),
+    'ft-vqav2': (224, 448),
+    'ft-textvqa': (224, 448, 896),
+    'ft-gqa': (224, 448),
+    'ft-tallyqa': (224, 448),
+    'ft-science-qa': (224, 448),
+    'ft-ai2d': (224, 448),
+    'ft-ocrvqa': (224, 448, 896),
+    'ft-refcoco-seg': (224, 448, 896),
+  },
   'paligemma2-3b': {**_PRETRAINED, 'ft-docci': (448,)},
   'paligemma2-10b': {**_PRETRAINED, 'ft-docci': (448,)},
   'paligemma2-28b': _PRETRAINED,
@@ -108,7 +121,7 @@ def card(name: str) -> Card:
     huggingface=f'google/{name}',
     npz=f'google/{name}-jax',
     # Kaggle has PaliGemma 1's fine-tunes in another collection.
-    kaggle=None if '-ft-cococap-' in name else f'google/{family}/jax/{name}',
+    kaggle=None if '3b-ft-' in name else f'google/{family}/jax/{name}',
   )
 
 

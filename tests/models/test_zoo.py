@@ -53,7 +53,7 @@ def test_cards(name):
 
 
 def test_names():
-  assert len(set(zoo.NAMES)) == len(zoo.NAMES) == 24
+  assert len(set(zoo.NAMES)) == len(zoo.NAMES) == 47
   assert {
     'paligemma-3b-ft-cococap-224',
     'paligemma-3b-pt-896',

@@ -1,0 +1,115 @@
+"""Tasks: what a model is asked about pictures, and what answers are worth."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from collab_jax import config, registry
+from collab_jax.tasks.ai2d import Ai2d
+from collab_jax.tasks.base import Published, Task, as_task
+from collab_jax.tasks.captions import (
+  Captions,
+  CocoCaptions,
+  NoCaps,
+  TextCaps,
+)
+from collab_jax.tasks.charts import ChartQa, OcrVqa
+from collab_jax.tasks.gqa import Gqa
+from collab_jax.tasks.listed import ListedTask, Listing, Row
+from collab_jax.tasks.own import Jsonl
+from collab_jax.tasks.refcoco import RefCoco, RefCocoBox
+from collab_jax.tasks.scenes import SceneBoxes, SceneQuestions
+from collab_jax.tasks.science_qa import ScienceQa
+from collab_jax.tasks.tallyqa import TallyQa
+from collab_jax.tasks.tsv import Tsv
+from collab_jax.tasks.vqa import OkVqa, TextVqa, VqaV2
+
+__all__ = [
+  'NAMES',
+  'Ai2d',
+  'Captions',
+  'ChartQa',
+  'CocoCaptions',
+  'Gqa',
+  'Jsonl',
+  'ListedTask',
+  'Listing',
+  'NoCaps',
+  'OcrVqa',
+  'OkVqa',
+  'Published',
+  'RefCoco',
+  'RefCocoBox',
+  'Row',
+  'SceneBoxes',
+  'SceneQuestions',
+  'ScienceQa',
+  'TallyQa',
+  'Task',
+  'TextCaps',
+  'TextVqa',
+  'Tsv',
+  'VqaV2',
+  'as_task',
+  'make',
+  'name',
+]
+__dir__ = __all__.copy
+
+NAMES: Mapping[str, type] = {
+  'captions': Captions,
+  'coco': CocoCaptions,
+  'nocaps': NoCaps,
+  'textcaps': TextCaps,
+  'okvqa': OkVqa,
+  'vqav2': VqaV2,
+  'textvqa': TextVqa,
+  'gqa': Gqa,
+  'tallyqa': TallyQa,
+  'science_qa': ScienceQa,
+  'ai2d': Ai2d,
+  'chartqa': ChartQa,
+  'ocrvqa': OcrVqa,
+  'refcoco': RefCoco,
+  'refcoco_box': RefCocoBox,
+  'scenes': SceneQuestions,
+  'scenes_box': SceneBoxes,
+  'tsv': Tsv,
+  'jsonl': Jsonl,
+}
+
+
+def make(task: Any) -> Task:
+  """Makes a task by name, as configs have it.
+
+      make('okvqa')
+      make('refcoco(dataset=refcoco+,weights=/data/vae-oid.npz)')
+      make('package.module:Class(setting=1)')
+
+  Args:
+    task: A key of `NAMES` or 'package.module:Class', settings in parentheses;
+      a task is returned as it is.
+
+  Returns:
+    The task.
+
+  Raises:
+    ValueError: The name or a setting is unknown, with the nearest known one.
+    ImportError: The module cannot be imported.
+    TypeError: It is no task.
+  """
+  if not isinstance(task, str):
+    return as_task('task', task)
+  title, settings = config.call(task, 'task', 'okvqa')
+  return as_task('task', registry.make(NAMES, 'task', title, **settings))
+
+
+def name(task: Any) -> str:
+  """Returns the name of a task, from which `make` makes an equal one.
+
+  Args:
+    task: The task.
+
+  Returns:
+    'okvqa', or 'package.module:Class(setting=1)'; defaults are left out.
+  """
+  return registry.name(NAMES, task)

@@ -1,0 +1,227 @@
+"""Tasks: examples of a dataset, prompts, answers and their scores."""
+
+import abc
+import dataclasses
+import os
+import re
+from typing import Any, ClassVar
+
+from collab_jax import _validate
+from collab_jax.data import question
+
+# Scores of the released checkpoints in all files of this folder are from here.
+PUBLISHED_IN = (
+  'google-research/big_vision at 0127fb6,'
+  ' big_vision/configs/proj/paligemma/README.md'
+)
+
+_PLACE = re.compile(r'\{(\w+)\}')
+
+
+@dataclasses.dataclass(frozen=True)
+class Published:
+  """Published score, to compare with before anything is compressed.
+
+  Attributes:
+    checkpoint: name in `models.zoo`.
+    score: as papers print it, of all vectors.
+    metric: name in `metrics.NAMES` or with settings, as in `Task.metrics`.
+    split: name of the split.
+    kind: the kind of questions that are scored; '' for all.
+    source: where it is published.
+  """
+
+  checkpoint: str
+  score: float
+  metric: str
+  split: str
+  kind: str = ''
+  source: str = PUBLISHED_IN
+
+
+def published(
+  checkpoint: str,
+  metric: str,
+  split: str,
+  *scores: float,
+  kind: str = '',
+  sizes: tuple[int, ...] = (224, 448, 896),
+) -> tuple[Published, ...]:
+  """Returns the scores of a fine-tuned checkpoint by the picture's size."""
+  return tuple(
+    Published(
+      f'paligemma-3b-ft-{checkpoint}-{size}', score, metric, split, kind
+    )
+    for size, score in zip(sizes, scores, strict=False)
+  )
+
+
+class Task(abc.ABC):
+  """Dataset that a model is asked about, and what its answers are worth.
+
+    task = cj.tasks.make('okvqa')
+    reader = task.load('/data/okvqa', limit=100)
+    question = reader[0].questions[0]
+    answer = task.read('red', question)
+    metric = cj.metrics.make(task.metrics[0])
+    metric.score([answer], [question.references])
+
+  A subclass is a frozen dataclass, whose fields are plain values and make its
+  name: 'refcoco(dataset=refcoco+)'. `tasks.ListedTask` is the base of those
+  that read a list of pictures and questions.
+
+  Attributes:
+    label: name in tables and figures.
+    max_tokens: tokens that an answer may have.
+    decoding: method, as `Captioner` takes it.
+    preprocess: method of resizing, a name in `data.METHODS`.
+    metrics: names as `metrics.make` takes them; the first is the task's score.
+    splits: names of the splits; the first is that of the protocol.
+    seen: splits that the fine-tuned checkpoints were trained on.
+    published: scores of released checkpoints.
+    checkpoints: their names in `models.zoo` without the size.
+    files: what the folder must hold, for people.
+    url: where the files are from.
+    licence: of the files.
+  """
+
+  label: ClassVar[str]
+  max_tokens: ClassVar[int] = 32
+  decoding: ClassVar[str] = 'greedy'
+  preprocess: ClassVar[str] = 'bv_bilinear_aa'
+  metrics: ClassVar[tuple[str, ...]]
+  splits: ClassVar[tuple[str, ...]] = ('test',)
+  seen: ClassVar[tuple[str, ...]] = ()
+  published: ClassVar[tuple[Published, ...]] = ()
+  checkpoints: ClassVar[tuple[str, ...]] = ()
+  files: ClassVar[tuple[str, ...]] = ()
+  url: ClassVar[str] = ''
+  licence: ClassVar[str] = ''
+
+  @abc.abstractmethod
+  def load(
+    self,
+    folder: str | os.PathLike[str] = '',
+    split: str = '',
+    limit: int | None = None,
+    size: int = 224,
+    method: str = '',
+  ) -> Any:
+    """Makes a reader of pictures with questions about each.
+
+    Args:
+      folder: holds the dataset's files.
+      split: a name in `splits`; '' for the first.
+      limit: largest number of pictures, in the list's order; None for all.
+      size: side of the pictures in pixels.
+      method: method of resizing; '' for `preprocess`.
+
+    Returns:
+      A reader with `name`, `__len__` and `__getitem__(int) -> data.Example`,
+      whose questions have prompts and references.
+
+    Raises:
+      FileNotFoundError: a file is missing; it says where to get it.
+      ValueError: a file holds something else, or an unknown split.
+    """
+
+  def read(self, text: str, asked: question.Question) -> str:
+    """Reads the answer in a model's text, as metrics compare it.
+
+    Args:
+      text: what the model generated.
+      asked: the question, for what the answer depends on.
+
+    Returns:
+      The answer; '' where the text holds none.
+    """
+    del asked
+    return text
+
+  def write(self, asked: question.Question) -> str:
+    """Returns a text that is a right answer, from which `read` reads it."""
+    return asked.references[0]
+
+  def choose_split(self, split: str) -> str:
+    """Returns a split, the first for ''; ValueError if there is none such."""
+    if split and split not in self.splits:
+      raise _validate.unknown('split', split, self.splits)
+    return split or self.splits[0]
+
+  def warning(self, split: str = '') -> str:
+    """Returns what to know before a split's score is told; '' for nothing."""
+    split = self.choose_split(split)
+    if split not in self.seen:
+      return ''
+    names = ', '.join(self.checkpoints)
+    return (
+      f'{self.label}: {names} were trained on {" and ".join(self.seen)}, so'
+      f' that scores on {split} are of answers that were seen; compare codecs'
+      ' with each other, or take a mix checkpoint'
+    )
+
+  def describe(self) -> dict[str, Any]:
+    """Returns what records and tables say of the task, as plain values."""
+    return {
+      'label': self.label,
+      'max_tokens': self.max_tokens,
+      'decoding': self.decoding,
+      'preprocess': self.preprocess,
+      'metrics': [*self.metrics],
+      'published': [dataclasses.asdict(p) for p in self.published],
+    }
+
+
+def as_task(name: str, value: Any) -> Task:
+  """Returns a task as it is, or raises an error that says what it lacks.
+
+  Args:
+    name: name of the argument, for errors.
+    value: expected to be an instance of a frozen dataclass.
+
+  Raises:
+    TypeError: it is no task.
+  """
+  if isinstance(value, type) and issubclass(value, Task):
+    raise _validate.error(
+      name,
+      value,
+      'an instance, not a class',
+      f'make one, as in {value.__name__}()',
+      TypeError,
+    )
+  if not isinstance(value, Task):
+    raise _validate.error(
+      name, value, 'a task', 'inherit collab_jax.tasks.Task', TypeError
+    )
+  params = getattr(type(value), '__dataclass_params__', None)
+  if not dataclasses.is_dataclass(value) or not getattr(params, 'frozen', 0):
+    raise _validate.error(
+      name,
+      value,
+      'a task of a frozen dataclass',
+      'write @dataclasses.dataclass(frozen=True) above its class',
+      TypeError,
+    )
+  for member in ('label', 'metrics'):
+    if not getattr(value, member, None):
+      raise _validate.error(
+        name,
+        value,
+        f'a task with {member}',
+        f'write {member} in its class',
+        TypeError,
+      )
+  return value
+
+
+def filled(template: str, **texts: str) -> str:
+  """Returns a prompt: a template with its texts, braces in them as they are.
+
+  Raises:
+    ValueError: the template lacks the place of a text, or has another.
+  """
+  if {*_PLACE.findall(template)} != {*texts}:
+    places = ' and '.join(f'{{{name}}}' for name in texts)
+    raise _validate.error('prompt', template, f'a text with {places} in it')
+  return _PLACE.sub(lambda match: texts[match[1]], template)

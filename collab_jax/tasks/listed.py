@@ -1,0 +1,203 @@
+"""Tasks whose folder holds pictures, and lists with questions about them."""
+
+import abc
+from collections.abc import Callable, Iterable, Sequence
+import os
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from collab_jax import _validate
+from collab_jax.data import asked, files, question
+from collab_jax.tasks import base
+
+
+class Row(NamedTuple):
+  """Question about a picture, as a list has it.
+
+  Attributes:
+    path: the picture's file.
+    image_id: its id; rows of one id are about one picture.
+    question: the question, or a function that makes it when it is needed.
+    captions: references of the picture, where it has captions.
+    turns: quarter turns against the clock that put the picture upright.
+  """
+
+  path: Path
+  image_id: int
+  question: question.Question | Callable[[], question.Question]
+  captions: tuple[str, ...] = ()
+  turns: int = 0
+
+
+class Listing(NamedTuple):
+  """List that was read: its file, for errors, and its rows."""
+
+  path: Path
+  rows: Iterable[Row]
+
+
+class ListedTask(base.Task):
+  """Task that reads a folder of pictures and a list of questions.
+
+    @dataclasses.dataclass(frozen=True)
+    class Signs(cj.tasks.ListedTask):
+      label = 'signs'
+      metrics = ('exact',)
+
+      def listing(self, folder, split):
+        path = folder / f'{split}.csv'
+        lines = [line.split(',') for line in path.read_text().splitlines()]
+        rows = [
+          cj.tasks.Row(
+            folder / name,
+            int(number),
+            cj.data.Question('answer en what is written here', (text,)),
+          )
+          for number, name, text in lines
+        ]
+        return cj.tasks.Listing(path, rows)
+
+  A subclass writes `listing`; pictures, their order and the limit are taken
+  care of.
+  """
+
+  @abc.abstractmethod
+  def listing(self, folder: Path, split: str) -> Listing:
+    """Reads the list of a split.
+
+    Args:
+      folder: a folder that exists.
+      split: a name in `splits`.
+
+    Raises:
+      FileNotFoundError: a list is missing.
+      ValueError: it holds something else.
+    """
+
+  def load(
+    self,
+    folder: str | os.PathLike[str] = '',
+    split: str = '',
+    limit: int | None = None,
+    size: int = 224,
+    method: str = '',
+  ) -> asked.Asked:
+    """Makes a reader; see `Task.load`."""
+    files.check_limit(limit)
+    split = self.choose_split(split)
+    name = f'{self.label}/{split}'
+    get = f'; get {self.label} from {self.url}' if self.url else ''
+    if not os.fspath(folder):
+      raise _validate.error(
+        'data_dir', '', f'the folder of {self.label}', get.removeprefix('; ')
+      )
+    try:
+      if not Path(folder).is_dir():
+        raise FileNotFoundError(
+          f'{folder} is no folder, expected that of {self.label}'
+        )
+      listing = self.listing(Path(folder), split)
+      pictures, questions, turns = _grouped(listing.rows, limit)
+      if not pictures:
+        raise _validate.error(
+          str(listing.path), 'no questions', f'those of {self.label}, {split}'
+        )
+      reader = files.Files(
+        name,
+        tuple(pictures),
+        listing.path,
+        size,
+        method or self.preprocess,
+        captioned=False,
+      )
+    except FileNotFoundError as error:
+      raise FileNotFoundError(f'{error}{get}') from error
+    return asked.Asked(reader, questions, turns, self.warning(split))
+
+
+class CaptionTask(ListedTask):
+  """Task of captions: the list has texts of pictures, the prompt is for all."""
+
+  prompt: str = 'caption en'
+
+  def caption_rows(
+    self, captions: Iterable[tuple[Path, int, Sequence[str]]]
+  ) -> list[Row]:
+    """Returns a row for each picture, whose references are its captions."""
+    rows = []
+    for path, image_id, texts in captions:
+      lines = files.clean(texts)
+      asks = caption_question(self.prompt, image_id, lines)
+      rows.append(Row(path, image_id, asks, lines))
+    return rows
+
+
+def caption_question(
+  prompt: str, image_id: int, captions: tuple[str, ...]
+) -> question.Question:
+  """Returns the question that asks for a picture's caption."""
+  return question.Question(prompt, captions, 'caption', f'{image_id}/caption')
+
+
+def _grouped(rows: Iterable[Row], limit: int | None) -> tuple[Any, Any, Any]:
+  """Returns the first pictures, their questions and their turns."""
+  entries: dict[int, Row] = {}
+  questions: dict[int, list[question.Question]] = {}
+  for row in rows:
+    if row.image_id not in entries:
+      if limit is not None and len(entries) >= limit:
+        continue
+      entries[row.image_id] = row
+      questions[row.image_id] = []
+    asks = row.question() if callable(row.question) else row.question
+    questions[row.image_id].append(asks)
+  listed = [
+    files.ListedImage(row.path, image_id, row.captions)
+    for image_id, row in entries.items()
+  ]
+  turns = tuple(row.turns for row in entries.values())
+  return (
+    listed,
+    tuple(tuple(several) for several in questions.values()),
+    turns if any(turns) else (),
+  )
+
+
+def find(folder: Path, names: Sequence[str], kind: str) -> Path:
+  """Returns the first of some files that a folder holds.
+
+  Raises:
+    FileNotFoundError: there is none; it says what the folder holds.
+  """
+  for name in names:
+    if (folder / name).is_file():
+      return folder / name
+  raise files.missing(folder, names, kind)
+
+
+def find_folder(folder: Path, names: Sequence[str]) -> Path:
+  """Returns the first folder of a name that exists, or the first of all."""
+  return next(
+    (folder / n for n in names if (folder / n).is_dir()), folder / names[0]
+  )
+
+
+def table(path: Path) -> dict[str, Any]:
+  """Reads a JSON object from a file."""
+  return files.parse(path.read_bytes(), str(path))
+
+
+def texts(item: Any, name: str, where: str) -> tuple[str, ...]:
+  """Returns a field that is a list of at least one text."""
+  values = files.field(item, name, list, where)
+  if not values or not all(isinstance(value, str) for value in values):
+    raise _validate.error(f'{where}: {name}', values[:4], 'a list of texts')
+  return tuple(values)
+
+
+def number(item: Any, name: str, where: str) -> int:
+  """Returns a field that is an integer, or the digits of one."""
+  value = item.get(name) if isinstance(item, dict) else None
+  if isinstance(value, str) and value.isdecimal() and len(value) < 20:
+    return int(value)
+  return files.field(item, name, int, where)

@@ -1,0 +1,93 @@
+"""Questions about pictures of one's own: a list of lines beside a folder."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any, ClassVar
+
+from collab_jax import _validate
+from collab_jax.data import files, question
+from collab_jax.tasks import base, listed
+
+
+@dataclasses.dataclass(frozen=True)
+class Jsonl(listed.ListedTask):
+  """Questions in a JSONL list, with the pictures in its folder.
+
+    Jsonl().load('/data/mine', 'test')
+    Jsonl(score='anls', prompt='{question}')
+
+  A line of `<split>.jsonl`; kind and id may be left out, and a prompt may stand
+  for the question, which the model then gets as it is:
+
+    {"image": "a.jpg", "question": "what is this", "answers": ["dog", "a dog"],
+     "kind": "animal", "id": "q1"}
+
+  Attributes:
+    score: metric of the answers, the task's score.
+    prompt: text with {question}, as the model gets it.
+    length: tokens that an answer may have.
+  """
+
+  score: str = 'exact(case=ignore)'
+  prompt: str = 'answer en {question}'
+  length: int = 32
+  label: ClassVar[str] = 'jsonl'
+  files: ClassVar[tuple[str, ...]] = ('<split>.jsonl', 'the pictures it names')
+  licence: ClassVar[str] = "one's own"
+
+  def __post_init__(self):
+    _validate.integer('length', self.length)
+
+  @property
+  def metrics(self) -> tuple[str, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
+    """The score."""
+    return (self.score,)
+
+  @property
+  def max_tokens(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
+    """The length."""
+    return self.length
+
+  def choose_split(self, split: str) -> str:
+    """Returns the name of the list, 'test' for ''."""
+    return split or 'test'
+
+  def listing(self, folder: Path, split: str) -> listed.Listing:
+    """Reads the lines of a split's list."""
+    path = listed.find(folder, [f'{split}.jsonl'], 'list of questions')
+    lines = [
+      (f'{path}:{number}', files.parse(line, f'{path}:{number}'))
+      for number, line in enumerate(path.read_bytes().splitlines(), 1)
+      if line.strip()
+    ]
+    names = [files.field(item, 'image', str, where) for where, item in lines]
+    ids = files.stable_ids(names)
+    used: set[str] = set()
+    rows = []
+    for index, (name, (where, item)) in enumerate(
+      zip(names, lines, strict=True)
+    ):
+      asks = self._question(item, where, index)
+      if asks.id in used:
+        raise _validate.error(f'{where}: id', asks.id, 'an id of its own')
+      used.add(asks.id)
+      rows.append(
+        listed.Row(files.inside(folder, name, where), ids[name], asks)
+      )
+    return listed.Listing(path, rows)
+
+  def _question(self, item: Any, where: str, index: int) -> question.Question:
+    if 'prompt' in item:
+      prompt = files.field(item, 'prompt', str, where)
+    else:
+      text = files.field(item, 'question', str, where)
+      prompt = base.filled(self.prompt, question=text)
+    answers = item.get('answers')
+    if isinstance(answers, str):
+      references = (answers,)
+    else:
+      references = listed.texts(item, 'answers', where)
+    kind = str(item.get('kind', ''))
+    return question.Question(
+      prompt, references, kind, str(item.get('id', index))
+    )

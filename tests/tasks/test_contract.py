@@ -1,0 +1,126 @@
+"""Every task keeps the contract, on its dataset's own formats."""
+
+import dataclasses
+from typing import ClassVar
+
+import pytest
+
+from collab_jax import data, metrics, tasks, testing
+from collab_jax.models import zoo
+from tests.tasks import folders
+
+NO_FOLDER = ('captions', 'scenes', 'scenes_box')
+
+
+@pytest.mark.parametrize('name', tasks.NAMES)
+def test_every_task_keeps_the_contract(tmp_path, name):
+  settings = {}
+  if name not in NO_FOLDER:
+    settings = folders.FOLDERS[name](tmp_path) or {}
+  task = dataclasses.replace(tasks.make(name), **settings)
+  testing.check_task(task, '' if name in NO_FOLDER else tmp_path)
+
+
+@pytest.mark.parametrize('name', tasks.NAMES)
+def test_what_tasks_say_of_themselves(name):
+  task = tasks.make(name)
+  assert tasks.name(task) == name
+  described = task.describe()
+  assert described['metrics'] == [*task.metrics]
+  assert {
+    p.checkpoint for p in task.published if 'not' not in p.checkpoint
+  } <= {*zoo.NAMES}
+  for checkpoint in task.checkpoints:
+    assert checkpoint == 'tiny' or f'{checkpoint}-224' in zoo.NAMES
+  for score in task.published:
+    assert metrics.make(score.metric).scale == 100
+    assert 50 < score.score < 160
+    assert '0127fb6' in score.source
+
+
+def test_splits_that_were_trained_on_are_warned_of():
+  task = tasks.make('vqav2')
+  assert 'paligemma-3b-ft-vqav2 were trained on train and val' in task.warning()
+  assert tasks.make('okvqa').warning('val') == ''
+  assert tasks.make('okvqa').warning('train')
+
+
+def test_the_warning_goes_with_the_reader(tmp_path):
+  folders.vqav2(tmp_path)
+  reader = tasks.make('vqav2').load(tmp_path)
+  assert reader.warning.startswith('VQAv2: ')
+  assert repr(reader) == "Asked('VQAv2/val', 5 pictures)"
+
+
+@pytest.mark.parametrize(
+  ('name', 'kind', 'said'),
+  [
+    ('okvq', ValueError, "task: got 'okvq'; did you mean 'okvqa'?"),
+    ('okvqa(lenght=3)', ValueError, 'field of okvqa'),
+    ('refcoco(dataset=refcoco2)', ValueError, "dataset: got 'refcoco2', expec"),
+    ('collab_jax.metrics:Anls', TypeError, 'inherit collab_jax.tasks.Task'),
+    (tasks.OkVqa, TypeError, r'make one, as in OkVqa\(\)'),
+    (4, TypeError, 'task: got 4, expected a task'),
+    ('scenes(kind=smell)', ValueError, "kind: got 'smell', expected one of"),
+    ('jsonl(length=0)', ValueError, 'length: got 0, expected an integer'),
+  ],
+)
+def test_what_is_no_task_is_refused(name, kind, said):
+  with pytest.raises(kind, match=said):
+    tasks.make(name)
+
+
+@dataclasses.dataclass(frozen=True)
+class Faulty(tasks.Task):
+  """Breaks one promise."""
+
+  fault: str = ''
+  label: ClassVar[str] = 'faulty'
+  metrics: ClassVar[tuple[str, ...]] = ('exact',)
+
+  def load(self, folder='', split='', limit=None, size=224, method=''):
+    scenes = data.scenes('test', 3 if limit is None else limit)
+    if self.fault == 'limit':
+      scenes = data.scenes('test', 3)
+
+    def ask(picture):
+      i = picture.image_id
+      prompt = 'what\n' if self.fault == 'newline' else 'what'
+      number = 'same' if self.fault == 'ids' else str(i)
+      refs = () if self.fault == 'references' else ('red',)
+      if self.fault == 'questions':
+        return ()
+      if self.fault == 'again':
+        prompt += str(limit)
+      return (data.Question(prompt, refs, '', number),)
+
+    return data.Asked(scenes, ask)
+
+  def read(self, text, asked):
+    if self.fault == 'read':
+      return None
+    return {'backwards': '' if text else 'red'}.get(self.fault, text)
+
+  @property
+  def max_tokens(self):
+    return 0 if self.fault == 'length' else 8
+
+
+@pytest.mark.parametrize(
+  ('fault', 'said'),
+  [
+    ('limit', 'limit=1 must leave 1 picture, not 3'),
+    ('newline', 'without a newline at its end'),
+    ('ids', 'ids of questions must differ'),
+    ('references', 'references must be a tuple of texts'),
+    ('questions', 'picture 0 has no question'),
+    ('again', 'differ with limit=1'),
+    ('read', 'read must return a text, got None'),
+    ('backwards', 'right answers of `write` score 0.0, none 1.0'),
+    ('length', 'max_tokens must be a positive int, got 0'),
+  ],
+)
+def test_the_contract_finds_faults(without_types, fault, said):
+  testing.check_task(Faulty())
+  with pytest.raises(AssertionError, match=said):
+    testing.check_task(Faulty(fault))
