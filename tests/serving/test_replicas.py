@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 from typing import Any, cast
 import urllib.request
 
@@ -152,7 +154,14 @@ def test_a_configuration_of_ray_serve_has_the_same_flags():
     ' "0.0.0.0", "insecure": True});'
     'print(made._bound_deployment.num_replicas)'
   )
-  assert launching.run('-c', code).stdout.split() == ['3']
+  done = subprocess.run(
+    [sys.executable, '-c', code],
+    cwd=launching.ROOT,
+    capture_output=True,
+    text=True,
+    timeout=120,
+  )
+  assert done.stdout.split() == ['3'], done.stderr
 
 
 def test_it_ends_by_sigterm(process):

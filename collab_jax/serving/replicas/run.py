@@ -232,6 +232,7 @@ class _ReplicaSet:
     from ray.serve import schema  # pyright: ignore[reportMissingImports]
 
     self._ray, self._serve = ray, serve
+    logging.getLogger('ray.serve').setLevel(logging.WARNING)
     settings: dict[str, Any] = {'address': self._config.address}
     if not self._config.address:
       cpus = self._config.replicas * self._config.amounts().get('CPU', 0)
@@ -250,8 +251,9 @@ class _ReplicaSet:
     except ConnectionError as error:
       raise OSError(
         f'address: got {self._config.address!r}, expected that of a running Ray'
-        f' cluster: {error}'
+        f' cluster, and RAY_AUTH_MODE=token where it asks for one: {error}'
       ) from error
+    self._warn_of_few_resources()
     self._logs = f'{context.address_info["session_dir"]}/logs'
     served = self._arguments.config
     self._logging = schema.LoggingConfig(
@@ -271,6 +273,21 @@ class _ReplicaSet:
       logging_config=self._logging,
     )
     logging.getLogger('ray.serve').setLevel(logging.WARNING)
+
+  def _warn_of_few_resources(self) -> None:
+    """Says that Ray will wait for more machines."""
+    cluster = self._ray.cluster_resources()
+    for name, amount in self._config.amounts().items():
+      needed = amount * self._config.replicas
+      if needed > cluster.get(name, 0):
+        _LOG.warning(
+          'replicas: %d of %s need %s=%g, the cluster has %g: waiting for more',
+          self._config.replicas,
+          self._config.resources,
+          name,
+          needed,
+          cluster.get(name, 0),
+        )
 
   def headline(self) -> list[str]:
     """Returns lines that say what is served, and where its logs are."""
