@@ -4,7 +4,7 @@ A task is the standard library's `subprocess.run`, so that no code of this
 package is sent, and JAX is imported by the commands alone.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 import importlib
 import logging
 import os
@@ -75,7 +75,8 @@ class RayEngine(base.SweepEngine):
         f'engine.address: got {resources.address!r} ({reason}), expected the'
         ' address of a Ray cluster; `ray start --head` starts one, and says it'
       ) from error
-    self._run = ray.remote(subprocess.run).options(**task_options(resources))
+    self._options = task_options(resources)
+    self._run = ray.remote(subprocess.run).options(**self._options)
 
   def submit(self, units: Sequence[int]) -> None:
     """Submits units; those above the number at a time wait."""
@@ -118,9 +119,13 @@ class RayEngine(base.SweepEngine):
   @property
   def status(self) -> str:
     """Words on the cluster and the tasks."""
-    nodes = sum(node['Alive'] for node in self._ray.nodes())
-    plural = '' if nodes == 1 else 's'
-    return f'{nodes} node{plural}, {len(self._running)} run or wait'
+    nodes = [n['Resources'] for n in self._ray.nodes() if n['Alive']]
+    plural = '' if len(nodes) == 1 else 's'
+    words = [f'{len(nodes)} node{plural}, {len(self._running)} run or wait']
+    for name, need in task_needs(self._options).items():
+      if all(node.get(name, 0) < need for node in nodes):
+        words.append(f'no node has {need:g} {name}')
+    return ', '.join(words)
 
   def close(self) -> str:
     """Ends the tasks, with the connection."""
@@ -147,3 +152,14 @@ def task_options(resources: base.Resources) -> dict[str, Any]:
   if resources.tpus:
     options['resources'] = {'TPU': resources.tpus}
   return options
+
+
+def task_needs(options: Mapping[str, Any]) -> dict[str, float]:
+  """Returns a task's needs by the names of a node's resources.
+
+  Args:
+    options: From `task_options`.
+  """
+  needs = {'CPU': options['num_cpus'], 'GPU': options['num_gpus']}
+  needs['memory'] = options.get('memory', 0)
+  return needs | options.get('resources', {})

@@ -133,14 +133,14 @@ class SlurmEngine(base.SweepEngine):
         ended[unit] = 'its job has left the queue'
     return ended
 
-  def _jobs(self) -> Iterator[tuple[int, str]]:
+  def _jobs(self, timeout: float = 60.0) -> Iterator[tuple[int, str]]:
     """Yields unit and state of each job in the queue."""
     done = subprocess.run(
       ['squeue', '--noheader', '--array', '--me', '--format=%j|%i|%T|%r'],
       capture_output=True,
       check=True,
       text=True,
-      timeout=60,
+      timeout=timeout,
     )
     for line in done.stdout.splitlines():
       name, job, state, reason = [*line.strip().split('|'), '', '', ''][:4]
@@ -160,7 +160,7 @@ class SlurmEngine(base.SweepEngine):
   def close(self) -> str:
     """Leaves the jobs in the queue; returns the command that ends them."""
     try:
-      units = {unit for unit, _ in self._jobs()}
+      units = {unit for unit, _ in self._jobs(timeout=1.0)}
     except (OSError, subprocess.SubprocessError):
       units = set(self._running)
     if not units:

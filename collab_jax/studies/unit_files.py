@@ -90,12 +90,12 @@ class UnitFiles:
     for path in reversed(before):
       settings = record_store.settings_file(path)
       with contextlib.suppress(FileNotFoundError):  # Finished meanwhile.
-        lines, end = jsonl.split_lines(path.read_bytes())
+        data = path.read_bytes()
+        lines, end = jsonl.split_lines(data)
         if lines and settings.exists():
           copy = record_store.settings_file(attempt)
           jsonl.write_atomically(copy, settings.read_bytes())
-          data = path.read_bytes()[:end]
-          jsonl.write_atomically(attempt, data)
+          jsonl.write_atomically(attempt, data[:end])
           break
     return attempt
 
@@ -110,9 +110,7 @@ class UnitFiles:
     path = self.path(unit)
     if not self.plan.exists() or path.exists():
       return
-    for suffix in _SIDECARS:
-      with contextlib.suppress(FileNotFoundError):
-        attempt.with_suffix(suffix).replace(path.with_suffix(suffix))
+    _copy_sidecars(attempt, path)
     jsonl.write_json(path.with_suffix('.json'), info)
     with contextlib.suppress(FileNotFoundError):
       attempt.replace(path)
@@ -190,17 +188,23 @@ class UnitFiles:
 
   def _write(self, records: Sequence[Any], first: Path) -> None:
     """Writes all records, and what belongs beside them."""
-    for suffix in _SIDECARS:
-      if _is(source := first.with_suffix(suffix)):
-        jsonl.write_atomically(
-          self.records.with_suffix(suffix), source.read_bytes()
-        )
     draft = self.records.with_name('records.jsonl.draft')
     draft.unlink(missing_ok=True)
-    with jsonl.JsonlWriter(draft) as writer:
-      writer.append(*records)
-      writer.sync()  # The units' files are removed then.
-    draft.replace(self.records)
+    with contextlib.ExitStack() as stack:
+      if self.records.exists():  # Another run may be writing to it.
+        stack.enter_context(jsonl.JsonlWriter(self.records, lambda *_: None))
+      with jsonl.JsonlWriter(draft) as writer:
+        writer.append(*records)
+        writer.sync()  # The units' files are removed then.
+      _copy_sidecars(first, self.records)
+      draft.replace(self.records)
+
+
+def _copy_sidecars(source: Path, path: Path) -> None:
+  """Copies the files that stand beside a file of records, if they do."""
+  for suffix in _SIDECARS:
+    if _is(beside := source.with_suffix(suffix)):
+      jsonl.write_atomically(path.with_suffix(suffix), beside.read_bytes())
 
 
 def _is(path: Path) -> bool:

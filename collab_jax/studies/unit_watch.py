@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 import contextlib
 from pathlib import Path
+import sys
 import time
 
 import tqdm
@@ -114,7 +115,7 @@ class UnitWatch:
     # An error of the user's, as launchers print it, stays one.
     mine = hopeless and last.startswith('error: ')
     if self._failures[unit] <= self._retries and not mine:
-      tqdm.tqdm.write(f'{reason}; starting it again')
+      tqdm.tqdm.write(f'{reason}; starting it again', file=sys.stderr)
       self._engine.submit([unit])
       return
     self._failed[unit] = reason

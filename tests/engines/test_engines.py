@@ -298,7 +298,7 @@ def test_ray_runs_commands(command, tmp_path, monkeypatch):
     resources = base.Resources(address=cluster.address)
     engine = engines.make('ray', command, tmp_path, resources)
     engine.submit([0, 1, 2])
-    assert '2 nodes' in engine.status
+    assert engine.status == '2 nodes, 3 run or wait'
     assert ended(engine, 3) == dict.fromkeys(range(3), 'exit status 0')
     assert len(list(tmp_path.glob('done*'))) == 3
     (tmp_path / 'how').write_text('wait')
@@ -306,5 +306,10 @@ def test_ray_runs_commands(command, tmp_path, monkeypatch):
     engine.submit([0])
     assert is_alive(wait_for(tmp_path / 'pid0'))
     assert engine.close() == ''
+    resources = base.Resources(address=cluster.address, gpus=1)
+    engine = engines.make('ray', command, tmp_path, resources)
+    engine.submit([1])
+    assert engine.status == '2 nodes, 1 run or wait, no node has 1 GPU'
+    engine.close()
   finally:
     cluster.shutdown()

@@ -1,7 +1,12 @@
 """Captions over channels, from a config to figures."""
 
+import contextlib
+import json
+import os
 from pathlib import Path
 import re
+import signal
+import time
 
 import pytest
 
@@ -11,9 +16,10 @@ from collab_jax import (
   plots,
   studies,
 )
+from collab_jax.evaluation import record_store
 from collab_jax.studies import channel as channel_lib
 from configs import channel
-from tests import standin
+from tests import launching, standin
 
 ROOT = Path(__file__).parents[2]
 SMOKE = '--config=configs/channel.py:mode=smoke'
@@ -139,3 +145,86 @@ def test_mistakes_are_told_before_anything_is_loaded(change, said):
     config.studies.erasure[name] = value
   with pytest.raises(ValueError, match=re.escape(said)):
     studies.ChannelStudy(config).validate()
+
+
+def processes_of(workdir):
+  """Returns ids of processes whose arguments name a folder."""
+  found = []
+  for path in Path('/proc').glob('[0-9]*/cmdline'):
+    with contextlib.suppress(OSError):
+      if f'--workdir={workdir}\0' in path.read_text():
+        found.append(int(path.parent.name))
+  return found
+
+
+@pytest.mark.skipif(
+  not Path('/proc/self/cmdline').exists(), reason='there is no /proc'
+)
+def test_units_make_the_same_after_kills(run, launch, tmp_path):
+  """Kills a unit, then the launcher; the same command goes on."""
+  model = f'--config.model={standin.folder()}'
+  flags = SMOKE, model, f'--workdir={tmp_path}'
+  engine = '--engine=local', '--units=4', '--workers=2'
+  first = launching.Launched('experiments/channel.py', *flags, *engine)
+
+  def wait_until(condition):
+    start = time.monotonic()
+    while not condition():
+      assert first.runs(), first.wait().stderr
+      assert time.monotonic() < start + 120
+      time.sleep(0.02)
+
+  wait_until(lambda: list(tmp_path.glob('units/attempts/*.jsonl')))
+  killed = next(tmp_path.glob('units/attempts/*.jsonl')).name[:3]
+  for pid in processes_of(tmp_path):
+    arguments = Path(f'/proc/{pid}/cmdline').read_text().split('\0')
+    if f'--shard={int(killed)}/4' in arguments:
+      os.kill(pid, signal.SIGKILL)
+  wait_until(lambda: list(tmp_path.glob('units/0*.jsonl')))
+  assert first.kill().returncode == -signal.SIGKILL
+  deadline = time.monotonic() + 20
+  while processes_of(tmp_path):  # Units notice, and end.
+    assert time.monotonic() < deadline
+    time.sleep(0.1)
+  done = launch('channel', *flags, *engine)
+  assert done.returncode == 0, done.stderr
+  got, want = (
+    {
+      record_store.key_of(record): {**record, 'seconds': 0}
+      for record in evaluation.read_records(folder)
+    }
+    for folder in (tmp_path, run[1])
+  )
+  assert got == want
+  lines = (tmp_path / 'records.jsonl').read_text().splitlines()
+  assert len(lines) == len(want)
+  assert (tmp_path / 'channel.svg').exists()
+  units = json.loads((tmp_path / 'sweep.json').read_text())['units']
+  assert sum(unit['records'] for unit in units) == len(want)
+  assert len(list(tmp_path.glob('logs/*.log'))) == 4
+
+
+@pytest.mark.parametrize(
+  ('flags', 'said'),
+  [
+    (['--engine=slrum'], "error: engine: got 'slrum', expected one of"),
+    (['--engine=local', '--workers=-1'], 'error: workers: got -1'),
+    (
+      ['--engine=local', '--config.engine.cpus=-1'],
+      'error: engine.cpus: got -1',
+    ),
+    (
+      [
+        *('--engine=local', '--config.engine.retries=0'),
+        *('--units=2', '--config.engine.setup=("echo no room; exit 3",)'),
+      ],
+      'error: unit 0: got exit status 3 (no room), expected its records; see',
+    ),
+  ],
+)
+def test_failures_of_engines_are_told_in_a_line(launch, tmp_path, flags, said):
+  model = f'--config.model={standin.folder()}'
+  done = launch('channel', SMOKE, model, f'--workdir={tmp_path}', *flags)
+  assert done.returncode == 1
+  assert said in done.stderr.splitlines()[-1]
+  assert 'Traceback' not in done.stderr
