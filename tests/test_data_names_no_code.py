@@ -232,3 +232,31 @@ def test_the_check_of_text_out_of_data():
     with pytest.raises(ValueError, match='codec: got ') as error:
       registry.check_data('codec', name)
     assert len(str(error.value)) < 250
+
+
+@pytest.mark.parametrize('protocol', [0, 2, 4])
+def test_lists_of_refcoco(tmp_path, protocol):
+  """Pickles that would import the module, and make what it names."""
+  name, _, attribute = EVIL.partition(':')
+  code = {
+    0: f'(lp0\nc{name}\n{attribute}\np1\na.',
+    2: f'\x80\x02]c{name}\n{attribute}\n)\x81a.',
+    4: '\x80\x04]\x8c\x0b' + name + '\x8c\x05' + attribute + '\x93)\x81a.',
+  }[protocol]
+  folder = tmp_path / 'refcoco'
+  folder.mkdir()
+  (folder / 'refs(unc).p').write_bytes(code.encode('latin-1'))
+  (folder / 'instances.json').write_text('{}')
+  with pytest.raises(ValueError, match='it may run code, and is not read'):
+    cj.tasks.RefCocoBox().load(tmp_path)
+
+
+def test_answers_of_a_table(tmp_path):
+  """A list in Python's form is a literal, nothing else."""
+  answer = f"[__import__('{EVIL.partition(':')[0]}')]"
+  image = 'A' * 80
+  (tmp_path / 'x.tsv').write_text(
+    f'index\tquestion\tanswer\timage\n1\twhat\t{answer}\t{image}\n'
+  )
+  reader = cj.tasks.make('tsv').load(tmp_path)
+  assert reader.questions[0][0].references == (answer,)

@@ -1,9 +1,12 @@
 """RefCOCO: texts to boxes and masks, scored as big_vision scores them."""
 
+import contextlib
 import json
 import pathlib
 import pickle
 
+from hypothesis import given, settings
+from hypothesis import strategies as st
 import numpy as np
 import pytest
 
@@ -191,9 +194,36 @@ def test_pickles_with_code_are_refused(tmp_path, protocol):
     b'I9\n',
     b']]..',
     b'\x8a\xff\xff',
-    b'cos\nsystem\n.',
+    b'I1',
+    b'T\xff\xff\xff\x7fx.',
+    b'\x8b\xff\xff\xff\xff.',
+    b"S'x.\n.",
+    b'K\x01\x87.',
   ],
 )
 def test_damaged_pickles(content):
   with pytest.raises(ValueError, match='x'):
     pickled.loads(content, 'x')
+
+
+def test_texts_of_python_2():
+  content = (
+    b"(lp0\nS'caf\\xc3\\xa9'\np1\naS\"it's\"\np2\naVcaf\xe9\np3\nag1\na."
+  )
+  want = ['caf\u00e9', "it's", 'caf\u00e9', 'caf\u00e9']
+  assert pickled.loads(content, 'x') == want
+  assert pickled.loads(b'(I01\nI00\nI7\nL9L\nF1.5\nt.', 'x') == (
+    *(True, False, 7, 9, 1.5),
+  )
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.data())
+def test_changed_pickles_run_nothing(data):
+  protocol = data.draw(st.sampled_from([0, 2, 4]))
+  content = bytearray(pickle.dumps(PLAIN, protocol))
+  for _ in range(data.draw(st.integers(1, 4))):
+    place = data.draw(st.integers(0, len(content) - 1))
+    content[place] = data.draw(st.integers(0, 255))
+  with contextlib.suppress(ValueError):
+    pickled.loads(bytes(content), 'x')
