@@ -5,7 +5,7 @@ compiled is one instruction of seconds or minutes, so that a thread waits beside
 it, and ends the process where the main thread does not.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 import contextlib
 import os
 import signal
@@ -19,6 +19,8 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 # Seconds that a program has to close its files. What is lost when they are over
 # is what a kill would lose, too: lines and files appear whole or not at all.
 _PATIENCE = 2.0
+
+_listeners: list[Callable[[int, str], None]] = []
 
 
 @contextlib.contextmanager
@@ -65,6 +67,20 @@ def watch_imports(text: str = GOES_ON) -> None:
   """
   if threading.current_thread() is threading.main_thread():
     _Watch(text, at_once=True).__enter__()
+
+
+@contextlib.contextmanager
+def telling(listener: Callable[[int, str], None]) -> Iterator[None]:
+  """Calls a function with exit status and line before a program is ended.
+
+  Args:
+    listener: The function; it is not called where a program unwinds.
+  """
+  _listeners.append(listener)
+  try:
+    yield
+  finally:
+    _listeners.remove(listener)
 
 
 class _Watch:
@@ -126,6 +142,8 @@ class _Watch:
   def _end(self, signum: int, frame) -> None:
     del frame
     self.say(begun=not self._at_once)
+    for tell in _listeners:
+      tell(128 + signum, self._text)
     os._exit(128 + signum)
 
   def _wait(self) -> None:

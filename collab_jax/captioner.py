@@ -71,6 +71,8 @@ def _halvings(model: paligemma.Model, rows: int) -> int:
   return 2 if rows >= 32 and cpu and one_device else 0
 
 
+_whole_prefix = jax.jit(paligemma.as_prefix)
+
 # Folded into the keys of captions, so that they differ from the quantizers'.
 _DECODING = 1
 
@@ -196,8 +198,11 @@ class Captioner:
         with.
     """
     self._check_prefix(prefix)
+    if isinstance(prefix, jax.Array) and not prefix.is_fully_addressable:
+      prefix = _whole_prefix(prefix)  # Its masks lie where the vectors do.
     padded: messages.Prefix = bucket(paligemma.as_prefix(prefix))
-    rows = len(padded.x)
+    padded = sharding.settle(padded, self.model.params)
+    rows = sharding.row_count(padded.x)
     prompt = self.prompt if prompt is None else prompt
     prompts = [prompt] * rows if isinstance(prompt, str) else list(prompt)
     if len(prompts) != rows:
@@ -209,7 +214,8 @@ class Captioner:
     tokens, mask = self.tokenize(prompts)
     batch = sharding.rows((padded, tokens, mask, key), self.model.params)
     halvings = _halvings(self.model, rows)
-    return _generate(self.model, *batch, self.max_tokens, self.method, halvings)
+    ids = _generate(self.model, *batch, self.max_tokens, self.method, halvings)
+    return sharding.settle(ids, self.model.params)
 
   def _check_prefix(self, prefix: Any) -> None:
     """Raises ValueError unless a prefix has the shape that the model takes."""
@@ -231,7 +237,7 @@ class Captioner:
   def detokenize(self, ids: Int[Array | np.ndarray, 'B t']) -> list[str]:
     """Fetches the token ids of captions from the device; returns their text."""
     tokenizer = self._tokenizer()
-    return [tokenizer.decode(row) for row in jax.device_get(ids).tolist()]
+    return [tokenizer.decode(row) for row in sharding.fetch(ids).tolist()]
 
   def keys(self, seed: int, image_ids: Sequence[int]) -> jax.Array | None:
     """Returns one key per picture, which does not depend on its batch.

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 import contextlib
 import ctypes
 import errno
+import importlib.metadata
 import logging
 import math
 import os
@@ -25,6 +26,8 @@ from collab_jax import (
   _precision,
   _renamed,
   _validate,
+  distributed,
+  provenance,
 )
 from collab_jax import config as config_lib
 
@@ -46,6 +49,8 @@ _NO_VALUE = re.compile(
 _HAS_VALUE = re.compile(r'--no(\w+)=(.*) does not take an argument', re.DOTALL)
 _NO_FILE = re.compile(r"ERROR:: Unable to open flagfile: .*('.*')")
 _HELP = ('-h', '-help', '--help', '-helpshort', '--helpshort')
+# Flags that say which process this is, and those that the config's values tell.
+_OWN_FLAGS = ('--distributed', '--config', '-config')
 
 
 def start(main: Callable[[list[str]], Any]) -> None:
@@ -223,7 +228,11 @@ def _value_error(name: str, value: str, parser: Any) -> ValueError:
 
 
 @contextlib.contextmanager
-def runtime(precision: str = 'default', resumes: bool = True) -> Iterator[None]:
+def runtime(
+  precision: str = 'default',
+  resumes: bool = True,
+  processes: str | None = None,
+) -> Iterator[None]:
   """Prepares a program, and turns its users' errors into one line each.
 
   Compiled programs are kept in JAX_COMPILATION_CACHE_DIR, by default in the
@@ -234,6 +243,8 @@ def runtime(precision: str = 'default', resumes: bool = True) -> Iterator[None]:
     precision: Of float32 products, 'default' or 'highest'.
     resumes: Whether the program goes on when it is started again, which is
       told once it was interrupted.
+    processes: Other processes to run with, see `distributed.together`; None
+      for the config's field `distributed`.
 
   Raises:
     SystemExit: The program raised an error that its user can mend, or was
@@ -245,13 +256,56 @@ def runtime(precision: str = 'default', resumes: bool = True) -> Iterator[None]:
     sys.path.insert(0, os.getcwd())
   prepare_process()
   last_line = _interrupts.GOES_ON if resumes else _interrupts.BEGINS_ANEW
-  try:
+  with contextlib.ExitStack() as stack:
+    with _short_errors():
+      stack.enter_context(_interrupts.telling(distributed.tell_end))
+      stack.enter_context(distributed.together(*_processes(processes)))
     with (
+      _short_errors(),
       _interrupts.in_one_line(last_line),
       _output.until_closed(),
       _precision.matmul_precision(precision),
     ):
       yield
+
+
+def _processes(text: str | None) -> tuple[str, dict[str, Any]]:
+  """Returns the arguments of `distributed.together`.
+
+  Args:
+    text: Its first one; None for the config's field `distributed`.
+  """
+  flag = _config_flag()
+  fields = {} if flag is None else flag.value.to_dict()
+  config_text = fields.pop('distributed', '')
+  text = config_text if text is None else text
+  if not text:
+    return '', {}
+  values = {
+    'program': ' '.join(_program_flags(text)),
+    'version': importlib.metadata.version('collab_jax'),
+    'commit': provenance.commit(),
+    'jax': jax.__version__,
+  }
+  flat = _config_help.paths(fields) if fields else {}
+  return text, values | {f'config.{n}': repr(v) for n, v in flat.items()}
+
+
+def _program_flags(text: str) -> list[str]:
+  """Returns the program's name and its flags, but those that may differ."""
+  own = [
+    argument
+    for argument in sys.argv[1:]
+    if not argument.startswith(_OWN_FLAGS) and argument != text
+  ]
+  return [Path(sys.argv[0]).name, *own]
+
+
+@contextlib.contextmanager
+def _short_errors() -> Iterator[None]:
+  """Turns errors that a user can mend into one line each."""
+  try:
+    yield
   except (ValueError, AttributeError, OSError, ImportError) as error:
     raise SystemExit(f'error: {_in_words(error)}') from error
   except RuntimeError as error:

@@ -8,12 +8,14 @@ changes: batches are put on the mesh of the parameters.
 """
 
 from collections.abc import Callable, Sequence
+import functools
 import hashlib
 import math
 import re
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import jax
+from jax import numpy as jnp
 from jax.sharding import (
   AbstractMesh,
   AxisType,
@@ -21,10 +23,10 @@ from jax.sharding import (
   NamedSharding,
   PartitionSpec,
 )
-from jaxtyping import Array, Num
+from jaxtyping import Array, Bool, Int, Num
 import numpy as np
 
-from collab_jax import _renamed, _validate
+from collab_jax import _renamed, _validate, distributed, random_keys
 
 if not TYPE_CHECKING:  # Unknown names are errors to type checkers.
   __getattr__ = _renamed.module_getattr(__name__)
@@ -70,8 +72,8 @@ def make_mesh(data: int = 1, model: int = 1) -> Mesh:
     The mesh, of the first data * model devices.
 
   Raises:
-    ValueError: A size that is no integer or below 1, or more devices than
-      there are.
+    ValueError: A size that is no integer or below 1, more devices than there
+      are, or fewer than those of several processes.
   """
   if not _validate.is_integer(data) or (data < 1 and data != -1):
     raise _validate.error('mesh.data', data, 'at least 1, or -1 for all')
@@ -91,6 +93,12 @@ def make_mesh(data: int = 1, model: int = 1) -> Mesh:
     )
   if data == -1:
     data = len(devices) // model
+  if distributed.number() > 1 and data * model < len(devices):
+    raise ValueError(
+      f'mesh: got data={data}, model={model}, expected a product of'
+      f' {len(devices)}, the devices of all {distributed.number()} processes,'
+      ' each of which takes part'
+    )
   return arrange(devices, data, model)
 
 
@@ -126,8 +134,10 @@ def describe(mesh: Mesh | None) -> str:
   count, there = mesh.size if mesh else 1, len(jax.devices())
   used = f'{count}' if count == there else f'{count} of {there}'
   plural = '' if there == 1 else 's'
+  hosts = distributed.number()
+  of_hosts = f' of {hosts} processes' if hosts > 1 else ''
   shape = ' x '.join(str(size) for size in sizes(mesh).values())
-  return f'{used} device{plural}: mesh {shape}'
+  return f'{used} device{plural}{of_hosts}: mesh {shape}'
 
 
 def spec(
@@ -199,7 +209,54 @@ def put(
     # A CPU takes the memory over, where `jnp.asarray` would copy it.
     return jax.block_until_ready(jax.device_put(array))
   where = NamedSharding(mesh, spec(path, array.shape, mesh, rules))
-  return jax.block_until_ready(jax.device_put(array, where))
+  return jax.block_until_ready(_put(array, where))
+
+
+def put_windows(
+  path: str,
+  shape: tuple[int, ...],
+  read: Callable[[tuple[slice, ...]], np.ndarray],
+  mesh: Mesh,
+  rules: Sequence[Rule] = RULES,
+) -> jax.Array:
+  """Places an array, of which each process reads what its devices hold.
+
+  Args:
+    path: Path of the array, for the rules.
+    shape: Shape of the array.
+    read: Reads a part: a slice with both ends for every axis.
+    mesh: The mesh.
+    rules: See `spec`.
+
+  Returns:
+    The array on its devices.
+  """
+  parts: dict[tuple[tuple[int, int], ...], np.ndarray] = {}
+
+  def part(index):
+    ends = tuple(s.indices(n)[:2] for s, n in zip(index, shape, strict=True))
+    if ends not in parts:
+      parts[ends] = read(tuple(slice(*end) for end in ends))
+    return parts[ends]
+
+  where = NamedSharding(mesh, spec(path, shape, mesh, rules))
+  return jax.block_until_ready(
+    jax.make_array_from_callback(tuple(shape), where, part)
+  )
+
+
+def _put(array: Any, where: NamedSharding) -> jax.Array:
+  """Places an array that every process has as a whole."""
+  if where.is_fully_addressable or not _is_local(array):
+    return jax.device_put(array, where)
+  # `jax.device_put` would compare the arrays of all processes.
+  host = np.asarray(array)
+  return jax.make_array_from_callback(host.shape, where, lambda i: host[i])
+
+
+def _is_local(array: Any) -> bool:
+  """Whether an array lies in this process alone, on its host or devices."""
+  return not isinstance(array, jax.Array) or array.is_fully_addressable
 
 
 def place(tree: _T, mesh: Mesh, rules: Sequence[Rule] = RULES) -> _T:
@@ -226,7 +283,7 @@ def replicate(tree: _T, mesh: Mesh | None) -> _T:
   def leaf(x):
     where = getattr(x, 'sharding', None)
     lies_there = isinstance(where, NamedSharding) and where.mesh == mesh
-    return x if lies_there else jax.device_put(x, everywhere)
+    return x if lies_there else _put(x, everywhere)
 
   return jax.tree.map(leaf, tree)
 
@@ -273,7 +330,7 @@ def mesh_of(params: Any) -> Mesh | None:
 
 
 def divides(mesh: Mesh, rows: int) -> bool:
-  """Whether a batch of so many rows is spread over the mesh."""
+  """Whether a batch of so many rows, of all processes, is spread."""
   return rows % mesh.shape.get('data', 1) == 0
 
 
@@ -284,11 +341,90 @@ def padded(rows: int, params: Any) -> int:
   return -(-rows // size) * size
 
 
+def spans_processes(mesh: Mesh | None) -> bool:
+  """Whether a mesh has devices of several processes."""
+  return mesh is not None and mesh.is_multi_process
+
+
+def process_rows(mesh: Mesh | None, count: int) -> Int[np.ndarray, ' b']:
+  """Returns which rows of a batch lie on devices of this process.
+
+  Args:
+    mesh: The mesh; without one, or in a single process, these are all.
+    count: Number of rows of all processes, which 'data' divides.
+
+  Returns:
+    Their indices, ascending.
+  """
+  if mesh is None or not spans_processes(mesh):
+    return np.arange(count)
+  if not divides(mesh, count):
+    raise _validate.error(
+      'rows', count, f'a multiple of {mesh.shape["data"]}, the mesh over data'
+    )
+  size = count // mesh.shape['data']
+  places = _places(mesh)
+  return (places[:, None] * size + np.arange(size)).ravel()
+
+
+def process_part(batch: _T, mesh: Mesh | None) -> _T:
+  """Cuts the rows of this process out of a batch that every process has."""
+  if not spans_processes(mesh):
+    return batch
+  return jax.tree.map(lambda x: x[process_rows(mesh, len(x))], batch)
+
+
+def owned_rows(mesh: Mesh | None, count: int) -> Bool[np.ndarray, ' b']:
+  """Returns which of its `process_rows` this process answers for.
+
+  With parameters spread over processes a row lies in several of them.
+  """
+  if mesh is None or not spans_processes(mesh):
+    return np.ones(count, bool)
+  size = count // mesh.shape['data']
+  owners = [
+    min(d.process_index for d in _column(mesh, place))
+    for place in _places(mesh)
+  ]
+  return np.repeat(np.array(owners) == jax.process_index(), size)
+
+
+def _column(mesh: Mesh, place: int) -> list[Any]:
+  """Returns the devices of a place on 'data'."""
+  axis = mesh.axis_names.index('data')
+  return [*np.take(mesh.devices, place, axis).flat]
+
+
+def _places(mesh: Mesh) -> np.ndarray:
+  """Returns the places on 'data' where this process has devices."""
+  mine = jax.process_index()
+  return np.array(
+    [
+      place
+      for place in range(mesh.shape['data'])
+      if any(d.process_index == mine for d in _column(mesh, place))
+    ]
+  )
+
+
+def row_count(batch: Any) -> int:
+  """Returns how many rows of an array this process has."""
+  if _is_local(batch):
+    return len(batch)
+  if batch.sharding.spec[:1] == ('data',):
+    mesh = batch.sharding.mesh
+    return len(batch) // mesh.shape['data'] * len(_places(mesh))
+  return len(batch)
+
+
 def rows(batch: _T, params: Any) -> _T:
   """Puts a batch on the parameters' mesh, its rows spread over 'data'.
 
   Rows that 'data' does not divide are replicated: the same numbers, no faster
-  than on a single device; so is what has no rows, such as a single key.
+  than on a single device; so is what has no rows, such as a single key. Of a
+  mesh over several processes each gives the rows of its own devices (see
+  `process_rows`); rows that do not fill these are replicated, and must be the
+  same in all processes.
 
   Args:
     batch: A tree of arrays with rows on the first axis.
@@ -300,6 +436,8 @@ def rows(batch: _T, params: Any) -> _T:
   mesh = mesh_of(params)
   if mesh is None:
     return batch
+  if spans_processes(mesh):
+    return jax.tree.map(functools.partial(_process_rows_put, mesh), batch)
 
   def leaf(x):
     even = 'data' in mesh.shape and x.ndim and divides(mesh, len(x))
@@ -307,6 +445,82 @@ def rows(batch: _T, params: Any) -> _T:
     return jax.device_put(x, NamedSharding(mesh, axes))
 
   return jax.tree.map(leaf, batch)
+
+
+def _process_rows_put(mesh: Mesh, x: Any) -> jax.Array:
+  """Puts the rows of this process on a mesh over several."""
+  if not _is_local(x):
+    even = x.ndim and divides(mesh, len(x))
+    axes = PartitionSpec('data') if even else PartitionSpec()
+    return jax.device_put(x, NamedSharding(mesh, axes))
+  if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+    words = _process_rows_put(mesh, jax.random.key_data(x))
+    return jax.random.wrap_key_data(words, impl=random_keys.IMPL)
+  host, places = np.asarray(x), _places(mesh)
+  if not host.ndim or len(host) % len(places):
+    return _put(host, NamedSharding(mesh, PartitionSpec()))
+  size = len(host) // len(places)
+
+  def part(index):
+    place = (index[0].start or 0) // size
+    first = int(np.searchsorted(places, place)) * size
+    return host[first : first + size]
+
+  shape = (size * mesh.shape['data'], *host.shape[1:])
+  where = NamedSharding(mesh, PartitionSpec('data'))
+  return jax.make_array_from_callback(shape, where, part)
+
+
+def settle(batch: _T, params: Any) -> _T:
+  """Spreads what a program returned over several processes as `rows` does.
+
+  The compiler chooses where results lie; `fetch` has to know. Elsewhere the
+  batch is returned unchanged.
+  """
+  spans = spans_processes(mesh_of(params))
+  return rows(batch, params) if spans else batch
+
+
+def fetch(tree: Any) -> Any:
+  """Copies a tree of arrays to the host, of spread ones this process's rows.
+
+  Args:
+    tree: Arrays, whose rows are spread as `rows` does it, or replicated.
+
+  Returns:
+    The tree, of NumPy arrays.
+  """
+
+  def leaf(x):
+    if _is_local(x) or x.is_fully_replicated:
+      return jax.device_get(x)
+    shards = {
+      shard.index[0].start or 0: shard.data for shard in x.addressable_shards
+    }
+    return np.concatenate(
+      [np.asarray(shards[start]) for start in sorted(shards)]
+    )
+
+  return jax.tree.map(leaf, tree)
+
+
+def gather(array: Any) -> np.ndarray:
+  """Copies an array to the host as a whole; all processes call it.
+
+  Args:
+    array: The array, spread in any way.
+  """
+  if not _is_local(array) and not array.is_fully_replicated:
+    everywhere = NamedSharding(array.sharding.mesh, PartitionSpec())
+    array = jax.device_put(array, everywhere)
+  return np.asarray(jax.device_get(array))
+
+
+def gather_tree(tree: _T) -> _T:
+  """Copies a tree to the host as `gather` does, where processes share it."""
+  if distributed.number() == 1:
+    return tree
+  return jax.tree.map(gather, tree)
 
 
 def map_rows(fn: Callable[..., Any], mesh: Mesh | None, count: int) -> Any:
@@ -356,7 +570,8 @@ def sample(
       numbers are counted in that one's flat order. None for its own.
 
   Returns:
-    f32, the numbers first, first + step, first + 2 step, ...
+    f32, the numbers first, first + step, first + 2 step, ... Of an array that
+    is spread over processes all of them call it.
   """
   if not isinstance(getattr(array, 'sharding', None), NamedSharding):
     # On a CPU this is no copy, and nothing is compiled.
@@ -370,6 +585,7 @@ def sample(
   # Flattening would gather the array on every device.
   at = np.unravel_index(np.arange(first, array.size, step), array.shape)
   out = np.empty(len(at[0]) if at else 1, np.float32)
+  filled = np.zeros(len(out), bool)
   read = set()
   for shard in array.addressable_shards:
     if (key := str(shard.index)) in read:
@@ -383,6 +599,14 @@ def sample(
       inside &= (first <= i) & (i < end)
     local = tuple(i[inside] - r[0] for i, r in zip(at, ranges, strict=True))
     out[inside] = np.asarray(shard.data[local], np.float32)
+    filled |= inside
+  if array.is_fully_addressable or array.is_fully_replicated:
+    return out
+  places = np.flatnonzero(filled)
+  for where, values in distributed.gather(
+    [places.tolist(), out[places].tolist()]
+  ):
+    out[where] = values
   return out
 
 

@@ -22,6 +22,10 @@ def model_and_data() -> ml_collections.ConfigDict:
   # Devices over which the pictures of a batch (data) and the parameters (model)
   # are spread; -1 for all that `model` leaves.
   config.mesh = ml_collections.ConfigDict({'data': -1, 'model': 1})
+  # Other processes that run the same model: '' for none, 'auto' on SLURM, Cloud
+  # TPU and GKE, else 'host:port,i/n', an address of process 0 and which process
+  # of how many this is; docs/cluster.md.
+  config.distributed = ''
 
   # 'scenes' or 'photos', which ship; a dataset on disk: 'coco', 'flickr30k',
   # 'jsonl' or 'tfds'; or the path of a folder, a list (.jsonl), a .zip or a

@@ -38,6 +38,10 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   # Devices over which rows and parameters are spread; -1 for all that `model`
   # leaves.
   c.mesh = ml_collections.ConfigDict({'data': -1, 'model': 1})
+  # Other processes that run the same model: '' for none, 'auto' on SLURM, Cloud
+  # TPU and GKE, else 'host:port,i/n', an address of process 0 and which process
+  # of how many this is; docs/cluster.md.
+  c.distributed = ''
   c.name = 'tiny-tuned'  # Name of the trained model.
   # Dtype of frozen parameters, '' as they are loaded; what trains is float32.
   c.dtype = ''

@@ -15,6 +15,10 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   c.prompt = 'caption en'  # Text before the captions.
   # Devices over which the rows of a batch are spread, -1 for all.
   c.mesh = ml_collections.ConfigDict({'data': -1})
+  # Other processes that run the same model: '' for none, 'auto' on SLURM, Cloud
+  # TPU and GKE, else 'host:port,i/n', an address of process 0 and which process
+  # of how many this is; docs/cluster.md.
+  c.distributed = ''
 
   # The model, in the terms of `paligemma.Config.from_dict`.
   c.model = ml_collections.ConfigDict()

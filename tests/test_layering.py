@@ -20,6 +20,7 @@ _ROWS = (
     '_renamed',
     'message',
     'config',
+    'distributed',
     'registry',
     'jsonl',
     'provenance',

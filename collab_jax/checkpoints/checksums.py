@@ -71,7 +71,7 @@ def whole(params: Any) -> str | None:
   for path, shape, parts, order in _stacks(params):
     crc = checksum.crc32c(f'{path}{shape}'.encode(), start=crc)
     for part in parts:
-      array = np.asarray(part, np.float32)
+      array = np.asarray(sharding.gather(part), np.float32)
       if order is not None:
         array = array.transpose(np.argsort(order))
       data = np.ascontiguousarray(array).reshape(-1).view(np.uint8)

@@ -489,9 +489,10 @@ class FeatureCodec(base.Codec):
     if features.shape[1:] != shape:
       expected = f'[B, {shape[0]}, {shape[1]}], those of the split'
       raise _validate.error('features: shape', features.shape, expected)
-    ids = range(len(features)) if image_ids is None else image_ids
-    if len(ids) != len(features):
-      rows = f'{len(features)}, one for each picture'
+    count = sharding.row_count(features)
+    ids = range(count) if image_ids is None else image_ids
+    if len(ids) != count:
+      rows = f'{count}, one for each picture'
       raise _validate.error('image_ids: number', len(ids), rows)
     # Folding an id in uses its low 32 bits.
     ids = np.asarray([i & 0xFFFFFFFF for i in ids], np.uint32)
@@ -507,7 +508,8 @@ class FeatureCodec(base.Codec):
       aux,
       mesh,
     )
-    return quantized, _inspect(features, self._statistics is not None)
+    inspected = _inspect(features, self._statistics is not None)
+    return quantized, sharding.settle(inspected, self.model.params)
 
   def _fetch(self, quantized, image_ids):
     """Fetches what `_dispatch_quantize` returned.
@@ -519,7 +521,7 @@ class FeatureCodec(base.Codec):
       The message's arrays; for each picture whether it is unlike those of the
       training, None if nothing is known of these.
     """
-    message, (finite, means) = jax.device_get(quantized)
+    message, (finite, means) = sharding.fetch(quantized)
     if not finite.all():
       row = int(np.argmin(finite))
       image = row if image_ids is None else image_ids[row]

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from collab_jax import _validate, channels, registry, wire
+from collab_jax import _validate, channels, registry, sharding, wire
 from collab_jax import message as messages
 from collab_jax.codecs import base, transports, unlike_pictures
 from collab_jax.codecs.transports import base as transport_base
@@ -236,10 +236,13 @@ class Link(base.Codec):
       return functools.partial(self._decode_rows, received)
     unpacked = [None if m is None else self._unpack(m) for m in received]
     arrived = [message is not None for message in unpacked]
-    if not any(arrived):
+    if any(arrived):
+      # Another message stands in for a lost one; nobody reads its caption.
+      filler = unpacked[arrived.index(True)]
+    elif self._spans_processes:
+      filler = self._blank  # Others run the programs, which need all.
+    else:
       return lambda: base.Decoded(None, None, arrived, [0.0] * len(data))
-    # Another message stands in for a lost one; nobody reads its caption.
-    filler = unpacked[arrived.index(True)]
     filled = [filler if message is None else message for message in unpacked]
 
     def decode():
@@ -250,7 +253,7 @@ class Link(base.Codec):
 
   def _decode_rows(self, received: wire.Received) -> base.Decoded:
     arrived = received.whole.tolist()
-    if not any(arrived):
+    if not any(arrived) and not self._spans_processes:
       return base.Decoded(None, None, arrived, [0.0] * len(arrived))
     rows = np.where(received.whole[:, None], received.rows, True)
     codec: Any = self.codec  # Transports of rows take a `FeatureCodec` only.
@@ -258,6 +261,16 @@ class Link(base.Codec):
       received.message, rows, received.layers
     )
     return base.Decoded(prefix, tokens, arrived, received.rows.mean(1).tolist())
+
+  @property
+  def _spans_processes(self) -> bool:
+    """Whether the model's devices are those of several processes."""
+    mesh = sharding.mesh_of(self.model.params)
+    return sharding.spans_processes(mesh)
+
+  @functools.cached_property
+  def _blank(self) -> Any:
+    return self.codec.blank()
 
   def _unpack(self, message: bytes) -> Any:
     """Returns an unpacked message; None if it is unreadable or cut short."""

@@ -1,6 +1,6 @@
 """Prefetching, and subsets without damaged pictures."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent import futures
 import dataclasses
 from typing import Any
@@ -37,7 +37,11 @@ class Subset:
 
 
 def readable(
-  data: Any, threads: int = 4, progress: bool = False
+  data: Any,
+  threads: int = 4,
+  progress: bool = False,
+  part: tuple[int, int] = (0, 1),
+  gather: Callable[[Any], list[Any]] = lambda faults: [faults],
 ) -> tuple[Any, list[str]]:
   """Leaves out damaged pictures.
 
@@ -49,6 +53,8 @@ def readable(
       has no damaged pictures.
     threads: Number of threads.
     progress: Whether to show a progress bar.
+    part: Which of how many processes this is: each checks every n-th picture.
+    gather: Returns what all of them give, in their order.
 
   Returns:
     The reader if no picture is damaged, else a `Subset` of it; and the errors
@@ -68,10 +74,11 @@ def readable(
     return None
 
   with futures.ThreadPoolExecutor(threads) as pool:
-    faults = list(
+    indices = range(part[0], len(data), part[1])
+    found = list(
       tqdm.tqdm(
-        pool.map(fault, range(len(data))),
-        total=len(data),
+        pool.map(fault, indices),
+        total=len(indices),
         unit=' pictures',
         desc=f'checking {data.name}',
         disable=not progress,
@@ -79,6 +86,9 @@ def readable(
         dynamic_ncols=True,
       )
     )
+  faults: list[str | None] = [None] * len(data)
+  for i, texts in enumerate(gather(found)):
+    faults[i :: part[1]] = texts
   broken = [text for text in faults if text is not None]
   if not broken:
     return data, []

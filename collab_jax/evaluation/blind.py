@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 import numpy as np
 
-from collab_jax import _validate
+from collab_jax import _validate, distributed, sharding
 from collab_jax import captioner as captioning
 
 KINDS = ('zeroed', 'mean', 'shuffled')
@@ -74,7 +74,7 @@ class Blind:
     self._seed = seed
     self._vectors = captioner.model.config.vision.num_tokens
     self._sum: Any = 0.0
-    self._full: list[str] = []
+    self._full: dict[int, str] = {}  # Captions by index of the picture.
     self._rows = 1  # Of a batch, whose programs all captions share.
 
   def describe(self) -> dict[str, dict[str, Any]]:
@@ -99,30 +99,44 @@ class Blind:
       features: Before the projection; the last rows may be padding.
       image_ids: One per row.
     """
-    self._rows = len(features)
+    self._rows = sharding.row_count(features)
     shuffled = 'shuffled' in self.kinds
     return Dispatched(
       features if 'mean' in self.kinds else None,
       self._generate(features, image_ids) if shuffled else None,
     )
 
-  def add(self, dispatched: Dispatched, count: int):
+  def add(
+    self,
+    dispatched: Dispatched,
+    indices: Sequence[int],
+    owned: Bool[np.ndarray, ' b'],
+  ):
     """Waits for a batch and adds it; batches come in the images' order.
 
     Args:
       dispatched: From `dispatch`.
-      count: Number of images in the batch, without the padding.
+      indices: Index of each image in the batch, without the padding.
+      owned: False for images that another process adds.
     """
+    count = len(indices)
     if dispatched.features is not None:
-      batch = jax.device_get(dispatched.features)[:count].astype(np.float64)
+      batch = sharding.fetch(dispatched.features)[:count][owned]
       # One by one, so that the sum does not depend on the batch size.
-      for row in batch:
+      for row in batch.astype(np.float64):
         self._sum = self._sum + row
     if dispatched.ids is not None:
-      self._full += self._captioner.detokenize(dispatched.ids)[:count]
+      captions = self._captioner.detokenize(dispatched.ids)[:count]
+      captioned = zip(indices, captions, owned, strict=True)
+      self._full |= {i: caption for i, caption, mine in captioned if mine}
 
   def captions(self) -> dict[str, list[str]]:
     """Returns the captions of all images by name, after the last batch."""
+    if distributed.number() > 1:
+      sums, full = np.asarray(self._sum).tolist(), [*self._full.items()]
+      others = distributed.gather([sums, full])
+      self._sum = sum(np.asarray(total) for total, _ in others)
+      self._full = {i: caption for _, part in others for i, caption in part}
     return {f'blind({kind})': self._write(kind) for kind in self.kinds}
 
   def _write(self, kind: str) -> list[str]:
@@ -143,6 +157,7 @@ class Blind:
   def _generate(
     self, features: Float[Array | np.ndarray, 'B N D'], image_ids: Sequence[int]
   ) -> Array:
+    model = self._captioner.model
     key = self._captioner.keys(self._seed, image_ids)
-    prefix = _project(self._captioner.model, features)
+    prefix = _project(model, sharding.settle(features, model.params))
     return self._captioner.generate(prefix, key=key)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from collab_jax import data as datasets
+from collab_jax import distributed
 
 _LOG = logging.getLogger(__name__)
 _SHOWN = 8
@@ -32,8 +33,13 @@ def filter_readable(
   total = len(data)
   if not total:
     raise ValueError(f'{data.name} is empty: there is nothing to evaluate')
-  data, broken = datasets.readable(data, progress=progress)
-  if path is not None:
+  data, broken = datasets.readable(
+    data,
+    progress=progress,
+    part=distributed.part(),
+    gather=distributed.gather,
+  )
+  if path is not None and distributed.is_first():
     listing = Path(path).with_suffix('.left_out.json')
     if broken:
       listing.parent.mkdir(parents=True, exist_ok=True)

@@ -5,6 +5,7 @@ from collections.abc import Collection, Iterator, Sequence
 from concurrent import futures
 import contextlib
 import dataclasses
+import itertools
 import os
 import threading
 from typing import Any
@@ -15,7 +16,7 @@ from collab_jax import captioner as captioning
 from collab_jax import channels as channels_lib
 from collab_jax import codecs as codecs_lib
 from collab_jax import data as datasets
-from collab_jax import monitoring, sharding
+from collab_jax import distributed, monitoring, sharding
 from collab_jax.evaluation import (
   batches,
   filter_readable,
@@ -115,6 +116,9 @@ def evaluate(
     twice = sorted({name for name in names if names.count(name) > 1})
     raise ValueError(f'codecs given twice: {", ".join(twice)}')
   validate.check_passes(seeds, batch_size, workers, blind)
+  # Of several processes the first alone writes and shows anything.
+  is_first = distributed.is_first()
+  progress = progress and is_first
   readable = filter_readable.filter_readable(data, path, progress)
   baselines = blinds.Blind(captioner, blind, len(readable), seeds[0])
   codec_seeds = [
@@ -127,14 +131,18 @@ def evaluate(
   settings = identity.settings(captioner, readable.name, method)
   params = captioner.model.params
   one_device = sharding.mesh_of(params) is None
+  _check_processes(params)
   with contextlib.ExitStack() as stack:
     store = None
-    if path is not None:
+    if path is not None and is_first:
       described |= baselines.describe()
       store = stack.enter_context(
         record_store.RecordStore(path, settings, described)
       )
       store.check_pictures(datasets.prefetch(readable), progress)
+    known = dict(store.records) if store else {}
+    if distributed.number() > 1:
+      known = _agree_on_known(known)
     compilers = stack.enter_context(futures.ThreadPoolExecutor(_COMPILERS))
     stack.callback(compilers.shutdown, wait=False, cancel_futures=True)
     threads = pipeline.open_workers(stack)
@@ -151,6 +159,7 @@ def evaluate(
       store,
       threads,
       records,
+      known,
     )
     size = sharding.padded(min(batch_size, len(readable)), params)
     if one_device:
@@ -160,6 +169,32 @@ def evaluate(
   if warning := unlike.of_records(records):
     logging.warning('%s', warning)
   return records
+
+
+def _check_processes(params: Any) -> None:
+  """Raises ValueError where each of several processes has its own model."""
+  spans = sharding.spans_processes(sharding.mesh_of(params))
+  if distributed.number() > 1 and not spans:
+    raise ValueError(
+      'captioner: got a model on devices of this process, expected one on a'
+      f' mesh over all {distributed.number()} processes;'
+      ' load(..., mesh=sharding.make_mesh(data=-1))'
+    )
+
+
+def _agree_on_known(
+  records: dict[record_store.Key, Any],
+) -> dict[record_store.Key, Any]:
+  """Returns the keys of process 0's records in all processes.
+
+  Args:
+    records: Records by key, which the others lack.
+
+  Returns:
+    The records, elsewhere nothing by the same keys.
+  """
+  keys = distributed.broadcast([*records])
+  return records or {tuple(key): {} for key in keys}
 
 
 class _Run:
@@ -175,6 +210,7 @@ class _Run:
     store,
     workers,
     records,
+    known,
   ):
     self.captioner = captioner
     self.recorder = records
@@ -184,8 +220,12 @@ class _Run:
     self.seed = seed
     self.store = store
     self.workers = workers
-    self.records = dict(store.records) if store else {}
-    self.examples: list[datasets.Example] = []
+    self.records = known
+    self.mesh = sharding.mesh_of(captioner.model.params)
+    self.spans = sharding.spans_processes(self.mesh)
+    # Pictures of this process by their index, and the ids of all.
+    self.examples: dict[int, datasets.Example] = {}
+    self.ids: list[int] = []
     self.warm_ups: dict[str, futures.Future] = {}
     self.compiled: set[Any] = set()  # Keys of `FeatureCache`.
     counts = collections.Counter(key[1:] for key in self.records)
@@ -223,9 +263,8 @@ class _Run:
     blind = len(self.baselines.kinds)
     total = len(self.data) * (len(self.codec_seeds) + blind)
     with progress_lib.Progress(total, self.data.name, not progress) as bar:
-      examples = datasets.prefetch(self.data, ahead=2 * size)
       batch = None
-      passes_in_order = pipeline.run(self._passes(examples, size, bar))
+      passes_in_order = pipeline.run(self._passes(size, bar))
       count = -(-len(self.data) // size) * len(self.codec_seeds)
       for finished in monitoring.run_steps(passes_in_order, count):
         if batch is not None and finished.batch is not batch:
@@ -240,13 +279,15 @@ class _Run:
       if self.blind_missing:
         self._make_blind()
       bar.update(len(self.data) * blind)
+    ids = [[i, example.image_id] for i, example in self.examples.items()]
+    self.ids = [image_id for _, image_id in sorted(distributed.collect(ids))]
 
   def result(self) -> list[dict[str, Any]]:
     """Returns all records, in the order of the evaluation's arguments."""
     return [
-      self.records[e.image_id, name, seed]
+      self.records[image_id, name, seed]
       for name, seed in self._names()
-      for e in self.examples
+      for image_id in self.ids
     ]
 
   def _names(self) -> list[tuple[str, int]]:
@@ -254,21 +295,32 @@ class _Run:
     blind = [(name, self.seed) for name in self.baselines.describe()]
     return [(codec.name, seed) for codec, seed in self.codec_seeds] + blind
 
-  def _passes(self, examples, size, bar) -> Iterator[pipeline.Pass]:
+  def _passes(self, size, bar) -> Iterator[pipeline.Pass]:
     """Makes the passes of all batches, those of a batch in one order."""
-    for start in range(0, len(self.data), size):
-      count = min(size, len(self.data) - start)
-      batch = batches.Batch([next(examples) for _ in range(count)], size)
+    plans = list(batches.plan(len(self.data), size, self.mesh))
+    resumes = bool(self.records)
+    for n, batch in enumerate(batches.read(self.data, plans, size)):
+      count = min(size, len(self.data) - n * size)
       # The pictures themselves are not needed any more afterwards.
       self.recorder.note_pictures(batch.examples)
-      self.examples += [
-        dataclasses.replace(e, image=e.image[:0]) for e in batch.examples
-      ]
-      todo = [
-        (codec, seed)
+      for i, example, owned in zip(
+        batch.indices, batch.examples, batch.owned, strict=True
+      ):
+        if owned:
+          light = dataclasses.replace(example, image=example.image[:0])
+          self.examples[i] = light
+      missing = [
+        any((i, codec.name, seed) not in self.records for i in batch.ids)
         for codec, seed in self.codec_seeds
-        if any((i, codec.name, seed) not in self.records for i in batch.ids)
       ]
+      if self.spans:
+        # What one process lacks, all of them run. A new file lacks everything.
+        missing = [not resumes] * len(missing)
+        if resumes:
+          missing = [
+            any(m) for m in zip(*distributed.gather(missing), strict=True)
+          ]
+      todo = list(itertools.compress(self.codec_seeds, missing))
       bar.skip(count * (len(self.codec_seeds) - len(todo)))
       yield from self._batch_passes(batch, todo)
 
@@ -297,10 +349,12 @@ class _Run:
         'ratio': 0.0,
         'seconds': {},
       }
-      self._add(
-        self.recorder.record(example, common, captions[name][i])
-        for i, example in enumerate(self.examples)
-      )
+      made = [
+        [i, self.recorder.record(example, common, captions[name][i])]
+        for i, example in self.examples.items()
+      ]
+      in_order = sorted(distributed.collect(made), key=lambda pair: pair[0])
+      self._add([record for _, record in in_order])
 
   def _add(self, records):
     new = [r for r in records if record_store.key_of(r) not in self.records]

@@ -7,10 +7,11 @@ from typing import Any, NamedTuple
 import jax
 from jax import numpy as jnp
 from jaxtyping import Array, Float
+import numpy as np
 
 from collab_jax import captioner as captioning
 from collab_jax import codecs as codecs_lib
-from collab_jax import random_keys, sharding
+from collab_jax import distributed, random_keys, sharding
 from collab_jax.codecs import base
 from collab_jax.codecs.transports import base as transports
 from collab_jax.evaluation import batches, blind, recorder
@@ -117,8 +118,9 @@ class CodecPass:
       self._codec.transmit(message, self._seed, image_id)
       for message, image_id in zip(sent, ids, strict=True)
     ]
-    received = [message for message, _ in deliveries]
-    received += received[-1:] * (len(self.batch.images) - len(ids))
+    # All rows of a process may be padding, which nothing was lost of.
+    received = [message for message, _ in deliveries] or encoded.messages[:1]
+    received += received[-1:] * (len(self.batch.images) - len(received))
     with base.timed(encoded.seconds, 'decode'):
       rebuild = self._codec.prepare_decode(received)
     return _Transmitted(encoded, [stats for _, stats in deliveries], rebuild)
@@ -144,7 +146,10 @@ class CodecPass:
     dispatch = self._cache.clock.dispatch
     seconds, batch = {}, self.batch
     decoded, seconds['decode'] = dispatch(sent.rebuild)
-    errors, _ = dispatch(lambda: _errors(sent.encoded, decoded))
+    params = self._captioner.model.params
+    errors, _ = dispatch(
+      lambda: sharding.settle(_errors(sent.encoded, decoded), params)
+    )
     arrived, ids, lost = (
       decoded.arrived or [True] * len(batch.images),
       None,
@@ -155,7 +160,9 @@ class CodecPass:
       ids, seconds['caption'] = dispatch(
         lambda: self._captioner.generate(prefix, key=keys)
       )
-    if not all(arrived):
+    # Others may have lost what arrived here: all run the same programs.
+    spans = sharding.spans_processes(sharding.mesh_of(params))
+    if not all(arrived) or (spans and self._codec.channel is not None):
       lost, _ = dispatch(lambda: self._recorder.grey_ids(self._seed))
     rows = decoded.rows or [1.0] * len(arrived)
     captioned = _Captioned(arrived, rows, ids, lost, errors, seconds)
@@ -175,14 +182,15 @@ class CodecPass:
       (lost,) = self._captioner.detokenize(captioned.lost)
     distortions = [None] * len(captions)
     if captioned.errors is not None:
-      errors = jax.device_get(captioned.errors).tolist()
+      errors = sharding.fetch(captioned.errors).tolist()
       # Rounding noise follows.
       distortions = [float(f'{error:.6g}') for error in errors]
     common = self._recorder.common(
-      self._codec, self._seed, seconds, len(self.batch.images)
+      self._codec, self._seed, seconds, self.batch.size
     )
     records = []
-    for i, example in enumerate(self.batch.examples):
+    for i in np.flatnonzero(self.batch.owned).tolist():
+      example = self.batch.examples[i]
       arrived = captioned.arrived[i]
       record = self._recorder.record(
         example,
@@ -198,8 +206,11 @@ class CodecPass:
     return records
 
   def records(self) -> list[dict[str, Any]]:
-    """Returns one record per picture, without the padding."""
-    return self._records.result()
+    """Returns one record per picture, without the padding.
+
+    Of several processes the first returns them all, and the others none.
+    """
+    return distributed.collect(self._records.result())
 
 
 def _errors(encoded: base.Encoded, decoded: base.Decoded) -> Array | None:
@@ -246,5 +257,6 @@ class BlindPass:
 
   def records(self) -> list[dict[str, Any]]:
     """Adds the batch to the baselines; returns nothing."""
-    self._baselines.add(self._dispatched, len(self.batch.ids))
+    batch = self.batch
+    self._baselines.add(self._dispatched, batch.indices, batch.owned)
     return []

@@ -10,6 +10,7 @@ import numpy as np
 from collab_jax import captioner as captioning
 from collab_jax import codecs as codecs_lib
 from collab_jax import data as datasets
+from collab_jax import sharding
 from collab_jax.codecs import base
 from collab_jax.codecs.transports import base as transports
 from collab_jax.data import pixels
@@ -127,7 +128,8 @@ class Recorder:
       model = self._captioner.model
       side = model.config.vision.image_size
       grey = jnp.asarray(np.full((1, side, side, 3), 128, np.uint8))
-      features = model.encode_image(codecs_lib.to_float(grey))
+      floats = sharding.rows(codecs_lib.to_float(grey), model.params)
+      features = model.encode_image(floats)
       keys = self._captioner.keys(seed, (0,))
       prefix = model.project(features)
       self._grey[seed] = self._captioner.generate(prefix, key=keys)

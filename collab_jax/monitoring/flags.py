@@ -6,6 +6,7 @@ import os
 from absl import flags
 import ml_collections
 
+from collab_jax import distributed
 from collab_jax.monitoring import monitor, writers
 
 # The flags belong to the launcher that defines them, and to its --help.
@@ -40,8 +41,13 @@ def define_flags(flag_values: flags.FlagValues = flags.FLAGS) -> OpenMonitor:
   )
 
   def open_monitor(workdir, config):
+    # Of several processes the first alone writes.
+    is_first = distributed.is_first()
     return monitor.Monitor(
-      log.value, workdir, config.to_dict(), profile.value or None
+      log.value if is_first else (),
+      workdir,
+      config.to_dict(),
+      (profile.value or None) if is_first else None,
     )
 
   return open_monitor

@@ -155,6 +155,18 @@ def load_model(
   return model
 
 
+def load_edge(config: ml_collections.ConfigDict) -> paligemma.Model:
+  """Loads the edge half of a config's model on one device."""
+  fields = cast(Any, config)
+  return checkpoints.load(
+    fields.model,
+    fields.model_path or None,
+    dtype=fields.dtype or None,
+    compute_dtype=fields.compute_dtype or None,
+    part='edge',
+  )
+
+
 def make_captioner(
   config: ml_collections.ConfigDict, model: paligemma.Model
 ) -> captioning.Captioner:

@@ -13,6 +13,7 @@ import ml_collections
 from collab_jax import (
   _precision,
   codecs,
+  distributed,
   evaluation,
   jsonl,
   monitoring,
@@ -285,8 +286,10 @@ class Study:
       workdir: Folder to write to.
 
     Returns:
-      What to print.
+      What to print. Of several processes the first alone writes and prints.
     """
+    if not distributed.is_first():
+      return ''
     settings = self.config.to_dict()
     jsonl.write_json(Path(workdir) / 'config.json', settings)
     scored = [record for record in records if record['references']]
@@ -307,6 +310,12 @@ class Study:
     self._write_html(records, rows, workdir)
     return text
 
+  def _edge(self) -> paligemma.Model:
+    """Returns the model; its edge half where others have parts of it."""
+    if distributed.number() == 1:
+      return self.model
+    return build.load_edge(self.config)
+
   def _write_html(
     self, records: Sequence[Record], rows: Rows, workdir: str | os.PathLike[str]
   ) -> None:
@@ -314,7 +323,7 @@ class Study:
     size = min(self._fields.batch_size, len(self.data))
     source = html_report.Source(
       reader=lambda: self.data,
-      model=(lambda: self.model) if 'model' in vars(self) else None,
+      model=self._edge if 'model' in vars(self) else None,
       specs={spec.name: lambda spec=spec: spec for spec in self.specs},
       batch_size=size,
     )
@@ -435,5 +444,7 @@ def wrap(sentences: Sequence[str], **how: Any) -> list[str]:
 
 def list_files(folder: str | os.PathLike[str]) -> str:
   """Returns the names of a folder's files but its lock, on one line."""
+  if not distributed.is_first():
+    return ''
   names = {path.name for path in Path(folder).iterdir()} - {'run.lock'}
   return ' '.join(sorted(names))

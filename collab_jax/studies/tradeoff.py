@@ -5,7 +5,7 @@ import os
 from typing import Any
 
 from collab_jax import data as datasets
-from collab_jax import evaluation, plots
+from collab_jax import distributed, evaluation, plots
 from collab_jax.studies import study
 
 
@@ -28,6 +28,7 @@ class TradeoffStudy(study.Study):
     Args:
       stem: Path of the figure's files, without suffix.
     """
+    _check_alone('fig2')
     examples = [self.data[i] for i in range(min(24, len(self.data)))]
     longest = max(examples, key=lambda e: len((*e.captions, '')[0]))
     figure = plots.fig2(
@@ -44,6 +45,7 @@ class TradeoffStudy(study.Study):
     Args:
       stem: Path of the figure's files, without suffix.
     """
+    _check_alone('fig2_photos')
     batch = min(self._fields.batch_size, len(self.data))
     size = self.dimensions.vision.image_size
     photos = datasets.photos(batch, size, self._fields.preprocess)
@@ -54,6 +56,15 @@ class TradeoffStudy(study.Study):
       batch_size=batch,
     )
     plots.save(figure, stem)
+
+
+def _check_alone(figure: str) -> None:
+  """Raises ValueError for a figure that several processes do not draw."""
+  if distributed.number() > 1:
+    raise ValueError(
+      f'distributed: got {distributed.number()} processes, expected one to draw'
+      f' {figure}; evaluate with experiments/evaluate.py'
+    )
 
 
 def analyze(rows: Sequence[Mapping[str, Any]]) -> study.Report:
