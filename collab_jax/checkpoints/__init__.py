@@ -178,9 +178,12 @@ def load(
   orders = _LAYOUTS[layout]
   # `put` waits for the copy, so that no two arrays are in memory twice.
   put = _put_layers if orders else functools.partial(sharding.put, mesh=mesh)
-  params = formats.read(
-    source, dims.with_layout('stacked'), part, dtype, put, orders
-  )
+  # Of several processes each reads the parts that its devices hold.
+  put_windows = None
+  if sharding.spans_processes(mesh):
+    put_windows = functools.partial(sharding.put_windows, mesh=mesh)
+  stacked = dims.with_layout('stacked')
+  params = formats.read(source, stacked, part, dtype, put, orders, put_windows)
   return paligemma.Model(
     params=_unstack(params) if orders else params,
     config=dims,

@@ -199,7 +199,7 @@ def _sum(
     total = _read(base) + np.float32(scale) * _read(other)
     return total.astype(base.dtype)[start:stop]
 
-  return dataclasses.replace(base, fill=fill, rows=rows)
+  return dataclasses.replace(base, fill=fill, rows=rows, window=None)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -230,4 +230,6 @@ class _Product:
       stop = self.base.shape[0] if whole else len(out)
       out[...] = self.rows(0, stop).reshape(out.shape)
 
-    return dataclasses.replace(self.base, fill=fill, rows=self.rows)
+    return dataclasses.replace(
+      self.base, fill=fill, rows=self.rows, window=None
+    )

@@ -260,6 +260,7 @@ def read(
   dtype: Any = None,
   put: Callable[[str, np.ndarray], Any] | None = None,
   orders: Mapping[str, tuple[int, ...]] | None = None,
+  put_windows: trees.PutWindows | None = None,
 ) -> dict[str, Any]:
   """Reads parameters in any format.
 
@@ -270,6 +271,7 @@ def read(
     dtype: Converts floating-point arrays; None keeps the stored dtype.
     put: (path, array) -> array on a device; None keeps NumPy arrays.
     orders: Orders of axes, see `trees.read`.
+    put_windows: Puts parts of arrays on devices, see `trees.read`.
 
   Returns:
     big_vision's tree, or the part of it.
@@ -280,7 +282,9 @@ def read(
   """
   shapes = trees.select(paligemma.shapes(config), part)
   with source.open(config, part) as entries:
-    return trees.read(entries, shapes, str(source.weights), dtype, put, orders)
+    return trees.read(
+      entries, shapes, str(source.weights), dtype, put, orders, put_windows
+    )
 
 
 def write_config(

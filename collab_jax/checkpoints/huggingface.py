@@ -16,7 +16,7 @@ import json
 import math
 import os
 import pathlib
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import numpy as np
@@ -289,8 +289,74 @@ def _entry(
 
   if slots[0].name == _TABLE:
     shape = tensors[_TABLE].shape
-  dtypes = [tensors[slot.name].dtype for slot in slots]
-  return trees.StoredArray(shape, np.result_type(*dtypes), fill)
+  dtype = np.result_type(*(tensors[slot.name].dtype for slot in slots))
+
+  def window(index: trees.Window) -> np.ndarray:
+    out = np.empty([part.stop - part.start for part in index], dtype)
+    for slot in slots:
+      if (place := _place_within(slot.place, index)) is not None:
+        lengths = shape[len(slot.place) :]
+        part = _read_part(
+          tensors[slot.name], slot.axes, lengths, index[len(slot.place) :]
+        )
+        out[place].transpose(slot.axes)[...] = part
+    return out
+
+  sliced = all(tensors[slot.name].window is not None for slot in slots)
+  return trees.StoredArray(
+    shape, dtype, fill, window=window if sliced else None
+  )
+
+
+def _place_within(
+  place: tuple[int, ...], index: trees.Window
+) -> tuple[int, ...] | None:
+  """Returns the place of a slice within a window; None if it is outside."""
+  starts = [part.start for part in index[: len(place)]]
+  inside = all(
+    part.start <= i < part.stop for i, part in zip(place, index, strict=False)
+  )
+  if not inside:
+    return None
+  return tuple(i - start for i, start in zip(place, starts, strict=True))
+
+
+def _read_part(
+  tensor: trees.StoredArray,
+  axes: tuple[int, ...],
+  lengths: tuple[int, ...],
+  index: trees.Window,
+) -> np.ndarray:
+  """Reads what a window of an array needs of a tensor.
+
+  Args:
+    tensor: The tensor, some of whose axes are several of the array's.
+    axes: Order of the array's axes in the tensor.
+    lengths: Lengths of the array's axes.
+    index: The window.
+
+  Returns:
+    The part, its axes in the tensor's order, one for each of the array's.
+  """
+  sizes = [lengths[axis] for axis in axes]
+  parts = [index[axis] for axis in axes]
+  stored: list[slice] = []
+  rest: list[slice] = []  # What is left to cut from what was read.
+  read_sizes: list[int] = []
+  at = 0
+  for size in tensor.shape:
+    run = at
+    while math.prod(sizes[at : run + 1]) < size:
+      run += 1
+    # The run's first axis is cut in the file, the others in memory.
+    inner = math.prod(sizes[at + 1 : run + 1])
+    first = parts[at]
+    stored.append(slice(first.start * inner, first.stop * inner))
+    read_sizes += [first.stop - first.start, *sizes[at + 1 : run + 1]]
+    rest += [slice(None), *parts[at + 1 : run + 1]]
+    at = run + 1
+  window = cast(Any, tensor.window)
+  return window(tuple(stored)).reshape(read_sizes)[tuple(rest)]
 
 
 def save(

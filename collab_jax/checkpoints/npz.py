@@ -13,7 +13,7 @@ import math
 import os
 import re
 import struct
-from typing import Any
+from typing import Any, cast
 import zipfile
 import zlib
 
@@ -42,6 +42,8 @@ _DAMAGE = (
 )
 # A deflated byte becomes 1,032 at most.
 _RATIO = 1032
+# Header before a member's bytes; its last two fields are lengths behind it.
+_LOCAL = struct.Struct('<4s5H3I2H')
 _LONGEST = 2**48  # numbers on an axis
 
 
@@ -254,7 +256,28 @@ def _entry(
       if file.read(1):
         raise CheckpointError(f'{path}: {name} goes on after its array')
 
-  return trees.StoredArray(shape, held, fill)
+  def window(index: trees.Window) -> np.ndarray:
+    with _guard(path):
+      start = _data_start(archive, info)
+      stored = np.memmap(path, dtype, 'r', start, shape)
+      return np.array(stored[index], held)
+
+  # Of a member that is stored as it is, and in the order of its axes.
+  plain = info.compress_type == zipfile.ZIP_STORED and not fortran and size
+  return trees.StoredArray(shape, held, fill, window=window if plain else None)
+
+
+def _data_start(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> int:
+  """Returns where the numbers of a stored member begin in the file."""
+  with archive.open(info) as file:
+    _header(file)
+    header_size = file.tell()
+  with open(cast(str, archive.filename), 'rb') as file:
+    file.seek(info.header_offset)
+    local = file.read(_LOCAL.size)
+  name_length, extra_length = _LOCAL.unpack(local)[-2:]
+  start = info.header_offset + _LOCAL.size + name_length + extra_length
+  return start + header_size
 
 
 def _header(file: Any) -> tuple[tuple[int, ...], bool, np.dtype]:

@@ -295,7 +295,13 @@ def _entry(file: Any, name: str, path: pathlib.Path) -> Tensor:
     with _Opened(path) as opened:
       return opened.get_slice(name)[start:stop]
 
-  return Tensor(shape, np.dtype(_DTYPES[kind]), fill, rows)
+  def window(index: trees.Window) -> np.ndarray:
+    with _Opened(path) as opened:
+      return np.array(opened.get_slice(name)[index])
+
+  return Tensor(
+    shape, np.dtype(_DTYPES[kind]), fill, rows, window=window if shape else None
+  )
 
 
 def check_tied(head: Tensor, table: Tensor, source: str) -> None:

@@ -7,7 +7,7 @@ A format says which arrays a file holds and how each is read into given memory
 from collections.abc import Callable, Mapping, Sequence
 import dataclasses
 import functools
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 from absl import logging
 import ml_dtypes
@@ -16,6 +16,11 @@ import numpy as np
 from collab_jax import _validate
 
 Tree: TypeAlias = Mapping[str, Any]
+Window: TypeAlias = tuple[slice, ...]
+
+PutWindows: TypeAlias = Callable[
+  [str, tuple[int, ...], Callable[[Window], np.ndarray]], Any
+]
 
 # Parts that a process needs: all, the edge's or the server's. The projection to
 # the decoder's width is in both, since the split decides which side runs it.
@@ -48,11 +53,16 @@ class StoredArray:
     shape: Its shape.
     dtype: Its dtype in the file.
     fill: Reads it into an array of that shape, in that array's dtype.
+    window: Reads a part of it, in its own dtype: a slice with both ends for
+      every axis. None where the format has no way to read less than all.
   """
 
   shape: tuple[int, ...]
   dtype: np.dtype
   fill: Callable[[np.ndarray], None]
+  window: Callable[[Window], np.ndarray] | None = dataclasses.field(
+    default=None, kw_only=True
+  )
 
 
 def flatten(tree: Tree, prefix: str = '') -> dict[str, Any]:
@@ -209,8 +219,14 @@ def join(entries: Sequence[StoredArray]) -> StoredArray:
     for i, entry in enumerate(entries):
       entry.fill(out[i])
 
+  def window(index: Window) -> np.ndarray:
+    parts = [cast(Any, entry.window)(index[1:]) for entry in entries[index[0]]]
+    return np.stack(parts).astype(dtype)
+
   dtype = functools.reduce(np.promote_types, [e.dtype for e in entries])
-  return StoredArray((len(entries), *entries[0].shape), dtype, fill)
+  sliced = all(entry.window is not None for entry in entries)
+  shape = len(entries), *entries[0].shape
+  return StoredArray(shape, dtype, fill, window=window if sliced else None)
 
 
 def read(
@@ -220,6 +236,7 @@ def read(
   dtype: Any = None,
   put: Callable[[str, np.ndarray], Any] | None = None,
   orders: Mapping[str, tuple[int, ...]] | None = None,
+  put_windows: PutWindows | None = None,
 ) -> dict[str, Any]:
   """Reads a tree.
 
@@ -237,6 +254,9 @@ def read(
     put: Puts each array on a device, put(name, array); None keeps it in NumPy.
     orders: Orders of axes by name of array; arrays are read into memory in
       that order, without another copy.
+    put_windows: Puts parts of each array on devices, put_windows(name, shape,
+      read), where read(window) reads a part; arrays whose format cannot do
+      that are read as a whole. None reads all of them so.
 
   Returns:
     Nested dicts.
@@ -256,6 +276,12 @@ def read(
   flat = dict.fromkeys(sorted(entries))
   for name, entry in sorted(entries.items(), key=lambda e: -_size(e[1])):
     convert = dtype is not None and floats(entry.dtype)
+    if put_windows is not None and entry.window is not None:
+      read_window = _window_reader(
+        entry, dtype if convert else None, f'{source}: {name}'
+      )
+      flat[name] = put_windows(name, entry.shape, read_window)
+      continue
     order = (orders or {}).get(name, tuple(range(len(entry.shape))))
     shape = tuple(entry.shape[axis] for axis in order)
     array = empty(shape, dtype if convert else entry.dtype)
@@ -264,6 +290,20 @@ def read(
     flat[name] = array if put is None else put(name, array)
     del array
   return unflatten(flat)
+
+
+def _window_reader(
+  entry: StoredArray, dtype: np.dtype | None, label: str
+) -> Callable[[Window], np.ndarray]:
+  """Returns a function that reads, converts and checks a part of an array."""
+
+  def read_window(window: Window) -> np.ndarray:
+    part = cast(Any, entry.window)(window)
+    part = part.astype(entry.dtype if dtype is None else dtype, copy=False)
+    check_finite(part, label)
+    return part
+
+  return read_window
 
 
 def check_finite(array: np.ndarray, label: str) -> None:
@@ -321,6 +361,11 @@ def grow(
     entry.fill(out[:rows])
     noise = np.random.default_rng(0).standard_normal(out[rows:].shape)
     out[rows:] = 0.02 * noise
+
+  def window(index: Window) -> np.ndarray:
+    whole = np.empty(shape, entry.dtype)
+    fill(whole)
+    return whole[index]
 
   logging.warning(
     '%s: the vocabulary has %d rows, the model %d; the others are drawn',
