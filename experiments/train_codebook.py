@@ -19,6 +19,7 @@ from absl import app, flags
 
 from collab_jax import config as config_lib
 from collab_jax import (
+  distributed,
   jsonl,
   launcher,
   provenance,
@@ -48,6 +49,8 @@ def main(argv):
     workdir = Path(_WORKDIR.value)
     depends_on = train_loop.codebook_dependencies(config, model, reader)
     params = codebooks.train(config, model, reader, workdir)
+    if not distributed.is_first():  # Which alone writes.
+      return
     jsonl.write_json(workdir / 'config.json', config.to_dict())
     summary = {
       'settings': config.to_dict(),

@@ -7,7 +7,14 @@ from typing import Any, cast
 
 import ml_collections
 
-from collab_jax import _precision, evaluation, monitoring, plots, sharding
+from collab_jax import (
+  _precision,
+  distributed,
+  evaluation,
+  monitoring,
+  plots,
+  sharding,
+)
 from collab_jax.evaluation.report import columns, labels, settings, text
 from collab_jax.models import paligemma
 from collab_jax.quantizers import pretrained
@@ -143,9 +150,10 @@ class FinetuneStudy(study.Study):
       folder = html_report.model_folder(workdir, label)
       folders[label] = str(folder / 'model')
       model = build.load_model(self.config, layout='stacked')
-      if (folder / 'model' / 'config.json').exists():
+      is_done = (folder / 'model' / 'config.json').exists()
+      if distributed.broadcast(is_done):
         depends_on = finetune.depends_on(recipe, model)
-        train_loop.open_run(recipe, folder, ('mesh',), depends_on)
+        train_loop.open_run(recipe, folder, finetune.PLACES, depends_on)
       else:
         print(f'{label}:', flush=True)
         if (mesh := build.make_mesh(self.config)) is not None:
@@ -193,8 +201,10 @@ class FinetuneStudy(study.Study):
       workdir: Folder to write to, the one of `run`.
 
     Returns:
-      The tables.
+      The tables; of several processes the first alone writes them.
     """
+    if not distributed.is_first():
+      return ''
     kept = self._fields.compare.kept
     return write_comparison(records, workdir, self._rate, kept)
 
@@ -228,11 +238,12 @@ def make_books(
     # Paths are left out, so that the folder may move.
     reader = build.make_data(resolved, model.config.vision.image_size)
     depends_on = train_loop.codebook_dependencies(resolved, model, reader)
-    train_loop.open_run(config, path.parent, ('mesh',), depends_on)
-    if not path.exists():
+    train_loop.open_run(config, path.parent, finetune.PLACES, depends_on)
+    if not distributed.broadcast(path.exists()):
       codebooks.train(resolved, model, reader, path.parent)
-      for dump in path.parent.glob('*.npy'):
-        dump.unlink()
+      if distributed.is_first():
+        for dump in path.parent.glob('*.npy'):
+          dump.unlink()
     paths[name] = str(path)
   return paths
 

@@ -5,9 +5,10 @@ import dataclasses
 from typing import Any
 
 import grain.python as grain
+from jax.sharding import Mesh
 import numpy as np
 
-from collab_jax import data
+from collab_jax import data, sharding
 from collab_jax.data import drawing, grammar, world
 from collab_jax.models import tokenizer as tokenizer_lib
 
@@ -97,8 +98,34 @@ def text(
   }
 
 
+@dataclasses.dataclass(frozen=True)
+class _Part:
+  """Examples of some rows of each batch, batch after batch.
+
+  Attributes:
+    source: All examples.
+    batch_size: Rows of a batch.
+    rows: The rows.
+  """
+
+  source: Any
+  batch_size: int
+  rows: tuple[int, ...]
+
+  def __len__(self) -> int:
+    return len(self.source) // self.batch_size * len(self.rows)
+
+  def __getitem__(self, index: int) -> Batch:
+    batch, place = divmod(index, len(self.rows))
+    return self.source[batch * self.batch_size + self.rows[place]]
+
+
 def batches(
-  source: Any, batch_size: int, first: int, threads: int = 2
+  source: Any,
+  batch_size: int,
+  first: int,
+  threads: int = 2,
+  mesh: Mesh | None = None,
 ) -> Iterator[dict[str, Any]]:
   """Iterates over batches from number `first` on.
 
@@ -109,12 +136,21 @@ def batches(
     batch_size: B.
     first: Number of the first batch; batch i holds examples i B to (i+1) B.
     threads: Threads that prepare batches ahead.
+    mesh: Of several processes each reads the rows of its devices alone.
 
   Returns:
-    An endless iterator of dicts of arrays with leading axis B.
+    An endless iterator of dicts of arrays with leading axis B, or the number
+    of those rows.
+
+  Raises:
+    ValueError: Of several processes, 'data' does not divide the batch size.
   """
-  examples = grain.MapDataset.source(source)[first * batch_size :]
+  rows = batch_size
+  if sharding.spans_processes(mesh):
+    places = tuple(sharding.process_rows(mesh, batch_size).tolist())
+    source, rows = _Part(source, batch_size, places), len(places)
+  examples = grain.MapDataset.source(source)[first * rows :]
   options = grain.ReadOptions(
-    num_threads=threads, prefetch_buffer_size=4 * batch_size
+    num_threads=threads, prefetch_buffer_size=4 * rows
   )
-  return iter(examples.to_iter_dataset(options).batch(batch_size))
+  return iter(examples.to_iter_dataset(options).batch(rows))

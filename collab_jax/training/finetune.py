@@ -17,7 +17,7 @@ from collab_jax import (
   checkpoints,
   codecs,
   data,
-  jsonl,
+  distributed,
   metrics,
   quantizers,
   random_keys,
@@ -43,9 +43,10 @@ from collab_jax.training.codebooks import ema_codebook
 if not TYPE_CHECKING:  # Unknown names are errors to type checkers.
   __getattr__ = _renamed.module_getattr(__name__)
 
-# Settings that change where and how the result is written or computed: it is
-# the same, up to the order of sums.
-FREE = ('name', 'saved', 'mesh')
+# Settings that change where the result is computed, and how it is written: it
+# is the same, up to the order of sums.
+PLACES = ('mesh', 'distributed')
+FREE = ('name', 'saved', *PLACES)
 
 
 def finetune(
@@ -75,7 +76,7 @@ def finetune(
   source = make_source(config, model)
   reader = validation_reader(config, dims)
   workdir = pathlib.Path(workdir).absolute()
-  with jsonl.locked(workdir):
+  with train_loop.locked(workdir):
     train_loop.open_run(config, workdir, FREE, depends_on(config, model))
     return _train(
       config, model, source, reader, train_quantizers, weights, workdir
@@ -126,7 +127,12 @@ def validation_reader(config: Any, dims: paligemma.Config) -> Any:
 
 def _readable(reader: Any) -> Any:
   """Leaves out damaged pictures, and warns of each."""
-  reader, damaged = data.readable(reader, progress=True)
+  reader, damaged = data.readable(
+    reader,
+    progress=distributed.is_first(),
+    part=distributed.part(),
+    gather=distributed.gather,
+  )
   for text in damaged:
     logging.warning('left out: %s', text)
   if not len(reader):
@@ -191,7 +197,12 @@ def _train(
   def stream(first):
     scenes = config.data == 'scenes'
     first_batch = config.first_example // config.batch_size if scenes else 0
-    return batches.batches(source, config.batch_size, first_batch + first)
+    return batches.batches(
+      source,
+      config.batch_size,
+      first_batch + first,
+      mesh=sharding.mesh_of(model.params),
+    )
 
   fresh = not train_loop.has_checkpoint(workdir)
   codes = initial_codebook(config, model, train_quantizers, stream(0), fresh)
@@ -255,10 +266,15 @@ def _export(
   # The model last: where it is, the run is done.
   if state.codes is not None:
     trained = dataclasses.replace(model, params=params)
-    _save_codebook(workdir / 'book.safetensors', state.codes, trained, config)
+    _save_codebook(
+      workdir / 'book.safetensors',
+      sharding.gather_tree(state.codes),
+      trained,
+      config,
+    )
   description = {**model.config.to_dict(), 'name': config.name}
   tokenizer = cast(Any, model.tokenizer)
-  checkpoints.save(workdir / 'model', params, description, tokenizer)
+  train_loop.save_model(workdir / 'model', params, description, tokenizer)
   return checkpoints.load(workdir / 'model', dtype='float32')
 
 
@@ -362,7 +378,9 @@ def initial_codebook(
 
   x = np.concatenate(
     [
-      np.asarray(centroids(sharding.rows(next(stream)['image'], model.params)))
+      sharding.gather(
+        centroids(sharding.rows(next(stream)['image'], model.params))
+      )
       for _ in range(config.book.batches)
     ]
   )
@@ -415,6 +433,7 @@ def evaluate(
     caption_images,
     reader,
     config.batch_size,
+    sharding.mesh_of(model.params),
   )
   references = [list(e.captions) for e in examples]
   return round(metrics.bleu(captions, references)['bleu4'], 2)
@@ -423,6 +442,9 @@ def evaluate(
 def _save_codebook(path, codes, model, config):
   """Writes the codebook, as quantizers read it."""
   share = codes.counts / codes.counts.sum(1, keepdims=True)
+  features = codecs.features_of(model, 'encoder')  # All processes read them.
+  if not distributed.is_first():
+    return
   params = pretrained.save(
     path,
     {
@@ -431,7 +453,7 @@ def _save_codebook(path, codes, model, config):
     },
     kind='codebook',
     width=model.config.vision.width,
-    features=codecs.features_of(model, 'encoder'),
+    features=features,
     notes={
       'model': config.name,
       'quantizers': ' '.join(config.quantizers),

@@ -9,7 +9,7 @@ from jax import numpy as jnp
 import numpy as np
 
 from collab_jax import captioner as captioner_lib
-from collab_jax import checkpoints, data, jsonl, metrics, sharding
+from collab_jax import checkpoints, data, metrics, sharding
 from collab_jax.data import grammar, world
 from collab_jax.models import paligemma
 from collab_jax.models import tokenizer as tokenizer_lib
@@ -20,6 +20,10 @@ from collab_jax.training import (
   validation,
   vocabulary,
 )
+
+# Settings that change where the result is computed: it is the same, up to the
+# order of sums.
+FREE = ('mesh', 'distributed')
 
 
 def make_tokenizer(config: Any) -> tokenizer_lib.Tokenizer:
@@ -50,6 +54,7 @@ def evaluate(
     caption_images,
     data.scenes(split, config.eval_scenes),
     config.batch_size,
+    sharding.mesh_of(model.params),
   )
   references = [list(e.captions) for e in examples]
   scores = {'bleu4': metrics.bleu(captions, references)['bleu4']}
@@ -81,8 +86,8 @@ def train(config: Any, workdir: str | os.PathLike[str]) -> paligemma.Model:
   """
   train_loop.check_intervals(config, 'label_steps')
   workdir = pathlib.Path(workdir).absolute()
-  with jsonl.locked(workdir):
-    train_loop.open_run(config, workdir, ('mesh',), train_loop.dependencies())
+  with train_loop.locked(workdir):
+    train_loop.open_run(config, workdir, FREE, train_loop.dependencies())
     return _train(config, workdir)
 
 
@@ -120,9 +125,9 @@ def _train(config: Any, workdir: pathlib.Path) -> paligemma.Model:
     return [evaluate(model, config, name) for name in ('val', 'train_dense')]
 
   def stream(first):
-    return batches.batches(source, config.batch_size, first)
+    return batches.batches(source, config.batch_size, first, mesh=mesh)
 
   state = train_loop.run(config, workdir, state, step_fn, stream, scores)
   params = jax.tree.map(lambda p: p.astype(jnp.bfloat16), state.params['model'])
-  checkpoints.save(workdir / 'model', params, description, tokenizer)
+  train_loop.save_model(workdir / 'model', params, description, tokenizer)
   return checkpoints.load(workdir / 'model', dtype='float32')

@@ -14,7 +14,15 @@ import numpy as np
 import orbax.checkpoint as ocp
 import tqdm
 
-from collab_jax import _precision, jsonl, monitoring, quantizers
+from collab_jax import (
+  _precision,
+  checkpoints,
+  distributed,
+  jsonl,
+  monitoring,
+  quantizers,
+  sharding,
+)
 from collab_jax.checkpoints import checksums, trees
 from collab_jax.data import pictures, pixels
 from collab_jax.models import paligemma
@@ -176,6 +184,28 @@ def open_run(
   Raises:
     ValueError: The folder belongs to a run with other settings.
   """
+  distributed.first_does(_open_run, config, workdir, free, depends_on)
+  _check_shared(workdir)
+
+
+def _check_shared(workdir: pathlib.Path) -> None:
+  """Refuses a folder of a training that not all processes see."""
+  seen = distributed.gather((workdir / 'config.json').exists())
+  if not all(seen):
+    raise ValueError(
+      f'workdir: process {seen.index(False)} does not see {workdir} of process'
+      ' 0, expected a folder that all processes share; checkpoints are written'
+      ' by all of them'
+    )
+
+
+def _open_run(
+  config: Any,
+  workdir: pathlib.Path,
+  free: Collection[str],
+  depends_on: Mapping[str, Any] | None,
+) -> None:
+  """Makes or checks the folder of a run; see `open_run`."""
   workdir.mkdir(parents=True, exist_ok=True)
   path = workdir / 'config.json'
   settings = json.loads(json.dumps(config.to_dict()))
@@ -247,6 +277,25 @@ def _fingerprints(workdir: pathlib.Path) -> dict[str, Any]:
   return jsonl.read_settings(path) if path.exists() else {}
 
 
+@contextlib.contextmanager
+def locked(workdir: pathlib.Path) -> Iterator[None]:
+  """Keeps other runs out of a folder; of several processes one holds it."""
+  with contextlib.ExitStack() as stack:
+    if distributed.is_first():
+      stack.enter_context(jsonl.locked(workdir))
+    yield
+
+
+def save_model(
+  folder: pathlib.Path, params: Any, description: dict[str, Any], tokenizer: Any
+) -> None:
+  """Writes a trained model as `checkpoints.save` does; the first process."""
+  whole = sharding.gather_tree(params)
+  if distributed.is_first():
+    checkpoints.save(folder, whole, description, tokenizer)
+  distributed.wait()
+
+
 def has_checkpoint(workdir: pathlib.Path) -> bool:
   """Returns whether `run` would resume from a checkpoint."""
   path = workdir / 'checkpoints'
@@ -285,10 +334,15 @@ def run(
     state = _restore(manager, workdir, state)
     first = int(state.step)
     batches, recent = stream(first), []
+    is_first = distributed.is_first()
     bar = tqdm.tqdm(
-      range(first, config.steps), initial=first, total=config.steps, unit='step'
+      range(first, config.steps),
+      initial=first,
+      total=config.steps,
+      unit='step',
+      disable=not is_first,
     )
-    with _open_log(workdir / 'metrics.jsonl', first) as log:
+    with _open_log(workdir / 'metrics.jsonl', first, is_first) as log:
       for step in bar:
         batch, left = next(batches), config.steps - step
         state, losses = monitoring.run_step(
@@ -306,10 +360,16 @@ def run(
         for scores in evaluate(state, steps_done):
           log.append({'step': steps_done, **_finite(scores)})
           _monitor(steps_done, 'score', scores)
-          tqdm.tqdm.write(f'step {steps_done}: {scores}')
+          _say(f'step {steps_done}: {scores}')
         if last or steps_done % config.save_every == 0:
           manager.save(steps_done, args=ocp.args.StandardSave(state))
   return state
+
+
+def _say(text: str) -> None:
+  """Writes a line above the progress bar; of several processes the first."""
+  if distributed.is_first():
+    tqdm.tqdm.write(text)
 
 
 def _restore(
@@ -326,26 +386,28 @@ def _restore(
   damaged: list[int] = []
   steps = sorted(manager.all_steps(), reverse=True)
   for step in steps:
+    restored, reason = None, ''
     try:
       restored = checkpointer.restore(folder / str(step) / _ITEM, state)
     except MemoryError:
       raise
     # Whatever a library raises on a damaged file, the file is damaged.
     except Exception as error:
-      reason = (str(error).splitlines() or [''])[0][:200]
-      tqdm.tqdm.write(
-        f'{folder / str(step)} cannot be read ({type(error).__name__}:'
-        f' {reason})'
-      )
+      first_line = (str(error).splitlines() or [''])[0][:200]
+      reason = f'{type(error).__name__}: {first_line}'
+    # What one process cannot read, none takes.
+    reason = next(filter(None, distributed.gather(reason)), '')
+    if reason or restored is None:
+      _say(f'{folder / str(step)} cannot be read ({reason})')
       damaged.append(step)
       # The library's tasks tell of it again, whenever they are collected.
       std_logging.getLogger('asyncio').setLevel(std_logging.CRITICAL)
       continue
     for step in damaged:
-      _put_aside(workdir, step)
+      distributed.first_does(_put_aside, workdir, step)
     if damaged:
       manager.reload()
-    tqdm.tqdm.write(f'goes on from step {int(restored.step)}')
+    _say(f'goes on from step {int(restored.step)}')
     return restored
   if steps:
     raise trees.CheckpointError(
@@ -405,8 +467,21 @@ def _finite(numbers: Mapping[str, float]) -> dict[str, float | None]:
   return {n: v if np.isfinite(v) else None for n, v in numbers.items()}
 
 
-def _open_log(path: pathlib.Path, step: int) -> jsonl.JsonlWriter[Any]:
+class _NoLog(contextlib.nullcontext):
+  """Log of the processes that write none."""
+
+  def append(self, *entries: Any) -> None:
+    """Drops the entries."""
+    del entries
+
+  def __enter__(self) -> '_NoLog':
+    return self
+
+
+def _open_log(path: pathlib.Path, step: int, writes: bool = True) -> Any:
   """Opens metrics.jsonl and drops entries of steps that are taken again."""
+  if not writes:
+    return _NoLog()
   if path.exists():
     lines, _ = jsonl.split_lines(path.read_bytes())
     entries = jsonl.parse_objects(path, lines)

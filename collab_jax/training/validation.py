@@ -3,9 +3,11 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from jax.sharding import Mesh
 from jaxtyping import UInt8
 import numpy as np
 
+from collab_jax import distributed, sharding
 from collab_jax.data import example
 
 
@@ -13,6 +15,7 @@ def captions(
   caption: Callable[[UInt8[np.ndarray, 'b h w 3']], Sequence[str]],
   reader: Any,
   batch_size: int,
+  mesh: Mesh | None = None,
 ) -> tuple[list[str], list[example.Example]]:
   """Captions all pictures of a reader.
 
@@ -20,6 +23,8 @@ def captions(
     caption: Captions the images of a batch.
     reader: Reads the pictures.
     batch_size: Images at a time; the last batch may have fewer.
+    mesh: Of several processes each captions the rows of its devices, and gets
+      the captions of all.
 
   Returns:
     A caption for each picture, and the pictures with their references.
@@ -28,5 +33,24 @@ def captions(
   texts: list[str] = []
   for start in range(0, len(examples), batch_size):
     batch = examples[start : start + batch_size]
-    texts += caption(np.stack([e.image for e in batch]))
+    images = np.stack([e.image for e in batch])
+    if sharding.spans_processes(mesh):
+      texts += _caption_rows(caption, images, mesh)
+    else:
+      texts += caption(images)
   return texts, examples
+
+
+def _caption_rows(
+  caption: Callable[[UInt8[np.ndarray, 'b h w 3']], Sequence[str]],
+  images: UInt8[np.ndarray, 'B h w 3'],
+  mesh: Mesh | None,
+) -> list[str]:
+  """Captions this process's rows of a batch; returns those of all."""
+  size = -(-len(images) // sharding.sizes(mesh)['data'])
+  rows = sharding.process_rows(mesh, size * sharding.sizes(mesh)['data'])
+  captions = caption(images[np.minimum(rows, len(images) - 1)])
+  by_row: dict[int, str] = {}
+  for places, texts in distributed.gather([rows.tolist(), list(captions)]):
+    by_row |= dict(zip(places, texts, strict=True))
+  return [by_row[row] for row in range(len(images))]

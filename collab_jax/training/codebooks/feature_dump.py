@@ -11,7 +11,7 @@ from jaxtyping import Float
 import numpy as np
 import tqdm
 
-from collab_jax import codecs, random_keys, sharding
+from collab_jax import codecs, distributed, random_keys, sharding
 from collab_jax import message as messages
 from collab_jax.models import paligemma
 from collab_jax.training import batches
@@ -57,9 +57,10 @@ class FeatureDump:
     model, split = self.codec.model, self.codec.split
     params = self.codec.params
     batch = sharding.rows((message, texts), model.params)
-    return np.asarray(
-      _gradients(self.quantizer, split, self.field, params, model, *batch)
+    gradients = _gradients(
+      self.quantizer, split, self.field, params, model, *batch
     )
+    return sharding.fetch(sharding.settle(gradients, model.params))
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
@@ -86,6 +87,9 @@ def collect(
 ) -> tuple[Float[np.ndarray, 'count d'], Float[np.ndarray, 'd d'] | None]:
   """Writes the vectors of all pictures into a file, in the pictures' order.
 
+  Of several processes each encodes the rows of its devices, and the first
+  writes.
+
   Args:
     model: The model.
     reader: Pictures, with captions for the metric 'gradient'.
@@ -94,17 +98,15 @@ def collect(
       that a million vectors take no memory.
 
   Returns:
-    The file as an array, and the mean outer product of the captions' gradients
-    by the vectors; None unless config.metric is 'gradient'.
+    The file as an array, empty in other processes than the first; and the mean
+    outer product of the captions' gradients by the vectors, None unless
+    config.metric is 'gradient'.
   """
   sources = [FeatureDump(model, text, config.split) for text in config.sent]
   width = sources[0].codec.width
   per_picture = sum(source.rows for source in sources)
-  path = pathlib.Path(path)
-  path.parent.mkdir(parents=True, exist_ok=True)
-  vectors = np.lib.format.open_memmap(
-    path, 'w+', np.float32, (per_picture * len(reader), width)
-  )
+  count = per_picture * len(reader)
+  vectors = _open_vectors(pathlib.Path(path), count, width)
   moments = np.zeros((width, width)) if config.metric == 'gradient' else None
   tokenizer = cast(Any, model.tokenizer)
   tokenize = functools.partial(
@@ -113,9 +115,12 @@ def collect(
   size = sharding.padded(config.batch_size, model.params)
   starts = range(0, len(reader), size)
   done, summed = 0, 0
-  for start in tqdm.tqdm(starts, unit='batch', desc='vectors'):
+  is_first = distributed.is_first()
+  bar = tqdm.tqdm(starts, unit='batch', desc='vectors', disable=not is_first)
+  for start in bar:
     stop = min(start + size, len(reader))
-    examples = [reader[i] for i in range(start, stop)]
+    indices = _process_indices(model, start, stop, size)
+    examples = [reader[i] for i in indices]
     images = np.stack([e.image for e in examples])
     ids = [e.image_id for e in examples]
     features = sources[0].codec.features(images)
@@ -123,16 +128,46 @@ def collect(
       message = source.codec.quantize(
         features, random_keys.make(config.seed), ids
       )
-      rows = message[source.field].reshape(-1, width)
-      vectors[done : done + len(rows)] = rows
+      rows = _of_all(model, message[source.field])[: stop - start]
+      rows = rows.reshape(-1, width)
+      if is_first:
+        vectors[done : done + len(rows)] = rows
       done += len(rows)
       if moments is None:
         continue
       texts = [tokenize(e.captions[0]) for e in examples]
       stacked = {k: np.stack([t[k] for t in texts]) for k in texts[0]}
-      gradients = source.gradients(message, stacked).reshape(-1, width)
+      gradients = _of_all(model, source.gradients(message, stacked))
+      gradients = gradients[: stop - start].reshape(-1, width)
       gradients = gradients.astype(np.float64)
       moments += gradients.T @ gradients
       summed += len(gradients)
-  vectors.flush()
+  if is_first:
+    cast(np.memmap, vectors).flush()
   return vectors, None if moments is None else moments / max(summed, 1)
+
+
+def _open_vectors(path: pathlib.Path, count: int, width: int) -> np.ndarray:
+  """Makes the file of the vectors; nothing in processes that write none."""
+  if not distributed.is_first():
+    return np.empty((0, width), np.float32)
+  path.parent.mkdir(parents=True, exist_ok=True)
+  return np.lib.format.open_memmap(path, 'w+', np.float32, (count, width))
+
+
+def _process_indices(
+  model: paligemma.Model, start: int, stop: int, size: int
+) -> list[int]:
+  """Returns the pictures of a batch that this process reads."""
+  mesh = sharding.mesh_of(model.params)
+  if not sharding.spans_processes(mesh):
+    return [*range(start, stop)]
+  rows = sharding.process_rows(mesh, size)
+  return np.minimum(start + rows, stop - 1).tolist()
+
+
+def _of_all(model: paligemma.Model, rows: np.ndarray) -> np.ndarray:
+  """Returns the rows of all processes, in the order of the pictures."""
+  if not sharding.spans_processes(sharding.mesh_of(model.params)):
+    return rows
+  return sharding.gather(sharding.rows(rows, model.params))

@@ -1,5 +1,6 @@
 """Trains quantizer parameters from a config: transforms and codebooks."""
 
+import contextlib
 import os
 import pathlib
 import time
@@ -10,7 +11,7 @@ from jax import numpy as jnp
 from jaxtyping import Float
 import numpy as np
 
-from collab_jax import codecs, jsonl, random_keys
+from collab_jax import codecs, distributed, jsonl, random_keys
 from collab_jax.models import paligemma
 from collab_jax.quantizers import pretrained
 from collab_jax.quantizers.vectors import vq
@@ -132,7 +133,9 @@ def train(
   for text in config.sent:  # Raises before anything is written.
     feature_dump.FeatureDump(model, text, config.split)
   workdir = pathlib.Path(workdir)
-  with jsonl.locked(workdir):
+  with contextlib.ExitStack() as stack:
+    if distributed.is_first():
+      stack.enter_context(jsonl.locked(workdir))
     return _train(config, model, reader, transform, workdir)
 
 
@@ -150,37 +153,59 @@ def _train(
   )
   took = time.perf_counter() - began
   print(f'{len(x):,} vectors of width {x.shape[1]}, {took:.0f} s')
-  if config.kind == 'places':
-    mean = transforms.fit_position_mean(x, len(reader))
-    arrays, kind = {'mean': mean}, 'places'
-  elif config.kind == 'linear':
+  features = codecs.features_of(model, config.split)
+  metric = None
+  if config.kind == 'linear':
     metric = transforms.make_metric(model, config, moments)
-    arrays, kind = transforms.fit_pca(x, metric), 'linear'
-  else:
-    if transform:
-      x = _transformed(x, transform, workdir / 'transformed.npy')
-    arrays, kind = fit_codebook(x, config), 'codebook'
-  params = pretrained.save(
-    workdir / 'book.safetensors',
-    arrays,
-    kind=kind,
-    width=x.shape[1],
-    features=codecs.features_of(model, config.split),
-    transform=transform.coordinates() if transform else '',
-    notes={
-      'model': model.config.name,
-      'data': f'{reader.name}, {len(reader)} pictures',
-      'sent': ' '.join(config.sent),
-      'transform': config.transform,
-      'metric': config.metric,
-      'vectors': str(len(x)),
-      'seed': str(config.seed),
-      **_kind_notes(config),
-    },
-  )
+  notes = {
+    'model': model.config.name,
+    'data': f'{reader.name}, {len(reader)} pictures',
+    'sent': ' '.join(config.sent),
+    'transform': config.transform,
+    'metric': config.metric,
+    'vectors': str(len(x)),
+    'seed': str(config.seed),
+    **_kind_notes(config),
+  }
+  path = workdir / 'book.safetensors'
+  # From here on no process needs the others' devices.
+  if distributed.is_first():
+    arrays, kind, width = _fit(
+      config, x, metric, len(reader), transform, workdir
+    )
+    pretrained.save(
+      path,
+      arrays,
+      kind=kind,
+      width=width,
+      features=features,
+      transform=transform.coordinates() if transform else '',
+      notes=notes,
+    )
+  distributed.wait()
+  params = pretrained.load(str(path))
   took = time.perf_counter() - began
   print(f'{took:.0f} s, fingerprint {params.fingerprint}')
   return params
+
+
+def _fit(
+  config: Any,
+  x: Float[np.ndarray, 'count d'],
+  metric: Float[np.ndarray, 'd d'] | None,
+  pictures: int,
+  transform: Any,
+  workdir: pathlib.Path,
+) -> tuple[dict[str, np.ndarray], str, int]:
+  """Returns the arrays that vectors make, their kind, and their width."""
+  if config.kind == 'places':
+    mean = transforms.fit_position_mean(x, pictures)
+    return {'mean': mean}, 'places', x.shape[1]
+  if config.kind == 'linear':
+    return transforms.fit_pca(x, metric), 'linear', x.shape[1]
+  if transform:
+    x = _transformed(x, transform, workdir / 'transformed.npy')
+  return fit_codebook(x, config), 'codebook', x.shape[1]
 
 
 def _kind_notes(config):

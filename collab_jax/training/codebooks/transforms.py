@@ -6,6 +6,7 @@ from jax import numpy as jnp
 from jaxtyping import Float
 import numpy as np
 
+from collab_jax import sharding
 from collab_jax.models import paligemma
 from collab_jax.quantizers.vectors import symbol_tables
 
@@ -112,7 +113,8 @@ def make_metric(
       " head; expected 'plain' or 'gradient'"
     )
   both = jnp.concatenate([jnp.eye(width), jnp.zeros((1, width))])[None]
-  rows = np.asarray(model.project(both)[0], np.float64)
+  projected = sharding.gather(model.project(both))
+  rows = np.asarray(projected[0], np.float64)
   kernel = rows[:-1] - rows[-1]
   return kernel @ kernel.T
 
