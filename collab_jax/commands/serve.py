@@ -19,6 +19,7 @@ from absl import app, flags
 
 from collab_jax import (
   codecs,
+  distributed,
   launcher,
   serving,
 )
@@ -122,6 +123,12 @@ _ADDRESS = flags.DEFINE_string(
 _RESOURCES = flags.DEFINE_string(
   'replica_resources', 'CPU=1', "Of each replica in Ray, as 'CPU=4,GPU=1'."
 )
+_PROCESSES = flags.DEFINE_string(
+  'distributed',
+  '',
+  "Other processes that hold the model too: '' for none, 'auto' on SLURM, Cloud"
+  " TPU and GKE, else 'host:port,i/n'.",
+)
 _SERVER = _define(serving.ServerConfig)
 _ENGINE = _define(serving.EngineConfig)
 _SECURITY = _define(serving.Security)
@@ -193,8 +200,15 @@ def main(argv):
   """Serves until it is told to stop."""
   if argv[1:]:
     raise app.UsageError(f'unexpected arguments: {argv[1:]}')
-  with launcher.runtime(_DTYPES.precision.value, resumes=False):
+  with launcher.runtime(
+    _DTYPES.precision.value, resumes=False, processes=_PROCESSES.value
+  ):
     if _HOW.value == 'ray':
+      if _PROCESSES.value:
+        raise ValueError(
+          f'distributed: got {_PROCESSES.value!r} with --engine=ray, expected'
+          ' none: a replica is a server of one process'
+        )
       serving.serve_replicas(make_arguments(), make_replica_config())
       return
     for flag in (_REPLICAS, _ADDRESS, _RESOURCES):
@@ -203,4 +217,8 @@ def main(argv):
           f'{flag.name}: got {flag.value!r} with --engine=local, expected none:'
           ' it is for replicas; say --engine=ray'
         )
-    serving.serve_forever(serving.make_server(make_arguments()))
+    arguments = make_arguments()
+    if distributed.is_first():
+      serving.serve_forever(serving.make_server(arguments))
+    else:
+      serving.follow(arguments)

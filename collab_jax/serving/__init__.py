@@ -20,7 +20,11 @@ if TYPE_CHECKING:
     serve_replicas,
   )
   from collab_jax.serving.server.config import ServerConfig
-  from collab_jax.serving.server.loading import ServerArguments, make_server
+  from collab_jax.serving.server.loading import (
+    ServerArguments,
+    follow,
+    make_server,
+  )
   from collab_jax.serving.server.run import serve_forever
   from collab_jax.serving.server.security import Security
   from collab_jax.serving.server.server import Server
@@ -38,6 +42,7 @@ __all__ = [
   'Server',
   'ServerArguments',
   'ServerConfig',
+  'follow',
   'make_application',
   'make_server',
   'serve_forever',
@@ -54,6 +59,7 @@ _HOMES = {
   'Server': 'server.server',
   'ServerArguments': 'server.loading',
   'ServerConfig': 'server.config',
+  'follow': 'server.loading',
   'make_application': 'replicas.run',
   'make_server': 'server.loading',
   'serve_forever': 'server.run',

@@ -13,9 +13,9 @@ import jax
 from jaxtyping import Bool, Float, Int
 import numpy as np
 
-from collab_jax import _validate, sharding
+from collab_jax import _validate, distributed, sharding
 from collab_jax.models import common, paligemma
-from collab_jax.serving.engine import decode_state
+from collab_jax.serving.engine import decode_state, lockstep
 
 # Prefixes shorter than this are padded to it, longer ones to a power of two.
 _SHORTEST = 64
@@ -123,6 +123,8 @@ class Engine:
     self.config = config
     mesh = sharding.mesh_of(model.params['llm'])
     self._mesh = mesh if mesh and mesh.size > 1 else None
+    leads = sharding.spans_processes(mesh) and distributed.is_first()
+    self._leader = lockstep.Leader() if leads else None
     self.devices = sharding.sizes(self._mesh)['data']
     self.max_slots = self.devices * config.max_slots
     self._batches = _powers(min(config.max_prefill_batch, config.max_slots), 2)
@@ -175,8 +177,39 @@ class Engine:
   def reset(self) -> None:
     """Allocates an empty cache; needed at first, and after an error."""
     self.drop_all()
-    self._state = decode_state.empty(*self._state_sizes(), self._mesh)
+    self._tell('reset')
+    self._reset()
     self.broken = False
+
+  def close(self) -> None:
+    """Lets other processes end that run the engine's programs, too."""
+    if self._leader is not None:
+      self._leader.end()
+      self._leader = None
+
+  def run_step(self, name: str, *arrays: np.ndarray) -> None:
+    """Runs what the engine of process 0 runs; see `lockstep`.
+
+    Args:
+      name: 'reset', 'decode' or 'prefill'.
+      *arrays: What the engine told.
+    """
+    if name == 'reset':
+      self._reset()
+    elif name == 'decode':
+      slots, step = (int(array) for array in arrays)
+      self._run_decode(slots, step)
+    else:
+      *fields, slots_of_rows, counts = arrays
+      sequences = decode_state.PrefillBatch(*fields)
+      self._run_prefill(sequences, slots_of_rows, counts)
+
+  def _tell(self, name: str, *arrays: Any) -> None:
+    if self._leader is not None:
+      self._leader.tell(name, *arrays)
+
+  def _reset(self) -> None:
+    self._state = decode_state.empty(*self._state_sizes(), self._mesh)
 
   @property
   def state_bytes(self) -> int:
@@ -327,16 +360,23 @@ class Engine:
 
   def _decode(self, slots: int) -> decode_state.NextTokens:
     steps, ring = self.config.decode_steps, self.config.max_tokens
-    step = np.int32(self._step)
-    chosen = self._run(decode_state.decode, step, slots, ring, steps)
+    self._tell('decode', slots, self._step)
+    chosen = self._run_decode(slots, self._step)
     self._step = (self._step + steps) % ring
     return chosen
+
+  def _run_decode(self, slots: int, step: int) -> decode_state.NextTokens:
+    steps, ring = self.config.decode_steps, self.config.max_tokens
+    return self._run(decode_state.decode, np.int32(step), slots, ring, steps)
 
   def _run(self, program, *args) -> decode_state.NextTokens:
     """Runs a program that updates the state; waits for its tokens."""
     self.broken = True
     self._state, chosen = program(self.model, self._state, *args, self._mesh)
-    chosen = jax.device_get(chosen)
+    # Of devices of several hosts all of them get all tokens.
+    chosen = jax.device_get(sharding.gather_tree(chosen))
+    if self._leader is not None:
+      self._leader.forget()
     self.broken = False
     return chosen
 
@@ -346,8 +386,18 @@ class Engine:
     slots: Int[np.ndarray, ' b'],
     counts: Int[np.ndarray, ' d'],
   ) -> decode_state.NextTokens:
+    self._tell('prefill', *sequences, slots, counts)
+    return self._run_prefill(sequences, slots, counts)
+
+  def _run_prefill(
+    self,
+    sequences: Any,
+    slots: Int[np.ndarray, ' b'],
+    counts: Int[np.ndarray, ' d'],
+  ) -> decode_state.NextTokens:
     rows = sequences, slots, counts
     if self._mesh:  # Each device gets its own rows alone.
+      rows = sharding.process_part(rows, self._mesh)
       rows = sharding.rows(rows, self.model.params)
     return self._run(decode_state.prefill, *rows)
 

@@ -3,9 +3,16 @@
 from collections.abc import Mapping
 import dataclasses
 import logging
+import signal
 from typing import Any
 
-from collab_jax import checkpoints, codecs, sharding
+import jax
+import numpy as np
+
+from collab_jax import checkpoints, codecs, distributed, sharding
+from collab_jax.checkpoints import checksums
+from collab_jax.models import paligemma
+from collab_jax.serving.engine import engine, lockstep
 from collab_jax.serving.server.config import ServerConfig
 from collab_jax.serving.server.server import Server
 
@@ -57,15 +64,58 @@ def make_server(arguments: ServerArguments) -> Server:
   config = arguments.config
   encodes = bool(config.server_encoded)
   encoder = '' if encodes else _encoder_fingerprint(arguments)
-  model = checkpoints.load(
+  if distributed.number() > 1:
+    return _make_leader(arguments, encodes, encoder)
+  return Server(
+    _load(arguments, None if encodes else 'server'), config, encoder
+  )
+
+
+def _load(arguments: ServerArguments, part: str | None) -> paligemma.Model:
+  return checkpoints.load(
     arguments.model,
     arguments.path,
     tokenizer=arguments.tokenizer,
-    part=None if encodes else 'server',
+    part=part,
     mesh=sharding.make_mesh(arguments.data, arguments.split_over),
     **arguments.dtypes,
   )
-  return Server(model, config, encoder)
+
+
+def _make_leader(
+  arguments: ServerArguments, encodes: bool, encoder: str
+) -> Server:
+  """Makes the server of process 0, whose decoder lies on several hosts.
+
+  Messages are decoded on its own device: that is little work, and asks nothing
+  of the others.
+  """
+  model = _load(arguments, 'server')
+  if encodes:
+    codec_model = checkpoints.load(
+      arguments.model, arguments.path, part='edge', **arguments.dtypes
+    )
+    encoder = codecs.encoder_fingerprint(codec_model)
+  else:
+    head = jax.tree.map(
+      lambda x: jax.device_put(np.asarray(x)), model.params['img']['head']
+    )
+    codec_model = dataclasses.replace(model, params={'img': {'head': head}})
+  return Server(model, arguments.config, encoder, codec_model)
+
+
+def follow(arguments: ServerArguments) -> None:
+  """Runs the programs of a server that process 0 is, until that ends.
+
+  Args:
+    arguments: The arguments of the server.
+  """
+  # Process 0 drains and ends all; with it gone, this process ends, too.
+  for signum in (signal.SIGTERM, signal.SIGINT):
+    signal.signal(signum, signal.SIG_IGN)
+  model = _load(arguments, 'server')
+  checksums.sampled(model.params['llm'])  # As `Server` does.
+  lockstep.follow(engine.Engine(model, arguments.config.engine))
 
 
 def _encoder_fingerprint(arguments: ServerArguments) -> str:

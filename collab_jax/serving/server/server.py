@@ -74,6 +74,7 @@ class Server:
     model: paligemma.Model,
     config: ServerConfig | None = None,
     encoder: str = '',
+    codec_model: paligemma.Model | None = None,
   ):
     """Binds a model; nothing is started yet.
 
@@ -83,6 +84,9 @@ class Server:
       config: The operator's settings.
       encoder: `codecs.encoder_fingerprint` of the edges' part, where `model`
         lacks that part; edges with other weights are refused.
+      codec_model: The part of the model that decodes messages, on one device of
+        this process, where `model` lies on devices of several; None for
+        `model`.
 
     Raises:
       ValueError: A quantizer or codec is unknown or not for the model, the
@@ -108,10 +112,12 @@ class Server:
         f' {config.engine.max_prompt}; raise max_prompt'
       )
     self._encoder = fingerprint or encoder
+    # Of a model on several hosts all processes read it.
+    self._decoder_checksum = checksums.sampled(model.params['llm'])
     self._model = model
     self._tokenizer = tokenizer
     self._allowlist = server_codecs.CodecAllowlist(
-      model, config.quantizers, config.images
+      codec_model or model, config.quantizers, config.images
     )
     self._certificates = config.security.certificates()
     self._authenticator = security.Authenticator(config.security, config.host)
@@ -228,7 +234,7 @@ class Server:
       protocol.ServerInfo(
         self._model.config.name,
         self._encoder,
-        checksums.sampled(self._model.params['llm']),
+        self._decoder_checksum,
         config.prompt,
         config.engine.max_tokens,
         config.engine.max_prompt,
@@ -266,6 +272,7 @@ class Server:
       _LOG.warning('%d requests are given up', self._service.open)
     if not await self._scheduler.stop(drain_seconds):
       _LOG.warning('a program still runs; it is left alone')
+    self._engine.close()
     await self._wait_until_idle(1.0)
     # Answers are on their way by now; streams of probes never end.
     if self._grpc is not None:
