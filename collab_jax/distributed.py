@@ -345,9 +345,11 @@ def _end_all(error: BaseException, ended: threading.Event) -> None:
   """
   code, words = _describe(error)
   ended.set()
+  said = isinstance(error, SystemExit) and isinstance(error.code, int)
   with contextlib.suppress(Exception):
     sys.stdout.flush()
-    print(words, file=sys.stderr, flush=True)
+    if not said:
+      print(words, file=sys.stderr, flush=True)
   tell_end(code, words.strip().splitlines()[-1])
   os._exit(code)
 

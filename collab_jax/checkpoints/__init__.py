@@ -180,7 +180,7 @@ def load(
   put = _put_layers if orders else functools.partial(sharding.put, mesh=mesh)
   # Of several processes each reads the parts that its devices hold.
   put_windows = None
-  if sharding.spans_processes(mesh):
+  if mesh is not None and sharding.spans_processes(mesh):
     put_windows = functools.partial(sharding.put_windows, mesh=mesh)
   stacked = dims.with_layout('stacked')
   params = formats.read(source, stacked, part, dtype, put, orders, put_windows)

@@ -313,13 +313,12 @@ class _Run:
         any((i, codec.name, seed) not in self.records for i in batch.ids)
         for codec, seed in self.codec_seeds
       ]
-      if self.spans:
-        # What one process lacks, all of them run. A new file lacks everything.
-        missing = [not resumes] * len(missing)
-        if resumes:
-          missing = [
-            any(m) for m in zip(*distributed.gather(missing), strict=True)
-          ]
+      if self.spans and resumes:
+        # What one process lacks, all of them run.
+        told = distributed.gather(missing)
+        missing = [any(column) for column in zip(*told, strict=True)]
+      elif self.spans:  # Also where all rows of a process are padding.
+        missing = [True] * len(missing)
       todo = list(itertools.compress(self.codec_seeds, missing))
       bar.skip(count * (len(self.codec_seeds) - len(todo)))
       yield from self._batch_passes(batch, todo)

@@ -201,7 +201,7 @@ class Engine:
       self._run_decode(slots, step)
     else:
       *fields, slots_of_rows, counts = arrays
-      sequences = decode_state.PrefillBatch(*fields)
+      sequences = cast(Any, decode_state.PrefillBatch)(*fields)
       self._run_prefill(sequences, slots_of_rows, counts)
 
   def _tell(self, name: str, *arrays: Any) -> None:

@@ -30,8 +30,11 @@ class Leader:
       *arrays: Its arguments, arrays and numbers.
     """
     file = io.BytesIO()
-    named = {f'{i}': np.asarray(array) for i, array in enumerate(arrays)}
-    np.savez(file, name=np.array(name), **named)
+    named: dict[str, Any] = {
+      f'{i}': np.asarray(x) for i, x in enumerate(arrays)
+    }
+    named['name'] = np.array(name)
+    np.savez(file, **named)
     distributed.put_bytes(f'{_KEY}/{self._told}', file.getvalue())
     self._told += 1
 
