@@ -5,22 +5,33 @@ commands.
 """
 
 import functools
+import importlib
 import json
 from pathlib import Path
 import re
 import shlex
+import shutil
+import stat
+import subprocess
 
 import pytest
 import yaml
 
-from collab_jax.serving.server import metrics
+from collab_jax.serving import tls
+from collab_jax.serving.server import metrics, security
 from tests import launching
+from tests.serving import haproxy
 from tools import grafana_board
 
 DEPLOY = Path(__file__).parents[1] / 'deploy'
 UNITS = sorted(DEPLOY.glob('systemd/*.service'))
 BOARD = DEPLOY / 'grafana' / 'collab_jax.json'
+COMPOSE = DEPLOY / 'compose.yaml'
+RAY = DEPLOY / 'kubernetes' / 'rayservice.yaml'
 RULES = DEPLOY / 'prometheus' / 'collab_jax.rules.yml'
+
+
+_flags_of = functools.cache(launching.flags_of)
 
 
 def _instructions(name):
@@ -38,23 +49,39 @@ def _commands():
     text = unit.read_text().replace('\\\n', '')
     (line,) = re.findall(r'^ExecStart=(.*)$', text, re.M)
     starts.append(shlex.split(line.replace('(', r'\(').replace(')', r'\)'))[1:])
+  starts += [c['args'] for c in _containers() if 'args' in c]
+  starts += [s['command'] for s in _services().values() if 'command' in s]
+  return [start for start in starts if start[0] in ('serve', 'page')]
+
+
+def _containers():
+  """Returns the containers of all manifests of Kubernetes."""
+  containers = []
   for path in DEPLOY.glob('kubernetes/*.yaml'):
     for item in yaml.safe_load_all(path.read_text()):
       if item['kind'] == 'Deployment':
-        containers = item['spec']['template']['spec']['containers']
-        starts += [container['args'] for container in containers]
-  return starts
+        containers += item['spec']['template']['spec']['containers']
+      if item['kind'] == 'RayService':
+        cluster = item['spec']['rayClusterConfig']
+        for group in (cluster['headGroupSpec'], *cluster['workerGroupSpecs']):
+          containers += group['template']['spec']['containers']
+  return containers
+
+
+def _services():
+  """Returns the services of the compose file."""
+  return yaml.safe_load(COMPOSE.read_text())['services']
 
 
 def test_flags_exist():
   commands = _commands()
-  assert [c[0] for c in commands].count('serve') == 3
-  assert [c[0] for c in commands].count('page') == 2
+  assert [c[0] for c in commands].count('serve') == 5
+  assert [c[0] for c in commands].count('page') == 3
   for name, *flags in commands:
     for flag in flags:
-      match = re.fullmatch('--([a-z_]+)(=.*)?', flag)
+      match = re.fullmatch('--([a-z_.]+)(=.*)?', flag)
       assert match, flag
-      assert match[1] in launching.flags_of(name), (name, flag)
+      assert match[1] in _flags_of(name), (name, flag)
 
 
 def test_health_checks_parse():
@@ -145,3 +172,145 @@ def test_images_run_as_nobody_in_particular():
   for name in ' '.join(copied).split():
     assert (DEPLOY.parent / name).exists()
     assert f'!{name.partition("/")[0]}' in ignored
+
+
+@pytest.fixture(scope='module')
+def secrets(tmp_path_factory):
+  """Folder of the files that deploy/make_secrets.sh makes."""
+  if shutil.which('openssl') is None:
+    pytest.skip('openssl is not installed')
+  folder = tmp_path_factory.mktemp('made') / 'secrets'
+  done = subprocess.run(
+    ['sh', DEPLOY / 'make_secrets.sh', folder, 'example.org'],
+    capture_output=True,
+    text=True,
+  )
+  assert done.returncode == 0, done.stderr
+  return folder
+
+
+def test_secrets_fit_each_other(secrets):
+  """Servers take theirs, and nobody else reads them."""
+  server = {
+    'cert': str(secrets / 'server.pem'),
+    'key': str(secrets / 'server.key'),
+  }
+  path = str(secrets / 'proxy_secret')
+  chosen = security.Security(**server, proxy_secret_file=path)
+  chosen.check('0.0.0.0')
+  chosen.certificates()
+  (secret,) = chosen.proxy_secrets()
+  assert (
+    f'PROXY_SECRET={secret.decode()}' in (secrets / 'proxy.env').read_text()
+  )
+  for name in ('edge', 'proxy', 'server'):
+    tls.check_files(
+      secrets / f'{name}.pem', secrets / f'{name}.key', secrets / 'ca.pem'
+    )
+  for made in secrets.iterdir():
+    assert not made.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO), made
+  again = subprocess.run(
+    ['sh', DEPLOY / 'make_secrets.sh', secrets], capture_output=True, text=True
+  )
+  assert again.returncode == 1
+  assert 'has an authority already' in again.stderr
+
+
+@pytest.mark.skipif(haproxy.BINARY is None, reason=haproxy.MISSING)
+def test_the_proxy_takes_its_settings(secrets):
+  env = dict(
+    line.split('=') for line in (secrets / 'proxy.env').read_text().split()
+  )
+  pem = {
+    'CERTIFICATE': str(secrets / 'proxy.pem'),
+    'CLIENT_CA': str(secrets / 'ca.pem'),
+    'SERVER_CA': str(secrets / 'ca.pem'),
+  }
+  for changes in ({}, {'SERVER_TLS': 'proto h2'}):
+    said, status = haproxy.check({**env, **pem, **changes})
+    assert status == 0, said
+    assert 'WARNING' not in said, said
+
+
+def test_compose_keeps_servers_behind_the_proxy(secrets):
+  whole = yaml.safe_load(COMPOSE.read_text())
+  services, networks = whole['services'], whole['networks']
+  assert networks['servers']['internal']
+  for name, service in services.items():
+    on = set(service['networks'])
+    assert on <= set(networks), name
+    if 'servers' in on:
+      assert name in ('server1', 'server2', 'proxy', 'prometheus')
+    assert set(service.get('secrets', [])) <= set(whole['secrets'])
+    assert set(service.get('depends_on', [])) <= set(services)
+  assert 'ports' not in services['server1']
+  # Each part has its own key alone.
+  keys = {
+    name: {s for s in service.get('secrets', []) if s.endswith('key')}
+    for name, service in services.items()
+  }
+  assert keys['edge'] == {'edge.key'}
+  assert keys['server1'] == {'server.key'}
+  assert not keys['proxy']
+  for secret in whole['secrets'].values():
+    assert (secrets.parent / secret['file']).is_file(), secret
+  for service in services.values():
+    for volume in service.get('volumes', []):
+      source = volume.partition(':')[0]
+      known = source in whole['volumes'] or (DEPLOY / source).exists()
+      assert known, volume
+
+
+def test_settings_of_the_proxy_exist():
+  known = set(
+    re.findall(r'^  presetenv (\w+)', haproxy.CONFIG.read_text(), re.M)
+  )
+  known.add('PROXY_SECRET')
+  assert set(_services()['proxy']['environment']) <= known
+  (container,) = (c for c in _containers() if c['name'] == 'haproxy')
+  assert {entry['name'] for entry in container['env']} <= known
+
+
+def test_the_ray_service_names_what_exists():
+  spec = yaml.safe_load(RAY.read_text())['spec']
+  serve = yaml.safe_load(spec['serveConfigV2'])
+  paths = [
+    *serve['grpc_options']['grpc_servicer_functions'],
+    serve['applications'][0]['import_path'].replace(':', '.'),
+  ]
+  for path in paths:
+    module, _, name = path.rpartition('.')
+    assert callable(getattr(importlib.import_module(module), name))
+  arguments = serve['applications'][0]['args']
+  assert set(arguments) <= set(_flags_of('serve'))
+  (mount,) = {
+    entry['mountPath']
+    for c in _containers()
+    if c['name'] == 'ray'
+    for entry in c['volumeMounts']
+    if entry['name'] == 'files'
+  }
+  assert str(Path(arguments['proxy_secret_file']).parent) == mount
+  ports = [
+    {port['name']: port['containerPort'] for port in c['ports']}
+    for c in _containers()
+    if c['name'] == 'ray'
+  ]
+  for named in ports:
+    assert named['serve'] == serve['http_options']['port']
+    assert named['serve-grpc'] == serve['grpc_options']['port']
+
+
+def test_pods_outlive_their_drain():
+  """Kubernetes and Docker wait longer than a server takes to end."""
+  (container,) = (c for c in _containers() if c['name'] == 'server')
+  flags = [a for a in container['args'] if 'lame_duck' in a]
+  pod = yaml.safe_load_all((DEPLOY / 'kubernetes/server.yaml').read_text())
+  seconds = next(iter(pod))['spec']['template']['spec'][
+    'terminationGracePeriodSeconds'
+  ]
+  assert seconds > int(flags[0].partition('=')[2]) + 30
+  for name in ('server1', 'server2'):
+    service = _services()[name]
+    (lame,) = (a for a in service['command'] if 'lame_duck' in a)
+    assert int(service['stop_grace_period'][:-1]) > int(lame[-1]) + 30
