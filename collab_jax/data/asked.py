@@ -36,6 +36,21 @@ class Asked:
     """Name in records and progress bars, of the pictures' reader."""
     return self.pictures.name
 
+  @property
+  def method(self) -> str | None:
+    """Method of resizing, of the pictures' reader; None if it has none."""
+    return getattr(self.pictures, 'method', None)
+
+  @property
+  def found(self) -> str:
+    """Words on what was found, of the pictures' reader; '' for none."""
+    return getattr(self.pictures, 'found', '')
+
+  @property
+  def entries(self) -> tuple[Any, ...]:
+    """Entries of the pictures' list; none where there is no list."""
+    return getattr(self.pictures, 'entries', ())
+
   def __len__(self) -> int:
     return len(self.pictures)
 

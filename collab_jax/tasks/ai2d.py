@@ -159,35 +159,45 @@ class Lettered:
   """Reader of diagrams whose labels are covered by letters.
 
   Attributes:
-    files: reader of the diagrams as they are.
+    diagrams: reader of the diagrams as they are.
     covers: the letters of each.
     font: file of their typeface; '' for Pillow's own.
   """
 
-  files: files.Files
+  diagrams: files.Files
   covers: tuple[tuple[Cover, ...], ...]
   font: str = ''
 
   @property
   def name(self) -> str:
     """Name of the reader."""
-    return self.files.name
+    return self.diagrams.name
+
+  @property
+  def method(self) -> str:
+    """Method of resizing."""
+    return self.diagrams.method
+
+  @property
+  def entries(self) -> tuple[files.ListedImage, ...]:
+    """Entries of the list."""
+    return self.diagrams.entries
 
   def __len__(self) -> int:
-    return len(self.files)
+    return len(self.diagrams)
 
   def __getitem__(self, index: int) -> example.Example:
     """Reads a diagram and draws the letters, before it is resized."""
     covers = self.covers[index]
     if not covers:
-      return self.files[index]
-    entry, method = self.files.entries[index], self.files.method
+      return self.diagrams[index]
+    entry, method = self.diagrams.entries[index], self.diagrams.method
     image = pictures.decode(
       pictures.contents(entry.path), str(entry.path), pictures.matte_of(method)
     )
     return example.Example(
       image=pictures.resize(
-        draw_letters(image, covers, self.font), self.files.size, method
+        draw_letters(image, covers, self.font), self.diagrams.size, method
       ),
       image_id=entry.image_id,
       captions=(),
@@ -196,7 +206,7 @@ class Lettered:
 
   def check(self, index: int) -> None:
     """Raises the error that reading the diagram would."""
-    self.files.check(index)
+    self.diagrams.check(index)
 
 
 def draw_letters(

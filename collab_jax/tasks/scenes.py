@@ -7,7 +7,7 @@ import os
 from typing import ClassVar
 
 from collab_jax import _validate, data
-from collab_jax.data import asked, files, scene_questions, world
+from collab_jax.data import asked, example, files, scene_questions, world
 from collab_jax.tasks import base
 
 _DETECT = 'detect'
@@ -48,9 +48,12 @@ class SceneTask(base.Task):
     reader = data.Subset(scenes, tuple(itertools.islice(indices, limit)))
     return asked.Asked(
       reader,
-      lambda picture: self._chosen(picture.questions),
+      self._questions,
       warning=self.warning(split),
     )
+
+  def _questions(self, picture: example.Example) -> asked.Questions:
+    return self._chosen(picture.questions)
 
   def _has_any(self, scene: world.Scene) -> bool:
     return bool(self._chosen(scene_questions.questions(scene)))
