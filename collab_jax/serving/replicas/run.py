@@ -222,6 +222,8 @@ class _ReplicaSet:
       OSError: The cluster cannot be reached.
     """
     os.environ.setdefault('RAY_USAGE_STATS_ENABLED', '0')
+    # A call after the end must not find, or start, another cluster.
+    os.environ['RAY_ENABLE_AUTO_CONNECT'] = '0'
     # By itself Ray gives its workers the lowest priority on their machine.
     os.environ.setdefault('RAY_worker_niceness', '0')
     import ray  # pyright: ignore[reportMissingImports]
@@ -342,8 +344,7 @@ class _ReplicaSet:
     """Lets the replicas finish what they have, and leaves the cluster."""
     with contextlib.suppress(Exception):
       self._serve.delete(NAME)
-    if not self._config.address:
-      self._serve.shutdown()
+    # A cluster of its own ends with it.
     self._ray.shutdown()
 
 
