@@ -5,6 +5,7 @@ Arguments are those of `configs/tradeoff.py:k=8,mode=tiny`, fields such as
 """
 
 from collections.abc import Iterable, Mapping
+import json
 import pathlib
 import re
 import sys
@@ -78,7 +79,8 @@ def call(
 
   Args:
     text: For instance 'kmeans(init=++)' or 'pool'. A setting may have settings
-      itself: 'kmeans(centroids=scalar(bits=4))'.
+      itself: 'kmeans(centroids=scalar(bits=4))'. A text with commas stands in
+      double quotes, as in JSON.
     what: Kind of the named object, for errors.
     example: Example of the form, for errors.
     reserved: Settings that are not allowed.
@@ -102,7 +104,7 @@ def call(
         raise ValueError(f'; {name!r} is there twice')
       if name in reserved:
         raise ValueError(f'; {name!r} may not stand there')
-      settings[name] = _number(value)
+      settings[name] = _value(value)
   except ValueError as error:
     raise ValueError(
       f"{what}: got {text!r}, expected 'name' or 'name(setting=value,...)',"
@@ -112,22 +114,34 @@ def call(
 
 
 def _parts(settings: str) -> list[str]:
-  """Splits at commas outside of parentheses."""
-  parts, depth = [''], 0
+  """Splits at commas outside of parentheses and double quotes."""
+  parts, depth, quoted, escaped = [''], 0, False, False
   for letter in settings:
-    depth += (letter == '(') - (letter == ')')
+    if letter == '"' and not escaped:
+      quoted = not quoted
+    escaped = quoted and letter == '\\' and not escaped
+    if not quoted:
+      depth += (letter == '(') - (letter == ')')
     if depth < 0:
       break
-    if letter == ',' and not depth:
+    if letter == ',' and not depth and not quoted:
       parts.append('')
     else:
       parts[-1] += letter
   if depth:
     raise ValueError('; its parentheses do not match')
+  if quoted:
+    raise ValueError('; its quotes do not match')
   return [part for part in map(str.strip, parts) if part]
 
 
-def _number(text: str) -> Value:
+def _value(text: str) -> Value:
+  """Reads a number, or a text that may stand in double quotes."""
+  if text.startswith('"'):
+    try:
+      return str(json.loads(text))
+    except ValueError:
+      raise ValueError('; its quotes do not match') from None
   if _INT.fullmatch(text):
     return int(text)
   return float(text) if _FLOAT.fullmatch(text) else text

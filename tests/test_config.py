@@ -169,9 +169,20 @@ def test_things_within_things():
   }
 
 
+def test_texts_in_quotes():
+  text = r'a(b="c, d) = \"e\"\n",f="5",g=x(h="1,2"))'
+  assert config.call(text, 'thing', 'pool')[1] == {
+    'b': 'c, d) = "e"\n',
+    'f': '5',
+    'g': 'x(h="1,2")',
+  }
+
+
 @pytest.mark.parametrize(
   ('text', 'said'),
   [
+    ('a(b="c)', 'quotes do not match'),
+    ('a(b="c"d)', 'quotes do not match'),
     ('a(b=c(d=1)', 'parentheses do not match'),
     ('a(b=c)d=1)', 'parentheses do not match'),
     ('a(b)(c)', 'parentheses do not match'),

@@ -1,6 +1,8 @@
 """Tasks: what a model is asked about pictures, and what answers are worth."""
 
 from collections.abc import Mapping
+import dataclasses
+import json
 from typing import Any
 
 from collab_jax import config, registry
@@ -110,6 +112,27 @@ def name(task: Any) -> str:
     task: The task.
 
   Returns:
-    'okvqa', or 'package.module:Class(setting=1)'; defaults are left out.
+    'okvqa', or 'package.module:Class(setting=1)'; defaults are left out, and
+    texts that `make` would split stand in double quotes.
   """
-  return registry.name(NAMES, task)
+  settings = [
+    f'{field.name}={_setting(value)}'
+    for field in dataclasses.fields(task)
+    for value in [getattr(task, field.name)]
+    if value != field.default
+  ]
+  title = registry.title(NAMES, type(task))
+  return f'{title}({",".join(settings)})' if settings else title
+
+
+def _setting(value: Any) -> Any:
+  """Returns a setting as `config.call` reads it back."""
+  if not isinstance(value, str):
+    return value
+  try:
+    _, read = config.call(f'task(setting={value})', 'task', 'okvqa')
+  except ValueError:
+    read = {}
+  if read == {'setting': value}:
+    return value
+  return json.dumps(value, ensure_ascii=False)

@@ -98,7 +98,7 @@ class ListedTask(base.Task):
         )
       listing = self.listing(Path(folder), split)
       pictures, questions, turns = _grouped(listing.rows, limit)
-      if not pictures:
+      if not pictures and limit != 0:
         raise _validate.error(
           str(listing.path), 'no questions', f'those of {self.label}, {split}'
         )

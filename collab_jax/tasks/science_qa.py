@@ -48,6 +48,7 @@ class ScienceQa(listed.ListedTask):
   def listing(self, folder: Path, split: str) -> listed.Listing:
     """Reads the problems of a split that have a picture."""
     path = listed.find(folder, ['problems.json'], 'list of problems')
+    pictures = listed.find_folder(folder, (split, f'images/{split}'))
     rows = []
     for name, item in listed.table(path).items():
       where = f'{path}: {name}'
@@ -58,7 +59,7 @@ class ScienceQa(listed.ListedTask):
       if not (name.isdecimal() and len(name) < 10):
         raise _validate.error(where, name, 'a number as the id')
       picture = files.inside(
-        folder / split / name, files.field(item, 'image', str, where), where
+        pictures / name, files.field(item, 'image', str, where), where
       )
       asks = self._question(item, where, name)
       rows.append(listed.Row(picture, int(name), asks))

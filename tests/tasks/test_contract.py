@@ -38,6 +38,21 @@ def test_what_tasks_say_of_themselves(name):
     assert '0127fb6' in score.source
 
 
+@pytest.mark.parametrize(
+  'prompt',
+  [
+    'read {question}',
+    'answer {question}, in one word (please)',
+    '"{question}"\nanswer:',
+    ' {question}',
+    '{question} = \u8349',
+  ],
+)
+def test_any_prompt_makes_a_name(prompt):
+  task = tasks.Jsonl(prompt=prompt, score='anls(threshold=0.4)', length=7)
+  assert tasks.make(tasks.name(task)) == task
+
+
 def test_splits_that_were_trained_on_are_warned_of():
   task = tasks.make('vqav2')
   assert 'paligemma-3b-ft-vqav2 were trained on train and val' in task.warning()

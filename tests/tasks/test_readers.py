@@ -92,6 +92,7 @@ def test_pictures_beyond_the_limit_need_not_be_there(tmp_path):
   for i in (4, 5):
     (tmp_path / f'val2014/COCO_val2014_{i:012d}.jpg').unlink()
   assert len(tasks.make('okvqa').load(tmp_path, limit=3)) == 3
+  assert len(tasks.make('okvqa').load(tmp_path, limit=0)) == 0
 
 
 def test_damaged_pictures_are_found(tmp_path):
@@ -202,6 +203,24 @@ def test_base64_that_is_none(tmp_path):
   reader = tasks.make('tsv').load(tmp_path)
   with pytest.raises(pictures.PictureError, match='expected a picture in base'):
     reader.check(0)
+
+
+def test_ids_of_lines_must_differ(tmp_path):
+  folders.jsonl(tmp_path)
+  path = tmp_path / 'test.jsonl'
+  line = json.loads(path.read_text().splitlines()[0]) | {'id': 'q'}
+  path.write_text(f'{json.dumps(line)}\n' * 2)
+  with pytest.raises(
+    ValueError, match=r"2: id: got 'q', expected an id of its"
+  ):
+    tasks.make('jsonl').load(tmp_path)
+
+
+def test_science_pictures_in_another_place(tmp_path):
+  folders.science_qa(tmp_path)
+  (tmp_path / 'images').mkdir()
+  (tmp_path / 'test').rename(tmp_path / 'images/test')
+  assert len(tasks.make('science_qa').load(tmp_path)) == folders.PICTURES
 
 
 def test_a_quote_that_stays_open(tmp_path):
