@@ -371,6 +371,32 @@ def test_a_proxy_without_the_secret_does_not_start():
   assert 'PROXY_SECRET is not set' in said
 
 
+def test_servers_without_tls_behind_the_proxy(
+  settings, authority, edge, model, images, tmp_path
+):
+  """On one machine the secret needs no TLS; Ray's ingress has none."""
+  plain = {'proxy_secret_file': settings['proxy_secret_file']}
+  codec = harness.codec_of(model)(harness.QUANTIZERS[0])
+  with serving.Server(model, _config(plain, tmp_path / 'log')) as server:
+    addresses = [(server.address, server.metrics_address)] * 2
+    proxy = haproxy.Proxy(
+      tmp_path, authority, SECRET, addresses, SERVER_TLS='proto h2'
+    )
+    try:
+      proxy.until(lambda: proxy.is_up(1) and proxy.is_up(2))
+      with clients.EdgeClient(
+        _connect(proxy, authority, edge), codec
+      ) as client:
+        assert len(client.caption(images)) == len(images)
+      time.sleep(2)  # Checks go on.
+      assert proxy.ready == 200
+      caller = harness.Caller(server.address)
+      with harness.refused(CODES.UNAUTHENTICATED):
+        caller.handshake(codec)
+    finally:
+      proxy.stop()
+
+
 def test_replicas_of_ray_behind_the_proxy(
   folder, authority, edge, model, images, tmp_path
 ):
