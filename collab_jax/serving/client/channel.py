@@ -28,7 +28,7 @@ _PROBE_SECONDS = 2.0
 # is of the address that was tried last: of `localhost` it may be the other one,
 # at which nobody listens.
 _FAILED = 'failed to connect'
-_CLOSED = 'Socket closed', 'Connection refused'
+_CLOSED = 'Socket closed', 'Connection refused', 'Unwrap failed'
 # Captions are short; a peer that is gone must be noticed within a deadline.
 # gRPC's own waits before it connects again are 1 s to 2 minutes.
 _OPTIONS = (
