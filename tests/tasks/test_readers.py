@@ -1,21 +1,27 @@
 """Readers of each dataset: prompts, references, kinds and pictures."""
 
+import csv
 import dataclasses
 import json
+import pathlib
+import tempfile
 
+from hypothesis import given, settings
+from hypothesis import strategies as st
 import numpy as np
 import pytest
 
 from collab_jax import metrics, tasks
 from collab_jax.data import pictures
+from collab_jax.tasks import tsv
 from tests.data import photos
 from tests.tasks import folders
 from tools import tasks_table
 
 
 def read(name, folder, **load):
-  settings = folders.FOLDERS[name](folder) or {}
-  task = dataclasses.replace(tasks.make(name), **settings)
+  changed = folders.FOLDERS[name](folder) or {}
+  task = dataclasses.replace(tasks.make(name), **changed)
   return task, task.load(folder, size=24, **load)
 
 
@@ -221,6 +227,26 @@ def test_science_pictures_in_another_place(tmp_path):
   (tmp_path / 'images').mkdir()
   (tmp_path / 'test').rename(tmp_path / 'images/test')
   assert len(tasks.make('science_qa').load(tmp_path)) == folders.PICTURES
+
+
+_CELLS = st.text('ab"\t\n \u8349,', max_size=6)
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.lists(st.tuples(_CELLS, _CELLS, _CELLS), min_size=1, max_size=4))
+def test_tables_are_read_as_they_were_written(rows):
+  """Rows are written by the csv module, as pandas writes them."""
+  with tempfile.TemporaryDirectory() as folder:
+    path = pathlib.Path(folder, 'x.tsv')
+    with path.open('w', newline='', encoding='utf-8') as file:
+      writer = csv.writer(file, delimiter='\t', lineterminator='\n')
+      writer.writerow(['index', 'question', 'answer', 'image'])
+      for i, row in enumerate(rows):
+        writer.writerow([f'{i}', *row[:2], row[2]])
+    records = list(tsv._records(path))
+  assert [
+    (r.fields['question'], r.fields['answer'], r.source) for r in records
+  ] == rows
 
 
 def test_a_quote_that_stays_open(tmp_path):
