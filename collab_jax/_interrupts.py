@@ -16,6 +16,8 @@ from typing import Any
 GOES_ON = 'interrupted; the same command goes on'
 BEGINS_ANEW = 'interrupted; the same command begins anew'
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+# Variable of the process whose end is a program's too: that of an engine.
+PARENT = 'COLLAB_JAX_PARENT'
 # Seconds that a program has to close its files. What is lost when they are over
 # is what a kill would lose, too: lines and files appear whole or not at all.
 _PATIENCE = 2.0
@@ -67,6 +69,8 @@ def watch_imports(text: str = GOES_ON) -> None:
   """
   if threading.current_thread() is threading.main_thread():
     _Watch(text, at_once=True).__enter__()
+  if parent := os.environ.get(PARENT):
+    end_with(int(parent))
 
 
 @contextlib.contextmanager

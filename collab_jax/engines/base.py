@@ -6,10 +6,7 @@ import dataclasses
 import os
 from pathlib import Path
 
-from collab_jax import _validate
-
-# Process that a unit ends with; see `_interrupts.end_with`.
-PARENT = 'COLLAB_JAX_PARENT'
+from collab_jax import _interrupts, _validate
 
 # The signal is SLURM's warning, which is for submitit alone; an ignored one
 # stays ignored in what the shell becomes.
@@ -123,7 +120,9 @@ class UnitCommand:
       environment: Variables that are set for it.
     """
     self.logs.mkdir(parents=True, exist_ok=True)
-    shell = _SHELL.format(parent=PARENT, setup='\n'.join(self.setup))
+    shell = _SHELL.format(
+      parent=_interrupts.PARENT, setup='\n'.join(self.setup)
+    )
     variables = [f'{n}={value}' for n, value in (environment or {}).items()]
     return [
       *(['env', *variables] if variables else []),

@@ -28,7 +28,7 @@ class RayEngine(base.SweepEngine):
   end with the process that submitted them.
   """
 
-  interval = 1.0
+  interval = 2.0
 
   def __init__(
     self,

@@ -34,7 +34,7 @@ class SlurmEngine(base.SweepEngine):
   again whenever the first one was killed.
   """
 
-  interval = 1.0
+  interval = 2.0
 
   def __init__(
     self,

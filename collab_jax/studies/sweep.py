@@ -19,7 +19,7 @@ from typing import Any
 from absl import flags
 import jax
 
-from collab_jax import _interrupts, _validate, engines, evaluation, jsonl
+from collab_jax import _validate, engines, evaluation, jsonl
 from collab_jax import data as datasets
 from collab_jax.engines import base
 from collab_jax.evaluation import progress, record_store
@@ -177,8 +177,6 @@ def run_unit(
   Raises:
     ValueError: A setting is out of range, or the sweep has other units.
   """
-  if parent := int(os.environ.get(base.PARENT, '0')):
-    _interrupts.end_with(parent)
   start = time.perf_counter()
   planned.validate()
   files = unit_files.UnitFiles(workdir)
@@ -338,7 +336,7 @@ class _Launcher:
     Raises:
       ValueError: Units failed.
     """
-    missing = [u for u in range(len(plan.units)) if not self._done(u)]
+    missing = sorted({*range(len(plan.units))} - self._files.finished())
     if not missing:
       return
     python = self._resources.python or sys.executable
@@ -365,9 +363,6 @@ class _Launcher:
       finally:
         if words := engine.close():
           print(f'\n{words}', file=sys.stderr, flush=True)
-
-  def _done(self, unit: int) -> bool:
-    return self._files.path(unit).exists()
 
   def _collect(self) -> Records:
     """Returns the study's records, in the order of its passes."""

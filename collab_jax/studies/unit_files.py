@@ -117,11 +117,26 @@ class UnitFiles:
     for other in self._attempts.glob(f'{unit:03}-*'):
       other.unlink(missing_ok=True)
 
-  def count_lines(self, unit: int) -> int:
-    """Counts the records of a unit, finished or in the making."""
-    attempts = self._attempts.glob(f'{unit:03}-*.jsonl')
-    paths = [self.path(unit), *attempts]
-    return max(map(self._count, paths))
+  def finished(self) -> set[int]:
+    """Returns the units whose files are there.
+
+    A folder is opened anew, for which NFS asks its server; of a single file it
+    may remember for a minute that there is none.
+    """
+    return {int(path.stem) for path in self.folder.glob('[0-9]*.jsonl')}
+
+  def count_lines(self, units: Iterable[int]) -> dict[int, int]:
+    """Counts the records of units, finished or in the making.
+
+    Args:
+      units: The units.
+    """
+    counts = {unit: self._count(self.path(unit)) for unit in units}
+    for path in self._attempts.glob('*.jsonl'):
+      unit = int(path.name.partition('-')[0])
+      if unit in counts:
+        counts[unit] = max(counts[unit], self._count(path))
+    return counts
 
   def _count(self, path: Path) -> int:
     """Counts the lines of a file that grows."""

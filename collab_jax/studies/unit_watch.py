@@ -13,7 +13,7 @@ from collab_jax.evaluation import progress
 from collab_jax.studies import unit_files
 
 # Seconds until a file that another machine renamed is seen here.
-_VISIBLE_AFTER = 5.0
+_VISIBLE_AFTER = 10.0
 
 
 class UnitWatch:
@@ -49,34 +49,36 @@ class UnitWatch:
     self._failed: dict[int, str] = {}
 
   def run(
-    self, missing: Sequence[int], count: int, bar: progress.Progress
+    self, missing: Sequence[int], units: int, bar: progress.Progress
   ) -> None:
     """Runs units to their ends.
 
     Args:
       missing: Units without a file of records.
-      count: Number of all units.
+      units: Number of all units.
       bar: Bar of records.
 
     Raises:
       ValueError: Units failed.
     """
     self._open = set(missing)
-    lines = [self._files.count_lines(unit) for unit in range(count)]
-    bar.skip(sum(lines))
+    lines = self._files.count_lines(range(units))
+    bar.skip(sum(lines.values()))
     attached = self._open & set(self._engine.attach())
     self._lines = {unit: lines[unit] for unit in missing}
     self._engine.submit([unit for unit in missing if unit not in attached])
+    growing = set(missing)
     while self._open:
       now = time.monotonic()
       ended = self._engine.poll()
       self._ended |= {unit: (why, now) for unit, why in ended.items()}
       self._settle(now)
-      for unit in missing:
-        if grown := self._files.count_lines(unit) - lines[unit]:
+      for unit, count in self._files.count_lines(growing).items():
+        if grown := count - lines[unit]:
           bar.update(grown)
           bar.end_batch()  # Programs are compiled before the first record.
-          lines[unit] += grown
+          lines[unit] = count
+      growing = set(self._open)
       bar.note(self._engine.status)
       if self._open:
         time.sleep(self._engine.interval)
@@ -88,10 +90,7 @@ class UnitWatch:
 
   def _settle(self, now: float) -> None:
     """Closes units that are finished, and starts failed ones again."""
-    for unit in list(self._open):
-      if self._files.path(unit).exists():
-        self._open.remove(unit)
-        self._ended.pop(unit, None)
+    self._open -= self._files.finished()
     for unit, (why, since) in list(self._ended.items()):
       if unit not in self._open:
         del self._ended[unit]
@@ -101,7 +100,7 @@ class UnitWatch:
 
   def _fail(self, unit: int, why: str) -> None:
     """Starts a unit again, or gives it up."""
-    lines = self._files.count_lines(unit)
+    lines = self._files.count_lines([unit])[unit]
     fruitless = lines <= self._lines[unit]
     self._lines[unit] = lines
     self._failures[unit] = self._failures.get(unit, 0) + 1 if fruitless else 1
@@ -111,7 +110,7 @@ class UnitWatch:
       f'unit {unit}: got {why}{f" ({last})" if last else ""}, expected its'
       f' records; see {log}'
     )
-    hopeless = not any(map(self._files.count_lines, self._lines))
+    hopeless = not any(self._files.count_lines(self._lines).values())
     # An error of the user's, as launchers print it, stays one.
     mine = hopeless and last.startswith('error: ')
     if self._failures[unit] <= self._retries and not mine:
@@ -120,7 +119,7 @@ class UnitWatch:
       return
     self._failed[unit] = reason
     self._open.remove(unit)
-    if hopeless:
+    if hopeless and len(self._failed) >= min(2, len(self._lines)):
       self._open.clear()  # The others will fail of the same.
 
 

@@ -105,7 +105,8 @@ def test_units_make_the_records_of_a_plain_run(study, plain, tmp_path):
   _, expected = plain
   plan = units.divide(study, study.passes, 3, sweep._settings(study))
   files = run_units(study, tmp_path, plan)
-  assert sum(map(files.count_lines, range(3))) == len(expected)
+  assert sum(files.count_lines(range(3)).values()) == len(expected)
+  assert files.finished() == {0, 1, 2}
   infos = files.gather(plan, 3)
   assert same(evaluation.read_records(tmp_path), expected)
   assert sum(info['records'] for info in infos) == len(expected)
