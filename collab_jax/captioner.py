@@ -182,6 +182,7 @@ class Captioner:
     prefix: messages.Prefix | Float[Array, 'B N M'],
     prompt: str | Sequence[str] | None = None,
     key: jax.Array | None = None,
+    prompt_tokens: int = 0,
   ) -> Int[Array, 'B t']:
     """Dispatches the generation of a batch, and waits for nothing.
 
@@ -189,6 +190,8 @@ class Captioner:
       prefix: From a codec's `decode`, or projected features.
       prompt: One prompt for all, or one per row; None takes the default.
       key: Random key, needed where the decoding draws: one, or one per row.
+      prompt_tokens: Length to which prompts are padded, so that batches of
+        other prompts take the same program; 0 for the longest prompt's.
 
     Returns:
       Token ids of the captions on the device, for `detokenize`.
@@ -211,7 +214,7 @@ class Captioner:
       raise _validate.error('prompt', prompts, 'texts')
     if key is not None:
       key = _checked_key(key, rows)
-    tokens, mask = self.tokenize(prompts)
+    tokens, mask = self.tokenize(prompts, prompt_tokens)
     batch = sharding.rows((padded, tokens, mask, key), self.model.params)
     halvings = _halvings(self.model, rows)
     ids = _generate(self.model, *batch, self.max_tokens, self.method, halvings)
@@ -256,12 +259,17 @@ class Captioner:
     return _row_keys(seed, ids)
 
   def tokenize(
-    self, prompts: Sequence[str]
+    self, prompts: Sequence[str], length: int = 0
   ) -> tuple[Int[np.ndarray, 'B T'], Bool[np.ndarray, 'B T']]:
-    """Returns left-aligned token ids of prompts, and the mask of valid ones."""
+    """Returns left-aligned token ids of prompts, and the mask of valid ones.
+
+    Args:
+      prompts: One for each row.
+      length: Least number of columns.
+    """
     tokenizer = self._tokenizer()
     known = {prompt: tokenizer.prompt(prompt) for prompt in set(prompts)}
-    longest = max(map(len, known.values()))
+    longest = max(length, *map(len, known.values()))
     tokens = np.full((len(prompts), longest), tokenizer.pad_id, np.int32)
     mask = np.zeros((len(prompts), longest), bool)
     for row, prompt in enumerate(prompts):

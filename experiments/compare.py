@@ -17,7 +17,6 @@ from absl import flags
 
 from collab_jax import (
   launcher,
-  metrics,
   studies,
 )
 
@@ -25,7 +24,10 @@ _X = flags.DEFINE_enum(
   'x', 'bytes', ['bytes', 'vectors'], 'Axis of the figure.'
 )
 _Y = flags.DEFINE_string(
-  'y', metrics.DEFAULT[0], 'Metric: bleu4, cider, module:Class, ...'
+  'y',
+  None,
+  'Metric: bleu4, cider, module:Class, ...; by default the score of the task,'
+  ' of captions bleu4.',
 )
 _OUT = flags.DEFINE_string('out', 'runs/compare', 'Where to write.')
 _RESAMPLES = flags.DEFINE_integer('resamples', 1000, 'Draws of the bootstrap.')

@@ -36,7 +36,10 @@ _PANELS = flags.DEFINE_bool(
   'panels', False, 'Draw the named runs beside each other, and no table.'
 )
 _Y = flags.DEFINE_string(
-  'y', metrics.DEFAULT[0], 'Metric of curves: bleu4, cider, module:Class, ...'
+  'y',
+  None,
+  'Metric of curves: bleu4, cider, module:Class, ...; by default the score of'
+  ' the task, of captions bleu4.',
 )
 _RESAMPLES = flags.DEFINE_integer('resamples', 1000, 'Draws of the bootstrap.')
 _LEVEL = flags.DEFINE_float('level', 0.95, 'Of the confidence intervals.')
@@ -49,17 +52,17 @@ def main(argv):
   assert _RECORDS.value is not None  # absl requires the flag.
   with studies.runtime(resumes=False):
     evaluation.check_draws(_RESAMPLES.value, _LEVEL.value, seed=0)
-    shown = [_Y.value, *(name for name in metrics.DEFAULT if name != _Y.value)]
-    metrics.make_all(shown)
+    if _Y.value is not None:
+      metrics.make(_Y.value)
     named = [p for r in _RECORDS.value for p in sorted(glob.glob(r)) or [r]]
     draws = {'resamples': _RESAMPLES.value, 'level': _LEVEL.value}
     if _PANELS.value:
       workdir = Path(_WORKDIR.value or '.')
       groups = {}
       for name in named:
-        rows = evaluation.summarize(
-          evaluation.read_records(name), metrics=shown, **draws
-        )
+        records = evaluation.read_records(name)
+        shown = _metrics(records)
+        rows = evaluation.summarize(records, metrics=shown, **draws)
         title = f'{rows[0]["data"]}, {rows[0]["images"]:,} pictures'
         # Runs of the same pictures are told apart by their names.
         groups[f'{title}: {name}' if title in groups else title] = rows
@@ -70,8 +73,16 @@ def main(argv):
     records = evaluation.read_records(*paths)
     beside = named[0] if Path(named[0]).is_dir() else Path(paths[0]).parent
     workdir = Path(_WORKDIR.value or beside)
+    shown = _metrics(records)
     print(studies.report_records(records, workdir, metrics=shown, **draws))
     print(f'\n{workdir}: {studies.list_files(workdir)}')
+
+
+def _metrics(records):
+  """Returns the metrics to show: those of the task, first the chosen one."""
+  chosen = [] if _Y.value is None else [_Y.value]
+  others = evaluation.metrics_of(records)
+  return [*chosen, *(name for name in others if name not in chosen)]
 
 
 if __name__ == '__main__':

@@ -11,12 +11,19 @@ from collab_jax.evaluation.record_store import (
   read_records,
   record_files,
 )
+from collab_jax.evaluation.report.budgets import (
+  best_within,
+  blind_share,
+  budget_table,
+  cheapest_with,
+)
 from collab_jax.evaluation.report.captions import captions_table
 from collab_jax.evaluation.report.channel import (
   link_curves,
   link_table,
 )
 from collab_jax.evaluation.report.compared import comparison_table
+from collab_jax.evaluation.report.grids import kinds, metrics_of, of_kinds
 from collab_jax.evaluation.report.labels import (
   crossing,
   curves,
@@ -41,6 +48,7 @@ from collab_jax.evaluation.report.summary import (
   check_draws,
   summarize,
 )
+from collab_jax.evaluation.report.task_scores import kinds_table, published
 from collab_jax.evaluation.report.text import (
   findings,
   pivot,
@@ -59,7 +67,11 @@ __all__ = [
   'SettingsError',
   'bd_rate',
   'bd_rates',
+  'best_within',
+  'blind_share',
+  'budget_table',
   'captions_table',
+  'cheapest_with',
   'check_draws',
   'check_passes',
   'compare',
@@ -69,13 +81,18 @@ __all__ = [
   'evaluate',
   'findings',
   'full',
+  'kinds',
+  'kinds_table',
   'label',
   'link_curves',
   'link_table',
+  'metrics_of',
+  'of_kinds',
   'operating_points',
   'paired_differences',
   'pictures',
   'pivot',
+  'published',
   'ranked',
   'rate_findings',
   'rate_table',

@@ -9,6 +9,7 @@ import numpy as np
 
 from collab_jax import _validate, distributed, sharding
 from collab_jax import captioner as captioning
+from collab_jax import data as datasets
 
 KINDS = ('zeroed', 'mean', 'shuffled')
 
@@ -29,11 +30,12 @@ class Dispatched(NamedTuple):
 
   Attributes:
     features: For the mean; None where it is not wanted.
-    ids: Token ids of all captions, to shuffle; None likewise.
+    ids: Token ids of all captions, to shuffle; None likewise. Of a task, the
+      chunks of answers.
   """
 
   features: Array | None
-  ids: Array | None
+  ids: Any
 
 
 class Blind:
@@ -139,25 +141,46 @@ class Blind:
       self._full = {i: caption for _, part in others for i, caption in part}
     return {f'blind({kind})': self._write(kind) for kind in self.kinds}
 
+  def texts(
+    self, examples: Sequence[datasets.Example]
+  ) -> dict[str, list[list[str]]]:
+    """Returns the texts of all images by name, after the last batch.
+
+    Args:
+      examples: The images, in their order.
+    """
+    del examples
+    captions = self.captions()
+    return {name: [[text] for text in captions[name]] for name in captions}
+
   def _write(self, kind: str) -> list[str]:
     n = self._images
     if kind == 'shuffled':
-      order = np.random.default_rng(0).permutation(n)
-      captions = [''] * n
-      for i, j in zip(order, np.roll(order, 1), strict=True):
-        captions[i] = self._full[j]
-      return captions
+      return [self._full[j] for j in sources(n)]
+    ids = self._generate(self._features(kind), [0] * self._rows)
+    return self._captioner.detokenize(ids)[:1] * n
+
+  def _features(self, kind: str) -> Float[np.ndarray, 'B N D']:
+    """Returns features that say nothing of a picture, in all rows."""
     width = self._captioner.model.config.vision.width
     features = np.zeros((self._rows, self._vectors, width), np.float32)
     if kind == 'mean':
-      features += np.asarray(self._sum / n, np.float32)
-    ids = self._generate(features, [0] * self._rows)
-    return self._captioner.detokenize(ids)[:1] * n
+      features += np.asarray(self._sum / self._images, np.float32)
+    return features
 
   def _generate(
     self, features: Float[Array | np.ndarray, 'B N D'], image_ids: Sequence[int]
   ) -> Array:
-    model = self._captioner.model
     key = self._captioner.keys(self._seed, image_ids)
-    prefix = _project(model, sharding.settle(features, model.params))
-    return self._captioner.generate(prefix, key=key)
+    return self._captioner.generate(self._prefix(features), key=key)
+
+  def _prefix(self, features: Float[Array | np.ndarray, 'B N D']) -> Array:
+    model = self._captioner.model
+    return _project(model, sharding.settle(features, model.params))
+
+
+def sources(images: int) -> list[int]:
+  """Returns the image whose features each one is given, by one cycle."""
+  order = np.random.default_rng(0).permutation(images)
+  given = dict(zip(order.tolist(), np.roll(order, 1).tolist(), strict=True))
+  return [given[i] for i in range(images)]

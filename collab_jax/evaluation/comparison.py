@@ -11,6 +11,7 @@ import numpy as np
 from collab_jax import _validate
 from collab_jax import metrics as metrics_lib
 from collab_jax.evaluation import identity, record_store, schema
+from collab_jax.evaluation.report import grids as grids_lib
 from collab_jax.evaluation.report import labels, rate, sources, summary
 
 Record = Mapping[str, Any]
@@ -64,7 +65,7 @@ class _RunRecords(NamedTuple):
 def compare(
   runs: Mapping[str, Source] | Iterable[str | os.PathLike[str]],
   *,
-  y: str | metrics_lib.Metric = metrics_lib.DEFAULT[0],
+  y: str | metrics_lib.Metric | None = None,
   resamples: int = 1000,
   level: float = 0.95,
   seed: int = 0,
@@ -80,7 +81,7 @@ def compare(
   Args:
     runs: Folders or files of records, or records by the name of their run; the
       others are compared with the first.
-    y: Metric of the scores.
+    y: Metric of the scores; None for the first of the task of the first run.
     resamples: Draws of the bootstrap.
     level: Part of the draws in which all intervals hold.
     seed: Seed of the draws.
@@ -93,8 +94,11 @@ def compare(
       captions; else as `read_records` and `summarize`.
   """
   summary.check_draws(resamples, level, seed)
-  metric = metrics_lib.make(y)
+  metric = None if y is None else metrics_lib.make(y)
   read = _read(runs)
+  if metric is None:
+    first = next(iter(read.values())).records
+    metric = metrics_lib.make(grids_lib.metrics_of(first)[0])
   _check_pictures(read)
   grids = {name: _grids(name, run.records) for name, run in read.items()}
   shared = _shared_images(grids)
@@ -229,18 +233,23 @@ def _differing(
 def _check_pictures(runs: Mapping[str, _RunRecords]) -> None:
   """Raises ValueError unless equal ids are of equal pictures and captions."""
   first, *others = runs
-  known = {r['image_id']: r for r in runs[first].records}
+  known = {
+    (r['image_id'], grids_lib.question(r)): r for r in runs[first].records
+  }
   for name in others:
     other_sizes = any(
       runs[name].settings.get(s) != runs[first].settings.get(s) for s in _PIXELS
     )
     for record in runs[name].records:
-      before = known.get(record['image_id'])
+      key = record['image_id'], grids_lib.question(record)
+      before = known.get(key)
       if before is None or not (before['references'] and record['references']):
         continue
       pixels = {before.get('pixels'), record.get('pixels')} - {None}
       if before['references'] != record['references']:
-        what = 'captions'
+        what = 'references' if key[1] else 'captions'
+      elif before.get('prompt') != record.get('prompt'):
+        what = 'prompts'
       elif len(pixels) > 1 and not other_sizes:
         what = 'pixels'
       else:
@@ -251,21 +260,24 @@ def _check_pictures(runs: Mapping[str, _RunRecords]) -> None:
       )
 
 
-def _grids(name: str, records: Sequence[Record]) -> dict[str, summary.Grid]:
+def _grids(name: str, records: Sequence[Record]) -> dict[str, grids_lib.Grid]:
   """Groups the records of all codecs but blind ones."""
   seen = [r for r in records if not labels.is_blind(r)]
   if not seen:
     raise ValueError(f'runs: {name} has records of blind captions only')
-  return summary.grids_of(seen)
+  return grids_lib.grids_of(seen)
 
 
 def _shared_images(
-  grids: Mapping[str, Mapping[str, summary.Grid]],
+  grids: Mapping[str, Mapping[str, grids_lib.Grid]],
 ) -> set[int]:
-  """Returns the pictures that every codec of every run has for all seeds."""
+  """Returns the pictures that every codec of every run has for all seeds.
+
+  Of a task, with the same questions.
+  """
   shared = set.intersection(
     *(
-      {image[0]['image_id'] for image in grid}
+      {grids_lib.key(image[0]) for image in grid}
       for by_codec in grids.values()
       for grid in by_codec.values()
     )
@@ -275,7 +287,7 @@ def _shared_images(
       'runs: got no picture that all codecs of all runs have, expected the same'
       ' pictures; evaluate them on one data set, or finish the evaluations'
     )
-  return shared
+  return {image for image, _ in shared}
 
 
 def _pairs(
@@ -367,7 +379,7 @@ def _differences(
   if not pairs:
     return []
   first = next(iter(records))
-  grids = {name: summary.grids_of(group) for name, group in records.items()}
+  grids = {name: grids_lib.grids_of(group) for name, group in records.items()}
 
   def drawn(run, row):
     stats = scores[run].of(grids[run][row['name']], metric)

@@ -11,8 +11,9 @@ from typing import Any
 
 import PIL
 
-from collab_jax import _precision, provenance
+from collab_jax import _precision, provenance, tasks
 from collab_jax import captioner as captioning
+from collab_jax import data as datasets
 from collab_jax.checkpoints import checksums
 
 # Settings that tell people where things were, and what made them.
@@ -20,7 +21,10 @@ _NAMES = ('model.name', 'data', 'versions')
 
 
 def settings(
-  captioner: captioning.Captioner, data: str, method: str | None
+  captioner: captioning.Captioner,
+  data: str,
+  method: str | None,
+  task: tasks.Task | None = None,
 ) -> dict[str, Any]:
   """Returns the settings that all records of a run share, as plain values.
 
@@ -28,6 +32,7 @@ def settings(
     captioner: The captioner, with its model.
     data: Name of the data.
     method: Method of resizing, if the reader tells.
+    task: The task, whose questions hold the prompts; None for captions.
   """
   model = captioner.model
   numbers = _precision.describe(model.compute_dtype)
@@ -48,13 +53,41 @@ def settings(
     **numbers,
     'random': flags,
     'data': data,
-    'captioner': captioner.describe(),
+    **_texts(captioner, task),
     **({} if method is None else {'preprocess': method}),
     'versions': {
       **{name: versions[name] for name in ('collab_jax', 'jax', 'jaxlib')},
       'pillow': PIL.__version__,
     },
   }
+
+
+def method_of(data: Any, task: tasks.Task | None = None) -> str | None:
+  """Returns the method of resizing of a reader, if it tells."""
+  source = data if task is None else source_of(data)
+  return getattr(source, 'method', None)
+
+
+def source_of(reader: Any) -> Any:
+  """Returns the reader of the pictures within a reader of questions."""
+  while True:
+    inner = getattr(reader, 'pictures', None)
+    if inner is None and isinstance(reader, datasets.Subset):
+      inner = reader.data
+    if inner is None:
+      return reader
+    reader = inner
+
+
+def _texts(
+  captioner: captioning.Captioner, task: tasks.Task | None
+) -> dict[str, Any]:
+  """Returns what texts are written with."""
+  settings = captioner.describe()
+  if task is None:
+    return {'captioner': settings}
+  del settings['prompt']  # Questions have prompts of their own.
+  return {'captioner': settings, 'task': tasks.name(task)}
 
 
 def _computation(config: dict[str, Any]) -> dict[str, Any]:

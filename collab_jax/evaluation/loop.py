@@ -1,4 +1,4 @@
-"""Evaluation loop: one record per image, codec and seed."""
+"""Evaluation loop: a record per image or question, codec and seed."""
 
 import collections
 from collections.abc import Collection, Iterator, Sequence
@@ -12,18 +12,20 @@ from typing import Any
 
 from absl import logging
 
+from collab_jax import _validate, distributed, monitoring, sharding, tasks
 from collab_jax import captioner as captioning
 from collab_jax import channels as channels_lib
 from collab_jax import codecs as codecs_lib
 from collab_jax import data as datasets
-from collab_jax import distributed, monitoring, sharding
 from collab_jax.evaluation import (
   batches,
+  blind_answers,
   filter_readable,
   identity,
   pipeline,
   record_store,
   recorder,
+  texts,
   validate,
 )
 from collab_jax.evaluation import blind as blinds
@@ -48,8 +50,9 @@ def evaluate(
   blind: Sequence[str] = (),
   channel: str | channels_lib.Channel | None = None,
   passes: Collection[tuple[str, int]] | None = None,
+  task: str | tasks.Task | None = None,
 ) -> list[dict[str, Any]]:
-  """Captions every image through every codec.
+  """Captions every image through every codec, or answers questions about it.
 
   The image encoder runs once per image and split. Every record comes from
   bytes that were really packed and decoded. No record depends on the batch
@@ -78,6 +81,9 @@ def evaluate(
     passes: Names of codecs with the seeds to run them for, so that several
       processes share the work; None for all. Blind baselines are not among
       them.
+    task: Task, by name or itself, whose questions are answered: those of the
+      examples that `task.load` reads. Each picture is encoded and sent once,
+      whatever the number of questions. None writes captions.
 
   Returns:
     The records: {'image_id', 'codec', 'settings' (nested), 'name', 'seed',
@@ -90,12 +96,18 @@ def evaluate(
     'packets', 'lost' of them, 'whole' if the message can be read, the share of
     its 'rows' that arrived, 'seconds', 'airtime'), 'unlike' (of pictures unlike
     those that the model was trained on only), 'file' (its name, of pictures
-    that are files)}, ordered by codec, seed and image.
+    that are files)}, ordered by codec, seed and image. Of a task, there is one
+    for each question, with 'task' (its name), 'question' (id), 'kind',
+    'prompt', 'caption' (the text as it was written), 'answer' (read from it),
+    'references' (of the question), 'scores' (of metrics that are means over
+    questions, by name), 'questions' (their number, of the picture) and
+    'question_bytes' ('total_bytes' divided by it): bytes and seconds are those
+    of the picture, the same in all of its records.
 
   Raises:
-    TypeError: One of `codecs` is no codec.
-    ValueError: No readable images, names that are not unique, or pictures of
-      another size than the model's.
+    TypeError: One of `codecs` is no codec, or `task` is no task.
+    ValueError: No readable images, names that are not unique, pictures of
+      another size than the model's, or without a question of a task.
     SettingsError: `path` was made with other settings.
   """
   if isinstance(codecs, codecs_lib.Codec):
@@ -105,6 +117,7 @@ def evaluate(
   for codec in codecs:
     codecs_lib.check_codec('codecs', codec)
   validate.check_arguments(codecs, captioner, data, blind)
+  task = None if task is None else tasks.make(task)
   if channel is not None:
     codecs = [
       codec if codec.channel else codecs_lib.Link(codec, channel)
@@ -120,18 +133,22 @@ def evaluate(
   is_first = distributed.is_first()
   progress = progress and is_first
   readable = filter_readable.filter_readable(data, path, progress)
-  baselines = blinds.Blind(captioner, blind, len(readable), seeds[0])
+  if task is None:
+    baselines = blinds.Blind(captioner, blind, len(readable), seeds[0])
+  else:
+    validate.check_questions(task, readable)
+    baselines = blind_answers.BlindAnswers(captioner, blind, readable, seeds[0])
   codec_seeds = [
     (codec, seed)
     for codec in codecs
     for seed in (seeds if codec.uses_key or captioner.uses_key else seeds[:1])
     if passes is None or (codec.name, seed) in passes
   ]
-  method = getattr(data, 'method', None)
-  settings = identity.settings(captioner, readable.name, method)
+  method = identity.method_of(data, task)
+  settings = identity.settings(captioner, readable.name, method, task)
   params = captioner.model.params
   one_device = sharding.mesh_of(params) is None
-  _check_processes(params)
+  _check_processes(params, task)
   with contextlib.ExitStack() as stack:
     store = None
     if path is not None and is_first:
@@ -149,7 +166,7 @@ def evaluate(
     # Names and recorded fields may have changed since the file was begun.
     names = None if store is None else (store.model, store.data)
     of_run = identity.of_run(settings) if store is None else store.run
-    records = recorder.Recorder(captioner, readable, of_run, names)
+    records = recorder.Recorder(captioner, readable, of_run, names, task)
     run = _Run(
       captioner,
       readable,
@@ -171,8 +188,15 @@ def evaluate(
   return records
 
 
-def _check_processes(params: Any) -> None:
-  """Raises ValueError where each of several processes has its own model."""
+def _check_processes(params: Any, task: tasks.Task | None) -> None:
+  """Raises ValueError for what several processes cannot share."""
+  if distributed.number() > 1 and task is not None:
+    raise _validate.error(
+      'task',
+      tasks.name(task),
+      f'none in {distributed.number()} processes of one model',
+      'divide the work by --engine instead, or take one process',
+    )
   spans = sharding.spans_processes(sharding.mesh_of(params))
   if distributed.number() > 1 and not spans:
     raise ValueError(
@@ -228,7 +252,10 @@ class _Run:
     self.ids: list[int] = []
     self.warm_ups: dict[str, futures.Future] = {}
     self.compiled: set[Any] = set()  # Keys of `FeatureCache`.
-    counts = collections.Counter(key[1:] for key in self.records)
+    if records.task is None:  # Of other processes' records only keys are here.
+      counts = collections.Counter(key[1:] for key in self.records)
+    else:
+      counts = record_store.count_pictures(self.records.values())
     self.missing = {
       name for name, s in self._names() if counts[name, s] < len(data)
     }
@@ -247,9 +274,15 @@ class _Run:
       with lock:
         is_first = length not in lengths
         lengths.add(length)
-      if is_first:
+      if is_first and self.recorder.task is None:
         key = self.captioner.keys(self.seed, range(size))
         self.captioner(prefix, key=key)
+      elif is_first:
+        asked = [texts.Asked(0, 0, self.data[0].questions[:1])]
+        chunks = texts.dispatch_answers(
+          self.captioner, prefix, self.seed, asked, size
+        )
+        texts.fetch(self.captioner, chunks, [1])
 
     shared: dict[Any, futures.Future] = {}
     for codec, _ in self.codec_seeds:
@@ -262,7 +295,9 @@ class _Run:
     """Makes the records that are missing."""
     blind = len(self.baselines.kinds)
     total = len(self.data) * (len(self.codec_seeds) + blind)
-    with progress_lib.Progress(total, self.data.name, not progress) as bar:
+    unit = 'captions' if self.recorder.task is None else 'pictures'
+    name, hides = self.data.name, not progress
+    with progress_lib.Progress(total, name, hides, unit) as bar:
       batch = None
       passes_in_order = pipeline.run(self._passes(size, bar))
       count = -(-len(self.data) // size) * len(self.codec_seeds)
@@ -273,7 +308,7 @@ class _Run:
             self.store.sync()
         batch, records = finished.batch, finished.records()
         self._add(records)
-        bar.update(len(records))
+        bar.update(len({record['image_id'] for record in records}))
       if self.store:
         self.store.sync()
       if self.blind_missing:
@@ -285,10 +320,28 @@ class _Run:
   def result(self) -> list[dict[str, Any]]:
     """Returns all records, in the order of the evaluation's arguments."""
     return [
-      self.records[image_id, name, seed]
+      self.records[record_store.key(image_id, name, seed, question)]
       for name, seed in self._names()
-      for image_id in self.ids
+      for image_id, question in self._texts()
     ]
+
+  def _texts(self) -> list[tuple[int, str | None]]:
+    """Returns the image and the question of each text of all pictures."""
+    if self.recorder.task is None:
+      return [(image_id, None) for image_id in self.ids]
+    return [
+      text
+      for i in sorted(self.examples)
+      for text in self._texts_of(self.examples[i])
+    ]
+
+  def _texts_of(
+    self, example: datasets.Example
+  ) -> list[tuple[int, str | None]]:
+    """Returns the image and the question of each text of a picture."""
+    if self.recorder.task is None:
+      return [(example.image_id, None)]
+    return [(example.image_id, asked.id) for asked in example.questions]
 
   def _names(self) -> list[tuple[str, int]]:
     """Names and seeds of all passes, the blind baselines last."""
@@ -309,8 +362,12 @@ class _Run:
         if owned:
           light = dataclasses.replace(example, image=example.image[:0])
           self.examples[i] = light
+      wanted = [text for e in batch.examples for text in self._texts_of(e)]
       missing = [
-        any((i, codec.name, seed) not in self.records for i in batch.ids)
+        any(
+          record_store.key(i, codec.name, seed, question) not in self.records
+          for i, question in wanted
+        )
         for codec, seed in self.codec_seeds
       ]
       if self.spans and resumes:
@@ -336,7 +393,8 @@ class _Run:
       yield passes_lib.BlindPass(self.baselines, self.identity, batch, cache)
 
   def _make_blind(self):
-    captions = self.baselines.captions()
+    in_order = [self.examples[i] for i in sorted(self.examples)]
+    written = self.baselines.texts(in_order)
     for name, settings in self.baselines.describe().items():
       common = {
         'codec': settings,
@@ -349,8 +407,9 @@ class _Run:
         'seconds': {},
       }
       made = [
-        [i, self.recorder.record(example, common, captions[name][i])]
+        [i, record]
         for i, example in self.examples.items()
+        for record in self.recorder.records(example, common, written[name][i])
       ]
       in_order = sorted(distributed.collect(made), key=lambda pair: pair[0])
       self._add([record for _, record in in_order])

@@ -14,7 +14,7 @@ from collab_jax import codecs as codecs_lib
 from collab_jax import distributed, random_keys, sharding
 from collab_jax.codecs import base
 from collab_jax.codecs.transports import base as transports
-from collab_jax.evaluation import batches, blind, recorder
+from collab_jax.evaluation import batches, blind, recorder, texts
 
 
 @jax.jit
@@ -45,16 +45,17 @@ class _Captioned(NamedTuple):
   Attributes:
     arrived: False for a message that is lost or unreadable.
     rows: Share of each message's vectors that arrived.
-    ids: Token ids of the captions; None if no message arrived.
-    lost: Token ids of a grey picture's caption; None if all arrived.
+    written: Texts of the pictures; None if no message arrived.
+    lost: Texts of pictures whose message did not, of a grey picture; None if
+      all arrived.
     errors: f32[B], distortions; None where the grid is not rebuilt.
     seconds: Functions that wait for the seconds of a stage.
   """
 
   arrived: Sequence[bool]
   rows: Sequence[float]
-  ids: Array | None
-  lost: Array | None
+  written: Sequence[texts.Chunk] | None
+  lost: Sequence[texts.Chunk] | None
   errors: Array | None
   seconds: dict[str, Callable[[], float]]
 
@@ -62,8 +63,9 @@ class _Captioned(NamedTuple):
 class CodecPass:
   """Pass of a batch through a codec: encoded, sent, decoded and captioned.
 
-  A message that is lost or unreadable gets the caption of a grey picture: the
-  server has seen nothing.
+  Of a task, each question about a picture is answered instead: the picture is
+  encoded and sent once. A message that is lost or unreadable gets the caption
+  of a grey picture: the server has seen nothing.
 
   Attributes:
     batch: The pictures.
@@ -150,37 +152,80 @@ class CodecPass:
     errors, _ = dispatch(
       lambda: sharding.settle(_errors(sent.encoded, decoded), params)
     )
-    arrived, ids, lost = (
+    arrived, written, lost = (
       decoded.arrived or [True] * len(batch.images),
       None,
       None,
     )
     if (prefix := decoded.prefix) is not None:
-      keys = self._captioner.keys(self._seed, batch.padded_ids)
-      ids, seconds['caption'] = dispatch(
-        lambda: self._captioner.generate(prefix, key=keys)
+      written, seconds['caption'] = dispatch(
+        lambda: self._write(prefix, arrived)
       )
     # Others may have lost what arrived here: all run the same programs.
     spans = sharding.spans_processes(sharding.mesh_of(params))
     if not all(arrived) or (spans and self._codec.channel is not None):
-      lost, _ = dispatch(lambda: self._recorder.grey_ids(self._seed))
+      lost, _ = dispatch(lambda: self._write_unseen(arrived))
     rows = decoded.rows or [1.0] * len(arrived)
-    captioned = _Captioned(arrived, rows, ids, lost, errors, seconds)
+    captioned = _Captioned(arrived, rows, written, lost, errors, seconds)
     encoded = sent.encoded._replace(features=None)  # Their memory is free.
     return encoded, sent.stats, captioned
+
+  def _write(self, prefix: Any, arrived: Sequence[bool]) -> list[texts.Chunk]:
+    """Dispatches the texts of all pictures that arrived."""
+    batch = self.batch
+    if self._recorder.task is None:
+      return texts.dispatch_captions(
+        self._captioner, prefix, self._seed, batch.padded_ids
+      )
+    asked = [
+      texts.Asked(i, example.image_id, example.questions if arrived[i] else ())
+      for i, example in enumerate(batch.examples)
+    ]
+    size = len(batch.padded_ids)
+    return texts.dispatch_answers(
+      self._captioner, prefix, self._seed, asked, size
+    )
+
+  def _write_unseen(self, arrived: Sequence[bool]) -> list[texts.Chunk]:
+    """Dispatches the texts of pictures that did not arrive."""
+    if self._recorder.task is None:
+      return self._recorder.grey_caption(self._seed)
+    asked = [
+      texts.Asked(0, example.image_id, () if arrived[i] else example.questions)
+      for i, example in enumerate(self.batch.examples)
+    ]
+    size = len(self.batch.padded_ids)
+    return texts.dispatch_answers(
+      self._captioner, self._recorder.grey_prefix(), self._seed, asked, size
+    )
+
+  def _fetch(self, captioned: _Captioned) -> list[list[str]]:
+    """Waits for the texts of each picture."""
+    examples = self.batch.examples
+    asks = self._recorder.task is not None
+    counts = [len(e.questions) if asks else 1 for e in examples]
+    written = texts.fetch(self._captioner, captioned.written or (), counts)
+    if captioned.lost is None:
+      return written
+    if asks:
+      unseen = texts.fetch(self._captioner, captioned.lost, counts)
+    else:
+      unseen = texts.fetch(self._captioner, captioned.lost, [1]) * len(counts)
+    return [
+      written[i] if captioned.arrived[i] else unseen[i]
+      for i in range(len(counts))
+    ]
 
   def _make_records(self, encoded, stats, captioned: _Captioned):
     seconds = encoded.seconds
     for stage, wait in captioned.seconds.items():
       seconds[stage] = seconds.get(stage, 0.0) + wait()
-    captions, lost = [''] * len(self.batch.images), ''
-    if captioned.ids is not None:
-      with base.timed(seconds, 'detokenize'):
-        captions = self._captioner.detokenize(captioned.ids)
-      seconds['caption'] += seconds.pop('detokenize')
-    if captioned.lost is not None:
-      (lost,) = self._captioner.detokenize(captioned.lost)
-    distortions = [None] * len(captions)
+    with base.timed(seconds, 'detokenize'):
+      written = self._fetch(captioned)
+    detokenize = seconds.pop('detokenize')
+    if captioned.written is not None:
+      seconds['caption'] += detokenize
+    distortions = [None] * len(self.batch.images)
     if captioned.errors is not None:
       errors = sharding.fetch(captioned.errors).tolist()
       # Rounding noise follows.
@@ -192,21 +237,22 @@ class CodecPass:
     for i in np.flatnonzero(self.batch.owned).tolist():
       example = self.batch.examples[i]
       arrived = captioned.arrived[i]
-      record = self._recorder.record(
+      made = self._recorder.records(
         example,
         common,
-        captions[i] if arrived else lost,
+        written[i],
         self._codec.sizes(encoded.messages[i]),
         distortions[i] if arrived else None,
         bool(encoded.unlike is not None and encoded.unlike[i]),
       )
       if stats[i] is not None:
-        record['link'] = recorder.link(stats[i], arrived, captioned.rows[i])
-      records.append(record)
+        link = recorder.link(stats[i], arrived, captioned.rows[i])
+        made = [{**record, 'link': link} for record in made]
+      records += made
     return records
 
   def records(self) -> list[dict[str, Any]]:
-    """Returns one record per picture, without the padding.
+    """Returns a record per picture or question, without the padding.
 
     Of several processes the first returns them all, and the others none.
     """

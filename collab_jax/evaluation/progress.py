@@ -15,17 +15,21 @@ class Progress:
   nothing of the others' speed, and neither do those that were there before.
   """
 
-  def __init__(self, total: int, name: str, disable: bool):
+  def __init__(
+    self, total: int, name: str, disable: bool, unit: str = 'captions'
+  ):
     """Shows the bar.
 
     Args:
       total: Number of captions.
       name: Name of the data.
       disable: Show nothing.
+      unit: Plural of what is counted, where not captions.
     """
+    self._unit = unit
     self._bar: Any = tqdm.tqdm(
       total=total,
-      unit=' captions',
+      unit=f' {unit}',
       disable=disable,
       dynamic_ncols=True,
       desc=name,
@@ -61,7 +65,7 @@ class Progress:
       seconds = time.perf_counter() - self._start
       speed = self._measured / max(seconds, 1e-9)
       left = (self._bar.total - self._bar.n - captions) / max(speed, 1e-9)
-      self._left = f'{speed:,.1f} captions/s, {duration(left)} left'
+      self._left = f'{speed:,.1f} {self._unit}/s, {duration(left)} left'
       self._show(refresh=False)
     self._bar.update(captions)
 

@@ -1,5 +1,6 @@
 """Files of records: JSON lines, resumed after a kill, refused if mixed."""
 
+import collections
 from collections.abc import Iterable, Mapping, Sequence
 import json
 import logging
@@ -33,12 +34,41 @@ ADDED = {
 }
 
 Record = schema.Record
-Key = tuple[int, str, int]
+Key = tuple[int, str, int] | tuple[int, str, int, str]
 
 
 def key_of(record: Record) -> Key:
-  """Returns the key of a record: image, codec and seed."""
-  return record['image_id'], record['name'], record['seed']
+  """Returns the key of a record: image, codec, seed and question, if any."""
+  question = record.get('question')
+  return key(record['image_id'], record['name'], record['seed'], question)
+
+
+def key(image_id: int, name: str, seed: int, question: str | None) -> Key:
+  """Returns the key of a text: of an answer with the id of its question."""
+  if question is None:
+    return image_id, name, seed
+  return image_id, name, seed, question
+
+
+def count_pictures(
+  records: Iterable[Record],
+) -> collections.Counter[tuple[str, int]]:
+  """Counts the pictures by codec and seed whose texts are all there."""
+  texts: dict[tuple[str, int], collections.Counter[int]] = {}
+  wanted: dict[int, int] = {}
+  for record in records:
+    image = record['image_id']
+    group = texts.setdefault(
+      (record['name'], record['seed']), collections.Counter()
+    )
+    group[image] += 1
+    wanted[image] = record.get('questions') or 1
+  return collections.Counter(
+    {
+      key: sum(count >= wanted[image] for image, count in group.items())
+      for key, group in texts.items()
+    }
+  )
 
 
 def record_files(path: str | os.PathLike[str]) -> list[Path]:
@@ -199,14 +229,15 @@ def _explain(where: str, place: str) -> str:
 
 
 def _compare(
-  known: Mapping[int, Record],
+  known: Mapping[int, Mapping[str, Record]],
   examples: Iterable[datasets.Example],
   progress: bool,
 ) -> tuple[int, list[str]]:
   """Returns how many pictures have records, and those that are not the same.
 
   Args:
-    known: A record with the fingerprint of its picture, by the picture's id.
+    known: Records with the fingerprint of their picture, by the picture's id
+      and the question's, '' of captions.
     examples: The pictures.
     progress: Show a bar.
   """
@@ -220,14 +251,33 @@ def _compare(
     dynamic_ncols=True,
   )
   for example in bar:
-    if (record := known.get(example.image_id)) is None:
+    if (records := known.get(example.image_id)) is None:
       continue
     compared += 1
-    if record['references'] != list(example.captions):
-      differ.append(f'picture {example.image_id}: other captions')
-    elif record['pixels'] != pixels.fingerprint(example.image):
+    if not _has_texts(example, records):
+      what = 'captions' if '' in records else 'questions'
+      differ.append(f'picture {example.image_id}: other {what}')
+    elif _pixels(records) != {pixels.fingerprint(example.image)}:
       differ.append(f'picture {example.image_id}: other pixels')
   return compared, differ
+
+
+def _has_texts(
+  example: datasets.Example, records: Mapping[str, Record]
+) -> bool:
+  """Whether references and prompts of records are those of a picture."""
+  if '' in records:
+    return records['']['references'] == list(example.captions)
+  asked = {q.id: (q.prompt, list(q.references)) for q in example.questions}
+  return all(
+    asked.get(name) == (record.get('prompt'), record['references'])
+    and record.get('questions') == len(asked)
+    for name, record in records.items()
+  )
+
+
+def _pixels(records: Mapping[str, Record]) -> set[str]:
+  return {record['pixels'] for record in records.values()}
 
 
 class SettingsError(ValueError):
@@ -298,13 +348,13 @@ class RecordStore:
       progress: Show a bar.
 
     Raises:
-      SettingsError: A picture has other pixels or other captions.
+      SettingsError: A picture has other pixels, captions or questions.
     """
-    known = {
-      record['image_id']: record
-      for record in self.records.values()
-      if record.get('pixels') is not None
-    }
+    known: dict[int, dict[str, Record]] = {}
+    for record in self.records.values():
+      if record.get('pixels') is not None:
+        by_question = known.setdefault(record['image_id'], {})
+        by_question[record.get('question') or ''] = record
     compared, differ = _compare(known, examples if known else (), progress)
     names = (
       f'data: the file has {self.data!r}, this run {self._new_data!r}'
@@ -315,8 +365,10 @@ class RecordStore:
       more = len(differ) - _SHOWN
       shown = differ[:_SHOWN] + ([f'and {more} more'] if more > 0 else [])
       lines = [names] * bool(names) + shown
+      asks = any(record.get('question') for record in self.records.values())
+      texts = 'questions' if asks else 'captions'
       raise SettingsError(
-        f'{self._writer.path} has records of other pictures or captions; choose'
+        f'{self._writer.path} has records of other pictures or {texts}; choose'
         ' another file (or workdir), or remove it:\n  ' + '\n  '.join(lines)
       )
 

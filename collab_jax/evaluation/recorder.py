@@ -1,23 +1,29 @@
-"""Records of captions, without what they were made of."""
+"""Records of captions and answers, without what they were made of."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jax import numpy as jnp
-from jaxtyping import Array, Int
+from jaxtyping import Array, Float
 import numpy as np
 
 from collab_jax import captioner as captioning
 from collab_jax import codecs as codecs_lib
 from collab_jax import data as datasets
-from collab_jax import sharding
+from collab_jax import metrics as metrics_lib
+from collab_jax import sharding, tasks
 from collab_jax.codecs import base
 from collab_jax.codecs.transports import base as transports
-from collab_jax.data import pixels
+from collab_jax.data import pixels, question
+from collab_jax.evaluation import identity, texts
 
 
 class Recorder:
-  """Makes records; `schema` lists their fields."""
+  """Makes records; `schema` lists their fields.
+
+  Attributes:
+    task: The task whose questions are answered; None for captions.
+  """
 
   def __init__(
     self,
@@ -25,6 +31,7 @@ class Recorder:
     data: Any,
     run: str,
     names: tuple[str | None, str | None] | None = None,
+    task: tasks.Task | None = None,
   ):
     """Binds what all records have in common.
 
@@ -33,42 +40,99 @@ class Recorder:
       data: The reader.
       run: Fingerprint of the run's settings.
       names: Names of model and data in the records; by default their own.
+      task: The task; None for captions.
     """
+    self.task = task
+    self._task_name = None if task is None else tasks.name(task)
+    self._metrics = {} if task is None else metrics_lib.make_all(task.metrics)
     self._captioner = captioner
     own = captioner.model.config.name, data.name
     self._model, self._name = names or own
     self._decoding = captioner.describe()['decoding']
-    self._data = data
+    self._has_slots = task is None and isinstance(data, datasets.Scenes)
+    source = data if task is None else identity.source_of(data)
+    self._is_known = isinstance(source, datasets.Scenes)
     self._run = run
     self._pixels: dict[int, str] = {}
-    self._grey: dict[int, Array] = {}  # Captions of a grey picture, by seed.
+    self._grey: dict[int, Any] = {}  # Captions of a grey picture, by seed.
 
   def note_pictures(self, examples: Sequence[datasets.Example]) -> None:
     """Keeps the fingerprints of pictures, of which records may come later."""
     for example in examples:
       self._pixels[example.image_id] = pixels.fingerprint(example.image)
 
-  def record(
+  def records(
     self,
     example: datasets.Example,
     common: Mapping[str, Any],
-    caption: str,
+    written: Sequence[str],
     sizes: Mapping[str, int] | None = None,
     distortion: float | None = None,
     unlike: bool = False,
-  ) -> dict[str, Any]:
-    """Makes the record of one picture.
+  ) -> list[dict[str, Any]]:
+    """Makes the records of one picture: of a caption, or of each answer.
 
     Args:
       example: The picture, one of `note_pictures`.
       common: Fields that all records of a codec and seed share.
-      caption: The caption.
+      written: The caption, or the answer to each question as it was written.
       sizes: Bytes by field.
       distortion: Mean squared error per number.
       unlike: Whether the picture is unlike those that the model was trained
         on; of a generated scene, which is like them, it is not recorded.
     """
-    sizes = sizes or {}
+    details = sizes or {}, distortion, unlike
+    if self.task is None:
+      (caption,) = written
+      return [self._record(example, common, caption, *details)]
+    return [
+      self._answer(
+        self._record(example, common, text, *details),
+        asked,
+        len(written),
+      )
+      for text, asked in zip(written, example.questions, strict=True)
+    ]
+
+  def _answer(
+    self, record: dict[str, Any], asked: question.Question, count: int
+  ) -> dict[str, Any]:
+    """Adds a question of a picture to a record of the text that answers it.
+
+    Args:
+      record: The record.
+      asked: The question.
+      count: Number of questions about the picture.
+    """
+    assert self.task is not None
+    answer = self.task.read(record['caption'], asked)
+    references = list(asked.references)
+    return {
+      **record,
+      'references': references,
+      'task': self._task_name,
+      'question': asked.id,
+      'kind': asked.kind,
+      'prompt': asked.prompt,
+      'answer': answer,
+      'questions': count,
+      'question_bytes': round(record['total_bytes'] / count, 6),
+      'scores': {
+        name: float(f'{metric.scores([answer], [references])[0]:.6g}')
+        for name, metric in self._metrics.items()
+        if isinstance(metric, metrics_lib.MeanMetric) and not metric.uses_corpus
+      },
+    }
+
+  def _record(
+    self,
+    example: datasets.Example,
+    common: Mapping[str, Any],
+    caption: str,
+    sizes: Mapping[str, int],
+    distortion: float | None,
+    unlike: bool,
+  ) -> dict[str, Any]:
     record = {
       'image_id': example.image_id,
       **common,
@@ -85,9 +149,9 @@ class Recorder:
     }
     if example.file:
       record['file'] = example.file
-    if isinstance(self._data, datasets.Scenes):
+    if self._has_slots:
       record['slots'] = datasets.slots(caption, example.info)
-    elif unlike:
+    elif unlike and not self._is_known:
       record['unlike'] = True
     return record
 
@@ -115,7 +179,15 @@ class Recorder:
       'seconds': {n: round(s / images, 6) for n, s in seconds.items()},
     }
 
-  def grey_ids(self, seed: int) -> Int[Array, '1 t']:
+  def grey_prefix(self) -> Float[Array, '1 N M']:
+    """Dispatches the features of a grey picture."""
+    model = self._captioner.model
+    side = model.config.vision.image_size
+    grey = jnp.asarray(np.full((1, side, side, 3), 128, np.uint8))
+    floats = sharding.rows(codecs_lib.to_float(grey), model.params)
+    return model.project(model.encode_image(floats))
+
+  def grey_caption(self, seed: int) -> list[texts.Chunk]:
     """Dispatches the caption of a grey picture, once for each seed.
 
     Args:
@@ -125,14 +197,9 @@ class Recorder:
       Its token ids, on the device.
     """
     if seed not in self._grey:
-      model = self._captioner.model
-      side = model.config.vision.image_size
-      grey = jnp.asarray(np.full((1, side, side, 3), 128, np.uint8))
-      floats = sharding.rows(codecs_lib.to_float(grey), model.params)
-      features = model.encode_image(floats)
-      keys = self._captioner.keys(seed, (0,))
-      prefix = model.project(features)
-      self._grey[seed] = self._captioner.generate(prefix, key=keys)
+      self._grey[seed] = texts.dispatch_captions(
+        self._captioner, self.grey_prefix(), seed, (0,)
+      )
     return self._grey[seed]
 
 

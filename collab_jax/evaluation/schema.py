@@ -77,7 +77,21 @@ _OPTIONAL = {
   'slots': (_are_numbers, 'an object of numbers'),
   'link': (_are_numbers, 'an object of numbers'),
   'unlike': (lambda value: isinstance(value, bool), 'true or false'),
+  # Of answers to questions only.
+  'task': (_is_text, 'a text'),
+  'question': (_is_text, 'a text'),
+  'kind': (_is_text, 'a text'),
+  'prompt': (_is_text, 'a text'),
+  'answer': (_is_text, 'a text'),
+  'questions': (
+    lambda v: _validate.is_integer(v) and v > 0,
+    'an integer of at least 1',
+  ),
+  'question_bytes': (_is_number, 'a number'),
+  'scores': (_are_numbers, 'an object of numbers'),
 }
+# Fields that records of a question have all of.
+_OF_QUESTIONS = 'question', 'answer', 'prompt', 'questions'
 
 
 def check(record: Any) -> None:
@@ -98,6 +112,12 @@ def check(record: Any) -> None:
     if record.get(field) is not None and not fits(record[field]):
       got = _short(record[field])
       raise ValueError(f'{field}: got {got}, expected {expected} or null')
+  given = [n for n in _OF_QUESTIONS if record.get(n) is not None]
+  missing = [n for n in _OF_QUESTIONS if n not in given]
+  if given and missing:
+    raise ValueError(
+      f'it lacks the field {missing[0]!r}, which records with {given[0]!r} have'
+    )
   share = record['sent'] / record['vectors']
   if share > 1 or abs(record['ratio'] - share) > 1e-6:
     raise ValueError(
@@ -119,8 +139,9 @@ def agree(
 ) -> None:
   """Raises ValueError if an earlier record contradicts one.
 
-  Records of one name, model and data are of one codec and one run, and those of
-  one picture are of the same pixels and references.
+  Records of one name, model and data are of one codec and one run, those of one
+  picture are of the same pixels, and of the same references; of a task, those
+  of one question.
 
   Args:
     record: A record that passed `check`.
@@ -140,13 +161,33 @@ def agree(
         ' one of them'
       )
   _check_same_run(record, where, known, explain)
-  first, place = known.setdefault((record['image_id'], *of), (record, where))
-  for field in ('pixels', 'references'):
+  _check_same_picture(record, where, known, of)
+
+
+def _check_same_picture(record, where, known, of) -> None:
+  """Raises ValueError if records of one picture or question contradict."""
+  image, question = record['image_id'], record.get('question')
+  first, place = known.setdefault((image, *of), (record, where))
+  fields, texts = ('pixels', 'references'), 'captions'
+  title = f'picture {image}'
+  if question is not None:
+    fields, texts = ('prompt', 'kind', 'references'), 'questions'
+    _require_same(record, first, ('pixels', 'questions'), where, place, title)
+    key = ('question', image, question, *of)
+    first, place = known.setdefault(key, (record, where))
+    title = f'{title}, question {json.dumps(question)}'
+  _require_same(record, first, fields, where, place, title, texts)
+
+
+def _require_same(
+  record, first, fields, where, place, title, texts='questions'
+) -> None:
+  """Raises ValueError if two records differ in one of some fields."""
+  for field in fields:
     if _differ(record, first, field):
       raise ValueError(
-        f'{where}: picture {record["image_id"]}: got other {field} than in'
-        f' {place}; the files are of other pictures or captions: read them'
-        ' apart, or remove one of them'
+        f'{where}: {title}: got other {field} than in {place}; the files are of'
+        f' other pictures or {texts}: read them apart, or remove one of them'
       )
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from collab_jax import _validate
 from collab_jax.evaluation import blind as blinds
 
 
@@ -38,6 +39,25 @@ def check_arguments(
     raise TypeError(
       f'data: got {type(data).__name__} without {" and ".join(lacking)},'
       ' expected a reader of Examples; docs/extend.md has one of your own'
+    )
+
+
+def check_questions(task: Any, data: Any) -> None:
+  """Checks that the first picture of a reader has questions of a task.
+
+  Args:
+    task: See `evaluate`.
+    data: See `evaluate`; of at least one picture.
+
+  Raises:
+    ValueError: It has none.
+  """
+  if not data[0].questions:
+    raise _validate.error(
+      'data',
+      f'{data.name}, whose pictures have no questions',
+      f'a reader of {task.label}',
+      'make one by task.load(folder, split)',
     )
 
 

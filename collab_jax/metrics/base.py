@@ -35,6 +35,8 @@ class Metric(abc.ABC):
     digits: Decimals in tables.
     higher_is_better: Whether higher scores are better.
     bounds: The lowest and the highest possible score.
+    uses_corpus: Whether an example's statistics depend on the references of
+      the others; such scores are not in records.
   """
 
   label: ClassVar[str]
@@ -43,6 +45,7 @@ class Metric(abc.ABC):
   digits: ClassVar[int] = 1
   higher_is_better: ClassVar[bool] = True
   bounds: ClassVar[tuple[float, float]] = (0.0, float('inf'))
+  uses_corpus: ClassVar[bool] = False
 
   @abc.abstractmethod
   def statistics(
@@ -162,8 +165,12 @@ class MeanMetric(Metric):
   def mean_score(
     self, stats: Shaped[np.ndarray, 'examples *seeds numbers']
   ) -> float:
-    """Computes the mean over examples and seeds."""
-    return float(np.asarray(stats)[..., 0].mean())
+    """Computes the mean over examples and seeds.
+
+    Rows may be sums over several examples, as of a picture's questions.
+    """
+    stats = np.asarray(stats)
+    return float(stats[..., 0].sum() / stats[..., 1].sum())
 
 
 def as_metric(name: str, value: Any) -> Metric:

@@ -165,6 +165,7 @@ class Cider(base.MeanMetric):
   scale: ClassVar[float] = 100.0
   digits: ClassVar[int] = 0
   bounds: ClassVar[tuple[float, float]] = (0.0, 10.0)
+  uses_corpus: ClassVar[bool] = True
 
   def scores(
     self,

@@ -64,7 +64,7 @@ def tradeoff(
       _claims(axes, rows, curves)
     draw_labels(axes, labels)
     unit = 'feature vectors' if x == 'ratio' else 'bytes of features'
-    title = f'How many {unit} does a caption need?'
+    title = f'How many {unit} does {style.text_of(rows)} need?'
     style.titles(figure, title, subtitle(rows), (0.968, 0.915))
     style.fit_width(figure)
   return figure
@@ -110,7 +110,8 @@ def tradeoff_panels(
         axes.set_yticklabels([])
       if n == count - 1:
         draw_labels(axes, labels)
-    titles = 'How many feature vectors does a caption need?', _model(together)
+    need = f'does {style.text_of(together)} need?'
+    titles = f'How many feature vectors {need}', _model(together)
     style.titles(figure, *titles, (0.97, 0.915))
     style.fit_width(figure)
   return figure

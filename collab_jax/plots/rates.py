@@ -60,7 +60,8 @@ def rate(
     if column.name == 'bleu4':
       _paper(axes, rows)
     curves.draw_labels(axes, labels)
-    title, note = 'How many bytes does a caption need?', curves.subtitle(rows)
+    title = f'How many bytes does {style.text_of(rows)} need?'
+    note = curves.subtitle(rows)
     style.titles(figure, title, note, (0.972, 0.924))
     style.fit_width(figure)
   return figure

@@ -15,7 +15,7 @@ from matplotlib import figure as figures
 from matplotlib import patheffects, ticker
 from matplotlib import pyplot as plt
 
-from collab_jax import evaluation, jsonl, metrics
+from collab_jax import evaluation, jsonl
 from collab_jax.evaluation.report import columns
 
 Row = Mapping[str, Any]
@@ -206,9 +206,14 @@ def rows_of(records: Sequence[Row], y: columns.Y = None) -> list[Row]:
     return list(evaluation.summarize(records))  # Says what is wrong.
   if not records or 'caption' not in records[0]:
     return list(records)
-  known = metrics.DEFAULT
+  known = evaluation.metrics_of(records)
   more = [] if y is None or y in known else [y]
   return list(evaluation.summarize(records, metrics=[*known, *more]))
+
+
+def text_of(rows: Sequence[Row]) -> str:
+  """Returns what is written of a picture: 'a caption', or 'an answer'."""
+  return 'an answer' if rows and rows[0].get('task') else 'a caption'
 
 
 def grid(axes: mpl_axes.Axes, axis: Literal['both', 'y'] = 'both') -> None:

@@ -13,6 +13,7 @@ from collab_jax.evaluation.report import (
   summary,
   text,
 )
+from collab_jax.evaluation.report import grids as grids_lib
 
 Row = Mapping[str, Any]
 
@@ -134,7 +135,7 @@ def is_paper_codec(row: Row) -> bool:
 def bd_rates(
   records: Sequence[Mapping[str, Any]],
   *,
-  y: str | metrics.Metric = metrics.DEFAULT[0],
+  y: columns.Y = None,
   method: str = 'pchip',
   resamples: int = 1000,
   level: float = 0.95,
@@ -149,7 +150,7 @@ def bd_rates(
 
   Args:
     records: From `evaluate` or `read_records`.
-    y: Metric of the scores.
+    y: Metric of the scores; None for the first of the records' task.
     method: Interpolation, see `metrics.bd_rate`.
     resamples: Draws of the bootstrap.
     level: Part of the draws an interval holds.
@@ -166,7 +167,7 @@ def bd_rates(
     ValueError: There are no records, or a setting of the draws is out of range.
   """
   summary.check_draws(resamples, level, seed)
-  metric = metrics.make(y)
+  metric = _metric(records, y)
   scores = summary.Scores(records, [metric])
   points = _bootstrap_points(records, scores, metric, resamples, seed)
   features, pictures = split([point['row'] for point in points.values()])
@@ -205,7 +206,7 @@ def bd_rate(
   records: Sequence[Mapping[str, Any]],
   anchors: Sequence[Mapping[str, Any]],
   *,
-  y: str | metrics.Metric = metrics.DEFAULT[0],
+  y: columns.Y = None,
   method: str = 'pchip',
   resamples: int = 1000,
   level: float = 0.95,
@@ -233,13 +234,16 @@ def bd_rate(
     ValueError: As `bd_rates`, or the images are not the same.
   """
   summary.check_draws(resamples, level, seed)
-  images = [{record['image_id'] for record in r} for r in (records, anchors)]
+  images = [
+    {(record['image_id'], grids_lib.question(record)) for record in r}
+    for r in (records, anchors)
+  ]
   if images[0] != images[1]:
     raise ValueError(
       f'got records of {len(images[0])} and {len(images[1])} images, expected'
       ' the same images of both models; finish both evaluations first'
     )
-  metric = metrics.make(y)
+  metric = _metric(records, y)
   curve, anchor = (
     feature_front(
       group, summary.Scores(group, [metric]), metric, resamples, seed
@@ -247,6 +251,13 @@ def bd_rate(
     for group in (records, anchors)
   )
   return delta_rate(curve, anchor, metric, resamples, level, method)
+
+
+def _metric(
+  records: Sequence[Mapping[str, Any]], y: columns.Y
+) -> metrics.Metric:
+  """Returns a metric; the first of the records' task for None."""
+  return metrics.make(grids_lib.metrics_of(records)[0] if y is None else y)
 
 
 def feature_front(
@@ -348,9 +359,9 @@ def _bootstrap_points(
     the images that all codecs share; the quality is the score with the sign by
     which more is better.
   """
-  grids = summary.grids_of([r for r in records if not labels.is_blind(r)])
+  grids = grids_lib.grids_of([r for r in records if not labels.is_blind(r)])
   shared = set.intersection(
-    *({image[0]['image_id'] for image in grid} for grid in grids.values())
+    *({grids_lib.key(image[0]) for image in grid} for grid in grids.values())
   )
   if not shared:
     raise ValueError(
@@ -359,7 +370,7 @@ def _bootstrap_points(
   sign = 1 if metric.higher_is_better else -1
   points = {}
   for name, grid in grids.items():
-    grid = [image for image in grid if image[0]['image_id'] in shared]
+    grid = [image for image in grid if grids_lib.key(image[0]) in shared]
     sizes = [[float(r['total_bytes']) for r in image] for image in grid]
     size = metrics.mean_stats(np.array(sizes))
     point: dict[str, Any] = {}

@@ -14,6 +14,7 @@ from collab_jax.evaluation.report import (
   summary,
   text,
 )
+from collab_jax.evaluation.report import grids as grids_lib
 
 Row = Mapping[str, Any]
 
@@ -57,7 +58,7 @@ def paired_differences(
   score = columns.column(rows, y)
   if y is None:
     registry.check_data('y', y := score.name)
-  drawn = _bootstrap(records, metrics.make(y), resamples, seed)
+  drawn = bootstrap_scores(records, metrics.make(y), resamples, seed)
   lines = []
   curves = ranked(rows, y)
   for k in sorted({row['sent'] for curve in curves.values() for row in curve}):
@@ -85,27 +86,34 @@ def paired_differences(
   return lines
 
 
-def _bootstrap(
+def bootstrap_scores(
   records: Sequence[Mapping[str, Any]],
   metric: metrics.Metric,
   resamples: int,
   seed: int,
-) -> Callable[[str], tuple[list[int], np.ndarray]]:
-  """Returns a function from a codec to its images and scores in each draw."""
+) -> Callable[[str], tuple[list[Any], np.ndarray]]:
+  """Returns a function from a codec to its images and scores in each draw.
+
+  Args:
+    records: From `evaluate`.
+    metric: Metric of the scores.
+    resamples: Draws of the bootstrap.
+    seed: Seed of the draws.
+  """
   scores = summary.Scores(records, [metric])
-  grids = summary.grids_of(records)
+  grids = grids_lib.grids_of(records)
 
   @functools.cache
   def drawn(name):
     stats = scores.of(grids[name], metric)
     draws = metrics.drawn_scores(stats, metric.combine, resamples, seed)
-    return [image[0]['image_id'] for image in grids[name]], draws
+    return [grids_lib.key(image[0]) for image in grids[name]], draws
 
   return drawn
 
 
 def _differences(
-  drawn: Callable[[str], tuple[list[int], np.ndarray]],
+  drawn: Callable[[str], tuple[list[Any], np.ndarray]],
   column: Mapping[str, Row],
   row: Row,
   y: str,

@@ -82,11 +82,12 @@ def _data(records: Sequence[Record]) -> dict[Any, Any]:
 
   Two names are of one if they share a picture, and no picture differs.
   """
-  pictures: dict[Any, dict[int, Any]] = collections.defaultdict(dict)
+  pictures: dict[Any, dict[Any, Any]] = collections.defaultdict(dict)
   for record in records:
     seen = pictures[record.get('data')]
     if (pixels := record.get('pixels')) is not None:
-      seen[record['image_id']] = pixels, record['references']
+      key = record['image_id'], record.get('question')
+      seen[key] = pixels, record['references']
   chosen: dict[Any, Any] = {}
   for name, seen in pictures.items():
     chosen[name] = next(
@@ -96,7 +97,7 @@ def _data(records: Sequence[Record]) -> dict[Any, Any]:
   return chosen
 
 
-def _agree(seen: dict[int, Any], other: dict[int, Any]) -> bool:
+def _agree(seen: dict[Any, Any], other: dict[Any, Any]) -> bool:
   """Whether two data sets share pictures, all of them equal."""
   both = seen.keys() & other.keys()
   return bool(both) and all(seen[i] == other[i] for i in both)

@@ -9,31 +9,32 @@ import numpy as np
 
 from collab_jax import _validate
 from collab_jax import metrics as metrics_lib
+from collab_jax.evaluation.report import grids as grids_lib
 from collab_jax.evaluation.report import labels, settings, sources
 
 Row = dict[str, Any]
 Record = Mapping[str, Any]
-Grid = Sequence[Sequence[Record]]  # By image, then by seed.
 
 
 class Scores:
-  """Statistics of every distinct caption of every image, each computed once.
+  """Statistics of every distinct text of every image, each computed once.
 
-  Many codecs and seeds give an image the same caption.
+  Many codecs and seeds give an image the same caption or answer.
   """
 
   def __init__(
     self, records: Sequence[Record], metrics: Iterable[metrics_lib.Metric]
   ):
-    """Scores the captions of all records that have references."""
-    references: dict[int, list[str]] = {}
-    captions: dict[int, dict[str, None]] = collections.defaultdict(dict)
+    """Scores the texts of all records that have references."""
+    references: dict[_Example, list[str]] = {}
+    answers: dict[_Example, dict[str, None]] = collections.defaultdict(dict)
     for record in records:
       if record['references']:
-        references.setdefault(record['image_id'], record['references'])
-        captions[record['image_id']].setdefault(record['caption'])
-    pairs = [(i, caption) for i in references for caption in captions[i]]
-    texts = [caption for _, caption in pairs]
+        example = _example(record)
+        references.setdefault(example, record['references'])
+        answers[example].setdefault(grids_lib.answer(record))
+    pairs = [(i, answer) for i in references for answer in answers[i]]
+    texts = [answer for _, answer in pairs]
     refs = [references[i] for i, _ in pairs]
     corpus = list(references.values())
     self._index = {pair: n for n, pair in enumerate(pairs)}
@@ -43,17 +44,33 @@ class Scores:
         stats = metrics_lib.checked_statistics(metric, texts, refs, corpus)
         self._stats[metric.statistics_key] = stats
 
-  def of(self, grid: Grid, metric: metrics_lib.Metric) -> np.ndarray:
+  def of(self, grid: grids_lib.Grid, metric: metrics_lib.Metric) -> np.ndarray:
     """Returns the statistics of records, [images seeds numbers].
 
+    Those of an image are sums over the questions about it.
+
     Args:
-      grid: From `grids_of`.
+      grid: From `grids.grids_of`.
       metric: One of those given.
     """
-    index = np.array(
-      [[self._index[r['image_id'], r['caption']] for r in row] for row in grid]
-    )
-    return self._stats[metric.statistics_key][index]
+    cells = [grids_lib.answers(record) for row in grid for record in row]
+    index = np.array([self._place(r) for several in cells for r in several])
+    stats = self._stats[metric.statistics_key][index]
+    if len(index) > len(cells):
+      starts = np.cumsum([0, *map(len, cells)])[:-1]
+      stats = np.add.reduceat(stats, starts, axis=0)
+    return stats.reshape(len(grid), -1, stats.shape[-1])
+
+  def _place(self, record: Record) -> int:
+    return self._index[_example(record), grids_lib.answer(record)]
+
+
+_Example = tuple[int, str]
+
+
+def _example(record: Record) -> _Example:
+  """Returns the image and the question of a record."""
+  return record['image_id'], grids_lib.question(record)
 
 
 def check_draws(resamples: Any, level: Any, seed: Any) -> None:
@@ -76,22 +93,23 @@ def check_draws(resamples: Any, level: Any, seed: Any) -> None:
 def summarize(
   records: Sequence[Record],
   *,
-  metrics: Iterable[str | metrics_lib.Metric] = metrics_lib.DEFAULT,
+  metrics: Iterable[str | metrics_lib.Metric] | None = None,
   resamples: int = 1000,
   level: float = 0.95,
   seed: int = 0,
 ) -> list[Row]:
   """Averages records into one row per codec.
 
-  Intervals come from drawing the images again; the seeds of an image stay
-  together and are averaged inside. The share of the full features' score that
-  is kept is drawn in pairs, on the same images.
+  Intervals come from drawing the images again; the seeds of an image, and the
+  questions about it, stay together and are averaged inside. The share of the
+  full features' score that is kept is drawn in pairs, on the same images.
 
   Args:
     records: From `evaluate` or `read_records`; images without references, and
       those that a codec does not have for all of its seeds, are left out.
     metrics: Metrics to compute, by name or themselves; tables and curves are
-      of the first.
+      of the first. None for those of the records' task, and of captions
+      `metrics.DEFAULT`.
     resamples: Draws of the bootstrap.
     level: Part of the draws an interval holds.
     seed: Seed of the draws.
@@ -107,7 +125,10 @@ def summarize(
     name), 'bytes' (mean of a message), 'fields' (mean bytes by field),
     'distortion', 'seconds' (medians per image and stage), 'slots' (means),
     'link' (means), 'model', 'data'; 'unlike' (number of pictures unlike those
-    of the training, if any)}.
+    of the training, if any)}. Of a task also 'task' (its name), 'questions'
+    (their number), 'question_bytes' (mean share of a message) and 'kinds':
+    'questions', 'images' and the scores of each kind of questions, by kind.
+    'bytes' counts each picture's message once.
 
   Raises:
     ValueError: There are no records, they are of several models, data sets or
@@ -115,7 +136,8 @@ def summarize(
       metric.
   """
   check_draws(resamples, level, seed)
-  scored = metrics_lib.make_all(metrics)
+  if metrics is not None:
+    metrics_lib.make_all(metrics)
   if isinstance(records, str | os.PathLike):
     raise TypeError(
       f'records: got the path {os.fspath(records)!r}, expected records; read'
@@ -130,6 +152,9 @@ def summarize(
       ' with; give some, or read the captions in the records'
     )
   sources.check_one(records)
+  if metrics is None:
+    metrics = grids_lib.metrics_of(records)
+  scored = metrics_lib.make_all(metrics)
   draws = {'n': resamples, 'level': level, 'seed': seed}
   return rows_of(records, scored, Scores(records, scored.values()), draws)
 
@@ -148,44 +173,53 @@ def rows_of(
     scores: Scores of the records by these metrics.
     draws: Arguments of `metrics.bootstrap`: 'n', 'level', 'seed'.
   """
-  grids = grids_of(records)
+  grids = grids_lib.grids_of(records)
   full = labels.full([grid[0][0] for grid in grids.values() if grid])
   full_grid = [row[:1] for row in grids[full['name']]] if full else []
   source = {n: sources.names(records, n) for n in ('model', 'data')}
   return [
     _row(grid, metrics, scores, draws, source)
     | _shares_kept(grid, metrics, scores, full_grid, draws)
+    | _of_task(grid, metrics, scores, full_grid, draws)
     for grid in grids.values()
     if grid
   ]
 
 
-def grids_of(records: Sequence[Record]) -> dict[str, Grid]:
-  """Groups records by codec name, then by image and seed.
+def _of_task(
+  grid: grids_lib.Grid,
+  metrics: Mapping[str, metrics_lib.Metric],
+  scores: Scores,
+  full_grid: grids_lib.Grid,
+  draws: dict[str, Any],
+) -> Row:
+  """Returns the entries of a row that tasks have; none of captions."""
+  first = grid[0][0]
+  if first.get('task') is None:
+    return {}
+  by_kind = {}
+  cells = [record for row in grid for record in row]
+  texts = [record for cell in cells for record in grids_lib.answers(cell)]
+  for kind in sorted(grids_lib.kinds(texts)):
+    part, full = (grids_lib.of_kind(g, kind) for g in (grid, full_grid))
+    by_kind[kind] = {
+      'questions': _count(part),
+      'images': len(part),
+      **_scores(part, metrics, scores, draws),
+      **_shares_kept(part, metrics, scores, full, draws),
+    }
+  shares = [record.get('question_bytes') for record in texts]
+  return {
+    'task': first['task'],
+    'questions': _count(grid),
+    'question_bytes': _average(np.mean, shares),
+    'kinds': by_kind,
+  }
 
-  Args:
-    records: Of any codecs.
 
-  Returns:
-    Grids in the order of the records, of the images that have every seed.
-  """
-  groups: dict[str, list[Record]] = collections.defaultdict(list)
-  for record in records:
-    if record['references']:
-      groups[record['name']].append(record)
-  return {name: _grid(group) for name, group in groups.items()}
-
-
-def _grid(group: Sequence[Record]) -> Grid:
-  seeds = sorted({record['seed'] for record in group})
-  images: dict[int, dict[int, Any]] = collections.defaultdict(dict)
-  for record in group:
-    images[record['image_id']][record['seed']] = record
-  return [
-    [by_seed[seed] for seed in seeds]
-    for _, by_seed in sorted(images.items())
-    if len(by_seed) == len(seeds)
-  ]
+def _count(grid: grids_lib.Grid) -> int:
+  """Returns the number of questions of a grid's pictures."""
+  return sum(len(grids_lib.answers(row[0])) for row in grid)
 
 
 def _average(fn: Callable[..., Any], values) -> float | None:
@@ -203,7 +237,7 @@ def _averages(
 
 
 def _row(
-  grid: Grid,
+  grid: grids_lib.Grid,
   metrics: Mapping[str, metrics_lib.Metric],
   scores: Scores,
   draws: dict[str, Any],
@@ -212,12 +246,6 @@ def _row(
   flat = [record for row in grid for record in row]
   first = flat[0]
   unlike = sum(bool(row[0].get('unlike')) for row in grid)
-  columns: dict[str, Any] = {}
-  for name, metric in metrics.items():
-    stats = scores.of(grid, metric)
-    low, high = metrics_lib.bootstrap(stats, metric.combine, **draws)
-    columns[name] = metric.mean_score(stats)
-    columns |= {f'{name}_low': low, f'{name}_high': high}
   return {
     'name': first['name'],
     'codec': first['codec'],
@@ -227,7 +255,7 @@ def _row(
     'ratio': first['ratio'],
     'images': len(grid),
     'seeds': len(grid[0]),
-    **columns,
+    **_scores(grid, metrics, scores, draws),
     'level': draws['level'],
     'metrics': {name: metric.describe() for name, metric in metrics.items()},
     'bytes': _average(np.mean, [r['total_bytes'] for r in flat]),
@@ -241,17 +269,33 @@ def _row(
   }
 
 
-def _shares_kept(
-  grid: Grid,
+def _scores(
+  grid: grids_lib.Grid,
   metrics: Mapping[str, metrics_lib.Metric],
   scores: Scores,
-  full_grid: Grid,
+  draws: dict[str, Any],
+) -> dict[str, float]:
+  """Returns the scores of a grid with the ends of their intervals."""
+  columns: dict[str, float] = {}
+  for name, metric in metrics.items():
+    stats = scores.of(grid, metric)
+    low, high = metrics_lib.bootstrap(stats, metric.combine, **draws)
+    columns[name] = metric.mean_score(stats)
+    columns |= {f'{name}_low': low, f'{name}_high': high}
+  return columns
+
+
+def _shares_kept(
+  grid: grids_lib.Grid,
+  metrics: Mapping[str, metrics_lib.Metric],
+  scores: Scores,
+  full_grid: grids_lib.Grid,
   draws: dict[str, Any],
 ) -> dict[str, float | None]:
   """Returns the shares of all vectors' scores, over the images of both."""
-  by_image = {row[0]['image_id']: row for row in full_grid}
-  shared = [row for row in grid if row[0]['image_id'] in by_image]
-  full = [by_image[row[0]['image_id']] for row in shared]
+  by_image = {grids_lib.key(row[0]): row for row in full_grid}
+  shared = [row for row in grid if grids_lib.key(row[0]) in by_image]
+  full = [by_image[grids_lib.key(row[0])] for row in shared]
   columns: dict[str, float | None] = {}
   for name, metric in metrics.items():
     share: tuple[float | None, ...] = (None, None, None)

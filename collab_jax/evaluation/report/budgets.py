@@ -1,0 +1,200 @@
+"""Codecs that are best within so many bytes, with paired significance."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from collab_jax import metrics
+from collab_jax.evaluation.report import columns, labels, selectors, text
+from collab_jax.evaluation.report import grids as grids_lib
+from collab_jax.evaluation.report import rate as rate_lib
+
+Row = Mapping[str, Any]
+Draws = Mapping[str, Any]
+
+
+def best_within(
+  records: Sequence[Mapping[str, Any]],
+  rows: Sequence[Row],
+  budgets: Sequence[float],
+  *,
+  y: columns.Y = None,
+  resamples: int = 1000,
+  level: float = 0.95,
+  seed: int = 0,
+) -> list[dict[str, Any]]:
+  """Chooses the codec of the best score whose messages have so many bytes.
+
+  All are scored on the same draws of the pictures. The intervals of a budget's
+  differences hold at once (`metrics.simultaneous`).
+
+  Args:
+    records: From `evaluate`.
+    rows: From `summarize`, of the same records.
+    budgets: Largest mean bytes of a message.
+    y: Metric of the scores; None for the first of the rows.
+    resamples: Draws of the bootstrap.
+    level: Part of the draws in which the intervals hold.
+    seed: Seed of the draws.
+
+  Returns:
+    A line for each budget: {'budget', 'codec' (name), 'bytes', 'score', 'kept',
+    'tied' (names of the others that are not significantly worse), 'others'
+    (number of all), 'rival' (the best image codec if features are best, else
+    the best features: {'name', 'value', 'low', 'high'}, by how much it is
+    worse)}; 'codec' is None where no message is so small.
+  """
+  column = columns.column(rows, y)
+  features, pictures = rate_lib.split(rows)
+  seen = [r for r in [*features, *pictures] if not labels.is_full(r)]
+  metric = metrics.make(column.name)
+  drawn = selectors.bootstrap_scores(records, metric, resamples, seed)
+  lines = []
+  for budget in budgets:
+    fitting = [row for row in seen if row['bytes'] <= budget]
+    if not fitting:
+      lines.append({'budget': budget, 'codec': None})
+      continue
+    best = max(fitting, key=column.quality)
+    others = [row for row in fitting if row is not best]
+    intervals = _differences(drawn, best, others, column, level)
+    tied = [n for n, each in intervals.items() if each['low'] <= 0]
+    unlike = labels.is_picture(best)
+    rivals = [row for row in others if labels.is_picture(row) != unlike]
+    rival = max(rivals, key=column.quality, default=None)
+    lines.append(
+      {
+        'budget': budget,
+        'codec': best['name'],
+        'bytes': best['bytes'],
+        'score': best[column.name],
+        'kept': column.kept(best),
+        'tied': tied,
+        'others': len(others),
+        'rival': rival and {'name': rival['name'], **intervals[rival['name']]},
+      }
+    )
+  return lines
+
+
+def _differences(
+  drawn: Any,
+  best: Row,
+  others: Sequence[Row],
+  column: columns.Column,
+  level: float,
+) -> dict[str, dict[str, float]]:
+  """Returns by how much a row is better than others, on their pictures."""
+  if not others:
+    return {}
+  images, draws = drawn(best['name'])
+  for row in others:
+    if drawn(row['name'])[0] != images:
+      raise ValueError(
+        f'{row["name"]} and {best["name"]} were not evaluated on the same'
+        ' pictures; finish the evaluation first'
+      )
+  names = [row['name'] for row in others]
+  values = [column.quality(best) - column.quality(row) for row in others]
+  each = [column.sign * (draws - drawn(name)[1]) for name in names]
+  intervals = metrics.simultaneous(
+    np.array(values), np.stack(each, axis=1), level
+  )
+  return {
+    name: interval._asdict()
+    for name, interval in zip(names, intervals, strict=True)
+  }
+
+
+def budget_table(
+  groups: Mapping[str, Sequence[Mapping[str, Any]]],
+  rows: Mapping[str, Sequence[Row]],
+) -> str:
+  """Returns the best codecs of several tasks as text.
+
+  Args:
+    groups: From `best_within`, by the name of the task.
+    rows: From `summarize`, by the same names.
+  """
+  head = ['', 'at most', 'bytes', 'score', 'kept', 'as good', 'rival', 'codec']
+  cells = [head]
+  for title, lines in groups.items():
+    column = columns.column(rows[title])
+    for line in lines:
+      budget = text.size(line['budget'])
+      if line['codec'] is None:
+        cells.append([title, budget, '-', '-', '-', '-', '-', 'none'])
+        continue
+      cells.append(
+        [
+          title,
+          budget,
+          text.size(line['bytes']),
+          column.write(line['score']),
+          text.whole_percent(line['kept']),
+          f'{len(line["tied"])} of {line["others"]}',
+          _rival(line['rival'], column),
+          line['codec'],
+        ]
+      )
+  *numbers, names = zip(*cells, strict=True)
+  padded = text.align([*zip(*numbers, strict=True)]).split('\n')
+  width = max(map(len, padded))
+  lines = [
+    f'{line:{width}}  {name}' for line, name in zip(padded, names, strict=True)
+  ]
+  return '\n'.join(lines)
+
+
+def _rival(rival: Mapping[str, Any] | None, column: columns.Column) -> str:
+  if rival is None:
+    return '-'
+  value, low, high = (
+    f'{-column.scale * rival[end]:+.1f}' for end in ('value', 'high', 'low')
+  )
+  return f'{value} [{low}, {high}]'
+
+
+def cheapest_with(
+  rows: Sequence[Row], share: float, y: columns.Y = None
+) -> dict[str, Row | None]:
+  """Returns the codecs of fewest bytes that keep a share of the score.
+
+  Args:
+    rows: From `summarize`, those of all vectors among them.
+    share: Share of the score of all vectors; 0.95 keeps 95%.
+    y: Metric of the score; None for the first of the rows.
+
+  Returns:
+    The row of features and that of an image codec; None where none does.
+  """
+  column = columns.column(rows, y)
+  groups = zip(('features', 'image codec'), rate_lib.split(rows), strict=True)
+  return {
+    name: min(
+      (r for r in group if (column.kept(r) or 0.0) >= share),
+      key=lambda row: row['bytes'],
+      default=None,
+    )
+    for name, group in groups
+  }
+
+
+def blind_share(rows: Sequence[Row], y: columns.Y = None) -> float | None:
+  """Returns the share of all vectors' score that blind answers have, at most.
+
+  Args:
+    rows: From `summarize`.
+    y: Metric of the score; None for the first of the rows.
+  """
+  column = columns.column(rows, y)
+  shares = [column.kept(row) for row in rows if labels.is_blind(row)]
+  return max((share for share in shares if share is not None), default=None)
+
+
+def line_of(
+  records: Sequence[Mapping[str, Any]], kinds: Sequence[str]
+) -> list[Mapping[str, Any]]:
+  """Returns the records of a line of a figure: those of some kinds, or all."""
+  return grids_lib.of_kinds(records, *kinds) if kinds else [*records]
