@@ -13,7 +13,7 @@ export VENV PYTHON CONSTRAINTS
 PY := $(VENV)/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help demo rate finetune channel test install install-test install-bench install-docs format baselines train bench docs clean
+.PHONY: help demo rate finetune channel test install install-test install-bench install-docs format baselines tasks train bench docs clean
 
 help:
 	@echo 'make demo     the paper on the tiny model, into runs/demo'
@@ -22,6 +22,7 @@ help:
 	@echo 'make test     format, lint, types, tests, notebooks'
 	@echo 'make format   rewrite the sources in the house style'
 	@echo 'make channel  captions over lossy packets and radio, into runs/channel'
+	@echo 'make tasks    what each task keeps of its score, into runs/tasks'
 	@echo 'make baselines  all ways to choose k vectors, into runs/baselines'
 	@echo 'make train    train the tiny model, into runs/train_tiny'
 	@echo 'make bench    k-means beside its peers'
@@ -58,6 +59,9 @@ channel: install
 
 baselines: install
 	$(PY) experiments/baselines.py --workdir=runs/baselines $(ARGS)
+
+tasks: install
+	$(PY) experiments/tasks.py --workdir=runs/tasks $(ARGS)
 
 train: install
 	$(PY) experiments/train.py --config=configs/train_tiny.py \

@@ -1,6 +1,10 @@
 """Fields that the configs of evaluations share: model, data, captions."""
 
+import re
+
 import ml_collections
+
+from collab_jax import config as config_lib
 
 
 def model_and_data() -> ml_collections.ConfigDict:
@@ -50,6 +54,9 @@ def evaluation() -> ml_collections.ConfigDict:
   config.blind = ('zeroed', 'mean', 'shuffled')
   config.seeds = (0, 1, 2)  # Of codecs that draw; the others take the first.
 
+  # 'captions' of `data`; or a task, by name or as 'package.module:Class', whose
+  # dataset `data_dir` holds: docs/tasks.md.
+  config.task = 'captions'
   config.prompt = 'caption en'  # Text for the model.
   config.max_tokens = 34  # Longest caption.
   config.decoding = 'greedy'  # Or 'beam2', 'sample(temperature=0.7)'.
@@ -66,6 +73,19 @@ def evaluation() -> ml_collections.ConfigDict:
   # Units of --engine=local, slurm or ray: docs/cluster.md.
   config.engine = engine()
   return config
+
+
+def of_task(config: ml_collections.ConfigDict, task: str) -> None:
+  """Leaves what captions are written with to a task.
+
+  '', 0 and () stand for the task's own settings. Its questions hold their
+  prompts, and it reads its own dataset.
+  """
+  config.task = task
+  config.data, config.data_split = '', ''
+  config.preprocess = ''
+  config.prompt, config.max_tokens, config.decoding = '', 0, ''
+  config.metrics = ()
 
 
 def engine() -> ml_collections.ConfigDict:
@@ -138,3 +158,17 @@ def smoke(config: ml_collections.ConfigDict) -> None:
   config.max_tokens = 4
   config.batch_size = 4
   config.resamples = 20
+
+
+def with_size(model: str, res: int) -> str:
+  """Completes 'paligemma-3b-mix' with its size; other names stay."""
+  match = re.fullmatch(r'paligemma2?-\d+b-[a-z][a-z0-9-]*?(?:-(\d+))?', model)
+  if not match:
+    return model
+  if match[1] is None:
+    return f'{model}-{res or 224}'
+  if res not in (0, int(match[1])):
+    raise config_lib.ConfigError(
+      f'got res={res} and model={model}, which has {match[1]} px; leave one out'
+    )
+  return model

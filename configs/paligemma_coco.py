@@ -22,8 +22,6 @@ Where the files are, is said by fields: model_path, tokenizer, data_dir.
 docs/reproduce.md has the commands, and what they take.
 """
 
-import re
-
 import ml_collections
 
 from collab_jax import config as config_lib
@@ -49,7 +47,9 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
 
   # Of a model given by name: its npz or folder is `model_path`, and `tokenizer`
   # is paligemma_tokenizer.model where that is not in the folder.
-  config.model = _with_size(args['model'] or _MODELS[protocol], args['res'])
+  config.model = common.with_size(
+    args['model'] or _MODELS[protocol], args['res']
+  )
   config.dtype = 'bfloat16'
   config.res = args['res']
   config.data = 'coco'  # `data_dir` holds val2014 and dataset_coco.json.
@@ -75,17 +75,3 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     config.blind = ()
     config.batch_size = 7
   return config
-
-
-def _with_size(model: str, res: int) -> str:
-  """Completes 'paligemma-3b-mix' with its size; other names stay."""
-  match = re.fullmatch(r'paligemma2?-\d+b-[a-z-]*[a-z](?:-(\d+))?', model)
-  if not match:
-    return model
-  if match[1] is None:
-    return f'{model}-{res or 224}'
-  if res not in (0, int(match[1])):
-    raise config_lib.ConfigError(
-      f'got res={res} and model={model}, which has {match[1]} px; leave one out'
-    )
-  return model

@@ -10,6 +10,7 @@ from collab_jax.plots.rates import rate
 from collab_jax.plots.selector_maps import selector_maps
 from collab_jax.plots.selectors import selectors
 from collab_jax.plots.style import STYLE, bare, save
+from collab_jax.plots.tasks import task_rates, tasks
 
 __all__ = [
   'STYLE',
@@ -24,6 +25,8 @@ __all__ = [
   'save',
   'selector_maps',
   'selectors',
+  'task_rates',
+  'tasks',
   'tradeoff',
   'tradeoff_panels',
   'tuned',

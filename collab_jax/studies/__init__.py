@@ -23,6 +23,7 @@ from collab_jax.studies.study import (
   list_files,
   write_scores,
 )
+from collab_jax.studies.tasks import TaskStudy
 from collab_jax.studies.tradeoff import TradeoffStudy, report_records
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
   'RateStudy',
   'Report',
   'Study',
+  'TaskStudy',
   'TradeoffStudy',
   'compare_runs',
   'describe_training',

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import jax
 import ml_collections
@@ -14,13 +14,14 @@ from collab_jax import (
   checkpoints,
   codecs,
   evaluation,
-  metrics,
   quantizers,
   sharding,
+  tasks,
   wire,
 )
 from collab_jax import captioner as captioning
 from collab_jax import data as datasets
+from collab_jax import metrics as metrics_lib
 from collab_jax.models import decoding, paligemma, zoo
 
 # Fields on which `load_model` depends.
@@ -28,6 +29,79 @@ MODEL_FIELDS = (
   *('model', 'model_path', 'tokenizer', 'dtype', 'compute_dtype', 'res'),
   'mesh',
 )
+
+
+CAPTIONS = 'captions'  # Task of `data` as it is, whose pictures have captions.
+
+
+class TextSettings(NamedTuple):
+  """Settings by which texts are written and scored.
+
+  Attributes:
+    task: The task; None for captions.
+    prompt: The prompt of captions; '' where questions have their own.
+    max_tokens: Longest text.
+    decoding: Method of decoding.
+    metrics: Names of the metrics, the first that of curves.
+    preprocess: Method of resizing.
+  """
+
+  task: tasks.Task | None
+  prompt: str
+  max_tokens: int
+  decoding: str
+  metrics: tuple[str, ...]
+  preprocess: str
+
+
+def make_task(config: ml_collections.ConfigDict) -> tasks.Task | None:
+  """Makes the task of a config; None for captions, or in older configs."""
+  name = config.get('task', CAPTIONS)
+  return None if name == CAPTIONS else tasks.make(name)
+
+
+def text_settings(config: ml_collections.ConfigDict) -> TextSettings:
+  """Returns by what texts are written: a config's settings, or its task's.
+
+  Args:
+    config: From a file in configs/ that evaluates. With a task, '', 0 and ()
+      stand for the task's own settings.
+
+  Raises:
+    ValueError: There is no such task, or the config has a prompt or a dataset
+      beside it.
+  """
+  fields = cast(Any, config)
+  task = make_task(config)
+  if task is None:
+    metrics = metrics_lib.DEFAULT
+    if 'metrics' in config:
+      metrics = tuple(fields.metrics)
+    return TextSettings(
+      None,
+      fields.prompt,
+      fields.max_tokens,
+      fields.decoding,
+      metrics,
+      fields.preprocess,
+    )
+  for name, has in (('prompt', 'prompts'), ('data', 'a dataset')):
+    if config[name]:
+      raise _validate.error(
+        name,
+        config[name],
+        f"'' with task={fields.task}, whose questions have {has} of their own",
+        'take configs/paligemma_tasks.py or configs/tasks.py, which leave'
+        f" settings to the task, or write --config.{name}=''",
+      )
+  return TextSettings(
+    task,
+    '',
+    fields.max_tokens or task.max_tokens,
+    fields.decoding or task.decoding,
+    tuple(fields.metrics) or task.metrics,
+    fields.preprocess or task.preprocess,
+  )
 
 
 def make_quantizers(
@@ -71,11 +145,12 @@ def check_fields(config: ml_collections.ConfigDict, mesh: bool = True) -> None:
   if 'coding' in config:
     wire.check_coding(fields.coding)
   evaluation.check_draws(fields.resamples, fields.level, fields.seed)
-  metrics.make_all(metrics_of(config))
+  texts = text_settings(config)
+  metrics_lib.make_all(texts.metrics)
   evaluation.check_passes(
     fields.seeds, fields.batch_size, fields.workers, fields.blind
   )
-  decoding.make(fields.decoding)
+  decoding.make(texts.decoding)
   checkpoints.as_dtype(fields.dtype or None)
   checkpoints.as_dtype(fields.compute_dtype or None, 'compute_dtype')
   _validate.choice('precision', fields.precision, _precision.NAMES)
@@ -112,8 +187,7 @@ def dimensions(config: ml_collections.ConfigDict) -> paligemma.Config:
 
 def metrics_of(config: ml_collections.ConfigDict) -> tuple[str, ...]:
   """Returns a config's names of metrics, of older configs the default ones."""
-  fields = cast(Any, config)
-  return tuple(fields.metrics) if 'metrics' in config else metrics.DEFAULT
+  return text_settings(config).metrics
 
 
 def load_model(
@@ -171,9 +245,9 @@ def make_captioner(
   config: ml_collections.ConfigDict, model: paligemma.Model
 ) -> captioning.Captioner:
   """Makes the captioner of a config."""
-  fields = cast(Any, config)
+  texts = text_settings(config)
   return captioning.Captioner(
-    model, fields.max_tokens, fields.prompt, fields.decoding
+    model, texts.max_tokens, texts.prompt, texts.decoding
   )
 
 
@@ -194,13 +268,23 @@ def make_data(config: ml_collections.ConfigDict, size: int = 224):
 
   Args:
     config: Its fields `data`, `data_dir`, `data_split`, `limit` and
-      `preprocess` are the arguments of `data.make`.
+      `preprocess` are the arguments of `data.make`, and all but the first of
+      the task's `load`.
     size: Side of the model's pictures in pixels.
 
   Raises:
     ValueError: There is no such data set; else as `data.make`.
   """
   fields = cast(Any, config)
+  if (task := make_task(config)) is not None:
+    texts = text_settings(config)
+    return task.load(
+      fields.data_dir,
+      fields.data_split,
+      limit=fields.limit,
+      size=size,
+      method=texts.preprocess,
+    )
   return datasets.make(
     fields.data,
     fields.data_dir,
@@ -213,6 +297,8 @@ def make_data(config: ml_collections.ConfigDict, size: int = 224):
 
 def resized(reader: Any, size: int) -> Any:
   """Returns a reader for pictures of another size; scenes have their own."""
+  if isinstance(reader, datasets.Asked):
+    return dataclasses.replace(reader, pictures=resized(reader.pictures, size))
   if any(field.name == 'size' for field in dataclasses.fields(reader)):
     return dataclasses.replace(reader, size=size)
   return reader

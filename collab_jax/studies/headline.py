@@ -5,8 +5,10 @@ from typing import Any
 
 from jax.sharding import Mesh
 
-from collab_jax import codecs, provenance, sharding
+from collab_jax import codecs, metrics, provenance, sharding, tasks
+from collab_jax import data as data_lib
 from collab_jax.aot import counting
+from collab_jax.evaluation import identity
 from collab_jax.models import paligemma
 
 _UNITS = ((1e9, 'billion'), (1e6, 'million'), (1e3, 'thousand'))
@@ -87,8 +89,9 @@ def captions(
   seeds: int,
   blind: int,
   pictures: int,
+  questions: int | None = None,
 ) -> str:
-  """Returns the number of captions, as the product that it is.
+  """Returns the number of captions or answers, as the product that it is.
 
   Args:
     bound: The codecs.
@@ -96,6 +99,7 @@ def captions(
     seeds: Number of seeds.
     blind: Number of blind baselines.
     pictures: Number of pictures.
+    questions: Number of questions about them; None for captions.
   """
   drawn = sum(draws or codec.uses_key for codec in bound)
   others = len(bound) - drawn
@@ -108,8 +112,49 @@ def captions(
     terms.append(_codecs(others) if seeds > 1 and drawn else f'{others}')
   if blind:
     terms.append(f'{blind} blind')
-  total = pictures * (drawn * seeds + others + blind)
-  return f'({" + ".join(terms)}) x {pictures:,} pictures = {total:,}'
+  count = pictures if questions is None else questions
+  total = count * (drawn * seeds + others + blind)
+  words = f'{pictures:,} pictures'
+  if questions is not None:
+    words = f'{questions:,} questions about {words}'
+  return f'({" + ".join(terms)}) x {words} = {total:,}'
+
+
+def questions(reader: Any) -> int | None:
+  """Returns the number of questions about a reader's pictures.
+
+  Args:
+    reader: Reader of a task.
+
+  Returns:
+    The number; None where there are none, or only reading all pictures tells.
+  """
+  asked = getattr(reader, 'questions', None)
+  if isinstance(asked, tuple):
+    return sum(map(len, asked))
+  if callable(asked) and isinstance(
+    identity.source_of(reader), data_lib.Scenes
+  ):
+    return sum(len(reader[i].questions) for i in range(len(reader)))
+  return None
+
+
+def task(asked: tasks.Task | None, split: str, model_name: str) -> str:
+  """Returns name, metric and published scores of a task; '' of captions.
+
+  Args:
+    asked: The task.
+    split: The split of its dataset; '' for the first.
+    model_name: Name of the model.
+  """
+  if asked is None:
+    return ''
+  parts = [f'{asked.label}, {metrics.make(asked.metrics[0]).label}']
+  split = asked.choose_split(split)
+  for each in asked.published:
+    if (each.split, each.checkpoint) == (split, model_name):
+      parts.append(f'{each.score:g} published {each.kind}'.rstrip())
+  return '; '.join(filter(None, [*parts, asked.warning(split)]))
 
 
 def _codecs(count: int) -> str:

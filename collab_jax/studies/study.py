@@ -20,6 +20,7 @@ from collab_jax import (
   plots,
   provenance,
   sharding,
+  tasks,
 )
 from collab_jax import captioner as captioning
 from collab_jax.evaluation import identity
@@ -123,6 +124,11 @@ class Study:
   def _reader(self) -> Any:
     return build.make_data(self.config)
 
+  @functools.cached_property
+  def task(self) -> tasks.Task | None:
+    """The task whose questions are answered; None for captions."""
+    return build.make_task(self.config)
+
   @property
   def draws(self) -> dict[str, Any]:
     """Settings of the bootstrap; see `draws_of`."""
@@ -143,8 +149,13 @@ class Study:
         'model': f'{headline.model(self.model)}, split after the'
         f' {fields.split}',
         'data': headline.data(self.data),
+        'task': headline.task(
+          self.task, self._fields.data_split, self.dimensions.name
+        ),
         'devices': headline.devices(build.make_mesh(self.config)),
-        'captions': headline.captions(self.bound_codecs, draws, *counts),
+        'captions' if self.task is None else 'answers': headline.captions(
+          self.bound_codecs, draws, *counts, headline.questions(self.data)
+        ),
         'programs': headline.programs(
           self.bound_codecs,
           self.dimensions.vision.num_tokens,
@@ -173,7 +184,8 @@ class Study:
     draws.
     """
     seeds = tuple(self._fields.seeds)
-    all_draw = decoding.make(self._fields.decoding).uses_key
+    texts = build.text_settings(self.config)
+    all_draw = decoding.make(texts.decoding).uses_key
     passes = []
     for spec in self.specs:
       draws = all_draw or spec.uses_key
@@ -185,8 +197,9 @@ class Study:
   @property
   def run_settings(self) -> dict[str, Any]:
     """Settings that all records share; see `evaluation.identity`."""
-    method = getattr(self.data, 'method', None)
-    return identity.settings(self.captioner, self.data.name, method)
+    method = identity.method_of(self.data, self.task)
+    name = self.data.name
+    return identity.settings(self.captioner, name, method, self.task)
 
   @functools.cached_property
   def made_with(self) -> dict[str, Any]:
@@ -276,6 +289,7 @@ class Study:
         progress=progress,
         blind=blind,
         passes=passes,
+        task=self.task,
       )
 
   def report(self, records: Any, workdir: str | os.PathLike[str]) -> str:

@@ -5,7 +5,6 @@ An engine runs the launcher's own command line with `--shard=i/n`, which makes
 the records of one unit.
 """
 
-import collections
 from collections.abc import Callable, Sequence
 import json
 import os
@@ -42,7 +41,7 @@ _UNITS_A_WORKER, _UNITS = 4, 32
 # Where files lie is none of them.
 _FIELDS = (
   *('model', 'dtype', 'compute_dtype', 'precision', 'res', 'data'),
-  *('data_split', 'preprocess', 'prompt', 'max_tokens', 'decoding'),
+  *('data_split', 'preprocess', 'task', 'prompt', 'max_tokens', 'decoding'),
 )
 # Flags that a unit's command lacks.
 _OF_LAUNCHER = ('engine', 'workers', 'units', 'shard', 'log', 'profile')
@@ -253,7 +252,7 @@ def missing_passes(
   if not files.records.exists():
     return planned.passes
   records = evaluation.read_records(files.records)
-  counts = collections.Counter((r['name'], r['seed']) for r in records)
+  counts = record_store.count_pictures(records)
   pictures = len(planned.data) - files.count_left_out()
   return [one for one in planned.passes if counts[one] < pictures]
 
@@ -356,8 +355,11 @@ class _Launcher:
     watch = unit_watch.UnitWatch(
       self._files, command, engine, self._resources.retries
     )
-    total = len(plan.passes) * len(self._study.data)
-    with progress.Progress(total, self._study.data.name, False) as bar:
+    data = self._study.data
+    questions = headline.questions(data)
+    unit = 'captions' if questions is None else 'answers'
+    total = len(plan.passes) * (questions or len(data))
+    with progress.Progress(total, data.name, False, unit) as bar:
       try:
         watch.run(missing, len(plan.units), bar)
       finally:
@@ -372,7 +374,8 @@ class _Launcher:
       for record in evaluation.read_records(self._files.records)
       if (record['name'], record['seed']) in order
     ]
-    if len(records) > len(order) * len(self._study.data):
+    counts = record_store.count_pictures(records)
+    if counts.total() > len(order) * len(self._study.data):
       # Of a run with more pictures.
       images = {e.image_id for e in datasets.prefetch(self._study.data)}
       records = [r for r in records if r['image_id'] in images]

@@ -6,7 +6,7 @@ from typing import Any
 
 from collab_jax import data as datasets
 from collab_jax import distributed, evaluation, plots
-from collab_jax.studies import study
+from collab_jax.studies import build, study
 
 
 class TradeoffStudy(study.Study):
@@ -48,7 +48,9 @@ class TradeoffStudy(study.Study):
     _check_alone('fig2_photos')
     batch = min(self._fields.batch_size, len(self.data))
     size = self.dimensions.vision.image_size
-    photos = datasets.photos(batch, size, self._fields.preprocess)
+    photos = datasets.photos(
+      batch, size, build.text_settings(self.config).preprocess
+    )
     figure = plots.cluster_maps(
       self.model,
       [example.image for example in photos],
@@ -73,7 +75,7 @@ def analyze(rows: Sequence[Mapping[str, Any]]) -> study.Report:
   Args:
     rows: From `evaluation.summarize`.
   """
-  findings = evaluation.findings(rows)
+  findings = [*evaluation.findings(rows), *evaluation.published(rows)]
   figures, table = {}, evaluation.scores
   if evaluation.curves(rows):
     figures = {
@@ -83,7 +85,9 @@ def analyze(rows: Sequence[Mapping[str, Any]]) -> study.Report:
     table = evaluation.pivot
   return study.Report(
     text='\n'.join([table(rows), '', *study.wrap(findings)]),
-    table=evaluation.table(rows),
+    table='\n\n'.join(
+      filter(None, [evaluation.table(rows), evaluation.kinds_table(rows)])
+    ),
     figures=figures,
     summary={'findings': findings},
   )

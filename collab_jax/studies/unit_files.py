@@ -254,23 +254,29 @@ def check_complete(
     passes: Names and seeds of which there must be all pictures.
     pictures: Number of pictures.
   """
-  by_pass: dict[units_lib.Pass, list[int]] = {one: [] for one in passes}
+  by_pass: dict[units_lib.Pass, list[record_store.Key]]
+  by_pass = {one: [] for one in passes}
   for record in records:
     by_pass.setdefault((record['name'], record['seed']), []).append(
-      record['image_id']
+      record_store.key_of(record)
     )
-  for (name, seed), images in by_pass.items():
-    if len(set(images)) < len(images):
+  asks = any(record.get('question') is not None for record in records)
+  one = 'one a question' if asks else 'one a picture'
+  whole = record_store.count_pictures(records)
+  for (name, seed), keys in by_pass.items():
+    if len(set(keys)) < len(keys):
       raise _validate.error(
         f'records of {name}, seed {seed}',
-        f'{len(images) - len(set(images))} of them twice',
-        'one a picture',
+        f'{len(keys) - len(set(keys))} of them twice',
+        one,
         'move the folder units away, and start again',
       )
-    if len(images) != pictures:
+    if whole[name, seed] != pictures:
       raise _validate.error(
         f'records of {name}, seed {seed}',
-        len(images),
-        f'{pictures}, one a picture',
+        whole[name, seed],
+        f'{pictures}, one a picture'
+        if not asks
+        else f'those of {pictures} pictures',
         'move the folder units away, and start again',
       )

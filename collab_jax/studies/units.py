@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 import dataclasses
-from typing import Any, cast
+from typing import Any
 
 from collab_jax.models import paligemma
+from collab_jax.studies import build
 from collab_jax.studies import study as study_lib
 
 Pass = study_lib.Pass
@@ -104,13 +105,12 @@ def pass_costs(study: study_lib.Study) -> dict[str, float]:
   Args:
     study: The study.
   """
-  dimensions, fields = study.dimensions, cast(Any, study.config)
+  dimensions = study.dimensions
+  max_tokens = build.text_settings(study.config).max_tokens
   shapes = paligemma.shapes(dimensions)
   tokens = dimensions.vision.num_tokens
   encode = paligemma.count_parameters(shapes['img']) * tokens
-  decode = paligemma.count_parameters(shapes['llm']) * (
-    tokens + fields.max_tokens
-  )
+  decode = paligemma.count_parameters(shapes['llm']) * (tokens + max_tokens)
   whole = encode + decode
   costs = {
     spec.name: (decode + encode * spec.server_encodes) / whole

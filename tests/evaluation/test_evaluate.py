@@ -369,6 +369,7 @@ def test_two_threads_compile_one_captioner():
   run.captioner, run.seed, run.warm_ups = Captioner(), 0, {}
   run.codec_seeds = [(Codec('a'), 0), (Codec('b'), 0)]
   run.missing = {'a', 'b'}
+  run.recorder = types.SimpleNamespace(task=None)
   with futures.ThreadPoolExecutor(2) as pool:
     run.start_compiling(pool, 2)
     for warm_up in run.warm_ups.values():

@@ -17,7 +17,7 @@ Draws = Mapping[str, Any]
 def best_within(
   records: Sequence[Mapping[str, Any]],
   rows: Sequence[Row],
-  budgets: Sequence[float],
+  budgets: Sequence[float | int],
   *,
   y: columns.Y = None,
   resamples: int = 1000,
@@ -191,6 +191,12 @@ def blind_share(rows: Sequence[Row], y: columns.Y = None) -> float | None:
   column = columns.column(rows, y)
   shares = [column.kept(row) for row in rows if labels.is_blind(row)]
   return max((share for share in shares if share is not None), default=None)
+
+
+def paper_curve(rows: Sequence[Row]) -> list[Row]:
+  """Returns the curve of k-means++, whatever its coding; else the first."""
+  curves = labels.curves(rows, coding=False)
+  return curves.get('k-means++') or next(iter(curves.values()), [])
 
 
 def line_of(

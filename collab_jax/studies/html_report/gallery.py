@@ -73,6 +73,8 @@ def make(
       captions.setdefault((record['image_id'], record['name']), record)
   total = len({record['image_id'] for record in records})
   notes = [_extent(len(ids), total, shown)]
+  if any(record.get('question') is not None for record in captions.values()):
+    notes.append('Of each picture, the answers to its first question.')
   examples, faults = _find(records, ids, source)
   notes += faults
   maps, faults = _draw(shown, captions, [*examples.values()], source)
@@ -151,6 +153,8 @@ def _entry(
     against = 'the caption of all vectors'
   is_unlike = any(record.get('unlike') for record in known)
   title = str(first.get('file') or f'Picture {image_id}')
+  if first.get('prompt'):
+    title = f'{title}: {first["prompt"]}'
 
   def lines(group: Sequence[choice.Line]) -> list[markup.Element]:
     return [

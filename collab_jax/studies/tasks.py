@@ -1,0 +1,239 @@
+"""Share of each task's score that codecs keep: questions beside captions."""
+
+from collections.abc import Callable, Mapping, Sequence
+import functools
+import os
+from pathlib import Path
+import re
+from typing import Any, NamedTuple, cast
+
+import ml_collections
+
+from collab_jax import _validate, evaluation, jsonl, plots
+from collab_jax.evaluation.report import budgets, columns, labels, text
+from collab_jax.models import paligemma
+from collab_jax.studies import build, headline, study, tradeoff
+
+
+class TaskLine(NamedTuple):
+  """Line of the figure: questions of some kinds.
+
+  Attributes:
+    records: Answers to them.
+    rows: Their summary.
+  """
+
+  records: Sequence[study.Record]
+  rows: study.Rows
+
+
+class TaskStudy:
+  """Study of several tasks on the same codecs, from configs/tasks.py.
+
+    study = TaskStudy(tasks.get_config())
+    study.validate()
+    print(study.report(study.run('runs/tasks'), 'runs/tasks'))
+
+  Each task is a `TradeoffStudy`, whose records are a file of the folder; all
+  share the model.
+  """
+
+  def __init__(
+    self,
+    config: ml_collections.ConfigDict,
+    load: Callable[[], paligemma.Model] | None = None,
+  ):
+    """Binds a config; nothing is checked or loaded yet.
+
+    Args:
+      config: The config.
+      load: Returns the model; None loads the config's.
+    """
+    self.config = config
+    self._fields = cast(Any, config)
+    load = functools.cache(load or functools.partial(build.load_model, config))
+    names = dict.fromkeys(task for _, task, _ in self._fields.lines)
+    self.studies = {
+      name: tradeoff.TradeoffStudy(_with_task(config, name), load)
+      for name in names
+    }
+
+  def validate(self) -> None:
+    """Checks the config before work begins.
+
+    Raises:
+      ValueError: As of `Study.validate`, or a setting of the report is out of
+        range.
+    """
+    fields = self._fields
+    if not self.studies:
+      raise _validate.error('lines', (), 'one or more lines of the figure')
+    if not fields.full:
+      raise _validate.error('full', False, 'True: shares are of all vectors')
+    for name in ('budgets', 'shares'):
+      for value in fields[name]:
+        _validate.number(name, value, 0)
+    for each in self.studies.values():
+      each.validate()
+
+  def describe(self) -> str:
+    """Returns the headline: model, tasks, devices, and the work ahead."""
+    first = next(iter(self.studies.values()))
+    lines = {'model': headline.model(first.model)}
+    for name, each in self.studies.items():
+      counts = len(self._fields.seeds), len(each.blind), len(each.data)
+      lines[name] = headline.captions(
+        each.bound_codecs,
+        each.captioner.uses_key,
+        *counts,
+        headline.questions(each.data),
+      )
+    mesh = build.make_mesh(self.config)
+    return headline.render({**lines, 'devices': headline.devices(mesh)})
+
+  def run(
+    self, workdir: str | os.PathLike[str], progress: bool = True
+  ) -> dict[str, Any]:
+    """Makes the records of all tasks, or those that a folder lacks.
+
+    Args:
+      workdir: Folder of the run.
+      progress: Show bars.
+
+    Returns:
+      Records by the name of the task.
+    """
+    return {
+      name: each.run(Path(workdir) / f'{stem(name)}.jsonl', progress)
+      for name, each in self.studies.items()
+    }
+
+  def report(
+    self, records: Mapping[str, Any], workdir: str | os.PathLike[str]
+  ) -> str:
+    """Writes figures, table.txt, config.json and summary.json.
+
+    Args:
+      records: From `run`.
+      workdir: Folder to write to.
+
+    Returns:
+      What to print.
+    """
+    settings = self.config.to_dict()
+    jsonl.write_json(Path(workdir) / 'config.json', settings)
+    draws = study.draws_of(self.config)
+    lines = {}
+    for title, task, kinds in self._fields.lines:
+      answers = budgets.line_of(records[task], kinds)
+      metrics = self.studies[task].metrics
+      rows = evaluation.summarize(answers, metrics=metrics, **draws)
+      lines[title] = TaskLine(answers, rows)
+    report = analyze(lines, self._fields, draws)
+    rows = {title: line.rows for title, line in lines.items()}
+    first = next(iter(self.studies.values()))
+    made_with = first.made_with
+    return study.write_report(
+      report, rows, workdir, settings, evaluated=True, made_with=made_with
+    )
+
+
+def _with_task(
+  config: ml_collections.ConfigDict, name: str
+) -> ml_collections.ConfigDict:
+  """Returns the config of one of the tasks."""
+  single = config.copy_and_resolve_references()
+  with single.unlocked():
+    single.task = name
+    del single.lines
+  return single
+
+
+def stem(task: str) -> str:
+  """Returns the name of a task as a part of a file's: letters and digits."""
+  return re.sub(r'\W+', '_', task.rpartition(':')[2]).strip('_')
+
+
+def analyze(
+  lines: Mapping[str, TaskLine], fields: Any, draws: Mapping[str, Any]
+) -> study.Report:
+  """Returns what the lines of the figure say.
+
+  Args:
+    lines: By their titles.
+    fields: Fields of the config.
+    draws: Settings of the bootstrap.
+  """
+  rows = {title: line.rows for title, line in lines.items()}
+  best = {
+    title: budgets.best_within(line.records, line.rows, fields.budgets, **draws)
+    for title, line in lines.items()
+  }
+  findings = [*_kept(rows, fields.k), *_needed(rows, fields.shares)]
+  table = budgets.budget_table(best, rows)
+  note = (
+    'as good: codecs within the bytes whose score is not significantly below'
+    ' the best; rival: difference of the best image codec where features are'
+    ' best, else of the best features'
+  )
+  blocks = [
+    f'{title}\n{evaluation.table(each)}' for title, each in rows.items()
+  ]
+  sentences = study.wrap(
+    findings, break_long_words=False, break_on_hyphens=False
+  )
+  return study.Report(
+    text='\n'.join([table, '', *study.wrap([note]), '', *sentences]),
+    table='\n\n'.join([table, note, *findings, *blocks]),
+    figures={
+      'tasks': plots.tasks(rows, fields.k),
+      'tasks_rate': plots.task_rates(rows),
+    },
+    summary={'best': best, 'findings': findings},
+  )
+
+
+def _kept(rows: Mapping[str, study.Rows], k: int) -> list[str]:
+  """Returns how much of each task the paper's k centroids keep."""
+  parts, example = [], None
+  for title, group in rows.items():
+    curve = budgets.paper_curve(group)
+    row = next((r for r in curve if r['sent'] == k), None)
+    column = columns.column(group)
+    kept = row and column.kept(row)
+    if row is None or kept is None:
+      continue
+    example = row
+    low, high = (100 * (column.kept(row, e) or 0) for e in ('_low', '_high'))
+    blind = budgets.blind_share(group)
+    floor = '' if blind is None else f', blind {100 * blind:.0f}%'
+    parts.append(f'{title} {100 * kept:.0f}% [{low:.0f}, {high:.0f}{floor}]')
+  if example is None:
+    return []
+  return [
+    f'{k} of {example["vectors"]} vectors by k-means++'
+    f' ({text.size(example["bytes"])}) keep of the score of all vectors:'
+    f' {"; ".join(parts)}.'
+  ]
+
+
+def _needed(
+  rows: Mapping[str, study.Rows], shares: Sequence[float]
+) -> list[str]:
+  """Returns how many bytes keep a share of each task."""
+  sentences = []
+  for share in shares:
+    parts = []
+    for title, group in rows.items():
+      if labels.full(group) is None:
+        continue
+      cheapest = budgets.cheapest_with(group, share)
+      words = [
+        f'{name} none'
+        if row is None
+        else f'{name} {text.size(row["bytes"])} ({labels.text(row)})'
+        for name, row in cheapest.items()
+      ]
+      parts.append(f'{title}: {", ".join(words)}')
+    sentences.append(f'{text.percent(share)} keep, {"; ".join(parts)}.')
+  return sentences

@@ -1,0 +1,83 @@
+"""Shares of scores that codecs keep: captions, counts, relations, detection.
+
+Modes: `tiny` (generated scenes) and `smoke` (seconds, for tests). The model is
+asked about scenes, and must know the questions: docs/tasks.md.
+"""
+
+import ml_collections
+
+from collab_jax import config as config_lib
+from configs import common
+
+MODES = ('tiny', 'smoke')
+
+# Trained on no test scene: docs/quantizers.md has the commands of the books.
+_CODED = 'merge(k={},smooth={},centroids=pca(dims=128,vectors=ecvq(weight={})))'
+_MERGED = 'merge(k={},smooth={},centroids=pca(dims=128,vectors=ecsq({})))'
+_CODECS = (
+  _CODED.format(2, 4, '2.0'),
+  _CODED.format(3, 4, '1.5'),
+  _CODED.format(4, 4, '0.6'),
+  _CODED.format(5, 4, '0.3'),
+  _MERGED.format(6, 2, 'step=0.7'),
+  _MERGED.format(8, 1, 'step=0.6'),
+  _MERGED.format(12, 0, 'step=0.4'),
+  _MERGED.format(16, 0, 'step=0.25'),
+  'avif(quality=1,size=16,strip=true,chroma=444)',
+  'avif(quality=8,size=32,strip=true,chroma=444)',
+  'avif(quality=8,strip=true,chroma=444)',
+  'avif(quality=25,strip=true,chroma=444)',
+  'avif(quality=50,strip=true,chroma=444)',
+  'webp(quality=0,strip=true)',
+  'webp(quality=30,strip=true)',
+  'webp(quality=85,strip=true)',
+  'jpeg(quality=5,size=16,strip=true)',
+  'jpeg(quality=5,size=32,strip=true)',
+  'jpeg(quality=20,strip=true)',
+  'jpeg(quality=75,strip=true)',
+)
+
+
+def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
+  """Returns the settings of a mode, `tiny` by default."""
+  mode = config_lib.parse(arg, mode=MODES)['mode']
+  config = common.evaluation()
+  common.codecs(config)
+  common.of_task(config, '')
+  config.data_split = 'test'
+  config.limit = 100
+  config.seeds = (0,)
+  config.coding = 'best'  # The smallest messages, see docs/wire.md.
+  config.methods = (
+    'kmeans(init=++)',
+    'merge',
+    'packed',
+    'random(rebuild=nearest)',
+  )
+  config.ks = (2, 4, 8, 16, 32)
+  config.codecs = _CODECS
+  config.blind = ('mean', 'shuffled')
+
+  # Lines of the figure: a title, a task, and the kinds of its questions, () for
+  # all.
+  config.lines = (
+    ('captions', 'captions(data=scenes)', ()),
+    ('attributes', 'scenes', ('colour', 'shape', 'texture', 'size')),
+    ('counts', 'scenes', ('count',)),
+    ('relations', 'scenes', ('relation',)),
+    ('detection', 'scenes_box', ('detect',)),
+  )
+  config.k = 8  # Number of vectors that the findings are about.
+  config.budgets = (20, 50, 100, 300)  # Largest mean bytes of a message.
+  config.shares = (0.95,)  # Shares of the score of all vectors.
+
+  if mode == 'smoke':
+    common.smoke(config)
+    config.limit = 3
+    config.methods = ('kmeans(init=++)',)
+    config.ks = (2, 8)
+    config.codecs = (
+      'avif(quality=8,strip=true)',
+      'avif(quality=60,strip=true)',
+    )
+  return config
