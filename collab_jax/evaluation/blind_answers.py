@@ -53,7 +53,7 @@ class BlindAnswers(blind.Blind):
     self._batches += 1
     if 'shuffled' in self.kinds:
       asked = [
-        texts.Asked(row, example.image_id, example.questions)
+        texts.AskedPicture(row, example.image_id, example.questions)
         for row, (_, example) in enumerate(others)
       ]
       chunks = texts.dispatch_answers(
@@ -103,7 +103,7 @@ class BlindAnswers(blind.Blind):
       return [self._answers[i] for i in range(self._images)]
     # All pictures look alike: an answer for each prompt is enough.
     unique = {each.prompt: each for e in examples for each in e.questions}
-    asked = [texts.Asked(0, 0, [*unique.values()])]
+    asked = [texts.AskedPicture(0, 0, [*unique.values()])]
     prefix = self._prefix(np.asarray(self._features(kind)))
     chunks = texts.dispatch_answers(
       self._captioner, prefix, self._seed, asked, self._rows

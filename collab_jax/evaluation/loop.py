@@ -278,7 +278,7 @@ class _Run:
         key = self.captioner.keys(self.seed, range(size))
         self.captioner(prefix, key=key)
       elif is_first:
-        asked = [texts.Asked(0, 0, self.data[0].questions[:1])]
+        asked = [texts.AskedPicture(0, 0, self.data[0].questions[:1])]
         chunks = texts.dispatch_answers(
           self.captioner, prefix, self.seed, asked, size
         )

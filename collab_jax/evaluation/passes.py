@@ -178,7 +178,9 @@ class CodecPass:
         self._captioner, prefix, self._seed, batch.padded_ids
       )
     asked = [
-      texts.Asked(i, example.image_id, example.questions if arrived[i] else ())
+      texts.AskedPicture(
+        i, example.image_id, example.questions if arrived[i] else ()
+      )
       for i, example in enumerate(batch.examples)
     ]
     size = len(batch.padded_ids)
@@ -191,7 +193,9 @@ class CodecPass:
     if self._recorder.task is None:
       return self._recorder.grey_caption(self._seed)
     asked = [
-      texts.Asked(0, example.image_id, () if arrived[i] else example.questions)
+      texts.AskedPicture(
+        0, example.image_id, () if arrived[i] else example.questions
+      )
       for i, example in enumerate(self.batch.examples)
     ]
     size = len(self.batch.padded_ids)

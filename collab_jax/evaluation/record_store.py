@@ -37,7 +37,7 @@ Record = schema.Record
 Key = tuple[int, str, int] | tuple[int, str, int, str]
 
 
-def key_of(record: Record) -> Key:
+def key_of(record: Mapping[str, Any]) -> Key:
   """Returns the key of a record: image, codec, seed and question, if any."""
   question = record.get('question')
   return key(record['image_id'], record['name'], record['seed'], question)
@@ -51,7 +51,7 @@ def key(image_id: int, name: str, seed: int, question: str | None) -> Key:
 
 
 def count_pictures(
-  records: Iterable[Record],
+  records: Iterable[Mapping[str, Any]],
 ) -> collections.Counter[tuple[str, int]]:
   """Counts the pictures by codec and seed whose texts are all there."""
   texts: dict[tuple[str, int], collections.Counter[int]] = {}

@@ -24,7 +24,7 @@ _PROMPT_STEP = 16
 _AHEAD = 4
 
 
-class Asked(NamedTuple):
+class AskedPicture(NamedTuple):
   """Picture of a batch with the questions about it.
 
   Attributes:
@@ -74,7 +74,7 @@ def dispatch_answers(
   captioner: captioning.Captioner,
   prefix: Any,
   seed: int,
-  pictures: Sequence[Asked],
+  pictures: Sequence[AskedPicture],
   size: int,
 ) -> list[Chunk]:
   """Dispatches an answer to each question about some pictures.

@@ -96,12 +96,12 @@ def _lines(
       continue
     colour, marker, dashes = looks[title]
     kept = [100 * (column.kept(r) or 0) for r in points]
-    ends = [
+    low, high = (
       [100 * (column.kept(r, end) or 0) for r in points]
       for end in ('_low', '_high')
-    ]
+    )
     xs = [r[x] for r in points]
-    axes.fill_between(xs, *ends, color=colour, alpha=0.12, linewidth=0)
+    axes.fill_between(xs, low, high, color=colour, alpha=0.12, linewidth=0)
     axes.plot(
       xs, kept, color=colour, marker=marker, linestyle=dashes, **style.LINE
     )

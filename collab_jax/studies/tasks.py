@@ -200,7 +200,7 @@ def _kept(rows: Mapping[str, study.Rows], k: int) -> list[str]:
     curve = budgets.paper_curve(group)
     row = next((r for r in curve if r['sent'] == k), None)
     column = columns.column(group)
-    kept = row and column.kept(row)
+    kept = None if row is None else column.kept(row)
     if row is None or kept is None:
       continue
     example = row

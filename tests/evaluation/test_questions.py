@@ -412,3 +412,19 @@ def test_captions_count_as_before():
   stats = metrics.mean_stats(ones)
   assert stats.shape == (50, seeds, 2)
   assert metrics.make('exact').mean_score(stats) == float(ones.mean())
+
+
+def test_records_name_no_code():
+  records, _ = synthetic()
+  own = [{**r, 'task': 'nowhere:Task'} for r in records]
+  # The metrics are those that the records have scores of; nothing is imported.
+  assert evaluation.metrics_of(own) == ('exact',)
+  assert evaluation.published(evaluation.summarize(own, resamples=5)) == []
+  for task in ('nowhere:Task', 'tsv(score=nowhere:Metric)'):
+    alien = [{**r, 'task': task, 'scores': {'nowhere:M': 1.0}} for r in own]
+    with pytest.raises(ValueError, match=r'metrics: got .*in data'):
+      evaluation.summarize(alien)
+  bare = [{**r, 'scores': {}} for r in own]
+  with pytest.raises(ValueError, match=r'metrics: got .*name them'):
+    evaluation.summarize(bare)
+  assert evaluation.summarize(bare, metrics=['exact'], resamples=5)

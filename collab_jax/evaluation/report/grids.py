@@ -9,8 +9,8 @@ import collections
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from collab_jax import _validate, registry, tasks
 from collab_jax import metrics as metrics_lib
-from collab_jax import tasks
 
 Record = Mapping[str, Any]
 Grid = Sequence[Sequence[Record]]  # By image, then by seed.
@@ -151,10 +151,26 @@ def metrics_of(records: Sequence[Record]) -> tuple[str, ...]:
   """Returns the metrics of the task of records, those of captions if none.
 
   Args:
-    records: From `evaluate` or `read_records`.
+    records: From `evaluate` or `read_records`. Of a task outside of this
+      package, which records do not import, those that they have scores of.
 
   Raises:
-    ImportError: The module of the task cannot be imported.
+    ValueError: They are of a class of somebody's; it must be named.
   """
-  name = records[0].get('task') if records else None
-  return metrics_lib.DEFAULT if name is None else tasks.make(name).metrics
+  first = records[0] if records else {}
+  name = first.get('task')
+  if name is None:
+    return metrics_lib.DEFAULT
+  names = tuple(first.get('scores') or ())
+  if ':' not in name:
+    names = tasks.make(name).metrics
+  if not names:
+    raise _validate.error(
+      'metrics',
+      'none',
+      f'those of {name}, which records do not import',
+      'name them, as in metrics=[...] or y=...',
+    )
+  for metric in names:
+    registry.check_data('metrics', metric)
+  return names

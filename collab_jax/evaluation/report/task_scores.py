@@ -52,7 +52,8 @@ def published(rows: Sequence[Row]) -> list[str]:
     split, or without all vectors.
   """
   full = labels.full(rows)
-  if full is None or full.get('task') is None:
+  # A task outside of this package is not imported by its records.
+  if full is None or ':' in str(full.get('task') or ':'):
     return []
   split = str(full['data']).rpartition('/')[2]
   sentences = []
