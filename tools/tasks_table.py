@@ -85,11 +85,11 @@ _PROMPTS = {
 
 
 def _tasks() -> list[tuple[str, tasks.Task]]:
-  made = [(name, tasks.make(name)) for name in tasks.NAMES]
-  plus = [f'refcoco(dataset={d})' for d in ('refcoco+', 'refcocog')]
-  place = [name for name, _ in made].index('refcoco') + 1
-  made[place:place] = [(name, tasks.make(name)) for name in plus]
-  return made
+  instances = [(name, tasks.make(name)) for name in tasks.NAMES]
+  others = [f'refcoco(dataset={d})' for d in ('refcoco+', 'refcocog')]
+  place = [name for name, _ in instances].index('refcoco') + 1
+  instances[place:place] = [(name, tasks.make(name)) for name in others]
+  return instances
 
 
 def _code(text: str) -> str:

@@ -16,8 +16,8 @@ from collab_jax.tasks.captions import (
 )
 from collab_jax.tasks.charts import ChartQa, OcrVqa
 from collab_jax.tasks.gqa import Gqa
+from collab_jax.tasks.jsonl import Jsonl
 from collab_jax.tasks.listed import ListedTask, Listing, Row
-from collab_jax.tasks.own import Jsonl
 from collab_jax.tasks.refcoco import RefCoco, RefCocoBox
 from collab_jax.tasks.scenes import SceneBoxes, SceneQuestions
 from collab_jax.tasks.science_qa import ScienceQa

@@ -101,14 +101,14 @@ class Ai2d(listed.ListedTask):
       _validate.integer(f'{place}: correctAnswer', right, 0, len(choices) - 1)
       letters = item.get('abcLabel')
       _validate.boolean(f'{place}: abcLabel', letters)
-      asks = question.Question(
+      query = question.Question(
         base.filled(self.prompt, question=text, choices=' \t '.join(choices)),
         (choices[right],),
         'letters' if letters else 'words',
         files.field(item, 'questionId', str, place),
       )
       # A diagram with letters is another picture.
-      rows.append(listed.Row(picture, 2 * number + letters, asks))
+      rows.append(listed.Row(picture, 2 * number + letters, query))
     return rows
 
 

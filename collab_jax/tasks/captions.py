@@ -58,10 +58,10 @@ class Captions(base.Task):
     return asked.Asked(reader, self._questions, warning=self.warning(split))
 
   def _questions(self, picture: example.Example) -> asked.Questions:
-    asks = listed.caption_question(
+    query = listed.caption_question(
       self.prompt, picture.image_id, picture.captions
     )
-    return (asks,)
+    return (query,)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -46,21 +46,25 @@ class ChartQa(listed.ListedTask):
 
   def listing(self, folder: Path, split: str) -> listed.Listing:
     """Reads the questions of people, then those of templates."""
-    found = []
+    listed_questions = []
     for kind in _CHARTS:
       name = f'{split}/{split}_{kind}.json'
       path = listed.find(folder, [name], 'list of questions')
       items = files.parse_list(path.read_bytes(), str(path))
-      found += [(kind, path, i, item) for i, item in enumerate(items)]
+      listed_questions += [
+        (kind, path, i, item) for i, item in enumerate(items)
+      ]
     names = [
       files.field(item, 'imgname', str, f'{path}: [{i}]')
-      for _, path, i, item in found
+      for _, path, i, item in listed_questions
     ]
     ids = files.stable_ids(names)
     rows = []
-    for name, (kind, path, i, item) in zip(names, found, strict=True):
+    for name, (kind, path, i, item) in zip(
+      names, listed_questions, strict=True
+    ):
       where = f'{path}: [{i}]'
-      asks = question.Question(
+      query = question.Question(
         base.filled(
           self.prompt, question=files.field(item, 'query', str, where)
         ),
@@ -69,7 +73,7 @@ class ChartQa(listed.ListedTask):
         f'{kind}/{i}',
       )
       picture = files.inside(folder / split / 'png', name, where)
-      rows.append(listed.Row(picture, ids[name], asks))
+      rows.append(listed.Row(picture, ids[name], query))
     return listed.Listing(folder / split, rows)
 
 
@@ -121,11 +125,11 @@ class OcrVqa(listed.ListedTask):
       file = next((n for n in files_of_book if n in names), f'{name}.jpg')
       picture = files.inside(folder / 'images', file, where)
       for i, (text, answer) in enumerate(zip(questions, answers, strict=True)):
-        asks = question.Question(
+        query = question.Question(
           base.filled(self.prompt, question=text),
           (str(answer),),
           '',
           f'{name}/{i}',
         )
-        rows.append(listed.Row(picture, ids[name], asks))
+        rows.append(listed.Row(picture, ids[name], query))
     return listed.Listing(path, rows)

@@ -56,7 +56,7 @@ class Gqa(listed.ListedTask):
       where = f'{path}: {number}'
       kinds = item.get('types')
       kind = kinds.get('structural', '') if isinstance(kinds, dict) else ''
-      asks = question.Question(
+      query = question.Question(
         base.filled(
           self.prompt, question=files.field(item, 'question', str, where)
         ),
@@ -66,5 +66,5 @@ class Gqa(listed.ListedTask):
       )
       name = names[number]
       picture = files.inside(folder / 'images', f'{name}.jpg', where)
-      rows.append(listed.Row(picture, ids[name], asks))
+      rows.append(listed.Row(picture, ids[name], query))
     return listed.Listing(path, rows)

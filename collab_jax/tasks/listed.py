@@ -127,8 +127,8 @@ class CaptionTask(ListedTask):
     rows = []
     for path, image_id, texts in captions:
       lines = files.clean(texts)
-      asks = caption_question(self.prompt, image_id, lines)
-      rows.append(Row(path, image_id, asks, lines))
+      query = caption_question(self.prompt, image_id, lines)
+      rows.append(Row(path, image_id, query, lines))
     return rows
 
 
@@ -149,8 +149,8 @@ def _grouped(rows: Iterable[Row], limit: int | None) -> tuple[Any, Any, Any]:
         continue
       entries[row.image_id] = row
       questions[row.image_id] = []
-    asks = row.question() if callable(row.question) else row.question
-    questions[row.image_id].append(asks)
+    query = row.question() if callable(row.question) else row.question
+    questions[row.image_id].append(query)
   listed = [
     files.ListedImage(row.path, image_id, row.captions)
     for image_id, row in entries.items()

@@ -106,8 +106,8 @@ class ReferringTask(listed.ListedTask):
         text = files.field(item, 'sent', str, place)
         number = files.field(item, 'sent_id', int, place)
         prompt = base.filled(self.prompt, sentence=text)
-        asks = functools.partial(_question, prompt, region, str(number))
-        yield listed.Row(path, image_id, asks)
+        query = functools.partial(_question, prompt, region, str(number))
+        yield listed.Row(path, image_id, query)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -279,11 +279,11 @@ def _read_tokens(text: str) -> tuple[boxes.Box, list[int]] | None:
   match = _TOKENS.match(text)
   if match is None:
     return None
-  found = boxes.read(match[1])
+  places = boxes.read(match[1])
   codes = [int(code) for code in re.findall(r'\d{3}', match[2] or '')]
-  if not found or max(codes, default=0) >= mask_decoder.CODES:
+  if not places or max(codes, default=0) >= mask_decoder.CODES:
     return None
-  return found[0][0], codes
+  return places[0][0], codes
 
 
 def _by_id(table: Any, name: str, path: Path) -> dict[int, Any]:

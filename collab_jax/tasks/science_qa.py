@@ -61,8 +61,8 @@ class ScienceQa(listed.ListedTask):
       picture = files.inside(
         pictures / name, files.field(item, 'image', str, where), where
       )
-      asks = self._question(item, where, name)
-      rows.append(listed.Row(picture, int(name), asks))
+      query = self._question(item, where, name)
+      rows.append(listed.Row(picture, int(name), query))
     return listed.Listing(path, rows)
 
   def _question(self, item: Any, where: str, name: str) -> question.Question:

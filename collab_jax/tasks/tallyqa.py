@@ -59,7 +59,7 @@ class TallyQa(listed.ListedTask):
       if simple not in (None, True, False):
         raise _validate.error(f'{where}: issimple', simple, 'true or false')
       kinds = {None: '', True: 'simple', False: 'complex'}
-      asks = question.Question(
+      query = question.Question(
         base.filled(
           self.prompt, question=files.field(item, 'question', str, where)
         ),
@@ -68,5 +68,5 @@ class TallyQa(listed.ListedTask):
         str(number),
       )
       picture = files.inside(folder, name, where)
-      rows.append(listed.Row(picture, ids[name], asks))
+      rows.append(listed.Row(picture, ids[name], query))
     return listed.Listing(path, rows)

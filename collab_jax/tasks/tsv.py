@@ -100,15 +100,15 @@ class Tsv(base.Task):
     records = list(_records(path))
     _check_columns(records, path)
     places: dict[str, Record] = {}
-    asks: dict[str, list[question.Question]] = {}
+    queries: dict[str, list[question.Question]] = {}
     for record, source in zip(records, _sources(records, path), strict=True):
       key = source.picture
       if key not in places:
         if limit is not None and len(places) >= limit:
           continue
         places[key] = source
-        asks[key] = []
-      asks[key].append(self._question(record, path))
+        queries[key] = []
+      queries[key].append(self._question(record, path))
     ids = files.stable_ids(places)
     entries = tuple(
       TablePicture(
@@ -118,7 +118,7 @@ class Tsv(base.Task):
     )
     reader = TsvPictures(path, entries, size, method or self.preprocess)
     return asked.Asked(
-      reader, tuple(tuple(several) for several in asks.values())
+      reader, tuple(tuple(several) for several in queries.values())
     )
 
   def _question(self, record: Record, path: Path) -> question.Question:

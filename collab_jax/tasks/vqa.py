@@ -77,14 +77,14 @@ class CocoVqa(listed.ListedTask):
       )
       if not references:
         raise _validate.error(f'{place}: answers', given, 'at least one')
-      asks = question.Question(
+      query = question.Question(
         base.filled(self.prompt, question=text),
         references,
         self.kind(annotation),
         str(number),
       )
       path = folder / year / f'COCO_{year}_{image_id:012d}.jpg'
-      yield listed.Row(path, image_id, asks)
+      yield listed.Row(path, image_id, query)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -208,14 +208,14 @@ class TextVqa(listed.ListedTask):
       where = f'{path}: data[{i}]'
       text = files.field(item, 'question', str, where)
       number = files.field(item, 'question_id', int, where)
-      asks = question.Question(
+      query = question.Question(
         base.filled(self.prompt, question=text),
         listed.texts(item, 'answers', where),
         id=str(number),
       )
       picture = files.inside(folder / 'train_images', f'{name}.jpg', where)
       rows.append(
-        listed.Row(picture, ids[name], asks, turns=turns.get(name, 0))
+        listed.Row(picture, ids[name], query, turns=turns.get(name, 0))
       )
     return listed.Listing(path, rows)
 

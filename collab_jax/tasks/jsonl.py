@@ -67,12 +67,12 @@ class Jsonl(listed.ListedTask):
     for index, (name, (where, item)) in enumerate(
       zip(names, lines, strict=True)
     ):
-      asks = self._question(item, where, index)
-      if asks.id in used:
-        raise _validate.error(f'{where}: id', asks.id, 'an id of its own')
-      used.add(asks.id)
+      query = self._question(item, where, index)
+      if query.id in used:
+        raise _validate.error(f'{where}: id', query.id, 'an id of its own')
+      used.add(query.id)
       rows.append(
-        listed.Row(files.inside(folder, name, where), ids[name], asks)
+        listed.Row(files.inside(folder, name, where), ids[name], query)
       )
     return listed.Listing(path, rows)
 
