@@ -1,6 +1,7 @@
 r"""Captions pictures by a server; this machine encodes them.
 
 collab-jax caption cat.png --k=8 --stream
+collab-jax caption cat.png --prompt='detect cat' --prompt='answer en how many'
 collab-jax caption --server=localhost:50051 photos --out=captions.jsonl \
     --codec='merge(k=5,smooth=2,centroids=pca(dims=128,vectors=ecsq))'
 collab-jax caption --server=edge.example.org:443 --ca=system \
@@ -34,12 +35,18 @@ from collab_jax.serving.client import (
   rate_control,
 )
 from collab_jax.serving.client import client as clients
+from collab_jax.serving.client import result as results
 
 _CONNECTION = connection_flags.define()
 _CHOICE = codec_flags.define()
 _MODEL = model_flags.define()
 _DTYPES = dtype_flags.define()
-_PROMPT = flags.DEFINE_string('prompt', '', "Instead of the server's.")
+_PROMPT = flags.DEFINE_multi_string(
+  'prompt',
+  [],
+  "Instead of the server's; given several times, questions about one picture,"
+  ' which is sent once.',
+)
 _TOKENS = flags.DEFINE_integer(
   'max_tokens', 0, "Longest caption; 0 for the server's.", lower_bound=0
 )
@@ -98,6 +105,13 @@ def main(argv):
       raise ValueError(
         'stream: prints the caption of one picture, all of whose layers are'
         ' sent; leave it out, or folder, out and progressive'
+      )
+    if len(_PROMPT.value) > 1 and (
+      is_folder or _STREAM.value or _PROGRESSIVE.value or _OUT.value
+    ):
+      raise ValueError(
+        f'prompt: got {len(_PROMPT.value)}, expected one with a folder, stream,'
+        ' progressive or out; ask several about one picture'
       )
     files = batch.list_pictures(path) if is_folder else [path]
     with _client() as client:
@@ -169,8 +183,10 @@ def _describe(plan: rate_control.RateControlPlan) -> str:
 def _caption_one(client: clients.EdgeClient, path: Path, size: int) -> int:
   image = data.read_image(path, size)
   image_id = batch.picture_id(path.name)
-  prompt, max_tokens = _PROMPT.value, _TOKENS.value
+  prompt, max_tokens = _prompt(), _TOKENS.value
   client.warm_up()
+  if len(_PROMPT.value) > 1:
+    return _ask(client, image, image_id)
   if _STREAM.value:
     result = None
     for item in client.stream(image, prompt, image_id, max_tokens):
@@ -183,6 +199,31 @@ def _caption_one(client: clients.EdgeClient, path: Path, size: int) -> int:
   else:
     result = client.caption(image[None], prompt, [image_id], max_tokens)[0]
     print(_terminal.escape(result.caption))
+  _print_costs(result)
+  return 0
+
+
+def _prompt() -> str:
+  """Returns the prompt of all pictures; '' for the server's."""
+  return _PROMPT.value[0] if _PROMPT.value else ''
+
+
+def _ask(client: clients.EdgeClient, image: Any, image_id: int) -> int:
+  """Asks several questions about one picture."""
+  answers = client.ask(image, _PROMPT.value, image_id, _TOKENS.value)
+  for prompt, answer in zip(_PROMPT.value, answers, strict=True):
+    print(f'{_terminal.escape(prompt)}: {_terminal.escape(answer.caption)}')
+  _print_costs(answers[0])
+  more = sum(answer.bytes for answer in answers[1:])
+  print(
+    f'  the other {len(answers) - 1}: {more:,} bytes of messages',
+    file=sys.stderr,
+  )
+  return 0
+
+
+def _print_costs(result: results.CaptionResult) -> None:
+  """Prints codec, bytes and times of a caption."""
   fields = ', '.join(f'{f} {n:,}' for f, n in result.sizes.items())
   spent = result.milliseconds
   stages = ', '.join(f'{s} {ms:.1f}' for s, ms in spent.items())
@@ -192,7 +233,6 @@ def _caption_one(client: clients.EdgeClient, path: Path, size: int) -> int:
     f'  ms     {sum(spent.values()):.1f} ({stages})',
     file=sys.stderr,
   )
-  return 0
 
 
 def _caption_all(client, files, root: Path, size: int) -> int:
@@ -203,7 +243,7 @@ def _caption_all(client, files, root: Path, size: int) -> int:
     root,
     out,
     size,
-    prompt=_PROMPT.value,
+    prompt=_prompt(),
     max_tokens=_TOKENS.value,
     limit=_limit(),
   )

@@ -64,6 +64,9 @@ _HELP = {
   'queue': 'Requests that may wait.',
   'max_sessions': 'Codecs that are agreed on at a time.',
   'max_message_bytes': 'Longest message; 0 for what any codec may need.',
+  'picture_bytes': (
+    'Bytes of pictures that are kept for more questions about them; 0 for none.'
+  ),
   'message_seconds': 'Time for the message of a call to arrive.',
   'group_ms': 'Time to wait for more requests when the engine is idle.',
   'log_requests': "File for a line of JSON a request; '-' for standard output.",

@@ -67,34 +67,38 @@ class HandshakeReply(_message.Message):
     def __init__(self, session: _Optional[bytes] = ..., model: _Optional[str] = ..., max_message_bytes: _Optional[int] = ..., max_tokens: _Optional[int] = ..., prompt: _Optional[str] = ..., encoder: _Optional[str] = ..., decoder: _Optional[str] = ..., computation: _Optional[_Mapping[str, str]] = ...) -> None: ...
 
 class CaptionRequest(_message.Message):
-    __slots__ = ("session", "message", "prompt", "request_id", "max_tokens", "continues")
+    __slots__ = ("session", "message", "prompt", "request_id", "max_tokens", "continues", "picture")
     SESSION_FIELD_NUMBER: _ClassVar[int]
     MESSAGE_FIELD_NUMBER: _ClassVar[int]
     PROMPT_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     MAX_TOKENS_FIELD_NUMBER: _ClassVar[int]
     CONTINUES_FIELD_NUMBER: _ClassVar[int]
+    PICTURE_FIELD_NUMBER: _ClassVar[int]
     session: bytes
     message: bytes
     prompt: str
     request_id: bytes
     max_tokens: int
     continues: bytes
-    def __init__(self, session: _Optional[bytes] = ..., message: _Optional[bytes] = ..., prompt: _Optional[str] = ..., request_id: _Optional[bytes] = ..., max_tokens: _Optional[int] = ..., continues: _Optional[bytes] = ...) -> None: ...
+    picture: bytes
+    def __init__(self, session: _Optional[bytes] = ..., message: _Optional[bytes] = ..., prompt: _Optional[str] = ..., request_id: _Optional[bytes] = ..., max_tokens: _Optional[int] = ..., continues: _Optional[bytes] = ..., picture: _Optional[bytes] = ...) -> None: ...
 
 class CaptionReply(_message.Message):
-    __slots__ = ("caption", "tokens", "min_entropy", "stages", "repeated")
+    __slots__ = ("caption", "tokens", "min_entropy", "stages", "repeated", "known_picture")
     CAPTION_FIELD_NUMBER: _ClassVar[int]
     TOKENS_FIELD_NUMBER: _ClassVar[int]
     MIN_ENTROPY_FIELD_NUMBER: _ClassVar[int]
     STAGES_FIELD_NUMBER: _ClassVar[int]
     REPEATED_FIELD_NUMBER: _ClassVar[int]
+    KNOWN_PICTURE_FIELD_NUMBER: _ClassVar[int]
     caption: str
     tokens: int
     min_entropy: float
     stages: Stages
     repeated: bool
-    def __init__(self, caption: _Optional[str] = ..., tokens: _Optional[int] = ..., min_entropy: _Optional[float] = ..., stages: _Optional[_Union[Stages, _Mapping]] = ..., repeated: bool = ...) -> None: ...
+    known_picture: bool
+    def __init__(self, caption: _Optional[str] = ..., tokens: _Optional[int] = ..., min_entropy: _Optional[float] = ..., stages: _Optional[_Union[Stages, _Mapping]] = ..., repeated: bool = ..., known_picture: bool = ...) -> None: ...
 
 class Stages(_message.Message):
     __slots__ = ("queue", "unpack", "rebuild", "prefill", "decode", "first_token", "batch")

@@ -141,10 +141,11 @@ def affinity(request: 'collab_pb2.CaptionRequest') -> str:
   """Returns the value of `AFFINITY` of a request's calls.
 
   All tries of a request have the same, and so has a request with the other
-  layers of its message: the server that it leads to remembers the answer, and
-  the first layers.
+  layers of its message, and all questions about a picture: the server that it
+  leads to remembers the answer, the first layers, and the picture.
   """
-  return (request.continues or request.request_id).hex()
+  known = request.picture or request.continues or request.request_id
+  return known.hex()
 
 
 def session_id(codec: codecs.Codec) -> bytes:

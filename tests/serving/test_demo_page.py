@@ -238,7 +238,7 @@ def test_image_codec_shows_the_decoded_picture(client):
     ('method=7&number=4', _png(), 400, "method: got '7'"),
     ('method=0&number=5', _png(), 400, "number: got '5', expected one of 2"),
     ('method=0', _png(), 400, 'number: got'),
-    ('method=0&number=4&prompt=' + 'a' * 201, _png(), 400, 'prompt: got 201'),
+    ('method=0&number=4&prompt=' + 'a' * 4097, _png(), 400, 'prompt: got 4097'),
     ('method=0&number=4&scene=99', b'', 400, "no test scene '99'"),
     ('method=0&number=4&scene=-1', b'', 400, "no test scene '-1'"),
   ],

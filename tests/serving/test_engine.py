@@ -206,3 +206,24 @@ def test_only_nearly_full_batches_are_padded(model):
 def test_sizes_out_of_range_are_refused(name, value):
   with pytest.raises(ValueError, match=f'{name}: got {value}'):
     dataclasses.replace(SIZES, **{name: value})
+
+
+@pytest.mark.parametrize(
+  ('longest', 'prompts'),
+  [
+    (24, [8, 24]),
+    (64, [8, 64]),
+    (100, [8, 64, 100]),
+    (512, [8, 64, 128, 256, 512]),
+  ],
+)
+def test_long_prompts_are_padded_to_few_lengths(
+  model, monkeypatch, longest, prompts
+):
+  """A short prompt does not pay for the longest one that is taken."""
+  sizes = dataclasses.replace(SIZES, max_prompt=longest)
+  ours = engine.Engine(model, sizes, usual_prompt=8)
+  monkeypatch.setattr(ours, '_compile_prefill', lambda *size: None)
+  for compile_one in ours.warm_up_length(64):
+    compile_one()
+  assert ours._lengths == [64 + n for n in prompts]

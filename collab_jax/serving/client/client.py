@@ -3,13 +3,14 @@
 import collections
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent import futures
+import hashlib
 import itertools
 from typing import Any
 
 from jaxtyping import Array, UInt8
 import numpy as np
 
-from collab_jax import codecs, random_keys
+from collab_jax import _validate, codecs, random_keys
 from collab_jax.serving.client import (
   channel,
   encode,
@@ -177,6 +178,82 @@ class EdgeClient:
         raise outcome
       results.append(outcome)
     return results
+
+  def ask(
+    self,
+    image: UInt8[Array | np.ndarray, 'H W 3'],
+    questions: Sequence[str],
+    image_id: int = 0,
+    max_tokens: int = 0,
+  ) -> list[result.CaptionResult]:
+    """Asks several questions about one picture, which is sent once.
+
+        client.ask(image, ['answer en how many rings', 'detect red ring'])
+
+    The picture is encoded once. Its message goes with the first question; the
+    server keeps it, and the others name it by its SHA-256. A server that does
+    not know it (any more) gets the message again.
+
+    Args:
+      image: A picture of the model's size, 0..255.
+      questions: Prompts, at least one.
+      image_id: Id of the picture.
+      max_tokens: As in `caption`.
+
+    Returns:
+      A result per question; the bytes and the edge's milliseconds of all but
+      the first are 0, unless the message was sent again.
+
+    Raises:
+      ValueError: There is no question, the image has another shape, or its
+        message is too long.
+      RemoteError: As in `caption`.
+    """
+    if isinstance(questions, str) or not questions:
+      raise _validate.error(
+        'questions', questions, 'one or more prompts', "write ['caption en']"
+      )
+    encoded = self.pack(image, image_id)
+    digest = hashlib.sha256(encoded.message).digest()
+    first, *others = (rpc.GenerationOptions(q, max_tokens) for q in questions)
+    answered = [self._ask(encoded, encoded.message, digest, first)]
+    rest = [
+      self._pool.submit(self._ask_more, encoded, digest, q) for q in others
+    ]
+    try:
+      return answered + [future.result() for future in rest]
+    finally:
+      for future in rest:
+        future.cancel()
+
+  def _ask(
+    self,
+    encoded: encode.EncodedImage,
+    sent: bytes,
+    digest: bytes,
+    options: rpc.GenerationOptions,
+  ) -> result.CaptionResult:
+    """Asks about a picture, whose message may be left out."""
+    reply = self._rpc.caption(encoded.codec, sent, options, picture=digest)
+    codec = self.codecs[encoded.codec]
+    if not sent:
+      encoded = encoded._replace(milliseconds={})
+    return result.make_result(codec, encoded, sent, [reply])
+
+  def _ask_more(
+    self,
+    encoded: encode.EncodedImage,
+    digest: bytes,
+    options: rpc.GenerationOptions,
+  ) -> result.CaptionResult:
+    """Asks about a picture that was sent; sends it again if need be."""
+    try:
+      return self._ask(encoded, b'', digest, options)
+    except retry.RemoteError as error:
+      if error.code != retry.REFUSED:
+        raise
+      # Dropped, or the server was started anew, or never kept any.
+      return self._ask(encoded, encoded.message, digest, options)
 
   def captions(
     self,

@@ -22,7 +22,8 @@ class CaptionResult(NamedTuple):
     min_entropy: Largest -log2 of a token's probability, in bits; high where the
       server was unsure.
     codec: Name of the codec that made the message.
-    bytes: Length of the sent part of the message, without repeats.
+    bytes: Length of the sent part of the message, without repeats; 0 of a
+      question about a picture that the server has.
     sizes: The bytes by field.
     layers: Number of layers of a progressive message that were sent.
     milliseconds: Time by stage, one after the other: 'encode', 'quantize' and
@@ -77,8 +78,8 @@ def make_result(
     min_entropy=last.min_entropy,
     codec=codec.name,
     bytes=len(sent),
-    sizes=codec.sizes(sent),
-    layers=len(codec.split_layers(sent)),
+    sizes=codec.sizes(sent) if sent else {},
+    layers=len(codec.split_layers(sent)) if sent else 0,
     milliseconds={**encoded.milliseconds, **spent},
     first_token=last.stages.first_token,
     tries=sum(result.tries for result in replies),

@@ -153,6 +153,7 @@ class RpcClient:
     message: bytes,
     options: GenerationOptions,
     continues: bytes = b'',
+    picture: bytes = b'',
   ) -> RpcResult:
     """Sends a message and waits for its caption.
 
@@ -161,6 +162,8 @@ class RpcClient:
       message: Bytes of the message.
       options: Options of the caption.
       continues: Id of the request whose message this one continues.
+      picture: SHA-256 of the whole message, which the server then keeps; with
+        an empty message, of one that it has kept.
 
     Returns:
       The reply.
@@ -170,7 +173,7 @@ class RpcClient:
       TooLargeError: The message is longer than the server takes.
     """
     retries = self.connection.start_retries()
-    request = _request(message, options, continues)
+    request = _request(message, options, continues, picture)
     expired, session = 0, None
     while True:
       try:
@@ -401,11 +404,14 @@ def _reply_faults(reply: collab_pb2.CaptionReply) -> list[str]:
   ]
 
 
-def _request(message, options, continues=b'') -> collab_pb2.CaptionRequest:
+def _request(
+  message, options, continues=b'', picture=b''
+) -> collab_pb2.CaptionRequest:
   return collab_pb2.CaptionRequest(
     message=message,
     prompt=options.prompt,
     request_id=os.urandom(16),
     continues=continues,
+    picture=picture,
     max_tokens=options.max_tokens,
   )

@@ -19,6 +19,8 @@ from collab_jax.serving.engine import decode_state, lockstep
 
 # Prefixes shorter than this are padded to it, longer ones to a power of two.
 _SHORTEST = 64
+# Longer prompts are padded to this many tokens, or twice as many, and so on.
+_COMMON_PROMPT = 64
 
 
 class HostPrefix(NamedTuple):
@@ -117,7 +119,7 @@ class Engine:
       model: The model, with a tokenizer, on one device or a mesh.
       config: The static sizes.
       usual_prompt: Length of most prompts in tokens. Longer ones are padded to
-        the longest, and padding takes time, too.
+        the next power of two from 64 on: padding takes time, too.
     """
     self.model = model
     self.config = config
@@ -166,8 +168,11 @@ class Engine:
     """Yields functions that compile one program each, for m image vectors."""
     n = self.model.config.vision.num_tokens
     bucket = min(max(_SHORTEST, 1 << (m - 1).bit_length()), n)
-    lengths = {bucket + self._usual_prompt, bucket + self.config.max_prompt}
-    for length in sorted(lengths):
+    longest = self.config.max_prompt
+    prompts = {self._usual_prompt, longest}
+    # Of long prompts, most are shorter than the longest.
+    prompts |= {n for n in _powers(longest, 2) if n >= _COMMON_PROMPT}
+    for length in sorted(bucket + n for n in prompts):
       if length in self._lengths:
         continue
       for batch in self.batches:

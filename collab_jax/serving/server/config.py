@@ -32,6 +32,8 @@ class ServerConfig:
     queue: Number of requests that may wait.
     max_sessions: Number of codecs that are agreed on at a time.
     max_message_bytes: Longest message; 0 for what any codec may need.
+    picture_bytes: Bytes of pictures that are kept for more questions about
+      them: messages, and rebuilt prefixes. 0 keeps none.
     message_seconds: Seconds for the message of a call to arrive.
     group_ms: Milliseconds to wait for more requests when the engine is idle.
     lame_duck_seconds: Seconds at the end in which requests are still taken,
@@ -56,6 +58,7 @@ class ServerConfig:
   queue: int = 128
   max_sessions: int = 64
   max_message_bytes: int = 0
+  picture_bytes: int = 64 << 20
   message_seconds: float = 60.0
   group_ms: float = 2.0
   lame_duck_seconds: float = 0.0
@@ -69,6 +72,7 @@ class ServerConfig:
     _validate.integer('queue', self.queue)
     _validate.integer('max_sessions', self.max_sessions)
     _validate.integer('max_message_bytes', self.max_message_bytes, 0)
+    _validate.integer('picture_bytes', self.picture_bytes, 0)
     if 0 < self.max_message_bytes < _SHORTEST:
       raise ValueError(
         f'max_message_bytes: got {self.max_message_bytes}, expected 0 or at'

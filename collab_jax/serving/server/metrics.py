@@ -158,6 +158,20 @@ class Metrics:
     self._sessions = prometheus.Gauge(
       'sessions', 'Codecs that the server has agreed on.', **settings
     )
+    self._pictures = prometheus.Gauge(
+      'pictures', 'Pictures kept for more questions.', **settings
+    )
+    self._picture_bytes = prometheus.Gauge(
+      'picture_bytes', 'Bytes of these pictures.', **settings
+    )
+    self._asked = prometheus.Counter(
+      'asked_pictures',
+      'Questions about pictures to keep: with a message (new), or without.',
+      ['picture'],
+      **settings,
+    )
+    for picture in ('new', 'known'):
+      self._asked.labels(picture)
     self._serving = prometheus.Gauge(
       'serving', 'Whether requests are taken: 1 or 0.', **settings
     )
@@ -233,6 +247,17 @@ class Metrics:
     """Binds functions that return the lengths."""
     self._queue.set_function(queue)
     self._sessions.set_function(sessions)
+
+  def watch_pictures(
+    self, pictures: Callable[[], int], size: Callable[[], int]
+  ) -> None:
+    """Binds functions that return number and bytes of the kept pictures."""
+    self._pictures.set_function(pictures)
+    self._picture_bytes.set_function(size)
+
+  def count_picture(self, known: bool) -> None:
+    """Counts a question about a picture that is kept."""
+    self._asked.labels('known' if known else 'new').inc()
 
   def watch_calls(
     self, calls: Callable[[], int], watches: Callable[[], int]

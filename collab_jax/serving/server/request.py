@@ -32,6 +32,9 @@ class RequestState:
     waiters: Number of calls that wait for the caption.
     caller: Name of the caller whose request it is.
     codec: Name of the codec, for the log of requests.
+    picture: The `request_cache.KeptPicture` of a request that names it; None
+      for others, and once it is rebuilt.
+    known: Whether it was there before.
   """
 
   decoder: Any
@@ -50,6 +53,8 @@ class RequestState:
   waiters: int = 0
   caller: str = ''
   codec: str = ''
+  picture: Any = None
+  known: bool = False
 
   def update(
     self,

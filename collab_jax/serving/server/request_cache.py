@@ -1,10 +1,12 @@
-"""Caches by request id: of answers to retries, and of first layers.
+"""Caches of answers to retries, of first layers, and of whole pictures.
 
 An id belongs to the caller that made it: others may make the same, and neither
-reads what was answered to it.
+reads what was answered to it. Pictures are known by their message's SHA-256, so
+that no question is answered from another picture.
 """
 
 import collections
+from collections.abc import Callable
 import hashlib
 import time
 from typing import Any, NamedTuple
@@ -17,9 +19,15 @@ ID = 16  # Bytes of a request id.
 # Bounds of the first layers that are kept; an edge goes on within moments.
 _MAX_BYTES = 4 << 20
 _SECONDS = 60.0
+# A person asks the next question about a picture within minutes.
+_PICTURE_SECONDS = 600.0
 
 
 _Key = tuple[str, bytes]  # Name of a caller, and id.
+
+
+class UnknownPictureError(Exception):
+  """A picture is not in the cache (any more)."""
 
 
 class UnknownRequestError(Exception):
@@ -39,6 +47,11 @@ class _ExpiringMap:
   def __len__(self) -> int:
     return len(self._entries)
 
+  @property
+  def total(self) -> int:
+    """Sum of the sizes."""
+    return self._total
+
   def get(self, key: _Key) -> Any | None:
     """Returns a value; None if it is missing or has expired."""
     value, _, since = self._entries.get(key, (None, 0, time.monotonic()))
@@ -50,8 +63,9 @@ class _ExpiringMap:
     now = time.monotonic()
     self._entries[key] = value, size, now
     self._total += size
-    while self._total > self._capacity or (
-      now - next(iter(self._entries.values()))[2] > self._seconds
+    while self._entries and (
+      self._total > self._capacity
+      or now - next(iter(self._entries.values()))[2] > self._seconds
     ):
       self.pop(next(iter(self._entries)))
 
@@ -135,6 +149,109 @@ class IdempotencyCache:
     entry = self._entries.get(key)
     if entry is not None and entry.request is request:
       self._entries.pop(key)
+
+
+class KeptPicture:
+  """Message of a picture, and its rebuilt prefix once that is there.
+
+  Attributes:
+    message: The whole message.
+    prefix: The prefix; None until a request was rebuilt.
+  """
+
+  def __init__(self, message: bytes, keep: Callable[['KeptPicture'], None]):
+    """Binds a message.
+
+    Args:
+      message: The whole message.
+      keep: Counts the picture's bytes anew.
+    """
+    self.message = message
+    self.prefix: Any = None
+    self._keep = keep
+
+  @property
+  def size(self) -> int:
+    """Bytes of message and prefix."""
+    arrays = () if self.prefix is None else self.prefix
+    return len(self.message) + sum(getattr(a, 'nbytes', 0) for a in arrays)
+
+  def add_prefix(self, prefix: Any) -> None:
+    """Keeps the prefix, too; called in the event loop.
+
+    Args:
+      prefix: An `engine.HostPrefix`.
+    """
+    if self.prefix is None:
+      self.prefix = prefix
+      self._keep(self)
+
+
+class PictureCache:
+  """Pictures by caller, session and digest; the oldest are dropped first.
+
+  Further questions about a picture need neither its message nor another
+  rebuilding. All bytes that are kept are counted: messages and prefixes.
+  """
+
+  def __init__(self, max_bytes: int, seconds: float = _PICTURE_SECONDS):
+    """Makes an empty cache.
+
+    Args:
+      max_bytes: Bytes to keep in all; 0 keeps nothing.
+      seconds: Time for which a picture is kept after its last question.
+    """
+    self._entries = _ExpiringMap(max_bytes, seconds)
+
+  def __len__(self) -> int:
+    """Number of pictures in the cache."""
+    return len(self._entries)
+
+  @property
+  def total_bytes(self) -> int:
+    """Bytes of all messages and prefixes in the cache."""
+    return self._entries.total
+
+  def get(
+    self, digest: bytes, session: bytes, message: bytes, caller: str = ''
+  ) -> KeptPicture:
+    """Returns a picture, and keeps it.
+
+    Args:
+      digest: SHA-256 of its message.
+      session: Id of its session.
+      message: The message; empty for one that was kept.
+      caller: Name of the caller.
+
+    Raises:
+      UnknownPictureError: The picture is not in the cache.
+      ValueError: The message has another digest.
+    """
+    if message and hashlib.sha256(message).digest() != digest:
+      raise ValueError(
+        f'picture: got {digest.hex()[:64] or "nothing"}, expected the SHA-256'
+        ' of the message'
+      )
+    key = caller, session + digest
+    picture = self._entries.get(key)
+    if picture is None and not message:
+      raise UnknownPictureError(
+        'picture: that one is not known here (any more): send its message'
+      )
+    if picture is None:
+
+      def keep(picture):
+        # Dropped since: its bytes are those of its last request.
+        if self._entries.get(key) is picture:
+          self._entries.put(key, picture, picture.size)
+
+      picture = KeptPicture(message, keep)
+    self._entries.put(key, picture, picture.size)
+    return picture
+
+  def clear(self) -> None:
+    """Drops everything."""
+    self._entries.clear()
 
 
 class PartialMessageCache:

@@ -193,11 +193,15 @@ class Scheduler:
     now = time.perf_counter()
     requests = [request for request in requests if not request.cancelled]
     groups = {}  # Messages of one codec and as many layers decode together.
+    prefills = []
     for request in requests:
       request.milliseconds['queue'] = 1000 * (now - request.stage_start)
+      if request.picture is not None and request.picture.prefix is not None:
+        prefills.append(_begin(request, request.picture.prefix))
+        continue
       key = request.decoder, request.decoder.layers(request.message)
       groups.setdefault(key, []).append(request)
-    prefills = [p for group in groups.values() for p in self._rebuild(group)]
+    prefills += [p for group in groups.values() for p in self._rebuild(group)]
     if not prefills:
       return
     start = time.perf_counter()
@@ -242,11 +246,11 @@ class Scheduler:
       spent = 1000 * (time.perf_counter() - start)
       for request, prefix in zip(batch, prefixes, strict=True):
         request.milliseconds['rebuild'] = spent
-        request.message = request.decoder = None
-        prefill = engines.PrefillRequest(
-          prefix, request.prompt, request.max_tokens
-        )
-        prefills.append((request, prefill))
+        if request.picture is not None:
+          # A copy: the array is the whole batch's.
+          kept = prefix._replace(x=prefix.x.copy())
+          self._post_to_loop(request.picture.add_prefix, kept)
+        prefills.append(_begin(request, prefix))
     return prefills
 
   def _dispatch(self, outputs: list[engines.StepOutput]) -> None:
@@ -278,6 +282,16 @@ class Scheduler:
       self._loop.call_soon_threadsafe(function, *args)
     except RuntimeError:  # The loop is closed: nobody waits any more.
       _LOG.debug('the event loop has ended')
+
+
+def _begin(
+  request: RequestState, prefix: engines.HostPrefix
+) -> tuple[RequestState, engines.PrefillRequest]:
+  """Returns a request with what the engine needs of it."""
+  request.message = request.decoder = request.picture = None
+  return request, engines.PrefillRequest(
+    prefix, request.prompt, request.max_tokens
+  )
 
 
 def _update_all(updates) -> None:

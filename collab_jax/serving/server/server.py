@@ -250,6 +250,7 @@ class Server:
       self.metrics,
       self._request_log,
       config.log_captions,
+      config.picture_bytes,
     )
     self.metrics.watch(lambda: len(queue), lambda: len(self._registry))
     self.metrics.set_build(self._model)

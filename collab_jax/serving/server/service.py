@@ -50,6 +50,7 @@ _STATUS = {
   wire.FormatError: _CODES.INVALID_ARGUMENT,
   codecs.RefusedError: _CODES.FAILED_PRECONDITION,
   codecs.BusyError: _CODES.RESOURCE_EXHAUSTED,
+  request_cache.UnknownPictureError: _CODES.FAILED_PRECONDITION,
   request_cache.UnknownRequestError: _CODES.FAILED_PRECONDITION,
   request_queue.QueueFullError: _CODES.RESOURCE_EXHAUSTED,
   request_queue.ServerStoppedError: _CODES.UNAVAILABLE,
@@ -86,6 +87,7 @@ class Service(collab_pb2_grpc.CaptionerServicer):
     counters: metrics.Metrics,
     log: request_log.RequestLog | None = None,
     log_captions: bool = False,
+    picture_bytes: int = 0,
   ):
     """Binds the parts of a server; at first no requests are taken.
 
@@ -98,6 +100,7 @@ class Service(collab_pb2_grpc.CaptionerServicer):
       counters: Metrics of the server.
       log: Log of requests, if there is one.
       log_captions: Whether it has prompts and captions.
+      picture_bytes: Bytes of pictures to keep for more questions.
     """
     self._log, self._log_captions = log, log_captions
     self.open = 0
@@ -108,6 +111,10 @@ class Service(collab_pb2_grpc.CaptionerServicer):
     self._registry = registry
     self._idempotency = idempotency
     self._partial_messages = request_cache.PartialMessageCache()
+    self._pictures = request_cache.PictureCache(picture_bytes)
+    counters.watch_pictures(
+      lambda: len(self._pictures), lambda: self._pictures.total_bytes
+    )
     self._metrics = counters
     # Two: one message is being unpacked while another is fetched.
     self._threads = futures.ThreadPoolExecutor(2, 'collab_jax-unpack')
@@ -302,6 +309,11 @@ class Service(collab_pb2_grpc.CaptionerServicer):
       )
     max_tokens = self._max_tokens(request.max_tokens)
     prompt = self._tokenize(request.prompt)
+    picture = self._keep_picture(request.picture, decoder.id, message, caller)
+    known = picture is not None and not message
+    if picture is not None:
+      message = picture.message
+      self._metrics.count_picture(known)
     waiting = len(self._queue)
     self._queue.reserve(caller)
     self._metrics.observe_queue(waiting)
@@ -312,6 +324,8 @@ class Service(collab_pb2_grpc.CaptionerServicer):
       time.perf_counter(),
       caller=caller,
       codec=decoder.codec.name,
+      picture=picture,
+      known=known,
     )
     self._idempotency.add(request, state)
     state.done.add_done_callback(lambda _: self._count(state))
@@ -322,6 +336,17 @@ class Service(collab_pb2_grpc.CaptionerServicer):
     future = self._threads.submit(_unpack, state, message)
     self._enqueue_when_unpacked(future, state)
     return state
+
+  def _keep_picture(
+    self, digest: bytes, session: bytes, message: bytes, caller: str
+  ) -> request_cache.KeptPicture | None:
+    """Returns the picture of a request that names it; None for others."""
+    if not digest:
+      return None
+    try:
+      return self._pictures.get(digest, session, message, caller)
+    except ValueError as error:
+      raise RefusalError(_CODES.INVALID_ARGUMENT, str(error)) from error
 
   def _find_decoder(self, session: bytes, caller: str):
     """Returns the decoder of a session that the caller has agreed on here."""
@@ -403,6 +428,7 @@ class Service(collab_pb2_grpc.CaptionerServicer):
       min_entropy=state.min_entropy,
       stages=collab_pb2.Stages(batch=state.batch, **state.milliseconds),
       repeated=repeated,
+      known_picture=state.known,
     )
 
 
@@ -415,6 +441,8 @@ def _extends(sent: str, text: str) -> bool:
 def _unpack(state: RequestState, data: bytes) -> None:
   """Checks and unpacks a message, on a thread of its own."""
   start = time.perf_counter()
+  if state.picture is not None and state.picture.prefix is not None:
+    return
   try:
     state.message = state.decoder.unpack(data)
   except (Exception, KeyboardInterrupt):

@@ -26,7 +26,7 @@ from collab_jax.serving.web import (
 from collab_jax.serving.web import presets as presets_lib
 
 _SCENES = 12
-_MAX_PROMPT = 200  # Letters.
+_MAX_PROMPT = 4096  # Letters, as of the server: 512 tokens have fewer.
 _UPLOADS = 8  # Files that are read at a time.
 # Seconds for the server to say that it is there, and what it admits.
 _STATE_SECONDS = 1.0
