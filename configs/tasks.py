@@ -68,6 +68,9 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     ('detection', 'scenes_box', ('detect',)),
   )
   config.k = 8  # Number of vectors that the findings are about.
+  # Image codec that answers the easy questions: the findings are told of the
+  # others, too. '' for none.
+  config.control = 'avif(quality=8,strip=true,chroma=444)'
   config.budgets = (20, 50, 100, 300)  # Largest mean bytes of a message.
   config.shares = (0.95,)  # Shares of the score of all vectors.
 
@@ -76,6 +79,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     config.limit = 3
     config.methods = ('kmeans(init=++)',)
     config.ks = (2, 8)
+    config.control = 'avif(quality=8,strip=true)'
     config.codecs = (
       'avif(quality=8,strip=true)',
       'avif(quality=60,strip=true)',

@@ -23,7 +23,12 @@ from collab_jax.evaluation.report.channel import (
   link_table,
 )
 from collab_jax.evaluation.report.compared import comparison_table
-from collab_jax.evaluation.report.grids import kinds, metrics_of, of_kinds
+from collab_jax.evaluation.report.grids import (
+  kinds,
+  metrics_of,
+  of_kinds,
+  of_wrong,
+)
 from collab_jax.evaluation.report.labels import (
   crossing,
   curves,
@@ -88,6 +93,7 @@ __all__ = [
   'link_table',
   'metrics_of',
   'of_kinds',
+  'of_wrong',
   'operating_points',
   'paired_differences',
   'pictures',

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, cast
 
 import ml_collections
 
-from collab_jax import _validate, evaluation, jsonl, plots
+from collab_jax import _validate, codecs, evaluation, jsonl, plots
 from collab_jax.evaluation.report import budgets, columns, labels, text
 from collab_jax.models import paligemma
 from collab_jax.studies import build, headline, study, tradeoff
@@ -75,6 +75,9 @@ class TaskStudy:
         _validate.number(name, value, 0)
     for each in self.studies.values():
       each.validate()
+    names = [spec.name for spec in next(iter(self.studies.values())).specs]
+    if fields.control and self._control() not in names:
+      raise _validate.unknown('control', self._control(), names)
 
   def describe(self) -> str:
     """Returns the headline: model, tasks, devices, and the work ahead."""
@@ -130,12 +133,25 @@ class TaskStudy:
       rows = evaluation.summarize(answers, metrics=metrics, **draws)
       lines[title] = TaskLine(answers, rows)
     report = analyze(lines, self._fields, draws)
+    if self._fields.control:
+      findings = _control(lines, self._control(), self._fields.k, draws)
+      text = '\n'.join([report.text, *study.wrap(findings)])
+      report = report._replace(
+        text=text,
+        table='\n\n'.join([report.table, *findings]),
+        summary={**report.summary, 'control': findings},
+      )
     rows = {title: line.rows for title, line in lines.items()}
     first = next(iter(self.studies.values()))
     made_with = first.made_with
     return study.write_report(
       report, rows, workdir, settings, evaluated=True, made_with=made_with
     )
+
+  def _control(self) -> str:
+    """Returns the name of the codec that answers the easy questions."""
+    fields = self._fields
+    return codecs.parse(fields.control, fields.split, fields.coding).name
 
 
 def _with_task(
@@ -214,6 +230,35 @@ def _kept(rows: Mapping[str, study.Rows], k: int) -> list[str]:
     f'{k} of {example["vectors"]} vectors by k-means++'
     f' ({text.size(example["bytes"])}) keep of the score of all vectors:'
     f' {"; ".join(parts)}.'
+  ]
+
+
+def _control(
+  lines: Mapping[str, TaskLine], name: str, k: int, draws: Mapping[str, Any]
+) -> list[str]:
+  """Returns what k centroids keep of the questions that a codec gets wrong."""
+  parts, size = [], 0.0
+  for title, line in lines.items():
+    metric = columns.column(line.rows).name
+    row = next(row for row in line.rows if row['name'] == name)
+    if metric not in line.records[0].get('scores', ()):
+      continue  # A score of the whole set, such as BLEU.
+    wrong = evaluation.of_wrong(line.records, name, metric)
+    if not wrong:
+      continue
+    size = row['bytes']
+    rows = evaluation.summarize(wrong, metrics=[metric], **draws)
+    column, full = columns.column(rows), labels.full(rows)
+    at_k = next((r for r in budgets.paper_curve(rows) if r['sent'] == k), None)
+    if full is None or at_k is None:
+      continue
+    scores = f'{column.text(at_k)} of {column.text(full)}'
+    parts.append(f'{title} {scores} ({at_k["questions"]:,} questions)')
+  if not parts:
+    return []
+  return [
+    f'Of the questions that {name} ({text.size(size)}) gets wrong, {k}'
+    f' vectors by k-means++ score: {"; ".join(parts)}.'
   ]
 
 

@@ -64,7 +64,7 @@ def make(kinds=('count', 'colour'), pictures=120, seed=0):
             'prompt': 'p',
             'questions': len(kinds),
             'question_bytes': size / len(kinds),
-            'scores': {},
+            'scores': {'exact': float(answer == 'yes')},
           }
         )
   return records
@@ -156,3 +156,19 @@ def test_figures(records):
 def test_line_of_kinds(records):
   assert len(budgets.line_of(records, ())) == len(records)
   assert len(budgets.line_of(records, ('count',))) == len(records) // 2
+
+
+def test_questions_that_a_codec_gets_wrong(records):
+  name = 'jpeg(quality=20)'
+  hard = evaluation.of_wrong(records, name, 'exact')
+  rows = {r['name']: r for r in evaluation.summarize(hard, resamples=5)}
+  whole = {r['name']: r for r in evaluation.summarize(records, resamples=5)}
+  wrong = whole[name]['questions'] * (1 - whole[name]['exact'])
+  assert rows[name]['exact'] == 0
+  assert rows[name]['questions'] == pytest.approx(wrong)
+  assert {row['questions'] for row in rows.values()} == {
+    rows[name]['questions']
+  }
+  assert (
+    rows[name]['bytes'] == 95
+  )  # A message counts once, however few are left.

@@ -6,7 +6,7 @@ their questions.
 """
 
 import collections
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from collab_jax import _validate, registry, tasks
@@ -118,17 +118,49 @@ def of_kinds(records: Sequence[Record], *chosen: str) -> list[Record]:
   Raises:
     ValueError: There is no such question.
   """
-  whole = _whole_pictures(records)
-  fitting = [
-    record
-    for record in records
-    if record.get('kind') in chosen and _place(record) in whole
-  ]
+  fitting = _answers_to(records, lambda record: record.get('kind') in chosen)
   if not fitting:
     raise ValueError(
       f'kinds: got {", ".join(chosen)}, expected some of'
       f' {", ".join(kinds(records)) or "none: the records are of captions"}'
     )
+  return fitting
+
+
+def of_wrong(
+  records: Sequence[Record], name: str, metric: str, right: float = 1.0
+) -> list[Record]:
+  """Returns the answers to the questions that a codec gets wrong.
+
+  Questions that a picture reduced to a few bytes answers, or a guess, say
+  little of other codecs: these are the rest of them.
+
+  Args:
+    records: Records of a task, with the codec's among them.
+    name: Name of the codec; of its seeds the first counts.
+    metric: Name of a metric of the records' scores.
+    right: Score of a right answer; lower ones are wrong.
+
+  Source: VTC-Bench's control, samples that a downsampled picture gets wrong.
+  """
+  wrong, seen = set(), set()
+  for record in records:
+    key = record['image_id'], question(record)
+    if record['name'] == name and key not in seen:
+      seen.add(key)
+      if record['scores'][metric] < right:
+        wrong.add(key)
+  return _answers_to(
+    records, lambda record: (record['image_id'], question(record)) in wrong
+  )
+
+
+def _answers_to(
+  records: Sequence[Record], fits: Callable[[Record], bool]
+) -> list[Record]:
+  """Returns the fitting records, of pictures of which all are there."""
+  whole = _whole_pictures(records)
+  fitting = [r for r in records if _place(r) in whole and fits(r)]
   counts: dict[Any, set[str]] = collections.defaultdict(set)
   for record in fitting:
     counts[_place(record)].add(question(record))

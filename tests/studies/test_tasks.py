@@ -1,0 +1,150 @@
+"""Study of tasks from its config to files, and tasks in units of a sweep."""
+
+import json
+
+import pytest
+
+from collab_jax import data, evaluation, studies
+from collab_jax.evaluation import record_store
+from collab_jax.studies import headline, sweep, unit_files, units
+from configs import tasks as tasks_config
+from configs import tradeoff
+from tests import standin
+
+
+@pytest.fixture(scope='module')
+def config():
+  config = tasks_config.get_config('mode=smoke')
+  config.model = str(standin.folder())
+  config.limit, config.ks, config.codecs = 2, (8,), ('webp(quality=20)',)
+  config.blind, config.control = ('mean',), 'webp(quality=20)'
+  config.lines = (
+    ('captions', 'captions(data=scenes)', ()),
+    ('counts', 'scenes', ('count',)),
+    ('attributes', 'scenes', ('colour', 'shape')),
+  )
+  return config
+
+
+@pytest.fixture(scope='module')
+def run(config, tmp_path_factory):
+  """A run of the study: its records by task, its text and its folder."""
+  folder = tmp_path_factory.mktemp('tasks')
+  study = studies.TaskStudy(config)
+  study.validate()
+  assert 'questions about 2 pictures' in study.describe()
+  records = study.run(folder, progress=False)
+  return records, study.report(records, folder), folder
+
+
+def test_records_of_a_task_are_a_file(run):
+  records, _, folder = run
+  assert [*records] == ['captions(data=scenes)', 'scenes']
+  for name, stem, recorded in (
+    ('captions(data=scenes)', 'captions_data_scenes', 'captions'),
+    ('scenes', 'scenes', 'scenes'),
+  ):
+    read = evaluation.read_records(folder / f'{stem}.jsonl')
+    assert len(read) == len(records[name])
+    assert {r['task'] for r in read} == {recorded}
+  captions = records['captions(data=scenes)']
+  assert {r['prompt'] for r in captions} == {'caption en'}
+  assert [*captions[0]['scores']] == ['rouge_l']  # BLEU is of the whole set.
+
+
+def test_report(run):
+  _, text, folder = run
+  table = (folder / 'table.txt').read_text()
+  for title in ('captions', 'counts', 'attributes'):
+    assert f'{title} ' in text
+    assert f'\n{title}\n' in table
+  summary = json.loads((folder / 'summary.json').read_text())
+  assert [*summary['rows']] == ['captions', 'counts', 'attributes']
+  rows = summary['rows']['attributes']
+  assert {*rows[0]['kinds']} == {'colour', 'shape'}
+  assert rows[0]['questions'] > summary['rows']['counts'][0]['questions']
+  budgets = [line['budget'] for line in summary['best']['counts']]
+  assert budgets == [20, 50, 100, 300]
+  assert 'gets wrong, 8 vectors by k-means++ score: counts' in ' '.join(
+    text.split()
+  )
+  for name in ('tasks.png', 'tasks_rate.svg', 'config.json'):
+    assert (folder / name).exists()
+
+
+@pytest.mark.parametrize(
+  ('change', 'said'),
+  [
+    ({'lines': ()}, r'lines: got \(\), expected one or more lines'),
+    ({'full': False}, 'full: got False, expected True'),
+    ({'lines': (('a', 'scene', ()),)}, "task: got 'scene'.*'scenes'"),
+    ({'budgets': (-1,)}, 'budgets: got -1'),
+    ({'control': 'webp(quality=21)'}, r"control: got 'webp\(quality=21\)'"),
+  ],
+)
+def test_settings_out_of_range_are_refused(config, change, said):
+  changed = config.copy_and_resolve_references()
+  for name, value in change.items():
+    changed[name] = value
+  with pytest.raises(ValueError, match=said):
+    studies.TaskStudy(changed).validate()
+
+
+@pytest.fixture(scope='module')
+def asking():
+  """A tradeoff study of questions about two scenes."""
+  config = tradeoff.get_config('mode=smoke')
+  config.model = str(standin.folder())
+  config.limit, config.ks, config.methods = 2, (2,), ('kmeans(init=++)',)
+  config.blind, config.seeds = (), (0,)
+  config.task, config.data, config.data_split = 'scenes(kind=count)', '', ''
+  config.prompt, config.preprocess, config.metrics = '', '', ()
+  return studies.TradeoffStudy(config)
+
+
+def test_units_of_a_sweep_make_the_same_answers(asking, tmp_path):
+  whole = asking.run(tmp_path / 'whole' / 'records.jsonl', False)
+  for unit in range(2):
+    sweep.run_unit(asking, tmp_path, unit, 2)
+  files = unit_files.UnitFiles(tmp_path)
+  plan = files.read_plan()
+  files.gather(plan, len(asking.data))
+  joined = evaluation.read_records(files.records)
+  texts = [
+    {record_store.key_of(r): r['caption'] for r in some}
+    for some in (joined, whole)
+  ]
+  assert texts[0] == texts[1]
+  assert len(joined) > 2 * len(asking.data)
+  assert sweep.missing_passes(asking, files) == []
+
+
+def test_missing_answers_of_units_are_found(asking, tmp_path):
+  records = asking.run(tmp_path / 'records.jsonl', False)
+  passes = asking.passes
+  unit_files.check_complete(records, passes, 2)
+  with pytest.raises(ValueError, match=r'got 1, expected those of 2 pictures'):
+    unit_files.check_complete(records[1:], passes, 2)
+  with pytest.raises(
+    ValueError, match=r'1 of them twice.*expected one a quest'
+  ):
+    unit_files.check_complete([*records, records[0]], passes, 2)
+
+
+def test_report_of_questions(asking, tmp_path):
+  records = asking.run(tmp_path / 'records.jsonl', False)
+  text = asking.report(records, tmp_path)
+  assert 'exact match' in text
+  page = (tmp_path / 'report.html').read_text()
+  assert 'answer en how many' in page
+  assert 'the answers to its first question' in page
+
+
+def test_headline_counts_questions(asking):
+  text = asking.describe()
+  count = sum(len(asking.data[i].questions) for i in range(2))
+  assert f' x {count} questions about 2 pictures = {2 * count}' in text
+  assert 'scenes: count, exact match' in text
+  assert headline.questions(asking.data) == count
+  assert headline.questions(data.scenes('test', 2)) is None
+  assert units.pass_costs(asking)
