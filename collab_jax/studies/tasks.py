@@ -217,7 +217,11 @@ def _kept(rows: Mapping[str, study.Rows], k: int) -> list[str]:
     row = next((r for r in curve if r['sent'] == k), None)
     column = columns.column(group)
     kept = None if row is None else column.kept(row)
-    if row is None or kept is None:
+    full = labels.full(group)
+    if row is None or kept is None or full is None:
+      continue
+    if not full[column.name]:
+      parts.append(f'{title} nothing, as all vectors score 0')
       continue
     example = row
     low, high = (100 * (column.kept(row, e) or 0) for e in ('_low', '_high'))

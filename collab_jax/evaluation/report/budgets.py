@@ -56,7 +56,7 @@ def best_within(
     if not fitting:
       lines.append({'budget': budget, 'codec': None})
       continue
-    best = max(fitting, key=column.quality)
+    best = max(fitting, key=lambda r: (column.quality(r), -r['bytes']))
     others = [row for row in fitting if row is not best]
     intervals = _differences(drawn, best, others, column, level)
     tied = [n for n, each in intervals.items() if each['low'] <= 0]
@@ -151,7 +151,9 @@ def _rival(rival: Mapping[str, Any] | None, column: columns.Column) -> str:
   if rival is None:
     return '-'
   value, low, high = (
-    f'{-column.scale * rival[end]:+.1f}' for end in ('value', 'high', 'low')
+    # From 0, so that there is no -0.0.
+    f'{0.0 - column.scale * rival[end]:+.1f}'
+    for end in ('value', 'high', 'low')
   )
   return f'{value} [{low}, {high}]'
 
