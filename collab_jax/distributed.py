@@ -15,6 +15,7 @@ import json
 import logging
 import os
 import re
+import signal
 import sys
 import threading
 import time
@@ -116,6 +117,10 @@ def initialize(text: str) -> None:
       f'distributed: the other processes are not reached ({first}); start all'
       f' within {START_SECONDS} s, with an address of process 0 that all reach'
     ) from error
+  # XLA takes the signal for a notice of preemption, after which it goes on.
+  if threading.current_thread() is threading.main_thread():
+    before = signal.getsignal(signal.SIGTERM)
+    signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
 
 
 def number() -> int:
@@ -318,7 +323,9 @@ def together(text: str, values: Mapping[str, Any] | None = None) -> Iterator:
     _end_all(error, ended)
   ended.set()
   if is_first():
-    put(_END, [0, ''])
+    # It is there if another process was interrupted since.
+    with contextlib.suppress(RuntimeError):
+      put(_END, [0, ''])
   watch.join(START_SECONDS)  # It would hold the interpreter's end up.
   jax.distributed.shutdown()
 
@@ -350,7 +357,7 @@ def _end_all(error: BaseException, ended: threading.Event) -> None:
     sys.stdout.flush()
     if not said:
       print(words, file=sys.stderr, flush=True)
-  tell_end(code, words.strip().splitlines()[-1])
+  tell_end(code, (words.strip().splitlines() or [''])[-1])
   os._exit(code)
 
 

@@ -50,7 +50,7 @@ _HAS_VALUE = re.compile(r'--no(\w+)=(.*) does not take an argument', re.DOTALL)
 _NO_FILE = re.compile(r"ERROR:: Unable to open flagfile: .*('.*')")
 _HELP = ('-h', '-help', '--help', '-helpshort', '--helpshort')
 # Flags that say which process this is, and those that the config's values tell.
-_OWN_FLAGS = ('--distributed', '--config', '-config')
+_OWN_FLAGS = ('--distributed', '-distributed', '--config', '-config')
 
 
 def start(main: Callable[[list[str]], Any]) -> None:

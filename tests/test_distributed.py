@@ -85,12 +85,13 @@ def test_an_error_in_one_ends_the_others_with_its_words(fault, process, words):
 
 
 @pytest.mark.skipif(os.name != 'posix', reason='signals')
-def test_all_end_when_the_first_is_killed():
+@pytest.mark.parametrize('signum', ['SIGKILL', 'SIGTERM'])
+def test_all_end_when_the_first_is_killed(signum):
   started = start('wait')
   assert started[0].stderr is not None
   started[0].stderr.readline()
   begin = time.monotonic()
-  started[0].send_signal(signal.SIGKILL)
+  started[0].send_signal(signal.Signals[signum])
   _, (code, _, errors) = ends(started)
   assert code != 0
   assert time.monotonic() - begin < distributed.HEARTBEAT_SECONDS
@@ -117,6 +118,66 @@ def test_a_process_by_itself_owns_and_reads_everything():
   assert distributed.broadcast({'a': 1}) == {'a': 1}
   np.testing.assert_array_equal(sharding.process_rows(None, 4), np.arange(4))
   assert sharding.owned_rows(None, 4).all()
+
+
+# Process 1 cannot read its part of the newest checkpoint, process 0 can.
+RESTORE = """
+import pathlib, sys
+import flax, jax, numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
+import orbax.checkpoint as ocp
+from collab_jax import distributed, sharding
+from collab_jax.training import train_loop
+
+@flax.struct.dataclass
+class State:
+  step: jax.Array
+  x: jax.Array
+
+place, folder = sys.argv[1:]
+with distributed.together(place):
+  workdir = pathlib.Path(folder)
+  mesh = sharding.make_mesh(data=1, model=2)
+  spread = NamedSharding(mesh, PartitionSpec('model'))
+
+  def state(step):
+    x = np.random.default_rng(step).random((2, 50_000))
+    return State(
+      sharding.replicate(np.int32(step), mesh),
+      jax.make_array_from_callback(x.shape, spread, lambda i: x[i]),
+    )
+
+  with train_loop._manager(workdir / 'checkpoints') as manager:
+    for step in (2, 4):
+      manager.save(step, args=ocp.args.StandardSave(state(step)))
+  if distributed.is_first():
+    parts = (workdir / 'checkpoints/4').glob('default/ocdbt.process_1/d/*')
+    largest = max(parts, key=lambda path: path.stat().st_size)
+    largest.write_bytes(largest.read_bytes()[:10_000])
+  distributed.wait()
+  with train_loop._manager(workdir / 'checkpoints') as manager:
+    print(int(train_loop._restore(manager, workdir, state(0)).step))
+"""
+
+
+def test_a_checkpoint_that_one_cannot_read_is_taken_by_none(tmp_path):
+  with socket.create_server(('127.0.0.1', 0)) as free:
+    port = free.getsockname()[1]
+  one_device = {'XLA_FLAGS': '--xla_force_host_platform_device_count=1'}
+  started = [
+    subprocess.Popen(
+      [sys.executable, '-c', RESTORE, f'127.0.0.1:{port},{i}/2', tmp_path],
+      env={**os.environ, **one_device},
+      stdout=subprocess.PIPE,
+      stderr=subprocess.PIPE,
+      text=True,
+    )
+    for i in range(2)
+  ]
+  (code, output, _), (other, _, _) = ends(started)
+  assert (code, other) == (0, 0)
+  assert output.splitlines()[-1] == '2'
+  assert (tmp_path / 'damaged_checkpoint_4').is_dir()
 
 
 def test_records_and_losses_of_two_processes_are_those_of_one(tmp_path):

@@ -299,10 +299,12 @@ def save_model(
 def has_checkpoint(workdir: pathlib.Path) -> bool:
   """Returns whether `run` would resume from a checkpoint."""
   path = workdir / 'checkpoints'
-  if not path.exists():
+  # Process 0 may make the folder while others still look for it, and a manager
+  # waits for those of all processes.
+  if not distributed.broadcast(path.exists()):
     return False
   with _quiet_orbax(), _manager(path) as manager:
-    return manager.latest_step() is not None
+    return distributed.broadcast(manager.latest_step() is not None)
 
 
 def run(
@@ -380,15 +382,19 @@ def _restore(
   Newer ones, which a full disk or a power cut damaged, are moved out of the
   way, since their steps are taken and saved again.
   """
-  # Not by the manager, which takes its idea of all from the newest.
-  checkpointer = ocp.StandardCheckpointer()
+  # Not by the manager, which takes its idea of all from the newest; nor by a
+  # checkpointer, which waits for processes that have failed to read.
+  handler = ocp.StandardCheckpointHandler()
   folder = workdir / 'checkpoints'
   damaged: list[int] = []
-  steps = sorted(manager.all_steps(), reverse=True)
+  # A shared folder may show a checkpoint to one process before another.
+  steps = distributed.broadcast(sorted(manager.all_steps(), reverse=True))
   for step in steps:
     restored, reason = None, ''
     try:
-      restored = checkpointer.restore(folder / str(step) / _ITEM, state)
+      restored = handler.restore(
+        folder / str(step) / _ITEM, args=ocp.args.StandardRestore(state)
+      )
     except MemoryError:
       raise
     # Whatever a library raises on a damaged file, the file is damaged.

@@ -13,7 +13,7 @@ import ml_collections
 import numpy as np
 import pytest
 
-from collab_jax import checkpoints, jsonl, training
+from collab_jax import checkpoints, distributed, jsonl, training
 from collab_jax.training import codebooks, finetune, train_loop
 from configs import codebook, train_tiny
 from configs import finetune as finetune_config
@@ -168,3 +168,11 @@ def test_the_lock_ends_with_the_run(tmp_path):
     pass
   with open(tmp_path / 'run.lock', 'rb') as file:
     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def test_process_0_says_whether_there_is_a_checkpoint(tmp_path, monkeypatch):
+  """Another may look for it when the folder of this run is there already."""
+  (tmp_path / 'checkpoints').mkdir()
+  monkeypatch.setattr(distributed, 'broadcast', lambda value: False)
+  monkeypatch.setattr(train_loop, '_manager', None)
+  assert not train_loop.has_checkpoint(tmp_path)
