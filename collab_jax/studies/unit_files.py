@@ -166,18 +166,30 @@ class UnitFiles:
     """
     paths = [self.path(unit) for unit in range(len(plan.units))]
     before, lines = [], []
-    if self.records.exists():
-      before, lines = [self.records], _lines(self.records)
-    records = evaluation.read_records(*before, *paths)
-    earlier, units = records[: len(lines)], records[len(lines) :]
-    damaged = _count_left_out(paths[0])
-    check_complete(units, plan.passes, pictures - damaged)
-    keys = {record_store.key_of(record) for record in units}
-    earlier = [r for r in earlier if record_store.key_of(r) not in keys]
-    infos = [jsonl.read_settings(path.with_suffix('.json')) for path in paths]
-    self._write([*earlier, *units], paths[0])
-    shutil.rmtree(self.folder)
+    with contextlib.ExitStack() as stack:
+      if self.records.exists():  # Another run may be writing to it.
+        stack.enter_context(jsonl.JsonlWriter(self.records, lambda *_: None))
+        before, lines = [self.records], _lines(self.records)
+      records = evaluation.read_records(*before, *paths)
+      earlier, units = records[: len(lines)], records[len(lines) :]
+      damaged = _count_left_out(paths[0])
+      check_complete(units, plan.passes, pictures - damaged)
+      keys = {record_store.key_of(record) for record in units}
+      earlier = [r for r in earlier if record_store.key_of(r) not in keys]
+      infos = [jsonl.read_settings(path.with_suffix('.json')) for path in paths]
+      self._write([*earlier, *units], paths[0])
+    self._remove()
     return infos
+
+  def _remove(self) -> None:
+    """Removes the units' files.
+
+    A kill on the way must not leave some of them without their plan: a later
+    plan's units have the same names.
+    """
+    self.folder.rename(self.workdir / f'units.{uuid.uuid4().hex[:8]}.done')
+    for done in self.workdir.glob('units.*.done'):
+      shutil.rmtree(done)
 
   def write_summary(
     self, settings: Mapping[str, Any], infos: Sequence[Mapping[str, Any]]
@@ -205,14 +217,11 @@ class UnitFiles:
     """Writes all records, and what belongs beside them."""
     draft = self.records.with_name('records.jsonl.draft')
     draft.unlink(missing_ok=True)
-    with contextlib.ExitStack() as stack:
-      if self.records.exists():  # Another run may be writing to it.
-        stack.enter_context(jsonl.JsonlWriter(self.records, lambda *_: None))
-      with jsonl.JsonlWriter(draft) as writer:
-        writer.append(*records)
-        writer.sync()  # The units' files are removed then.
-      _copy_sidecars(first, self.records)
-      draft.replace(self.records)
+    with jsonl.JsonlWriter(draft) as writer:
+      writer.append(*records)
+      writer.sync()  # The units' files are removed then.
+    _copy_sidecars(first, self.records)
+    draft.replace(self.records)
 
 
 def _copy_sidecars(source: Path, path: Path) -> None:

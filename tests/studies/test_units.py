@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from collab_jax import evaluation, studies
+from collab_jax import evaluation, jsonl, studies
 from collab_jax.evaluation import record_store
 from collab_jax.studies import sweep, unit_files, units
 from configs import channel, tradeoff
@@ -179,6 +179,44 @@ def test_what_is_there_is_not_made_again(config, study, plain, tmp_path):
     [r for r in records if record_store.key_of(r) in expected], expected
   )
   assert len(records) == 3 * len(more.passes)
+
+
+def test_a_kill_leaves_no_unit_without_its_plan(study, tmp_path, monkeypatch):
+  plan = units.divide(study, study.passes, 2, sweep._settings(study))
+  files = run_units(study, tmp_path, plan)
+
+  def killed(folder):
+    raise KeyboardInterrupt
+
+  with monkeypatch.context() as patch:
+    patch.setattr(unit_files.shutil, 'rmtree', killed)
+    with pytest.raises(KeyboardInterrupt):
+      files.gather(plan, 3)
+  assert (files.read_plan(), files.finished()) == (None, set())
+  # The next units of the folder remove what was left, and only that.
+  (left,) = tmp_path.glob('units.*.done')
+  files.write_plan(plan)
+  for number in range(2):
+    (left / f'{number:03}.jsonl').rename(files.path(number))
+    (left / f'{number:03}.json').rename(files.folder / f'{number:03}.json')
+  before = files.records.read_bytes()
+  files.gather(plan, 3)
+  assert files.records.read_bytes() == before
+  assert list(tmp_path.glob('units*')) == []
+
+
+def test_records_that_another_run_writes_are_not_replaced(
+  study, plain, tmp_path
+):
+  plan = units.divide(study, study.passes, 2, sweep._settings(study))
+  files = run_units(study, tmp_path, plan)
+  record = dict(next(iter(plain[1].values())), image_id=10**9)
+  with jsonl.JsonlWriter(files.records) as writer:
+    with pytest.raises(BlockingIOError):
+      files.gather(plan, 3)
+    writer.append(record)
+  files.gather(plan, 3)
+  assert len(evaluation.read_records(tmp_path)) == 3 * len(study.passes) + 1
 
 
 def test_gaps_and_doubles_are_told(study, tmp_path):
