@@ -69,7 +69,8 @@ def watch_imports(text: str = GOES_ON) -> None:
   """
   if threading.current_thread() is threading.main_thread():
     _Watch(text, at_once=True).__enter__()
-  if parent := os.environ.get(PARENT):
+  # Not for programs that this one starts, whose parent is another.
+  if parent := os.environ.pop(PARENT, ''):
     end_with(int(parent))
 
 

@@ -12,9 +12,9 @@ from collab_jax import _interrupts, _validate
 # stays ignored in what the shell becomes.
 _SHELL = """trap '' USR2
 exec >>"$0" 2>&1
-export {parent}=$PPID
 set -e
 {setup}
+export {parent}=$PPID
 exec "$@"
 """
 

@@ -17,6 +17,8 @@ from collab_jax.engines import base, local
 # Variables of this process that commands get, since a worker of Ray has those
 # of its node: where packages are, and settings of JAX.
 _PASSED = ('PYTHONPATH', 'JAX_', 'XLA_', 'HF_', 'TFDS_')
+# Part of names of secrets: `ps` shows command lines to all users of a machine.
+_SECRET = 'TOKEN'
 
 _TOKEN = Path('~/.ray/auth_token').expanduser()
 
@@ -76,6 +78,9 @@ class RayEngine(base.SweepEngine):
         ' address of a Ray cluster; `ray start --head` starts one, and says it'
       ) from error
     self._options = task_options(resources)
+    secrets = {n: v for n, v in _passed().items() if _SECRET in n}
+    if secrets:
+      self._options['runtime_env'] = {'env_vars': secrets}
     self._run = ray.remote(subprocess.run).options(**self._options)
 
   def submit(self, units: Sequence[int]) -> None:
@@ -85,11 +90,7 @@ class RayEngine(base.SweepEngine):
 
   def _fill(self) -> None:
     most = self._workers or len(self._running) + len(self._waiting)
-    environment = {
-      name: value
-      for name, value in os.environ.items()
-      if name.startswith(_PASSED)
-    }
+    environment = {n: v for n, v in _passed().items() if _SECRET not in n}
     while self._waiting and len(self._running) < most:
       unit = self._waiting.pop(0)
       task = self._run.remote(
@@ -133,6 +134,11 @@ class RayEngine(base.SweepEngine):
       self._ray.cancel(task, force=True)
     self._ray.shutdown()
     return ''
+
+
+def _passed() -> dict[str, str]:
+  """Returns the variables of this process that commands get."""
+  return {n: v for n, v in os.environ.items() if n.startswith(_PASSED)}
 
 
 def task_options(resources: base.Resources) -> dict[str, Any]:

@@ -81,7 +81,11 @@ class SlurmEngine(base.SweepEngine):
     self._asked = -_POLL_SECONDS
 
   def submit(self, units: Sequence[int]) -> None:
-    """Submits an array of units."""
+    """Submits an array of units.
+
+    Raises:
+      OSError: SLURM does not take them.
+    """
     if not units:
       return
     name = f'{self._prefix}{uuid.uuid4().hex[:8]}'
@@ -95,21 +99,38 @@ class SlurmEngine(base.SweepEngine):
     executor.update_parameters(
       **sbatch_parameters(self._resources, name, self._workers)
     )
-    with executor.batch():
-      for unit in units:
-        executor.submit(
-          slurm_command.RequeuedCommand(
-            self._command.line(unit), self._command.cwd
-          )
-        )
+    commands = [
+      slurm_command.RequeuedCommand(self._command.line(unit), self._command.cwd)
+      for unit in units
+    ]
+    try:
+      with executor.batch():
+        for command in commands:
+          executor.submit(command)
+    except RuntimeError as error:  # Of submitit's kinds; it has sbatch's words.
+      raise OSError(
+        f'engine: got {_last_line(str(error))!r} of sbatch, expected it to take'
+        f' {len(units)} units; check the fields of config.engine'
+      ) from error
     self._running |= dict.fromkeys(units, 0)
     self._asked = time.monotonic()  # The controller may not know them yet.
 
   def attach(self) -> list[int]:
-    """Returns the units of jobs that an earlier process submitted."""
+    """Returns the units of jobs that an earlier process submitted.
+
+    Raises:
+      OSError: SLURM does not say which jobs there are.
+    """
     for path in self._folder.glob(f'{self._prefix}*.json'):
       self._units[path.stem] = json.loads(path.read_text())
-    jobs = list(self._jobs())
+    try:
+      jobs = list(self._jobs())
+    except subprocess.SubprocessError as error:
+      words = _last_line(getattr(error, 'stderr', '') or str(error))
+      raise OSError(
+        f'engine: got {words!r} of squeue, expected the jobs of SLURM; start'
+        ' the command again once it answers'
+      ) from error
     self._running |= {unit: 0 for unit, _ in jobs}
     self._states = dict(jobs)
     return list(self._running)
@@ -169,6 +190,12 @@ class SlurmEngine(base.SweepEngine):
       f'{len(units)} jobs go on; scancel --name={",".join(self._units)} ends'
       ' them'
     )
+
+
+def _last_line(text: str | bytes) -> str:
+  """Returns the last line of a program's words that is not empty."""
+  words = text.decode(errors='replace') if isinstance(text, bytes) else text
+  return [words, *filter(str.strip, words.splitlines())][-1].strip()
 
 
 def sbatch_parameters(

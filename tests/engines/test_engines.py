@@ -139,6 +139,26 @@ def test_set_up_runs_before_each_unit(command, tmp_path):
   assert ended(engine, 1) == {1: 'exit status 1'}
 
 
+def test_programs_of_the_set_up_are_not_ended(command, tmp_path):
+  """Launchers are, once their parent is not the engine."""
+  program = (
+    'from collab_jax import _interrupts; import os, subprocess, sys, time;'
+    ' _interrupts.watch_imports(); time.sleep(1.5); print("it went on",'
+    ' _interrupts.PARENT in os.environ)'
+  )
+  command = base.UnitCommand(
+    (sys.executable, '-c', program),
+    1,
+    command.logs,
+    command.cwd,
+    (f"{sys.executable} -c '{program}'",),
+  )
+  engine = engines.make('local', command, tmp_path, base.Resources(), 1)
+  engine.submit([0])
+  assert ended(engine, 1) == {0: 'exit status 0'}
+  assert command.log(0).read_text() == 'it went on False\n' * 2
+
+
 def test_each_process_has_devices_of_its_own(monkeypatch):
   def visible(variable, names):
     monkeypatch.setattr(local, 'visible_devices', lambda: (variable, names))
@@ -266,6 +286,22 @@ def test_jobs_hold_no_code():
   assert not any('cloudpickle' in text for text in texts)  # Code by value.
 
 
+@needs_submitit
+def test_words_of_slurm_s_commands_are_told(command, tmp_path, monkeypatch):
+  for name in ('sbatch', 'srun', 'squeue', 'scontrol'):
+    fake = tmp_path / 'bin' / name
+    fake.parent.mkdir(exist_ok=True)
+    fake.write_text(f'#!/bin/sh\necho "{name}: error: no answer" >&2\nexit 1\n')
+    fake.chmod(0o755)
+  monkeypatch.setenv('PATH', f'{tmp_path / "bin"}:{os.environ["PATH"]}')
+  engine = engines.make('slurm', command, tmp_path / 'jobs', base.Resources())
+  with pytest.raises(OSError, match=r"engine: got 'squeue: error: no answer'"):
+    engine.attach()
+  with pytest.raises(OSError, match=r"engine: got 'sbatch: error: no answer'"):
+    engine.submit([0, 1])
+  assert engine.close() == ''
+
+
 @needs_slurm
 @needs_submitit
 def test_slurm_finds_jobs_of_a_killed_launcher(command, tmp_path):
@@ -289,6 +325,7 @@ def test_slurm_finds_jobs_of_a_killed_launcher(command, tmp_path):
 @needs_ray
 def test_ray_runs_commands(command, tmp_path, monkeypatch):
   monkeypatch.setenv('RAY_AUTH_MODE', 'disabled')
+  monkeypatch.setenv('HF_TOKEN', 'a secret')
   from ray import cluster_utils
 
   cluster = cluster_utils.Cluster()
@@ -304,7 +341,14 @@ def test_ray_runs_commands(command, tmp_path, monkeypatch):
     (tmp_path / 'how').write_text('wait')
     (tmp_path / 'pid0').unlink()
     engine.submit([0])
-    assert is_alive(wait_for(tmp_path / 'pid0'))
+    pid = wait_for(tmp_path / 'pid0')
+    assert is_alive(pid)
+    # The unit has it; `ps` does not show it.
+    assert b'HF_TOKEN=a secret' in Path(f'/proc/{pid}/environ').read_bytes()
+    commands = subprocess.run(
+      ['ps', '-ww', '-eo', 'args'], capture_output=True, text=True, check=True
+    )
+    assert 'a secret' not in commands.stdout
     assert engine.close() == ''
     resources = base.Resources(address=cluster.address, gpus=1)
     engine = engines.make('ray', command, tmp_path, resources)
