@@ -56,6 +56,7 @@ class Authority:
     machine = [
       x509.DNSName('localhost'),
       x509.IPAddress(ipaddress.ip_address('127.0.0.1')),
+      x509.IPAddress(ipaddress.ip_address('::1')),
     ]
     certificate = (
       x509.CertificateBuilder()

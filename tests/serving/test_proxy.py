@@ -219,6 +219,44 @@ def test_edges_are_told_apart_by_their_certificates(
   assert len({reply.caption for reply in answers}) == 1
 
 
+def _has_ipv6():
+  try:
+    with socket.create_server(('::1', 0), family=socket.AF_INET6):
+      return True
+  except OSError:
+    return False
+
+
+@pytest.mark.skipif(not _has_ipv6(), reason='this machine has no IPv6')
+def test_edges_of_both_kinds_of_addresses_are_named(
+  tmp_path, folder, authority, servers, made
+):
+  codec, packets = made['kmeans']
+  (port,) = haproxy.free_ports(1)
+  addresses = [(s.address, s.metrics_address) for s in servers]
+  both = haproxy.Proxy(
+    tmp_path,
+    authority,
+    SECRET,
+    addresses,
+    BIND=f'[::]:{port}',
+    CLIENT_CERTIFICATES='optional',
+  )
+  try:
+    for host in ('127.0.0.1', '[::1]'):
+      caller = harness.Caller(f'{host}:{port}', _credentials(authority))
+      caller.handshake(codec)
+      assert caller.caption(codec, packets[0]).tokens > 0
+  finally:
+    both.stop()
+  peers = [r['peer'].rpartition(':')[0] for log in _lines(folder) for r in log]
+  assert 'ipv6:[::1]' in peers
+  assert {security.address(f'{peer}:1') for peer in peers} <= {
+    '127.0.0.1',
+    '::1',
+  }
+
+
 def test_streams_come_piece_by_piece(proxy, servers, authority, edge, made):
   """The first pieces are there while the caption is still being made."""
   codec, packets = made['kmeans']

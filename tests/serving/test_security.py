@@ -288,7 +288,7 @@ def test_callers_behind_a_proxy_are_told_apart(secret_file, token_file):
   near = plain.forwarded_client(_proxied('10.0.0.1:7'))
   far = plain.forwarded_client(_proxied('2001:db8::1:7'))
   assert (near.identity, near.peer) == ('10.0.0.1', 'ipv4:10.0.0.1:7')
-  assert far.identity == '2001:db8::1'
+  assert (far.identity, far.peer) == ('2001:db8::1', 'ipv6:[2001:db8::1]:7')
   known = plain.forwarded_client(_proxied('10.0.0.1:8', certificate='AB' * 32))
   assert known.identity == 'ab' * 32
   # Headers without the secret are anybody's.

@@ -263,7 +263,8 @@ class Authenticator:
     secret = headers.get(_SECRET_HEADER, '')
     if self._secrets is None or _match(self._secrets, secret) is None:
       return None
-    peer = f'ipv4:{headers.get(_CLIENT_HEADER, "")}'
+    host, _, port = str(headers.get(_CLIENT_HEADER, '')).rpartition(':')
+    peer = f'ipv6:[{host}]:{port}' if ':' in host else f'ipv4:{host}:{port}'
     certificate = str(headers.get(_CERTIFICATE_HEADER, '')).lower()
     return ForwardedClient(peer, certificate[:_LONGEST_NAME] or address(peer))
 
