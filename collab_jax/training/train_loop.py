@@ -393,7 +393,8 @@ def _restore(
     restored, reason = None, ''
     try:
       restored = handler.restore(
-        folder / str(step) / _ITEM, args=ocp.args.StandardRestore(state)
+        manager.directory / str(step) / _ITEM,
+        args=ocp.args.StandardRestore(state),
       )
     except MemoryError:
       raise
