@@ -36,7 +36,7 @@ def test_help_shows_the_config(launch):
       "config.limit: got 'few', expected a value of type int; write for"
       " instance --config.limit='500'",
     ),
-    ('plot', '--resamples=few', 'flag --resamples=few: invalid literal'),
+    ('plot', '--resamples=few', "resamples: got 'few', expected an integer"),
     ('plot', '--level=0.5', 'records: is not given, expected --records=...'),
   ],
 )
