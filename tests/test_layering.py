@@ -28,6 +28,7 @@ _ROWS = (
     'boxes',
     'masks',
     '_precision',
+    '_ray_address',
     'random_keys',
   },
   {'regions'},

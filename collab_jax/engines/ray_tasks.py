@@ -12,6 +12,7 @@ from pathlib import Path
 import subprocess
 from typing import Any
 
+from collab_jax import _ray_address
 from collab_jax.engines import base, local
 
 # Variables of this process that commands get, since a worker of Ray has those
@@ -66,6 +67,7 @@ class RayEngine(base.SweepEngine):
     self._waiting: list[int] = []
     self._running: dict[Any, int] = {}
     try:
+      _ray_address.probe(resources.address)
       ray.init(
         address=resources.address,
         log_to_driver=False,

@@ -14,7 +14,7 @@ import sys
 import time
 from typing import Any
 
-from collab_jax import __version__, _output, _validate
+from collab_jax import __version__, _output, _ray_address, _validate
 from collab_jax.serving import tls
 from collab_jax.serving.client import channel, server_state
 from collab_jax.serving.replicas import ingress
@@ -244,6 +244,7 @@ class _ReplicaSet:
         'include_dashboard': False,
       }
     try:
+      _ray_address.probe(self._config.address)
       context = ray.init(
         namespace='serve',
         logging_level='ERROR',
