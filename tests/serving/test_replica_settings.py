@@ -4,6 +4,7 @@ import asyncio
 import enum
 import importlib.util
 import socket
+import types
 
 import grpc
 import prometheus_client as prometheus
@@ -197,3 +198,27 @@ def test_metrics_of_a_replica_that_has_gone_are_left_out():
   pages.put('one', _page(1))
   pages.put('one', _page(3))
   assert 'a_total{code="OK",replica="one"} 3.0' in pages.merged()
+
+
+def test_the_error_of_a_replica_is_said(monkeypatch):
+  def refuse(*_, **__):
+    raise RuntimeError("Failed to update the deployments ['Captioner'].")
+
+  failed = {
+    'Metrics': types.SimpleNamespace(message=''),
+    'Captioner': types.SimpleNamespace(
+      message="Traceback:\n  load()\nValueError: model: got 'nope'\n"
+    ),
+  }
+  applications = {run.NAME: types.SimpleNamespace(deployments=failed)}
+  replicas = run._ReplicaSet(_arguments(), run.ReplicaConfig())
+  replicas._serve = types.SimpleNamespace(
+    run=refuse, status=lambda: types.SimpleNamespace(applications=applications)
+  )
+  replicas._logging = None
+  monkeypatch.setattr(run, 'make_application', lambda *_: None)
+  with pytest.raises(OSError, match=r"replicas: got none .*model: got 'nope'$"):
+    replicas.deploy()
+  applications.clear()
+  with pytest.raises(OSError, match='Failed to update'):
+    replicas.deploy()

@@ -320,11 +320,19 @@ class _ReplicaSet:
         logging_config=self._logging,
       )
     except RuntimeError as error:
-      lines = str(error).strip().splitlines()
       raise OSError(
         f'replicas: got none that starts, expected {self._config.replicas}:'
-        f' {lines[-1] if lines else error}'
+        f' {self._reason(error)}'
       ) from error
+
+  def _reason(self, error: Exception) -> str:
+    """Returns the last line of what ended a replica, else of an error."""
+    texts = [str(error)]
+    # The error names the deployment alone; the status has the replica's own.
+    if application := self._serve.status().applications.get(NAME):
+      texts += [each.message for each in application.deployments.values()]
+    lines = '\n'.join(texts).strip().splitlines()
+    return lines[-1] if lines else repr(error)
 
   def check_port(self) -> None:
     """Raises OSError unless the ingress of this machine answers a probe."""
