@@ -6,7 +6,7 @@ it codebooks and statistics of its features.
 """
 
 import collections
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 import dataclasses
 import functools
 import os
@@ -16,6 +16,7 @@ from typing import Any, cast
 import jax
 from jax import numpy as jnp
 import numpy as np
+import optax
 
 from collab_jax import (
   _validate,
@@ -220,14 +221,39 @@ def _train(
     state = sharding.replicate(state, mesh)
     frozen = sharding.replicate(frozen, mesh)
   source = make_source(config, model)
-  weights = tuple(
-    float(config.weights.get(kind, config.weights.answer))
-    for kind in packing.KINDS
-  )
 
   def current(state):
     params = param_groups.join(state.params, frozen)['model']
     return dataclasses.replace(model, params=params)
+
+  def scores(state, steps_done):
+    if steps_done % config.eval_every and steps_done != config.steps:
+      return []
+    return [
+      evaluate(current(state), config, split)
+      for split in ('val', 'train_dense')
+    ]
+
+  step_fn = _stepper(config, dims, tx, frozen)
+  stream = functools.partial(batches.batches, source, config.batch_size)
+  state = train_loop.run(config, workdir, state, step_fn, stream, scores)
+  params = jax.tree.map(lambda p: p.astype(jnp.bfloat16), current(state).params)
+  description = config.model.to_dict()
+  checkpoints.save(workdir / 'model', params, description, tokenizer)
+  return checkpoints.load(workdir / 'model', dtype='float32')
+
+
+def _stepper(
+  config: Any,
+  dims: paligemma.Config,
+  tx: optax.GradientTransformation,
+  frozen: Any,
+) -> Callable[[pretrain_step.PretrainState, int, Any], Any]:
+  """Returns a function that takes a step and leaves out absent kinds."""
+  weights = tuple(
+    float(config.weights.get(kind, config.weights.answer))
+    for kind in packing.KINDS
+  )
 
   def step_fn(state, steps_done, batch):
     del steps_done
@@ -239,20 +265,7 @@ def _train(
     absent = {*packing.KINDS} - present
     return state, {n: v for n, v in metrics.items() if n not in absent}
 
-  def scores(state, steps_done):
-    if steps_done % config.eval_every and steps_done != config.steps:
-      return []
-    return [
-      evaluate(current(state), config, split)
-      for split in ('val', 'train_dense')
-    ]
-
-  stream = functools.partial(batches.batches, source, config.batch_size)
-  state = train_loop.run(config, workdir, state, step_fn, stream, scores)
-  params = jax.tree.map(lambda p: p.astype(jnp.bfloat16), current(state).params)
-  description = config.model.to_dict()
-  checkpoints.save(workdir / 'model', params, description, tokenizer)
-  return checkpoints.load(workdir / 'model', dtype='float32')
+  return step_fn
 
 
 def split_params(config: Any, model: paligemma.Model) -> tuple[Any, Any]:
