@@ -17,17 +17,11 @@ import time
 
 from absl import app, flags
 
-from collab_jax import (
-  data,
-  launcher,
-)
+from collab_jax import data, launcher
 from collab_jax.codecs import spec as specs
 from collab_jax.commands import connection_flags, edge_model, model_flags
 from collab_jax.data import pictures
-from collab_jax.serving.client import (
-  batch,
-  retry,
-)
+from collab_jax.serving.client import batch, retry
 from collab_jax.serving.client import client as clients
 
 _CONNECTION = connection_flags.define()

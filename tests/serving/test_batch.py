@@ -49,7 +49,7 @@ def servicer():
 def client(servicer):
   with (
     scripted.serving(servicer) as target,
-    clients.EdgeClient(target, _codec(), timeout=0.5, window=2) as client,
+    clients.EdgeClient(target, _codec(), timeout=2.0, window=2) as client,
   ):
     yield client
 
