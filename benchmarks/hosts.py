@@ -40,15 +40,6 @@ from collab_jax.checkpoints import npz, shards
 from configs import train_tiny
 from tools import markdown_table
 
-_PROCESSES = flags.DEFINE_list('processes', ['1', '2', '4'], 'Numbers of them.')
-_DEVICES = flags.DEFINE_integer('devices', 4, 'Devices of each group.')
-_MODEL = flags.DEFINE_integer('model', 1, 'Devices that split parameters.')
-_IMAGES = flags.DEFINE_integer('images', 10, 'Scenes to caption.')
-_STEPS = flags.DEFINE_integer('steps', 4, 'Steps to train; 0 for none.')
-_RESUME = flags.DEFINE_bool('resume', False, 'Drop and make half once more.')
-_PLACE = flags.DEFINE_string('place', '', 'Of a started process: its group.')
-_OUT = flags.DEFINE_string('out', '', 'Of a started process: where to write.')
-
 # Threads of XLA's pool: each that waits for another device takes one.
 _THREADS = '64'
 
@@ -233,20 +224,26 @@ def largest_difference(
 def main(argv):
   """Runs the groups and prints the table, or is a process of a group."""
   del argv
-  if _PLACE.value:
-    place = '' if _PLACE.value == 'alone' else _PLACE.value
+  if flags.FLAGS.place:
+    place = '' if flags.FLAGS.place == 'alone' else flags.FLAGS.place
     with distributed.together(place):
-      settings = _IMAGES.value, _STEPS.value, _MODEL.value, _RESUME.value
-      job(Path(_OUT.value), *settings)
+      settings = (
+        flags.FLAGS.images,
+        flags.FLAGS.steps,
+        flags.FLAGS.model,
+        flags.FLAGS.resume,
+      )
+      job(Path(flags.FLAGS.out), *settings)
     return
   options = [
-    f'--{flag.name}={flag.value}' for flag in (_MODEL, _IMAGES, _STEPS, _RESUME)
+    f'--{name}={flags.FLAGS[name].value}'
+    for name in ('model', 'images', 'steps', 'resume')
   ]
   rows, first = [], None
   with tempfile.TemporaryDirectory() as folder:
-    for count in map(int, _PROCESSES.value):
+    for count in map(int, flags.FLAGS.processes):
       out = Path(folder, f'{count}')
-      group = run_group(count, _DEVICES.value, out, options)
+      group = run_group(count, flags.FLAGS.devices, out, options)
       first = first or group
       known = {(r['image_id'], r['name'], r['seed']): r for r in first.records}
       same = [
@@ -257,7 +254,7 @@ def main(argv):
       rows.append(
         [
           f'{count}',
-          f'{_DEVICES.value // count}',
+          f'{flags.FLAGS.devices // count}',
           f'{len(group.records)}',
           f'{sum(same)}',
           f'{len(group.losses)}',
@@ -276,9 +273,22 @@ def main(argv):
     'MB read by each',
     's',
   ]
-  print(f'jax {jax.__version__}, parameters over {_MODEL.value}')
+  print(f'jax {jax.__version__}, parameters over {flags.FLAGS.model}')
   print(markdown_table.render(titles, rows))
 
 
+def _define_flags() -> None:
+  # Not on import: tests import several programs.
+  flags.DEFINE_list('processes', ['1', '2', '4'], 'Numbers of them.')
+  flags.DEFINE_integer('devices', 4, 'Devices of each group.')
+  flags.DEFINE_integer('model', 1, 'Devices that split parameters.')
+  flags.DEFINE_integer('images', 10, 'Scenes to caption.')
+  flags.DEFINE_integer('steps', 4, 'Steps to train; 0 for none.')
+  flags.DEFINE_bool('resume', False, 'Drop and make half once more.')
+  flags.DEFINE_string('place', '', 'Of a started process: its group.')
+  flags.DEFINE_string('out', '', 'Of a started process: where to write.')
+
+
 if __name__ == '__main__':
+  _define_flags()
   app.run(main)

@@ -32,16 +32,6 @@ from collab_jax.checkpoints import huggingface, huggingface_config, shards
 from collab_jax.evaluation.report import text
 from collab_jax.models import zoo
 
-_FOLDER = flags.DEFINE_string('folder', '/tmp/paligemma-3b', 'Of the weights.')
-_MODEL = flags.DEFINE_string('model', 'paligemma-3b-pt-224', 'Its dimensions.')
-_DTYPES = flags.DEFINE_multi_enum(
-  'dtype', ['bfloat16', 'float32'], ['bfloat16', 'float32'], 'Of the weights.'
-)
-_REPEATS = flags.DEFINE_integer('repeats', 3, 'Timed runs of each.')
-_BATCH = flags.DEFINE_integer('batch', 1, 'Pictures at a time.')
-_TOKENS = flags.DEFINE_integer('tokens', 20, 'New tokens.')
-_WORKER = flags.DEFINE_string('worker', '', 'Internal: what this process runs.')
-
 _PROMPT = (2, 18910, 659, 573, 108)
 _STAGES = ('encode', 'prefill', 'per token')
 _SHARD = 1 << 30
@@ -135,7 +125,9 @@ def _ours(folder: str, dtype: str, part: str | None) -> dict[str, Any]:
   load = time.perf_counter() - start
   if part is not None:
     return {'load': load}
-  times = time_ours(model, _BATCH.value, _TOKENS.value, _REPEATS.value)
+  times = time_ours(
+    model, flags.FLAGS.batch, flags.FLAGS.tokens, flags.FLAGS.repeats
+  )
   return {'load': load} | times
 
 
@@ -204,7 +196,9 @@ def _theirs(folder: str, dtype: str) -> dict[str, Any]:
     folder, dtype=getattr(torch, dtype)
   ).eval()
   load = time.perf_counter() - start
-  times = time_theirs(model, _BATCH.value, _TOKENS.value, _REPEATS.value)
+  times = time_theirs(
+    model, flags.FLAGS.batch, flags.FLAGS.tokens, flags.FLAGS.repeats
+  )
   return {'load': load} | times
 
 
@@ -212,9 +206,9 @@ def _work(worker: str) -> None:
   """Runs in its own process, and prints times as JSON on the last line."""
   system, dtype, _, part = (*worker.split(','), '', '')[:4]
   if system == 'ours':
-    found = _ours(_FOLDER.value, dtype, part or None)
+    found = _ours(flags.FLAGS.folder, dtype, part or None)
   else:
-    found = _theirs(_FOLDER.value, dtype)
+    found = _theirs(flags.FLAGS.folder, dtype)
   peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
   print(json.dumps(found | {'peak': peak}))
 
@@ -228,7 +222,10 @@ def _run(*worker: str) -> dict[str, Any]:
       'benchmarks.paligemma',
       f'--worker={",".join(worker)}',
     ]
-    + [f'--{f.name}={f.value}' for f in (_FOLDER, _REPEATS, _BATCH, _TOKENS)],
+    + [
+      f'--{name}={flags.FLAGS[name].value}'
+      for name in ('folder', 'repeats', 'batch', 'tokens')
+    ],
     # One arena, as in our launchers: glibc's others keep what is freed.
     env=os.environ | {'MALLOC_ARENA_MAX': '1'},
     stdout=subprocess.PIPE,
@@ -243,7 +240,7 @@ def _row(found: dict[str, Any]) -> list[float]:
   median = {
     k: statistics.median(v) for k, v in found.items() if isinstance(v, list)
   }
-  rest = (median['whole'] - median['first']) / (_TOKENS.value - 1)
+  rest = (median['whole'] - median['first']) / (flags.FLAGS.tokens - 1)
   stages = found['load'], median['encode'], median['first'], rest
   return [*stages, found['peak'] / 1e9]
 
@@ -251,14 +248,16 @@ def _row(found: dict[str, Any]) -> list[float]:
 def main(argv):
   """Prints the table, and the ratios of ours to theirs."""
   del argv
-  if _WORKER.value:
-    _work(_WORKER.value)
+  if flags.FLAGS.worker:
+    _work(flags.FLAGS.worker)
     return
-  folder = Path(_FOLDER.value)
+  folder = Path(flags.FLAGS.folder)
   if not (folder / 'config.json').exists():
     # A process started by this one counts this one's peak of memory as its own.
     context = multiprocessing.get_context('spawn')
-    maker = context.Process(target=make_weights, args=(folder, _MODEL.value))
+    maker = context.Process(
+      target=make_weights, args=(folder, flags.FLAGS.model)
+    )
     maker.start()
     maker.join()
     if maker.exitcode:
@@ -269,7 +268,7 @@ def main(argv):
     if importlib.util.find_spec(name) is not None
   ]
   lines = [['', 'load s', *(f'{s} s' for s in _STAGES), 'peak GB']]
-  for dtype in _DTYPES.value:
+  for dtype in flags.FLAGS.dtype:
     ours = _row(_run('ours', dtype))
     lines.append([f'ours, {dtype}', *(f'{x:.2f}' for x in ours)])
     if len(peers) == 2:
@@ -285,5 +284,19 @@ def main(argv):
   print(text.align(lines))
 
 
+def _define_flags() -> None:
+  # Not on import: tests import several programs.
+  flags.DEFINE_string('folder', '/tmp/paligemma-3b', 'Of the weights.')
+  flags.DEFINE_string('model', 'paligemma-3b-pt-224', 'Its dimensions.')
+  flags.DEFINE_multi_enum(
+    'dtype', ['bfloat16', 'float32'], ['bfloat16', 'float32'], 'Of the weights.'
+  )
+  flags.DEFINE_integer('repeats', 3, 'Timed runs of each.')
+  flags.DEFINE_integer('batch', 1, 'Pictures at a time.')
+  flags.DEFINE_integer('tokens', 20, 'New tokens.')
+  flags.DEFINE_string('worker', '', 'Internal: what this process runs.')
+
+
 if __name__ == '__main__':
+  _define_flags()
   app.run(main)

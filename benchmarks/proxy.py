@@ -37,12 +37,6 @@ from collab_jax.serving.client import channel, rate_control, retry
 from collab_jax.serving.client import client as clients
 from tests.serving import certificates, haproxy
 
-_SCENES = flags.DEFINE_integer('scenes', 60, 'Test scenes.', lower_bound=1)
-_EDGES = flags.DEFINE_integer('edges', 8, 'Edges at once.', lower_bound=2)
-_MODEL = flags.DEFINE_string('model', 'tiny', "Name, or a model's folder.")
-_ROUNDS = flags.DEFINE_integer('rounds', 3, 'Turns of each way to the server.')
-_SECONDS = flags.DEFINE_float('seconds', 8.0, 'Of each turn.')
-
 CODEC = 'kmeans(k=8)'
 SECRET = 'a-secret-of-the-proxy-and-its-servers'
 # Of the servers: a proxy needs two checks, a second apart, to notice.
@@ -318,15 +312,15 @@ def speed(site: Site) -> list[list[str]]:
   site.servers[1].kill()
   site.start_proxy(site.servers[0], site.servers[0])
   rows = []
-  for edges in (1, _EDGES.value):
+  for edges in (1, flags.FLAGS.edges):
     taken: dict[str, list[list[float]]] = {'directly': [], 'proxy': []}
-    for _ in range(_ROUNDS.value):
+    for _ in range(flags.FLAGS.rounds):
       for way in taken:
         taken[way].append(_seconds(site, way, edges))
     for way, turns in taken.items():
       halves = [1000 * float(np.median(turn)) for turn in turns]
       tails = [1000 * float(np.quantile(turn, 0.99)) for turn in turns]
-      rates = [len(turn) / _SECONDS.value for turn in turns]
+      rates = [len(turn) / flags.FLAGS.seconds for turn in turns]
       cells = [rates, halves, tails]
       texts = [', '.join(f'{x:.3g}' for x in values) for values in cells]
       rows.append([f'{edges}', way, *texts])
@@ -345,7 +339,7 @@ def _seconds(site: Site, way: str, edges: int) -> list[float]:
       _caption(client, site.images[0], 0)
       at = 0
       ready.wait(60)
-      end = time.monotonic() + _SECONDS.value
+      end = time.monotonic() + flags.FLAGS.seconds
       while time.monotonic() < end:
         at = (at + 1) % len(site.images)
         start = time.perf_counter()
@@ -365,12 +359,12 @@ def main(argv):
     raise app.UsageError(f'unexpected arguments: {argv[1:]}')
   failed = False
   with launcher.runtime(), tempfile.TemporaryDirectory() as name:
-    site = Site(pathlib.Path(name), _MODEL.value, _SCENES.value)
+    site = Site(pathlib.Path(name), flags.FLAGS.model, flags.FLAGS.scenes)
     try:
       head = ['event', 'scenes', 'lost', 'doubled', 'refused', 'misses']
       rows = [[*head, 'longest s']]
       for event in (site.kill, site.restart, site.reload):
-        got = load(site, _EDGES.value, event)
+        got = load(site, flags.FLAGS.edges, event)
         refused = sum(got.refused.values())
         failed |= bool(got.lost or got.doubled)
         failed |= bool(refused) and event != site.kill
@@ -397,5 +391,15 @@ def main(argv):
     raise SystemExit(1)
 
 
+def _define_flags() -> None:
+  # Not on import: tests import several programs.
+  flags.DEFINE_integer('scenes', 60, 'Test scenes.', lower_bound=1)
+  flags.DEFINE_integer('edges', 8, 'Edges at once.', lower_bound=2)
+  flags.DEFINE_string('model', 'tiny', "Name, or a model's folder.")
+  flags.DEFINE_integer('rounds', 3, 'Turns of each way to the server.')
+  flags.DEFINE_float('seconds', 8.0, 'Of each turn.')
+
+
 if __name__ == '__main__':
+  _define_flags()
   app.run(main)

@@ -33,13 +33,6 @@ from collab_jax.evaluation.report import text
 from collab_jax.serving.client import channel, rate_control, retry, rpc
 from collab_jax.serving.client import client as clients
 
-_SCENES = flags.DEFINE_integer('scenes', 200, 'Test scenes.', lower_bound=1)
-_EDGES = flags.DEFINE_integer('edges', 32, 'Edges at once.', lower_bound=1)
-_SECONDS = flags.DEFINE_float('seconds', 10.0, 'Of each throughput.')
-_ROUNDS = flags.DEFINE_integer('rounds', 3, 'Throughputs of each server.')
-_REPLICAS = flags.DEFINE_list(
-  'replicas', ['0', '1', '2'], 'Servers to measure; 0 is the plain one.'
-)
 _CODEC = 'kmeans(k=8)'
 _REPLICA = b'ray::ServeReplica:collab_jax:Captioner'
 # Servers in the table, by the number of replicas; 0 for the plain one.
@@ -107,7 +100,7 @@ class StatusCountingStub:
 def expect(model, name: str) -> Expected:
   """Captions scenes by this process."""
   codec = codecs.FeatureCodec(model, name)
-  reader = data.scenes('test', limit=_SCENES.value)
+  reader = data.scenes('test', limit=flags.FLAGS.scenes)
   images = np.stack([reader[i].image for i in range(len(reader))])
   packets = codec.encode(images, jax.random.key(0))
   captions = captioning.Captioner(model)(codec.decode(packets))
@@ -132,9 +125,9 @@ def throughput(server, expected: Expected) -> list[float]:
   """
   name = session_names.for_codec(expected.codec)
   messages = [(name, packet) for packet in expected.packets]
-  for seconds in (0.0, _SECONDS.value):  # First each message once.
+  for seconds in (0.0, flags.FLAGS.seconds):  # First each message once.
     got = edges.run(
-      server.address, [expected.codec], messages, _EDGES.value, seconds
+      server.address, [expected.codec], messages, flags.FLAGS.edges, seconds
     )
     pairs = zip(got['captions'], expected.captions, strict=True)
     wrong = sum(a not in ((b,) if not seconds else (b, None)) for a, b in pairs)
@@ -172,8 +165,8 @@ def load(server, expected: Expected, event) -> LoadResult:
     connection.close()
     return sent
 
-  with futures.ThreadPoolExecutor(_EDGES.value) as pool:
-    started = [pool.submit(edge, i) for i in range(_EDGES.value)]
+  with futures.ThreadPoolExecutor(flags.FLAGS.edges) as pool:
+    started = [pool.submit(edge, i) for i in range(flags.FLAGS.edges)]
     try:
       time.sleep(3)
       event()
@@ -314,12 +307,14 @@ def main(argv):
     layered = expect(model, rate_control.PROGRESSIVE)
     table = [['', 'start s', 'captions/s', 'p50 ms', 'p99 ms']]
     failed = False
-    for replicas in map(int, _REPLICAS.value):
+    for replicas in map(int, flags.FLAGS.replicas):
       name = _NAMES[replicas]
       server = make_server(replicas)
       try:
         started = server.start()
-        rounds = [throughput(server, expected) for _ in range(_ROUNDS.value)]
+        rounds = [
+          throughput(server, expected) for _ in range(flags.FLAGS.rounds)
+        ]
         figures = [
           ', '.join(f'{figure:.0f}' for figure in column)
           for column in zip(*rounds, strict=True)
@@ -336,5 +331,17 @@ def main(argv):
     raise SystemExit(1)
 
 
+def _define_flags() -> None:
+  # Not on import: tests import several programs.
+  flags.DEFINE_integer('scenes', 200, 'Test scenes.', lower_bound=1)
+  flags.DEFINE_integer('edges', 32, 'Edges at once.', lower_bound=1)
+  flags.DEFINE_float('seconds', 10.0, 'Of each throughput.')
+  flags.DEFINE_integer('rounds', 3, 'Throughputs of each server.')
+  flags.DEFINE_list(
+    'replicas', ['0', '1', '2'], 'Servers to measure; 0 is the plain one.'
+  )
+
+
 if __name__ == '__main__':
+  _define_flags()
   app.run(main)

@@ -6,6 +6,7 @@ import pytest
 
 from collab_jax import codecs, evaluation, metrics, plots
 from collab_jax.evaluation.report import (
+  grids,
   selectors,
   summary,
 )
@@ -50,7 +51,7 @@ def test_leads_are_paired_differences(records, rows, ahead):
   # One of them again, from its parts.
   line = at['random subset, rest zeroed', 8]
   grids = [
-    summary.grids_of(records)[name]
+    grids.grids_of(records)[name]
     for name in (line['name'], line['baseline']['name'])
   ]
   bleu4 = metrics.make('bleu4')

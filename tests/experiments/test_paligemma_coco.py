@@ -322,7 +322,7 @@ def test_the_page_has_the_estimates():
 def test_the_page_s_commands_are_understood():
   page = (ROOT / 'docs/reproduce.md').read_text().replace('\\\n', ' ')
   commands = re.findall(r'--config=configs/paligemma_coco.py:(\S+)(.*)', page)
-  assert len(commands) == 4
+  assert len(commands) == 5
   for arg, overrides in commands:
     config = paligemma_coco.get_config(arg)
     config_lib.check_overrides(config, overrides.split())
