@@ -111,6 +111,21 @@ _PANELS: tuple[tuple[str, str, tuple[tuple[str, str], ...]], ...] = (
     ),
   ),
   (
+    'Pictures kept for more questions',
+    'short',
+    ((_gauge('pictures'), 'pictures'),),
+  ),
+  (
+    'Bytes of kept pictures',
+    'bytes',
+    ((_gauge('picture_bytes'), 'bytes'),),
+  ),
+  (
+    'Questions about kept pictures a second',
+    'reqps',
+    ((_rate('asked_pictures_total', 'picture'), '{{picture}}'),),
+  ),
+  (
     'Ended by a limit, a second',
     'reqps',
     ((_rate('rejections_total', 'reason'), '{{reason}}'),),

@@ -6,7 +6,9 @@ import pytest
 
 from collab_jax import codecs, evaluation, metrics, plots
 from collab_jax.evaluation.report import (
-  grids,
+  grids as grids_lib,
+)
+from collab_jax.evaluation.report import (
   selectors,
   summary,
 )
@@ -51,7 +53,7 @@ def test_leads_are_paired_differences(records, rows, ahead):
   # One of them again, from its parts.
   line = at['random subset, rest zeroed', 8]
   grids = [
-    grids.grids_of(records)[name]
+    grids_lib.grids_of(records)[name]
     for name in (line['name'], line['baseline']['name'])
   ]
   bleu4 = metrics.make('bleu4')

@@ -66,9 +66,22 @@ def test_result_sums_bytes_and_stages(client, servicer):
   assert 'first_token' not in answer.milliseconds
 
 
-@pytest.mark.parametrize('code', [CODES.UNAVAILABLE, CODES.RESOURCE_EXHAUSTED])
-def test_transient_errors_are_retried_with_the_same_id(client, servicer, code):
-  servicer.failures = [(code, 'busy'), (code, 'busy')]
+@pytest.mark.parametrize(
+  ('code', 'text'),
+  [
+    (CODES.UNAVAILABLE, 'busy'),
+    (CODES.RESOURCE_EXHAUSTED, 'busy'),
+    # Of a proxy, whose server died.
+    (
+      CODES.UNKNOWN,
+      'Stream removed (Data frame with END_STREAM flag received)',
+    ),
+  ],
+)
+def test_transient_errors_are_retried_with_the_same_id(
+  client, servicer, code, text
+):
+  servicer.failures = [(code, text), (code, text)]
   (answer,) = client.caption(IMAGES)
   assert answer.tries == 3
   assert len({r.request_id for r in servicer.requests}) == 1
@@ -83,6 +96,7 @@ def test_transient_errors_are_retried_with_the_same_id(client, servicer, code):
     (CODES.INVALID_ARGUMENT, 'a check fails'),
     (CODES.UNAUTHENTICATED, 'no token'),
     (CODES.INTERNAL, 'oh'),
+    (CODES.UNKNOWN, 'a fault of the server'),
     (CODES.FAILED_PRECONDITION, 'the sessions differ: x'),
     (CODES.RESOURCE_EXHAUSTED, 'Received message larger than max (9 vs. 4)'),
   ],

@@ -17,6 +17,9 @@ _TRANSIENT = (
   grpc.StatusCode.UNAVAILABLE,
   grpc.StatusCode.RESOURCE_EXHAUSTED,
 )
+# Text of UNKNOWN for an answer that ended without a status, as a proxy's does
+# whose server dies.
+_CUT_OFF = 'Stream removed'
 # Texts of lasting conditions to which gRPC gives the same codes.
 _PERMANENT = (
   'larger than max',
@@ -214,4 +217,6 @@ def in_words(text: str) -> str:
 
 def is_transient(code: grpc.StatusCode, text: str) -> bool:
   """Returns whether the same request may work in a moment."""
+  if code == grpc.StatusCode.UNKNOWN:
+    return text.startswith(_CUT_OFF)
   return code in _TRANSIENT and not any(words in text for words in _PERMANENT)
