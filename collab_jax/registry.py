@@ -102,7 +102,11 @@ def settings(table: Mapping[str, type], kind: str, instance: Any) -> dict:
   }
 
 
-def check_data(kind: str, text: str) -> None:
+def check_data(
+  kind: str,
+  text: str,
+  action: str = 'name modules in a flag or a config only',
+) -> None:
   """Raises ValueError if text out of a file or a message names a module.
 
   Data never names code: `find` imports what 'package.module:Class' names,
@@ -112,13 +116,14 @@ def check_data(kind: str, text: str) -> None:
   Args:
     kind: Kind of what is named, for errors.
     text: A name with its settings, at any depth.
+    action: Words on what to do, for the error.
   """
   if ':' in text:
     raise _validate.error(
       kind,
       text[:_SHOWN],
       "a name of the package, without ':', in data",
-      'name modules in a flag or a config only',
+      action,
     )
 
 

@@ -81,7 +81,7 @@ def main(argv):
 def _metrics(records):
   """Returns the metrics to show: those of the task, first the chosen one."""
   chosen = [] if _Y.value is None else [_Y.value]
-  others = evaluation.metrics_of(records)
+  others = evaluation.metrics_of(records, strict=not chosen)
   return [*chosen, *(name for name in others if name not in chosen)]
 
 

@@ -260,3 +260,36 @@ def test_answers_of_a_table(tmp_path):
   )
   reader = cj.tasks.make('tsv').load(tmp_path)
   assert reader.questions[0][0].references == (answer,)
+
+
+@pytest.mark.parametrize(
+  'task',
+  [
+    EVIL,
+    f'{EVIL}(score=exact)',
+    f' {EVIL}',
+    f'tsv(score={EVIL})',
+    'tsv(score="evil_module\\u003aClass")',
+    f'jsonl(score=exact,prompt={EVIL})',
+  ],
+)
+def test_tasks_of_records(task):
+  records = [
+    {
+      **record,
+      'task': task,
+      'question': '0',
+      'prompt': 'answer en why',
+      'answer': record['caption'],
+      'kind': '',
+      'questions': 1,
+      'question_bytes': 1.0,
+      'scores': {EVIL: 1.0},
+    }
+    for record in synthetic.make(images=3, seeds=(0,))
+  ]
+  with contextlib.suppress(ValueError):
+    evaluation.metrics_of(records)
+  assert EVIL not in evaluation.metrics_of(records, strict=False)
+  rows = evaluation.summarize(records, metrics=['exact'], resamples=5)
+  assert evaluation.published(rows) == []

@@ -15,7 +15,7 @@ from collab_jax import sharding, tasks
 from collab_jax.codecs import base
 from collab_jax.codecs.transports import base as transports
 from collab_jax.data import pixels, question
-from collab_jax.evaluation import identity, texts
+from collab_jax.evaluation import identity, texts, validate
 
 
 class Recorder:
@@ -57,8 +57,14 @@ class Recorder:
     self._grey: dict[int, Any] = {}  # Captions of a grey picture, by seed.
 
   def note_pictures(self, examples: Sequence[datasets.Example]) -> None:
-    """Keeps the fingerprints of pictures, of which records may come later."""
+    """Keeps the fingerprints of pictures, of which records may come later.
+
+    Raises:
+      ValueError: The questions of one of them cannot be told apart.
+    """
     for example in examples:
+      if self.task is not None:
+        validate.check_picture(example)
       self._pixels[example.image_id] = pixels.fingerprint(example.image)
 
   def records(

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from collab_jax import _validate
+from collab_jax import data as datasets
 from collab_jax.evaluation import blind as blinds
 
 
@@ -59,6 +60,23 @@ def check_questions(task: Any, data: Any) -> None:
       f'a reader of {task.label}',
       'make one by task.load(folder, split)',
     )
+
+
+def check_picture(picture: datasets.Example) -> None:
+  """Checks that records can tell the questions about a picture apart.
+
+  Args:
+    picture: A picture of a task.
+
+  Raises:
+    ValueError: It has no question, or two of one id.
+  """
+  where = f'questions of picture {picture.image_id}'
+  ids = [asked.id for asked in picture.questions]
+  if not ids:
+    raise _validate.error(where, [], 'at least one')
+  if not all(ids) or len({*ids}) < len(ids):
+    raise _validate.error(f'{where}: id', ids[:8], 'a text of its own for each')
 
 
 def check_passes(

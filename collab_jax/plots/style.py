@@ -206,7 +206,7 @@ def rows_of(records: Sequence[Row], y: columns.Y = None) -> list[Row]:
     return list(evaluation.summarize(records))  # Says what is wrong.
   if not records or 'caption' not in records[0]:
     return list(records)
-  known = evaluation.metrics_of(records)
+  known = evaluation.metrics_of(records, strict=y is None)
   more = [] if y is None or y in known else [y]
   return list(evaluation.summarize(records, metrics=[*known, *more]))
 

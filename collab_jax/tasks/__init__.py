@@ -54,6 +54,7 @@ __all__ = [
   'as_task',
   'make',
   'name',
+  'of_data',
 ]
 __dir__ = __all__.copy
 
@@ -103,6 +104,25 @@ def make(task: Any) -> Task:
     return as_task('task', task)
   title, settings = config.call(task, 'task', 'okvqa')
   return as_task('task', registry.make(NAMES, 'task', title, **settings))
+
+
+def of_data(name: str) -> Task | None:
+  """Makes the task that a record names; no module is imported.
+
+  Args:
+    name: Out of a record or another file. Settings may be any text: none of
+      them is imported when the task is made.
+
+  Returns:
+    The task; None for a class outside of this package, and for what this
+    version does not know.
+  """
+  try:
+    title, _ = config.call(name, 'task', 'okvqa')
+    registry.check_data('task', title)
+    return make(name)
+  except ValueError:
+    return None
 
 
 def name(task: Any) -> str:

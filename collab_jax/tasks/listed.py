@@ -2,6 +2,7 @@
 
 import abc
 from collections.abc import Callable, Iterable, Sequence
+import dataclasses
 import os
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,7 +18,8 @@ class Row(NamedTuple):
   Attributes:
     path: the picture's file.
     image_id: its id; rows of one id are about one picture.
-    question: the question, or a function that makes it when it is needed.
+    question: the question, or a function that makes it when it is needed; one
+      without an id gets the picture's and its place among the picture's.
     captions: references of the picture, where it has captions.
     turns: quarter turns against the clock that put the picture upright.
   """
@@ -97,7 +99,7 @@ class ListedTask(base.Task):
           f'{folder} is no folder, expected that of {self.label}'
         )
       listing = self.listing(Path(folder), split)
-      pictures, questions, turns = _grouped(listing.rows, limit)
+      pictures, questions, turns = _grouped(listing, limit)
       if not pictures and limit != 0:
         raise _validate.error(
           str(listing.path), 'no questions', f'those of {self.label}, {split}'
@@ -139,22 +141,39 @@ def caption_question(
   return question.Question(prompt, captions, 'caption', f'{image_id}/caption')
 
 
-def _grouped(rows: Iterable[Row], limit: int | None) -> tuple[Any, Any, Any]:
-  """Returns the first pictures, their questions and their turns."""
+def _grouped(listing: Listing, limit: int | None) -> tuple[Any, Any, Any]:
+  """Returns the first pictures, their questions and their turns.
+
+  Raises:
+    ValueError: Two questions about a picture have one id.
+  """
   entries: dict[int, Row] = {}
   questions: dict[int, list[question.Question]] = {}
-  for row in rows:
+  for row in listing.rows:
     if row.image_id not in entries:
       if limit is not None and len(entries) >= limit:
         continue
       entries[row.image_id] = row
       questions[row.image_id] = []
     query = row.question() if callable(row.question) else row.question
-    questions[row.image_id].append(query)
+    several = questions[row.image_id]
+    if not query.id:
+      number = f'{row.image_id}/{len(several)}'
+      query = dataclasses.replace(query, id=number)
+    several.append(query)
   listed = [
     files.ListedImage(row.path, image_id, row.captions)
     for image_id, row in entries.items()
   ]
+  for image_id, several in questions.items():
+    ids = [query.id for query in several]
+    if len({*ids}) < len(ids):
+      twice = next(name for name in ids if ids.count(name) > 1)
+      raise _validate.error(
+        f'{listing.path}: questions of picture {image_id}: id',
+        twice,
+        'an id of its own for each',
+      )
   turns = tuple(row.turns for row in entries.values())
   return (
     listed,

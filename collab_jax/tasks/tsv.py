@@ -250,6 +250,8 @@ def _records(path: Path) -> Iterator[Record]:
         ) from error
       if not names:
         names = values
+      elif not line.strip(b'\r\n'):
+        pass  # Empty lines stand between rows, and at the end.
       elif len(values) != len(names):
         raise ValueError(
           f'{path}: byte {start}: got {len(values)} fields, expected'
@@ -302,7 +304,13 @@ def _check_columns(records: list[Record], path: Path) -> None:
 
 def _sources(records: list[Record], path: Path) -> Iterator[Record]:
   """Yields the row that has each row's picture."""
-  by_index = {record.fields['index']: record for record in records}
+  by_index: dict[str, Record] = {}
+  for record in records:
+    index = record.fields['index']
+    if by_index.setdefault(index, record) is not record:
+      raise _validate.error(
+        f'{path}: index', index, 'one of its own for each row'
+      )
   for record in records:
     source = record if record.picture else by_index.get(record.source)
     if source is None or not source.picture:

@@ -21,6 +21,7 @@ from collab_jax import (
 from collab_jax.data import asked, question
 from collab_jax.evaluation import record_store
 from collab_jax.evaluation.report import grids, summary
+from collab_jax.plots import style
 from tests import standin
 
 BLIND = ('zeroed', 'mean', 'shuffled')
@@ -428,3 +429,48 @@ def test_records_name_no_code():
   with pytest.raises(ValueError, match=r'metrics: got .*name them'):
     evaluation.summarize(bare)
   assert evaluation.summarize(bare, metrics=['exact'], resamples=5)
+
+
+def test_records_of_unknown_tasks_and_of_prompts_with_colons():
+  records, _ = synthetic()
+  for name in ('okvq', 'okvqa(else=1)', 'okvqa((', 'nowhere:Task'):
+    alien = [{**r, 'task': name} for r in records]
+    assert evaluation.metrics_of(alien) == ('exact',)
+    assert evaluation.published(evaluation.summarize(alien, resamples=5)) == []
+  known = [{**r, 'task': 'coco(prompt=caption: en)'} for r in records]
+  expected = tasks.make('coco').metrics
+  assert evaluation.metrics_of(known) == expected
+
+
+def test_scores_of_ones_own_metric_are_left_out_if_another_is_chosen():
+  records, _ = synthetic()
+  scores = {'nowhere:Metric': 1.0, 'exact': 1.0}
+  own = [{**r, 'task': 'nowhere:Task', 'scores': scores} for r in records]
+  with pytest.raises(ValueError, match=r'metrics: got .*metrics=\[\.\.\.\]'):
+    evaluation.metrics_of(own)
+  assert evaluation.metrics_of(own, strict=False) == ('exact',)
+  (row, *_) = style.rows_of(own, 'exact')
+  assert [*row['metrics']] == ['exact']
+
+
+@pytest.mark.parametrize(
+  ('ids', 'said'),
+  [
+    (('a', 'a'), r"questions of picture \d+: id: got \['a', 'a'\]"),
+    (('', 'b'), r"id: got \['', 'b'\], expected a text of its own"),
+    ((), r'questions of picture \d+: got \[\], expected at least one'),
+  ],
+)
+def test_questions_of_one_id_are_refused(ids, said):
+  scenes = data.scenes('test', 2)
+  first = scenes[0].image_id
+
+  def ask(picture):
+    names = ('a', 'b') if picture.image_id == first else ids
+    return tuple(
+      question.Question(f'answer en {i}', ('red',), id=name)
+      for i, name in enumerate(names)
+    )
+
+  with pytest.raises(ValueError, match=said):
+    run(data=asked.Asked(scenes, ask))

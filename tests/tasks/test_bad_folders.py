@@ -221,6 +221,15 @@ def _(folder):
   load(folder, 'tsv')
 
 
+@case('index of two rows')
+def _(folder):
+  folders.tsv(folder)
+  table = folder / 'Mine.tsv'
+  text = table.read_text()
+  table.write_text(text + text.splitlines()[-1] + '\n')
+  load(folder, 'tsv')
+
+
 @case('several tables')
 def _(folder):
   folders.tsv(folder)

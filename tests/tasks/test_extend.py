@@ -4,6 +4,7 @@ import pathlib
 import re
 import sys
 
+from collab_jax import codecs as codecs_lib
 from collab_jax import tasks, testing
 from tests import standin
 from tests.data import photos
@@ -33,3 +34,8 @@ def test_the_task_of_the_page(tmp_path, monkeypatch):
   answers = module.first_answers(tmp_path, standin.small())
   assert len(answers) == 2
   assert all(isinstance(answer, str) for answer in answers)
+  model = standin.small()
+  codecs = [codecs_lib.FeatureCodec(model, 'identity')]
+  (row,) = module.compare(tmp_path, model, codecs)
+  assert (row['images'], row['questions']) == (3, 6)
+  assert {*task.metrics} == {*row['metrics']}

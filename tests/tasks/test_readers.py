@@ -5,6 +5,7 @@ import dataclasses
 import json
 import pathlib
 import tempfile
+from typing import ClassVar
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 
 from collab_jax import metrics, tasks
-from collab_jax.data import pictures
+from collab_jax.data import pictures, question
 from collab_jax.tasks import tsv
 from tests.data import photos
 from tests.tasks import folders
@@ -181,6 +182,41 @@ def test_a_table_is_its_own_folder(tmp_path):
     'answer en how\tmany',
   ]
   assert reader[1].file == 'Mine.tsv#2'
+
+
+def test_empty_lines_of_a_table(tmp_path):
+  folders.tsv(tmp_path)
+  path = tmp_path / 'Mine.tsv'
+  before = tasks.make('tsv').load(tmp_path)
+  head, rest = path.read_text().split('\n', 1)
+  path.write_text(f'{head}\n\n{rest}\n\r\n')
+  after = tasks.make('tsv').load(tmp_path)
+  assert after.questions == before.questions
+  np.testing.assert_array_equal(after[2].image, before[2].image)
+
+
+def test_ids_of_listed_questions(tmp_path):
+  photos.write(tmp_path / 'a.jpg', 0)
+
+  def rows(*ids):
+    return [
+      tasks.Row(tmp_path / 'a.jpg', 7, question.Question('why', ('so',), id=i))
+      for i in ids
+    ]
+
+  @dataclasses.dataclass(frozen=True)
+  class Listed(tasks.ListedTask):
+    ids: tuple[str, ...]
+    label: ClassVar[str] = 'listed'
+    metrics: ClassVar[tuple[str, ...]] = ('exact',)
+
+    def listing(self, folder, split):
+      return tasks.Listing(folder / split, rows(*self.ids))
+
+  (found,) = Listed(('', 'x', '')).load(tmp_path).questions
+  assert [q.id for q in found] == ['7/0', 'x', '7/2']
+  with pytest.raises(ValueError, match=r"picture 7: id: got 'x', expected"):
+    Listed(('x', 'y', 'x')).load(tmp_path)
 
 
 def test_choices_of_a_table(tmp_path):

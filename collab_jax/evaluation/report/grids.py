@@ -17,6 +17,7 @@ Grid = Sequence[Sequence[Record]]  # By image, then by seed.
 
 # Field of a picture's record that holds the records of its questions.
 _ANSWERS = 'answers'
+_NAME_THEM = 'name them, as in metrics=[...] or y=...'
 
 
 def grids_of(records: Sequence[Record]) -> dict[str, Grid]:
@@ -179,12 +180,16 @@ def _whole_pictures(records: Sequence[Record]) -> set[tuple[str, int, int]]:
   return {place for place, several in texts.items() if _is_whole(several)}
 
 
-def metrics_of(records: Sequence[Record]) -> tuple[str, ...]:
+def metrics_of(
+  records: Sequence[Record], strict: bool = True
+) -> tuple[str, ...]:
   """Returns the metrics of the task of records, those of captions if none.
 
   Args:
     records: From `evaluate` or `read_records`. Of a task outside of this
-      package, which records do not import, those that they have scores of.
+      package, which records do not import, or that this version does not know,
+      those that they have scores of.
+    strict: Refuse metrics of a class of somebody's; else they are left out.
 
   Raises:
     ValueError: They are of a class of somebody's; it must be named.
@@ -193,16 +198,17 @@ def metrics_of(records: Sequence[Record]) -> tuple[str, ...]:
   name = first.get('task')
   if name is None:
     return metrics_lib.DEFAULT
-  names = tuple(first.get('scores') or ())
-  if ':' not in name:
-    names = tasks.make(name).metrics
+  task = tasks.of_data(name)
+  names = task.metrics if task else tuple(first.get('scores') or ())
+  if not strict:
+    return tuple(metric for metric in names if ':' not in metric)
   if not names:
     raise _validate.error(
       'metrics',
       'none',
       f'those of {name}, which records do not import',
-      'name them, as in metrics=[...] or y=...',
+      _NAME_THEM,
     )
   for metric in names:
-    registry.check_data('metrics', metric)
+    registry.check_data('metrics', metric, _NAME_THEM)
   return names

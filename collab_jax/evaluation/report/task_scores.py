@@ -52,12 +52,12 @@ def published(rows: Sequence[Row]) -> list[str]:
     split, or without all vectors.
   """
   full = labels.full(rows)
-  # A task outside of this package is not imported by its records.
-  if full is None or ':' in str(full.get('task') or ':'):
+  task = tasks.of_data(full.get('task') or '') if full else None
+  if full is None or task is None:
     return []
   split = str(full['data']).rpartition('/')[2]
   sentences = []
-  for each in tasks.make(full['task']).published:
+  for each in task.published:
     part = full['kinds'].get(each.kind) if each.kind else full
     fits = (each.checkpoint, each.split) == (full['model'], split)
     if not fits or part is None or each.metric not in full['metrics']:
