@@ -87,7 +87,16 @@ class Jsonl(listed.ListedTask):
       references = (answers,)
     else:
       references = listed.texts(item, 'answers', where)
-    kind = str(item.get('kind', ''))
-    return question.Question(
-      prompt, references, kind, str(item.get('id', index))
-    )
+    kind = _name(item, 'kind', '', where)
+    name = _name(item, 'id', str(index), where)
+    return question.Question(prompt, references, kind, name)
+
+
+def _name(item: Any, field: str, default: str, where: str) -> str:
+  """Returns a field that may be left out or null: a text, or an integer."""
+  value = item.get(field)
+  if value is None or value == '':
+    return default
+  if not isinstance(value, str) and not _validate.is_integer(value):
+    raise _validate.error(f'{where}: {field}', value, 'a text or an integer')
+  return str(value)

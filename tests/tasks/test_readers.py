@@ -195,6 +195,22 @@ def test_empty_lines_of_a_table(tmp_path):
   np.testing.assert_array_equal(after[2].image, before[2].image)
 
 
+def test_names_in_lines(tmp_path):
+  photos.write(tmp_path / 'a.jpg', 0)
+
+  def load(**fields):
+    line = {'image': 'a.jpg', 'question': 'q', 'answers': 'x', **fields}
+    (tmp_path / 'test.jsonl').write_text(json.dumps(line))
+    return tasks.make('jsonl').load(tmp_path).questions[0][0]
+
+  for fields in ({}, {'kind': None, 'id': None}, {'kind': '', 'id': ''}):
+    assert (load(**fields).kind, load(**fields).id) == ('', '0')
+  assert (load(kind=3, id=7).kind, load(kind=3, id=7).id) == ('3', '7')
+  for value in ({'a': 1}, ['a'], True, 1.5):
+    with pytest.raises(ValueError, match=r'id: got .*a text or an integer'):
+      load(id=value)
+
+
 def test_ids_of_listed_questions(tmp_path):
   photos.write(tmp_path / 'a.jpg', 0)
 
