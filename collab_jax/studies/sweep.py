@@ -230,7 +230,7 @@ def make_plan(
         'units',
         count,
         f'{plan.count}, as of the sweep that {files.folder} is of',
-        f'write --units={plan.count}',
+        f'write --units={plan.count}, or --shard=i/{plan.count} of one unit',
       )
     return plan
   missing = missing_passes(planned, files)
