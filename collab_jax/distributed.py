@@ -396,4 +396,6 @@ def _watch(ended: threading.Event) -> None:
   if words and not ended.is_set():
     sys.stderr.write(f'{words}\n')
     sys.stderr.flush()
+    if is_first():  # XLA aborts those that are there without it.
+      time.sleep(_FAREWELL)
     os._exit(code)
