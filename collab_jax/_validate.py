@@ -101,6 +101,12 @@ def is_number(value: Any) -> TypeGuard[float]:
   )
 
 
+def is_frozen(value: Any) -> bool:
+  """Returns whether a value is of a frozen dataclass."""
+  params = getattr(type(value), '__dataclass_params__', None)
+  return params is not None and params.frozen
+
+
 def integer(
   name: str,
   value: Any,

@@ -100,7 +100,7 @@ def _check_class(quantizer):
       AssertionError,
     )
   _require(
-    base.is_frozen(quantizer), f'{title} must be a dataclass(frozen=True).'
+    _validate.is_frozen(quantizer), f'{title} must be a dataclass(frozen=True).'
   )
   missing = base.missing(quantizer)
   _require(

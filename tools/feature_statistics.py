@@ -11,6 +11,7 @@ where `load` takes it: pictures further away are then warned of.
 import pathlib
 
 from absl import app, flags
+import jax
 import numpy as np
 import tqdm
 
@@ -30,11 +31,13 @@ _PICTURES = 'the generated scenes'
 def mean_features(model, scenes) -> dict[str, np.ndarray]:
   """Returns the mean feature vector of each scene, f32[B D], by split."""
   means = {split: [] for split in codecs.SPLITS}
+  encode = codecs.FeatureCodec(model, 'identity', 'encoder').features
+  project = jax.jit(model.project)
   for start in tqdm.trange(0, len(scenes), _BATCH, desc=scenes.name):
     images = np.stack([e.image for e in _examples(scenes, start)])
-    for split, rows in means.items():
-      features = codecs.FeatureCodec(model, 'identity', split).features(images)
-      rows.append(np.asarray(features).mean(1))
+    features = encode(images)
+    for split, x in (('encoder', features), ('head', project(features))):
+      means[split].append(np.asarray(x).mean(1))
   return {split: np.concatenate(rows) for split, rows in means.items()}
 
 

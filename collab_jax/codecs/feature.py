@@ -22,7 +22,6 @@ from collab_jax.codecs import (
 )
 from collab_jax.codecs.transports import base as transports
 from collab_jax.models import paligemma, siglip
-from collab_jax.quantizers import base as quantizer_base
 from collab_jax.quantizers import padding, pretrained
 
 SPLITS = ('encoder', 'head')
@@ -59,7 +58,7 @@ class FeatureCodecSpec(base.CodecSpec):
       )
     wire.check_coding(self.coding)
     quantizer = quantizers.as_quantizer(self.quantizer)
-    if not quantizer_base.is_frozen(quantizer):
+    if not _validate.is_frozen(quantizer):
       raise TypeError(
         f'{type(quantizer).__name__} must be a dataclass(frozen=True)'
       )

@@ -61,10 +61,7 @@ def open_path(
   if path.is_dir():
     return _dataset(path, split, *settings) or _pictures(path, *settings)
   if path.suffix.lower() == '.jsonl':
-    reader = jsonl_folder.jsonl(
-      path.parent, path.stem, *settings, captioned=False
-    )
-    return _listed(reader)
+    return _list(path.parent, path.stem, *settings)
   if path.suffix.lower() == '.zip':
     return _pictures(path, *settings)
   entry = files.ListedImage(path, zlib.crc32(os.fsencode(path.name)), ())
@@ -92,12 +89,12 @@ def _dataset(folder: Path, split: str, *settings) -> Any:
     if len(lists) > 1:
       raise _validate.unknown(f'data_split of {folder}', split, lists)
     (split,) = lists
-  reader = jsonl_folder.jsonl(folder, split, *settings, captioned=False)
-  return _listed(reader)
+  return _list(folder, split, *settings)
 
 
-def _listed(reader: files.Files) -> files.Files:
-  """Returns a reader of a list, which says how many captions it has."""
+def _list(folder: Path, name: str, *settings) -> files.Files:
+  """Returns the reader of a list, which says how many captions it has."""
+  reader = jsonl_folder.jsonl(folder, name, *settings, captioned=False)
   captioned = sum(bool(entry.captions) for entry in reader.entries)
   found = f'{_pictures_text(len(reader))}, {_captions_text(captioned)}'
   return dataclasses.replace(reader, found=f'{found} ({reader.listing.name})')

@@ -2,7 +2,6 @@
 
 import abc
 from collections.abc import Hashable, Sequence
-import dataclasses
 from typing import Any, ClassVar
 
 from jaxtyping import Shaped
@@ -195,8 +194,7 @@ def as_metric(name: str, value: Any) -> Metric:
     raise _validate.error(
       name, value, 'a metric', 'inherit collab_jax.metrics.Metric', TypeError
     )
-  params = getattr(type(value), '__dataclass_params__', None)
-  if not dataclasses.is_dataclass(value) or not getattr(params, 'frozen', 0):
+  if not _validate.is_frozen(value):
     raise _validate.error(
       name,
       value,

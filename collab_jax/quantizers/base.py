@@ -403,12 +403,6 @@ def is_row_wise(quantizer: Quantizer) -> bool:
   return quantizer.row_wise and (not inner or is_row_wise(inner))
 
 
-def is_frozen(quantizer: Any) -> bool:
-  """Returns whether an object is of a frozen dataclass."""
-  params = getattr(type(quantizer), '__dataclass_params__', None)
-  return params is not None and params.frozen
-
-
 @functools.cache
 def _with_hooks(cls: Any) -> type:
   """Returns a subclass of a plain dataclass that has the default hooks."""

@@ -1,5 +1,6 @@
 """Builds the model, data and codecs that the fields of a config name."""
 
+from collections.abc import Mapping
 import dataclasses
 import functools
 from pathlib import Path
@@ -188,6 +189,13 @@ def dimensions(config: ml_collections.ConfigDict) -> paligemma.Config:
 def metrics_of(config: ml_collections.ConfigDict) -> tuple[str, ...]:
   """Returns a config's names of metrics, of older configs the default ones."""
   return text_settings(config).metrics
+
+
+def draws_of(
+  config: ml_collections.ConfigDict | Mapping[str, Any],
+) -> dict[str, Any]:
+  """Returns a config's arguments of `evaluation.summarize`, if it has them."""
+  return {n: config[n] for n in ('resamples', 'level', 'seed') if n in config}
 
 
 def load_model(

@@ -266,7 +266,7 @@ def write_comparison(
   Returns:
     The tables.
   """
-  draws: dict[str, Any] = study.draws_of(config)
+  draws = build.draws_of(config)
   metrics = build.metrics_of(config)
   rows = {
     name: evaluation.summarize(group, metrics=metrics, **draws)

@@ -131,8 +131,8 @@ class Study:
 
   @property
   def draws(self) -> dict[str, Any]:
-    """Settings of the bootstrap; see `draws_of`."""
-    return draws_of(self.config)
+    """Settings of the bootstrap; see `build.draws_of`."""
+    return build.draws_of(self.config)
 
   @property
   def metrics(self) -> tuple[str, ...]:
@@ -395,11 +395,6 @@ def write_scores(rows: Rows) -> None:
       names = [*row['metrics'], 'bytes']
       scores = {f'{name}/{label}': row[name] for name in names}
       monitoring.write(round(row['sent']), scores, 'vectors')
-
-
-def draws_of(config: ml_collections.ConfigDict) -> dict[str, Any]:
-  """Returns a config's arguments of `evaluation.summarize`."""
-  return {n: config[n] for n in ('resamples', 'level', 'seed')}
 
 
 def write_report(

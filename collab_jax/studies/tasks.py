@@ -125,7 +125,7 @@ class TaskStudy:
     """
     settings = self.config.to_dict()
     jsonl.write_json(Path(workdir) / 'config.json', settings)
-    draws = study.draws_of(self.config)
+    draws = build.draws_of(self.config)
     lines = {}
     for title, task, kinds in self._fields.lines:
       answers = budgets.line_of(records[task], kinds)

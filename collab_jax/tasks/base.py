@@ -194,8 +194,7 @@ def as_task(name: str, value: Any) -> Task:
     raise _validate.error(
       name, value, 'a task', 'inherit collab_jax.tasks.Task', TypeError
     )
-  params = getattr(type(value), '__dataclass_params__', None)
-  if not dataclasses.is_dataclass(value) or not getattr(params, 'frozen', 0):
+  if not _validate.is_frozen(value):
     raise _validate.error(
       name,
       value,

@@ -129,8 +129,7 @@ def dataset_fingerprint(reader: Any) -> str:
     reader: A reader of any size.
   """
   digest = hashlib.sha256(f'{len(reader)}'.encode())
-  listed = getattr(reader, 'data', reader)  # Of a `Subset`.
-  for entry in getattr(listed, 'entries', ()):
+  for entry in getattr(reader, 'entries', ()):
     digest.update(repr((entry.image_id, entry.captions)).encode())
   step = max(1, len(reader) // _SAMPLED)
   digest.update(_content(reader, step).encode())

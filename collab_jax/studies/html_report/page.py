@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from collab_jax import _validate, evaluation, jsonl, metrics
 from collab_jax.evaluation.report import unlike
+from collab_jax.studies import build
 from collab_jax.studies.html_report import (
   choice,
   gallery,
@@ -21,7 +22,6 @@ Rows = Sequence[Mapping[str, Any]]
 
 NAME = 'report.html'
 PICTURES = 12
-_DRAWS = 'resamples', 'level', 'seed'  # Of the bootstrap, in a config.
 
 
 class ModelReport(NamedTuple):
@@ -69,7 +69,7 @@ def write_html(
   """
   _validate.integer('pictures', pictures, 0)
   files = run_folder.read(run)
-  draws = {n: files.config[n] for n in _DRAWS if n in files.config}
+  draws = build.draws_of(files.config)
   # Nothing that a file names is imported.
   known = files.config.get('metrics') or ()
   names = [name for name in known if name in metrics.NAMES] or metrics.DEFAULT
