@@ -47,7 +47,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   c.dense_share = 0.4  # Share of dense scenes.
   # At first a scene has one row, of many texts that the picture does not see;
   # later some rows of one text each, as the model is asked.
-  c.packed_steps = 16_000
+  c.packed_steps = 6_000
   c.packed_size = (256, 128)  # Tokens of a row's texts, and of their answers.
   c.rows = 6  # Rows of a scene: two captions, one for boxes, other questions.
   c.row_size = (48, 36)  # Tokens of a row's text, and of its answer.
@@ -55,7 +55,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   c.weights = ml_collections.ConfigDict(
     {'caption': 1.0, 'detect': 1.0, 'answer': 2.0}
   )
-  c.steps = 19_000  # All steps.
+  c.steps = 7_500  # All steps.
   c.optimizer = 'muon'  # Or 'adamw'.
   c.learning_rate = 1.5e-3  # At the top; it falls along a cosine.
   c.warmup_steps = 200  # Steps in which the learning rate rises from 0.
@@ -64,7 +64,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
 
   c.log_every = 50  # Steps between lines of metrics.jsonl.
   c.save_every = 250  # Steps between checkpoints.
-  c.eval_every = 1000  # Steps between evaluations.
+  c.eval_every = 2500  # Steps between evaluations.
   c.eval_scenes = 200  # Scenes of `val` whose captions are scored.
   c.eval_questions = 100  # Scenes of `val` whose answers are scored.
   c.max_tokens = 36  # Longest caption or boxes of an evaluation.
