@@ -5,6 +5,7 @@ python -m benchmarks.accelerator --minutes=6 --out=accelerator.json
 Downloads nothing. Sections: the device's own rates; parity with the golden
 arrays; k-means beside plain JAX and torch; PaliGemma with random weights at
 three picture sizes, both layouts, beside transformers where it is installed;
+selectors on edge and server, the tables of `benchmarks.selector_times`;
 evaluation beside the model alone; the demo, cold and warm, with its number of
 programs. Each runs in a process of its own, which is ended when its time is up:
 what it measured until then is kept. A section that takes less leaves its time
@@ -30,11 +31,17 @@ import tempfile
 import time
 from typing import Any
 
+from benchmarks import selector_tables
 from tools import markdown_table
 
 _ROOT = Path(__file__).parents[1]
 # Sections whose batches a small model has in others.
 _FULL_ONLY = 'model-224-16', 'model-896-16'
+# Columns of the table of selectors, of those of `selector_times.rows`.
+_SELECTOR_COLUMNS = (
+  *('selector', 'k', 'form', 'vectors', 'encode_ms', 'quantize_ms', 'pack_ms'),
+  *('rebuild_ms', 'prefill_ms', 'decode_ms', 'total_ms', 'ratio', 'joules'),
+)
 _GRACE = 5.0  # Seconds that a killed process may take to end.
 
 
@@ -74,6 +81,11 @@ class Outcome:
     self._deadline = deadline
 
   @property
+  def seconds_left(self) -> float:
+    """Seconds until the section's time is up."""
+    return max(self._deadline - time.monotonic(), 0.0)
+
+  @property
   def is_over(self) -> bool:
     """Whether the section's time is up."""
     return time.monotonic() >= self._deadline
@@ -105,8 +117,7 @@ class Outcome:
         start_new_session=True,
       )
       try:
-        left = self._deadline - time.monotonic()
-        if process.wait(max(left, 0)):
+        if process.wait(self.seconds_left):
           self.notes.append(f'exit {process.returncode}')
       except subprocess.TimeoutExpired:
         self.notes.append('time is up')
@@ -226,6 +237,32 @@ def sweep(context: Context, outcome: Outcome) -> None:
     outcome.rows.append(json.loads(out.read_text()))
 
 
+def selectors(context: Context, outcome: Outcome) -> None:
+  """Times selectors on edge and server; see `benchmarks.selector_times`.
+
+  Those whose programs are not compiled within half of the time are left out,
+  and named in the notes.
+  """
+  out = context.folder / 'selectors.json'
+  sizes = ['--model=paligemma-3b-pt-224', '--k=8,64,256', '--rounds=7']
+  if context.small:
+    sizes = ['--model=tiny', '--k=8', '--rounds=3', '--scenes=2']
+  outcome.run(
+    '-m',
+    'benchmarks.selector_times',
+    *sizes,
+    f'--limit={max(outcome.seconds_left / 2, 1):.0f}',
+    f'--out={out}',
+  )
+  if not out.exists():
+    return
+  found = json.loads(out.read_text())
+  outcome.rows += [
+    {name: row[name] for name in _SELECTOR_COLUMNS} for row in found['rows']
+  ]
+  outcome.notes.append(selector_tables.render(found))
+
+
 def demo(context: Context, outcome: Outcome) -> None:
   """Runs the demo twice: with an empty compilation cache, and a filled one."""
   limit = ['--config.limit=8'] if context.small else []
@@ -281,6 +318,7 @@ def sections() -> dict[str, tuple[float, Section]]:
       4,
       part(model, res=896, batches=(4, 1), systems=peers[:1]),
     ),
+    'selectors': (10, selectors),
     'sweep': (5, sweep),
     'parity': (12, parity),
     'model-448': (4, part(model, res=448, batches=(1, 16, 64))),

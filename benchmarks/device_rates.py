@@ -20,8 +20,9 @@ class DeviceRates(NamedTuple):
     kind: Kind of the device.
     platform: 'cpu', 'gpu' or 'tpu'.
     memory: Bytes that programs may use; None if unknown.
-    products: Operations a second in products of bfloat16 matrices; 2 for a
-      multiplication and an addition. float32 on a CPU, which has no others.
+    products: Operations a second in products of bfloat16 matrices, of float32
+      ones on a CPU, if no dtype was asked for; 2 for a multiplication and an
+      addition.
     bandwidth: Bytes a second that a sum over an array reads.
   """
 
@@ -42,17 +43,23 @@ def _seconds(run, repeats: int) -> float:
   return statistics.median(times)
 
 
-def measure(repeats: int = 5) -> DeviceRates:
-  """Measures the rates of JAX's default device."""
+def measure(repeats: int = 5, dtype: str | None = None) -> DeviceRates:
+  """Measures the rates of JAX's default device.
+
+  Args:
+    repeats: Timed runs of each.
+    dtype: Dtype of the matrices and of the array; None for bfloat16, on a CPU
+      float32, which it multiplies faster if it is an older one.
+  """
   device = jax.devices()[0]
   memory = (device.memory_stats() or {}).get('bytes_limit')
   on_cpu = device.platform == 'cpu'
   side, numbers = (2048, 1 << 26) if on_cpu else (8192, 1 << 30)
-  dtype = jnp.float32 if on_cpu else jnp.bfloat16
-  matrix = jnp.full((side, side), 1e-3, dtype)
+  kind = jnp.dtype(dtype or ('float32' if on_cpu else 'bfloat16'))
+  matrix = jnp.full((side, side), 1e-3, kind)
   multiply = jax.jit(lambda a: a @ a)
   seconds = _seconds(lambda: multiply(matrix), repeats)
-  array = jnp.ones(numbers, dtype)
+  array = jnp.ones(numbers, kind)
   add = jax.jit(lambda a: jnp.sum(a, dtype=jnp.float32))
   reading = _seconds(lambda: add(array), repeats)
   return DeviceRates(

@@ -19,20 +19,18 @@ import json
 import pathlib
 import statistics
 import time
-from typing import Any
 from unittest import mock
 
 from absl import app, flags
 import jax
 import numpy as np
 
-from benchmarks import random_model, sharding
+from benchmarks import models
 from collab_jax import captioner as captioning
-from collab_jax import checkpoints, codecs, data, evaluation, quantizers
-from collab_jax.data import pictures
+from collab_jax import codecs, evaluation, quantizers
 from collab_jax.evaluation import loop, pipeline
 from collab_jax.evaluation.report import text
-from collab_jax.models import paligemma, zoo
+from collab_jax.models import paligemma
 
 _MODEL = flags.DEFINE_string('model', 'tiny', 'Name, or path of a folder.')
 _DEPTH = flags.DEFINE_integer('depth', 0, 'Layers of either tower; 0: all.')
@@ -49,23 +47,10 @@ _TOKENS = flags.DEFINE_integer('tokens', 34, 'Longest caption.')
 _OUT = flags.DEFINE_string('out', '', 'File for those of `evaluate`, as JSON.')
 
 
-def load() -> paligemma.Model:
-  """Loads the model, or makes one of a released model's dimensions."""
-  name = _MODEL.value
-  if name not in zoo.NAMES:
-    return checkpoints.load(name)
-  config = zoo.card(name).config
-  if _DEPTH.value:
-    config = sharding.shallow(config, _DEPTH.value)
-  model = random_model.random_model(config)
-  # The layout that `load` chooses where weights are multiplied by a CPU.
-  return model.transposed() if jax.default_backend() == 'cpu' else model
-
-
 def stages(model: paligemma.Model) -> None:
   """Prints milliseconds per image of each stage, and images per second."""
   codec = codecs.FeatureCodec(model, quantizers.KMeans(k=_K.value, init='++'))
-  reader = _scenes(model, _BATCH.value)
+  reader = models.scenes(model, _BATCH.value)
   images = np.stack([reader[i].image for i in range(_BATCH.value)])
   first = captioning.Captioner(model, max_tokens=1)
   whole = captioning.Captioner(model, max_tokens=_TOKENS.value)
@@ -102,29 +87,6 @@ def stages(model: paligemma.Model) -> None:
   )
 
 
-class _Resized:
-  """Scenes at the size of a model's pictures."""
-
-  def __init__(self, model: paligemma.Model, scenes: Any):
-    self.name = scenes.name
-    self._scenes = scenes
-    self._size = model.config.vision.image_size
-
-  def __len__(self) -> int:
-    return len(self._scenes)
-
-  def __getitem__(self, index: int) -> data.Example:
-    example = self._scenes[index]
-    image = pictures.resize(example.image, self._size)
-    return data.Example(image, example.image_id, example.captions)
-
-
-def _scenes(model: paligemma.Model, count: int) -> Any:
-  scenes = data.scenes('test', limit=count)
-  same = scenes[0].image.shape[0] == model.config.vision.image_size
-  return scenes if same else _Resized(model, scenes)
-
-
 def _label(model: paligemma.Model) -> str:
   size = sum(x.size for x in jax.tree.leaves(model.params))
   kinds = {str(x.dtype) for x in jax.tree.leaves(model.params)}
@@ -154,7 +116,7 @@ def overlap(model: paligemma.Model) -> None:
     records = evaluation.evaluate(
       chosen,
       captioner=captioner,
-      data=_scenes(model, count),
+      data=models.scenes(model, count),
       batch_size=_BATCH.value,
       progress=False,
     )
@@ -208,7 +170,7 @@ def overlap(model: paligemma.Model) -> None:
 
 def _alone(model, chosen, captioner) -> float:
   """Returns the seconds of a batch that encoder and decoder take alone."""
-  reader = _scenes(model, _BATCH.value)
+  reader = models.scenes(model, _BATCH.value)
   images = np.stack([reader[i].image for i in range(_BATCH.value)])
   key = jax.random.key(0)
   start = time.perf_counter()
@@ -226,7 +188,7 @@ def _alone(model, chosen, captioner) -> float:
 def main(argv):
   """Prints what was asked for."""
   del argv
-  model = load()
+  model = models.load(_MODEL.value, _DEPTH.value)
   if _ROUNDS.value:
     stages(model)
   if _IMAGES.value:

@@ -36,6 +36,7 @@ def random_model(
   config: paligemma.Config,
   dtype: str = 'bfloat16',
   mesh: jax.sharding.Mesh | None = None,
+  layout: str = 'stacked',
 ) -> paligemma.Model:
   """Makes a model of random weights, with the tokenizer of the tiny one.
 
@@ -43,8 +44,14 @@ def random_model(
     config: The dimensions, in the layout 'stacked'.
     dtype: Dtype of the weights.
     mesh: The mesh to spread them over.
+    layout: Layout of the weights, 'stacked' or 'transposed'; neither makes a
+      copy of the other's.
   """
   shapes = paligemma.shapes(config)
+  if layout == 'transposed':
+    abstract = paligemma.Model(shapes, config)
+    abstract = jax.eval_shape(paligemma.Model.transposed, abstract)
+    shapes, config = abstract.params, abstract.config
   if mesh is not None:
     shapes = sharding.abstract(shapes, mesh)
   leaves, tree = jax.tree.flatten(shapes)
