@@ -30,6 +30,7 @@ from typing import Any, NamedTuple
 import jax
 from jax import numpy as jnp
 import numpy as np
+import tqdm
 
 from benchmarks import costs, device_rates, models, selector_tables
 from collab_jax import captioner as captioning
@@ -40,8 +41,9 @@ from collab_jax.evaluation.report import settings as settings_lib
 from collab_jax.models import paligemma, zoo
 from configs import baselines
 
+_COMPARED: Any = baselines.get_config().methods
 # Those of the comparison, and those that it has no columns for.
-SELECTORS = (*baselines.get_config().methods, 'adaptive', 'resized')
+SELECTORS: tuple[str, ...] = (*_COMPARED, 'adaptive', 'resized')
 KS = (8, 32, 64, 256)
 PICTURES = ('jpeg(quality=50,strip=true)', 'avif(quality=50,strip=true)')
 # Names of quantizers that change the numbers of all vectors, and select none.
@@ -234,7 +236,7 @@ class Programs:
   def run(self, rounds: int) -> dict[Key, list[float]]:
     """Returns the seconds of each program in each of the rounds."""
     seconds: dict[Key, list[float]] = {key: [] for key in self.calls}
-    for number in range(rounds):
+    for number in tqdm.trange(rounds, desc='timed', unit='round'):
       for key, call in self.calls.items():
         start = time.perf_counter()
         jax.block_until_ready(call(number % len(self._images)))
@@ -473,7 +475,8 @@ def measure(settings: argparse.Namespace) -> dict[str, Any]:
     programs.add(Candidate(labels.label(row), None, 'picture', codec))
   refused = []
   end = time.monotonic() + (settings.limit or float('inf'))
-  for each in candidates(model, settings.selectors, settings.k):
+  listed = [*candidates(model, settings.selectors, settings.k)]
+  for each in tqdm.tqdm(listed, 'compiled', unit='codec'):
     if isinstance(each, Refusal):
       refused.append(each)
     elif time.monotonic() > end:
