@@ -1,6 +1,7 @@
 """Shares of scores that codecs keep: captions, counts, relations, detection.
 
-Modes: `tiny` (generated scenes) and `smoke` (seconds, for tests). The model is
+Modes: `tiny` (generated scenes), `curve` (what an edge chooses from by
+`--task`, on `val`: docs/edge.md) and `smoke` (seconds, for tests). The model is
 asked about scenes, and must know the questions: docs/tasks.md.
 """
 
@@ -9,7 +10,7 @@ import ml_collections
 from collab_jax import config as config_lib
 from configs import common
 
-MODES = ('tiny', 'smoke')
+MODES = ('tiny', 'curve', 'smoke')
 
 # Trained on no test scene: docs/quantizers.md has the commands of the books.
 _CODED = 'merge(k={},smooth={},centroids=pca(dims=128,vectors=ecvq(weight={})))'
@@ -36,6 +37,32 @@ _CODECS = (
   'jpeg(quality=20,strip=true)',
   'jpeg(quality=75,strip=true)',
 )
+# Codecs that an edge chooses from.
+_CURVE = (
+  _CODED.format(2, 4, '2.0'),
+  _CODED.format(2, 4, '0.6'),
+  _CODED.format(3, 4, '1.5'),
+  _CODED.format(3, 4, '0.6'),
+  _CODED.format(4, 4, '0.6'),
+  _CODED.format(4, 4, '0.3'),
+  _CODED.format(5, 4, '0.3'),
+  _CODED.format(6, 2, '0.3'),
+  _CODED.format(8, 1, '0.05'),
+  _MERGED.format(6, 2, 'step=0.7'),
+  _MERGED.format(8, 1, 'step=0.6'),
+  _MERGED.format(12, 0, 'step=0.4'),
+  _MERGED.format(16, 0, 'step=0.25'),
+  _MERGED.format(24, 0, 'step=0.25'),
+  _MERGED.format(32, 0, 'step=0.25'),
+  'merge(k=16)',
+  'merge(k=32)',
+  'avif(quality=8,strip=true,chroma=444)',
+  'avif(quality=25,strip=true,chroma=444)',
+  'avif(quality=50,strip=true,chroma=444)',
+  'avif(quality=90,strip=true,chroma=444)',
+  'webp(quality=60)',
+  'jpeg(quality=75)',
+)
 
 
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
@@ -45,7 +72,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   common.codecs(config)
   common.of_task(config, '')
   config.data_split = 'test'
-  config.limit = 100
+  config.limit, config.batch_size = 200, 50
   config.seeds = (0,)
   config.coding = 'best'  # The smallest messages, see docs/wire.md.
   config.methods = (
@@ -60,19 +87,23 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
 
   # Lines of the figure: a title, a task, and the kinds of its questions, () for
   # all.
-  config.lines = (
-    ('captions', 'captions(data=scenes)', ()),
-    ('attributes', 'scenes', ('colour', 'shape', 'texture', 'size')),
-    ('counts', 'scenes', ('count',)),
-    ('relations', 'scenes', ('relation',)),
-    ('detection', 'scenes_box', ('detect',)),
-  )
+  config.lines = _lines(most=2)
   config.k = 8  # Number of vectors that the findings are about.
   # Image codec that answers the easy questions: the findings are told of the
   # others, too. '' for none.
   config.control = 'avif(quality=8,strip=true,chroma=444)'
   config.budgets = (20, 50, 100, 300)  # Largest mean bytes of a message.
   config.shares = (0.95,)  # Shares of the score of all vectors.
+
+  if mode == 'curve':
+    config.data_split = 'val'
+    config.limit = 300
+    config.lines = _lines(most=1)
+    config.methods = ('kmeans(init=++)',)
+    config.ks = (4, 8, 16, 32)
+    config.codecs = _CURVE
+    config.blind, config.control = (), ''
+    config.resamples = 1  # Of no use for the curves.
 
   if mode == 'smoke':
     common.smoke(config)
@@ -85,3 +116,19 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
       'avif(quality=60,strip=true)',
     )
   return config
+
+
+def _lines(most: int) -> tuple:
+  """Returns the lines, with so many questions of a kind about a scene.
+
+  Few about each of many scenes say more than many about few: intervals are
+  over scenes.
+  """
+  words = f'scenes(without=yes_no,most={most})'
+  return (
+    ('captions', 'captions(data=scenes)', ()),
+    ('attributes', words, ('colour', 'shape', 'texture', 'size')),
+    ('counts', words, ('count',)),
+    ('relations', words, ('relation',)),
+    ('detection', f'scenes_box(most={most})', ('detect',)),
+  )

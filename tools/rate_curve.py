@@ -1,45 +1,61 @@
-r"""Makes the rate curve of a model, by which an edge chooses its quantizer.
+r"""Makes the rate curves of a model, by which an edge chooses its codec.
 
-python experiments/rate.py --config=configs/rate.py:mode=curve \
+python experiments/tasks.py --config=configs/tasks.py:mode=curve \\
     --workdir=runs/curve
-python tools/rate_curve.py --rate_records=runs/curve/records.jsonl \
+python tools/rate_curve.py --tasks=runs/curve \\
     --curve=collab_jax/assets/rates/tiny.json
 
-Of all codecs in the records it keeps those that no other beats: in the BLEU-4
-of the captions, and in the mean and the largest length of the messages.
+A curve for each line of the run's figure; with --rate_records those of
+experiments/rate.py, of captions. Of all codecs in the records a curve keeps
+those that no other beats: in the score, and in the mean and the largest length
+of the messages.
 """
 
 import collections
+import json
 from pathlib import Path
 
 from absl import app, flags
 
-from collab_jax import evaluation
-from collab_jax.evaluation.report import labels, settings, text
+from collab_jax import evaluation, studies
+from collab_jax.evaluation.report import (
+  columns,
+  labels,
+  settings,
+  text,
+)
 from collab_jax.serving.client import rate_control
 
 _RECORDS = flags.DEFINE_string(
-  'rate_records', None, 'JSONL of experiments/rate.py.'
+  'rate_records', '', 'JSONL of experiments/rate.py.'
 )
+_TASKS = flags.DEFINE_string('tasks', '', 'Folder of experiments/tasks.py.')
 _CURVE = flags.DEFINE_string('curve', None, 'JSON file to write.')
 
 
-def make(records) -> rate_control.RateCurve:
+def make(records, task=rate_control.CAPTIONS) -> rate_control.RateCurve:
   """Makes a curve from records.
 
   Args:
     records: From `evaluation.read_records`, of one model and data set.
+    task: Name of the curve.
 
   Returns:
     The curve.
 
   Raises:
-    ValueError: They hold several models, data sets, splits or codings, or
-      lack the record of all vectors.
+    ValueError: They hold several models, data sets, splits or codings, lack
+      the record of all vectors, or less of their score is better.
   """
   counted = [record for record in records if not labels.is_blind(record)]
   rows = evaluation.summarize(counted, resamples=1)
-  full = [row['bleu4'] for row in rows if labels.is_full(row)]
+  column = columns.column(rows)
+  if not column.higher_is_better:
+    raise ValueError(
+      f'metric: got {column.name}, expected one of which more is better'
+    )
+  scores = {row['name']: round(column.shown(row), 2) for row in rows}
+  full = [scores[row['name']] for row in rows if labels.is_full(row)]
   if not full:
     raise ValueError(
       'records: got none of all vectors, expected them too: --config.full=true'
@@ -54,7 +70,7 @@ def make(records) -> rate_control.RateCurve:
       _name(row),
       round(row['bytes'], 1),
       largest[row['name']],
-      round(row['bleu4'], 2),
+      scores[row['name']],
     )
     for row in rows
   ]
@@ -64,10 +80,23 @@ def make(records) -> rate_control.RateCurve:
     coding=_only('coding', [r['codec'].get('coding') for r in features])
     or 'fixed',
     data=_only('data', [r['data'] for r in counted]),
-    full=round(full[0], 2),
-    captions=len({r['image_id'] for r in counted}),
+    full=full[0],
+    captions=len({(r['image_id'], r.get('question')) for r in counted}),
     points=rate_control.pareto_front(points),
+    task=task,
+    metric=column.name,
   )
+
+
+def of_tasks(folder) -> list[rate_control.RateCurve]:
+  """Makes the curves of a run of experiments/tasks.py, one of each line.
+
+  Args:
+    folder: The run's folder.
+  """
+  config = json.loads((Path(folder) / 'config.json').read_text('utf-8'))
+  lines = studies.read_task_lines(folder, config['lines'])
+  return [make(records, title) for title, records in lines.items()]
 
 
 def _name(row):
@@ -85,30 +114,42 @@ def _only(what, values):
   return distinct.pop()
 
 
+def table(curves) -> str:
+  """Returns curves as text, one below the other."""
+  lines = [['task', 'codec', 'bytes', 'largest', 'score', 'kept']]
+  for curve in curves:
+    for point in curve.points:
+      lines.append(
+        [
+          curve.task,
+          point.codec,
+          f'{point.bytes:,.1f}',
+          f'{point.largest:,}',
+          f'{point.score:.1f}',
+          text.whole_percent(point.score / curve.full) if curve.full else '-',
+        ]
+      )
+  return text.align(lines, left=2)
+
+
 def main(argv):
-  """Writes the curve, and prints it."""
+  """Writes the curves, and prints them."""
   if argv[1:]:
     raise app.UsageError(f'unexpected arguments: {argv[1:]}')
-  # absl requires them.
-  assert _RECORDS.value is not None
-  assert _CURVE.value is not None
-  curve = make(evaluation.read_records(_RECORDS.value))
+  if not (_RECORDS.value or _TASKS.value):
+    raise app.UsageError('give rate_records, or tasks')
+  assert _CURVE.value is not None  # absl requires it.
+  curves = []
+  if _RECORDS.value:
+    curves.append(make(evaluation.read_records(_RECORDS.value)))
+  if _TASKS.value:
+    curves += of_tasks(_TASKS.value)
   path = Path(_CURVE.value)
   path.parent.mkdir(parents=True, exist_ok=True)
-  path.write_text(curve.to_json() + '\n', 'utf-8')
-  lines = [['codec', 'bytes', 'largest', 'BLEU-4']]
-  for point in curve.points:
-    lines.append(
-      [
-        point.codec,
-        f'{point.bytes:,.1f}',
-        f'{point.largest:,}',
-        f'{point.bleu4:.1f}',
-      ]
-    )
-  print(text.align(lines, left=1))
+  path.write_text(rate_control.to_json(curves) + '\n', 'utf-8')
+  print(table(curves))
 
 
 if __name__ == '__main__':
-  flags.mark_flags_as_required(['rate_records', 'curve'])
+  flags.mark_flags_as_required(['curve'])
   app.run(main)

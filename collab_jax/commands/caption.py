@@ -6,6 +6,7 @@ collab-jax caption --server=localhost:50051 photos --out=captions.jsonl \
     --codec='merge(k=5,smooth=2,centroids=pca(dims=128,vectors=ecsq))'
 collab-jax caption --server=edge.example.org:443 --ca=system \
     --token_file=token photos --out=captions.jsonl --max_bytes=60
+collab-jax caption cat.png --task=counts --prompt='answer en how many cats'
 
 A folder is captioned into a JSONL file; started again, it resumes. See
 docs/edge.md.
@@ -68,6 +69,13 @@ _GOAL = flags.DEFINE_float(
   ' is measured.',
   lower_bound=0.0,
 )
+_TASK = flags.DEFINE_string(
+  'task',
+  '',
+  "Instead of a codec: what is asked, a task of the rate curve ('counts')."
+  ' Alone it takes the codec of fewest bytes that keeps 95% of the score, with'
+  ' max_bytes or goal_ms the best one that fits.',
+)
 _CURVE = flags.DEFINE_string(
   'curve', '', "Rate curve to choose by, instead of the model's own."
 )
@@ -124,17 +132,20 @@ def main(argv):
 
 def _client() -> clients.EdgeClient:
   """Makes the client from the flags."""
-  given = _CHOICE.given
-  limits = [n for n in ('max_bytes', 'goal_ms') if flags.FLAGS[n].value]
-  if len(limits) > 1 or (limits and (given or _CHOICE.codec.value)):
+  limits, names = _limits(), _CHOICE.given
+  if len(limits) > 1 or (limits and (names or _CHOICE.codec.value)):
     raise ValueError(
       f'{limits[0]}: chooses the codec; leave it out, or quantizer, k, codec'
       ' and the other limit'
     )
+  if _TASK.value and (names or _CHOICE.codec.value):
+    raise ValueError(
+      'task: chooses the codec; leave it out, or quantizer, k and codec'
+    )
   settings: dict[str, Any] = {'window': _WINDOW.value, 'seed': _SEED.value}
   if _PROGRESSIVE.value:
     settings |= {'threshold': _THRESHOLD.value, 'coarse': _COARSE.value}
-  if not limits:
+  if not limits and not _TASK.value:
     chosen = _CHOICE.choose(
       rate_control.PROGRESSIVE if _PROGRESSIVE.value else ''
     )
@@ -142,10 +153,20 @@ def _client() -> clients.EdgeClient:
     return clients.EdgeClient(
       _CONNECTION.connect(), edge.bind(chosen), **settings
     )
+  return _client_of_curve(settings)
+
+
+def _client_of_curve(settings: dict[str, Any]) -> clients.EdgeClient:
+  """Makes the client whose codecs a rate curve chooses."""
   curve = _curve()
   edge = edge_model.EdgeModel(
     *_MODEL.source, curve.split, curve.coding, **_DTYPES.arguments
   )
+  if not _limits():
+    curve.keeping()  # Said before a server is asked.
+    return rate_control.client_for_share(
+      _CONNECTION.connect(), curve, edge.bind, **settings
+    )
   connection, max_bytes = _CONNECTION.connect(), _MAX_BYTES.value
   if _GOAL.value:
     plan = rate_control.plan(connection, curve, edge.bind, _GOAL.value)
@@ -156,19 +177,28 @@ def _client() -> clients.EdgeClient:
   )
 
 
+def _limits() -> list[str]:
+  """Returns the flags of limits that were given."""
+  return [n for n in ('max_bytes', 'goal_ms') if flags.FLAGS[n].value]
+
+
 def _limit() -> str:
-  """Returns the limit by which codecs are chosen; '' for a named codec."""
-  names = [n for n in ('max_bytes', 'goal_ms') if flags.FLAGS[n].value]
-  if not names:
-    return ''
-  text = f'{names[0]}={flags.FLAGS[names[0]].value:g}'
-  return f'{text} curve={_CURVE.value}' if _CURVE.value else text
+  """Returns what codecs are chosen by; '' for a named codec."""
+  names = _limits()
+  texts = [f'{name}={flags.FLAGS[name].value:g}' for name in names]
+  if _TASK.value:
+    texts.append(f'task={_TASK.value}')
+  if texts and _CURVE.value:
+    texts.append(f'curve={_CURVE.value}')
+  return ' '.join(texts)
 
 
 def _curve() -> rate_control.RateCurve:
+  """Returns the rate curve of the task, of the file or of the model."""
   if _CURVE.value:
-    return rate_control.read_curve(_CURVE.value)
-  return rate_control.shipped_curve(checkpoints.config_of(*_MODEL.source).name)
+    return rate_control.read_curve(_CURVE.value, _TASK.value)
+  model = checkpoints.config_of(*_MODEL.source).name
+  return rate_control.shipped_curve(model, _TASK.value)
 
 
 def _describe(plan: rate_control.RateControlPlan) -> str:

@@ -6,6 +6,7 @@ from collab_jax import _renamed
 from collab_jax.evaluation.blind import KINDS as BLIND
 from collab_jax.evaluation.comparison import Comparison, compare
 from collab_jax.evaluation.loop import evaluate
+from collab_jax.evaluation.message_cache import MessageCache
 from collab_jax.evaluation.record_store import (
   SettingsError,
   read_records,
@@ -69,6 +70,7 @@ __all__ = [
   'BLIND',
   'Comparison',
   'LinkRates',
+  'MessageCache',
   'SettingsError',
   'bd_rate',
   'bd_rates',

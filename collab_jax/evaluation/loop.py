@@ -22,6 +22,7 @@ from collab_jax.evaluation import (
   blind_answers,
   filter_readable,
   identity,
+  message_cache,
   pipeline,
   record_store,
   recorder,
@@ -51,6 +52,7 @@ def evaluate(
   channel: str | channels_lib.Channel | None = None,
   passes: Collection[tuple[str, int]] | None = None,
   task: str | tasks.Task | None = None,
+  kept: message_cache.MessageCache | None = None,
 ) -> list[dict[str, Any]]:
   """Captions every image through every codec, or answers questions about it.
 
@@ -84,6 +86,8 @@ def evaluate(
     task: Task, by name or itself, whose questions are answered: those of the
       examples that `task.load` reads. Each picture is encoded and sent once,
       whatever the number of questions. None writes captions.
+    kept: Messages of other evaluations of these codecs, which are sent again;
+      those of this one are added.
 
   Returns:
     The records: {'image_id', 'codec', 'settings' (nested), 'name', 'seed',
@@ -177,6 +181,7 @@ def evaluate(
       threads,
       records,
       known,
+      kept,
     )
     size = sharding.padded(min(batch_size, len(readable)), params)
     if one_device:
@@ -235,6 +240,7 @@ class _Run:
     workers,
     records,
     known,
+    kept,
   ):
     self.captioner = captioner
     self.recorder = records
@@ -245,6 +251,7 @@ class _Run:
     self.store = store
     self.workers = workers
     self.records = known
+    self.kept = kept
     self.mesh = sharding.mesh_of(captioner.model.params)
     self.spans = sharding.spans_processes(self.mesh)
     # Pictures of this process by their index, and the ids of all.
@@ -388,7 +395,7 @@ class _Run:
     for codec, seed in todo:
       if codec.name in self.warm_ups:
         self.warm_ups[codec.name].result()
-      yield passes_lib.CodecPass(codec, seed, *settings)
+      yield passes_lib.CodecPass(codec, seed, *settings, self.kept)
     if self.blind_missing:
       yield passes_lib.BlindPass(self.baselines, self.identity, batch, cache)
 

@@ -1,11 +1,12 @@
 """Share of each task's score that is kept, against vectors and bytes."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import matplotlib as mpl
 from matplotlib import axes as mpl_axes
 from matplotlib import figure as figures
+from matplotlib import lines as mpl_lines
 from matplotlib import ticker
 
 from collab_jax.evaluation.report import (
@@ -28,7 +29,17 @@ _LOOKS = [
   (style.ORANGE, 'v', '-'),
   (style.SKY, 's', '-'),
 ]
+_IMAGE_LOOKS = [
+  (style.INK, 'P', '--'),
+  ('#8C6D31', 'h', '--'),
+  (style.GREY, '<', '--'),
+]
+_THIN: dict[str, Any] = {'linewidth': 1.3, 'markersize': 4.5, **style.EDGE}
 _KEPT = 0.95  # Marked by a line.
+_HIGHEST = 130.0  # Percent that are drawn; more is chance.
+_PANEL = 3.4, 2.05  # Inches of a panel of `task_rates`.
+_ACROSS, _DOWN = 0.18, 0.78  # Inches between panels.
+_LEFT, _ABOVE, _BELOW = 0.7, 1.1, 0.55  # Inches around them.
 
 
 def tasks(groups: Groups, k: int = 8) -> figures.Figure:
@@ -45,21 +56,24 @@ def tasks(groups: Groups, k: int = 8) -> figures.Figure:
   Raises:
     ValueError: There is no group.
   """
-  if not groups or not all(groups.values()):
-    raise ValueError('groups: got one without rows: there is nothing to draw')
+  _check(groups)
   figure = style.new_figure(11.4, 4.9)
   looks = dict(zip(groups, _LOOKS * len(groups), strict=False))
   with mpl.rc_context(style.RC):
-    left = figure.add_axes((0.055, 0.115, 0.375, 0.7))
-    right = figure.add_axes((0.48, 0.115, 0.375, 0.7))
+    left = figure.add_axes((0.055, 0.115, 0.37, 0.7))
+    right = figure.add_axes((0.475, 0.115, 0.345, 0.7))
     by_k = {t: budgets.paper_curve(rows) for t, rows in groups.items()}
     by_bytes = {t: _front(rows) for t, rows in groups.items()}
+    points = {
+      t: [r for line in (by_k[t], by_bytes[t]) for r in line] for t in groups
+    }
+    top = _top(groups, points)
     for axes, lines, x in ((left, by_k, 'sent'), (right, by_bytes, 'bytes')):
-      labelled = _lines(axes, groups, lines, x, looks)
-      _frame(axes, [r for line in lines.values() for r in line], x)
+      _frame(axes, [r for line in lines.values() for r in line], x, top)
+      ends = _lines(axes, groups, lines, x, looks)
       if axes is right:
-        curves.draw_labels(axes, labelled)
-    left.axvline(k, color=style.PALE, linewidth=5, zorder=0)
+        curves.draw_labels(axes, ends)
+    _mark(left, groups, by_k, k, looks)
     left.set_title("the paper's scheme: k-means++", loc='left', fontsize=10)
     right.set_title('the best codec at each size', loc='left', fontsize=10)
     right.set_ylabel('')
@@ -67,7 +81,7 @@ def tasks(groups: Groups, k: int = 8) -> figures.Figure:
     note = (
       f'The {style.plain(first[0].get("model") or "unnamed")} model; bands:'
       f' {text.coverage(first)} bootstrap over the pictures; short lines at the'
-      ' left: answers without the picture'
+      ' left: answers without the picture; dotted: 95%'
     )
     title = "How much of each task's score is kept?"
     style.titles(figure, title, note, (0.972, 0.918))
@@ -75,9 +89,25 @@ def tasks(groups: Groups, k: int = 8) -> figures.Figure:
   return figure
 
 
+def _check(groups: Groups) -> None:
+  """Raises ValueError if there is nothing to draw."""
+  if not groups or not all(groups.values()):
+    raise ValueError('groups: got one without rows: there is nothing to draw')
+
+
 def _front(rows: Sequence[Row]) -> list[Row]:
   seen = [r for r in rows if not (labels.is_blind(r) or labels.is_full(r))]
   return rate.front(seen) if seen else []
+
+
+def _top(groups: Groups, points: Groups) -> float:
+  """Returns the upper limit of the axes in percent."""
+  shares = [
+    100 * (columns.column(groups[title]).kept(row) or 0)
+    for title, line in points.items()
+    for row in line
+  ]
+  return min(max([103.0, *shares]) + 2.0, _HIGHEST)
 
 
 def _lines(
@@ -89,6 +119,7 @@ def _lines(
 ) -> list[tuple]:
   """Draws the lines with their bands and blind floors; returns their labels."""
   labelled = []
+  top = axes.get_ylim()[1]
   for title, line in lines.items():
     column = columns.column(groups[title])
     points = [r for r in line if column.kept(r) is not None]
@@ -101,7 +132,7 @@ def _lines(
       for end in ('_low', '_high')
     )
     xs = [r[x] for r in points]
-    axes.fill_between(xs, low, high, color=colour, alpha=0.12, linewidth=0)
+    axes.fill_between(xs, low, high, color=colour, alpha=0.1, linewidth=0)
     axes.plot(
       xs, kept, color=colour, marker=marker, linestyle=dashes, **style.LINE
     )
@@ -115,24 +146,86 @@ def _lines(
         transform=axes.get_yaxis_transform(),
         solid_capstyle='butt',
       )
-    labelled.append((kept[-1], xs[-1], title, looks[title]))
+    name = f'{title}: {_needed(groups[title])}'
+    labelled.append((min(kept[-1], top), xs[-1], name, looks[title]))
   return labelled
 
 
-def _frame(axes: mpl_axes.Axes, rows: Sequence[Row], x: str) -> None:
+def _needed(rows: Sequence[Row]) -> str:
+  """Returns the fewest bytes that keep 95%, in words."""
+  row = _cheapest(rows)
+  return '95% by none' if row is None else f'95% at {text.size(row["bytes"])}'
+
+
+def _cheapest(rows: Sequence[Row]) -> Row | None:
+  """Returns the codec of the fewest bytes that keeps 95%, but all vectors."""
+  if labels.full(rows) is None:
+    return None
+  coded = [r for r in rows if not labels.is_full(r)]
+  enough = [r for r in budgets.cheapest_with(coded, _KEPT).values() if r]
+  return min(enough, key=lambda row: row['bytes'], default=None)
+
+
+def _mark(
+  axes: mpl_axes.Axes,
+  groups: Groups,
+  lines: Mapping[str, Sequence[Row]],
+  k: int,
+  looks: Mapping[str, tuple[str, str, str]],
+) -> None:
+  """Marks k vectors, and writes beside them what is kept."""
+  axes.axvline(k, color=style.PALE, linewidth=5, zorder=0)
+  shares = {}
+  for title, line in lines.items():
+    row = next((r for r in line if r['sent'] == k), None)
+    if row is None:
+      continue
+    share = columns.column(groups[title]).kept(row)
+    if share is not None:
+      shares[title] = 100 * share
+  low, top = axes.get_ylim()
+  wanted = [min(share, top) for share in shares.values()]
+  places = style.spread(wanted, 0.05 * (top - low), low, top)
+  for (title, share), place in zip(shares.items(), places, strict=True):
+    axes.annotate(
+      f'{share:.0f}%',
+      (k, place),
+      xytext=(8, 0),
+      textcoords='offset points',
+      verticalalignment='center',
+      fontsize=8.5,
+      color=looks[title][0],
+      fontweight='bold',
+      path_effects=[style.HALO],
+    )
+
+
+def _frame(
+  axes: mpl_axes.Axes, rows: Sequence[Row], x: str, top: float
+) -> None:
+  """Sets scales, limits, ticks and labels of the axes."""
   axes.set_xscale('log')
   xs = sorted({row[x] for row in rows})
+  if xs:
+    axes.set_xlim(xs[0] / 1.25, xs[-1] * 1.25 if xs[1:] else xs[0] * 2)
   if x == 'sent':
     axes.set_xticks(xs)
     axes.set_xlabel('vectors sent, k')
   else:
     axes.set_xlabel('bytes of a message')
-  axes.xaxis.set_major_formatter(ticker.FuncFormatter(lambda v, _: f'{v:g}'))
+  axes.xaxis.set_major_formatter(ticker.FuncFormatter(_count))
   axes.xaxis.set_minor_formatter(ticker.NullFormatter())
-  axes.set_ylim(0, 105)
+  if x == 'sent':
+    axes.xaxis.set_minor_locator(ticker.NullLocator())
+  axes.set_ylim(0, top)
   axes.set_ylabel("% of all vectors' score")
   axes.axhline(100 * _KEPT, color=style.GREY, linewidth=0.8, linestyle=':')
   style.grid(axes, 'y')
+
+
+def _count(value: float, _: Any) -> str:
+  """Returns the label of a tick: '8', '100', '10k'."""
+  return f'{value:g}' if value < 1000 else f'{value / 1000:g}k'
 
 
 def task_rates(groups: Groups) -> figures.Figure:
@@ -147,38 +240,105 @@ def task_rates(groups: Groups) -> figures.Figure:
   Raises:
     ValueError: There is no group.
   """
-  if not groups or not all(groups.values()):
-    raise ValueError('groups: got one without rows: there is nothing to draw')
-  count = len(groups)
-  columns_count = min(3, count)
-  lines = -(-count // columns_count)
-  figure = style.new_figure(3.5 * columns_count + 0.6, 2.9 * lines + 1.2)
-  names = dict.fromkeys(
-    name
-    for rows in groups.values()
-    for name, family in rate.families(rows).items()
-    if not labels.is_full(family[0])
-  )
-  cycle = [*_LOOKS, *((c, m, '-') for c, m, _ in style.OTHERS)]
-  looks = dict(zip(names, cycle * len(names), strict=False))
+  _check(groups)
+  across = min(3, len(groups))
+  down = -(-len(groups) // across)
+  looks = _family_looks(groups)
+  # The legend takes the place of a panel, or a row of its own.
+  legend_rows = 0 if across * down > len(groups) else -(-len(looks) // 3)
+  width = _LEFT + across * (_PANEL[0] + _ACROSS)
+  height = _ABOVE + down * (_PANEL[1] + _DOWN) + 0.22 * legend_rows
+  figure = style.new_figure(width, height)
+  top = _top(groups, groups)
+  points = [r for rows in groups.values() for r in _seen(rows)]
   with mpl.rc_context(style.RC):
-    grid = figure.subplots(
-      lines, columns_count, sharey=True, squeeze=False
-    ).flatten()
-    figure.subplots_adjust(0.075, 0.2, 0.985, 0.82, 0.08, 0.42)
-    for axes, (title, rows) in zip(grid, groups.items(), strict=False):
+    for n, (title, rows) in enumerate(groups.items()):
+      row, place = divmod(n, across)
+      left = _LEFT + place * (_PANEL[0] + _ACROSS)
+      bottom = height - _ABOVE - row * (_PANEL[1] + _DOWN) - _PANEL[1]
+      axes = figure.add_axes(
+        (
+          left / width,
+          bottom / height,
+          _PANEL[0] / width,
+          _PANEL[1] / height,
+        )
+      )
+      _frame(axes, points, 'bytes', top)
       _panel(axes, title, rows, looks)
-    for axes in grid[count:]:
-      axes.set_visible(False)
-    handles, shown = grid[0].get_legend_handles_labels()
-    figure.legend(
-      handles, shown, loc='lower left', ncols=4, frameon=False, fontsize=8
-    )
+      if place:
+        axes.set_ylabel('')
+        axes.tick_params(axis='y', labelleft=False)
+      if n + across < len(groups):
+        axes.set_xlabel('')
+    _legend(figure, looks, legend_rows, across)
     note = (
-      'share of the score of all vectors; grey: answers without the picture'
+      "Share of all vectors' score; dashed: pictures as files; dotted: 95%;"
+      ' grey: answers without the picture'
     )
-    style.titles(figure, 'Which codec for which task?', note, (0.975, 0.925))
+    y = 1 - 0.12 / height, 1 - 0.42 / height
+    style.titles(figure, 'Which codec for which task?', note, y)
   return figure
+
+
+def _seen(rows: Sequence[Row]) -> list[Row]:
+  """Returns the rows of codecs: neither blind nor of all vectors."""
+  return [r for r in rows if not (labels.is_blind(r) or labels.is_full(r))]
+
+
+def _families(rows: Sequence[Row]) -> dict[str, list[Row]]:
+  """Returns kinds of codecs; the coding is not named where all are coded."""
+  families = rate.families(_seen(rows))
+  return {name.removesuffix(', coded'): each for name, each in families.items()}
+
+
+def _family_looks(groups: Groups) -> dict[str, tuple[str, str, str]]:
+  """Returns colour, marker and line of each kind: features, then pictures."""
+  is_picture = {
+    name: labels.is_picture(family[0])
+    for rows in groups.values()
+    for name, family in _families(rows).items()
+  }
+  looks = {}
+  features = [*_LOOKS, *((colour, m, '-') for colour, m, _ in style.OTHERS)]
+  for pictures, cycle in ((False, features), (True, _IMAGE_LOOKS)):
+    names = [name for name, is_one in is_picture.items() if is_one == pictures]
+    looks |= dict(zip(sorted(names), cycle * len(is_picture), strict=False))
+  return looks
+
+
+def _legend(
+  figure: figures.Figure,
+  looks: Mapping[str, tuple[str, str, str]],
+  rows: int,
+  across: int,
+) -> None:
+  """Draws the legend in the last panel's place, or in rows at the bottom."""
+  handles = [
+    mpl_lines.Line2D(
+      [],
+      [],
+      color=c,
+      marker=m,
+      linestyle=cast(Any, dashes),
+      label=style.plain(name),
+      **_THIN,
+    )
+    for name, (c, m, dashes) in looks.items()
+  ]
+  width, height = figure.get_size_inches()
+  left = _LEFT + (across - 1) * (_PANEL[0] + _ACROSS)
+  where: dict[str, Any] = {
+    'loc': 'lower left',
+    'bbox_to_anchor': (left / width, _BELOW / height),
+  }
+  if rows:
+    where = {
+      'loc': 'lower left',
+      'bbox_to_anchor': (_LEFT / width, 0.02),
+      'ncols': -(-len(looks) // rows),
+    }
+  figure.legend(handles=handles, frameon=False, fontsize=8.5, **where)
 
 
 def _panel(
@@ -187,8 +347,9 @@ def _panel(
   rows: Sequence[Row],
   looks: Mapping[str, tuple[str, str, str]],
 ) -> None:
+  """Draws the lines of a task, its blind floor and its title."""
   column = columns.column(rows)
-  families = rate.families(rows)
+  families = _families(rows)
   for name, (colour, marker, line) in looks.items():
     points = [r for r in families.get(name, ()) if column.kept(r) is not None]
     axes.plot(
@@ -197,13 +358,18 @@ def _panel(
       color=colour,
       marker=marker,
       linestyle=line,
-      label=name,
-      linewidth=1.3,
-      markersize=4,
-      **style.EDGE,
+      **_THIN,
     )
-  _frame(axes, [r for f in families.values() for r in f], 'bytes')
   blind = budgets.blind_share(rows)
   if blind is not None:
     axes.axhline(100 * blind, color=style.GREY, linewidth=0.8)
-  axes.set_title(style.plain(title), loc='left', fontsize=9.5)
+  row = _cheapest(rows)
+  by = '' if row is None else f' ({_family(rows, row)})'
+  axes.set_title(
+    style.plain(f'{title}: {_needed(rows)}{by}'), loc='left', fontsize=9
+  )
+
+
+def _family(rows: Sequence[Row], row: Row) -> str:
+  """Returns the kind of a row's codec."""
+  return next(n for n, each in _families(rows).items() if row in each)

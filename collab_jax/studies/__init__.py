@@ -24,6 +24,7 @@ from collab_jax.studies.study import (
   write_scores,
 )
 from collab_jax.studies.tasks import TaskStudy
+from collab_jax.studies.tasks import read_lines as read_task_lines
 from collab_jax.studies.tradeoff import TradeoffStudy, report_records
 
 __all__ = [
@@ -45,6 +46,7 @@ __all__ = [
   'make_mesh',
   'make_quantizers',
   'make_specs',
+  'read_task_lines',
   'report_records',
   'runtime',
   'write_html',

@@ -62,9 +62,11 @@ class Study:
     config: A config of an evaluation, from a file in configs/.
     elsewhere: Whether other processes make the records: this one then needs
       neither the devices of the config nor the weights.
+    kept: Messages that studies of the same pictures share; None for none.
   """
 
   elsewhere = False
+  kept: evaluation.MessageCache | None = None
 
   def __init__(
     self,
@@ -290,6 +292,7 @@ class Study:
         blind=blind,
         passes=passes,
         task=self.task,
+        kept=self.kept,
       )
 
   def report(self, records: Any, workdir: str | os.PathLike[str]) -> str:

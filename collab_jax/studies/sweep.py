@@ -5,7 +5,7 @@ An engine runs the launcher's own command line with `--shard=i/n`, which makes
 the records of one unit.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 import json
 import os
 from pathlib import Path
@@ -13,7 +13,7 @@ import re
 import socket
 import sys
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
 from absl import flags
 import jax
@@ -47,6 +47,13 @@ _FIELDS = (
 _OF_LAUNCHER = ('engine', 'workers', 'units', 'shard', 'log', 'profile')
 
 Records = list[dict[str, Any]]
+
+
+class _SweptStudy(NamedTuple):
+  """Study of a sweep, with the files of its units."""
+
+  study: study.Study
+  files: unit_files.UnitFiles
 
 
 class SweepOptions:
@@ -95,25 +102,69 @@ class SweepOptions:
       SystemExit: A unit was made, and there is nothing to report yet.
       ValueError: A setting is out of range, or units failed.
     """
-    if (self.shard or self.engine) and planned.config.get('distributed'):
-      raise _validate.error(
-        'config.distributed',
-        planned.config['distributed'],
-        "'' with --engine or --shard, whose units are processes of their own",
-      )
-    if self.shard:
-      run_unit(planned, workdir, *self.shard)
-      raise SystemExit(0)
-    if not self.engine:
+    if not (self.shard or self.engine):
       planned.validate()
       print(planned.describe(), flush=True)
       return planned.run(Path(workdir) / 'records.jsonl')
-    # Neither devices nor weights are for this process.
-    jax.config.update('jax_platforms', 'cpu')
-    planned.elsewhere = True
-    planned.validate()
+    (records,) = self.run_parts([planned], workdir, [workdir])
+    return records
+
+  def leave_work(self, planned: Sequence[study.Study]) -> None:
+    """Marks studies whose records the engine's processes make, if there is one.
+
+    Neither devices nor weights are for this process then.
+
+    Args:
+      planned: The studies, not yet checked.
+    """
+    if self.engine and not self.shard:
+      jax.config.update('jax_platforms', 'cpu')
+      for each in planned:
+        each.elsewhere = True
+
+  def run_parts(
+    self,
+    planned: Sequence[study.Study],
+    workdir: str | os.PathLike[str],
+    folders: Sequence[str | os.PathLike[str]],
+  ) -> list[Records]:
+    """Makes the records of several studies, by an engine or as its unit.
+
+    Unit i of n is unit i of each study: its process loads the model once.
+
+    Args:
+      planned: The studies, of one model, not yet checked.
+      workdir: Folder of the run, of which one process at a time is the
+        launcher.
+      folders: Folder of the records of each study.
+
+    Returns:
+      All records of each study.
+
+    Raises:
+      SystemExit: A unit was made, and there is nothing to report yet.
+      ValueError: A setting is out of range, or units failed.
+    """
+    for each in planned:
+      if each.config.get('distributed'):
+        raise _validate.error(
+          'config.distributed',
+          each.config['distributed'],
+          "'' with --engine or --shard, whose units are processes of their own",
+        )
+    if self.shard:
+      for each, folder in zip(planned, folders, strict=True):
+        run_unit(each, folder, *self.shard)
+      raise SystemExit(0)
+    self.leave_work(planned)
+    for each in planned:
+      each.validate()
+    parts = [
+      _SweptStudy(each, unit_files.UnitFiles(folder))
+      for each, folder in zip(planned, folders, strict=True)
+    ]
     with jsonl.locked(workdir):
-      return _Launcher(planned, workdir, self).run()
+      return _Launcher(parts, Path(workdir) / 'logs', self).run()
 
 
 def define_flags(default: str = '') -> Callable[[], SweepOptions]:
@@ -282,104 +333,151 @@ def _check_settings(planned: study.Study, files: unit_files.UnitFiles) -> None:
           )
 
 
-class _Launcher:
-  """Sweep of one folder: plans, runs and gathers units."""
+class _PartFiles:
+  """Files of the units of several studies, as `UnitWatch` asks for them."""
 
-  def __init__(self, planned: study.Study, workdir: Any, sweep: SweepOptions):
-    self._study = planned
-    self._files = unit_files.UnitFiles(workdir)
+  def __init__(self, parts: Sequence[_SweptStudy], plans: Sequence[units.Plan]):
+    self._parts = list(zip(parts, plans, strict=True))
+
+  def finished(self) -> set[int]:
+    """Returns the units that are finished in each of the studies."""
+    count = max(len(plan.units) for _, plan in self._parts)
+    finished = {*range(count)}
+    for part, plan in self._parts:
+      finished -= {*range(len(plan.units))} - part.files.finished()
+    return finished
+
+  def count_lines(self, numbers: Iterable[int]) -> dict[int, int]:
+    """Counts the records of units in all studies."""
+    counts = dict.fromkeys(numbers, 0)
+    for part, plan in self._parts:
+      own = [unit for unit in counts if unit < len(plan.units)]
+      for unit, lines in part.files.count_lines(own).items():
+        counts[unit] += lines
+    return counts
+
+
+class _Launcher:
+  """Sweep of one run: plans, runs and gathers the units of its studies."""
+
+  def __init__(
+    self, parts: Sequence[_SweptStudy], logs: Path, sweep: SweepOptions
+  ):
+    self._parts = parts
+    self._logs = logs
     self._sweep = sweep
-    config: Any = planned.config
+    config: Any = parts[0].study.config
     # A config of one's own need not have it.
     fields = config.engine if 'engine' in config else {}
     self._resources = base.Resources(**fields)
 
-  def run(self) -> Records:
-    """Makes what is missing, and returns all records."""
-    while (plan := self._make_plan()).units:
-      print(self._describe(plan), flush=True)
-      self._make(plan)
-      infos = self._files.gather(plan, len(self._study.data))
-      self._files.write_summary(_settings(self._study), infos)
-    self._study.made_with = self._files.made_with() or self._study.made_with
-    return self._collect()
+  def run(self) -> list[Records]:
+    """Makes what is missing, and returns all records of each study."""
+    plans = self._make_plans()
+    while any(plan.units for plan in plans):
+      print(self._describe(plans), flush=True)
+      self._make(plans)
+      for part, plan in zip(self._parts, plans, strict=True):
+        if plan.units:
+          infos = part.files.gather(plan, len(part.study.data))
+          part.files.write_summary(_settings(part.study), infos)
+      plans = self._make_plans()
+    return [_collect(part) for part in self._parts]
 
-  def _make_plan(self) -> units.Plan:
-    count, name = self._sweep.units, self._sweep.engine
-    if self._files.read_plan() is None and not count:
-      workers = engines.workers(name, self._resources, self._sweep.workers)
+  def _make_plans(self) -> list[units.Plan]:
+    """Returns a plan for each study, all of as many units."""
+    count = self._sweep.units
+    if not count:
+      begun = (part.files.read_plan() for part in self._parts)
+      count = next((plan.count for plan in begun if plan is not None), 0)
+    if not count:
+      workers = engines.workers(
+        self._sweep.engine, self._resources, self._sweep.workers
+      )
       count = _UNITS_A_WORKER * workers or _UNITS
-    return make_plan(self._study, self._files, count)
+    return [make_plan(part.study, part.files, count) for part in self._parts]
 
-  def _describe(self, plan: units.Plan) -> str:
+  def _describe(self, plans: Sequence[units.Plan]) -> str:
     """Returns the headline: the work ahead, and who does it."""
-    planned, pictures = self._study, len(self._study.data)
-    passes, count = len(plan.passes), len(plan.units)
+    planned = self._parts[0].study
     model = headline.describe_dimensions(planned.dimensions)
-    least, most = min(plan.costs), max(plan.costs)
-    return headline.render(
-      {
-        'model': f'{model}, split after the {planned.config["split"]}',
-        'data': headline.data(planned.data),
-        'captions': f'{passes} passes x {pictures:,} pictures ='
-        f' {passes * pictures:,}',
-        'units': f'{count}, each of {least:.3g} to {most:.3g} times the model a'
-        f' picture, by --engine={self._sweep.engine}',
-        'logs': str(self._files.logs),
-      }
+    lines = {'model': f'{model}, split after the {planned.config["split"]}'}
+    several = len(self._parts) > 1
+    for part, plan in zip(self._parts, plans, strict=True):
+      passes, pictures = len(plan.passes), len(part.study.data)
+      work = f'{passes} passes x {pictures:,} pictures = {passes * pictures:,}'
+      if several:
+        lines[str(part.study.config['task'])] = work
+      else:
+        lines |= {'data': headline.data(part.study.data), 'captions': work}
+    costs = [
+      sum(plan.costs[unit] for plan in plans if unit < len(plan.costs))
+      for unit in range(max(len(plan.units) for plan in plans))
+    ]
+    lines['units'] = (
+      f'{len(costs)}, each of {min(costs):.3g} to {max(costs):.3g} times the'
+      f' model a picture, by --engine={self._sweep.engine}'
     )
+    return headline.render({**lines, 'logs': str(self._logs)})
 
-  def _make(self, plan: units.Plan) -> None:
-    """Runs an engine until each unit of a plan is finished.
+  def _make(self, plans: Sequence[units.Plan]) -> None:
+    """Runs an engine until each unit of all plans is finished.
 
     Raises:
       ValueError: Units failed.
     """
-    missing = sorted({*range(len(plan.units))} - self._files.finished())
+    files = _PartFiles(self._parts, plans)
+    number = max(len(plan.units) for plan in plans)
+    missing = sorted({*range(number)} - files.finished())
     if not missing:
       return
     python = self._resources.python or sys.executable
     command = base.UnitCommand(
       (python, os.path.abspath(sys.argv[0]), *unit_arguments(sys.argv[1:])),
-      plan.count,
-      self._files.logs,
+      plans[0].count,
+      self._logs,
       setup=self._resources.setup,
     )
     engine = engines.make(
       self._sweep.engine,
       command,
-      self._files.logs / 'slurm',
+      self._logs / 'slurm',
       self._resources,
       self._sweep.workers,
     )
     watch = unit_watch.UnitWatch(
-      self._files, command, engine, self._resources.retries
+      files, command, engine, self._resources.retries
     )
-    data = self._study.data
-    questions = headline.questions(data)
-    unit = 'captions' if questions is None else 'answers'
-    total = len(plan.passes) * (questions or len(data))
-    with progress.Progress(total, data.name, False, unit) as bar:
+    total, unit = 0, 'captions'
+    for part, plan in zip(self._parts, plans, strict=True):
+      questions = headline.questions(part.study.data)
+      unit = 'captions' if questions is None else 'answers'
+      total += len(plan.passes) * (questions or len(part.study.data))
+    name = self._parts[0].study.data.name
+    with progress.Progress(total, name, False, unit) as bar:
       try:
-        watch.run(missing, len(plan.units), bar)
+        watch.run(missing, number, bar)
       finally:
         if words := engine.close():
           print(f'\n{words}', file=sys.stderr, flush=True)
 
-  def _collect(self) -> Records:
-    """Returns the study's records, in the order of its passes."""
-    order = {one: place for place, one in enumerate(self._study.passes)}
-    records = [
-      record
-      for record in evaluation.read_records(self._files.records)
-      if (record['name'], record['seed']) in order
-    ]
-    counts = record_store.count_pictures(records)
-    if counts.total() > len(order) * len(self._study.data):
-      # Of a run with more pictures.
-      images = {e.image_id for e in datasets.prefetch(self._study.data)}
-      records = [r for r in records if r['image_id'] in images]
-    return sorted(records, key=lambda r: order[r['name'], r['seed']])
+
+def _collect(part: _SweptStudy) -> Records:
+  """Returns a study's records, in the order of its passes."""
+  planned, files = part
+  planned.made_with = files.made_with() or planned.made_with
+  order = {one: place for place, one in enumerate(planned.passes)}
+  records = [
+    record
+    for record in evaluation.read_records(files.records)
+    if (record['name'], record['seed']) in order
+  ]
+  counts = record_store.count_pictures(records)
+  if counts.total() > len(order) * len(planned.data):
+    # Of a run with more pictures.
+    images = {e.image_id for e in datasets.prefetch(planned.data)}
+    records = [r for r in records if r['image_id'] in images]
+  return sorted(records, key=lambda r: order[r['name'], r['seed']])
 
 
 def unit_arguments(arguments: Sequence[str]) -> list[str]:

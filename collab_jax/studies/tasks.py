@@ -12,7 +12,7 @@ import ml_collections
 from collab_jax import _validate, codecs, evaluation, jsonl, plots
 from collab_jax.evaluation.report import budgets, columns, labels, text
 from collab_jax.models import paligemma
-from collab_jax.studies import build, headline, study, tradeoff
+from collab_jax.studies import build, headline, study, sweep, tradeoff
 
 
 class TaskLine(NamedTuple):
@@ -34,8 +34,8 @@ class TaskStudy:
     study.validate()
     print(study.report(study.run('runs/tasks'), 'runs/tasks'))
 
-  Each task is a `TradeoffStudy`, whose records are a file of the folder; all
-  share the model.
+  Each task is a `TradeoffStudy`, whose records are in a folder of the run's;
+  all share the model, and a picture's message is made once for all of them.
   """
 
   def __init__(
@@ -57,6 +57,9 @@ class TaskStudy:
       name: tradeoff.TradeoffStudy(_with_task(config, name), load)
       for name in names
     }
+    kept = evaluation.MessageCache()
+    for each in self.studies.values():
+      each.kept = kept
 
   def validate(self) -> None:
     """Checks the config before work begins.
@@ -107,9 +110,34 @@ class TaskStudy:
       Records by the name of the task.
     """
     return {
-      name: each.run(Path(workdir) / f'{stem(name)}.jsonl', progress)
+      name: each.run(records_of(workdir, name), progress)
       for name, each in self.studies.items()
     }
+
+  def run_by(
+    self, options: sweep.SweepOptions, workdir: str | os.PathLike[str]
+  ) -> dict[str, Any]:
+    """Checks the config and makes the records, perhaps by an engine.
+
+    Args:
+      options: Settings of a launcher's flags.
+      workdir: Folder of the run.
+
+    Returns:
+      Records by the name of the task.
+
+    Raises:
+      SystemExit: A unit was made, and there is nothing to report yet.
+      ValueError: As of `validate`, or units failed.
+    """
+    options.leave_work([*self.studies.values()])
+    self.validate()
+    if not (options.engine or options.shard):
+      print(self.describe(), flush=True)
+      return self.run(workdir)
+    folders = [records_of(workdir, name).parent for name in self.studies]
+    parts = options.run_parts([*self.studies.values()], workdir, folders)
+    return dict(zip(self.studies, parts, strict=True))
 
   def report(
     self, records: Mapping[str, Any], workdir: str | os.PathLike[str]
@@ -144,8 +172,9 @@ class TaskStudy:
     rows = {title: line.rows for title, line in lines.items()}
     first = next(iter(self.studies.values()))
     made_with = first.made_with
+    here = not first.elsewhere
     return study.write_report(
-      report, rows, workdir, settings, evaluated=True, made_with=made_with
+      report, rows, workdir, settings, evaluated=here, made_with=made_with
     )
 
   def _control(self) -> str:
@@ -168,6 +197,40 @@ def _with_task(
 def stem(task: str) -> str:
   """Returns the name of a task as a part of a file's: letters and digits."""
   return re.sub(r'\W+', '_', task.rpartition(':')[2]).strip('_')
+
+
+def records_of(workdir: str | os.PathLike[str], task: str) -> Path:
+  """Returns the file of a task's records in the folder of a run."""
+  return Path(workdir) / stem(task) / 'records.jsonl'
+
+
+def read_lines(
+  workdir: str | os.PathLike[str], lines: Sequence[Sequence[Any]]
+) -> dict[str, list[study.Record]]:
+  """Reads the records of the lines of a figure.
+
+  Args:
+    workdir: Folder of a run.
+    lines: The config's: title, task and kinds of each.
+
+  Returns:
+    Records by the title of the line.
+
+  Raises:
+    ValueError: The folder lacks a task's records.
+  """
+  names = dict.fromkeys(task for _, task, _ in lines)
+  for name in names:
+    if not records_of(workdir, name).exists():
+      raise _validate.error(
+        'workdir',
+        os.fspath(workdir),
+        f'a folder with {records_of("", name)}, of experiments/tasks.py',
+      )
+  records = {n: evaluation.read_records(records_of(workdir, n)) for n in names}
+  return {
+    title: budgets.line_of(records[task], kinds) for title, task, kinds in lines
+  }
 
 
 def analyze(

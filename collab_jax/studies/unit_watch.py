@@ -1,19 +1,32 @@
 """Watch over the units of a sweep: progress, failures and new starts."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 import contextlib
 from pathlib import Path
 import sys
 import time
+from typing import Protocol, runtime_checkable
 
 import tqdm
 
 from collab_jax.engines import base
 from collab_jax.evaluation import progress
-from collab_jax.studies import unit_files
 
 # Seconds until a file that another machine renamed is seen here.
 _VISIBLE_AFTER = 10.0
+
+
+@runtime_checkable
+class GrowingFiles(Protocol):
+  """Files of units that grow, as `unit_files.UnitFiles` has them."""
+
+  def finished(self) -> set[int]:
+    """Returns the units whose records are all there."""
+    ...
+
+  def count_lines(self, units: Iterable[int], /) -> dict[int, int]:
+    """Counts the records of units, finished or in the making."""
+    ...
 
 
 class UnitWatch:
@@ -25,7 +38,7 @@ class UnitWatch:
 
   def __init__(
     self,
-    files: unit_files.UnitFiles,
+    files: GrowingFiles,
     command: base.UnitCommand,
     engine: base.SweepEngine,
     retries: int,

@@ -1,5 +1,6 @@
 """Questions about the generated scenes, which need no files."""
 
+import collections
 from collections.abc import Iterable
 import dataclasses
 import itertools
@@ -17,8 +18,13 @@ _WORDS = tuple(kind for kind in scene_questions.KINDS if kind != _DETECT)
 
 
 class SceneTask(base.Task):
-  """Task of generated scenes: those that have questions of some kinds."""
+  """Task of generated scenes: those that have questions of some kinds.
 
+  Attributes:
+    most: Most questions of a kind about a scene, the first ones; 0 for all.
+  """
+
+  most: int
   preprocess: ClassVar[str] = 'hf_bicubic'  # Scenes are not resized.
   splits: ClassVar[tuple[str, ...]] = ('test', 'val', 'dense')
   checkpoints: ClassVar[tuple[str, ...]] = ('tiny',)
@@ -59,8 +65,14 @@ class SceneTask(base.Task):
     return bool(self._chosen(scene_questions.questions(scene)))
 
   def _chosen(self, questions: asked.Questions) -> asked.Questions:
-    kinds = self.kinds
-    return tuple(q for q in questions if q.kind in kinds)
+    """Returns the questions of the task's kinds, of each the first ones."""
+    chosen, counts = [], collections.Counter[str]()
+    for asked_one in questions:
+      counts[asked_one.kind] += 1
+      few = not self.most or counts[asked_one.kind] <= self.most
+      if few and asked_one.kind in self.kinds:
+        chosen.append(asked_one)
+    return tuple(chosen)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,14 +85,24 @@ class SceneQuestions(SceneTask):
   Attributes:
     kind: 'colour', 'shape', 'texture', 'size', 'count', 'relation' or 'yes_no';
       '' for all.
+    without: Kind that is not asked for; '' for none.
+    most: Most questions of a kind about a scene, the first ones; 0 for all.
   """
 
   kind: str = ''
+  without: str = ''
+  most: int = 0
   max_tokens: ClassVar[int] = 8
   metrics: ClassVar[tuple[str, ...]] = ('exact',)
 
   def __post_init__(self):
     _validate.choice('kind', self.kind, ('', *_WORDS))
+    _validate.choice('without', self.without, ('', *_WORDS))
+    _validate.integer('most', self.most, 0)
+    if self.kind and self.without:
+      raise _validate.error(
+        'without', self.without, f"'' beside kind={self.kind}"
+      )
 
   @property
   def label(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -90,16 +112,22 @@ class SceneQuestions(SceneTask):
   @property
   def kinds(self) -> tuple[str, ...]:
     """The kind, or all of words."""
-    return (self.kind,) if self.kind else _WORDS
+    if self.kind:
+      return (self.kind,)
+    return tuple(kind for kind in _WORDS if kind != self.without)
 
 
 @dataclasses.dataclass(frozen=True)
 class SceneBoxes(SceneTask):
   """Detection of the things of generated scenes that a phrase means.
 
-  SceneBoxes().load(split='test', limit=100)
+    SceneBoxes().load(split='test', limit=100)
+
+  Attributes:
+    most: Most questions about a scene, the first ones; 0 for all.
   """
 
+  most: int = 0
   label: ClassVar[str] = 'scenes: boxes'
   max_tokens: ClassVar[int] = 48
   metrics: ClassVar[tuple[str, ...]] = (
@@ -107,6 +135,9 @@ class SceneBoxes(SceneTask):
     'box_matches(iou=0.75)',
     'box_iou',
   )
+
+  def __post_init__(self):
+    _validate.integer('most', self.most, 0)
 
   @property
   def kinds(self) -> tuple[str, ...]:

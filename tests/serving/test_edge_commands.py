@@ -1,5 +1,6 @@
 """Commands of the edge, started as processes."""
 
+import dataclasses
 import json
 import socket
 import time
@@ -9,6 +10,7 @@ import numpy as np
 from PIL import Image
 import pytest
 
+from collab_jax.serving.client import rate_control
 from tests import launching, standin
 from tests.serving import scripted
 
@@ -78,6 +80,12 @@ def test_a_folder_is_captioned(target, picture, tmp_path):
     (('--codec=jpeg(quality=5)', '--k=3'), 'k: is given beside codec'),
     (('--max-bytes=9', '--quantizer=merge'), 'max_bytes: chooses the codec'),
     (('--max-bytes=9',), "curve: got 'stand-in'"),
+    (
+      ('--task=counts',),
+      "curve: got 'stand-in', expected one of tiny, or a file",
+    ),
+    (('--task=counts', JPEG), 'task: chooses the codec; leave it out'),
+    (('--task=counts', '--k=3', '--max-bytes=9'), 'max_bytes: chooses the'),
     (('--progressive', JPEG), 'have one layer, expected a quantizer'),
     (('--stream', '--out=x', JPEG), 'stream: prints the caption of one'),
     (('--server=example.org:1', JPEG), 'give ca for TLS'),
@@ -92,6 +100,70 @@ def test_errors_are_one_line(target, picture, flags, said):
   assert done.returncode == 1
   assert said in done.stderr
   assert 'Traceback' not in done.stderr
+
+
+@pytest.fixture
+def curves(tmp_path):
+  """File of curves on which a count needs a better JPEG than a caption."""
+  points = [
+    rate_control.OperatingPoint(f'jpeg(quality={q})', float(q), 10 * q, score)
+    for q, score in ((20, 60.0), (50, 80.0), (90, 89.0))
+  ]
+  of_captions = rate_control.RateCurve(
+    *('stand-in', 'encoder', 'best', 'd', 50.0, 9), tuple(points)
+  )
+  of_counts = dataclasses.replace(
+    of_captions, task='counts', metric='exact', full=90.0
+  )
+  path = tmp_path / 'curves.json'
+  path.write_text(rate_control.to_json([of_captions, of_counts]))
+  return path
+
+
+@pytest.mark.parametrize(
+  ('flags', 'quality'),
+  [
+    (('--task=captions',), 20),
+    (('--task=counts',), 90),
+    (('--task=counts', '--max-bytes=600'), 50),
+    (('--max-bytes=600',), 50),
+    (('--task=counts', '--goal-ms=60000'), 90),
+  ],
+)
+def test_a_task_chooses_the_codec(target, picture, curves, flags, quality):
+  done = _caption(f'--server={target}', picture, f'--curve={curves}', *flags)
+  assert done.returncode == 0, done.stderr
+  assert f'jpeg(quality={quality})' in done.stderr
+
+
+@pytest.mark.parametrize(
+  ('task', 'said'),
+  [
+    ('count', "error: task: got 'count'; did you mean 'counts'?"),
+    ('ocr', "task: got 'ocr', expected one of captions, counts: the tasks of"),
+  ],
+)
+def test_unknown_tasks_are_one_line(target, picture, curves, task, said):
+  done = _caption(
+    f'--server={target}', picture, f'--curve={curves}', f'--task={task}'
+  )
+  assert done.returncode == 1
+  assert said in done.stderr
+  assert 'Traceback' not in done.stderr
+
+
+def test_captions_of_a_task_are_kept_apart(target, picture, curves, tmp_path):
+  out = tmp_path / 'captions.jsonl'
+  flags = f'--server={target}', picture.parent, f'--curve={curves}'
+  flags += f'--out={out}', '--task=counts'
+  done = _caption(*flags)
+  assert done.returncode == 0, done.stderr
+  (line,) = out.read_text().splitlines()
+  limit = json.loads(line)['settings']['limit']
+  assert limit == f'task=counts curve={curves}'
+  done = _caption(*flags[:-1], '--task=captions')
+  assert done.returncode == 1
+  assert 'limit' in done.stderr
 
 
 def test_page_refuses_other_hosts_without_open(target):

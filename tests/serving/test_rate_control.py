@@ -34,9 +34,9 @@ def _make(text):
   return codecs.ImageCodec(model, 'jpeg', quality)
 
 
-def _point(quality, size, largest, bleu4):
+def _point(quality, size, largest, score):
   return rate_control.OperatingPoint(
-    f'jpeg(quality={quality})', float(size), largest, bleu4
+    f'jpeg(quality={quality})', float(size), largest, score
   )
 
 
@@ -59,8 +59,8 @@ CURVE = rate_control.RateCurve(
 def test_best_fitting_codec_comes_first():
   found = [p.codec for p in CURVE.within(1900)]
   assert found == [f'jpeg(quality={q})' for q in (90, 10, 1)]
-  assert [p.bleu4 for p in CURVE.within(10**6)] == [85.0, 80.0, 60.0, 50.0]
-  assert CURVE.within(700)[0].bleu4 == 50.0
+  assert [p.score for p in CURVE.within(10**6)] == [85.0, 80.0, 60.0, 50.0]
+  assert CURVE.within(700)[0].score == 50.0
   with pytest.raises(ValueError, match=r'at least 700: .*jpeg\(quality=1\)'):
     CURVE.within(699)
 
@@ -72,10 +72,30 @@ def test_curve_round_trip(tmp_path):
   assert len(path.read_text().splitlines()) < 20
 
 
+def _of_captions(curve):
+  """Returns a curve as older versions wrote it: of captions, and alone."""
+  values = dataclasses.asdict(curve)
+  points = [
+    {('bleu4' if n == 'score' else n): v for n, v in point._asdict().items()}
+    for point in curve.points
+  ]
+  del values['task'], values['metric']
+  return values | {'format': 1, 'points': points}
+
+
+def test_older_files_are_read(tmp_path):
+  path = tmp_path / 'curve.json'
+  path.write_text(json.dumps(_of_captions(CURVE)))
+  assert rate_control.read_curves(path) == {'captions': CURVE}
+  assert rate_control.read_curve(path) == CURVE
+  assert rate_control.read_curve(path, 'captions') == CURVE
+
+
 @pytest.mark.parametrize(
   'change',
   [
     {'format': 2},
+    {'format': 3},
     {'points': []},
     {'points': [{'codec': 'x'}]},
     {'points': [{'codec': 'x', 'bytes': 'a', 'largest': 1, 'bleu4': 2.0}]},
@@ -85,9 +105,79 @@ def test_curve_round_trip(tmp_path):
 )
 def test_damaged_curves_are_refused(tmp_path, change):
   path = tmp_path / 'curve.json'
-  path.write_text(json.dumps(json.loads(CURVE.to_json()) | change))
+  path.write_text(json.dumps(_of_captions(CURVE) | change))
   with pytest.raises(ValueError, match='is no rate curve'):
     rate_control.read_curve(path)
+
+
+@pytest.mark.parametrize(
+  'change',
+  [
+    {'points': []},
+    {'points': [{'codec': 'x', 'bytes': 'a', 'largest': 1, 'score': 2.0}]},
+    {'points': [{'codec': 'x', 'bytes': 1.0, 'largest': 1, 'bleu4': 2.0}]},
+    {'more': 1},
+    {'task': ''},
+    {'task': 7},
+  ],
+)
+def test_damaged_curves_of_tasks_are_refused(tmp_path, change):
+  path = tmp_path / 'curve.json'
+  values = json.loads(CURVE.to_json())
+  (curve,) = values['curves']
+  for curves in ([curve | change], [], [curve, curve], 7):
+    path.write_text(json.dumps(values | {'curves': curves}))
+    with pytest.raises(ValueError, match='is no rate curve'):
+      rate_control.read_curves(path)
+
+
+COUNTS = dataclasses.replace(
+  CURVE, task='counts', metric='exact', points=CURVE.points[1:]
+)
+
+
+def test_curves_of_tasks_are_one_file(tmp_path):
+  path = tmp_path / 'curve.json'
+  path.write_text(rate_control.to_json([CURVE, COUNTS]))
+  assert rate_control.read_curves(path) == {
+    'captions': CURVE,
+    'counts': COUNTS,
+  }
+  assert rate_control.read_curve(path) == CURVE
+  assert rate_control.read_curve(path, 'counts') == COUNTS
+  with pytest.raises(ValueError, match=r"'count'; did you mean 'counts'\?"):
+    rate_control.read_curve(path, 'count')
+  with pytest.raises(
+    ValueError,
+    match=r"task: got 'ocr', expected one of captions, counts: the tasks of"
+    r' .*curve\.json; tools/rate_curve\.py makes',
+  ):
+    rate_control.read_curve(path, 'ocr')
+  path.write_text(COUNTS.to_json())
+  assert rate_control.read_curve(path) == COUNTS  # The only one.
+  with pytest.raises(ValueError, match=r'model of the curves: got .*one and'):
+    rate_control.to_json([CURVE, dataclasses.replace(COUNTS, model='n')])
+  with pytest.raises(ValueError, match="'captions' twice"):
+    rate_control.to_json([CURVE, CURVE])
+
+
+def test_cheapest_codec_that_keeps_a_share():
+  assert [p.score for p in CURVE.keeping(0.6)] == [60.0, 80.0, 85.0]
+  with pytest.raises(
+    ValueError,
+    match=r"task: got 'counts', expected one .* keeps 95%: jpeg\(quality=90\)"
+    r' has 85 of 90; give max_bytes or goal_ms',
+  ):
+    COUNTS.keeping()
+
+
+def test_client_for_share_takes_what_the_server_supports():
+  with scripted.serving(_SelectiveServer(50, 90)) as target:
+    link = channel.Connection(target)
+    with rate_control.client_for_share(link, COUNTS, _make, 0.5) as client:
+      assert [c.name for c in client.codecs] == ['jpeg(quality=50)']
+      assert client.caption(IMAGES)[0].codec == 'jpeg(quality=50)'
+    link.close()
 
 
 @pytest.mark.parametrize(
@@ -136,7 +226,7 @@ def test_shipped_curve_fits_the_shipped_model():
       assert quantizers.make(point.codec).sent(vectors) <= vectors
   # The whole range: a tenth of the score, to nearly all.
   assert curve.points[0].largest < 40
-  assert curve.points[-1].bleu4 > 0.98 * curve.full
+  assert curve.points[-1].score > 0.98 * curve.full
   with pytest.raises(ValueError, match=r'tools/rate_curve\.py'):
     rate_control.shipped_curve('other')
 
@@ -298,7 +388,7 @@ _CURVES = st.builds(
 @hypothesis.given(_CURVES)
 @hypothesis.settings(max_examples=200, deadline=None)
 def test_a_curve_that_is_written_is_read(tmp_path_factory, curve):
-  numbers = [x for p in curve.points for x in (p.bytes, p.bleu4)] + [curve.full]
+  numbers = [x for p in curve.points for x in (p.bytes, p.score)] + [curve.full]
   try:
     text = curve.to_json()
   except ValueError:

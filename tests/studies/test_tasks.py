@@ -2,10 +2,11 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from collab_jax import data, evaluation, studies
-from collab_jax.evaluation import record_store
+from collab_jax.evaluation import batches, message_cache, record_store
 from collab_jax.studies import headline, sweep, unit_files, units
 from configs import tasks as tasks_config
 from configs import tradeoff
@@ -37,19 +38,100 @@ def run(config, tmp_path_factory):
   return records, study.report(records, folder), folder
 
 
-def test_records_of_a_task_are_a_file(run):
+def test_records_of_a_task_are_a_folder(run):
   records, _, folder = run
   assert [*records] == ['captions(data=scenes)', 'scenes']
   for name, stem, recorded in (
     ('captions(data=scenes)', 'captions_data_scenes', 'captions'),
     ('scenes', 'scenes', 'scenes'),
   ):
-    read = evaluation.read_records(folder / f'{stem}.jsonl')
+    read = evaluation.read_records(folder / stem)
     assert len(read) == len(records[name])
     assert {r['task'] for r in read} == {recorded}
   captions = records['captions(data=scenes)']
   assert {r['prompt'] for r in captions} == {'caption en'}
   assert [*captions[0]['scores']] == ['rouge_l']  # BLEU is of the whole set.
+
+
+def test_lines_are_read_from_a_folder(config, run):
+  records, _, folder = run
+  lines = studies.read_task_lines(folder, config.lines)
+  assert [*lines] == ['captions', 'counts', 'attributes']
+  assert {r['kind'] for r in lines['counts']} == {'count'}
+  of_captions = lines['captions']
+  assert len(of_captions) == len(records['captions(data=scenes)'])
+  with pytest.raises(ValueError, match=r'a folder with scenes/records\.jsonl'):
+    studies.read_task_lines(folder / 'scenes', config.lines[1:])
+
+
+def _plain(records):
+  """Returns records without the seconds, which differ between runs."""
+  return [{**record, 'seconds': 0} for record in records]
+
+
+def test_tasks_share_the_messages_of_a_picture(config, run):
+  study = studies.TaskStudy(config)
+  each = study.studies['scenes']
+  codec = next(c for c in each.bound_codecs if c.name.startswith('kmeans'))
+  how = {
+    **{'data': each.data, 'task': 'scenes', 'progress': False},
+    **{'captioner': each.captioner, 'batch_size': 4},
+  }
+  kept = evaluation.MessageCache()
+  once = evaluation.evaluate([codec], kept=kept, **how)
+  calls = []
+  codec.dispatch_encode = lambda *arguments: calls.append(arguments)
+  again = evaluation.evaluate([codec], kept=kept, **how)
+  assert not calls
+  assert _plain(again) == _plain(once)
+  edge = [
+    {n: r['seconds'][n] for n in ('encode', 'quantize')}
+    for records in (once, again)
+    for r in records
+  ]
+  assert edge[: len(once)] == edge[len(once) :]
+  expected = [r for r in run[0]['scenes'] if r['name'] == codec.name]
+  assert _plain(once) == _plain(expected)
+
+
+def test_messages_of_other_pictures_are_not_taken(config):
+  each = studies.TaskStudy(config).studies['scenes']
+  images = [np.full((2, 4, 4, 3), value, np.uint8) for value in (0, 1)]
+  first, second = (
+    batches.Batch([data.Example(x, i, ()) for i, x in enumerate(pictures)], 2)
+    for pictures in images
+  )
+  kept = evaluation.MessageCache(max_bytes=5)
+  sent = message_cache.SentBatch([b'abc', b'de'], {}, None, [None, None])
+  kept.put('kmeans', 0, first, sent)
+  assert kept.get('kmeans', 0, first) is sent
+  for name, seed, batch in (
+    ('kmeans', 0, second),
+    ('kmeans', 1, first),
+    ('merge', 0, first),
+  ):
+    assert kept.get(name, seed, batch) is None
+  kept.put('merge', 0, first, sent)  # There is no room.
+  assert kept.get('merge', 0, first) is None
+  assert each.kept is not None
+
+
+def test_engines_make_the_same_records(config, run, tmp_path):
+  study = studies.TaskStudy(config)
+  for unit in range(2):
+    with pytest.raises(SystemExit):
+      study.run_by(sweep.SweepOptions(shard=f'{unit}/2'), tmp_path)
+  # All units are finished: the launcher starts none, and joins them.
+  other = studies.TaskStudy(config)
+  records = other.run_by(sweep.SweepOptions(engine='local', units=2), tmp_path)
+  assert [*records] == [*run[0]]
+  for name, expected in run[0].items():
+    assert _plain(records[name]) == _plain(expected)
+  assert other.report(records, tmp_path) == run[1]
+  again = studies.TaskStudy(config).run_by(
+    sweep.SweepOptions(engine='local', units=2), tmp_path
+  )
+  assert _plain(again['scenes']) == _plain(records['scenes'])
 
 
 def test_report(run):

@@ -1,8 +1,9 @@
 """Rate control: chooses codecs by a byte budget, or by a measured link.
 
-A `RateCurve` lists the codecs of a model with their bytes and their score. The
-link to the server is measured by handshakes; what is left of a time goal gives
-the longest message, and that the codec.
+A `RateCurve` lists the codecs of a model with their bytes and their score on a
+task: a caption may need fewer bytes than a count. The link to the server is
+measured by handshakes; what is left of a time goal gives the longest message,
+and that the codec.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -33,8 +34,16 @@ PROGRESSIVE = 'merge(k=6,smooth=2,centroids=residual_vq)'
 COARSE = 2
 THRESHOLD = 0.7
 
-_CURVE_FORMAT = 1
+# Task of a curve that names none.
+CAPTIONS = 'captions'
+# Share of the score of all vectors that a codec keeps where no bytes are given.
+SHARE = 0.95
+
+_CURVE_FORMAT = 2
+_CAPTIONS_FORMAT = 1  # One curve, of captions and their BLEU-4.
 _CURVE_FOLDER = 'rates'
+# Fields that all curves of a file share.
+_SHARED = ('model', 'split', 'coding')
 
 # Number of fall-back codecs besides the smallest, for pictures whose message is
 # longer than all that were measured.
@@ -56,27 +65,32 @@ class OperatingPoint(NamedTuple):
     codec: Config string, such as 'merge(k=4)' or 'avif(quality=8)'.
     bytes: Mean length of its messages.
     largest: Length of the longest one.
-    bleu4: BLEU-4 of the captions.
+    score: Score of the texts, as people read it; more is better.
   """
 
   codec: str
   bytes: float
   largest: int
-  bleu4: float
+  score: float
 
 
 @dataclasses.dataclass(frozen=True)
 class RateCurve:
-  """Pareto-optimal codecs of one model, by rising bytes.
+  """Pareto-optimal codecs of one model on one task, by rising bytes.
+
+    curve = rate_control.shipped_curve('tiny', 'counts')
+    print(curve.within(60)[0].codec)
 
   Attributes:
     model: Name of the model.
     split: Split of the feature codecs.
     coding: Coding of their messages.
     data: Name of the dataset.
-    full: BLEU-4 of all vectors, not quantized.
-    captions: Number of captioned pictures.
+    full: Score of all vectors, not quantized.
+    captions: Number of captions, or of answers.
     points: The codecs, at least one.
+    task: What is asked: 'captions', 'counts', ...
+    metric: Name of the metric of the scores.
   """
 
   model: str
@@ -86,6 +100,8 @@ class RateCurve:
   full: float
   captions: int
   points: tuple[OperatingPoint, ...]
+  task: str = CAPTIONS
+  metric: str = 'bleu4'
 
   def within(self, max_bytes: int) -> list[OperatingPoint]:
     """Returns the codecs whose messages all fit into a number of bytes.
@@ -108,63 +124,139 @@ class RateCurve:
         f' messages of {least.codec}, the smallest of the curve of'
         f' {self.model}, have up to as many'
       )
-    return sorted(fitting, key=lambda point: -point.bleu4)
+    return sorted(fitting, key=lambda point: -point.score)
 
-  def to_json(self) -> str:
-    """Returns the curve as JSON, a line a point.
+  def keeping(self, share: float = SHARE) -> list[OperatingPoint]:
+    """Returns the codecs that keep a share of the score of all vectors.
+
+    Args:
+      share: The share; 0.95 keeps 95%.
+
+    Returns:
+      The codecs, those of the fewest bytes first.
 
     Raises:
-      ValueError: `read_curve` would not take it: a number is not finite, it has
-        no points, or a codec names a module.
+      ValueError: None of them keeps so much.
     """
-    values = dataclasses.asdict(self) | {'format': _CURVE_FORMAT}
-    points = [jsonl.to_text(p._asdict(), 'rate curve') for p in self.points]
-    values['points'] = []
-    text = jsonl.to_text(values, 'rate curve', indent=1)
-    joined = ',\n  '.join(points)
-    head, _, tail = text.rpartition('"points": []')
-    text = f'{head}"points": [\n  {joined}\n ]{tail}'
-    _parse_curve(text)
-    return text
+    kept = [p for p in self.points if p.score >= share * self.full]
+    if not kept:
+      best = max(self.points, key=lambda point: point.score)
+      raise _validate.error(
+        'task',
+        self.task,
+        f'one of whose score a codec of the curve of {self.model} keeps'
+        f' {share:.0%}: {best.codec} has {best.score:g} of {self.full:g}',
+        'give max_bytes or goal_ms, or a curve of more codecs',
+      )
+    return sorted(kept, key=lambda point: point.bytes)
+
+  def to_json(self) -> str:
+    """Returns the curve as JSON; see `to_json`."""
+    return to_json([self])
 
 
-def shipped_curve(model: str) -> RateCurve:
+def to_json(curves: Sequence[RateCurve]) -> str:
+  """Returns curves of one model as JSON, a line a point.
+
+  Args:
+    curves: Curves of different tasks.
+
+  Raises:
+    ValueError: `read_curves` would not take it: a number is not finite, a curve
+      has no points, a codec names a module, or the curves are of several
+      models, splits or codings, or two of one task.
+  """
+  shared = {}
+  for name in _SHARED:
+    values = list(dict.fromkeys(getattr(curve, name) for curve in curves))
+    if len(values) != 1:
+      raise _validate.error(f'{name} of the curves', values, 'one and the same')
+    shared[name] = values[0]
+  parts = []
+  for curve in curves:
+    values = dataclasses.asdict(curve)
+    head = {n: v for n, v in values.items() if n not in (*_SHARED, 'points')}
+    points = [jsonl.to_text(p._asdict(), 'rate curve') for p in curve.points]
+    lines = ',\n    '.join(points)
+    start = jsonl.to_text(head, 'rate curve').removesuffix('}')
+    parts.append(f'{start},\n   "points": [\n    {lines}\n   ]}}')
+  head = jsonl.to_text({'format': _CURVE_FORMAT, **shared}, 'rate curve')
+  joined = ',\n  '.join(parts)
+  text = f'{head.removesuffix("}")},\n "curves": [\n  {joined}\n ]}}'
+  _parse_curves(text)
+  return text
+
+
+def shipped_curve(model: str, task: str = '') -> RateCurve:
   """Returns the curve that ships with the package for a model.
 
   Args:
     model: Name of the model.
+    task: What is asked, as of `read_curve`.
 
   Returns:
     The curve.
 
   Raises:
-    ValueError: No curve ships for it.
+    ValueError: No curve ships for the model, or none of the task.
   """
   folder = checkpoints.folder(_CURVE_FOLDER)
   known = sorted(p.stem for p in folder.glob('*.json'))
   if model not in known:
     file = 'a file that tools/rate_curve.py wrote'
     raise _validate.unknown('curve', model, known, file)
-  return read_curve(folder / f'{model}.json')
+  return read_curve(folder / f'{model}.json', task)
 
 
-def read_curve(path: str | os.PathLike[str]) -> RateCurve:
-  """Reads a curve.
+def read_curve(path: str | os.PathLike[str], task: str = '') -> RateCurve:
+  """Reads the curve of a task.
 
   Args:
     path: A file from tools/rate_curve.py.
+    task: What is asked: 'captions', 'counts', or another task of the file; ''
+      for captions, or for the only one.
 
   Returns:
     The curve.
 
   Raises:
     FileNotFoundError: There is no such file.
-    ValueError: The file holds no curve, or names a codec of a module: a file
+    ValueError: The file holds no curves, as of `read_curves`, or none of the
+      task.
+  """
+  curves = read_curves(path)
+  if not task and len(curves) == 1:
+    return next(iter(curves.values()))
+  wanted = task or CAPTIONS
+  if wanted in curves:
+    return curves[wanted]
+  if _validate.nearest(wanted, curves):
+    raise _validate.unknown('task', task, curves)
+  raise _validate.error(
+    'task',
+    task,
+    f'one of {", ".join(curves)}: the tasks of {os.fspath(path)}',
+    'tools/rate_curve.py makes curves of others',
+  )
+
+
+def read_curves(path: str | os.PathLike[str]) -> dict[str, RateCurve]:
+  """Reads the curves of all tasks of a file.
+
+  Args:
+    path: A file from tools/rate_curve.py, also an older one, of captions.
+
+  Returns:
+    The curves by the task, at least one.
+
+  Raises:
+    FileNotFoundError: There is no such file.
+    ValueError: The file holds no curves, or names a codec of a module: a file
       of data imports no code.
   """
   text = Path(path).read_text('utf-8')
   try:
-    return _parse_curve(text)
+    return _parse_curves(text)
   except (ValueError, TypeError, KeyError, AttributeError) as error:
     raise ValueError(
       f'{os.fspath(path)} is no rate curve ({error}); make it with'
@@ -172,11 +264,32 @@ def read_curve(path: str | os.PathLike[str]) -> RateCurve:
     ) from error
 
 
-def _parse_curve(text: str) -> RateCurve:
-  """Reads a curve's text; raises ValueError, or others, for anything else."""
+def _parse_curves(text: str) -> dict[str, RateCurve]:
+  """Reads the text of a file; raises ValueError, or others, for others."""
   values = jsonl.parse(text)
-  if values.pop('format') != _CURVE_FORMAT:
+  version = values.pop('format')
+  if version == _CAPTIONS_FORMAT:
+    values['points'] = [
+      {'score' if n == 'bleu4' else n: v for n, v in point.items()}
+      for point in values['points']
+    ]
+    curve = _parse_curve(values)
+    return {curve.task: curve}
+  if version != _CURVE_FORMAT:
     raise ValueError(f'expected format {_CURVE_FORMAT}')
+  curves = {}
+  for each in values.pop('curves'):
+    curve = _parse_curve({**values, **each})
+    if curve.task in curves:
+      raise ValueError(f'task: got {curve.task!r} twice')
+    curves[curve.task] = curve
+  if not curves:
+    raise ValueError('curves: got none, expected at least one')
+  return curves
+
+
+def _parse_curve(values: dict[str, Any]) -> RateCurve:
+  """Makes a curve of plain values; raises ValueError, or others, for others."""
   points = tuple(
     OperatingPoint(**_check_point(p)) for p in values.pop('points')
   )
@@ -185,6 +298,8 @@ def _parse_curve(text: str) -> RateCurve:
   curve = RateCurve(**values, points=points)
   if not _validate.is_number(curve.full):
     raise ValueError(f'full: got {curve.full!r}, expected a number')
+  if not isinstance(curve.task, str) or not curve.task:
+    raise ValueError(f'task: got {curve.task!r}, expected a name')
   return curve
 
 
@@ -213,8 +328,8 @@ def pareto_front(
 
 
 def _dominates(point: OperatingPoint, other: OperatingPoint) -> bool:
-  costs = point.largest, point.bytes, -point.bleu4
-  other_costs = other.largest, other.bytes, -other.bleu4
+  costs = point.largest, point.bytes, -point.score
+  other_costs = other.largest, other.bytes, -other.score
   no_worse = all(a <= b for a, b in zip(costs, other_costs, strict=True))
   return no_worse and costs != other_costs
 
@@ -374,6 +489,38 @@ def client_for_budget(
   smallest = next(supported.supported(reversed(worse)), first)
   codecs = [supported.codec(i) for i in sorted({*chosen, smallest})]
   return clients.EdgeClient(connection, codecs, max_bytes=max_bytes, **settings)
+
+
+def client_for_share(
+  connection: channel.Connection,
+  curve: RateCurve,
+  make_codec: MakeCodec,
+  share: float = SHARE,
+  **settings: Any,
+) -> clients.EdgeClient:
+  """Returns a client with the codec of fewest bytes that keeps enough.
+
+    curve = rate_control.shipped_curve('tiny', 'counts')
+    client = rate_control.client_for_share(connection, curve, make_codec)
+
+  Args:
+    connection: Connection to the server.
+    curve: Rate curve of the model, of the task.
+    make_codec: Function from a config string to the codec.
+    share: Share of the score of all vectors that is kept.
+    **settings: Arguments of `EdgeClient`.
+
+  Returns:
+    The client. Codecs that the server does not support are left out.
+
+  Raises:
+    ValueError: No codec of the curve keeps so much.
+    RemoteError: The server supports none of them, or cannot be reached.
+  """
+  points = curve.keeping(share)
+  supported = _SupportedCodecs(connection, points, make_codec)
+  codec = supported.codec(supported.first())
+  return clients.EdgeClient(connection, codec, **settings)
 
 
 class _SupportedCodecs:
