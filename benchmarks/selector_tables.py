@@ -187,8 +187,9 @@ def _settings(found: Mapping[str, Any]) -> str:
     f' {load[0]:.1f} to {load[1]:.1f}. Medians of {found["rounds"]} rounds over'
     f' {found["scenes"]} scenes; a prompt of {found["prompt_tokens"]} tokens, a'
     f' caption of {found["tokens"]}. Limits: {rates["products"] / 1e9:,.0f}e9'
-    f' operations/s ({dtype}), {rates["bandwidth"] / 1e9:.1f} GB/s, measured in'
-    ' the same run.*'
+    f' operations/s ({dtype}; for distances'
+    f' {rates["float32"] / 1e9:,.0f}e9, float32 at the highest precision),'
+    f' {rates["bandwidth"] / 1e9:.1f} GB/s, measured in the same run.*'
   )
 
 

@@ -39,6 +39,7 @@ from collab_jax.codecs import encoder
 from collab_jax.evaluation.report import labels
 from collab_jax.evaluation.report import settings as settings_lib
 from collab_jax.models import paligemma, zoo
+from collab_jax.quantizers.math import geometry
 from configs import baselines
 
 _COMPARED: Any = baselines.get_config().methods
@@ -233,6 +234,12 @@ class Programs:
     """Adds the prefill of so many vectors, without the other tokens."""
     self._register(('prefill', vectors), lambda i: self._write(vectors, 1))
 
+  def add_distances(self, codec: codecs.FeatureCodec) -> None:
+    """Adds the distances of all pairs of vectors, which most selectors need."""
+    _, observed = self._observe(codec)
+    distances = jax.jit(jax.vmap(geometry.distances))
+    self._register(('distances',), lambda i: distances(observed[i][0]))
+
   def run(self, rounds: int) -> dict[Key, list[float]]:
     """Returns the seconds of each program in each of the rounds."""
     seconds: dict[Key, list[float]] = {key: [] for key in self.calls}
@@ -410,8 +417,8 @@ def parts(
   Args:
     model: The model.
     seconds: Seconds of programs by key.
-    rates: 'products', operations a second in the dtype of the products, and
-      'bandwidth', bytes a second.
+    rates: 'products', operations a second in the dtype of the products,
+      'float32', those of float32, and 'bandwidth', bytes a second.
     prompt_tokens: Tokens of the prompt.
     tokens: Tokens of a caption.
 
@@ -424,8 +431,8 @@ def parts(
   itemsize = _itemsize(model.dtype)
   weights = itemsize * (cost.layers + cost.table)
 
-  def row(part, vectors, times, operations, read):
-    limit = max(operations / rates['products'], read / rates['bandwidth'])
+  def row(part, vectors, times, operations, read, dtype='products'):
+    limit = max(operations / rates[dtype], read / rates['bandwidth'])
     spread = _spread(times)
     share = 1e3 * limit / spread['ms']
     return {'part': part, 'vectors': vectors, **spread} | {
@@ -442,6 +449,10 @@ def parts(
     elif key[0] == 'encode':
       extra = {'part': f'encoder with {key[1]}', 'vectors': n}
       made.append({**extra, **_spread(times), 'limit_ms': None, 'share': None})
+  width = model.config.vision.width
+  pairs, read = 2 * n**2 * width, 4 * n * width
+  times = seconds['distances',]
+  made.append(row('distances of all pairs', n, times, pairs, read, 'float32'))
   for key in sorted(key for key in seconds if key[0] == 'prefill'):
     length = key[1] + prompt_tokens
     made.append(
@@ -455,20 +466,25 @@ def parts(
   return made
 
 
-def measure(settings: argparse.Namespace) -> dict[str, Any]:
-  """Compiles all programs, times them, and returns the numbers.
+def _rates(dtype: str) -> dict[str, float]:
+  """Returns the device's rates, as `parts` takes them."""
+  rates = device_rates.measure(dtype=dtype.partition('+')[0])
+  with jax.default_matmul_precision('highest'):  # Of distances.
+    exact = device_rates.measure(dtype='float32')
+  return {
+    'products': rates.products,
+    'float32': exact.products,
+    'bandwidth': rates.bandwidth,
+  }
 
-  Args:
-    settings: The flags.
-  """
-  model = models.load(settings.model)
-  rates = device_rates.measure(dtype=model.compute_dtype.partition('+')[0])
-  count = min(settings.rounds, settings.scenes)
-  reader = models.scenes(model, count)
-  images = np.stack([reader[i].image for i in range(count)])
-  programs = Programs(model, images, settings.tokens)
+
+def _add_all(
+  programs: Programs, model: paligemma.Model, settings: argparse.Namespace
+) -> list[Refusal]:
+  """Adds all programs to be timed; returns the selectors left out."""
   full = codecs.FeatureCodec(model, 'identity')
   programs.add(Candidate('all vectors', full.vectors, 'all', full))
+  programs.add_distances(full)
   for text in settings.pictures:
     codec = codecs.parse(text).validate(model.config).bind(model)
     row = {'codec': codec.describe(), 'settings': codec.settings}
@@ -487,11 +503,26 @@ def measure(settings: argparse.Namespace) -> dict[str, Any]:
   for k in settings.k:  # Beside those of padded prefixes.
     if ('prefill', k) not in programs.calls:
       programs.add_prefill(k)
+  return refused
+
+
+def measure(settings: argparse.Namespace) -> dict[str, Any]:
+  """Compiles all programs, times them, and returns the numbers.
+
+  Args:
+    settings: The flags.
+  """
+  model = models.load(settings.model)
+  rates = _rates(model.compute_dtype)
+  count = min(settings.rounds, settings.scenes)
+  reader = models.scenes(model, count)
+  images = np.stack([reader[i].image for i in range(count)])
+  programs = Programs(model, images, settings.tokens)
+  refused = _add_all(programs, model, settings)
   load = os.getloadavg()[0]
   seconds = programs.run(settings.rounds)
   budget = channels.Budget()
   made = rows(programs.timed, seconds, settings.uplink, budget)
-  rate = {'products': rates.products, 'bandwidth': rates.bandwidth}
   return {
     'model': model.config.name,
     'weights': 'random' if settings.model in zoo.NAMES else 'its own',
@@ -505,11 +536,11 @@ def measure(settings: argparse.Namespace) -> dict[str, Any]:
     'ks': settings.k,
     'uplink': settings.uplink,
     'budget': dataclasses.asdict(budget),
-    'rates': rate,
+    'rates': rates,
     'load': [load, os.getloadavg()[0]],
     **provenance.provenance(),
     'parts': parts(
-      model, seconds, rate, programs.prompt_tokens, settings.tokens
+      model, seconds, rates, programs.prompt_tokens, settings.tokens
     ),
     'rows': made,
     'refused': [each._asdict() for each in refused],

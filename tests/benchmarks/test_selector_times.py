@@ -180,6 +180,7 @@ def test_a_run_has_a_row_for_each_codec(run):
   shared = [(part['part'], part['vectors']) for part in found['parts']]
   assert shared == [
     ('encoder', 256),
+    ('distances of all pairs', 256),
     *(('prefill', n) for n in (7, 8, 16, 256)),
     *(('token', n) for n in (16, 256)),
   ]
