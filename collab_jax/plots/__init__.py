@@ -1,5 +1,6 @@
 """The paper's figures, drawn from records and from a model."""
 
+from collab_jax.plots.answers import draw_answers
 from collab_jax.plots.channels import channel
 from collab_jax.plots.compare import compare
 from collab_jax.plots.costs import fields, latency
@@ -18,6 +19,7 @@ __all__ = [
   'channel',
   'cluster_maps',
   'compare',
+  'draw_answers',
   'fields',
   'fig2',
   'latency',

@@ -24,7 +24,7 @@ KS = (64, 32, 16, 8, 4)
 _COLUMN = 1.62  # Inches.
 
 
-def _check_picture(image: Any) -> None:
+def check_picture(image: Any) -> None:
   """Raises ValueError unless this is one picture."""
   shape = tuple(getattr(image, 'shape', ()))
   if len(shape) != 3:
@@ -74,7 +74,7 @@ def fig2(
   if ks is None:
     ks = [k for k in KS if k <= tokens]
   full = codecs.FeatureCodec(model, quantizers.Identity())
-  _check_picture(image)
+  check_picture(image)
   features = full.features(np.stack([image] * batch_size))
   original = np.asarray(features, np.float32)[0]
   colours = codecs.colours_by_axes(original)

@@ -15,6 +15,11 @@ from collab_jax.tasks.captions import (
   TextCaps,
 )
 from collab_jax.tasks.charts import ChartQa, OcrVqa
+from collab_jax.tasks.detections import (
+  Detection,
+  ParsedAnswer,
+  parse_answer,
+)
 from collab_jax.tasks.gqa import Gqa
 from collab_jax.tasks.jsonl import Jsonl
 from collab_jax.tasks.listed import ListedTask, Listing, Row
@@ -31,6 +36,7 @@ __all__ = [
   'Captions',
   'ChartQa',
   'CocoCaptions',
+  'Detection',
   'Gqa',
   'Jsonl',
   'ListedTask',
@@ -38,6 +44,7 @@ __all__ = [
   'NoCaps',
   'OcrVqa',
   'OkVqa',
+  'ParsedAnswer',
   'Published',
   'RefCoco',
   'RefCocoBox',
@@ -55,6 +62,7 @@ __all__ = [
   'make',
   'name',
   'of_data',
+  'parse_answer',
 ]
 __dir__ = __all__.copy
 

@@ -8,14 +8,10 @@ from pathlib import Path
 import re
 from typing import Any, ClassVar
 
-from jaxtyping import Float
-import numpy as np
-from PIL import Image
-
 from collab_jax import _validate, boxes, masks, regions
 from collab_jax.data import asked, files, question
 from collab_jax.models import mask_decoder
-from collab_jax.tasks import base, listed, pickled
+from collab_jax.tasks import base, detections, listed, pickled
 
 # Split of each dataset that big_vision scores.
 _SPLIT_BY = {'refcoco': 'unc', 'refcoco+': 'unc', 'refcocog': 'umd'}
@@ -181,10 +177,13 @@ class RefCoco(ReferringTask):
     mask = None
     expected = regions.read(asked.references[0])[0].mask
     if expected is not None:
-      logits = mask_decoder.decode(
-        _decoder(self.weights), np.array([codes], np.int32)
+      mask = detections.decode_mask(
+        codes,
+        box,
+        expected.height,
+        expected.width,
+        _decoder(self.weights),
       )
-      mask = paste(np.asarray(logits)[0], box, expected.height, expected.width)
     runs = None if mask is None else masks.encode(mask)
     return regions.write(regions.Region(box, runs))
 
@@ -242,31 +241,6 @@ _PUBLISHED = {
   'refcoco+': (68.32, 69.76, 72.18),
   'refcocog': (67.65, 70.17, 72.22),
 }
-
-
-def paste(
-  logits: Float[np.ndarray, '64 64'], box: boxes.Box, height: int, width: int
-) -> masks.Mask | None:
-  """Puts a box's mask into a picture, as big_vision does.
-
-  Args:
-    logits: numbers that are positive inside of the mask.
-    box: the box.
-    height: of the picture in pixels.
-    width: of the picture in pixels.
-
-  Returns:
-    The mask; None where the box is narrower than a pixel.
-  """
-  top, left = int(box.top * height), int(box.left * width)
-  bottom, right = int(box.bottom * height), int(box.right * width)
-  if right <= left or bottom <= top:
-    return None
-  small = Image.fromarray(np.asarray(logits, np.float32))
-  scaled = small.resize((right - left, bottom - top), Image.Resampling.BILINEAR)
-  mask = np.zeros((height, width), bool)
-  mask[top:bottom, left:right] = np.asarray(scaled) > 0
-  return mask
 
 
 @functools.lru_cache(maxsize=2)
