@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 import functools
 from typing import Any
+import warnings
 
 import jax
 from jax import numpy as jnp
@@ -144,6 +145,7 @@ class Captioner:
     self.prompt = prompt
     if isinstance(decoding, str):
       decoding = decoding_lib.make(decoding)
+    self._has_warned = False  # Of a prompt that the vocabulary cannot answer.
     self.method = decoding
     self.uses_key = decoding.uses_key
 
@@ -269,6 +271,11 @@ class Captioner:
     """
     tokenizer = self._tokenizer()
     known = {prompt: tokenizer.prompt(prompt) for prompt in set(prompts)}
+    if not self._has_warned and any(
+      said := tokenizer.describe_unfit(prompt) for prompt in prompts
+    ):
+      self._has_warned = True
+      warnings.warn(said, stacklevel=3)
     longest = max(length, *map(len, known.values()))
     tokens = np.full((len(prompts), longest), tokenizer.pad_id, np.int32)
     mask = np.zeros((len(prompts), longest), bool)

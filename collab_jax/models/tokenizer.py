@@ -18,6 +18,13 @@ SPECIALS = {'pad': 0, 'eos': 1, 'bos': 2, 'unk': 3}
 # and codewords of a mask.
 LOCATIONS = tuple(f'<loc{i:04d}>' for i in range(1024))
 SEGMENTS = tuple(f'<seg{i:03d}>' for i in range(128))
+# First words of prompts whose answers have boxes, as PaliGemma was trained.
+_PLACING = 'detect ', 'segment '
+
+
+def asks_for_places(prompt: str) -> bool:
+  """Returns whether a prompt is of a form whose answers have boxes."""
+  return prompt.startswith(_PLACING)
 
 
 class Tokenizer:
@@ -151,6 +158,23 @@ class Tokenizer:
   def pieces(self, text: str) -> list[str]:
     """Returns the pieces of a text as the vocabulary spells them."""
     return [self._processor.IdToPiece(i) for i in self.encode(text)]
+
+  def describe_unfit(self, prompt: str) -> str:
+    """Says that a prompt asks for places which the vocabulary cannot write.
+
+    Args:
+      prompt: Any text.
+
+    Returns:
+      A sentence; '' for a prompt that does not ask for places, and where there
+      are location tokens.
+    """
+    if not asks_for_places(prompt) or len(self.encode(LOCATIONS[0])) == 1:
+      return ''
+    return (
+      f'prompt: got {prompt[:60]!r}, but the vocabulary has no location tokens:'
+      ' the answer will have no boxes'
+    )
 
   def extended(self, pieces: Iterable[str]) -> 'Tokenizer':
     """Returns the tokenizer with more pieces, which are matched first.

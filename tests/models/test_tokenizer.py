@@ -120,3 +120,11 @@ def test_not_a_model(tmp_path, data):
 def test_missing_file(tmp_path):
   with pytest.raises(FileNotFoundError):
     tokenizer_lib.Tokenizer(tmp_path / 'none.model')
+
+
+def test_prompts_for_boxes_need_location_tokens(tok):
+  said = tok.describe_unfit('detect ring')
+  assert said.startswith("prompt: got 'detect ring', but the vocabulary has no")
+  assert tok.describe_unfit('answer en can you detect rings') == ''
+  wider = tok.extended(tokenizer_lib.LOCATIONS)
+  assert wider.describe_unfit('detect ring') == ''

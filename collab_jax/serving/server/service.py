@@ -107,6 +107,7 @@ class Service(collab_pb2_grpc.CaptionerServicer):
     self.closed = 'the server is warming up'
     self._info = info
     self._tokenizer = tokenizer
+    self._has_warned = False  # Of a prompt that the vocabulary cannot answer.
     self._queue = queue
     self._registry = registry
     self._idempotency = idempotency
@@ -391,6 +392,9 @@ class Service(collab_pb2_grpc.CaptionerServicer):
         f'prompt: got {len(text)} letters, {len(ids)} tokens or more, expected'
         f' at most {_LONGEST_PROMPT} and {limit}',
       )
+    if not self._has_warned and (said := self._tokenizer.describe_unfit(text)):
+      self._has_warned = True
+      _LOG.warning('%s', said)
     return ids
 
   def _enqueue_when_unpacked(
