@@ -2,12 +2,14 @@ r"""Takes the picture of the edge's page that the documentation shows.
 
 python tools/screenshot.py --out=docs/images/page.png
 python tools/screenshot.py --out=phone.png --size=390,2600 --dark
+python tools/screenshot.py --out=questions.png --prompt='detect ring'
 
 Needs Chromium (apt-get install chromium) and the extra 'serving': a server, an
 edge and a headless browser on this machine.
 """
 
 import asyncio
+import json
 from pathlib import Path
 
 from absl import app, flags
@@ -26,9 +28,13 @@ _OUT = flags.DEFINE_string('out', 'docs/images/page.png', 'PNG to write.')
 _SIZE = flags.DEFINE_list('size', ['1280', '1330'], 'Of the window.')
 _DARK = flags.DEFINE_bool('dark', False, 'In dark colours.')
 _SCENE = flags.DEFINE_integer('scene', 3, 'Which of the test scenes.')
+_PROMPT = flags.DEFINE_multi_string(
+  'prompt', [], "Question about the scene, instead of the server's own."
+)
 
 _DONE = """methods.every((m) => m.root.hidden ||
-  m.part('caption').ariaBusy === 'false' && !m.part('file').hidden &&
+  m.answers.every((a) => a.part('caption').ariaBusy === 'false') &&
+  !m.part('file').hidden &&
   m.part('file-caption').textContent !== '\\u2026')"""
 
 
@@ -39,6 +45,11 @@ async def _shoot(shown: app_lib.DemoPage, path: str) -> bytes:
     await tab.open(url)
     await tab.until("document.querySelectorAll('#scenes img').length > 0")
     await tab.until(_DONE, 120)
+    questions = json.dumps('\n'.join(_PROMPT.value))
+    await tab.run(
+      f"""document.getElementById('prompts').value = {questions};
+      asked = {json.dumps(_PROMPT.value)}"""
+    )
     # Once more: the first time is that of compiling.
     await tab.run(
       f"document.querySelectorAll('#scenes button')[{_SCENE.value}].click()"

@@ -12,6 +12,7 @@ A folder is captioned into a JSONL file; started again, it resumes. See
 docs/edge.md.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 import sys
 from typing import Any
@@ -21,16 +22,19 @@ from absl import app, flags
 from collab_jax import (
   _terminal,
   checkpoints,
-  data,
   launcher,
+  tasks,
 )
 from collab_jax.commands import (
   codec_flags,
   connection_flags,
   dtype_flags,
   edge_model,
+  mask_flags,
   model_flags,
 )
+from collab_jax.data import pictures
+from collab_jax.models import tokenizer
 from collab_jax.serving.client import (
   batch,
   rate_control,
@@ -42,6 +46,7 @@ _CONNECTION = connection_flags.define()
 _CHOICE = codec_flags.define()
 _MODEL = model_flags.define()
 _DTYPES = dtype_flags.define()
+_MASKS = mask_flags.define()
 _PROMPT = flags.DEFINE_multi_string(
   'prompt',
   [],
@@ -95,6 +100,11 @@ _THRESHOLD = flags.DEFINE_float(
   rate_control.THRESHOLD,
   'Bits of min-entropy above which it is unsure.',
   lower_bound=0.0,
+)
+
+
+_NO_BOX = (
+  'the answer has no whole box; not every model was trained to find things'
 )
 
 
@@ -211,12 +221,23 @@ def _describe(plan: rate_control.RateControlPlan) -> str:
 
 
 def _caption_one(client: clients.EdgeClient, path: Path, size: int) -> int:
-  image = data.read_image(path, size)
+  decoder = _MASKS.load()
+  decoded = pictures.decode(pictures.contents(path), str(path))
+  image = pictures.resize(decoded, size)
+  height, width, _ = decoded.shape
+
+  def print_boxes(prompt: str, text: str) -> None:
+    parts = tasks.parse_answer(text, height, width, decoder)
+    if not parts.detections and tokenizer.asks_for_places(prompt):
+      print(f'  {_NO_BOX}', file=sys.stderr)
+    for detection in parts.detections:
+      print(f'  {_in_words(detection, width, height)}')
+
   image_id = batch.picture_id(path.name)
   prompt, max_tokens = _prompt(), _TOKENS.value
   client.warm_up()
   if len(_PROMPT.value) > 1:
-    return _ask(client, image, image_id)
+    return _ask(client, image, image_id, print_boxes)
   if _STREAM.value:
     result = None
     for item in client.stream(image, prompt, image_id, max_tokens):
@@ -229,6 +250,7 @@ def _caption_one(client: clients.EdgeClient, path: Path, size: int) -> int:
   else:
     result = client.caption(image[None], prompt, [image_id], max_tokens)[0]
     print(_terminal.escape(result.caption))
+  print_boxes(prompt, result.caption)
   _print_costs(result)
   return 0
 
@@ -238,11 +260,26 @@ def _prompt() -> str:
   return _PROMPT.value[0] if _PROMPT.value else ''
 
 
-def _ask(client: clients.EdgeClient, image: Any, image_id: int) -> int:
+def _in_words(detection: tasks.Detection, width: int, height: int) -> str:
+  """Returns a box, and its mask if it is known, on one line."""
+  text = _terminal.escape(detection.describe())
+  text = f'{text} of {width} x {height} pixels'
+  if detection.mask is not None:
+    return f'{text}; mask of {int(detection.mask.sum()):,} pixels'
+  return f'{text}; mask: give --mask_weights' if detection.has_codes else text
+
+
+def _ask(
+  client: clients.EdgeClient,
+  image: Any,
+  image_id: int,
+  print_boxes: Callable[[str, str], None],
+) -> int:
   """Asks several questions about one picture."""
   answers = client.ask(image, _PROMPT.value, image_id, _TOKENS.value)
   for prompt, answer in zip(_PROMPT.value, answers, strict=True):
     print(f'{_terminal.escape(prompt)}: {_terminal.escape(answer.caption)}')
+    print_boxes(prompt, answer.caption)
   _print_costs(answers[0])
   more = sum(answer.bytes for answer in answers[1:])
   print(
@@ -267,6 +304,7 @@ def _print_costs(result: results.CaptionResult) -> None:
 
 def _caption_all(client, files, root: Path, size: int) -> int:
   out = _OUT.value or 'captions.jsonl'
+  decoder = _MASKS.load()
   summary = batch.caption(
     client,
     files,
@@ -276,6 +314,7 @@ def _caption_all(client, files, root: Path, size: int) -> int:
     prompt=_prompt(),
     max_tokens=_TOKENS.value,
     limit=_limit(),
+    decoder=decoder,
   )
   rate = summary.captioned / max(summary.seconds, 1e-9)
   mean = summary.bytes / max(summary.captioned, 1)

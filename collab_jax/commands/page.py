@@ -19,6 +19,7 @@ from collab_jax.commands import (
   connection_flags,
   dtype_flags,
   edge_model,
+  mask_flags,
   model_flags,
 )
 from collab_jax.serving import tls
@@ -28,6 +29,7 @@ from collab_jax.serving.web import app as app_lib
 _CONNECTION = connection_flags.define()
 _DTYPES = dtype_flags.define()
 _MODEL = model_flags.define()
+_MASKS = mask_flags.define()
 _SPLIT = flags.DEFINE_enum(
   'split', 'encoder', codecs.SPLITS, 'Split of the model.'
 )
@@ -59,6 +61,7 @@ def main(argv):
         f'host: {_HOST.value} is open to other machines, and the page has no'
         ' password: --open says that this is meant'
       )
+    decoder = _MASKS.load()
     connection = _CONNECTION.connect()
     edge = edge_model.EdgeModel(
       *_MODEL.source, _SPLIT.value, _CODING.value, **_DTYPES.arguments
@@ -71,6 +74,7 @@ def main(argv):
         edge.size,
         edge.vectors,
         supports=edge.supports,
+        decoder=decoder,
         max_upload=int(_UPLOAD.value * (1 << 20)),
         hosts=(*app_lib.LOCAL_NAMES, _HOST.value, *_NAMES.value),
       )

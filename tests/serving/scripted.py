@@ -2,6 +2,7 @@
 
 from concurrent import futures
 import contextlib
+import re
 import threading
 
 import grpc
@@ -31,6 +32,8 @@ class ScriptedServer(collab_pb2_grpc.CaptionerServicer):
     max_in_flight: Largest number of requests answered at a time.
     options: Prompt and longest caption of each handshake.
     before_handshake: Called before each handshake is answered.
+    answers: Texts of streams by their prompt.
+    kept: Names of the pictures that were sent to be kept.
     after_piece: Called with the context after each piece of a stream.
   """
 
@@ -46,6 +49,8 @@ class ScriptedServer(collab_pb2_grpc.CaptionerServicer):
     self.lists = None  # Quantizers and images of Metadata, if it is there.
     self.max_in_flight = 0
     self.after_piece = None
+    self.answers = {}  # Texts by prompt, instead of 'a red ball'.
+    self.kept = set()  # Names of pictures.
     self._in_flight = 0
     self._lock = threading.Lock()
     self._caption = caption or (lambda request: reply('a red ball'))
@@ -86,8 +91,10 @@ class ScriptedServer(collab_pb2_grpc.CaptionerServicer):
 
   def CaptionStream(self, request, context):
     self.requests.append(request)
-    words = 'a red ball'
-    pieces = ['a', ' red', ' ball']
+    words = self.answers.get(request.prompt, 'a red ball')
+    pieces = re.findall(r' ?[^ ]+', words)
+    if not self._keep(request):
+      context.abort(grpc.StatusCode.FAILED_PRECONDITION, 'send its message')
     if self.failures and self.failures[0][0] == OK:
       self.failures.pop(0)
       pieces = pieces[:2]
@@ -100,6 +107,12 @@ class ScriptedServer(collab_pb2_grpc.CaptionerServicer):
       if self.after_piece:
         self.after_piece(context)
     yield collab_pb2.CaptionChunk(reply=reply(words))
+
+  def _keep(self, request):
+    """Keeps a picture; returns whether it is known."""
+    if request.message and request.picture:
+      self.kept.add(request.picture)
+    return bool(request.message) or request.picture in self.kept
 
   def _fail(self, context, prefix=''):
     with self._lock:

@@ -8,14 +8,15 @@ import numpy as np
 from PIL import Image
 import pytest
 
-from collab_jax import codecs
-from collab_jax.models import paligemma, zoo
+from collab_jax import codecs, masks
+from collab_jax.models import mask_decoder, paligemma, zoo
 from collab_jax.serving.client import (
   batch,
   retry,
 )
 from collab_jax.serving.client import client as clients
 from tests import standin
+from tests.models import test_mask_decoder
 from tests.serving import scripted
 
 CODES = grpc.StatusCode
@@ -91,6 +92,36 @@ def test_each_picture_has_a_record(client, photos, tmp_path):
     *('read', 'encode', 'network', 'queue', 'unpack', 'rebuild'),
     *('prefill', 'decode'),
   ]
+
+
+BOX = '<loc0256><loc0000><loc0512><loc1023>'
+SEGMENTS = ''.join(f'<seg{i:03d}>' for i in range(16))
+
+
+def test_boxes_are_recorded_in_pixels_of_the_file(photos, tmp_path):
+  texts = iter([f'{BOX} ring ; {BOX}{SEGMENTS} cat', 'none', f'{BOX} ring'])
+  servicer = scripted.ScriptedServer(lambda _: scripted.reply(next(texts)))
+  weights = test_mask_decoder.write(tmp_path, test_mask_decoder.weights())
+  decoder = mask_decoder.load(weights)
+  out = tmp_path / 'captions.jsonl'
+  with (
+    scripted.serving(servicer) as target,
+    clients.EdgeClient(target, _codec(), window=1) as client,
+  ):
+    _run(client, photos, out, prompt='detect ring', decoder=decoder)
+  first, without, last = _lines(out)
+  # The files have 30 x 20 pixels: left, top, right, bottom.
+  assert first['size'] == last['size'] == [30, 20]
+  ring, cat = first['boxes']
+  assert ring == {'name': 'ring', 'box': [0, 5, 30, 10]}
+  assert (cat['name'], cat['box']) == ('cat', [0, 5, 30, 10])
+  mask = masks.decode(masks.RunLengths(*cat['mask']))
+  assert mask.shape == (20, 30)
+  assert mask.any()
+  assert not mask[:5].any()
+  assert last['boxes'] == [ring]
+  assert not {'size', 'boxes'} & {*without}
+  assert first['caption'] == f'{BOX} ring ; {BOX}{SEGMENTS} cat'
 
 
 def test_killed_run_is_resumed(client, servicer, photos, tmp_path):

@@ -1,6 +1,7 @@
 """Demo page: its HTTP API, and the page in a browser."""
 
 import asyncio
+import base64
 import contextlib
 import io
 import json
@@ -17,7 +18,7 @@ from PIL import Image
 import pytest
 
 from collab_jax import checkpoints, codecs, data
-from collab_jax.models import paligemma
+from collab_jax.models import mask_decoder, paligemma
 from collab_jax.serving.client import client as clients
 from collab_jax.serving.web import (
   app,
@@ -25,6 +26,7 @@ from collab_jax.serving.web import (
   presets,
 )
 from tests import standin
+from tests.models import test_mask_decoder
 from tests.serving import scripted
 from tools import browser
 
@@ -241,6 +243,7 @@ def test_image_codec_shows_the_decoded_picture(client):
     ('method=0&number=4&prompt=' + 'a' * 4097, _png(), 400, 'prompt: got 4097'),
     ('method=0&number=4&scene=99', b'', 400, "no test scene '99'"),
     ('method=0&number=4&scene=-1', b'', 400, "no test scene '-1'"),
+    ('method=0&number=4&prompt=a' + 16 * '&prompt=b', _png(), 400, 'got 17'),
   ],
 )
 def test_bad_requests_are_refused(client, query, body, status, said):
@@ -251,6 +254,196 @@ def test_bad_requests_are_refused(client, query, body, status, said):
   got, text = _run(client, work)
   assert got == status
   assert said in text
+
+
+@pytest.fixture
+def answering(servicer):
+  """The server, with an answer for each of some prompts."""
+  servicer.failures = []
+  servicer.requests.clear()
+  servicer.kept.clear()
+  servicer.answers = {
+    'detect ring': f'{BOX} red ring ; {LOW} ring',
+    'segment cat': f'{BOX}{CODES} cat',
+    'detect cat': '<loc0001><loc0002> cat',
+    'answer en <b>': '<script>alert(1)</script>',
+  }
+  yield servicer
+  servicer.answers = {}
+
+
+BOX = '<loc0256><loc0000><loc0512><loc1023>'
+LOW = '<loc0900><loc0900><loc1023><loc1023>'
+CODES = ''.join(f'<seg{i:03d}>' for i in range(16))
+
+
+def _ask(client, prompts, file=None, query='method=2&number=10', **settings):
+  """Sends a form with questions, as the page does; returns the events."""
+
+  async def work(session):
+    form = aiohttp.FormData(default_to_multipart=True)
+    for prompt in prompts:
+      form.add_field('prompt', prompt)
+    if file is not None:
+      form.add_field('file', file, filename='a.png')
+    async with session.post('/api/caption?' + query, data=form) as reply:
+      assert reply.status == 200, await reply.text()
+      return [json.loads(line) async for line in reply.content]
+
+  return _run(client, work, **settings)
+
+
+def _answers(events):
+  return [event for event in events if event['kind'] == 'answer']
+
+
+def test_questions_send_a_picture_once(client, answering):
+  prompts = ['caption en', 'detect ring', 'answer en <b>']
+  events = _ask(client, prompts, _png())
+  answers = _answers(events)
+  assert [a['question'] for a in answers] == [0, 1, 2]
+  assert [a['caption'] for a in answers] == [
+    'a red ball',
+    *(answering.answers[prompt] for prompt in prompts[1:]),
+  ]
+  message = next(e for e in events if e['kind'] == 'message')
+  assert [a['bytes'] for a in answers] == [message['bytes'], 0, 0]
+  sent = [r for r in answering.requests if r.message]
+  assert len(sent) == 1
+  assert len(answering.requests) == 3
+  assert {r.picture for r in answering.requests} == answering.kept
+  # The edge's stages are those of the first question.
+  assert [('encode' in a['milliseconds']) for a in answers] == [
+    True,
+    False,
+    False,
+  ]
+
+
+def test_longest_prompts_arrive(client, answering):
+  prompts = ['\u00fc' * 4096, ' x' * 500]
+  events = _ask(client, prompts, _png((7, 8)))
+  assert len(_answers(events)) == 2
+  assert [r.prompt for r in answering.requests[:2]] == prompts
+
+
+def test_later_questions_send_nothing_either(client, answering):
+  """Asks a page twice; then about another file of the same name."""
+
+  async def work(session):
+    async def ask(file, prompt):
+      form = aiohttp.FormData(default_to_multipart=True)
+      form.add_field('prompt', prompt)
+      form.add_field('file', file, filename='a.png')
+      query = '/api/caption?method=2&number=10'
+      async with session.post(query, data=form) as reply:
+        return [json.loads(line) async for line in reply.content]
+
+    first = await ask(_png(), 'caption en')
+    again = await ask(_png(), 'detect ring')
+    answering.kept.clear()  # The server was started anew.
+    anew = await ask(_png(), 'caption en')
+    other = await ask(_png((20, 30)), 'caption en')
+    return [
+      (_answers(events)[0]['bytes'], events[1]['is_new'], events[0]['size'])
+      for events in (first, again, anew, other)
+    ]
+
+  seen = _run(client, work)
+  size = seen[0][0]
+  assert size > 0
+  assert seen[:3] == [
+    (size, True, [30, 20]),
+    (0, False, [30, 20]),
+    (size, False, [30, 20]),
+  ]
+  # Both are of one colour, and equal once they are of the model's size.
+  assert seen[3] == (0, False, [20, 30])
+
+
+def test_boxes_are_in_pixels_of_the_file(client, answering):
+  (answer,) = _answers(_ask(client, ['detect ring'], _png((300, 200))))
+  ring, low = answer['boxes']
+  assert (ring['name'], low['name']) == ('red ring', 'ring')
+  assert ring['pixels'] == [0, 50, 300, 100]
+  assert ring['share'] == pytest.approx([0, 256 / 1023, 1, 512 / 1023])
+  assert low['pixels'] == [264, 176, 300, 200]
+  assert (answer['rest'], answer['note'], ring['mask']) == ('', '', None)
+
+
+def test_masks_need_their_weights(client, answering, tmp_path):
+  (answer,) = _answers(_ask(client, ['segment cat'], _png()))
+  assert '--mask_weights=' in answer['note']
+  assert answer['boxes'][0]['mask'] is None
+  path = test_mask_decoder.write(tmp_path, test_mask_decoder.weights())
+  decoder = mask_decoder.load(path)
+  (answer,) = _answers(_ask(client, ['segment cat'], _png(), decoder=decoder))
+  (box,) = answer['boxes']
+  assert answer['note'] == ''
+  data_url = base64.b64decode(box['mask'].partition(',')[2])
+  mask = np.asarray(Image.open(io.BytesIO(data_url)))
+  assert mask.shape == (64, 64)
+  assert {*np.unique(mask)} <= {0, 255}
+  assert box['covers'] == pytest.approx((mask > 0).mean())
+
+
+def test_answers_that_are_no_boxes_are_texts(client, answering):
+  half, text = _answers(_ask(client, ['detect cat', 'answer en <b>'], _png()))
+  assert (half['boxes'], half['rest']) == ([], '<loc0001><loc0002> cat')
+  assert half['note'].startswith('The answer has no whole box')
+  assert (text['boxes'], text['note']) == ([], '')
+
+
+def test_a_refused_question_does_not_end_the_others(client, answering):
+  code = grpc.StatusCode.INVALID_ARGUMENT
+  answering.failures = [(code, 'prompt: got 513 tokens')]
+  events = _ask(client, ['x ' * 1000, 'detect ring'], _png())
+  refused = next(e for e in events if e['kind'] == 'error')
+  assert (refused['question'], refused['is_refusal']) == (0, True)
+  (answer,) = _answers(events)
+  assert answer['question'] == 1
+  assert answer['bytes'] > 0  # The first one was refused with its message.
+  answering.failures = [(grpc.StatusCode.INTERNAL, 'it broke')]
+  events = _ask(client, ['a', 'b'], _png((9, 9)))
+  assert [e['kind'] for e in events] == ['picture', 'message', 'error']
+
+
+@pytest.mark.parametrize(
+  ('body', 'status', 'said'),
+  [
+    (b'--x\r\nno form', 400, 'The form is damaged'),
+    (b'', 400, 'The f'),
+    (b'--x\r\nContent-Length: -1\r\n\r\na\r\n--x--', 400, 'The form is dam'),
+    (
+      b'--x\r\nContent-Disposition: form-data; name="file"\r\n\r\na\r\n--x--',
+      400,
+      'file: got a text',
+    ),
+  ],
+)
+def test_damaged_forms_are_refused(client, body, status, said):
+  async def work(session):
+    kind = {'Content-Type': 'multipart/form-data; boundary=x'}
+    query = '/api/caption?method=2&number=10'
+    async with session.post(query, data=body, headers=kind) as reply:
+      return reply.status, await reply.text()
+
+  got, text = _run(client, work)
+  assert (got, said in text) == (status, True), text
+
+
+def test_a_file_in_a_form_is_bounded(client):
+  async def work(session):
+    statuses = []
+    for size in (LIMIT, LIMIT + 1, LIMIT + (1 << 20)):
+      form = aiohttp.FormData(default_to_multipart=True)
+      form.add_field('file', os.urandom(size), filename='a')
+      query = '/api/caption?method=2&number=10'
+      async with session.post(query, data=form) as reply:
+        statuses.append(reply.status)
+    return statuses
+
+  assert _run(client, work) == [400, 413, 413]
 
 
 def test_errors_of_the_server_are_events(client, servicer):
@@ -532,6 +725,108 @@ def test_the_page_in_a_browser(client, servicer, tmp_path):
   # The refusals of the bad file, of both methods, are all that is logged.
   assert [e for e in errors if '/api/caption' not in e] == []
   assert len(errors) == 2
+  assert [u for u in elsewhere if not u.startswith('data:')] == []
+
+
+ASKED = """methods.every((m) => m.root.hidden ||
+  m.answers.every((a) => a.part('caption').ariaBusy === 'false'))"""
+
+
+@needs_browser
+def test_boxes_in_a_browser(client, answering, tmp_path):
+  picture = tmp_path / 'red.png'
+  picture.write_bytes(_png((300, 200)))
+  prompts = ['detect ring', 'answer en <b>', 'segment cat', 'detect cat']
+
+  async def work(tab):
+    async def all_text(name):
+      return await tab.run(
+        f"""methods[0].answers.map((a) => a.part({name!r}).textContent)"""
+      )
+
+    seen = {}
+    await tab.until(f'methods.length === 2 && {IDLE} && {FILES}')
+    await tab.choose_file('#file', picture)
+    await tab.until(IDLE)
+    # By the keyboard alone.
+    await tab.run("document.getElementById('prompts').focus()")
+    await tab.call('Input.insertText', text='\n'.join(prompts))
+    for kind in ('keyDown', 'keyUp'):
+      await tab.call(
+        'Input.dispatchKeyEvent',
+        type=kind,
+        modifiers=2,
+        key='Enter',
+        code='Enter',
+        windowsVirtualKeyCode=13,
+      )
+    await tab.until(f'methods[0].answers.length === 4 && {ASKED} && {FILES}')
+    seen['asked'] = await all_text('asked')
+    seen['said'] = await all_text('caption')
+    seen['places'] = await all_text('places')
+    seen['notes'] = await all_text('note')
+    seen['label'] = await tab.run(
+      f"{_part('drawing')}.getAttribute('aria-label')"
+    )
+    # Of the colour of the first box, in the drawing's units.
+    seen['box'] = await tab.run(
+      f"""Array.from({_part('drawing')}.querySelectorAll(':scope > rect'))
+        .slice(0, 1).map((r) => ['x', 'y', 'width', 'height']
+        .map((name) => Number(r.getAttribute(name))))[0]"""
+    )
+    seen['scripts'] = await tab.run(
+      "document.querySelectorAll('.answers script').length"
+    )
+    for width in (1280, 390):
+      for dark in (False, True):
+        await tab.show(width, 900, dark=dark)
+        fits = 'document.documentElement.scrollWidth <= innerWidth'
+        seen[width, dark] = await tab.run(fits)
+        # No label leaves the picture.
+        seen[width, dark] &= await tab.run(
+          f"""(() => {{
+            const whole = {_part('drawing')}.getBoundingClientRect();
+            return [...{_part('drawing')}.querySelectorAll('g > rect')].every(
+              (r) => {{
+                const box = r.getBoundingClientRect();
+                return box.left >= whole.left - 1 && box.top >= whole.top - 1
+                  && box.right <= whole.right + 1
+                  && box.bottom <= whole.bottom + 1;
+              }});
+          }})()"""
+        )
+    # Without questions it is as at first.
+    await tab.run("document.getElementById('prompts').value = ''")
+    await tab.run("document.getElementById('ask').requestSubmit()")
+    await tab.until(f'methods[0].answers.length === 1 && {ASKED}')
+    seen['left'] = await tab.run(
+      f'[{_part("found")}.hidden, {_part("caption")}.textContent]'
+    )
+    return seen
+
+  seen, errors, elsewhere = _browse(client, work)
+  assert seen['asked'] == prompts
+  assert seen['said'] == [
+    'red ring; ring',
+    '<script>alert(1)</script>',
+    'cat',
+    '<loc0001><loc0002> cat',
+  ]
+  assert seen['places'][0] == (
+    '1red ring: left 0, top 50, right 300, bottom 100'
+    '2ring: left 264, top 176, right 300, bottom 200'
+  )
+  assert seen['places'][2] == '3cat: left 0, top 50, right 300, bottom 100'
+  assert seen['places'][1] == seen['places'][3] == ''
+  assert seen['notes'][1] == '0 bytes sent: the server has the picture.'
+  assert '--mask_weights' in seen['notes'][2]
+  assert 'no whole box' in seen['notes'][3]
+  assert seen['label'].startswith('The picture with 3 boxes: 1, red ring: left')
+  assert seen['box'] == pytest.approx([0, 120.1, 480, 120.1], abs=0.1)
+  assert seen['scripts'] == 0
+  assert all(seen[w, d] for w in (1280, 390) for d in (False, True))
+  assert seen['left'] == [True, 'a red ball']
+  assert errors == []
   assert [u for u in elsewhere if not u.startswith('data:')] == []
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import socket
 import time
 import urllib.request
@@ -12,6 +13,7 @@ import pytest
 
 from collab_jax.serving.client import rate_control
 from tests import launching, standin
+from tests.models import test_mask_decoder
 from tests.serving import scripted
 
 CAPTION = '-m', 'collab_jax', 'caption'
@@ -54,6 +56,39 @@ def test_a_picture_is_captioned(target, picture, more):
   assert done.stdout == 'a red ball\n'
   assert 'jpeg(quality=50)' in done.stderr
   assert 'network' in done.stderr
+
+
+def test_boxes_are_printed_in_pixels(picture, tmp_path):
+  box = '<loc0256><loc0000><loc0512><loc1023>'
+  codes = ''.join(f'<seg{i:03d}>' for i in range(16))
+  answers = {
+    'detect ring': f'{box} \x1b[2Jring',
+    'segment cat': f'{box}{codes} cat',
+  }
+  servicer = scripted.ScriptedServer(
+    lambda request: scripted.reply(answers.get(request.prompt, 'a red ball'))
+  )
+  weights = test_mask_decoder.write(tmp_path, test_mask_decoder.weights())
+  prompts = [f'--prompt={prompt}' for prompt in (*answers, 'caption en')]
+  with scripted.serving(servicer) as target:
+    flags = f'--server={target}', picture, JPEG
+    several = _caption(*flags, *prompts)
+    (one,) = {_caption(*flags, prompts[1], f'--mask_weights={weights}').stdout}
+    missing = _caption(*flags, '--mask_weights=nowhere.npz')
+  edges = 'left 0, top 5, right 30, bottom 10'
+  assert several.stdout.splitlines() == [
+    f'detect ring: {box} \\x1b[2Jring',
+    f'  \\x1b[2Jring: {edges} of 30 x 20 pixels',
+    f'segment cat: {box}{codes} cat',
+    f'  cat: {edges} of 30 x 20 pixels; mask: give --mask_weights',
+    'caption en: a red ball',
+  ]
+  assert re.fullmatch(
+    rf'  cat: {edges} of 30 x 20 pixels; mask of \d+ pixels',
+    one.splitlines()[1],
+  )
+  assert missing.returncode == 1
+  assert "mask decoder: got 'nowhere.npz', expected" in missing.stderr
 
 
 def test_a_folder_is_captioned(target, picture, tmp_path):

@@ -12,8 +12,9 @@ import zlib
 
 import tqdm
 
-from collab_jax import _precision, data, jsonl
+from collab_jax import _precision, data, jsonl, masks, tasks
 from collab_jax.data import pictures
+from collab_jax.models import mask_decoder
 from collab_jax.serving.client import client as clients
 from collab_jax.serving.client import (
   encode,
@@ -103,6 +104,8 @@ def to_record(
   read_ms: float,
   settings: Mapping[str, Any],
   session: str | None = None,
+  size: tuple[int, int] | None = None,
+  decoder: mask_decoder.Params | None = None,
 ) -> dict[str, Any]:
   """Returns the JSON record of a picture.
 
@@ -113,6 +116,9 @@ def to_record(
     read_ms: Milliseconds that reading took.
     settings: Settings of the run, from `run_settings`.
     session: Fingerprint of the codec's session, if known.
+    size: Width and height of the file's picture; boxes of the caption, if it
+      has some, are recorded in its pixels.
+    decoder: Decoder of masks; None leaves them out.
   """
   entropy = result.min_entropy
   spent = {'read': read_ms, **result.milliseconds}
@@ -130,7 +136,24 @@ def to_record(
     'tries': result.tries,
     'settings': dict(settings),
     **({} if session is None else {'session': session}),
+    **({} if size is None else _boxes(result.caption, size, decoder)),
   }
+
+
+def _boxes(
+  caption: str, size: tuple[int, int], decoder: mask_decoder.Params | None
+) -> dict[str, Any]:
+  """Returns the fields of a caption that has boxes."""
+  width, height = size
+  parts = tasks.parse_answer(caption, height, width, decoder)
+  if not parts.detections:
+    return {}
+  boxes: list[dict[str, Any]] = []
+  for detection in parts.detections:
+    boxes.append({'name': detection.name, 'box': [*detection.pixels]})
+    if detection.mask is not None:
+      boxes[-1]['mask'] = [*masks.encode(detection.mask)]
+  return {'size': [width, height], 'boxes': boxes}
 
 
 def run_settings(
@@ -183,6 +206,7 @@ def caption(
   limit: str = '',
   progress: bool = True,
   report: Callable[[str], None] | None = None,
+  decoder: mask_decoder.Params | None = None,
 ) -> RunSummary:
   """Captions files, a record each; skips those that have a record.
 
@@ -203,6 +227,8 @@ def caption(
     progress: Show a bar.
     report: Called with a line about each failed picture; by default it is
       written to standard error.
+    decoder: Decoder of masks, for captions that have some; None leaves them
+      out.
 
   Returns:
     Counts of the run.
@@ -234,16 +260,25 @@ def caption(
     )
     with bar:
       for outcome in client.captions(iter(reader), prompt, max_tokens, _BATCH):
-        name, crc32, read_ms = reader.order.popleft()
+        file = reader.order.popleft()
         if isinstance(outcome, results.CaptionResult):
           identity = sessions[outcome.codec]
           writer.append(
-            to_record(name, crc32, outcome, read_ms, settings, identity)
+            to_record(
+              file.name,
+              file.crc32,
+              outcome,
+              file.read_ms,
+              settings,
+              identity,
+              file.size,
+              decoder,
+            )
           )
           captioned += 1
           total += outcome.bytes
         elif _is_per_picture(outcome):
-          reader.fail(name, str(outcome))
+          reader.fail(file.name, str(outcome))
         else:
           raise outcome
         bar.update(resumed + captioned + len(failed) - bar.n)
@@ -262,11 +297,20 @@ def _parse_captions(path: Path, lines: list[bytes]) -> list[dict[str, Any]]:
     ) from error
 
 
+class _ReadFile(NamedTuple):
+  """File of a picture: its name, checksum, width and height, and its time."""
+
+  name: str
+  crc32: str
+  size: tuple[int, int]
+  read_ms: float
+
+
 class _FileReader:
   """Reads files as they are needed; `order` has those in flight, in order."""
 
   def __init__(self, files, size, failed, report):
-    self.order: collections.deque[tuple[str, str, float]]
+    self.order: collections.deque[_ReadFile]
     self.order = collections.deque()
     self._files = files
     self._size = size
@@ -285,7 +329,8 @@ class _FileReader:
         self.fail(name, str(error))
         continue
       spent = 1000 * (time.perf_counter() - start)
-      self.order.append((name, crc32, spent))
+      height, width, _ = decoded.shape
+      self.order.append(_ReadFile(name, crc32, (width, height), spent))
       yield image, picture_id(name)
 
   def fail(self, name: str, reason: str) -> None:

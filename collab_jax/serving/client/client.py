@@ -349,6 +349,7 @@ class EdgeClient:
     prompt: str = '',
     max_tokens: int = 0,
     watch: Callable[[Any], None] | None = None,
+    is_kept: bool | None = None,
   ) -> Generator[str | result.CaptionResult, None, None]:
     """Streams the caption of a message from `pack`; see `stream`.
 
@@ -357,12 +358,39 @@ class EdgeClient:
       prompt: As in `caption`.
       max_tokens: As in `caption`.
       watch: Called with each try's call, which any thread may `cancel`.
+      is_kept: Whether the server keeps the picture already, since a question
+        with False: only its name is sent then, and the message if the server
+        has dropped it. None lets the server keep nothing.
     """
     options = rpc.GenerationOptions(prompt, max_tokens)
-    message, codec = encoded.message, self.codecs[encoded.codec]
-    for item in self._rpc.stream(encoded.codec, message, options, watch):
+    digest = b''
+    if is_kept is not None:
+      digest = hashlib.sha256(encoded.message).digest()
+    if is_kept:
+      try:
+        yield from self._stream(encoded, b'', digest, options, watch)
+        return
+      except retry.RemoteError as error:
+        if error.code != retry.REFUSED:
+          raise
+    yield from self._stream(encoded, encoded.message, digest, options, watch)
+
+  def _stream(
+    self,
+    encoded: encode.EncodedImage,
+    sent: bytes,
+    digest: bytes,
+    options: rpc.GenerationOptions,
+    watch: Callable[[Any], None] | None,
+  ) -> Generator[str | result.CaptionResult, None, None]:
+    """Streams an answer about a picture, whose message may be left out."""
+    codec = self.codecs[encoded.codec]
+    if not sent:
+      encoded = encoded._replace(milliseconds={})
+    items = self._rpc.stream(encoded.codec, sent, options, watch, digest)
+    for item in items:
       if isinstance(item, rpc.RpcResult):
-        yield result.make_result(codec, encoded, message, [item])
+        yield result.make_result(codec, encoded, sent, [item])
       else:
         yield item
 

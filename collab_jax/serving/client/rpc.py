@@ -201,6 +201,7 @@ class RpcClient:
     message: bytes,
     options: GenerationOptions,
     watch: Callable[[Any], None] | None = None,
+    picture: bytes = b'',
   ) -> Iterator[str | RpcResult]:
     """Sends a message; yields the caption piece by piece, then the reply.
 
@@ -209,9 +210,10 @@ class RpcClient:
       message: Bytes of the message.
       options: Options of the caption.
       watch: Called with each try's call, which any thread may `cancel`.
+      picture: As in `caption`.
     """
     retries = self.connection.start_retries()
-    request = _request(message, options)
+    request = _request(message, options, picture=picture)
     yielded, expired, session, call = '', 0, None, None
     while True:
       try:

@@ -22,12 +22,14 @@ class ServerMetadata(NamedTuple):
     quantizers: Quantizers that it admits, with ';' between them; 'any' stands
       for all of the package.
     images: Image codecs, likewise; '' for none.
+    prompt: Prompt of requests that have none.
   """
 
   version: str
   model: str
   quantizers: str
   images: str
+  prompt: str
 
 
 def metadata(
@@ -58,7 +60,13 @@ def metadata(
     raise retry.RemoteError(
       code.name, f'{connection.target}: {retry.in_words(text)}'
     ) from error
-  fields = reply.version, reply.model, reply.quantizers, reply.images
+  fields = (
+    reply.version,
+    reply.model,
+    reply.quantizers,
+    reply.images,
+    reply.prompt,
+  )
   longest = max(map(len, fields))
   if longest > _LONGEST_LIST:
     raise retry.RemoteError(

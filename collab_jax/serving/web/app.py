@@ -13,12 +13,13 @@ import re
 import time
 from typing import Any
 
-from aiohttp import web
+from aiohttp import http_exceptions, web
 
 from collab_jax import codecs, data
+from collab_jax.models import mask_decoder
 from collab_jax.serving import protocol
 from collab_jax.serving.client import client as clients
-from collab_jax.serving.client import encode, retry, server_state
+from collab_jax.serving.client import retry, server_state
 from collab_jax.serving.web import (
   backend,
   visualize,
@@ -27,9 +28,19 @@ from collab_jax.serving.web import presets as presets_lib
 
 _SCENES = 12
 _MAX_PROMPT = 4096  # Letters, as of the server: 512 tokens have fewer.
+_MAX_PROMPTS = 16  # Questions that are asked at a time.
+# Bytes of a form beside its file: of so many prompts, and of its headers.
+_FORM = 4 * _MAX_PROMPTS * _MAX_PROMPT + (1 << 16)
 _UPLOADS = 8  # Files that are read at a time.
 # Seconds for the server to say that it is there, and what it admits.
 _STATE_SECONDS = 1.0
+# What aiohttp raises for forms that are none.
+_DAMAGED_FORM = (
+  ValueError,
+  RuntimeError,
+  LookupError,
+  http_exceptions.HttpProcessingError,
+)
 LOCAL_NAMES = ('127.0.0.1', 'localhost', '[::1]')
 
 
@@ -54,6 +65,7 @@ class DemoPage:
     seconds: float = 60.0,
     hosts: tuple[str, ...] = LOCAL_NAMES,
     supports: Callable[[str], bool] = lambda text: True,
+    decoder: mask_decoder.Params | None = None,
   ):
     """Binds a client.
 
@@ -67,6 +79,8 @@ class DemoPage:
       seconds: Time limit of a picture, from its file to its caption.
       hosts: Host names by which the page may be opened.
       supports: Whether the edge has a codec, by its config string.
+      decoder: Decoder of masks, from `mask_decoder.load`; None shows boxes
+        alone.
     """
     self.client = client
     self.presets = presets
@@ -85,7 +99,7 @@ class DemoPage:
     }
     self._html = pathlib.Path(__file__).with_name('index.html').read_bytes()
     self._policy = _policy(self._html.decode())
-    self._backend = backend.DemoBackend(client, make_codec, size)
+    self._backend = backend.DemoBackend(client, make_codec, size, decoder)
     # JAX runs in one thread, so that the stages are timed apart; that thread
     # never waits for the server, as the others do.
     self._edge = futures.ThreadPoolExecutor(1, 'page-edge')
@@ -96,7 +110,7 @@ class DemoPage:
   def app(self) -> web.Application:
     """Returns the application; aiohttp runs it with `handler_cancellation`."""
     app = web.Application(
-      client_max_size=self._max_upload, middlewares=[self._guard]
+      client_max_size=self._max_upload + _FORM, middlewares=[self._guard]
     )
     app.add_routes(
       [
@@ -165,6 +179,8 @@ class DemoPage:
       {
         'server': self.client.connection.target,
         'model': self._metadata.model if self._metadata else '',
+        'prompt': self._metadata.prompt if self._metadata else '',
+        'max_prompts': _MAX_PROMPTS,
         'size': self.size,
         'vectors': self._vectors,
         'methods': [self._entry(preset) for preset in self._menu()],
@@ -231,18 +247,18 @@ class DemoPage:
   async def _caption(self, request: web.Request) -> web.StreamResponse:
     """Answers with a line of JSON for each event."""
     text = self._codec_text(request.query)
+    file, prompts = await self._read_body(request)
     if 'scene' in request.query:
       body = self._example_image('scenes', request.query['scene'])
     elif 'photo' in request.query:
       body = self._example_image('photos', request.query['photo'])
+    elif file:
+      body = file
     else:
-      body = await self._read_file(request)
-    prompt = request.query.get('prompt', '')
-    if len(prompt) > _MAX_PROMPT:
-      raise backend.BadRequestError(
-        f'prompt: got {len(prompt)} letters, expected at most {_MAX_PROMPT}.'
-      )
-    events = self._events(text, body, prompt)
+      raise backend.BadRequestError('The file is empty; choose a picture.')
+    prompts += request.query.getall('prompt', [])
+    _check_prompts(prompts)
+    events = self._events(text, body, prompts or [''])
     response = web.StreamResponse(
       headers={'Content-Type': 'application/x-ndjson'}
     )
@@ -267,8 +283,8 @@ class DemoPage:
         await response.write_eof()
     return response
 
-  async def _read_file(self, request: web.Request) -> bytes:
-    """Reads an upload; few at a time, and each for as long as a caption."""
+  async def _read_body(self, request: web.Request) -> tuple[bytes, list[str]]:
+    """Reads a file and prompts; few at a time, each as long as a caption."""
     if self._uploads >= _UPLOADS:
       raise web.HTTPServiceUnavailable(
         reason=f'{_UPLOADS} files are being sent; try again later.'
@@ -276,16 +292,19 @@ class DemoPage:
     self._uploads += 1
     try:
       async with asyncio.timeout(self._seconds):
-        body = await request.read()
+        if request.content_type == 'multipart/form-data':
+          file, prompts = await _read_form(request)
+        else:
+          file, prompts = await request.read(), []
     except TimeoutError as error:
       raise web.HTTPRequestTimeout(
         reason=f'The file has not come within {self._seconds:g} s; try again.'
       ) from error
     finally:
       self._uploads -= 1
-    if not body:
-      raise backend.BadRequestError('The file is empty; choose a picture.')
-    return body
+    if len(file) > self._max_upload:
+      raise web.HTTPRequestEntityTooLarge(self._max_upload, len(file))
+    return file, prompts
 
   def _codec_text(self, query: Mapping[str, str]) -> str:
     """Returns the config string of the codec, which must be in the menu."""
@@ -309,48 +328,96 @@ class DemoPage:
     self,
     text: str,
     body: bytes | backend.Image,
-    prompt: str,
+    prompts: list[str],
   ) -> AsyncGenerator[dict[str, Any], None]:
-    image, read_ms = await self._run(self._backend.read, body)
-    yield {'kind': 'picture', 'picture': visualize.png_url(image)}
+    """Yields what the page shows of a picture and the questions about it."""
+    picture = await self._run(self._backend.read, body)
+    yield {
+      'kind': 'picture',
+      'picture': visualize.png_url(picture.image),
+      'size': picture.size,
+    }
     try:
-      client = await self._prepared(text, image)
-      encoded, description = await self._run(
-        self._backend.encode, client, image
+      client = await self._prepared(text, picture.image)
+      packed = await self._run(
+        self._backend.encode, text, client, picture.image
       )
     except (ValueError, OSError) as error:
       yield {'kind': 'error', 'error': str(error)}
       return
-    spent = {'read': read_ms, **encoded.milliseconds}
-    warning = ''
-    if encoded.unlike:
-      model = client.codecs[encoded.codec].model
-      warning = codecs.describe_unlike_picture(model)
-    yield {
-      'kind': 'message',
-      'milliseconds': spent,
-      'warning': warning,
-      **description,
-    }
+    yield self._message_event(client, packed, picture)
     answered = False
     async with contextlib.aclosing(
-      self._stream(client, encoded, prompt)
-    ) as stream:
-      async for event in stream:
-        if event['kind'] == 'answer':
-          event['milliseconds'] = {'read': read_ms, **event['milliseconds']}
-          answered = True
+      self._answer_events(client, packed, prompts, picture)
+    ) as answers:
+      async for event in answers:
+        answered |= event['kind'] == 'answer'
         yield event
     if answered and not text.startswith('jpeg('):
-      jpegs = self._jpeg_events(image, description['bytes'], prompt)
+      limit = packed.description['bytes']
+      jpegs = self._jpeg_events(picture, limit, prompts[0])
       async with contextlib.aclosing(jpegs):
         async for event in jpegs:
           yield event
 
+  def _message_event(
+    self,
+    client: clients.EdgeClient,
+    packed: backend.PackedPicture,
+    picture: backend.ReadPicture,
+  ) -> dict[str, Any]:
+    """Returns the event of a message, which may have been sent before."""
+    encoded, warning = packed.encoded, ''
+    spent = encoded.milliseconds if packed.is_new else {}
+    if encoded.unlike:
+      model = client.codecs[encoded.codec].model
+      warning = codecs.describe_unlike_picture(model)
+    return {
+      'kind': 'message',
+      'milliseconds': {'read': picture.milliseconds, **spent},
+      'warning': warning,
+      'is_new': packed.is_new,
+      **packed.description,
+    }
+
+  async def _answer_events(
+    self,
+    client: clients.EdgeClient,
+    packed: backend.PackedPicture,
+    prompts: list[str],
+    picture: backend.ReadPicture,
+  ) -> AsyncGenerator[dict[str, Any], None]:
+    """Yields the answers to questions, one after the other, by number."""
+    for number, prompt in enumerate(prompts):
+      is_last = False
+      async with contextlib.aclosing(
+        self._stream(client, packed, prompt)
+      ) as stream:
+        async for event in stream:
+          if event['kind'] == 'answer':
+            spent = event['milliseconds']
+            if not number:
+              spent = {'read': picture.milliseconds, **spent}
+            event |= await self._described(event, prompt, picture)
+            event['milliseconds'] = spent
+          is_last = event['kind'] == 'error' and not event['is_refusal']
+          yield {**event, 'question': number}
+      if is_last:
+        return
+
+  async def _described(
+    self, answer: dict[str, Any], prompt: str, picture: backend.ReadPicture
+  ) -> dict[str, Any]:
+    """Returns the boxes and masks of an answer."""
+    return await self._run(
+      self._backend.describe_answer, answer['caption'], prompt, picture.size
+    )
+
   async def _jpeg_events(
-    self, image: backend.Image, limit: int, prompt: str
+    self, picture: backend.ReadPicture, limit: int, prompt: str
   ) -> AsyncGenerator[dict[str, Any], None]:
     """Yields the picture's JPEG of as many bytes, and the server's caption."""
+    image = picture.image
     file = await self._wait(self._backend.nearest_jpeg, image, limit)
     asked = file.codec in self._admitted
     yield {
@@ -366,14 +433,16 @@ class DemoPage:
       return
     try:
       client = await self._prepared(file.codec, image)
-      encoded, _ = await self._run(self._backend.encode, client, image)
+      packed = await self._run(self._backend.encode, file.codec, client, image)
     except (ValueError, OSError) as error:
       yield {'kind': 'jpeg answer', 'error': str(error)}
       return
     async with contextlib.aclosing(
-      self._stream(client, encoded, prompt)
+      self._stream(client, packed, prompt)
     ) as stream:
       async for event in stream:
+        if event['kind'] == 'answer':
+          event |= await self._described(event, prompt, picture)
         if event['kind'] != 'text':
           yield {**event, 'kind': 'jpeg answer'}
 
@@ -400,7 +469,7 @@ class DemoPage:
   async def _stream(
     self,
     client: clients.EdgeClient,
-    encoded: encode.EncodedImage,
+    packed: backend.PackedPicture,
     prompt: str,
   ) -> AsyncGenerator[dict[str, Any], None]:
     """Runs the blocking stream in a thread, and yields its events."""
@@ -415,7 +484,7 @@ class DemoPage:
         call.cancel()
 
     def work():
-      for event in backend.stream_events(client, encoded, prompt, watch):
+      for event in backend.stream_events(client, packed, prompt, watch):
         if stopped:
           break
         loop.call_soon_threadsafe(queue.put_nowait, event)
@@ -430,6 +499,38 @@ class DemoPage:
       stopped = True
       for call in calls:
         call.cancel()
+
+
+async def _read_form(request: web.Request) -> tuple[bytes, list[str]]:
+  """Returns the file of a form, empty without one, and its prompts."""
+  try:
+    form = await request.post()
+  except _DAMAGED_FORM as error:
+    reason = ' '.join(str(error).split())
+    raise backend.BadRequestError(f'The form is damaged: {reason}.') from error
+  file, prompts = form.get('file', b''), form.getall('prompt', [])
+  if isinstance(file, web.FileField):
+    file = file.file.read()
+  if not isinstance(file, bytes):
+    raise backend.BadRequestError('file: got a text, expected a file.')
+  texts = [prompt for prompt in prompts if isinstance(prompt, str)]
+  if len(texts) < len(prompts):
+    raise backend.BadRequestError('prompt: got a file, expected a text.')
+  return file, texts
+
+
+def _check_prompts(prompts: list[str]) -> None:
+  """Raises BadRequestError for too many prompts, or one that is too long."""
+  if len(prompts) > _MAX_PROMPTS:
+    raise backend.BadRequestError(
+      f'prompt: got {len(prompts)} questions, expected at most'
+      f' {_MAX_PROMPTS}; ask the others after these.'
+    )
+  longest = max(map(len, prompts), default=0)
+  if longest > _MAX_PROMPT:
+    raise backend.BadRequestError(
+      f'prompt: got {longest} letters, expected at most {_MAX_PROMPT}.'
+    )
 
 
 def _line(event: dict[str, Any]) -> bytes:

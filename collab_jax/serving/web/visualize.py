@@ -94,4 +94,9 @@ def png(image: UInt8[np.ndarray, 'H W 3']) -> bytes:
 
 def png_url(image: UInt8[np.ndarray, 'H W 3']) -> str:
   """Encodes a picture as a data URL."""
-  return 'data:image/png;base64,' + base64.b64encode(png(image)).decode()
+  return data_url(png(image))
+
+
+def data_url(file: bytes) -> str:
+  """Returns a PNG file as a data URL."""
+  return 'data:image/png;base64,' + base64.b64encode(file).decode()
