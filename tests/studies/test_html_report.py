@@ -14,12 +14,22 @@ import numpy as np
 from PIL import Image
 import pytest
 
-from collab_jax import codecs, data, evaluation, plots, studies
+from collab_jax import (
+  boxes,
+  codecs,
+  data,
+  evaluation,
+  masks,
+  plots,
+  regions,
+  studies,
+)
 from collab_jax.evaluation.report import labels
 from collab_jax.plots import style
 from collab_jax.studies.html_report import (
   choice,
   gallery,
+  markup,
   pictures,
   sections,
 )
@@ -38,6 +48,7 @@ _ALLOWED = {
   *('section', 'article', 'div', 'p', 'b', 'span', 'mark', 'ul', 'li', 'dl'),
   *('dt', 'dd', 'h1', 'h2', 'h3', 'figure', 'figcaption', 'details'),
   *('summary', 'table', 'caption', 'thead', 'tbody', 'tr', 'th', 'td'),
+  *('svg', 'image', 'use', 'rect'),
 }
 
 
@@ -356,6 +367,117 @@ def test_names_of_files_are_titles(tmp_path):
     record['file'] = f'beach/{record["image_id"]}.jpg'
   page = Page(studies.write_html(write_records(tmp_path, records)))
   assert page.texts['h3'] == ['beach/0.jpg', 'beach/1.jpg']
+
+
+BOX = '<loc0000><loc0000><loc0511><loc0511> ring'
+LOW = '<loc0511><loc0511><loc1023><loc1023> ring'
+HIDDEN = '<i> & "ring"'
+
+
+def ask_all(records, questions):
+  """Records of questions about each picture, out of those of captions."""
+  asked = []
+  for record in records:
+    for number, (prompt, references, answers) in enumerate(questions):
+      answer = answers[record['image_id'] % len(answers)]
+      asked.append(
+        {
+          **record,
+          'caption': answer,
+          'answer': answer,
+          'references': list(references),
+          'task': 'scenes',
+          'question': f'{record["image_id"]}/{number}',
+          'kind': 'count',
+          'prompt': prompt,
+          'questions': len(questions),
+          'question_bytes': record['total_bytes'] / len(questions),
+          'scores': {'exact': float(answer in references)},
+        }
+      )
+  return asked
+
+
+def test_all_questions_of_a_picture_are_shown(tmp_path):
+  records = ask_all(
+    synthetic.make(images=2, ks=(2, 4), seeds=(0, 1)),
+    [
+      ('answer en how many', ('2', 'two'), ('2', '3')),
+      (f'answer en {HIDDEN}', ('yes',), (HIDDEN,)),
+      ('detect ring', (BOX,), (BOX, LOW)),
+    ],
+  )
+  page = Page(studies.write_html(write_records(tmp_path, records)))
+  said = page.texts['body'][0]
+  assert 'all of its questions; answers are right or wrong by exact' in said
+  names = {record['name'] for record in records}
+  for entry, answer in zip(page.texts['article'], '23', strict=True):
+    for prompt in ('answer en how many', f'answer en {HIDDEN}', 'detect ring'):
+      assert prompt in entry
+    assert '2; two' in entry
+    assert f'{answer}' in entry
+    # In words, no tokens.
+    assert '1 box ring' in entry
+    assert '<loc' not in entry
+  html = (tmp_path / 'report.html').read_text()
+  # Of each picture and codec one answer of three or two is right.
+  columns = sum(html.count(f'class="{mark}"') for mark in ('right', 'wrong'))
+  assert columns == 2 * 3 * len(names)
+  assert html.count('class="right"') == 2 * len(names)
+
+
+def test_masks_of_answers_are_drawn(tmp_path):
+  mask = np.zeros((300, 200), bool)
+  mask[50:200, 20:180] = True
+  region = regions.write(
+    regions.Region(boxes.Box(0.1, 0.1, 0.7, 0.9), masks.encode(mask))
+  )
+  records = ask_all(
+    synthetic.make(images=1, ks=(2,), seeds=(0,)),
+    [('segment cat', (region,), (region, '{no region')), ('b', ('c',), ('{',))],
+  )
+  example = data.Example(np.zeros((64, 64, 3), np.uint8), 0, ())
+  for record in records:
+    record['pixels'] = pictures.pixels.fingerprint(example.image)
+  made = gallery.make(
+    records,
+    evaluation.summarize(records, resamples=2),
+    gallery.Source(lambda: [example], None, {}),
+    1,
+  )
+  (entry,) = made.entries
+  links = [i.get('href') for i in entry.iter('image')]
+  assert len([link for link in links if link.startswith('data:image/png')]) > 2
+  assert {i.get('href') for i in entry.iter('use')} == {'#picture-0-0'}
+  assert '1 mask' in ''.join(entry.itertext())
+  assert '{' in ''.join(entry.itertext())
+
+
+def test_many_questions_stay_a_page_that_opens(monkeypatch):
+  """Codecs that are folded away are left out where there are too many."""
+  questions = [
+    (f'answer en question {i} about a thing', ('two',), ('two', 'three'))
+    for i in range(20)
+  ]
+
+  def gallery_of(ks):
+    records = ask_all(synthetic.make(images=100, ks=ks, seeds=(0,)), questions)
+    rows = choice.codecs_of(records)
+    source = gallery.Source(lambda: [], None, {})
+    made = gallery.make(records, rows, source, 100)
+    assert len(made.entries) == 100
+    text = ''.join(made.entries[7].itertext())
+    assert 'answer en question 19 about' in text
+    size = len(markup.document('many', made.entries))
+    return size, ' '.join(made.notes)
+
+  size, notes = gallery_of((2, 4))  # 16 codecs, 32,000 answers.
+  assert 'for the size of the page' not in notes
+  assert size < 3e6
+  monkeypatch.setattr(gallery, '_MOST_ANSWERS', 30_000)
+  size, notes = gallery_of((2, 4))
+  assert 'for the size of the page' in notes
+  assert size < 1e6
 
 
 def test_pictures_beside_features(tmp_path):

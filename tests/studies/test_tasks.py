@@ -219,7 +219,10 @@ def test_report_of_questions(asking, tmp_path):
   assert 'exact match' in text
   page = (tmp_path / 'report.html').read_text()
   assert 'answer en how many' in page
-  assert 'the answers to its first question' in page
+  assert 'all of its questions; answers are right or wrong by exact' in page
+  first = asking.data[0].questions
+  assert len(first) > 1
+  assert all(page.count(f'>{question.prompt}<') for question in first)
 
 
 def test_headline_counts_questions(asking):

@@ -1,13 +1,18 @@
 """Gallery of a report: pictures, what arrives of them, and their captions."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from collab_jax import data as datasets
 from collab_jax.codecs import base
 from collab_jax.evaluation.report import labels, words
 from collab_jax.models import paligemma
-from collab_jax.studies.html_report import choice, markup, pictures
+from collab_jax.studies.html_report import (
+  choice,
+  markup,
+  pictures,
+  questions,
+)
 
 Record = Mapping[str, Any]
 Row = Mapping[str, Any]
@@ -17,6 +22,8 @@ _UNLIKE = (
   ' mean nothing.'
 )
 _MOST_WORDS = 200  # Of a caption that are shown.
+# Answers in all tables, above which codecs that are folded away are left out.
+_MOST_ANSWERS = 100_000
 
 
 class Source(NamedTuple):
@@ -53,6 +60,7 @@ def make(
   rows: Sequence[Row],
   source: Source,
   count: int,
+  number: int = 0,
 ) -> Gallery:
   """Makes the gallery of some pictures.
 
@@ -61,29 +69,61 @@ def make(
     rows: Their summary, or `choice.codecs_of` them.
     source: Where pictures and model come from.
     count: Number of pictures.
+    number: Of the model in the page.
   """
   shown = choice.choose_codecs(rows)
   lines = [*shown.drawn, *shown.listed]
   names = [line.row['name'] for line in lines]
   ids = choice.choose_pictures(records, names, count)
-  chosen = {*ids}
+  chosen, wanted = {*ids}, {*names}
   captions: dict[tuple[int, str], Record] = {}
+  answers: dict[int, dict[tuple[str, str], Record]] = {i: {} for i in ids}
   for record in records:
-    if record['image_id'] in chosen:
-      captions.setdefault((record['image_id'], record['name']), record)
+    image_id, name = record['image_id'], record['name']
+    if image_id not in chosen:
+      continue
+    captions.setdefault((image_id, name), record)
+    question = record.get('question')
+    if question is not None and name in wanted:
+      answers[image_id].setdefault((question, name), record)
   total = len({record['image_id'] for record in records})
   notes = [_extent(len(ids), total, shown)]
-  if any(record.get('question') is not None for record in captions.values()):
-    notes.append('Of each picture, the answers to its first question.')
+  tables = {i: known for i, known in answers.items() if _has_table(known)}
+  if tables:
+    notes.append(_scored_by(captions.values()))
   examples, faults = _find(records, ids, source)
   notes += faults
   maps, faults = _draw(shown, captions, [*examples.values()], source)
   notes += faults
   full = next((r['name'] for r in rows if labels.is_full(r)), None)
+  if sum(map(len, tables.values())) > _MOST_ANSWERS:
+    hidden = len(shown.listed)
+    shown = shown._replace(listed=[])
+    notes.append(
+      f'{hidden} more codecs are left out, for the size of the page.'
+    )
   entries = [
-    _entry(i, examples.get(i), shown, captions, maps, full) for i in ids
+    _asked(f'picture-{number}-{i}', examples.get(i), shown, tables[i], maps)
+    if i in tables
+    else _entry(i, examples.get(i), shown, captions, maps, full)
+    for i in ids
   ]
   return Gallery(entries, notes)
+
+
+def _has_table(answers: questions.Answers) -> bool:
+  return bool(answers) and questions.has_table(answers)
+
+
+def _scored_by(records: Iterable[Record]) -> str:
+  """Returns by what answers are right or wrong, in one sentence."""
+  label = questions.score_label(records)
+  if label is None:
+    return 'Of each picture, all of its questions.'
+  return (
+    f'Of each picture, all of its questions; answers are right or wrong by'
+    f' {label}. Dashed boxes are the expected ones.'
+  )
 
 
 def _extent(count: int, total: int, shown: choice.GalleryCodecs) -> str:
@@ -192,6 +232,62 @@ def _entry(
       class_='entry',
     ),
     data_against=against if truth else '',
+  )
+
+
+def _asked(
+  name: str,
+  example: datasets.Example | None,
+  shown: choice.GalleryCodecs,
+  answers: questions.Answers,
+  maps: pictures.Maps,
+) -> markup.Element:
+  """Makes the entry of a picture with several questions, or with boxes.
+
+  Args:
+    name: Id of the picture in the page.
+    example: The picture, if it is at hand.
+    shown: The codecs.
+    answers: Records of the picture.
+    maps: What arrives of it.
+  """
+  known = [*answers.values()]
+  image_id = known[0]['image_id']
+  title = str(known[0].get('file') or f'Picture {image_id}')
+  images = {
+    line.row['name']: markup.picture_url(image)
+    for line in shown.drawn
+    if (image := maps.images.get((image_id, line.row['name']))) is not None
+  }
+  if example is None:
+    picture = markup.tag('p', 'The picture is not at hand.', class_='missing')
+  else:
+    url = markup.picture_url(example.image)
+    picture = questions.drawing(url, answers, name, title)
+
+  def table(lines: Sequence[choice.Line]) -> markup.Element:
+    place = name if example is not None else ''
+    return questions.table(answers, lines, images, place, title)
+
+  return markup.tag(
+    'article',
+    markup.tag('h3', title),
+    markup.tag('p', _UNLIKE, class_='warning')
+    if any(record.get('unlike') for record in known)
+    else None,
+    markup.tag(
+      'div',
+      markup.tag('figure', picture),
+      markup.tag(
+        'div',
+        table(shown.drawn),
+        markup.details(f'{len(shown.listed)} more codecs', table(shown.listed))
+        if shown.listed
+        else None,
+        class_='said',
+      ),
+      class_='entry',
+    ),
   )
 
 

@@ -154,11 +154,17 @@ def data_url(data: bytes, kind: str) -> str:
   return f'data:{kind};base64,{base64.b64encode(data).decode()}'
 
 
+def png_url(image: UInt8[np.ndarray, 'H W c']) -> str:
+  """Returns a picture as a URL, without loss."""
+  file = io.BytesIO()
+  Image.fromarray(image).save(file, 'PNG', optimize=True)
+  return data_url(file.getvalue(), 'image/png')
+
+
 def picture_url(image: UInt8[np.ndarray, 'H W 3']) -> str:
   """Returns a picture as a URL: small ones exact, others as JPEG."""
   file = io.BytesIO()
   if max(image.shape) <= _SMALL:
-    Image.fromarray(image).save(file, 'PNG', optimize=True)
-    return data_url(file.getvalue(), 'image/png')
+    return png_url(image)
   Image.fromarray(image).save(file, 'JPEG', quality=85)
   return data_url(file.getvalue(), 'image/jpeg')

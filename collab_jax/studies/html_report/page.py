@@ -260,12 +260,13 @@ def _gallery(models: Sequence[ModelReport], pictures: int) -> markup.Element:
       class_='note',
     )
   ]
-  for model in models:
+  for number, model in enumerate(models):
     made = gallery.make(
       model.part.records,
       model.rows or choice.codecs_of(model.part.records),
       model.source,
       pictures,
+      number,
     )
     if model.part.label:
       content.append(markup.tag('h3', model.part.label))
