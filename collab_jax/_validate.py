@@ -107,6 +107,31 @@ def is_frozen(value: Any) -> bool:
   return params is not None and params.frozen
 
 
+def instance(name: str, value: Any, base: type) -> None:
+  """Raises TypeError unless a value is of a frozen dataclass with a base.
+
+  Args:
+    name: The argument.
+    value: Its value.
+    base: The base class, in the file base.py of its package; its name in small
+      letters says in errors what is expected.
+  """
+  noun = base.__name__.lower()
+  if isinstance(value, type) and issubclass(value, base):
+    wrong = 'an instance, not a class', f'make one, as in {value.__name__}()'
+  elif not isinstance(value, base):
+    package = base.__module__.removesuffix('.base')
+    wrong = f'a {noun}', f'inherit {package}.{base.__name__}'
+  elif not is_frozen(value):
+    wrong = (
+      f'a {noun} of a frozen dataclass',
+      'write @dataclasses.dataclass(frozen=True) above its class',
+    )
+  else:
+    return
+  raise error(name, value, *wrong, kind=TypeError)
+
+
 def integer(
   name: str,
   value: Any,

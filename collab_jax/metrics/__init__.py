@@ -6,6 +6,7 @@ from typing import Any
 from collab_jax import _validate, config, registry
 from collab_jax.metrics.anls import Anls
 from collab_jax.metrics.base import (
+  AnswerMetric,
   MeanMetric,
   Metric,
   as_metric,
@@ -51,6 +52,7 @@ __all__ = [
   'DEFAULT',
   'NAMES',
   'Anls',
+  'AnswerMetric',
   'Bleu1',
   'Bleu2',
   'Bleu3',

@@ -1,17 +1,15 @@
 """ANLS: how near the letters of an answer are to those of a reference."""
 
+from collections.abc import Sequence
 import dataclasses
 from typing import ClassVar
-
-from jaxtyping import Float
-import numpy as np
 
 from collab_jax import _validate
 from collab_jax.metrics import base, letter_case
 
 
 @dataclasses.dataclass(frozen=True)
-class Anls(base.MeanMetric):
+class Anls(base.AnswerMetric):
   """Average normalized Levenshtein similarity, for text that is read.
 
     Anls().score(['collab jax'], [['collab_jax', 'Collab JAX']])
@@ -30,29 +28,16 @@ class Anls(base.MeanMetric):
   threshold: float = 0.5
   case: str = 'ignore'
   label: ClassVar[str] = 'ANLS'
-  unit: ClassVar[str] = '%'
-  scale: ClassVar[float] = 100.0
-  bounds: ClassVar[tuple[float, float]] = (0.0, 1.0)
 
   def __post_init__(self):
     _validate.number('threshold', self.threshold, 0, 1)
     letter_case.check(self.case)
 
-  def scores(
-    self,
-    answers: base.Answers,
-    references: base.References,
-    corpus: base.References | None = None,
-  ) -> Float[np.ndarray, 'examples']:
-    """Computes the similarity of each answer to its best reference."""
-    del corpus
+  def score_answer(self, answer: str, references: Sequence[str]) -> float:
+    """Computes the similarity of an answer to its best reference."""
     fold = letter_case.fold(self.case)
-    return np.array(
-      [
-        max(self._similarity(fold(answer), fold(ref)) for ref in refs)
-        for answer, refs in zip(answers, references, strict=True)
-      ]
-    )
+    answer = fold(answer)
+    return max(self._similarity(answer, fold(ref)) for ref in references)
 
   def _similarity(self, answer: str, reference: str) -> float:
     longer = max(len(answer), len(reference))

@@ -172,6 +172,39 @@ class MeanMetric(Metric):
     return float(stats[..., 0].sum() / stats[..., 1].sum())
 
 
+class AnswerMetric(MeanMetric):
+  """Metric that scores each answer by itself, 0 to 1; shown in percent.
+
+  @dataclasses.dataclass(frozen=True)
+  class Begins(cj.metrics.AnswerMetric):
+    '''Share of answers with which a reference begins.'''
+
+    label: ClassVar[str] = 'beginnings'
+
+    def score_answer(self, answer, references):
+      return float(any(ref.startswith(answer) for ref in references))
+  """
+
+  unit: ClassVar[str] = '%'
+  scale: ClassVar[float] = 100.0
+  bounds: ClassVar[tuple[float, float]] = (0.0, 1.0)
+
+  @abc.abstractmethod
+  def score_answer(self, answer: str, references: Sequence[str]) -> float:
+    """Computes the score of an answer, 0 to 1, of one reference or more."""
+
+  def scores(
+    self,
+    answers: Answers,
+    references: References,
+    corpus: References | None = None,
+  ) -> Shaped[np.ndarray, ' examples']:
+    """Computes the score of each answer."""
+    del corpus
+    pairs = zip(answers, references, strict=True)
+    return np.array([float(self.score_answer(*pair)) for pair in pairs])
+
+
 def as_metric(name: str, value: Any) -> Metric:
   """Returns a metric as it is, or raises an error that says what it lacks.
 
@@ -182,26 +215,7 @@ def as_metric(name: str, value: Any) -> Metric:
   Raises:
     TypeError: It is no metric.
   """
-  if isinstance(value, type) and issubclass(value, Metric):
-    raise _validate.error(
-      name,
-      value,
-      'an instance, not a class',
-      f'make one, as in {value.__name__}()',
-      TypeError,
-    )
-  if not isinstance(value, Metric):
-    raise _validate.error(
-      name, value, 'a metric', 'inherit collab_jax.metrics.Metric', TypeError
-    )
-  if not _validate.is_frozen(value):
-    raise _validate.error(
-      name,
-      value,
-      'a metric of a frozen dataclass',
-      'write @dataclasses.dataclass(frozen=True) above its class',
-      TypeError,
-    )
+  _validate.instance(name, value, Metric)
   if not isinstance(getattr(value, 'label', None), str):
     raise _validate.error(
       name,

@@ -1,10 +1,8 @@
 """Share of answers that equal a reference: words, numbers, choices."""
 
+from collections.abc import Sequence
 import dataclasses
 from typing import ClassVar
-
-from jaxtyping import Float
-import numpy as np
 
 from collab_jax.metrics import base, letter_case
 
@@ -17,7 +15,7 @@ _NUMERALS['none'] = '0'
 
 
 @dataclasses.dataclass(frozen=True)
-class ExactMatch(base.MeanMetric):
+class ExactMatch(base.AnswerMetric):
   """Share of answers that equal a reference to the letter.
 
     ExactMatch().score(['left', 'Yes'], [['left'], ['yes']])
@@ -31,32 +29,18 @@ class ExactMatch(base.MeanMetric):
 
   case: str = 'exact'
   label: ClassVar[str] = 'exact match'
-  unit: ClassVar[str] = '%'
-  scale: ClassVar[float] = 100.0
-  bounds: ClassVar[tuple[float, float]] = (0.0, 1.0)
 
   def __post_init__(self):
     letter_case.check(self.case)
 
-  def scores(
-    self,
-    answers: base.Answers,
-    references: base.References,
-    corpus: base.References | None = None,
-  ) -> Float[np.ndarray, 'examples']:
-    """Computes 1 for each answer that is right, else 0."""
-    del corpus
+  def score_answer(self, answer: str, references: Sequence[str]) -> float:
+    """Returns 1 for a right answer, else 0."""
     fold = letter_case.fold(self.case)
-    return np.array(
-      [
-        float(fold(answer) in {fold(ref) for ref in refs})
-        for answer, refs in zip(answers, references, strict=True)
-      ]
-    )
+    return float(fold(answer) in map(fold, references))
 
 
 @dataclasses.dataclass(frozen=True)
-class CountAccuracy(base.MeanMetric):
+class CountAccuracy(base.AnswerMetric):
   """Share of right numbers, in digits or in words up to twenty.
 
     CountAccuracy().score(['two', 'none'], [['2'], ['0']])
@@ -66,28 +50,14 @@ class CountAccuracy(base.MeanMetric):
   """
 
   label: ClassVar[str] = 'right counts'
-  unit: ClassVar[str] = '%'
-  scale: ClassVar[float] = 100.0
-  bounds: ClassVar[tuple[float, float]] = (0.0, 1.0)
 
-  def scores(
-    self,
-    answers: base.Answers,
-    references: base.References,
-    corpus: base.References | None = None,
-  ) -> Float[np.ndarray, 'examples']:
-    """Computes 1 for each number that is right, else 0."""
-    del corpus
-    return np.array(
-      [
-        float(_numeral(answer) in map(_numeral, refs))
-        for answer, refs in zip(answers, references, strict=True)
-      ]
-    )
+  def score_answer(self, answer: str, references: Sequence[str]) -> float:
+    """Returns 1 for a right number, else 0."""
+    return float(_numeral(answer) in map(_numeral, references))
 
 
 @dataclasses.dataclass(frozen=True)
-class ChoiceAccuracy(base.MeanMetric):
+class ChoiceAccuracy(base.AnswerMetric):
   """Share of right choices: letters or words, capitals aside.
 
     ChoiceAccuracy().score(['B', ''], [['b'], ['a']])
@@ -99,25 +69,11 @@ class ChoiceAccuracy(base.MeanMetric):
   """
 
   label: ClassVar[str] = 'right choices'
-  unit: ClassVar[str] = '%'
-  scale: ClassVar[float] = 100.0
-  bounds: ClassVar[tuple[float, float]] = (0.0, 1.0)
 
-  def scores(
-    self,
-    answers: base.Answers,
-    references: base.References,
-    corpus: base.References | None = None,
-  ) -> Float[np.ndarray, 'examples']:
-    """Computes 1 for each choice that is right, else 0."""
-    del corpus
-    return np.array(
-      [
-        float(bool(choice) and choice in {_folded(ref) for ref in refs})
-        for answer, refs in zip(answers, references, strict=True)
-        for choice in [_folded(answer)]
-      ]
-    )
+  def score_answer(self, answer: str, references: Sequence[str]) -> float:
+    """Returns 1 for a right choice, else 0."""
+    choice = _folded(answer)
+    return float(bool(choice) and choice in map(_folded, references))
 
 
 def _numeral(text: str) -> str:

@@ -5,9 +5,6 @@ import dataclasses
 import functools
 from typing import ClassVar
 
-from jaxtyping import Float
-import numpy as np
-
 from collab_jax import _validate, boxes, masks, regions
 from collab_jax.metrics import base
 
@@ -15,7 +12,7 @@ _MOST_CACHED = 256  # Masks of pictures, a third of a megabyte each.
 
 
 @dataclasses.dataclass(frozen=True)
-class BoxIou(base.MeanMetric):
+class BoxIou(base.AnswerMetric):
   """Mean overlap of an answer's first box with the reference's.
 
     BoxIou().score(['<loc0000><loc0000><loc0511><loc1023>'],
@@ -29,25 +26,14 @@ class BoxIou(base.MeanMetric):
   """
 
   label: ClassVar[str] = 'box IoU'
-  unit: ClassVar[str] = '%'
-  scale: ClassVar[float] = 100.0
-  bounds: ClassVar[tuple[float, float]] = (0.0, 1.0)
 
-  def scores(
-    self,
-    answers: base.Answers,
-    references: base.References,
-    corpus: base.References | None = None,
-  ) -> Float[np.ndarray, 'examples']:
-    """Computes the overlap of each answer's box, 0 to 1."""
-    del corpus
-    return np.array(
-      [_box_iou(*pair) for pair in zip(answers, references, strict=True)]
-    )
+  def score_answer(self, answer: str, references: Sequence[str]) -> float:
+    """Computes the overlap of an answer's first box, 0 to 1."""
+    return _box_iou(answer, references)
 
 
 @dataclasses.dataclass(frozen=True)
-class BoxAccuracy(base.MeanMetric):
+class BoxAccuracy(base.AnswerMetric):
   """Share of first boxes that overlap enough with the reference's.
 
     BoxAccuracy(iou=0.75)
@@ -59,9 +45,6 @@ class BoxAccuracy(base.MeanMetric):
   """
 
   iou: float = 0.5
-  unit: ClassVar[str] = '%'
-  scale: ClassVar[float] = 100.0
-  bounds: ClassVar[tuple[float, float]] = (0.0, 1.0)
 
   def __post_init__(self):
     _validate.number('iou', self.iou, 0, 1)
@@ -71,20 +54,13 @@ class BoxAccuracy(base.MeanMetric):
     """Name with the threshold."""
     return f'boxes at IoU {self.iou:g}'
 
-  def scores(
-    self,
-    answers: base.Answers,
-    references: base.References,
-    corpus: base.References | None = None,
-  ) -> Float[np.ndarray, 'examples']:
-    """Computes 1 for each answer whose box is right, else 0."""
-    del corpus
-    pairs = zip(answers, references, strict=True)
-    return np.array([float(_box_iou(*pair) >= self.iou) for pair in pairs])
+  def score_answer(self, answer: str, references: Sequence[str]) -> float:
+    """Returns 1 for an answer whose first box is right, else 0."""
+    return float(_box_iou(answer, references) >= self.iou)
 
 
 @dataclasses.dataclass(frozen=True)
-class BoxMatches(base.MeanMetric):
+class BoxMatches(base.AnswerMetric):
   """Share of boxes that lie where they should, of answers with several.
 
     BoxMatches().score(['<loc0000><loc0000><loc1023><loc1023> ring'],
@@ -99,9 +75,6 @@ class BoxMatches(base.MeanMetric):
   """
 
   iou: float = 0.5
-  unit: ClassVar[str] = '%'
-  scale: ClassVar[float] = 100.0
-  bounds: ClassVar[tuple[float, float]] = (0.0, 1.0)
 
   def __post_init__(self):
     _validate.number('iou', self.iou, 0, 1)
@@ -111,20 +84,9 @@ class BoxMatches(base.MeanMetric):
     """Name with the threshold."""
     return f'matched boxes at IoU {self.iou:g}'
 
-  def scores(
-    self,
-    answers: base.Answers,
-    references: base.References,
-    corpus: base.References | None = None,
-  ) -> Float[np.ndarray, 'examples']:
-    """Computes the share of each answer's boxes, of the best reference."""
-    del corpus
-    return np.array(
-      [
-        max(self._matched(answer, ref) for ref in refs)
-        for answer, refs in zip(answers, references, strict=True)
-      ]
-    )
+  def score_answer(self, answer: str, references: Sequence[str]) -> float:
+    """Computes the share of an answer's boxes, of the best reference."""
+    return max(self._matched(answer, ref) for ref in references)
 
   def _matched(self, answer: str, reference: str) -> float:
     got, expected = (
@@ -135,7 +97,7 @@ class BoxMatches(base.MeanMetric):
 
 
 @dataclasses.dataclass(frozen=True)
-class MaskIou(base.MeanMetric):
+class MaskIou(base.AnswerMetric):
   """Mean overlap of an answer's mask with the reference's, at full size.
 
     MaskIou().score([mask_text], [[reference_text]])
@@ -148,21 +110,19 @@ class MaskIou(base.MeanMetric):
   """
 
   label: ClassVar[str] = 'mask IoU'
-  unit: ClassVar[str] = '%'
-  scale: ClassVar[float] = 100.0
-  bounds: ClassVar[tuple[float, float]] = (0.0, 1.0)
 
-  def scores(
-    self,
-    answers: base.Answers,
-    references: base.References,
-    corpus: base.References | None = None,
-  ) -> Float[np.ndarray, 'examples']:
-    """Computes the overlap of each answer's mask, 0 to 1."""
-    del corpus
-    return np.array(
-      [_mask_iou(*pair) for pair in zip(answers, references, strict=True)]
-    )
+  def score_answer(self, answer: str, references: Sequence[str]) -> float:
+    """Computes the overlap of an answer's mask, 0 to 1."""
+    got = _masks(answer)
+    if not got:
+      return 0.0
+    overlaps = [
+      masks.iou(got[0], mask)
+      for ref in references
+      for mask in _masks(ref)
+      if mask.shape == got[0].shape
+    ]
+    return max(overlaps, default=0.0)
 
 
 def _box_iou(answer: str, references: Sequence[str]) -> float:
@@ -171,19 +131,6 @@ def _box_iou(answer: str, references: Sequence[str]) -> float:
     return 0.0
   expected = [region for ref in references for region in regions.read(ref)]
   return regions.best_iou(got[0].box, expected)
-
-
-def _mask_iou(answer: str, references: Sequence[str]) -> float:
-  got = _masks(answer)
-  if not got:
-    return 0.0
-  overlaps = [
-    masks.iou(got[0], mask)
-    for ref in references
-    for mask in _masks(ref)
-    if mask.shape == got[0].shape
-  ]
-  return max(overlaps, default=0.0)
 
 
 @functools.lru_cache(maxsize=_MOST_CACHED)

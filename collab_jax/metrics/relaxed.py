@@ -1,17 +1,15 @@
 """Accuracy that lets numbers differ a little."""
 
+from collections.abc import Sequence
 import dataclasses
 from typing import ClassVar
-
-from jaxtyping import Float
-import numpy as np
 
 from collab_jax import _validate
 from collab_jax.metrics import base, letter_case
 
 
 @dataclasses.dataclass(frozen=True)
-class RelaxedAccuracy(base.MeanMetric):
+class RelaxedAccuracy(base.AnswerMetric):
   """Share of answers within 5% of a number, or equal to a text.
 
     RelaxedAccuracy().score(['10.3', 'Norway'], [['10'], ['norway']])
@@ -29,29 +27,16 @@ class RelaxedAccuracy(base.MeanMetric):
   tolerance: float = 0.05
   case: str = 'ignore'
   label: ClassVar[str] = 'relaxed accuracy'
-  unit: ClassVar[str] = '%'
-  scale: ClassVar[float] = 100.0
-  bounds: ClassVar[tuple[float, float]] = (0.0, 1.0)
 
   def __post_init__(self):
     _validate.number('tolerance', self.tolerance, 0)
     letter_case.check(self.case)
 
-  def scores(
-    self,
-    answers: base.Answers,
-    references: base.References,
-    corpus: base.References | None = None,
-  ) -> Float[np.ndarray, 'examples']:
-    """Computes 1 for each answer that is near enough, else 0."""
-    del corpus
+  def score_answer(self, answer: str, references: Sequence[str]) -> float:
+    """Returns 1 for an answer that is near enough, else 0."""
     fold = letter_case.fold(self.case)
-    return np.array(
-      [
-        float(any(self._near(fold(answer), fold(ref)) for ref in refs))
-        for answer, refs in zip(answers, references, strict=True)
-      ]
-    )
+    answer = fold(answer)
+    return float(any(self._near(answer, fold(ref)) for ref in references))
 
   def _near(self, answer: str, reference: str) -> bool:
     number, expected = _number(answer), _number(reference)

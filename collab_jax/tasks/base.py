@@ -182,26 +182,7 @@ def as_task(name: str, value: Any) -> Task:
   Raises:
     TypeError: it is no task.
   """
-  if isinstance(value, type) and issubclass(value, Task):
-    raise _validate.error(
-      name,
-      value,
-      'an instance, not a class',
-      f'make one, as in {value.__name__}()',
-      TypeError,
-    )
-  if not isinstance(value, Task):
-    raise _validate.error(
-      name, value, 'a task', 'inherit collab_jax.tasks.Task', TypeError
-    )
-  if not _validate.is_frozen(value):
-    raise _validate.error(
-      name,
-      value,
-      'a task of a frozen dataclass',
-      'write @dataclasses.dataclass(frozen=True) above its class',
-      TypeError,
-    )
+  _validate.instance(name, value, Task)
   for member in ('label', 'metrics'):
     if not getattr(value, member, None):
       raise _validate.error(
