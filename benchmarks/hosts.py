@@ -34,10 +34,12 @@ from collab_jax import (
   evaluation,
   quantizers,
   sharding,
+  tasks,
   training,
 )
 from collab_jax.checkpoints import npz, shards
-from configs import train_tiny
+from collab_jax.evaluation import record_store
+from configs import train_questions, train_tiny
 from tools import markdown_table
 
 # Threads of XLA's pool: each that waits for another device takes one.
@@ -90,7 +92,12 @@ def count_reads() -> dict[str, int]:
 
 
 def job(
-  out: Path, images: int, steps: int, model_devices: int, resume: bool
+  out: Path,
+  images: int,
+  steps: int,
+  model_devices: int,
+  resume: bool,
+  asks: bool,
 ) -> None:
   """Captions and trains, in each process of a group.
 
@@ -100,12 +107,14 @@ def job(
     steps: Steps to train.
     model_devices: Devices that split parameters.
     resume: Drop half of the records, and make them again.
+    asks: Answer and learn questions instead of captions.
   """
   counts = count_reads()
   mesh = sharding.make_mesh(data=-1, model=model_devices)
   model = checkpoints.load('tiny', mesh=mesh)
   read = distributed.gather(counts['bytes'])
   codec = codecs.FeatureCodec(model, quantizers.KMeans(k=4, init='++'))
+  task = tasks.make('scenes(kind=count)') if asks else None
   compared = [
     codec,
     codecs.ImageCodec(model, 'jpeg', 30),
@@ -113,11 +122,14 @@ def job(
     codecs.Link(codec, 'erasure(p=0.7)'),
   ]
 
+  scenes = data.scenes('test', limit=images)
+
   def evaluate() -> None:
     evaluation.evaluate(
       compared,
       captioner=captioner.Captioner(model, 8),
-      data=data.scenes('test', limit=images),
+      data=task.load(limit=images) if task else scenes,
+      task=task,
       seeds=(0, 1),
       path=path,
       batch_size=8,
@@ -134,11 +146,16 @@ def job(
     distributed.wait()
     evaluate()
   if steps:
-    config = train_tiny.get_config('mode=smoke')
-    config.steps = config.eval_every = steps
-    config.label_steps, config.warmup_steps, config.log_every = 0, 1, 1
-    config.save_every = steps
-    training.train(config, out / 'train')
+    train, config = training.train, train_tiny.get_config('mode=smoke')
+    if asks:
+      train = training.train_questions
+      config = train_questions.get_config('mode=smoke')
+      config.packed_steps = 1
+    else:
+      config.label_steps = 0
+    config.steps = config.eval_every = config.save_every = steps
+    config.warmup_steps = config.log_every = 1
+    train(config, out / 'train')
   if distributed.is_first():
     (out / 'read.json').write_text(json.dumps(read))
 
@@ -232,12 +249,13 @@ def main(argv):
         flags.FLAGS.steps,
         flags.FLAGS.model,
         flags.FLAGS.resume,
+        flags.FLAGS.asks,
       )
       job(Path(flags.FLAGS.out), *settings)
     return
   options = [
     f'--{name}={flags.FLAGS[name].value}'
-    for name in ('model', 'images', 'steps', 'resume')
+    for name in ('model', 'images', 'steps', 'resume', 'asks')
   ]
   rows, first = [], None
   with tempfile.TemporaryDirectory() as folder:
@@ -245,11 +263,8 @@ def main(argv):
       out = Path(folder, f'{count}')
       group = run_group(count, flags.FLAGS.devices, out, options)
       first = first or group
-      known = {(r['image_id'], r['name'], r['seed']): r for r in first.records}
-      same = [
-        r == known.get((r['image_id'], r['name'], r['seed']))
-        for r in group.records
-      ]
+      known = {record_store.key_of(r): r for r in first.records}
+      same = [r == known.get(record_store.key_of(r)) for r in group.records]
       difference = largest_difference(first.losses, group.losses)
       rows.append(
         [
@@ -285,6 +300,7 @@ def _define_flags() -> None:
   flags.DEFINE_integer('images', 10, 'Scenes to caption.')
   flags.DEFINE_integer('steps', 4, 'Steps to train; 0 for none.')
   flags.DEFINE_bool('resume', False, 'Drop and make half once more.')
+  flags.DEFINE_bool('asks', False, 'Questions instead of captions.')
   flags.DEFINE_string('place', '', 'Of a started process: its group.')
   flags.DEFINE_string('out', '', 'Of a started process: where to write.')
 

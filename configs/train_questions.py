@@ -17,6 +17,10 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   c.prompt = 'caption en'  # Text before the captions.
   # Devices over which the scenes of a batch are spread, -1 for all.
   c.mesh = ml_collections.ConfigDict({'data': -1})
+  # Other processes that run the same model: '' for none, 'auto' on SLURM, Cloud
+  # TPU and GKE, else 'host:port,i/n', an address of process 0 and which process
+  # of how many this is; docs/cluster.md.
+  c.distributed = ''
 
   # The new model. Fresh layers lie on those of the start; of the pieces, 1024
   # are locations and 128 parts of masks.

@@ -192,3 +192,16 @@ def test_records_and_losses_of_two_processes_are_those_of_one(tmp_path):
   assert hosts.largest_difference(one.losses, two.losses) < 1e-3
   # The two processes share the arrays that are split between them.
   assert max(two.read) < 0.7 * one.read[0]
+
+
+def test_answers_of_two_processes_are_those_of_one(tmp_path):
+  """Each process asks about its pictures, one of them more than the other."""
+  options = '--images=5', '--steps=2', '--asks'
+  one = hosts.run_group(1, 2, tmp_path / '1', options)
+  two = hosts.run_group(2, 2, tmp_path / '2', (*options, '--resume'))
+  asked = {(r['image_id'], r['question']) for r in one.records}
+  assert len({image for image, _ in asked}) == 5 < len(asked)
+  assert len(one.records) == len(asked) * (2 + 1 + 2 + 2 + 3)
+  assert len(two.records) == len(one.records)
+  assert all(record in one.records for record in two.records)
+  assert hosts.largest_difference(one.losses, two.losses) < 1e-3

@@ -58,6 +58,7 @@ class Batch:
     padded_ids: The image ids of all rows.
     indices: Their indices in the reader.
     owned: Examples whose records this process makes.
+    rows: Places of this process's rows in the batch.
     size: Rows of the batch of all processes.
   """
 
@@ -84,6 +85,7 @@ class Batch:
     indices = range(real) if rows is None else rows.indices
     self.indices = list(indices[:real])
     self.owned = np.ones(real, bool) if rows is None else rows.owned
+    self.rows = np.arange(size) if rows is None else rows.rows
     self.size = size
 
 

@@ -1,15 +1,16 @@
 """Blind baselines: captions without the picture, the floor of every curve."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 import numpy as np
 
 from collab_jax import _validate, distributed, sharding
 from collab_jax import captioner as captioning
 from collab_jax import data as datasets
+from collab_jax.evaluation import batches
 
 KINDS = ('zeroed', 'mean', 'shuffled')
 
@@ -76,7 +77,7 @@ class Blind:
     self._seed = seed
     self._vectors = captioner.model.config.vision.num_tokens
     self._sum: Any = 0.0
-    self._full: dict[int, str] = {}  # Captions by index of the picture.
+    self._full: dict[int, Any] = {}  # Texts by index of the picture.
     self._rows = 1  # Of a batch, whose programs all captions share.
 
   def describe(self) -> dict[str, dict[str, Any]]:
@@ -93,65 +94,70 @@ class Blind:
     }
 
   def dispatch(
-    self, features: Float[Array, 'B N D'], image_ids: Sequence[int]
+    self, features: Float[Array, 'B N D'], batch: batches.Batch
   ) -> Dispatched:
     """Dispatches what a batch needs of the device.
 
     Args:
       features: Before the projection; the last rows may be padding.
-      image_ids: One per row.
+      batch: The pictures.
     """
     self._rows = sharding.row_count(features)
     shuffled = 'shuffled' in self.kinds
     return Dispatched(
       features if 'mean' in self.kinds else None,
-      self._generate(features, image_ids) if shuffled else None,
+      self._generate(features, batch.padded_ids) if shuffled else None,
     )
 
-  def add(
-    self,
-    dispatched: Dispatched,
-    indices: Sequence[int],
-    owned: Bool[np.ndarray, ' b'],
-  ):
+  def add(self, dispatched: Dispatched, batch: batches.Batch) -> None:
     """Waits for a batch and adds it; batches come in the images' order.
 
     Args:
       dispatched: From `dispatch`.
-      indices: Index of each image in the batch, without the padding.
-      owned: False for images that another process adds.
+      batch: The pictures; those that another process owns are left to it.
     """
-    count = len(indices)
+    count, owned = len(batch.indices), batch.owned
     if dispatched.features is not None:
-      batch = sharding.fetch(dispatched.features)[:count][owned]
+      features = sharding.fetch(dispatched.features)[:count][owned]
       # One by one, so that the sum does not depend on the batch size.
-      for row in batch.astype(np.float64):
+      for row in features.astype(np.float64):
         self._sum = self._sum + row
     if dispatched.ids is not None:
-      captions = self._captioner.detokenize(dispatched.ids)[:count]
-      captioned = zip(indices, captions, owned, strict=True)
-      self._full |= {i: caption for i, caption, mine in captioned if mine}
+      texts = self._fetch(dispatched.ids, batch)[:count]
+      written = zip(batch.indices, texts, owned, strict=True)
+      self._full |= {i: text for i, text, mine in written if mine}
+
+  def _fetch(self, ids: Any, batch: batches.Batch) -> list[Any]:
+    """Waits for the texts of a batch, those of each picture by themselves."""
+    del batch
+    return self._captioner.detokenize(ids)
 
   def captions(self) -> dict[str, list[str]]:
     """Returns the captions of all images by name, after the last batch."""
-    if distributed.number() > 1:
-      sums, full = np.asarray(self._sum).tolist(), [*self._full.items()]
-      others = distributed.gather([sums, full])
-      self._sum = sum(np.asarray(total) for total, _ in others)
-      self._full = {i: caption for _, part in others for i, caption in part}
+    self._gather()
     return {f'blind({kind})': self._write(kind) for kind in self.kinds}
 
   def texts(
-    self, examples: Sequence[datasets.Example]
-  ) -> dict[str, list[list[str]]]:
-    """Returns the texts of all images by name, after the last batch.
+    self, examples: Mapping[int, datasets.Example]
+  ) -> dict[str, dict[int, list[str]]]:
+    """Returns the texts of images by name and index, after the last batch.
 
     Args:
-      examples: The images, in their order.
+      examples: The images of this process by their index.
     """
-    del examples
-    captions = self.captions()
-    return {name: [[text] for text in captions[name]] for name in captions}
+    return {
+      name: {i: [captions[i]] for i in examples}
+      for name, captions in self.captions().items()
+    }
+
+  def _gather(self) -> None:
+    """Takes what the batches of other processes gave."""
+    if distributed.number() == 1:
+      return
+    sums, full = np.asarray(self._sum).tolist(), [*self._full.items()]
+    others = distributed.gather([sums, full])
+    self._sum = sum(np.asarray(total) for total, _ in others)
+    self._full = {i: text for _, part in others for i, text in part}
 
   def _write(self, kind: str) -> list[str]:
     n = self._images

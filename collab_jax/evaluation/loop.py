@@ -12,12 +12,13 @@ from typing import Any
 
 from absl import logging
 
-from collab_jax import _validate, distributed, monitoring, sharding, tasks
 from collab_jax import captioner as captioning
 from collab_jax import channels as channels_lib
 from collab_jax import codecs as codecs_lib
 from collab_jax import data as datasets
+from collab_jax import distributed, monitoring, sharding, tasks
 from collab_jax.evaluation import (
+  askable,
   batches,
   blind_answers,
   filter_readable,
@@ -140,7 +141,9 @@ def evaluate(
   if task is None:
     baselines = blinds.Blind(captioner, blind, len(readable), seeds[0])
   else:
-    validate.check_questions(task, readable)
+    picture = validate.check_questions(task, readable)
+    if warning := askable.remark(task, picture, captioner.model):
+      logging.warning('%s', warning)
     baselines = blind_answers.BlindAnswers(captioner, blind, readable, seeds[0])
   codec_seeds = [
     (codec, seed)
@@ -152,7 +155,7 @@ def evaluate(
   settings = identity.settings(captioner, readable.name, method, task)
   params = captioner.model.params
   one_device = sharding.mesh_of(params) is None
-  _check_processes(params, task)
+  _check_processes(params)
   with contextlib.ExitStack() as stack:
     store = None
     if path is not None and is_first:
@@ -193,15 +196,8 @@ def evaluate(
   return records
 
 
-def _check_processes(params: Any, task: tasks.Task | None) -> None:
-  """Raises ValueError for what several processes cannot share."""
-  if distributed.number() > 1 and task is not None:
-    raise _validate.error(
-      'task',
-      tasks.name(task),
-      f'none in {distributed.number()} processes of one model',
-      'divide the work by --engine instead, or take one process',
-    )
+def _check_processes(params: Any) -> None:
+  """Raises ValueError for a model that several processes do not share."""
   spans = sharding.spans_processes(sharding.mesh_of(params))
   if distributed.number() > 1 and not spans:
     raise ValueError(
@@ -254,18 +250,18 @@ class _Run:
     self.kept = kept
     self.mesh = sharding.mesh_of(captioner.model.params)
     self.spans = sharding.spans_processes(self.mesh)
-    # Pictures of this process by their index, and the ids of all.
+    # Pictures of this process by their index.
     self.examples: dict[int, datasets.Example] = {}
-    self.ids: list[int] = []
+    self.texts: list[tuple[int, str | None]] = []  # Of all pictures.
     self.warm_ups: dict[str, futures.Future] = {}
     self.compiled: set[Any] = set()  # Keys of `FeatureCache`.
-    if records.task is None:  # Of other processes' records only keys are here.
+    if records.task is None:
       counts = collections.Counter(key[1:] for key in self.records)
-    else:
-      counts = record_store.count_pictures(self.records.values())
-    self.missing = {
-      name for name, s in self._names() if counts[name, s] < len(data)
-    }
+    else:  # Of other processes' records only keys are here.
+      whole = self.records.values() if distributed.is_first() else ()
+      counts = record_store.count_pictures(whole)
+    missing = {name for name, s in self._names() if counts[name, s] < len(data)}
+    self.missing = {*distributed.broadcast([*missing])}
     self.blind_missing = bool(self.missing & baselines.describe().keys())
     if self.blind_missing:
       self.identity = codecs_lib.FeatureCodec(captioner.model, 'identity')
@@ -321,25 +317,16 @@ class _Run:
       if self.blind_missing:
         self._make_blind()
       bar.update(len(self.data) * blind)
-    ids = [[i, example.image_id] for i, example in self.examples.items()]
-    self.ids = [image_id for _, image_id in sorted(distributed.collect(ids))]
+    wanted = [[i, self._texts_of(e)] for i, e in self.examples.items()]
+    in_order = sorted(distributed.collect(wanted), key=lambda pair: pair[0])
+    self.texts = [text for _, several in in_order for text in several]
 
   def result(self) -> list[dict[str, Any]]:
     """Returns all records, in the order of the evaluation's arguments."""
     return [
       self.records[record_store.key(image_id, name, seed, question)]
       for name, seed in self._names()
-      for image_id, question in self._texts()
-    ]
-
-  def _texts(self) -> list[tuple[int, str | None]]:
-    """Returns the image and the question of each text of all pictures."""
-    if self.recorder.task is None:
-      return [(image_id, None) for image_id in self.ids]
-    return [
-      text
-      for i in sorted(self.examples)
-      for text in self._texts_of(self.examples[i])
+      for image_id, question in self.texts
     ]
 
   def _texts_of(
@@ -400,8 +387,7 @@ class _Run:
       yield passes_lib.BlindPass(self.baselines, self.identity, batch, cache)
 
   def _make_blind(self):
-    in_order = [self.examples[i] for i in sorted(self.examples)]
-    written = self.baselines.texts(in_order)
+    written = self.baselines.texts(self.examples)
     for name, settings in self.baselines.describe().items():
       common = {
         'codec': settings,

@@ -198,7 +198,9 @@ class CodecPass:
       )
     asked = [
       texts.AskedPicture(
-        i, example.image_id, example.questions if arrived[i] else ()
+        int(batch.rows[i]),
+        example.image_id,
+        example.questions if arrived[i] else (),
       )
       for i, example in enumerate(batch.examples)
     ]
@@ -337,11 +339,10 @@ class BlindPass:
       self.batch.images, self._cache
     )
     self._dispatched, _ = self._cache.clock.dispatch(
-      lambda: self._baselines.dispatch(features, self.batch.padded_ids)
+      lambda: self._baselines.dispatch(features, self.batch)
     )
 
   def records(self) -> list[dict[str, Any]]:
     """Adds the batch to the baselines; returns nothing."""
-    batch = self.batch
-    self._baselines.add(self._dispatched, batch.indices, batch.owned)
+    self._baselines.add(self._dispatched, self.batch)
     return []

@@ -5,7 +5,7 @@ each question's row of the decoder takes a copy of the picture's prefix, and a
 prompt of its own.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 import zlib
 
@@ -15,6 +15,7 @@ from jaxtyping import Array
 import numpy as np
 
 from collab_jax import captioner as captioning
+from collab_jax import distributed, sharding
 from collab_jax.data import question
 
 # Prompts are padded to a multiple of so many tokens: few programs are compiled.
@@ -28,7 +29,7 @@ class AskedPicture(NamedTuple):
   """Picture of a batch with the questions about it.
 
   Attributes:
-    row: its row in the prefix.
+    row: its row in the prefix, of all processes.
     image_id: id of the picture.
     questions: the questions.
   """
@@ -49,6 +50,10 @@ class Chunk(NamedTuple):
 
   ids: Array
   places: Sequence[tuple[int, int]]
+
+
+# Stands in rows of a process that has fewer questions than another one.
+_NOBODY = [(0, 0, AskedPicture(0, 0, ()), question.Question('', ('',)))]
 
 
 def dispatch_captions(
@@ -83,8 +88,9 @@ def dispatch_answers(
     captioner: writes the answers.
     prefix: prefixes of pictures.
     seed: seed of the answers, where the decoding draws.
-    pictures: the pictures, each with the row of its prefix.
-    size: rows of a chunk.
+    pictures: the pictures, each with the row of its prefix; of several
+      processes those of this one.
+    size: rows of a chunk, likewise.
 
   Returns:
     The chunks, none if nothing is asked.
@@ -99,19 +105,40 @@ def dispatch_answers(
   for row in asked:
     by_length.setdefault(lengths[row[3].prompt], []).append(row)
   chunks: list[Chunk] = []
-  for length, rows in sorted(by_length.items()):
-    for start in range(0, len(rows), size):
+  params = captioner.model.params
+  prefix = sharding.settle(prefix, params)
+  for length, count in _chunk_counts(by_length, size, params):
+    rows = by_length.get(length, [])
+    for start in range(0, count * size, size):
       if len(chunks) >= _AHEAD:
         jax.block_until_ready(chunks[-_AHEAD].ids)
       part = rows[start : start + size]
-      padded = part + part[-1:] * (size - len(part))
+      padded = part + (part or _NOBODY)[-1:] * (size - len(part))
       keys = _keys(captioner, seed, padded)
       index = np.array([picture.row for _, _, picture, _ in padded])
+      index = sharding.settle(index, params)
       ids = captioner.generate(
         _take(prefix, index), [each.prompt for *_, each in padded], keys, length
       )
       chunks.append(Chunk(ids, [row[:2] for row in part]))
   return chunks
+
+
+def _chunk_counts(
+  by_length: Mapping[int, Sequence[Any]], size: int, params: Any
+) -> list[tuple[int, int]]:
+  """Returns lengths of prompts, and the number of chunks of each.
+
+  Processes of one model run the same programs: the one with the most questions
+  of a length decides.
+  """
+  counts = [[n, -(-len(rows) // size)] for n, rows in by_length.items()]
+  if sharding.spans_processes(sharding.mesh_of(params)):
+    counts = [each for part in distributed.gather(counts) for each in part]
+  most: dict[int, int] = {}
+  for length, count in counts:
+    most[length] = max(count, most.get(length, 0))
+  return sorted(most.items())
 
 
 def prompt_lengths(

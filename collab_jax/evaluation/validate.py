@@ -43,23 +43,28 @@ def check_arguments(
     )
 
 
-def check_questions(task: Any, data: Any) -> None:
+def check_questions(task: Any, data: Any) -> datasets.Example:
   """Checks that the first picture of a reader has questions of a task.
 
   Args:
     task: See `evaluate`.
     data: See `evaluate`; of at least one picture.
 
+  Returns:
+    The picture.
+
   Raises:
     ValueError: It has none.
   """
-  if not data[0].questions:
+  picture = data[0]
+  if not picture.questions:
     raise _validate.error(
       'data',
       f'{data.name}, whose pictures have no questions',
       f'a reader of {task.label}',
       'make one by task.load(folder, split)',
     )
+  return picture
 
 
 def check_picture(picture: datasets.Example) -> None:

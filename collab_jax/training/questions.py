@@ -8,13 +8,14 @@ it codebooks and statistics of its features.
 import collections
 from collections.abc import Callable, Sequence
 import dataclasses
-import functools
 import os
 import pathlib
 from typing import Any, cast
 
 import jax
 from jax import numpy as jnp
+from jax.sharding import Mesh
+from jaxtyping import Float
 import numpy as np
 import optax
 
@@ -22,7 +23,7 @@ from collab_jax import (
   _validate,
   checkpoints,
   data,
-  jsonl,
+  distributed,
   random_keys,
   sharding,
 )
@@ -41,6 +42,7 @@ from collab_jax.training import (
   question_examples,
   question_step,
   train_loop,
+  validation,
   vocabulary,
 )
 
@@ -115,12 +117,15 @@ def ask(
     Each question with its answer, in any order.
   """
   encode = jax.jit(lambda m, u8: m.project(m.encode_image(u8 / 127.5 - 1)))
+  mesh = sharding.mesh_of(model.params)
+  size = sharding.padded(_ROWS, model.params)
   examples = [reader[i] for i in range(len(reader))]
   images = [e.image.astype(np.float32) for e in examples]
   prefixes = []
-  for batch in _batches(images):
-    rows = sharding.rows(np.stack(batch), model.params)
-    prefixes.append(np.asarray(encode(model, rows)))
+  for batch in _batches(images, size):
+    rows = sharding.process_part(np.stack(batch), mesh)
+    encoded = encode(model, sharding.rows(rows, model.params))
+    prefixes.append(np.asarray(sharding.gather_tree(encoded)))
   prefix = np.concatenate(prefixes) if prefixes else np.zeros((0, 1, 1))
   tokenizer = cast(tokenizer_lib.Tokenizer, model.tokenizer)
   asked = [(i, q) for i, e in enumerate(examples) for q in e.questions]
@@ -130,18 +135,30 @@ def ask(
   for boxes, longest in ((False, _WORDS), (True, max_tokens)):
     answer = captioner_lib.Captioner(model, longest)
     group = [pair for pair in asked if (pair[1].kind == 'detect') == boxes]
-    for batch in _batches(group):
-      rows = jnp.asarray(prefix[[i for i, _ in batch]])
-      texts = answer(rows, [q.prompt for _, q in batch])
+    for batch in _batches(group, size):
+      rows = prefix[[i for i, _ in batch]]
+      texts = _answer_rows(answer, rows, [q.prompt for _, q in batch], mesh)
       answers += [(q, t) for (_, q), t in zip(batch, texts, strict=True)]
   # Rows that filled the last batches up are there twice.
   return [*{q.id: (q, text) for q, text in answers}.values()]
 
 
-def _batches(items: Sequence[Any]) -> list[list[Any]]:
+def _answer_rows(
+  answer: captioner_lib.Captioner,
+  prefix: Float[np.ndarray, 'B N M'],
+  prompts: Sequence[str],
+  mesh: Mesh | None,
+) -> list[str]:
+  """Answers a batch; of several processes each the rows of its devices."""
+  rows = sharding.process_rows(mesh, len(prompts))
+  texts = answer(jnp.asarray(prefix[rows]), [prompts[row] for row in rows])
+  return validation.gather_rows(rows, texts)
+
+
+def _batches(items: Sequence[Any], size: int) -> list[list[Any]]:
   """Splits into batches of one size; the last items fill the last one up."""
-  full = [*items, *[items[-1]] * (-len(items) % _ROWS)] if items else []
-  return [full[i : i + _ROWS] for i in range(0, len(full), _ROWS)]
+  full = [*items, *[items[-1]] * (-len(items) % size)] if items else []
+  return [full[i : i + size] for i in range(0, len(full), size)]
 
 
 def evaluate(
@@ -179,9 +196,10 @@ def train(config: Any, workdir: str | os.PathLike[str]) -> paligemma.Model:
   train_loop.check_intervals(config, 'packed_steps')
   start = checkpoints.load(config.start, dtype='float32')
   workdir = pathlib.Path(workdir).absolute()
-  with jsonl.locked(workdir):
+  with train_loop.locked(workdir):
     depends_on = train_loop.dependencies(start)
-    train_loop.open_run(config, workdir, ('mesh', 'start'), depends_on)
+    free = *pretrain.FREE, 'start'
+    train_loop.open_run(config, workdir, free, depends_on)
     return _train(config, start, workdir)
 
 
@@ -235,11 +253,14 @@ def _train(
     ]
 
   step_fn = _stepper(config, dims, tx, frozen)
-  stream = functools.partial(batches.batches, source, config.batch_size)
+
+  def stream(first):
+    return batches.batches(source, config.batch_size, first, mesh=mesh)
+
   state = train_loop.run(config, workdir, state, step_fn, stream, scores)
   params = jax.tree.map(lambda p: p.astype(jnp.bfloat16), current(state).params)
   description = config.model.to_dict()
-  checkpoints.save(workdir / 'model', params, description, tokenizer)
+  train_loop.save_model(workdir / 'model', params, description, tokenizer)
   return checkpoints.load(workdir / 'model', dtype='float32')
 
 
@@ -257,7 +278,9 @@ def _stepper(
 
   def step_fn(state, steps_done, batch):
     del steps_done
-    present = {packing.KINDS[i] for i in np.unique(batch['kind']) if i >= 0}
+    kinds = np.unique(batch['kind']).tolist()
+    of_all = distributed.gather(kinds)  # Each process has a part of the batch.
+    present = {packing.KINDS[i] for part in of_all for i in part if i >= 0}
     batch = sharding.rows(batch, state.params)
     state, metrics = question_step.train_step(
       dims, tx, weights, state, frozen, batch

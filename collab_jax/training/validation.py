@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from jax.sharding import Mesh
-from jaxtyping import UInt8
+from jaxtyping import Int, UInt8
 import numpy as np
 
 from collab_jax import distributed, sharding
@@ -50,7 +50,17 @@ def _caption_rows(
   size = -(-len(images) // sharding.sizes(mesh)['data'])
   rows = sharding.process_rows(mesh, size * sharding.sizes(mesh)['data'])
   captions = caption(images[np.minimum(rows, len(images) - 1)])
+  return gather_rows(rows, captions)[: len(images)]
+
+
+def gather_rows(rows: Int[np.ndarray, ' b'], texts: Sequence[str]) -> list[str]:
+  """Returns the texts of all rows of a batch, from all processes.
+
+  Args:
+    rows: Rows of this process, from `sharding.process_rows`.
+    texts: Their texts.
+  """
   by_row: dict[int, str] = {}
-  for places, texts in distributed.gather([rows.tolist(), list(captions)]):
-    by_row |= dict(zip(places, texts, strict=True))
-  return [by_row[row] for row in range(len(images))]
+  for places, part in distributed.gather([rows.tolist(), list(texts)]):
+    by_row |= dict(zip(places, part, strict=True))
+  return [by_row[row] for row in sorted(by_row)]
