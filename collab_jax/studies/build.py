@@ -1,7 +1,6 @@
 """Builds the model, data and codecs that the fields of a config name."""
 
 from collections.abc import Mapping
-import dataclasses
 import functools
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -301,12 +300,3 @@ def make_data(config: ml_collections.ConfigDict, size: int = 224):
     size=size,
     method=fields.preprocess,
   )
-
-
-def resized(reader: Any, size: int) -> Any:
-  """Returns a reader for pictures of another size; scenes have their own."""
-  if isinstance(reader, datasets.Asked):
-    return dataclasses.replace(reader, pictures=resized(reader.pictures, size))
-  if any(field.name == 'size' for field in dataclasses.fields(reader)):
-    return dataclasses.replace(reader, size=size)
-  return reader

@@ -120,11 +120,7 @@ class Study:
   @functools.cached_property
   def data(self) -> Any:
     """Reader of the pictures, at the model's size."""
-    return build.resized(self._reader, self.dimensions.vision.image_size)
-
-  @functools.cached_property
-  def _reader(self) -> Any:
-    return build.make_data(self.config)
+    return build.make_data(self.config, self.dimensions.vision.image_size)
 
   @functools.cached_property
   def task(self) -> tasks.Task | None:
@@ -231,7 +227,7 @@ class Study:
   def _validate(self) -> list[codecs.CodecSpec]:
     specs = self.make_specs()
     build.check_fields(self.config, mesh=not self.elsewhere)
-    _ = self._reader
+    _ = self.data
     load = None if self.elsewhere else lambda: self.model
     specs = [spec.validate(self.dimensions, load) for spec in specs]
     names = [spec.name for spec in specs]

@@ -43,24 +43,33 @@ def edit_config(folder, change):
 
 
 def at_224(layout, folder):
-  """The recorded PaliGemma 1 with a table for 224 px, as one is downloaded.
+  """The recorded PaliGemma 1 with a table for 224 px; see `downloaded`."""
+  return downloaded(layout, folder, 224)
+
+
+def downloaded(layout, folder, size):
+  """The recorded PaliGemma 1 with a table for a size, as one is downloaded.
 
   Args:
     layout: 'npz', which lies there with its dimensions in config.json; or
       'huggingface', in three files with an index.
     folder: Made.
+    size: Side of the pictures in pixels.
 
   Returns:
     The folder.
   """
-  table = np.random.default_rng(0).normal(0, 0.5, (256, 32)).astype('f')
+  count = (size // 14) ** 2
+  table = np.random.default_rng(0).normal(0, 0.5, (count, 32)).astype('f')
   if layout == 'npz':
     folder.mkdir()
     params = npz_of('pg1_56')
     params['img']['pos_embedding'] = table[None]
     checkpoints.save_npz(folder / 'pt_224.npz', params)
     shutil.copy(GOLDEN / 'pg1_56/config_bv.json', folder / 'config.json')
-    edit_config(folder, lambda c: c.update(image_size=224, name='tiny-224'))
+    edit_config(
+      folder, lambda c: c.update(image_size=size, name=f'tiny-{size}')
+    )
     words = folder / 'paligemma_tokenizer.model'
   else:
     shutil.copytree(GOLDEN / 'pg1_56/hf_old_sharded', folder)
@@ -71,13 +80,13 @@ def at_224(layout, folder):
     safetensors.save_file(tensors | {place: table}, path)
 
     def larger(config):
-      config['vision_config'] |= {'image_size': 224, 'num_image_tokens': 256}
-      config['text_config'] |= {'num_image_tokens': 256}
+      config['vision_config'] |= {'image_size': size, 'num_image_tokens': count}
+      config['text_config'] |= {'num_image_tokens': count}
 
     edit_config(folder, larger)
     path = folder / 'preprocessor_config.json'
     processor = json.loads(path.read_text())
-    processor['size'] = {'height': 224, 'width': 224}
+    processor['size'] = {'height': size, 'width': size}
     path.write_text(json.dumps(processor))
     words = folder / 'tokenizer.model'
   scenes = [data.sample('train', i) for i in range(100)]

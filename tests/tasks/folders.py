@@ -37,10 +37,16 @@ def png(path: Path, seed: int) -> None:
   Image.fromarray(photos.photo(seed)).save(path)
 
 
-def vqa(folder: Path, questions: str, annotations: str, year='val2014') -> None:
+def vqa(
+  folder: Path,
+  questions: str,
+  annotations: str,
+  pictures: int,
+  year='val2014',
+) -> None:
   """VQA's two lists: two questions about each picture."""
   asked, answered = [], []
-  for image in range(1, PICTURES + 1):
+  for image in range(1, pictures + 1):
     photos.write(folder / year / f'COCO_{year}_{image:012d}.jpg', image)
     for n in range(2):
       number = 10 * image + n
@@ -65,25 +71,29 @@ def vqa(folder: Path, questions: str, annotations: str, year='val2014') -> None:
 
 
 @folder_of('okvqa')
-def okvqa(folder):
+def okvqa(folder, pictures=PICTURES):
   vqa(
-    folder, 'OpenEnded_mscoco_{}_questions.json', 'mscoco_{}_annotations.json'
+    folder,
+    'OpenEnded_mscoco_{}_questions.json',
+    'mscoco_{}_annotations.json',
+    pictures,
   )
 
 
 @folder_of('vqav2')
-def vqav2(folder):
+def vqav2(folder, pictures=PICTURES):
   vqa(
     folder,
     'v2_OpenEnded_mscoco_{}_questions.json',
     'v2_mscoco_{}_annotations.json',
+    pictures,
   )
 
 
 @folder_of('textvqa')
-def textvqa(folder):
+def textvqa(folder, pictures=PICTURES):
   items = []
-  for i in range(PICTURES):
+  for i in range(pictures):
     name = f'00{i}a0c5f0{i}'
     photos.write(folder / 'train_images' / f'{name}.jpg', i)
     items += [
@@ -99,9 +109,9 @@ def textvqa(folder):
 
 
 @folder_of('gqa')
-def gqa(folder):
+def gqa(folder, pictures=PICTURES):
   items = {}
-  for i in range(PICTURES):
+  for i in range(pictures):
     name = ('n16131', '23547')[i % 2] + str(i)
     photos.write(folder / 'images' / f'{name}.jpg', i)
     items |= {
@@ -117,9 +127,9 @@ def gqa(folder):
 
 
 @folder_of('textcaps')
-def textcaps(folder):
+def textcaps(folder, pictures=PICTURES):
   items = []
-  for i in range(PICTURES):
+  for i in range(pictures):
     photos.write(folder / 'train_images' / f'a{i}.jpg', i)
     items += [
       {'image_id': f'a{i}', 'image_name': f'a{i}', 'caption_str': f'a sign {n}'}
@@ -129,9 +139,9 @@ def textcaps(folder):
 
 
 @folder_of('nocaps')
-def nocaps(folder):
+def nocaps(folder, pictures=PICTURES):
   images, texts = [], []
-  for i in range(PICTURES):
+  for i in range(pictures):
     photos.write(folder / 'validation' / f'{i}f.jpg', i)
     images.append({'id': i, 'file_name': f'{i}f.jpg', 'coco_url': ''})
     texts += [
@@ -143,14 +153,14 @@ def nocaps(folder):
 
 
 @folder_of('coco')
-def coco(folder):
-  photos.karpathy(folder)
+def coco(folder, pictures=PICTURES):
+  photos.karpathy(folder, each=pictures)
 
 
 @folder_of('science_qa')
-def science_qa(folder):
+def science_qa(folder, pictures=PICTURES):
   problems = {}
-  for i in range(2 * PICTURES):
+  for i in range(2 * pictures):
     split = ('test', 'train')[i % 2]
     problems[str(i)] = {
       'question': f'Which is {i}?',
@@ -167,8 +177,8 @@ def science_qa(folder):
 
 
 @folder_of('ai2d')
-def ai2d(folder):
-  for i in range(PICTURES):
+def ai2d(folder, pictures=PICTURES):
+  for i in range(pictures):
     png(folder / 'ai2d/images' / f'{i}.png', i)
     write_json(
       folder / 'ai2d/questions' / f'{i}.png.json',
@@ -197,13 +207,15 @@ def ai2d(folder):
         }
       },
     )
-  (folder / 'ai2d_test_ids.csv').write_text('0\n1\n2\n3\n77\n')
+  (folder / 'ai2d_test_ids.csv').write_text(
+    ''.join(f'{i}\n' for i in [*range(pictures - 1), 77])
+  )
 
 
 @folder_of('tallyqa')
-def tallyqa(folder):
+def tallyqa(folder, pictures=PICTURES):
   items = []
-  for i in range(PICTURES):
+  for i in range(pictures):
     name = ('VG_100K/1{}.jpg', 'VG_100K_2/1{}.jpg')[i % 2].format(i)
     photos.write(folder / name, i)
     items += [
@@ -222,10 +234,10 @@ def tallyqa(folder):
 
 
 @folder_of('chartqa')
-def chartqa(folder):
+def chartqa(folder, pictures=PICTURES):
   for kind in ('human', 'augmented'):
     items = []
-    for i in range(PICTURES):
+    for i in range(pictures):
       png(folder / 'test/png' / f'{i}.png', i)
       items.append(
         {'imgname': f'{i}.png', 'query': f'How much in 200{i}?', 'label': '3.5'}
@@ -234,25 +246,25 @@ def chartqa(folder):
 
 
 @folder_of('ocrvqa')
-def ocrvqa(folder):
+def ocrvqa(folder, pictures=PICTURES):
   books = {}
-  for i in range(PICTURES):
+  for i in range(pictures):
     name = f'07{i}3'
     (photos.write if i else png)(
       folder / 'images' / f'{name}.{"jpg" if i else "png"}', i
     )
     books[name] = {
-      'split': 3 if i < 4 else 1,
+      'split': 3 if i < pictures - 1 else 1,
       'questions': ['Who wrote this book?', 'What is the title?'],
       'answers': ['A. Writer', 'The Title'],
     }
   write_json(folder / 'dataset.json', books)
 
 
-def refer(folder: Path, dataset='refcoco', by='unc') -> Path:
+def refer(folder: Path, dataset='refcoco', by='unc', pictures=PICTURES) -> Path:
   """The lists of `refer`, and COCO's pictures. Returns the pickle."""
   images, annotations, refs = [], [], []
-  for i in range(1, PICTURES + 1):
+  for i in range(1, pictures + 1):
     path = folder / 'train2014' / f'COCO_train2014_{i:012d}.jpg'
     photos.write(path, i)
     images.append({'id': i, 'height': 30, 'width': 40, 'file_name': path.name})
@@ -274,7 +286,7 @@ def refer(folder: Path, dataset='refcoco', by='unc') -> Path:
           'ref_id': number,
           'ann_id': number,
           'image_id': i,
-          'split': ('val', 'testA')[i == PICTURES],
+          'split': ('val', 'testA')[i == pictures],
           'sentences': [
             {'sent_id': 10 * number + k, 'sent': f'left {n} {k}', 'tokens': []}
             for k in range(2)
@@ -294,15 +306,15 @@ def refer(folder: Path, dataset='refcoco', by='unc') -> Path:
 
 
 @folder_of('refcoco')
-def refcoco(folder):
-  refer(folder)
+def refcoco(folder, pictures=PICTURES):
+  refer(folder, pictures=pictures)
   weights = test_mask_decoder.write(folder, test_mask_decoder.weights())
   return {'weights': str(weights)}
 
 
 @folder_of('refcoco_box')
-def refcoco_box(folder):
-  refer(folder, 'refcocog', 'umd')
+def refcoco_box(folder, pictures=PICTURES):
+  refer(folder, 'refcocog', 'umd', pictures)
   return {'dataset': 'refcocog'}
 
 
@@ -318,9 +330,9 @@ def tsv_row(*cells: str) -> str:
 
 
 @folder_of('tsv')
-def tsv(folder):
+def tsv(folder, pictures=PICTURES):
   lines = [tsv_row('index', 'image', 'question', 'answer', 'category')]
-  for i in range(PICTURES):
+  for i in range(pictures):
     image = base64.b64encode(photos.jpeg(i)).decode()
     lines += [
       tsv_row(str(2 * i), image, f'what "is"\n{i}?', f"['red', '{i}']", 'ocr'),
@@ -330,9 +342,9 @@ def tsv(folder):
 
 
 @folder_of('jsonl')
-def jsonl(folder):
+def jsonl(folder, pictures=PICTURES):
   lines = []
-  for i in range(PICTURES):
+  for i in range(pictures):
     photos.write(folder / 'pictures' / f'{i}.jpg', i)
     image = f'pictures/{i}.jpg'
     lines += [

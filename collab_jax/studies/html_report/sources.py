@@ -55,7 +55,7 @@ def _read_data(config: Mapping[str, Any], name: str, model: str) -> Any:
   if config:
     fields = ml_collections.ConfigDict(dict(config))
     size = _dimensions(config, model).vision.image_size
-    return build.resized(build.make_data(fields, size), size)
+    return build.make_data(fields, size)
   if name.startswith(_SCENES):
     return datasets.scenes(name.removeprefix(_SCENES))
   raise ValueError(
