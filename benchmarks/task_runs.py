@@ -142,7 +142,7 @@ def rows(
 
 def main() -> None:
   """Runs, and prints the table."""
-  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser = argparse.ArgumentParser(description=__doc__)
   parser.add_argument('--tasks', default='', help='names, by commas')
   parser.add_argument('--layout', default=LAYOUTS[0], choices=LAYOUTS)
   parser.add_argument(

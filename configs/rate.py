@@ -2,7 +2,8 @@
 
 Modes: `tiny` (500 generated scenes), `dense` (the same with 6 to 10 objects a
 scene), `curve` (what an edge chooses from, on `val`: docs/edge.md) and `smoke`
-(seconds, for tests). docs/rate.md says what is measured.
+(seconds, for tests). With a task, as in `mode=tiny,task=scenes`, answers are
+scored instead of captions. docs/rate.md says what is measured.
 """
 
 import ml_collections
@@ -86,10 +87,14 @@ _FEW_PICTURES = (
 
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   """Returns the settings of a mode, `tiny` by default."""
-  mode = config_lib.parse(arg, mode=MODES)['mode']
+  args = config_lib.parse(arg, mode=MODES, task='captions')
+  mode = args['mode']
   config = common.evaluation()
   common.codecs(config)
-  config.data_split = 'dense' if mode == 'dense' else 'test'
+  if args['task'] != 'captions':
+    common.of_task(config, args['task'])
+  if mode == 'dense':
+    config.data_split = 'dense'
   config.coding = 'best'  # The smallest messages, see docs/wire.md.
   # As the paper sends them: k centroids in 16 bits, and indices.
   config.methods = ('kmeans(init=++)', 'kmeans(init=random)')
@@ -99,7 +104,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
 
   # Interpolation of the delta rates: 'pchip', 'cubic' or 'akima'.
   config.bd = 'pchip'
-  # Shares of the BLEU-4 of all vectors, at which codecs are compared closely.
+  # Shares of the score of all vectors, at which codecs are compared closely.
   config.levels = (0.9, 0.95)
   # Lossless links, over which latency and energy are reported.
   config.link = ml_collections.ConfigDict(

@@ -89,7 +89,8 @@ MISTAKES = {
   ),
   'pictures of another size': (
     lambda h: h['evaluate']([h['codec']], data=cj.data.photos()),
-    'pictures of the size of the model; readers give it: data.photos(size=64)',
+    'pictures of the size of the model; readers give it:'
+    ' data.photos(size=64), task.load(size=64)',
   ),
   'pictures of floats': (
     lambda h: h['codec'].encode(h['images'] / 255, h['key']),

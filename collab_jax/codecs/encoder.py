@@ -100,7 +100,9 @@ def check_images(images: Any, size: int) -> None:
       f'images: got {got}, expected an array of uint8, 0..255; {do}'
     )
   if len(shape) != 4 or tuple(shape[1:]) != (size, size, 3):
-    hint = f'; readers give it: data.photos(size={size})'
+    hint = (
+      f'; readers give it: data.photos(size={size}), task.load(size={size})'
+    )
     if len(shape) == 3:
       hint = '; one picture is a batch too: images[None]'
     raise ValueError(

@@ -90,12 +90,13 @@ def compare(
     The comparison, of the pictures that all codecs of all runs have.
 
   Raises:
-    ValueError: There are fewer than two runs, or they are of other pictures or
-      captions; else as `read_records` and `summarize`.
+    ValueError: There are fewer than two runs, or they are of other tasks,
+      pictures or captions; else as `read_records` and `summarize`.
   """
   summary.check_draws(resamples, level, seed)
   metric = None if y is None else metrics_lib.make(y)
   read = _read(runs)
+  _check_tasks(read)
   if metric is None:
     first = next(iter(read.values())).records
     metric = metrics_lib.make(grids_lib.metrics_of(first)[0])
@@ -228,6 +229,19 @@ def _differing(
     )
     > 1
   }
+
+
+def _check_tasks(runs: Mapping[str, _RunRecords]) -> None:
+  """Raises ValueError unless all runs are of one task, with any settings."""
+  names = {
+    name: run.records[0].get('task') or 'captions' for name, run in runs.items()
+  }
+  if len({name.partition('(')[0] for name in names.values()}) > 1:
+    shown = ', '.join(f'{task} in {run}' for run, task in names.items())
+    raise ValueError(
+      f'runs: got several tasks, {shown}, expected one; compare the runs of one'
+      ' task with each other'
+    )
 
 
 def _check_pictures(runs: Mapping[str, _RunRecords]) -> None:

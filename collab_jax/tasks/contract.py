@@ -29,14 +29,14 @@ _MOST = 50  # Pictures that are read.
 
 
 def check_task(
-  task: base.Task,
+  task: str | base.Task,
   folder: str | os.PathLike[str] = '',
   split: str = '',
   size: int = 32,
 ) -> None:
   """Checks that a task keeps the contract of `tasks.Task`.
 
-      cj.testing.check_task(Signs(), 'tests/data/signs')
+      cj.testing.check_task('mine:Signs', 'tests/data/signs')
 
   That is: a hashable frozen dataclass that its name makes again; settings that
   metrics, decoding and resizing know; pictures of the size that is asked for,
@@ -45,7 +45,7 @@ def check_task(
   read from any text; and right answers that score no worse than none.
 
   Args:
-    task: The task under test.
+    task: The task under test, by name or itself.
     folder: A folder with a few pictures of the dataset, in its format.
     split: The split; '' for the task's first.
     size: Side of the pictures in pixels.
@@ -53,8 +53,10 @@ def check_task(
   Raises:
     AssertionError: It says what was checked, what was found and what is needed.
     TypeError: It is no task.
+    ImportError: The module of a name cannot be imported.
+    ValueError: There is no task of a name.
   """
-  base.as_task('task', task)
+  task = tasks.make(task)
   title = type(task).__name__
   _check_settings(task, title)
   reader = task.load(folder, split, size=size)

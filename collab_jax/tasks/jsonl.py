@@ -77,10 +77,14 @@ class Jsonl(listed.ListedTask):
     return listed.Listing(path, rows)
 
   def _question(self, item: Any, where: str, index: int) -> question.Question:
-    if 'prompt' in item:
-      prompt = files.field(item, 'prompt', str, where)
-    else:
-      text = files.field(item, 'question', str, where)
+    name = 'question' if item.get('prompt') is None else 'prompt'
+    text = files.field(item, name, str, where)
+    if not text.strip() or text.endswith('\n'):
+      raise _validate.error(
+        f'{where}: {name}', text, 'a text without a newline at its end'
+      )
+    prompt = text
+    if name == 'question':
       prompt = base.filled(self.prompt, question=text)
     answers = item.get('answers')
     if isinstance(answers, str):
@@ -88,8 +92,9 @@ class Jsonl(listed.ListedTask):
     else:
       references = listed.texts(item, 'answers', where)
     kind = _name(item, 'kind', '', where)
-    name = _name(item, 'id', str(index), where)
-    return question.Question(prompt, references, kind, name)
+    return question.Question(
+      prompt, references, kind, _name(item, 'id', str(index), where)
+    )
 
 
 def _name(item: Any, field: str, default: str, where: str) -> str:

@@ -151,7 +151,8 @@ def _answer_rows(
 ) -> list[str]:
   """Answers a batch; of several processes each the rows of its devices."""
   rows = sharding.process_rows(mesh, len(prompts))
-  texts = answer(jnp.asarray(prefix[rows]), [prompts[row] for row in rows])
+  here = [prompts[int(row)] for row in rows]
+  texts = answer(jnp.asarray(prefix[rows]), here)
   return validation.gather_rows(rows, texts)
 
 

@@ -45,6 +45,17 @@ def records():
   return make()
 
 
+def test_runs_of_other_tasks_are_refused(records):
+  own = [
+    {**r, 'task': 'mine:Signs(prompt=a)', 'question': 'q'} for r in records
+  ]
+  said = r'tasks, captions in a, mine:Signs\(prompt=a\) in b, expected one'
+  with pytest.raises(ValueError, match=said):
+    evaluation.compare({'a': records, 'b': own})
+  with pytest.raises(ValueError, match='got several tasks, mine:Signs'):
+    evaluation.compare({'b': own, 'a': records})
+
+
 def test_what_was_planted_is_found_and_nothing_else(records):
   runs = {'a': records, 'same': records, 'worse': worse(records, 0.5)}
   comparison = evaluation.compare(runs, resamples=300)

@@ -40,6 +40,18 @@ def test_from_nothing_to_figures(launch, tmp_path):
   assert 'BD-rate of all features' in done.stdout
 
 
+def test_answers_of_a_task(tmp_path):
+  config = rate.get_config('mode=smoke,task=scenes')
+  config.model, config.limit, config.seeds = str(standin.folder()), 2, (0,)
+  config.codecs, config.max_tokens, config.blind = config.codecs[:1], 4, ()
+  study = studies.RateStudy(config)
+  records = study.run(tmp_path / 'records.jsonl', progress=False)
+  assert 'exact match' in study.report(records, tmp_path)
+  asked = {(r['image_id'], r['question']) for r in records}
+  assert len(records) == len(asked) * (2 + 1 + 1)
+  assert (tmp_path / 'rate.svg').exists()
+
+
 @pytest.mark.parametrize('mode', rate.MODES)
 def test_modes_are_sound(mode):
   config = rate.get_config(f'mode={mode}')

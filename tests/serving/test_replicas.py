@@ -134,6 +134,22 @@ def test_a_retry_gets_the_answer_of_its_first_try(link, model, images):
     assert [a.repeated for a in answers] == [False, True]
 
 
+def test_questions_go_where_their_picture_is(link, shared, model, images):
+  codec = harness.codec_of(model)(harness.QUANTIZERS[2])
+  questions = ('caption en', 'a ring', 'a box', 'a ball')
+  link.stub = counting = cast(Any, replicas.StatusCountingStub(link.stub))
+  for image in images:
+    with serving.EdgeClient(shared.address, codec) as client:
+      expected = client.ask(image, questions)
+    with serving.EdgeClient(link, codec) as client:
+      answers = client.ask(image, questions)
+    assert [a.caption for a in answers] == [a.caption for a in expected]
+    assert [a.bytes > 0 for a in answers] == [True, False, False, False]
+  # None was sent twice: the replica that has the picture is asked.
+  assert counting.calls == len(questions) * len(images)
+  assert not counting.statuses
+
+
 def test_a_killed_replica_is_not_noticed(process, link, shared, model, images):
   codec = harness.codec_of(model)(harness.QUANTIZERS[2])
   many = np.concatenate([images] * 8)

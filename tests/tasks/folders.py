@@ -12,7 +12,7 @@ from PIL import Image
 from tests.data import photos
 from tests.models import test_mask_decoder
 
-FOLDERS: dict[str, Callable[[Path], Any]] = {}
+FOLDERS: dict[str, Callable[..., Any]] = {}
 PICTURES = 5
 TEN = ['red'] * 5 + ['Red.', 'dark red', 'red', 'pink', 'the red']
 

@@ -246,6 +246,15 @@ def _(folder):
   load(folder, 'jsonl')
 
 
+@case('prompt left blank')
+def _(folder):
+  folders.jsonl(folder)
+  (folder / 'test.jsonl').write_text(
+    '{"image": "pictures/0.jpg", "prompt": " ", "answers": "x"}\n'
+  )
+  load(folder, 'jsonl')
+
+
 @case('prompt without the question')
 def _(folder):
   folders.jsonl(folder)

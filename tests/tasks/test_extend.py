@@ -29,8 +29,9 @@ def test_the_task_of_the_page(tmp_path, monkeypatch):
     photos.write(tmp_path / f'{i}.jpg', i)
     lines += [f'{i}.jpg,what is written,stop', f'{i}.jpg,how many,{i}']
   (tmp_path / 'test.csv').write_text('\n'.join(lines))
-  task = tasks.make('mine:Signs(prompt=read {question})')
-  testing.check_task(task, tmp_path)
+  name = 'mine:Signs(prompt=read {question})'
+  testing.check_task(name, tmp_path)
+  task = tasks.make(name)
   answers = module.first_answers(tmp_path, standin.small())
   assert len(answers) == 2
   assert all(isinstance(answer, str) for answer in answers)
