@@ -17,6 +17,8 @@ from collab_jax.evaluation.report.budgets import (
   blind_share,
   budget_table,
   cheapest_with,
+  control_table,
+  control_within,
 )
 from collab_jax.evaluation.report.captions import captions_table
 from collab_jax.evaluation.report.channel import (
@@ -83,6 +85,8 @@ __all__ = [
   'check_passes',
   'compare',
   'comparison_table',
+  'control_table',
+  'control_within',
   'crossing',
   'curves',
   'evaluate',

@@ -88,7 +88,8 @@ def evaluate(
       examples that `task.load` reads. Each picture is encoded and sent once,
       whatever the number of questions. None writes captions.
     kept: Messages of other evaluations of these codecs, which are sent again;
-      those of this one are added.
+      those of this one are added. Several processes, which all run the same
+      programs, keep none.
 
   Returns:
     The records: {'image_id', 'codec', 'settings' (nested), 'name', 'seed',
@@ -184,7 +185,7 @@ def evaluate(
       threads,
       records,
       known,
-      kept,
+      kept if distributed.number() == 1 else None,
     )
     size = sharding.padded(min(batch_size, len(readable)), params)
     if one_device:

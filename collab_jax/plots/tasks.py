@@ -42,13 +42,18 @@ _ACROSS, _DOWN = 0.18, 0.78  # Inches between panels.
 _LEFT, _ABOVE, _BELOW = 0.7, 1.1, 0.55  # Inches around them.
 
 
-def tasks(groups: Groups, k: int = 8) -> figures.Figure:
+def tasks(
+  groups: Groups,
+  k: int = 8,
+  title: str = "How much of each task's score is kept?",
+) -> figures.Figure:
   """Draws what each task keeps: by k-means++ over k, by the best over bytes.
 
   Args:
     groups: Rows of `summarize`, by the title of their line; those of all
       vectors among them.
     k: Number of vectors that is marked.
+    title: Title of the figure.
 
   Returns:
     The figure, whose lines can be read from its two axes.
@@ -83,7 +88,6 @@ def tasks(groups: Groups, k: int = 8) -> figures.Figure:
       f' {text.coverage(first)} bootstrap over the pictures; short lines at the'
       ' left: answers without the picture; dotted: 95%'
     )
-    title = "How much of each task's score is kept?"
     style.titles(figure, title, note, (0.972, 0.918))
     style.fit_width(figure)
   return figure
@@ -213,6 +217,8 @@ def _frame(
     axes.set_xlabel('vectors sent, k')
   else:
     axes.set_xlabel('bytes of a message')
+    if xs and xs[-1] < 30 * xs[0]:  # Else a decade has room for one label.
+      axes.xaxis.set_major_locator(ticker.LogLocator(10, (1.0, 2.0, 5.0)))
   axes.xaxis.set_major_formatter(ticker.FuncFormatter(_count))
   axes.xaxis.set_minor_formatter(ticker.NullFormatter())
   if x == 'sent':
@@ -241,7 +247,7 @@ def task_rates(groups: Groups) -> figures.Figure:
     ValueError: There is no group.
   """
   _check(groups)
-  across = min(3, len(groups))
+  across = min(3, max(2, len(groups)))  # The note has room above two.
   down = -(-len(groups) // across)
   looks = _family_looks(groups)
   # The legend takes the place of a panel, or a row of its own.

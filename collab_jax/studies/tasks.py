@@ -162,13 +162,7 @@ class TaskStudy:
       lines[title] = TaskLine(answers, rows)
     report = analyze(lines, self._fields, draws)
     if self._fields.control:
-      findings = _control(lines, self._control(), self._fields.k, draws)
-      text = '\n'.join([report.text, *study.wrap(findings)])
-      report = report._replace(
-        text=text,
-        table='\n\n'.join([report.table, *findings]),
-        summary={**report.summary, 'control': findings},
-      )
+      report = with_control(report, lines, self._control(), self._fields, draws)
     rows = {title: line.rows for title, line in lines.items()}
     first = next(iter(self.studies.values()))
     made_with = first.made_with
@@ -300,21 +294,86 @@ def _kept(rows: Mapping[str, study.Rows], k: int) -> list[str]:
   ]
 
 
-def _control(
-  lines: Mapping[str, TaskLine], name: str, k: int, draws: Mapping[str, Any]
-) -> list[str]:
-  """Returns what k centroids keep of the questions that a codec gets wrong."""
-  parts, size = [], 0.0
-  for title, line in lines.items():
+def with_control(
+  report: study.Report,
+  lines: Mapping[str, TaskLine],
+  name: str,
+  fields: Any,
+  draws: Mapping[str, Any],
+) -> study.Report:
+  """Adds what holds of the questions that small pictures get wrong.
+
+  Args:
+    report: From `analyze`.
+    lines: By their titles.
+    name: Name of the image codec of the figure and of the sentence.
+    fields: Fields of the config.
+    draws: Settings of the bootstrap.
+  """
+  scored = {title: line for title, line in lines.items() if _has_scores(line)}
+  rows = {title: line.rows for title, line in scored.items()}
+  control = {
+    title: budgets.control_within(
+      line.records, line.rows, fields.budgets, **draws
+    )
+    for title, line in scored.items()
+  }
+  hard = {}
+  for title, line in scored.items():
     metric = columns.column(line.rows).name
-    row = next(row for row in line.rows if row['name'] == name)
-    if metric not in line.records[0].get('scores', ()):
-      continue  # A score of the whole set, such as BLEU.
-    wrong = evaluation.of_wrong(line.records, name, metric)
-    if not wrong:
-      continue
-    size = row['bytes']
-    rows = evaluation.summarize(wrong, metrics=[metric], **draws)
+    if wrong := evaluation.of_wrong(line.records, name, metric):
+      hard[title] = evaluation.summarize(wrong, metrics=[metric], **draws)
+  if not hard:
+    return report
+  sizes = [
+    row['bytes']
+    for line in scored.values()
+    for row in line.rows
+    if row['name'] == name
+  ]
+  findings = _control(hard, f'{name} ({text.size(sizes[0])})', fields.k)
+  note = (
+    'features: the best within the bytes, on the questions that the best image'
+    ' codec within them gets wrong'
+  )
+  table = budgets.control_table(control, rows)
+  title = (
+    f'The same, of questions that a picture of {text.size(sizes[0])} misses'
+  )
+  return report._replace(
+    text='\n'.join(
+      [
+        report.text,
+        '',
+        table,
+        '',
+        *study.wrap([note]),
+        '',
+        *study.wrap(findings),
+      ]
+    ),
+    table='\n\n'.join([report.table, table, note, *findings]),
+    figures={
+      **report.figures,
+      'tasks_control': plots.tasks(hard, fields.k, title),
+    },
+    summary={
+      **report.summary,
+      'control': {'findings': findings, 'within': control, 'rows': hard},
+    },
+  )
+
+
+def _has_scores(line: TaskLine) -> bool:
+  """Whether each answer has a score; BLEU is of the whole set."""
+  metric = columns.column(line.rows).name
+  return metric in line.records[0].get('scores', ())
+
+
+def _control(hard: Mapping[str, study.Rows], control: str, k: int) -> list[str]:
+  """Returns what k centroids keep of the questions that a codec gets wrong."""
+  parts = []
+  for title, rows in hard.items():
     column, full = columns.column(rows), labels.full(rows)
     at_k = next((r for r in budgets.paper_curve(rows) if r['sent'] == k), None)
     if full is None or at_k is None:
@@ -324,8 +383,8 @@ def _control(
   if not parts:
     return []
   return [
-    f'Of the questions that {name} ({text.size(size)}) gets wrong, {k}'
-    f' vectors by k-means++ score: {"; ".join(parts)}.'
+    f'Of the questions that {control} gets wrong, {k} vectors by k-means++'
+    f' score, of what all vectors score: {"; ".join(parts)}.'
   ]
 
 

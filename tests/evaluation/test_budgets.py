@@ -145,12 +145,116 @@ def test_figures(records):
   assert curve.get_ydata()[1] == pytest.approx(
     100 * row['exact'] / full['exact']
   )
-  assert {text.get_text() for text in right.texts} >= {'count', 'colour'}
+  cheapest = evaluation.cheapest_with(groups['count'], 0.95)['features']
+  assert cheapest['name'] == 'identity'  # Which is no codec of the figure.
+  assert {text.get_text() for text in right.texts} == {
+    'count: 95% by none',
+    'colour: 95% at 90 B',
+  }
+  share = f'{100 * row["exact"] / full["exact"]:.0f}%'
+  assert share in {text.get_text() for text in left.texts}
   panels = plots.task_rates(groups).axes
-  assert [axes.get_title(loc='left') for axes in panels] == ['count', 'colour']
+  assert [axes.get_title(loc='left') for axes in panels] == [
+    'count: 95% by none',
+    'colour: 95% at 90 B (merge)',
+  ]
   for draw in (plots.tasks, plots.task_rates):
     with pytest.raises(ValueError, match='nothing to draw'):
       draw({})
+
+
+def _labels_are_inside(figure):
+  """Whether no text and no line leaves a figure that is drawn."""
+  figure.draw_without_rendering()
+  width, height = figure.bbox.width, figure.bbox.height
+  shown = list(figure.texts)
+  for axes in figure.axes:
+    shown += [*axes.texts, axes.title, axes.xaxis.label, axes.yaxis.label]
+    for axis in (axes.xaxis, axes.yaxis):
+      low, high = axis.get_view_interval()  # Ticks outside are not drawn.
+      ticks = [t for t in axis.get_major_ticks() if low <= t.get_loc() <= high]
+      shown += [tick.label1 for tick in ticks]
+    shown += [line for line in axes.lines if not line.get_clip_on()]
+  for artist in shown:
+    box = artist.get_window_extent()
+    if not box.width or not artist.get_visible():
+      continue
+    assert box.x0 >= -1, artist
+    assert box.y0 >= -1, artist
+    assert box.x1 <= width + 1, artist
+    assert box.y1 <= height + 1, artist
+  return True
+
+
+def _changed(rows, scores, **fields):
+  """Returns rows with other scores by the name of the codec."""
+  changed = []
+  for row in rows:
+    score = scores.get(row['name'], row['exact'])
+    ends = {f'exact{end}': score for end in ('', '_low', '_high')}
+    kept = {
+      f'exact_kept{end}': score / scores.get('identity', 0.5)
+      if scores.get('identity', 0.5)
+      else None
+      for end in ('', '_low', '_high')
+    }
+    changed.append({**row, **ends, **kept, **fields})
+  return changed
+
+
+@pytest.mark.parametrize(
+  'scores',
+  [
+    dict.fromkeys([*CODECS, 'blind(mean)'], 0.0),  # Nothing is right.
+    dict.fromkeys([*CODECS, 'blind(mean)'], 0.5),  # All are at the floor.
+    {'identity': 0.1, 'kmeans(k=8,init=++)': 0.9, 'jpeg(quality=20)': 0.8},
+    {'identity': 0.9, 'merge(k=2)': 0.89},
+  ],
+)
+def test_figures_of_any_scores_stay_inside(records, scores):
+  rows = _changed(evaluation.summarize(records, resamples=5), scores)
+  for count in (1, 5, 6):
+    groups = {f'task {n}': rows for n in range(count)}
+    for draw in (plots.tasks, plots.task_rates):
+      assert _labels_are_inside(draw(groups))
+
+
+@pytest.mark.parametrize('names', [['kmeans(k=8,init=++)'], ['merge(k=2)'], []])
+def test_figures_of_one_codec_or_none(records, names):
+  shown = ('identity', 'blind(mean)', *names)
+  few = [record for record in records if record['name'] in shown]
+  groups = {'count': evaluation.summarize(few, resamples=5)}
+  for draw in (plots.tasks, plots.task_rates):
+    assert _labels_are_inside(draw(groups))
+
+
+def test_control_is_of_the_same_bytes(records):
+  rows = evaluation.summarize(records, resamples=20)
+  lines = evaluation.control_within(
+    records, rows, (20, 50, 100, 10_000), resamples=20
+  )
+  # Below 95 bytes there is no picture.
+  assert [line['budget'] for line in lines] == [100, 10_000]
+  line = lines[0]
+  assert line['control'] == 'jpeg(quality=20)'
+  wrong = evaluation.of_wrong(records, 'jpeg(quality=20)', 'exact')
+  scored = {r['name']: r for r in evaluation.summarize(wrong, resamples=5)}
+  assert (
+    line['questions'] == scored['identity']['questions'] < line['of'] == 240
+  )
+  assert line['score'] == scored[line['codec']]['exact']
+  assert line['full'] == scored['identity']['exact']
+  assert line['low'] <= line['score'] <= line['high']
+  table = evaluation.control_table({'a': lines}, {'a': rows})
+  assert f'{line["questions"]} of 240' in table
+  right = [
+    {**r, 'scores': {'exact': 1.0}} if r['name'] == line['control'] else r
+    for r in records
+  ]
+  (none, _) = evaluation.control_within(right, rows, (100, 9999), resamples=5)
+  assert none['questions'] == 0
+  assert 'codec' not in none
+  assert '0 of 240' in evaluation.control_table({'a': [none]}, {'a': rows})
 
 
 def test_line_of_kinds(records):

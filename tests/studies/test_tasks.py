@@ -147,10 +147,15 @@ def test_report(run):
   assert rows[0]['questions'] > summary['rows']['counts'][0]['questions']
   budgets = [line['budget'] for line in summary['best']['counts']]
   assert budgets == [20, 50, 100, 300]
-  assert 'gets wrong, 8 vectors by k-means++ score: counts' in ' '.join(
-    text.split()
-  )
-  for name in ('tasks.png', 'tasks_rate.svg', 'config.json'):
+  said = ' '.join(text.split())
+  assert '8 vectors by k-means++ score, of what all vectors score: c' in said
+  assert 'captions' not in summary['control']['rows']  # BLEU is of the set.
+  for name in (
+    'tasks.png',
+    'tasks_rate.svg',
+    'tasks_control.png',
+    'config.json',
+  ):
     assert (folder / name).exists()
 
 

@@ -6,7 +6,13 @@ from typing import Any
 import numpy as np
 
 from collab_jax import metrics
-from collab_jax.evaluation.report import columns, labels, selectors, text
+from collab_jax.evaluation.report import (
+  columns,
+  labels,
+  selectors,
+  summary,
+  text,
+)
 from collab_jax.evaluation.report import grids as grids_lib
 from collab_jax.evaluation.report import rate as rate_lib
 
@@ -138,6 +144,11 @@ def budget_table(
           line['codec'],
         ]
       )
+  return _with_names(cells)
+
+
+def _with_names(cells: Sequence[Sequence[str]]) -> str:
+  """Pads cells to columns, of which the last, of names, is flush left."""
   *numbers, names = zip(*cells, strict=True)
   padded = text.align([*zip(*numbers, strict=True)]).split('\n')
   width = max(map(len, padded))
@@ -156,6 +167,104 @@ def _rival(rival: Mapping[str, Any] | None, column: columns.Column) -> str:
     for end in ('value', 'high', 'low')
   )
   return f'{value} [{low}, {high}]'
+
+
+def control_within(
+  records: Sequence[Mapping[str, Any]],
+  rows: Sequence[Row],
+  budgets: Sequence[float | int],
+  *,
+  y: columns.Y = None,
+  **draws: Any,
+) -> list[dict[str, Any]]:
+  """Scores features on questions that a picture of as many bytes gets wrong.
+
+  The picture is the best image codec within a budget. What it gets right
+  needs little of the picture.
+
+  Args:
+    records: From `evaluate` of a task, with scores of each answer.
+    rows: From `summarize`, of the same records.
+    budgets: Largest mean bytes of a message.
+    y: Metric of the scores; None for the first of the rows.
+    **draws: Settings of the bootstrap, as of `summarize`.
+
+  Returns:
+    A line for each budget in which there are features and a picture:
+    {'budget', 'control' (name of the image codec), 'questions' (that it gets
+    wrong), 'of' (all of them), 'codec' (name of the best features), 'score',
+    'low', 'high' (on those questions), 'full' (score of all vectors on them)};
+    without 'codec' and scores where it gets none wrong.
+
+  Source: VTC-Bench's control, samples that a downsampled picture gets wrong.
+  """
+  column = columns.column(rows, y)
+  full = labels.full(rows)
+  groups = [
+    [row for row in group if not labels.is_full(row)]
+    for group in rate_lib.split(rows)
+  ]
+  lines = []
+  for budget in budgets:
+    fitting = [[r for r in group if r['bytes'] <= budget] for group in groups]
+    if full is None or not all(fitting):
+      continue
+    best, control = (
+      max(group, key=lambda r: (column.quality(r), -r['bytes']))
+      for group in fitting
+    )
+    line = {'budget': budget, 'control': control['name']}
+    wrong = grids_lib.of_wrong(records, control['name'], column.name)
+    of_control = [r for r in wrong if r['name'] == control['name']]
+    line |= {'questions': len(of_control), 'of': control['questions']}
+    if wrong:
+      names = best['name'], full['name']
+      shown = [record for record in wrong if record['name'] in names]
+      scored = {
+        row['name']: row
+        for row in summary.summarize(shown, metrics=[column.name], **draws)
+      }
+      on_best = scored[best['name']]
+      line |= {
+        'codec': best['name'],
+        'score': on_best[column.name],
+        'low': on_best[f'{column.name}_low'],
+        'high': on_best[f'{column.name}_high'],
+        'full': scored[full['name']][column.name],
+      }
+    lines.append(line)
+  return lines
+
+
+def control_table(
+  groups: Mapping[str, Sequence[Mapping[str, Any]]],
+  rows: Mapping[str, Sequence[Row]],
+) -> str:
+  """Returns scores on what a picture gets wrong, of several tasks, as text.
+
+  Args:
+    groups: From `control_within`, by the name of the task.
+    rows: From `summarize`, by the same names.
+  """
+  head = ['', 'at most', 'wrong', 'features', 'all vectors', 'the picture']
+  cells = [head]
+  for title, lines in groups.items():
+    write = columns.column(rows[title]).write
+    for line in lines:
+      scores = ['-', '-']
+      if 'codec' in line:
+        ends = f'{write(line["low"])}, {write(line["high"])}'
+        scores = [f'{write(line["score"])} [{ends}]', write(line['full'])]
+      cells.append(
+        [
+          title,
+          text.size(line['budget']),
+          f'{line["questions"]:,} of {line["of"]:,}',
+          *scores,
+          line['control'],
+        ]
+      )
+  return _with_names(cells)
 
 
 def cheapest_with(
