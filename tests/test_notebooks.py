@@ -14,11 +14,11 @@ ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / 'colab').glob('*.ipynb'))
 # How many pictures each shows.
 PICTURES = {
-  'edge_and_server': 1,
+  'edge_and_server': 2,
   'extend_a_quantizer': 3,
-  'fig2_fig3': 4,
+  'fig2_fig3': 5,
   'finetune_through_the_bottleneck': 2,
-  'quickstart': 5,
+  'quickstart': 6,
   'rate_and_channels': 3,
 }
 
