@@ -3,8 +3,9 @@ r"""Several questions about one picture: bytes, times, and the memory kept.
 python -m benchmarks.asking --questions=8 --pictures=40
 
 Each scene is asked about twice: with `EdgeClient.ask`, by which its message is
-sent once, and by a request with a message for each question. Answers must be
-the same, letter for letter, else the exit status is 1. Before, a cache of
+sent once, and by a request with a message for each question. Encoder runs and
+messages are counted. Answers must be the same, letter for letter, else the exit
+status is 1. Before, a cache of
 --cache_mb takes pictures of the size of PaliGemma's at 224 px, of which it has
 room for a part: what it counts beside what the process grows by.
 """
@@ -36,6 +37,7 @@ def _ask(model, address: str, received) -> tuple[list[list[str]], bool]:
   prompts = [f'caption en {n}' for n in range(_QUESTIONS.value)]
   images = [data.scenes('test')[i].image for i in range(_PICTURES.value)]
   lines, answers = [], []
+  encodings = _count_encodings(codec)
   with serving.EdgeClient(address, codec) as client:
 
     def alone(image):
@@ -47,6 +49,8 @@ def _ask(model, address: str, received) -> tuple[list[list[str]], bool]:
       ('sent each time', alone),
     ):
       ask(images[0])  # Programs are compiled.
+      size = len(client.pack(images[0]).message)
+      encodings.clear()
       before, start = received(), time.perf_counter()
       results = [ask(image) for image in images]
       seconds = time.perf_counter() - start
@@ -58,14 +62,30 @@ def _ask(model, address: str, received) -> tuple[list[list[str]], bool]:
       lines.append(
         [
           name,
+          f'{sum(encodings) / len(images):g}',
+          f'{(received() - before) / len(images) / size:g}',
           f'{(received() - before) / len(images):,.0f}',
           f'{(received() - before) / count:,.1f}',
           f'{rebuild:.2f}',
           f'{1000 * seconds / count:.1f}',
         ]
       )
-  head = ['', 'bytes a picture', 'a question', 'rebuild, ms', 'ms a question']
+  head = ['', 'encoded', 'messages', 'bytes a picture', 'a question']
+  head += ['rebuild, ms', 'ms a question']
   return [head, *lines], answers[0] == answers[1]
+
+
+def _count_encodings(codec: codecs.FeatureCodec) -> list[int]:
+  """Returns a list to which the codec adds the size of each batch."""
+  counts: list[int] = []
+  encode = codec.encode_batch
+
+  def counted(images, *arguments):
+    counts.append(len(images))
+    return encode(images, *arguments)
+
+  object.__setattr__(codec, 'encode_batch', counted)
+  return counts
 
 
 def _resident() -> float:

@@ -1,5 +1,6 @@
 """Questions about a picture in a report: a line each, a column a codec."""
 
+import collections
 from collections.abc import Iterable, Mapping, Sequence
 import functools
 import math
@@ -239,12 +240,14 @@ def _in_words(text: str) -> str:
   parts = tasks.parse_answer(text, 1, 1)
   if not parts.detections:
     return text
-  names = dict.fromkeys(d.name for d in parts.detections)
-  words = [
-    f'{_count(sum(d.name == name for d in parts.detections), "box")} {name}'
-    for name in names
-  ]
-  return '; '.join([*(word.strip() for word in words), parts.rest]).strip('; ')
+  counts = collections.Counter(d.name for d in parts.detections)
+  words = []
+  for name, count in counts.items():
+    if not name:
+      words.append(_count(count, 'box'))
+    else:
+      words.append(f'{count} \u00d7 {name}' if count > 1 else name)
+  return '; '.join(filter(None, [*words, parts.rest]))
 
 
 def _count(number: int, thing: str) -> str:
