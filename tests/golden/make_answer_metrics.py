@@ -35,6 +35,7 @@ from pycocotools import mask as coco_masks
 FOLDER = pathlib.Path(__file__).parent
 EVALUATORS = 'big_vision/evaluators/proj/paligemma/transfers'
 CASES = 320
+SHIFT = 0.3217  # Of a mask's logits.
 
 # What the normalization treats in its own way, among plain answers.
 WORDS = r"""
@@ -299,9 +300,10 @@ def region_cases(evaluators: Evaluators) -> dict[str, Any]:
     codes = rng.integers(0, 131 if case % 7 == 0 else 128, 16)
     if case % 11 == 0:
       codes = codes[:12]
-    # Whole numbers, so that the record has them all.
+    # Whole numbers, so that the record has them all; shifted, so that none of
+    # the interpolated ones is zero, whose sign would be that of a rounding.
     coarse = rng.integers(-9, 10, (8, 8))
-    fine = np.kron(coarse, np.ones((8, 8))).astype(np.float32)
+    fine = np.kron(coarse + SHIFT, np.ones((8, 8))).astype(np.float32)
     logits.append(fine[None, :, :, None])
     decoded = [np.concatenate([tokens + 10_000, codes + 20_000])]
     if len(codes) < 16:
@@ -329,6 +331,7 @@ def region_cases(evaluators: Evaluators) -> dict[str, Any]:
     boxes.append([*(p.reshape(-1).tolist() for p in (a, b)), overlap.item()])
   return {
     'cases': cases,
+    'logits_shift': SHIFT,
     'polygons': shapes,
     'boxes': boxes,
     'masks': mask_pairs(rng),
