@@ -120,7 +120,12 @@ class Study:
   @functools.cached_property
   def data(self) -> Any:
     """Reader of the pictures, at the model's size."""
-    return build.make_data(self.config, self.dimensions.vision.image_size)
+    try:
+      size = self.dimensions.vision.image_size
+    except (ValueError, OSError):
+      build.make_data(self.config)  # What is wrong with it is said first.
+      raise
+    return build.make_data(self.config, size)
 
   @functools.cached_property
   def task(self) -> tasks.Task | None:
