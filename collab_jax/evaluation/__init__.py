@@ -19,6 +19,7 @@ from collab_jax.evaluation.report.budgets import (
   cheapest_with,
   control_table,
   control_within,
+  kept_table,
 )
 from collab_jax.evaluation.report.captions import captions_table
 from collab_jax.evaluation.report.channel import (
@@ -92,6 +93,7 @@ __all__ = [
   'evaluate',
   'findings',
   'full',
+  'kept_table',
   'kinds',
   'kinds_table',
   'label',

@@ -243,6 +243,14 @@ def analyze(
     for title, line in lines.items()
   }
   findings = [*_kept(rows, fields.k), *_needed(rows, fields.shares)]
+  kept = '\n\n'.join(
+    budgets.kept_table(rows, fields.k, share) for share in fields.shares
+  )
+  kept_note = (
+    'blind and kept: shares of the score of all vectors; behind them the'
+    ' fewest vectors by k-means++, bytes of features, and bytes of an image'
+    ' codec that keep so much'
+  )
   table = budgets.budget_table(best, rows)
   note = (
     'as good: codecs within the bytes whose score is not significantly below'
@@ -255,9 +263,16 @@ def analyze(
   sentences = study.wrap(
     findings, break_long_words=False, break_on_hyphens=False
   )
+  parts = [
+    kept,
+    '\n'.join(study.wrap([kept_note])),
+    '\n'.join(sentences),
+    table,
+    '\n'.join(study.wrap([note])),
+  ]
   return study.Report(
-    text='\n'.join([table, '', *study.wrap([note]), '', *sentences]),
-    table='\n\n'.join([table, note, *findings, *blocks]),
+    text='\n\n'.join(parts),
+    table='\n\n'.join([kept, kept_note, *findings, table, note, *blocks]),
     figures={
       'tasks': plots.tasks(rows, fields.k),
       'tasks_rate': plots.task_rates(rows),
@@ -398,13 +413,13 @@ def _needed(
     for title, group in rows.items():
       if labels.full(group) is None:
         continue
-      cheapest = budgets.cheapest_with(group, share)
+      coded = [row for row in group if not labels.is_full(row)]
       words = [
-        f'{name} none'
-        if row is None
-        else f'{name} {text.size(row["bytes"])} ({labels.text(row)})'
-        for name, row in cheapest.items()
+        f'{name} none' if row is None else f'{name} {text.size(row["bytes"])}'
+        for name, row in budgets.cheapest_with(coded, share).items()
       ]
-      parts.append(f'{title}: {", ".join(words)}')
-    sentences.append(f'{text.percent(share)} keep, {"; ".join(parts)}.')
+      parts.append(f'{title} {", ".join(words)}')
+    sentences.append(
+      f'Fewest bytes that keep {text.percent(share)}: {"; ".join(parts)}.'
+    )
   return sentences

@@ -105,6 +105,26 @@ def test_bytes_that_keep_a_share(records):
   assert 0 < evaluation.blind_share(rows) < 0.4
 
 
+def test_table_of_what_is_kept(records):
+  rows = evaluation.summarize(records, resamples=50)
+  head, line = evaluation.kept_table({'a': rows}, 8, 0.9).split('\n')
+  assert '90% from' in head
+  name, asked, *_, features, picture = line.split()
+  assert (name, asked) == ('a', '240')
+  by_name = {row['name']: row for row in rows}
+  shares = [
+    100 * by_name[name]['exact'] / by_name['identity']['exact']
+    for name in ('blind(mean)', 'kmeans(k=8,init=++)')
+  ]
+  assert f' {shares[0]:.0f}% ' in line
+  assert f' {shares[1]:.0f}% [' in line
+  assert ' k = 8 ' in line.partition(']')[2]
+  assert (features, picture) == ('B', 'none')  # 90 B, and no picture.
+  assert evaluation.kept_table({'a': rows}, 3, 0.99).endswith('none')
+  seen = [r for r in rows if r['name'] != 'identity']
+  assert len(evaluation.kept_table({'a': seen}).split('\n')) == 1
+
+
 def test_table_of_kinds(records):
   rows = evaluation.summarize(records, resamples=50)
   table = evaluation.kinds_table(rows)

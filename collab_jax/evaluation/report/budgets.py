@@ -158,6 +158,57 @@ def _with_names(cells: Sequence[Sequence[str]]) -> str:
   return '\n'.join(lines)
 
 
+def kept_table(
+  rows: Mapping[str, Sequence[Row]], k: int = 8, share: float = 0.95
+) -> str:
+  """Returns what k centroids keep of tasks, and what keeps a share, as text.
+
+  Args:
+    rows: From `summarize`, by the name of the task; those of all vectors among
+      them.
+    k: Number of centroids of k-means++.
+    share: Share of the score of all vectors.
+  """
+  ends = f'{text.percent(share)} from'
+  head = ['', 'asked', 'all vectors', 'blind', f'k = {k} keeps']
+  cells = [[*head, ends, 'features', 'image codec']]
+  for title, group in rows.items():
+    full = labels.full(group)
+    if full is None:
+      continue
+    column = columns.column(group)
+    curve = paper_curve(group)
+    at_k = next((row for row in curve if row['sent'] == k), None)
+    first = next((r for r in curve if (column.kept(r) or 0) >= share), None)
+    coded = [row for row in group if not labels.is_full(row)]
+    sizes = (
+      'none' if row is None else text.size(row['bytes'])
+      for row in cheapest_with(coded, share).values()
+    )
+    cells.append(
+      [
+        title,
+        f'{full.get("questions", full["images"]):,}',
+        column.text(full),
+        text.whole_percent(blind_share(group)),
+        _kept_interval(column, at_k),
+        'no k' if first is None else f'k = {first["sent"]:g}',
+        *sizes,
+      ]
+    )
+  return text.align(cells)
+
+
+def _kept_interval(column: columns.Column, row: Row | None) -> str:
+  """Returns the share that a row keeps, with its interval."""
+  if row is None or column.kept(row) is None:
+    return '-'
+  kept, low, high = (
+    f'{100 * (column.kept(row, end) or 0):.0f}' for end in ('', '_low', '_high')
+  )
+  return f'{kept}% [{low}, {high}]'
+
+
 def _rival(rival: Mapping[str, Any] | None, column: columns.Column) -> str:
   if rival is None:
     return '-'
