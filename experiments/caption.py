@@ -2,6 +2,7 @@ r"""Captions one picture through a codec, and from all features.
 
 python experiments/caption.py --image=cat.png --k=8 --quantizer=kmeans --show
 python experiments/caption.py --image=cat.png --codec='webp(quality=30)'
+python experiments/caption.py --image=cat.png --prompt='detect cat' --show
 python experiments/caption.py --image=cat.png --split=head --coding=fixed
 """
 
@@ -24,8 +25,10 @@ from collab_jax import (
   launcher,
   plots,
   studies,
+  tasks,
 )
 from collab_jax.commands import codec_flags, model_flags
+from collab_jax.data import pictures
 
 _IMAGE = flags.DEFINE_string('image', None, 'A picture file.')
 _CHOICE = codec_flags.define()
@@ -35,7 +38,9 @@ _TOKENS = flags.DEFINE_integer(
   'max_tokens', 34, 'Longest caption.', lower_bound=1
 )
 _SEED = flags.DEFINE_integer('seed', 0, 'Of the quantizer.')
-_SHOW = flags.DEFINE_bool('show', False, 'Save Fig. 2 of this picture.')
+_SHOW = flags.DEFINE_bool(
+  'show', False, 'Save Fig. 2 of this picture, and the boxes of the answers.'
+)
 _WORKDIR = flags.DEFINE_string('workdir', 'runs/caption', 'Where to save it.')
 
 
@@ -54,20 +59,27 @@ def main(argv):
     captioner = captioning.Captioner(model, _TOKENS.value, _PROMPT.value)
     settings = _CHOICE.split.value, _CHOICE.coding.value
     full = codecs.parse('identity', *settings)
+    answers = {}
     for codec in (full.bind(model), chosen.bind(model)):
       packet = codec.encode(image[None], jax.random.key(_SEED.value))[0]
       fields = ', '.join(f'{f} {n:,}' for f, n in codec.sizes(packet).items())
       share = codec.sent / codec.vectors
+      answers[codec.name] = captioner(codec.decode([packet]))[0]
       print(
         f'{codec.name}\n'
         f'  vectors  {codec.sent} of {codec.vectors} ({100 * share:.1f}%)\n'
         f'  bytes    {len(packet):,} ({fields})\n'
-        f'  caption  {captioner(codec.decode([packet]))[0]}\n'
+        f'  caption  {answers[codec.name]}\n'
       )
     if _SHOW.value:
       figure = plots.fig2(model, image, captioner=captioner)
       stem = Path(_WORKDIR.value) / 'fig2'
       print('figure:', *plots.save(figure, stem))
+      if any(tasks.parse_answer(t, 1, 1).detections for t in answers.values()):
+        picture = pictures.decode(pictures.contents(_IMAGE.value))
+        figure = plots.draw_answers(picture, [*answers.values()], [*answers])
+        stem = Path(_WORKDIR.value) / 'answers'
+        print('figure:', *plots.save(figure, stem))
 
 
 if __name__ == '__main__':
