@@ -14,6 +14,8 @@ Arguments, as in `configs/paligemma_tasks.py:task=okvqa,protocol=sweep`:
   res       Side of the pictures in pixels, 224 or 448; 0 (the default) takes
             what the model says, 224 where it says nothing.
   split     Split of the dataset; '' (the default) for the protocol's.
+  axes      File of the model's axes, which `configs/codebook.py:mode=axes`
+            trains: the sweep then has `packed`. '' (the default) for none.
 
 Where the files are, is said by fields: model_path, tokenizer, data_dir.
 docs/tasks.md lists the files of each task, and its published scores.
@@ -55,6 +57,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     model='',
     res=0,
     split='',
+    axes='',
   )
   protocol = args['protocol']
   config = common.evaluation()
@@ -80,7 +83,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     config.methods = (
       'kmeans(init=++)',
       'merge',
-      'packed',
+      *([f'packed(book={args["axes"]})'] if args['axes'] else []),
       'random(rebuild=nearest)',
     )
     config.ks = (1, 2, 4, 8, 16, 32, 64, 128)

@@ -34,6 +34,11 @@ def test_protocols():
   sweep = paligemma_tasks.get_config('task=gqa,protocol=sweep,res=448')
   assert sweep.model == 'paligemma-3b-ft-gqa-448'
   assert 8 in sweep.ks
+  assert not any('packed' in method for method in sweep.methods)
+  packed = paligemma_tasks.get_config('protocol=sweep,axes=a/b.safetensors')
+  assert {*packed.methods} - {*sweep.methods} == {
+    'packed(book=a/b.safetensors)'
+  }
   with pytest.raises(config_lib.ConfigError, match='leave one out'):
     paligemma_tasks.get_config('model=paligemma-3b-mix-448,res=224')
   with pytest.raises(config_lib.ConfigError, match="task: got 'okvq'"):

@@ -53,6 +53,19 @@ def test_from_folder_to_figure(model, tmp_path, name):
   assert str(Path(folder)) not in json.dumps([r['file'] for r in records[:1]])
 
 
+@pytest.mark.parametrize('protocol', paligemma_tasks.PROTOCOLS)
+def test_protocols_fit_a_model_of_224_pixels(tmp_path, protocol):
+  model = released.at_224('npz', tmp_path / 'npz')
+  (tmp_path / 'data').mkdir()
+  run = task_runs.write('okvqa', tmp_path / 'data')
+  name = f'task={run.base},protocol={protocol},model={model}'
+  config = paligemma_tasks.get_config(name)
+  config.data_dir = run.folder
+  study = studies.TradeoffStudy(config)
+  study.validate()
+  assert len(study.data) >= task_runs.PICTURES
+
+
 def test_every_task_of_the_config_is_there():
   bases = {name.partition('(')[0] for name in task_runs.names()}
   assert bases == {*paligemma_tasks.CHECKPOINTS}
