@@ -250,15 +250,20 @@ class Programs:
         seconds[key].append(time.perf_counter() - start)
     return seconds
 
-  def _register(self, key: Key, call: Callable[[int], Any]) -> list[Any]:
-    """Adds a program and returns its results of all pictures; compiles it."""
+  def _register(self, key: Key, call: Callable[[int], Any]) -> Any:
+    """Adds a program and compiles it; returns its result of a picture."""
+    self.calls[key] = call
+    return jax.block_until_ready(call(0))
+
+  def _register_all(self, key: Key, call: Callable[[int], Any]) -> list[Any]:
+    """Adds a program and returns its results of all pictures."""
     self.calls[key] = call
     return [jax.block_until_ready(call(i)) for i in range(len(self._images))]
 
   def _observe(self, codec: codecs.FeatureCodec) -> tuple[Key, list[Any]]:
     key = 'encode', *codec.quantizer.aux_inputs
     if key not in self._observed:
-      self._observed[key] = self._register(
+      self._observed[key] = self._register_all(
         key, lambda i: codec.observe(self._images[i])
       )
     return key, self._observed[key]
@@ -270,7 +275,7 @@ class Programs:
     sender = quantizers.name(codec.quantizer.sender)
     quantize, pack = ('quantize', sender), ('pack', sender)
     if quantize not in self._messages:
-      self._messages[quantize] = self._register(
+      self._messages[quantize] = self._register_all(
         quantize,
         lambda i: codec.quantize(
           observed[i][0], self._key, [i], observed[i][1]
@@ -286,7 +291,7 @@ class Programs:
   def _add_picture(self, candidate: Candidate) -> None:
     codec = candidate.codec
     key = 'file', codec.name
-    packets = self._register(
+    packets = self._register_all(
       key, lambda i: codec.encode(self._images[i], self._key)
     )
     self._add_server(candidate, None, key, None, packets)
@@ -294,7 +299,7 @@ class Programs:
   def _add_server(self, candidate, encode, quantize, pack, packets) -> None:
     codec = candidate.codec
     rebuild = 'rebuild', codec.name
-    prefix = self._register(rebuild, lambda i: codec.decode(packets[i]))[0]
+    prefix = self._register(rebuild, lambda i: codec.decode(packets[i]))
     vectors = prefix.x.shape[1]
     vectors += captioning.padding(vectors)
     if ('prefill', vectors) not in self.calls:
