@@ -48,18 +48,20 @@ def measure(repeats: int = 5, dtype: str | None = None) -> DeviceRates:
 
   Args:
     repeats: Timed runs of each.
-    dtype: Dtype of the matrices and of the array; None for bfloat16, on a CPU
-      float32, which it multiplies faster if it is an older one.
+    dtype: Dtype of the matrices, whose products are summed in float32, as those
+      of the models; None for bfloat16, on a CPU float32, which older ones
+      multiply faster.
   """
   device = jax.devices()[0]
   memory = (device.memory_stats() or {}).get('bytes_limit')
   on_cpu = device.platform == 'cpu'
   side, numbers = (2048, 1 << 26) if on_cpu else (8192, 1 << 30)
-  kind = jnp.dtype(dtype or ('float32' if on_cpu else 'bfloat16'))
-  matrix = jnp.full((side, side), 1e-3, kind)
-  multiply = jax.jit(lambda a: a @ a)
+  default = jnp.float32 if on_cpu else jnp.bfloat16
+  matrix = jnp.full((side, side), 1e-3, dtype or default)
+  out = jnp.float32 if dtype else None
+  multiply = jax.jit(lambda a: jnp.matmul(a, a, preferred_element_type=out))
   seconds = _seconds(lambda: multiply(matrix), repeats)
-  array = jnp.ones(numbers, kind)
+  array = jnp.ones(numbers, default)  # A CPU would convert others.
   add = jax.jit(lambda a: jnp.sum(a, dtype=jnp.float32))
   reading = _seconds(lambda: add(array), repeats)
   return DeviceRates(

@@ -97,16 +97,30 @@ def times(found: Mapping[str, Any]) -> list[list[str]]:
 
 
 def ratios(found: Mapping[str, Any]) -> list[list[str]]:
-  """Returns a row of shares of all vectors' time, and of joules."""
+  """Returns a row of shares of all vectors' time, and of joules.
+
+  Selectors with equal cells share a row.
+  """
 
   def cell(forms):
     rows = forms.values()
     shares = ' / '.join(f'{row["ratio"]:.2f}' for row in rows)
-    joules = ' / '.join(number(row['joules']) for row in rows)
+    joules = ' / '.join(_two_digits(row['joules']) for row in rows)
     return f'{shares} | {joules}'
 
+  lines: dict[tuple[str, ...], list[str]] = {}
   both = _baselines(found, cell) + _by_selector(found, cell, '- | -')
-  return [' | '.join(row).split(' | ') for row in both]
+  for name, *cells in both:
+    lines.setdefault(tuple(cells), []).append(name)
+  return [
+    ['; '.join(names), *' | '.join(cells).split(' | ')]
+    for cells, names in lines.items()
+  ]
+
+
+def _two_digits(value: float) -> str:
+  digits = 0 if value >= 9.95 else 1 if value >= 0.995 else 2
+  return f'{value:,.{digits}f}'
 
 
 def number(value: float) -> str:
