@@ -9,7 +9,14 @@ from typing import Any, NamedTuple, cast
 
 import ml_collections
 
-from collab_jax import _validate, codecs, evaluation, jsonl, plots
+from collab_jax import (
+  _validate,
+  codecs,
+  distributed,
+  evaluation,
+  jsonl,
+  plots,
+)
 from collab_jax.evaluation.report import budgets, columns, labels, text
 from collab_jax.models import paligemma
 from collab_jax.studies import build, headline, study, sweep, tradeoff
@@ -149,8 +156,10 @@ class TaskStudy:
       workdir: Folder to write to.
 
     Returns:
-      What to print.
+      What to print. Of several processes the first alone writes and prints.
     """
+    if not distributed.is_first():
+      return ''
     settings = self.config.to_dict()
     jsonl.write_json(Path(workdir) / 'config.json', settings)
     draws = build.draws_of(self.config)
