@@ -24,10 +24,11 @@ _CODECS = (
   _MERGED.format(8, 1, 'step=0.6'),
   _MERGED.format(12, 0, 'step=0.4'),
   _MERGED.format(16, 0, 'step=0.25'),
+  # Of each budget an AVIF that comes near to it.
   'avif(quality=1,size=16,strip=true,chroma=444)',
-  'avif(quality=8,size=32,strip=true,chroma=444)',
-  'avif(quality=8,strip=true,chroma=444)',
-  'avif(quality=25,strip=true,chroma=444)',
+  'avif(quality=15,size=32,strip=true,chroma=444)',
+  'avif(quality=5,strip=true,chroma=444)',
+  'avif(quality=30,strip=true,chroma=444)',
   'avif(quality=50,strip=true,chroma=444)',
   'webp(quality=0,strip=true)',
   'webp(quality=30,strip=true)',
@@ -72,7 +73,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   common.codecs(config)
   common.of_task(config, '')
   config.data_split = 'test'
-  config.limit, config.batch_size = 200, 50
+  config.limit, config.batch_size = 150, 50
   config.seeds = (0,)
   config.coding = 'best'  # The smallest messages, see docs/wire.md.
   config.methods = (
@@ -91,7 +92,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   config.k = 8  # Number of vectors that the findings are about.
   # Image codec that answers the easy questions: the findings are told of the
   # others, too. '' for none.
-  config.control = 'avif(quality=8,strip=true,chroma=444)'
+  config.control = 'avif(quality=5,strip=true,chroma=444)'
   config.budgets = (20, 50, 100, 300)  # Largest mean bytes of a message.
   config.shares = (0.95,)  # Shares of the score of all vectors.
 

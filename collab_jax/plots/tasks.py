@@ -46,6 +46,7 @@ def tasks(
   groups: Groups,
   k: int = 8,
   title: str = "How much of each task's score is kept?",
+  beside: Sequence[str] = (),
 ) -> figures.Figure:
   """Draws what each task keeps: by k-means++ over k, by the best over bytes.
 
@@ -54,6 +55,8 @@ def tasks(
       vectors among them.
     k: Number of vectors that is marked.
     title: Title of the figure.
+    beside: Lines of the figure beside which this one stands, whose colours
+      its lines keep.
 
   Returns:
     The figure, whose lines can be read from its two axes.
@@ -63,7 +66,8 @@ def tasks(
   """
   _check(groups)
   figure = style.new_figure(11.4, 4.9)
-  looks = dict(zip(groups, _LOOKS * len(groups), strict=False))
+  names = dict.fromkeys([*beside, *groups])
+  looks = dict(zip(names, _LOOKS * len(names), strict=False))
   with mpl.rc_context(style.RC):
     left = figure.add_axes((0.055, 0.115, 0.37, 0.7))
     right = figure.add_axes((0.475, 0.115, 0.345, 0.7))

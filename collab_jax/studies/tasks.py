@@ -360,26 +360,19 @@ def with_control(
     'features: the best within the bytes, on the questions that the best image'
     ' codec within them gets wrong'
   )
-  table = budgets.control_table(control, rows)
+  shown = []
+  if any(control.values()):
+    table = budgets.control_table(control, rows)
+    shown = [table, '\n'.join(study.wrap([note]))]
   title = (
     f'The same, of questions that a picture of {text.size(sizes[0])} misses'
   )
   return report._replace(
-    text='\n'.join(
-      [
-        report.text,
-        '',
-        table,
-        '',
-        *study.wrap([note]),
-        '',
-        *study.wrap(findings),
-      ]
-    ),
-    table='\n\n'.join([report.table, table, note, *findings]),
+    text='\n\n'.join([report.text, *shown, *study.wrap(findings)]),
+    table='\n\n'.join([report.table, *shown, *findings]),
     figures={
       **report.figures,
-      'tasks_control': plots.tasks(hard, fields.k, title),
+      'tasks_control': plots.tasks(hard, fields.k, title, [*lines]),
     },
     summary={
       **report.summary,

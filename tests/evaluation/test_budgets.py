@@ -171,6 +171,11 @@ def test_figures(records):
     'count: 95% by none',
     'colour: 95% at 90 B',
   }
+  alone = plots.tasks({'colour': groups['colour']}, beside=['count'])
+  colours = {
+    text.get_color() for text in alone.axes[0].texts if '%' in text.get_text()
+  }
+  assert colours == {left.texts[1].get_color()} != {left.texts[0].get_color()}
   share = f'{100 * row["exact"] / full["exact"]:.0f}%'
   assert share in {text.get_text() for text in left.texts}
   panels = plots.task_rates(groups).axes
