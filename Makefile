@@ -24,7 +24,7 @@ help:
 	@echo 'make channel  captions over lossy packets and radio, into runs/channel'
 	@echo 'make tasks    what each task keeps of its score, into runs/tasks'
 	@echo 'make baselines  all ways to choose k vectors, into runs/baselines'
-	@echo 'make train    train the tiny model, into runs/train_tiny'
+	@echo 'make train    train the tiny model, into runs/train_tiny and train_tiny_questions'
 	@echo 'make bench    k-means beside its peers'
 	@echo 'make docs     these pages as a site, into build/site'
 	@echo 'make clean    remove caches and builds; not .venv, not runs'
@@ -66,6 +66,8 @@ tasks: install
 train: install
 	$(PY) experiments/train.py --config=configs/train_tiny.py \
 	  --workdir=runs/train_tiny $(ARGS)
+	$(PY) experiments/train.py --config=configs/train_questions.py \
+	  --workdir=runs/train_tiny_questions $(ARGS)
 
 bench: install-bench
 	$(PY) benchmarks/kmeans.py $(ARGS)

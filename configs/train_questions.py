@@ -12,7 +12,9 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   mode = config_lib.parse(arg, mode=MODES)['mode']
   c = ml_collections.ConfigDict()
   c.stage = 'questions'  # Tells `experiments/train.py` to go on from a model.
-  c.start = 'tiny'  # The captioner: a name or a path that `load` takes.
+  # The captioner: a name or a path that `load` takes. Here the one that
+  # configs/train_tiny.py makes.
+  c.start = 'runs/train_tiny/model'
   c.seed = 0  # Of what is drawn.
   c.prompt = 'caption en'  # Text before the captions.
   # Devices over which the scenes of a batch are spread, -1 for all.
@@ -74,6 +76,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   c.max_tokens = 36  # Longest caption or boxes of an evaluation.
 
   if mode == 'smoke':
+    c.start, c.model.llm.depth = 'tiny', 4  # One layer more than it has.
     c.vocabulary_scenes = 200
     c.optimizer = 'adamw'  # Compiles in half the time.
     c.batch_size, c.rows = 2, 3

@@ -7,7 +7,7 @@ Started again, it goes on from its last checkpoint. The result, in
 workdir/model, is what `collab_jax.load` reads.
 
 python experiments/train.py --config=configs/train_questions.py \
-    --config.start=runs/train_tiny/model --workdir=runs/train_tiny_questions
+    --workdir=runs/train_tiny_questions
 
 teaches that captioner to answer questions and to find boxes.
 """

@@ -52,6 +52,12 @@ def tokenize(
   return Text(KINDS.index(kind), tokenizer.prompt(prompt), suffix)
 
 
+def fits(text: Text, length: int, targets: int) -> bool:
+  """Tells whether a row of so many tokens, and of answers', has room."""
+  size = len(text.prompt) + len(text.answer)
+  return size <= length and len(text.answer) <= targets
+
+
 def pack(
   texts: Iterable[Text], image: int, length: int, targets: int, packed: bool
 ) -> batches.Batch:
@@ -79,7 +85,7 @@ def pack(
   used = answered = segment = 0
   for text in texts:
     ids, size = text.prompt + text.answer, len(text.answer)
-    if used + len(ids) > length or answered + size > targets:
+    if not fits(text, length - used, targets - answered):
       if not used:
         raise ValueError(
           f'length and targets: got {length} and {targets}, expected at least'

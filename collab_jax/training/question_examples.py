@@ -84,9 +84,11 @@ class QuestionExamples:
     others = [q for q in asked if q.kind != 'detect']
     captions = self._captions(scene, -(-self.rows // 3))
     texts = [*captions, *self._texts([*boxes[:1], *others, *boxes[1:]])]
+    # As in a packed row, what does not fit is left out: boxes of many things.
+    fitting = [text for text in texts if packing.fits(text, *self.row_size)]
     return [
       packing.pack([text], self.image, *self.row_size, False)
-      for text in texts[: self.rows]
+      for text in fitting[: self.rows]
     ]
 
   def _captions(self, scene: world.Scene, count: int) -> list[packing.Text]:

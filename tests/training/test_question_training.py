@@ -13,6 +13,7 @@ import pytest
 
 import collab_jax as cj
 from collab_jax import checkpoints, data, training
+from collab_jax.models import paligemma
 from collab_jax.models import tokenizer as tokenizer_lib
 from collab_jax.training import (
   batches,
@@ -80,7 +81,7 @@ def test_vocabulary_has_words_and_locations(grown):
 
 
 def test_growth_keeps_the_captions(start, grown, image):
-  assert grown.config.text.depth == 3
+  assert grown.config.text.depth == start.config.text.depth + 1
   captions = [
     cj.Captioner(model, max_tokens=34)(image) for model in (start, grown)
   ]
@@ -91,12 +92,19 @@ def test_growth_keeps_rows_of_known_pieces(start, grown):
   old, new = (
     m.params['llm']['embedder']['input_embedding'] for m in (start, grown)
   )
-  for word in ('red', ' ring', '\n'):
+  for word in ('red', ' ring', '\n', '<loc0007>'):
     (i,), (j,) = (m.tokenizer.encode(word) for m in (start, grown))
     np.testing.assert_array_equal(old[i], new[j])
   assert new.shape == (CONFIG.model.llm.vocab_size, old.shape[1])
-  fresh = new[grown.tokenizer.encode('<loc0007>')[0]]
-  assert 0 < np.abs(fresh - old.mean(0)).max() < old.std()
+  unknown = [
+    i
+    for i, piece in enumerate(grown.tokenizer.vocabulary)
+    if piece not in start.tokenizer.vocabulary
+  ]
+  assert unknown
+  fresh = np.abs(new[np.asarray(unknown)] - old.mean(0)).max(1)
+  assert (fresh > 0).all()
+  assert (fresh < old.std()).all()
 
 
 def test_growth_refuses_fewer_layers_and_other_dimensions(start, grown):
@@ -212,6 +220,19 @@ def test_examples(source, grown):
   assert grown.tokenizer.unk_id not in first['tokens']
 
 
+def test_rows_of_a_text_leave_out_what_does_not_fit(source):
+  # Boxes of many things are longer than a row may be; others take their place.
+  single = dataclasses.replace(source, packed=0)
+  short = dataclasses.replace(single, row_size=(48, 14))
+  boxes = packing.KINDS.index('detect')
+  longest = max((single[i]['kind'] == boxes).sum(-1).max() for i in range(9))
+  assert longest > 14
+  for index in range(9):
+    example = short[index]
+    assert example['tokens'].shape == (source.rows, 48)
+    assert (example['kind'] >= 0).any(-1).all()
+
+
 def test_every_scene_fits(source):
   single = dataclasses.replace(source, packed=0, rows=40)
   for index in range(100):
@@ -236,7 +257,12 @@ def test_losses_fall(grown, source):
   config = CONFIG.copy_and_resolve_references()
   config.learning_rate, config.steps = 2e-3, 1000
   tx = pretrain_step.optimizer(config)
-  params, frozen = questions.split_params(config, grown)
+  # A decoder that knows no question yet.
+  fresh = paligemma.init(grown.config, jax.random.key(0))
+  model = dataclasses.replace(
+    grown, params=grown.params | {'llm': fresh['llm']}
+  )
+  params, frozen = questions.split_params(config, model)
   params = jax.tree.map(jnp.array, params)
   state = pretrain_step.PretrainState(
     params, tx.init(params), jnp.zeros((), jnp.int32)
