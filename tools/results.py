@@ -215,7 +215,10 @@ def main():
     '# Results\n\nEvery block is what its command printed;'
     ' `python tools/results.py` makes this page.\nNumbers of accuracy are those'
     ' of the tiny model that ships with the package, on generated scenes, not'
-    ' of PaliGemma 3B.\n' + REPORTS
+    ' of PaliGemma 3B.\nIt learnt questions after some blocks here, and tables'
+    ' of other pages, were made: those in which all vectors have a\nBLEU-4 of'
+    ' 93.9 on `test`, or of 93.2 on `dense`, are of the captioner that it was'
+    ' before,\n`runs/train_tiny/model` of `make train`.\n' + REPORTS
   )
   known = [sections[title] for title, _, _ in SECTIONS if title in sections]
   page.write_text('\n'.join([intro, *known]))
