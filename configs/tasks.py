@@ -26,9 +26,9 @@ _CODECS = (
   _MERGED.format(16, 0, 'step=0.25'),
   # Of each budget an AVIF that comes near to it.
   'avif(quality=1,size=16,strip=true,chroma=444)',
-  'avif(quality=15,size=32,strip=true,chroma=444)',
+  'avif(quality=10,size=32,strip=true,chroma=444)',
   'avif(quality=5,strip=true,chroma=444)',
-  'avif(quality=30,strip=true,chroma=444)',
+  'avif(quality=27,strip=true,chroma=444)',
   'avif(quality=50,strip=true,chroma=444)',
   'webp(quality=0,strip=true)',
   'webp(quality=30,strip=true)',
@@ -66,6 +66,19 @@ _CURVE = (
 )
 
 
+# Title, task, and kinds of its questions, () for all. One question of a kind
+# about each of many scenes says more than several about few: intervals are over
+# scenes.
+_WORDS = 'scenes(without=yes_no,most=1)'
+_LINES = (
+  ('captions', 'captions(data=scenes)', ()),
+  ('attributes', _WORDS, ('colour', 'shape', 'texture', 'size')),
+  ('counts', _WORDS, ('count',)),
+  ('relations', _WORDS, ('relation',)),
+  ('detection', 'scenes_box(most=1)', ('detect',)),
+)
+
+
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   """Returns the settings of a mode, `tiny` by default."""
   mode = config_lib.parse(arg, mode=MODES)['mode']
@@ -73,7 +86,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   common.codecs(config)
   common.of_task(config, '')
   config.data_split = 'test'
-  config.limit, config.batch_size = 150, 50
+  config.limit, config.batch_size = 200, 50
   config.seeds = (0,)
   config.coding = 'best'  # The smallest messages, see docs/wire.md.
   config.methods = (
@@ -88,7 +101,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
 
   # Lines of the figure: a title, a task, and the kinds of its questions, () for
   # all.
-  config.lines = _lines(most=2)
+  config.lines = _LINES
   config.k = 8  # Number of vectors that the findings are about.
   # Image codec that answers the easy questions: the findings are told of the
   # others, too. '' for none.
@@ -99,7 +112,6 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   if mode == 'curve':
     config.data_split = 'val'
     config.limit = 300
-    config.lines = _lines(most=1)
     config.methods = ('kmeans(init=++)',)
     config.ks = (4, 8, 16, 32)
     config.codecs = _CURVE
@@ -117,19 +129,3 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
       'avif(quality=60,strip=true)',
     )
   return config
-
-
-def _lines(most: int) -> tuple:
-  """Returns the lines, with so many questions of a kind about a scene.
-
-  Few about each of many scenes say more than many about few: intervals are
-  over scenes.
-  """
-  words = f'scenes(without=yes_no,most={most})'
-  return (
-    ('captions', 'captions(data=scenes)', ()),
-    ('attributes', words, ('colour', 'shape', 'texture', 'size')),
-    ('counts', words, ('count',)),
-    ('relations', words, ('relation',)),
-    ('detection', f'scenes_box(most={most})', ('detect',)),
-  )

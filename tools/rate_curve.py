@@ -31,6 +31,7 @@ _RECORDS = flags.DEFINE_string(
 )
 _TASKS = flags.DEFINE_string('tasks', '', 'Folder of experiments/tasks.py.')
 _CURVE = flags.DEFINE_string('curve', None, 'JSON file to write.')
+_BUDGETS = 30, 60, 120, 600  # Values of max_bytes that are shown.
 
 
 def make(records, task=rate_control.CAPTIONS) -> rate_control.RateCurve:
@@ -116,20 +117,50 @@ def _only(what, values):
 
 def table(curves) -> str:
   """Returns curves as text, one below the other."""
-  lines = [['task', 'codec', 'bytes', 'largest', 'score', 'kept']]
+  rows = [
+    [curve.task, point.codec, *_numbers(curve, point)]
+    for curve in curves
+    for point in curve.points
+  ]
+  head = ['task', 'codec', 'bytes', 'largest', 'score', 'kept']
+  return text.align([head, *rows], left=2)
+
+
+def choices(curves, budgets=_BUDGETS) -> str:
+  """Returns the codecs that an edge takes by task and bytes, as text.
+
+  Args:
+    curves: The curves.
+    budgets: Values of max_bytes.
+  """
+  lines = [['task', 'max_bytes', 'bytes', 'largest', 'score', 'kept', 'codec']]
   for curve in curves:
-    for point in curve.points:
-      lines.append(
-        [
-          curve.task,
-          point.codec,
-          f'{point.bytes:,.1f}',
-          f'{point.largest:,}',
-          f'{point.score:.1f}',
-          text.whole_percent(point.score / curve.full) if curve.full else '-',
-        ]
-      )
-  return text.align(lines, left=2)
+    chosen = {
+      f'{budget}': curve.within(budget)[0]
+      for budget in budgets
+      if any(point.largest <= budget for point in curve.points)
+    }
+    if any(p.score >= rate_control.SHARE * curve.full for p in curve.points):
+      chosen['-'] = curve.keeping()[0]
+    for limit, point in chosen.items():
+      lines.append([curve.task, limit, *_numbers(curve, point), point.codec])
+  *numbers, codecs = zip(*lines, strict=True)
+  padded = text.align([*zip(*numbers, strict=True)]).split('\n')
+  width = max(map(len, padded))
+  return '\n'.join(
+    f'{line:{width}}  {codec}'
+    for line, codec in zip(padded, codecs, strict=True)
+  )
+
+
+def _numbers(curve, point) -> list[str]:
+  """Returns bytes, largest, score and the share that is kept, as text."""
+  return [
+    f'{point.bytes:,.1f}',
+    f'{point.largest:,}',
+    f'{point.score:.1f}',
+    text.whole_percent(point.score / curve.full) if curve.full else '-',
+  ]
 
 
 def main(argv):
@@ -147,7 +178,7 @@ def main(argv):
   path = Path(_CURVE.value)
   path.parent.mkdir(parents=True, exist_ok=True)
   path.write_text(rate_control.to_json(curves) + '\n', 'utf-8')
-  print(table(curves))
+  print(table(curves), choices(curves), sep='\n\n')
 
 
 if __name__ == '__main__':

@@ -3,8 +3,9 @@
 python tools/results.py [kmeans pipeline ...]
 
 About an hour on two cores. Writes docs/results.md: each command with what it
-printed; the tables of docs/selectors.md; and the figures into docs/images. With
-words, only blocks of commands that contain one of them are made anew.
+printed; the tables of docs/selectors.md and docs/kept.md; and the figures into
+docs/images. With words, only blocks of commands that contain one of them are
+made anew.
 """
 
 import os
@@ -30,12 +31,17 @@ FIGURES = {
   'runs/latency/rate_latency.png': 'rate_latency.png',
   'runs/baselines/selectors.png': 'selectors.png',
   'runs/compare/compare.png': 'compare.png',
+  'runs/tasks/tasks.png': 'tasks.png',
+  'runs/tasks/tasks_rate.png': 'tasks_rate.png',
+  'runs/tasks/tasks_control.png': 'tasks_control.png',
 }
 # A command, perhaps over several lines, and what it printed.
 BLOCK = re.compile(
   r'```\n\$ python (?P<command>(?:[^\n]*\\\n)*[^\n]*)\n\n(?P<text>.*?)\n```',
   re.DOTALL,
 )
+# Pages with text of their own around such blocks.
+REFILLED = 'selectors.md', 'kept.md'
 _COMPARED = (
   'experiments/evaluate.py --config=configs/tradeoff.py:mode=tiny'
   " --config.limit=300 --config.ks='(2, 4, 8, 16)'"
@@ -222,8 +228,9 @@ def main():
   )
   known = [sections[title] for title, _, _ in SECTIONS if title in sections]
   page.write_text('\n'.join([intro, *known]))
-  selectors = ROOT / 'docs/selectors.md'
-  selectors.write_text(refilled(selectors.read_text(), sys.argv[1:]))
+  for name in REFILLED:
+    other = ROOT / 'docs' / name
+    other.write_text(refilled(other.read_text(), sys.argv[1:]))
   for source, name in FIGURES.items():
     if (ROOT / source).exists():
       shutil.copy(ROOT / source, ROOT / 'docs/images' / name)

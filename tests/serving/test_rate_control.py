@@ -19,6 +19,7 @@ from collab_jax.serving.client import (
   retry,
 )
 from collab_jax.serving.client import client as clients
+from configs import tasks as tasks_config
 from tests import standin
 from tests.serving import scripted, shaper
 from tools import rate_curve
@@ -215,8 +216,26 @@ def test_pareto_front_drops_dominated_points():
   ]
 
 
-def test_shipped_curve_fits_the_shipped_model():
-  curve = rate_control.shipped_curve('tiny')
+TASKS = ('captions', 'attributes', 'counts', 'relations', 'detection')
+
+
+def test_shipped_curves_are_of_the_tasks_of_the_figure():
+  path = checkpoints.folder('rates') / 'tiny.json'
+  curves = rate_control.read_curves(path)
+  lines = [title for title, *_ in tasks_config.get_config('mode=curve').lines]
+  assert [*curves] == lines == [*TASKS]
+  assert rate_control.shipped_curve('tiny') == curves['captions']
+  assert curves['counts'].metric == 'exact'
+  for curve in curves.values():
+    assert curve.keeping()[0].score >= 0.95 * curve.full > 50
+  # A place takes more bytes than a count.
+  least = {task: curve.keeping()[0].bytes for task, curve in curves.items()}
+  assert least['detection'] > 2 * least['counts']
+
+
+@pytest.mark.parametrize('task', TASKS)
+def test_shipped_curve_fits_the_shipped_model(task):
+  curve = rate_control.shipped_curve('tiny', task)
   assert curve.data == 'scenes/val'
   assert rate_control.pareto_front(curve.points) == curve.points
   assert len(curve.points) > 8

@@ -7,10 +7,12 @@ import pytest
 
 from collab_jax import data, evaluation, studies
 from collab_jax.evaluation import batches, message_cache, record_store
+from collab_jax.serving.client import rate_control
 from collab_jax.studies import headline, sweep, unit_files, units
 from configs import tasks as tasks_config
 from configs import tradeoff
 from tests import standin
+from tools import rate_curve
 
 
 @pytest.fixture(scope='module')
@@ -62,6 +64,32 @@ def test_lines_are_read_from_a_folder(config, run):
   assert len(of_captions) == len(records['captions(data=scenes)'])
   with pytest.raises(ValueError, match=r'a folder with scenes/records\.jsonl'):
     studies.read_task_lines(folder / 'scenes', config.lines[1:])
+
+
+def test_rate_curves_of_a_run(run):
+  _, _, folder = run
+  curves = rate_curve.of_tasks(folder)
+  assert [curve.task for curve in curves] == [
+    'captions',
+    'counts',
+    'attributes',
+  ]
+  assert [c.metric for c in curves] == ['bleu4', 'exact', 'exact']
+  assert {curve.data for curve in curves} == {'scenes/test'}
+  rows = json.loads((folder / 'summary.json').read_text())['rows']['counts']
+  scores = {row['name']: 100 * row['exact'] for row in rows}
+  counts = curves[1]
+  assert counts.full == pytest.approx(scores['identity/best'], abs=0.01)
+  for point in counts.points:
+    name = point.codec
+    name = name if name in scores else f'{name}/best'
+    assert point.score == pytest.approx(scores[name], abs=0.01)
+  path = folder / 'curves.json'
+  path.write_text(rate_control.to_json(curves))
+  assert [*rate_control.read_curves(path).values()] == curves
+  chosen = rate_curve.choices(curves, (10**6,))
+  assert counts.keeping()[0].codec in chosen
+  assert len(rate_curve.table(curves).split('\n')) > len(curves)
 
 
 def _plain(records):
