@@ -175,14 +175,16 @@ class MeanMetric(Metric):
 class AnswerMetric(MeanMetric):
   """Metric that scores each answer by itself, 0 to 1; shown in percent.
 
-  @dataclasses.dataclass(frozen=True)
-  class Begins(cj.metrics.AnswerMetric):
-    '''Share of answers with which a reference begins.'''
+  ::
 
-    label: ClassVar[str] = 'beginnings'
+    @dataclasses.dataclass(frozen=True)
+    class Begins(cj.metrics.AnswerMetric):
+      '''Share of answers with which a reference begins.'''
 
-    def score_answer(self, answer, references):
-      return float(any(ref.startswith(answer) for ref in references))
+      label: ClassVar[str] = 'beginnings'
+
+      def score_answer(self, answer, references):
+        return float(any(ref.startswith(answer) for ref in references))
   """
 
   unit: ClassVar[str] = '%'

@@ -195,18 +195,19 @@ def test_first_layers_that_expired_are_sent_again(
   assert (answer.caption, answer.layers) == (whole.caption, 2)
 
 
-def test_demo_demoencodes_and_streams(client, edge, images):
+def test_page_encodes_and_streams(client, edge, images):
   demo = backend.DemoBackend(client, lambda text: _codec(edge, text), 64)
-  image, _ = demo.read(images[0])
+  image = demo.read(images[0]).image
   own, ready = demo.client(KMEANS)
   assert not ready
   own.handshake()
   demo.prepare(KMEANS, own, image)
   assert demo.client(KMEANS) == (own, True)
-  packed, shown = demo.encode(own, image)
-  assert shown['bytes'] == len(packed.message)
+  packed = demo.encode(KMEANS, own, image)
+  shown, message = packed.description, packed.encoded.message
+  assert shown['bytes'] == len(message)
   groups, colours = shown['map']['group'], shown['map']['colour']
-  assignments = own.codecs[0].session.unpack(packed.message)['assignments']
+  assignments = own.codecs[0].session.unpack(message)['assignments']
   same = np.equal.outer(assignments, assignments)
   np.testing.assert_array_equal(np.equal.outer(groups, groups), same)
   assert len(set(zip(groups, colours, strict=True))) == len(set(groups)) == 4
