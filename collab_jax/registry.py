@@ -145,10 +145,25 @@ def find(table: Mapping[str, type], kind: str, name: str) -> type[Any]:
   if name in table:
     return table[name]
   if ':' not in name:
+    module, dot, attribute = name.rpartition('.')
+    parts = name.split('.')
+    # Classes begin with a capital; 'mine.py' is a file.
+    if dot and attribute[:1].isupper() and all(map(str.isidentifier, parts)):
+      raise _validate.error(
+        kind,
+        name,
+        "a name of the package, or 'package.module:Class'",
+        f"write '{module}:{attribute}' if it is a class of your own",
+      )
     raise _validate.unknown(kind, name, table)
   cls = load(kind, name)
   if not (isinstance(cls, type) and dataclasses.is_dataclass(cls)):
-    raise _validate.error(kind, name, 'a dataclass')
+    raise _validate.error(
+      kind,
+      name,
+      'a frozen dataclass',
+      'write @dataclasses.dataclass(frozen=True) above its class',
+    )
   return cls
 
 
@@ -169,7 +184,17 @@ def load(kind: str, name: str) -> Any:
     raise _validate.error(
       kind, name, "'package.module:Class'", 'name a module, not a file'
     )
-  value = importlib.import_module(module)
+  try:
+    value = importlib.import_module(module)
+  except ModuleNotFoundError as error:
+    missing = error.name or ''
+    if module != missing and not module.startswith(f'{missing}.'):
+      raise  # The module is there, and imports one that is not.
+    raise ModuleNotFoundError(
+      f'{kind}: got {name!r}, expected a module on the path, and there is no'
+      f' {missing}; start in its folder, or put that on PYTHONPATH',
+      name=missing,
+    ) from error
   for part in attribute.split('.'):
     if not hasattr(value, part):
       near = _validate.nearest(part, [n for n in vars(value) if n[0] != '_'])

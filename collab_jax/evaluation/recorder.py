@@ -16,6 +16,7 @@ from collab_jax.codecs import base
 from collab_jax.codecs.transports import base as transports
 from collab_jax.data import pixels, question
 from collab_jax.evaluation import identity, texts, validate
+from collab_jax.tasks import base as tasks_base
 
 
 class Recorder:
@@ -111,7 +112,7 @@ class Recorder:
       count: Number of questions about the picture.
     """
     assert self.task is not None
-    answer = self.task.read(record['caption'], asked)
+    answer = tasks_base.read_answer(self.task, record['caption'], asked)
     references = list(asked.references)
     return {
       **record,

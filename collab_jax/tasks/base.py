@@ -1,6 +1,7 @@
 """Tasks: examples of a dataset, prompts, answers and their scores."""
 
 import abc
+from collections.abc import Collection
 import dataclasses
 import os
 import re
@@ -83,6 +84,8 @@ class Task(abc.ABC):
     files: what the folder must hold, for people.
     url: where the files are from.
     licence: of the files.
+    writes_exactly: whether `write` knows a text of the whole reference; False
+      where the text is a coding that only a model makes, as of masks.
   """
 
   label: ClassVar[str]
@@ -97,6 +100,7 @@ class Task(abc.ABC):
   files: ClassVar[tuple[str, ...]] = ()
   url: ClassVar[str] = ''
   licence: ClassVar[str] = ''
+  writes_exactly: ClassVar[bool] = True
 
   @abc.abstractmethod
   def load(
@@ -139,7 +143,11 @@ class Task(abc.ABC):
     return text
 
   def write(self, asked: question.Question) -> str:
-    """Returns a text that is a right answer, from which `read` reads it."""
+    """Returns a text that is a right answer, from which `read` reads it.
+
+    What `read` reads scores at least what a reference itself does, by the
+    first metric, unless `writes_exactly` is False.
+    """
     return asked.references[0]
 
   def choose_split(self, split: str) -> str:
@@ -195,13 +203,47 @@ def as_task(name: str, value: Any) -> Task:
   return value
 
 
+def read_answer(task: Task, text: str, asked: question.Question) -> str:
+  """Reads the answer in a text, by `Task.read`, and checks it.
+
+  Raises:
+    ValueError: `read` raised an error; it says of which text.
+    TypeError: It returned no text.
+  """
+  title = f'{type(task).__name__}.read of {text!r:.60}'
+  do = "return '' where a text holds no answer"
+  try:
+    answer: Any = task.read(text, asked)
+  except Exception as error:
+    raise _validate.error(title, error, 'a text', do) from error
+  if not isinstance(answer, str):
+    raise _validate.error(title, answer, 'a text', do, TypeError)
+  return answer
+
+
+def places(template: str) -> list[str]:
+  """Returns the names that stand in braces in a template, each once."""
+  return [*dict.fromkeys(_PLACE.findall(template))]
+
+
+def check_places(template: str, names: Collection[str]) -> None:
+  """Raises ValueError if a template lacks the place of a text."""
+  if not {*names} <= {*places(template)}:
+    raise _lacking(template, names)
+
+
+def _lacking(template: str, names: Collection[str]) -> ValueError:
+  """Returns the error of a template without the places of some texts."""
+  listed = ' and '.join(f'{{{name}}}' for name in names)
+  return _validate.error('prompt', template, f'a text with {listed} in it')
+
+
 def filled(template: str, **texts: str) -> str:
   """Returns a prompt: a template with its texts, braces in them as they are.
 
   Raises:
     ValueError: the template lacks the place of a text, or has another.
   """
-  if {*_PLACE.findall(template)} != {*texts}:
-    places = ' and '.join(f'{{{name}}}' for name in texts)
-    raise _validate.error('prompt', template, f'a text with {places} in it')
+  if {*places(template)} != {*texts}:
+    raise _lacking(template, texts)
   return _PLACE.sub(lambda match: texts[match[1]], template)

@@ -42,7 +42,9 @@ def check_task(
   metrics, decoding and resizing know; pictures of the size that is asked for,
   with ids and questions of their own, the same when they are read again, and
   fewer with a limit; prompts and references that are texts; answers that are
-  read from any text; and right answers that score no worse than none.
+  read from any text; and right answers: `read` of what `write` writes scores,
+  by the first metric, at least what a reference itself does, for each question,
+  unless `writes_exactly` is False, and no worse than none.
 
   Args:
     task: The task under test, by name or itself.
@@ -188,12 +190,7 @@ def _check_answers(
   def scores(texts: list[str], metric: Any) -> float:
     answers = []
     for text, q in zip(texts, asked, strict=True):
-      answer = task.read(text, q)
-      _require(
-        isinstance(answer, str),
-        f'{title}.read must return a text, got {answer!r:.80}.',
-      )
-      answers.append(answer)
+      answers.append(_read(task, text, q))
     return metric.score(answers, references)
 
   for metric in metrics.make_all(task.metrics).values():
@@ -212,6 +209,48 @@ def _check_answers(
     right >= none if first.higher_is_better else right <= none,
     f'{title}: right answers of `write` score {right}, none {none}.',
   )
+  if task.writes_exactly:
+    _check_written(task, title, asked, first)
+
+
+def _check_written(
+  task: base.Task, title: str, asked: list[question.Question], metric: Any
+) -> None:
+  """Checks that what is read of right texts is worth as much as references."""
+  references = [q.references for q in asked]
+
+  def worth(answers: list[str]) -> np.ndarray:
+    sums = metrics.checked_statistics(metric, answers, references)
+    scores = np.asarray(metric.combine(sums))
+    return scores if metric.higher_is_better else -scores
+
+  texts = [task.write(q) for q in asked]
+  answers = [_read(task, *pair) for pair in zip(texts, asked, strict=True)]
+  got = worth(answers)
+  # Of several references some may be worth less: one of ten people's answers.
+  most = max(len(refs) for refs in references)
+  needed = np.min(
+    [
+      worth([refs[min(i, len(refs) - 1)] for refs in references])
+      for i in range(most)
+    ],
+    axis=0,
+  )
+  for i in np.flatnonzero(got < needed - 1e-6):
+    raise AssertionError(
+      f'{title}: question {asked[i].id!r}: `write` writes {texts[i]!r:.80},'
+      f' `read` of it is {answers[i]!r:.80}, whose {metric.label} is'
+      f' {abs(got[i]):g}, and that of a reference, {references[i][0]!r:.80},'
+      f' {abs(needed[i]):g}; let `read` return what metrics compare with'
+      ' references.'
+    )
+
+
+def _read(task: base.Task, text: str, asked: question.Question) -> str:
+  try:
+    return base.read_answer(task, text, asked)
+  except (TypeError, ValueError) as error:
+    raise AssertionError(str(error)) from error
 
 
 def _require(condition: Any, message: str) -> None:

@@ -60,7 +60,8 @@ class ListedTask(base.Task):
         return cj.tasks.Listing(path, rows)
 
   A subclass writes `listing`; pictures, their order and the limit are taken
-  care of.
+  care of. Rows of one id must name one file. Where there is a field `prompt`,
+  the places of its default, such as {question}, must be in every prompt.
   """
 
   @abc.abstractmethod
@@ -87,6 +88,7 @@ class ListedTask(base.Task):
     """Makes a reader; see `Task.load`."""
     files.check_limit(limit)
     split = self.choose_split(split)
+    _check_prompt(self)
     name = f'{self.label}/{split}'
     get = f'; get {self.label} from {self.url}' if self.url else ''
     if not os.fspath(folder):
@@ -98,7 +100,7 @@ class ListedTask(base.Task):
         raise FileNotFoundError(
           f'{folder} is no folder, expected that of {self.label}'
         )
-      listing = self.listing(Path(folder), split)
+      listing = _listing(self, Path(folder), split)
       pictures, questions, turns = _grouped(listing, limit)
       if not pictures and limit != 0:
         raise _validate.error(
@@ -141,11 +143,59 @@ def caption_question(
   return question.Question(prompt, captions, 'caption', f'{image_id}/caption')
 
 
+def _check_prompt(task: ListedTask) -> None:
+  """Raises ValueError if a prompt lacks a place that its default has."""
+  defaults = {
+    field.name: field.default
+    for field in dataclasses.fields(task)  # pyright: ignore[reportArgumentType]
+  }
+  default, prompt = defaults.get('prompt'), getattr(task, 'prompt', None)
+  if isinstance(default, str) and isinstance(prompt, str):
+    base.check_places(prompt, base.places(default))
+
+
+def _listing(task: ListedTask, folder: Path, split: str) -> Listing:
+  """Returns what a task's `listing` returns, with its rows made and checked.
+
+  Raises:
+    ValueError: `listing` raised what does not say which file is wrong.
+    TypeError: It returned something else, or rows of another kind.
+  """
+  title = f'{type(task).__name__}.listing'
+  expected = 'tasks.Listing(path, rows) of tasks.Row(path, image_id, question)'
+  try:
+    found: Any = task.listing(folder, split)
+    is_listing = isinstance(found, Listing)
+    rows: list[Any] = list(found.rows) if is_listing else []
+  except (LookupError, TypeError, AttributeError, ArithmeticError) as error:
+    raise _validate.error(
+      f'{title} of {folder}, {split}',
+      error,
+      expected,
+      'raise a ValueError where a file holds something else',
+    ) from error
+  if not is_listing:
+    raise _validate.error(
+      title,
+      type(found).__name__,
+      expected,
+      'return the file of the list, for errors, with the rows',
+      TypeError,
+    )
+  for number, row in enumerate(rows):
+    if not isinstance(row, Row):
+      raise _validate.error(
+        f'{title}: row {number}', row, expected, '', TypeError
+      )
+  return Listing(found.path, rows)
+
+
 def _grouped(listing: Listing, limit: int | None) -> tuple[Any, Any, Any]:
   """Returns the first pictures, their questions and their turns.
 
   Raises:
-    ValueError: Two questions about a picture have one id.
+    ValueError: Two questions about a picture have one id, or one id is of two
+      files.
   """
   entries: dict[int, Row] = {}
   questions: dict[int, list[question.Question]] = {}
@@ -155,6 +205,13 @@ def _grouped(listing: Listing, limit: int | None) -> tuple[Any, Any, Any]:
         continue
       entries[row.image_id] = row
       questions[row.image_id] = []
+    elif row.path != entries[row.image_id].path:
+      raise _validate.error(
+        f'{listing.path}: file of picture {row.image_id}',
+        str(row.path),
+        f'{entries[row.image_id].path}, as of its first row',
+        'give each file an image_id of its own',
+      )
     query = row.question() if callable(row.question) else row.question
     several = questions[row.image_id]
     if not query.id:

@@ -135,6 +135,7 @@ class RefCoco(ReferringTask):
     'box_accuracy(iou=0.75)',
     'box_iou',
   )
+  writes_exactly: ClassVar[bool] = False  # Codes of a mask are not known.
 
   def __post_init__(self):
     _validate.choice('dataset', self.dataset, [*_SPLIT_BY])

@@ -147,7 +147,7 @@ def test_names():
     ('physical(code=5/6)', "code: got '5/6', expected one of none, 1/2"),
     ('physical(length=100)', 'length: got 100, expected one of'),
     ('physical(retries=1.5)', 'retries: got 1.5, expected an integer'),
-    ('math:sqrt', "channel: got 'math:sqrt', expected a dataclass"),
+    ('math:sqrt', "channel: got 'math:sqrt', expected a frozen dataclass"),
   ],
 )
 def test_mistakes_are_told(text, said):

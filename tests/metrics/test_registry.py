@@ -73,7 +73,7 @@ class NoLabel(metrics.MeanMetric):
     ('bleu4(n=2)', ValueError, 'field of bleu4'),
     ('x.py', ValueError, "metric: got 'x.py', expected one of anls"),
     ('tests.misses:Mises', ValueError, "did you mean 'Misses'?"),
-    (f'{__name__}:Plain', ValueError, 'expected a dataclass'),
+    (f'{__name__}:Plain', ValueError, 'expected a frozen dataclass'),
     (f'{__name__}:NoLabel', TypeError, 'expected a metric with a label'),
     ('collab_jax.channels:Budget', TypeError, 'inherit collab_jax.metrics'),
     (metrics.Bleu4, TypeError, r'make one, as in Bleu4\(\)'),

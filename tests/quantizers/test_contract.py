@@ -205,7 +205,7 @@ def test_make_refuses_and_suggests():
     quantizers.make('random', k=8, rebuilt='zero')
   with pytest.raises(ValueError, match='k'):
     quantizers.make('random')
-  with pytest.raises(ValueError, match='expected a dataclass'):
+  with pytest.raises(ValueError, match='expected a frozen dataclass'):
     quantizers.make('math:sqrt')
 
 

@@ -130,7 +130,7 @@ class Faulty(tasks.Task):
     ('references', 'references must be a tuple of texts'),
     ('questions', 'picture 0 has no question'),
     ('again', 'differ with limit=1'),
-    ('read', 'read must return a text, got None'),
+    ('read', "read of '': got None, expected a text"),
     ('backwards', 'right answers of `write` score 0.0, none 1.0'),
     ('length', 'max_tokens must be a positive int, got 0'),
   ],
