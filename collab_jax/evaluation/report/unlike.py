@@ -16,7 +16,9 @@ def unlike_pictures(rows: Sequence[Mapping[str, Any]]) -> str:
   row = max(rows, key=lambda row: row.get('unlike', 0), default={})
   if not (count := row.get('unlike', 0)):
     return ''
-  return describe(count, row['images'], row['data'], row['model'])
+  return describe(
+    count, row['images'], row['data'], row['model'], bool(row.get('questions'))
+  )
 
 
 def of_records(records: Sequence[Mapping[str, Any]]) -> str:
@@ -26,11 +28,17 @@ def of_records(records: Sequence[Mapping[str, Any]]) -> str:
     return ''
   total = len({r['image_id'] for r in records})
   first = records[0]
-  return describe(len(unlike), total, first.get('data'), first.get('model'))
+  return describe(
+    len(unlike), total, first.get('data'), first.get('model'), 'task' in first
+  )
 
 
 def describe(
-  count: int, total: int, data: str | None, model: str | None
+  count: int,
+  total: int,
+  data: str | None,
+  model: str | None,
+  is_task: bool = False,
 ) -> str:
   """Says how many pictures are unlike those of the training.
 
@@ -39,10 +47,13 @@ def describe(
     total: Number of all pictures.
     data: Name of the dataset.
     model: Name of the model.
+    is_task: Whether the texts answer a task's questions.
   """
   verb, whose = ('is', 'its') if count == 1 else ('are', 'their')
-  captions = 'caption means' if count == 1 else 'captions mean'
+  texts = 'caption means' if count == 1 else 'captions mean'
+  if is_task:
+    texts = 'answers mean'
   return (
     f'{count:,} of {total:,} pictures of {data} {verb} unlike those that the'
-    f' {model} model was trained on: {whose} {captions} nothing.'
+    f' {model} model was trained on: {whose} {texts} nothing.'
   )
