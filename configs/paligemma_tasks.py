@@ -7,10 +7,10 @@ Arguments, as in `configs/paligemma_tasks.py:task=okvqa,protocol=sweep`:
             --config.task='refcoco(weights=/path/to/vae-oid.npz)'.
   protocol  `score`: all vectors, to compare with the published score before
             anything is left out. `sweep`: numbers of vectors and codecs.
-            `smoke`: a few codecs on ten pictures, to see that files fit.
+            `smoke`: one codec at one k on ten pictures, to see that files fit.
   model     A released model's name, or without its size, which `res` adds; or a
-            folder that says its dimensions. Default: the task's checkpoint,
-            'paligemma-3b-mix' where none was released.
+            folder that says its dimensions, or 'tiny'. Default: the task's
+            checkpoint, 'paligemma-3b-mix' where none was released.
   res       Side of the pictures in pixels, 224 or 448; 0 (the default) takes
             what the model says, 224 where it says nothing.
   split     Split of the dataset; '' (the default) for the protocol's.
@@ -74,6 +74,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   config.limit = 1_000_000  # All pictures of the split.
   config.seeds = (0,)
   config.batch_size = 16
+  reduced = 32 if name == 'tiny' else 112  # Pixels, half of the least side.
 
   if protocol == 'score':
     config.methods, config.ks = (), ()
@@ -91,7 +92,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
       'avif(quality=8,strip=true)',
       'avif(quality=25,strip=true)',
       'avif(quality=50,strip=true)',
-      'avif(quality=50,size=112,strip=true)',
+      f'avif(quality=50,size={reduced},strip=true)',
       'webp(quality=5,strip=true)',
       'webp(quality=50,strip=true)',
       'jpeg(quality=10,strip=true)',

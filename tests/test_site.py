@@ -153,7 +153,7 @@ def test_the_lines_on_extending_run(monkeypatch, tmp_path):
   """
   text = (ROOT / 'docs' / 'extend.md').read_text()
   blocks = re.findall(r'```python\n(.*?)```', text, re.S)
-  assert len(blocks) == 14
+  assert len(blocks) == 15
   checked = []
 
   def check(quantizer, n=16, d=8):

@@ -2,8 +2,8 @@
 
 import pytest
 
+from collab_jax import checkpoints, codecs, tasks
 from collab_jax import config as config_lib
-from collab_jax import tasks
 from collab_jax.models import zoo
 from collab_jax.studies import build
 from configs import paligemma_tasks, tradeoff
@@ -34,6 +34,12 @@ def test_protocols():
   sweep = paligemma_tasks.get_config('task=gqa,protocol=sweep,res=448')
   assert sweep.model == 'paligemma-3b-ft-gqa-448'
   assert 8 in sweep.ks
+  assert 'avif(quality=50,size=112,strip=true)' in sweep.codecs
+  small = paligemma_tasks.get_config('model=tiny,protocol=sweep')
+  side = checkpoints.load('tiny').config.vision.image_size
+  for name in small.codecs:
+    spec = codecs.parse(name)
+    assert spec.at(side) == spec
   assert not any('packed' in method for method in sweep.methods)
   packed = paligemma_tasks.get_config('protocol=sweep,axes=a/b.safetensors')
   assert {*packed.methods} - {*sweep.methods} == {

@@ -31,6 +31,7 @@ def test_the_task_of_the_page(tmp_path, monkeypatch):
   (tmp_path / 'test.csv').write_text('\n'.join(lines))
   name = 'mine:Signs(prompt=read {question})'
   testing.check_task(name, tmp_path)
+  testing.check_task('mine:SaidSigns', tmp_path)
   task = tasks.make(name)
   answers = module.first_answers(tmp_path, standin.small())
   assert len(answers) == 2
