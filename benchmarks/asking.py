@@ -24,10 +24,12 @@ from collab_jax.serving.server import request_cache
 
 _MODEL = flags.DEFINE_string('model', 'tiny', 'Name or folder of the model.')
 _CODEC = flags.DEFINE_string('codec', 'merge(k=8)', 'Quantizer of the edge.')
-_QUESTIONS = flags.DEFINE_integer('questions', 8, 'Of a picture.')
-_PICTURES = flags.DEFINE_integer('pictures', 40, 'Scenes that are asked about.')
-_CACHE_MB = flags.DEFINE_integer('cache_mb', 64, 'Size of the cache.')
-_KEPT = flags.DEFINE_integer('kept', 200, 'Pictures put into the cache.')
+_QUESTIONS = flags.DEFINE_integer('questions', 8, 'Of a picture.', 1)
+_PICTURES = flags.DEFINE_integer(
+  'pictures', 40, 'Scenes that are asked about.', 1
+)
+_CACHE_MB = flags.DEFINE_integer('cache_mb', 64, 'Size of the cache.', 1)
+_KEPT = flags.DEFINE_integer('kept', 200, 'Pictures put into the cache.', 1)
 _SHAPE = 256, 2048  # Prefix of PaliGemma at 224 px, in float32.
 
 

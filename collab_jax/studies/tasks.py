@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 import functools
+import math
 import os
 from pathlib import Path
 import re
@@ -55,9 +56,14 @@ class TaskStudy:
     Args:
       config: The config.
       load: Returns the model; None loads the config's.
+
+    Raises:
+      ValueError: A line of the figure is no title, task and kinds, or two have
+        the same title.
     """
     self.config = config
     self._fields = cast(Any, config)
+    _check_lines(self._fields.lines)
     load = functools.cache(load or functools.partial(build.load_model, config))
     names = dict.fromkeys(task for _, task, _ in self._fields.lines)
     self.studies = {
@@ -80,9 +86,10 @@ class TaskStudy:
       raise _validate.error('lines', (), 'one or more lines of the figure')
     if not fields.full:
       raise _validate.error('full', False, 'True: shares are of all vectors')
-    for name in ('budgets', 'shares'):
+    _validate.integer('k', fields.k)
+    for name, most in (('budgets', math.inf), ('shares', 1)):
       for value in fields[name]:
-        _validate.number(name, value, 0)
+        _validate.number(name, value, 0, most)
     for each in self.studies.values():
       each.validate()
     names = [spec.name for spec in next(iter(self.studies.values())).specs]
@@ -184,6 +191,20 @@ class TaskStudy:
     """Returns the name of the codec that answers the easy questions."""
     fields = self._fields
     return codecs.parse(fields.control, fields.split, fields.coding).name
+
+
+def _check_lines(lines: Any) -> None:
+  """Raises ValueError unless lines are titles, tasks and kinds."""
+  titles = []
+  for line in lines:
+    whole = isinstance(line, list | tuple) and len(line) == 3
+    if not (whole and line[0] and isinstance(line[2], list | tuple)):
+      raise _validate.error(
+        'lines', line, 'a title, a task and its kinds, () for all'
+      )
+    titles.append(line[0])
+  if len({*titles}) < len(titles):
+    raise _validate.error('lines', titles, 'a title of its own for each')
 
 
 def _with_task(

@@ -195,6 +195,11 @@ def test_report(run):
     ({'lines': (('a', 'scene', ()),)}, "task: got 'scene'.*'scenes'"),
     ({'budgets': (-1,)}, 'budgets: got -1'),
     ({'control': 'webp(quality=21)'}, r"control: got 'webp\(quality=21\)'"),
+    ({'shares': (95,)}, r'shares: got 95, expected a number from 0 to 1'),
+    ({'k': 0}, 'k: got 0, expected an integer of at least 1'),
+    ({'lines': (('a', 'scenes'),)}, 'lines: got .*expected a title, a task'),
+    ({'lines': (('a', 'scenes', 'count'),)}, 'lines: .*expected a title, a'),
+    ({'lines': (('a', 'scenes', ()),) * 2}, 'lines: .*expected a title of its'),
   ],
 )
 def test_settings_out_of_range_are_refused(config, change, said):
