@@ -504,14 +504,22 @@ def test_image_codecs_show_what_was_decoded(tmp_path):
   assert 0 < error < 40
 
 
-def test_pictures_unlike_those_of_the_training(tmp_path):
+@pytest.mark.parametrize(
+  ('count', 'texts'), [(0, 'captions'), (1, 'answers'), (2, 'answers')]
+)
+def test_pictures_unlike_those_of_the_training(tmp_path, count, texts):
   records = synthetic.make(images=3, ks=(2,), seeds=(0,))
   for record in records:
     if record['image_id'] == 1:
       record['unlike'] = True
+  if count:
+    asked = [(f'what {i}', ('red',), 'red') for i in range(count)]
+    records = ask_all(records, asked)
   folder = write_records(tmp_path, records)
   page = Page(studies.write_html(folder, clusters=False))
-  said = 'unlike those that the model was trained on'
+  said = (
+    f'unlike those that the model was trained on: its {texts} mean nothing.'
+  )
   assert [said in entry for entry in page.texts['article']] == [0, 1, 0]
   assert evaluation.unlike_pictures(
     evaluation.summarize(records, resamples=2)

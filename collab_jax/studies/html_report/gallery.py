@@ -18,7 +18,7 @@ Record = Mapping[str, Any]
 Row = Mapping[str, Any]
 
 _UNLIKE = (
-  'This picture is unlike those that the model was trained on: its captions'
+  'This picture is unlike those that the model was trained on: its {}'
   ' mean nothing.'
 )
 _MOST_WORDS = 200  # Of a caption that are shown.
@@ -191,7 +191,6 @@ def _entry(
     whole = captions.get((image_id, full)) if full else None
     truth = [whole['caption']] if whole else []
     against = 'the caption of all vectors'
-  is_unlike = any(record.get('unlike') for record in known)
   title = str(first.get('file') or f'Picture {image_id}')
   if first.get('prompt'):
     title = f'{title}: {first["prompt"]}'
@@ -207,7 +206,7 @@ def _entry(
   return markup.tag(
     'article',
     markup.tag('h3', title),
-    markup.tag('p', _UNLIKE, class_='warning') if is_unlike else None,
+    _unlike(known),
     markup.tag(
       'div',
       _picture(example, title, references),
@@ -233,6 +232,14 @@ def _entry(
     ),
     data_against=against if truth else '',
   )
+
+
+def _unlike(known: Sequence[Record]) -> markup.Element | None:
+  """Makes the remark on a picture unlike those of the training, if it is."""
+  if not any(record.get('unlike') for record in known):
+    return None
+  texts = 'answers' if 'task' in known[0] else 'captions'
+  return markup.tag('p', _UNLIKE.format(texts), class_='warning')
 
 
 def _asked(
@@ -272,9 +279,7 @@ def _asked(
   return markup.tag(
     'article',
     markup.tag('h3', title),
-    markup.tag('p', _UNLIKE, class_='warning')
-    if any(record.get('unlike') for record in known)
-    else None,
+    _unlike(known),
     markup.tag(
       'div',
       markup.tag('figure', picture),
