@@ -6,6 +6,13 @@ import ml_collections
 
 from collab_jax import config as config_lib
 
+# Clusters by merging with coded centroids; of the tiny model's books, trained
+# on no test scene, docs/quantizers.md has the commands.
+MERGED_ECSQ = 'merge(k={},smooth={},centroids=pca(dims=128,vectors=ecsq({})))'
+MERGED_ECVQ = (
+  'merge(k={},smooth={},centroids=pca(dims=128,vectors=ecvq(weight={})))'
+)
+
 
 def model_and_data() -> ml_collections.ConfigDict:
   """Returns the fields of the tiny model and of 500 test scenes."""

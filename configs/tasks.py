@@ -12,18 +12,15 @@ from configs import common
 
 MODES = ('tiny', 'curve', 'smoke')
 
-# Trained on no test scene: docs/quantizers.md has the commands of the books.
-_CODED = 'merge(k={},smooth={},centroids=pca(dims=128,vectors=ecvq(weight={})))'
-_MERGED = 'merge(k={},smooth={},centroids=pca(dims=128,vectors=ecsq({})))'
 _CODECS = (
-  _CODED.format(2, 4, '2.0'),
-  _CODED.format(3, 4, '1.5'),
-  _CODED.format(4, 4, '0.6'),
-  _CODED.format(5, 4, '0.3'),
-  _MERGED.format(6, 2, 'step=0.7'),
-  _MERGED.format(8, 1, 'step=0.6'),
-  _MERGED.format(12, 0, 'step=0.4'),
-  _MERGED.format(16, 0, 'step=0.25'),
+  common.MERGED_ECVQ.format(2, 4, '2.0'),
+  common.MERGED_ECVQ.format(3, 4, '1.5'),
+  common.MERGED_ECVQ.format(4, 4, '0.6'),
+  common.MERGED_ECVQ.format(5, 4, '0.3'),
+  common.MERGED_ECSQ.format(6, 2, 'step=0.7'),
+  common.MERGED_ECSQ.format(8, 1, 'step=0.6'),
+  common.MERGED_ECSQ.format(12, 0, 'step=0.4'),
+  common.MERGED_ECSQ.format(16, 0, 'step=0.25'),
   # Of each budget an AVIF that comes near to it.
   'avif(quality=1,size=16,strip=true,chroma=444)',
   'avif(quality=10,size=32,strip=true,chroma=444)',
@@ -40,21 +37,21 @@ _CODECS = (
 )
 # Codecs that an edge chooses from.
 _CURVE = (
-  _CODED.format(2, 4, '2.0'),
-  _CODED.format(2, 4, '0.6'),
-  _CODED.format(3, 4, '1.5'),
-  _CODED.format(3, 4, '0.6'),
-  _CODED.format(4, 4, '0.6'),
-  _CODED.format(4, 4, '0.3'),
-  _CODED.format(5, 4, '0.3'),
-  _CODED.format(6, 2, '0.3'),
-  _CODED.format(8, 1, '0.05'),
-  _MERGED.format(6, 2, 'step=0.7'),
-  _MERGED.format(8, 1, 'step=0.6'),
-  _MERGED.format(12, 0, 'step=0.4'),
-  _MERGED.format(16, 0, 'step=0.25'),
-  _MERGED.format(24, 0, 'step=0.25'),
-  _MERGED.format(32, 0, 'step=0.25'),
+  common.MERGED_ECVQ.format(2, 4, '2.0'),
+  common.MERGED_ECVQ.format(2, 4, '0.6'),
+  common.MERGED_ECVQ.format(3, 4, '1.5'),
+  common.MERGED_ECVQ.format(3, 4, '0.6'),
+  common.MERGED_ECVQ.format(4, 4, '0.6'),
+  common.MERGED_ECVQ.format(4, 4, '0.3'),
+  common.MERGED_ECVQ.format(5, 4, '0.3'),
+  common.MERGED_ECVQ.format(6, 2, '0.3'),
+  common.MERGED_ECVQ.format(8, 1, '0.05'),
+  common.MERGED_ECSQ.format(6, 2, 'step=0.7'),
+  common.MERGED_ECSQ.format(8, 1, 'step=0.6'),
+  common.MERGED_ECSQ.format(12, 0, 'step=0.4'),
+  common.MERGED_ECSQ.format(16, 0, 'step=0.25'),
+  common.MERGED_ECSQ.format(24, 0, 'step=0.25'),
+  common.MERGED_ECSQ.format(32, 0, 'step=0.25'),
   'merge(k=16)',
   'merge(k=32)',
   'avif(quality=8,strip=true,chroma=444)',

@@ -10,6 +10,7 @@ from matplotlib import lines as mpl_lines
 
 from collab_jax import evaluation
 from collab_jax.evaluation.report import columns
+from collab_jax.evaluation.report import labels as labels_lib
 from collab_jax.plots import curves, style
 
 # The last part of a message's field, and the label and looks of its kind.
@@ -73,7 +74,7 @@ def _panel(
 ) -> None:
   """Draws the shares kept at one number of vectors."""
   for y, curve in enumerate(ranked.values()):
-    row = next((row for row in curve if row['sent'] == k), None)
+    row = labels_lib.at_k(curve, k)
     if row is None or not (shares := _shares(row, column)):
       continue
     share, low, high = shares

@@ -185,7 +185,7 @@ def _mark(
   axes.axvline(k, color=style.PALE, linewidth=5, zorder=0)
   shares = {}
   for title, line in lines.items():
-    row = next((r for r in line if r['sent'] == k), None)
+    row = labels.at_k(line, k)
     if row is None:
       continue
     share = columns.column(groups[title]).kept(row)

@@ -316,7 +316,7 @@ def _kept(rows: Mapping[str, study.Rows], k: int) -> list[str]:
   parts, example = [], None
   for title, group in rows.items():
     curve = budgets.paper_curve(group)
-    row = next((r for r in curve if r['sent'] == k), None)
+    row = labels.at_k(curve, k)
     column = columns.column(group)
     kept = None if row is None else column.kept(row)
     full = labels.full(group)
@@ -413,7 +413,7 @@ def _control(hard: Mapping[str, study.Rows], control: str, k: int) -> list[str]:
   parts = []
   for title, rows in hard.items():
     column, full = columns.column(rows), labels.full(rows)
-    at_k = next((r for r in budgets.paper_curve(rows) if r['sent'] == k), None)
+    at_k = labels.at_k(budgets.paper_curve(rows), k)
     if full is None or at_k is None:
       continue
     scores = f'{column.text(at_k)} of {column.text(full)}'

@@ -178,7 +178,7 @@ def kept_table(
       continue
     column = columns.column(group)
     curve = paper_curve(group)
-    at_k = next((row for row in curve if row['sent'] == k), None)
+    at_k = labels.at_k(curve, k)
     first = next((r for r in curve if (column.kept(r) or 0) >= share), None)
     coded = [row for row in group if not labels.is_full(row)]
     sizes = (

@@ -169,6 +169,11 @@ def curves(rows: Sequence[Row], coding: bool = True) -> dict[str, list[Row]]:
   return labelled
 
 
+def at_k(curve: Sequence[Row], k: int) -> Row | None:
+  """Returns the row of a curve in which k vectors are sent; None if none is."""
+  return next((row for row in curve if row['sent'] == k), None)
+
+
 def pictures(rows: Sequence[Row]) -> dict[str, list[Row]]:
   """Groups the rows of image codecs that differ in quality only.
 

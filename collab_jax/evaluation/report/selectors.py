@@ -65,7 +65,7 @@ def paired_differences(
     column = {
       label: row
       for label, curve in curves.items()
-      if (row := _row_with_k(curve, k)) is not None
+      if (row := labels.at_k(curve, k)) is not None
     }
     best = max(column.values(), key=score.quality)
     to_best = _differences(drawn, column, best, score.name, level)
@@ -211,7 +211,7 @@ def _costs(curves: Mapping[str, Sequence[Row]], k: int) -> str:
   title = f'milliseconds of a picture, k={k}'
   lines = [[title, 'edge', 'server', 'quantizer alone']]
   for label, curve in curves.items():
-    row = _row_with_k(curve, k)
+    row = labels.at_k(curve, k)
     if row:
       seconds = *latency.compute_seconds(row), row['seconds'].get('quantize')
       lines.append([label, *(f'{1000 * (s or 0.0):.2f}' for s in seconds)])
@@ -285,7 +285,3 @@ def ranked(rows: Sequence[Row], y: columns.Y = None) -> dict[str, list[Row]]:
     return -sum(shares) / len(shares), label
 
   return {label: curves[label] for label in sorted(curves, key=rank)}
-
-
-def _row_with_k(curve: Sequence[Row], k: int) -> Row | None:
-  return next((row for row in curve if row['sent'] == k), None)

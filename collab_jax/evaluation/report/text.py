@@ -252,7 +252,7 @@ def findings(rows: Sequence[Row], k: int = 8, y: columns.Y = None) -> list[str]:
   lines = []
   means = {}
   for name, curve in curves.items():
-    row = next((r for r in curve if r['sent'] == k), None)
+    row = labels.at_k(curve, k)
     if name.startswith('k-means') and row and row[main.name]:
       means[name] = row[main.name]
       kept, low, high = (main.kept(row, e) for e in ('', '_low', '_high'))
