@@ -28,7 +28,8 @@ def describe(model: paligemma.Model) -> str:
     return ''
   return (
     f'this picture is unlike {model.statistics.pictures} that the'
-    f' {model.config.name} model knows: its caption means nothing'
+    f' {model.config.name} model knows: captions and answers about it mean'
+    ' nothing'
   )
 
 

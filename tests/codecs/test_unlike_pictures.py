@@ -58,6 +58,11 @@ def test_encoding_warns_once(model, photos, scenes, caplog):
   assert [TEXT in record.message for record in caplog.records] == [True]
 
 
+def test_the_warning_fits_captions_and_answers(model):
+  said = codecs.describe_unlike_picture(model)
+  assert said.endswith(': captions and answers about it mean nothing')
+
+
 def test_link_warns(model, photos, caplog):
   codec = codecs.FeatureCodec(model, 'kmeans(k=4)')
   codecs.Link(codec, 'erasure(p=0.4)').encode(photos, KEY)

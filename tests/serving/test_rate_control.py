@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from collab_jax import checkpoints, codecs, quantizers
+from collab_jax.codecs import unlike_pictures
 from collab_jax.models import paligemma
 from collab_jax.serving.client import (
   channel,
@@ -383,6 +384,26 @@ def test_plan_for_a_time_goal():
     assert 1000 < plan.max_bytes < 4000
     assert not rate_control.plan(link, CURVE, _make, 1.0).met
     link.close()
+
+
+def test_a_plan_is_silent_and_leaves_the_warning_to_pictures(caplog):
+  """The black picture that is timed is none of the user's."""
+  unlike_pictures._warn_once.cache_clear()
+  edge = checkpoints.load('tiny', part='edge')
+  point = rate_control.OperatingPoint('kmeans(k=4)', 900.0, 2000, 50.0)
+  curve = dataclasses.replace(CURVE, points=(point,))
+  noise = np.random.default_rng(0).integers(0, 256, (1, 64, 64, 3), np.uint8)
+
+  def make(text):
+    return codecs.FeatureCodec(edge, text)
+
+  with scripted.serving(scripted.ScriptedServer()) as target:
+    link = channel.Connection(target)
+    rate_control.plan(link, curve, make, 1000.0)
+    assert not caplog.records
+    rate_control.client_for_budget(link, curve, make, 2000).caption(noise)
+    link.close()
+  assert ['unlike' in r.getMessage() for r in caplog.records] == [True]
 
 
 _NUMBERS = st.floats() | st.integers(-(2**53), 2**53).map(float)

@@ -154,6 +154,7 @@ class EdgeClient:
     prompt: str = '',
     image_ids: Sequence[int] | None = None,
     max_tokens: int = 0,
+    warn: bool = True,
   ) -> list[result.CaptionResult]:
     """Captions a batch of pictures.
 
@@ -162,6 +163,8 @@ class EdgeClient:
       prompt: Text for the model; empty for the server's.
       image_ids: Default 0..B-1.
       max_tokens: Longest caption; 0 for the server's.
+      warn: Warn, once in a process, of pictures unlike those that the model
+        was trained on.
 
     Returns:
       One result per picture.
@@ -173,7 +176,7 @@ class EdgeClient:
     ids = range(len(images)) if image_ids is None else image_ids
     results = []
     pairs = zip(np.asarray(images), ids, strict=True)
-    for outcome in self.captions(pairs, prompt, max_tokens):
+    for outcome in self.captions(pairs, prompt, max_tokens, warn=warn):
       if isinstance(outcome, Exception):
         raise outcome
       results.append(outcome)
@@ -261,6 +264,7 @@ class EdgeClient:
     prompt: str = '',
     max_tokens: int = 0,
     batch_size: int = 8,
+    warn: bool = True,
   ) -> Iterator[result.CaptionResult | Failure]:
     """Captions a stream of pictures, with many requests in flight.
 
@@ -269,6 +273,7 @@ class EdgeClient:
       prompt: As in `caption`.
       max_tokens: As in `caption`.
       batch_size: Number of pictures that are encoded at a time.
+      warn: As in `caption`.
 
     Yields:
       A result or an error per picture, in order.
@@ -284,7 +289,7 @@ class EdgeClient:
     try:
       while chunk := list(itertools.islice(pictures, size)):
         images, ids = zip(*chunk, strict=True)
-        for encoded in self._encoder.encode(np.stack(images), ids):
+        for encoded in self._encoder.encode(np.stack(images), ids, warn):
           while len(pending) >= self.window:
             yield pending.popleft().result()
           pending.append(
