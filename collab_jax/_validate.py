@@ -57,8 +57,13 @@ def suggest(got: Any, known: Iterable[Any], also: str = '') -> str:
   near = nearest(str(got), known)
   if near:
     return f'; did you mean {near!r}?'
-  listed = f'one of {", ".join(known)}' if known else 'none'
-  return f', expected {listed}{f", or {also}" if also else ""}'
+  expected = f'one of {_listed(known)}' if known else 'none'
+  return f', expected {expected}{f", or {also}" if also else ""}'
+
+
+def _listed(names: Iterable[Any]) -> str:
+  """Returns names in a row; the empty one is quoted, to be seen."""
+  return ', '.join(str(name) or repr('') for name in names)
 
 
 def nearest(got: str, known: Iterable[str]) -> str | None:
@@ -165,7 +170,7 @@ def boolean(name: str, value: Any) -> None:
 def choice(name: str, value: Any, choices: Collection[Any]) -> None:
   """Raises ValueError unless value is one of a few choices."""
   if value not in choices:
-    raise error(name, value, f'one of {", ".join(map(str, choices))}')
+    raise error(name, value, f'one of {_listed(choices)}')
 
 
 def interval(low: int | float, high: int | float) -> str:

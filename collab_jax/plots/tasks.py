@@ -50,6 +50,8 @@ def tasks(
 ) -> figures.Figure:
   """Draws what each task keeps: by k-means++ over k, by the best over bytes.
 
+  Where k-means++ was not run, the first of the other methods is drawn.
+
   Args:
     groups: Rows of `summarize`, by the title of their line; those of all
       vectors among them.
@@ -83,7 +85,10 @@ def tasks(
       if axes is right:
         curves.draw_labels(axes, ends)
     _mark(left, groups, by_k, k, looks)
-    left.set_title("the paper's scheme: k-means++", loc='left', fontsize=10)
+    scheme = style.plain(budgets.paper_label(groups))
+    if scheme == 'k-means++':
+      scheme = f"the paper's scheme: {scheme}"
+    left.set_title(scheme, loc='left', fontsize=10)
     right.set_title('the best codec at each size', loc='left', fontsize=10)
     right.set_ylabel('')
     first = next(iter(groups.values()))

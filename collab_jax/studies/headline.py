@@ -129,13 +129,34 @@ def questions(reader: Any) -> int | None:
   Returns:
     The number; None where there are none, or only reading all pictures tells.
   """
+  asked = _asked(reader)
+  return None if asked is None else sum(map(len, asked))
+
+
+def kinds(reader: Any) -> set[str] | None:
+  """Returns the kinds of the questions about a reader's pictures.
+
+  Args:
+    reader: Reader of a task.
+
+  Returns:
+    The kinds; None as of `questions`.
+  """
+  asked = _asked(reader)
+  if asked is None:
+    return None
+  return {query.kind for several in asked for query in several if query.kind}
+
+
+def _asked(reader: Any) -> list[tuple[data_lib.Question, ...]] | None:
+  """Returns the questions about each picture, where they are quickly known."""
   asked = getattr(reader, 'questions', None)
   if isinstance(asked, tuple):
-    return sum(map(len, asked))
+    return [*asked]
   if callable(asked) and isinstance(
     identity.source_of(reader), data_lib.Scenes
   ):
-    return sum(len(reader[i].questions) for i in range(len(reader)))
+    return [reader[i].questions for i in range(len(reader))]
   return None
 
 

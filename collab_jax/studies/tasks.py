@@ -87,19 +87,56 @@ class TaskStudy:
     if not fields.full:
       raise _validate.error('full', False, 'True: shares are of all vectors')
     _validate.integer('k', fields.k)
+    if fields.methods and fields.k not in fields.ks:
+      listed = ', '.join(map(str, fields.ks))
+      do = 'the findings are about k vectors; add it to ks'
+      raise _validate.error('k', fields.k, f'one of ks, {listed}', do)
     for name, most in (('budgets', math.inf), ('shares', 1)):
       for value in fields[name]:
         _validate.number(name, value, 0, most)
     for each in self.studies.values():
       each.validate()
-    names = [spec.name for spec in next(iter(self.studies.values())).specs]
-    if fields.control and self._control() not in names:
-      raise _validate.unknown('control', self._control(), names)
+    self._check_kinds()
+    if fields.control:
+      self._check_control()
+
+  def _check_kinds(self) -> None:
+    """Raises ValueError for kinds of questions that a line's task has not."""
+    for title, name, kinds in self._fields.lines:
+      each, field = self.studies[name], f'lines: kind of {title}'
+      asked = headline.kinds(each.data)
+      # Few pictures may lack questions of kinds that the task has.
+      known = {*(asked or ()), *getattr(each.task, 'kinds', ())}
+      for kind in kinds if known else ():
+        if kind not in known:
+          raise _validate.unknown(field, kind, known)
+      if kinds and asked is not None and not asked & {*kinds}:
+        raise _validate.error(
+          field,
+          ', '.join(kinds),
+          f'some of {", ".join(sorted(asked))}: kinds of the questions about'
+          f' {len(each.data):,} pictures',
+          'raise limit, or leave the line out',
+        )
+
+  def _check_control(self) -> None:
+    """Raises ValueError unless the control is an image codec of the config."""
+    control = self._control()
+    if not isinstance(control, codecs.ImageCodecSpec):
+      raise _validate.error(
+        'control',
+        control.name,
+        "an image codec, or '' for none",
+        'features in its place do not tell for which questions a reduced'
+        ' picture is enough',
+      )
+    names = [spec.name for spec in self._first.specs]
+    if control.name not in names:
+      raise _validate.unknown('control', control.name, names, "'' for none")
 
   def describe(self) -> str:
     """Returns the headline: model, tasks, devices, and the work ahead."""
-    first = next(iter(self.studies.values()))
-    lines = {'model': headline.model(first.model)}
+    lines = {'model': headline.model(self._first.model)}
     for name, each in self.studies.items():
       counts = len(self._fields.seeds), len(each.blind), len(each.data)
       lines[name] = headline.captions(
@@ -178,19 +215,25 @@ class TaskStudy:
       lines[title] = TaskLine(answers, rows)
     report = analyze(lines, self._fields, draws)
     if self._fields.control:
-      report = with_control(report, lines, self._control(), self._fields, draws)
+      name = self._control().name
+      report = with_control(report, lines, name, self._fields, draws)
     rows = {title: line.rows for title, line in lines.items()}
-    first = next(iter(self.studies.values()))
-    made_with = first.made_with
-    here = not first.elsewhere
+    made_with = self._first.made_with
+    here = not self._first.elsewhere
     return study.write_report(
       report, rows, workdir, settings, evaluated=here, made_with=made_with
     )
 
-  def _control(self) -> str:
-    """Returns the name of the codec that answers the easy questions."""
+  @property
+  def _first(self) -> tradeoff.TradeoffStudy:
+    """The study of the first task; all have the same model and codecs."""
+    return next(iter(self.studies.values()))
+
+  def _control(self) -> codecs.CodecSpec:
+    """Returns the codec that answers the easy questions."""
     fields = self._fields
-    return codecs.parse(fields.control, fields.split, fields.coding).name
+    spec = codecs.parse(fields.control, fields.split, fields.coding)
+    return spec.validate(self._first.dimensions)
 
 
 def _check_lines(lines: Any) -> None:
@@ -313,30 +356,40 @@ def analyze(
 
 def _kept(rows: Mapping[str, study.Rows], k: int) -> list[str]:
   """Returns how much of each task the paper's k centroids keep."""
-  parts, example = [], None
+  parts, lacking, example = [], {}, None
   for title, group in rows.items():
     curve = budgets.paper_curve(group)
     row = labels.at_k(curve, k)
     column = columns.column(group)
-    kept = None if row is None else column.kept(row)
     full = labels.full(group)
-    if row is None or kept is None or full is None:
+    if row is None:
+      lacking[title] = [f'{each["sent"]:g}' for each in curve]
       continue
-    if not full[column.name]:
-      parts.append(f'{title} nothing, as all vectors score 0')
+    if full is None:
       continue
     example = row
+    kept = column.kept(row)
+    if kept is None or not full[column.name]:
+      parts.append(f'{title} nothing, as all vectors score 0')
+      continue
     low, high = (100 * (column.kept(row, e) or 0) for e in ('_low', '_high'))
     blind = budgets.blind_share(group)
     floor = '' if blind is None else f', blind {100 * blind:.0f}%'
     parts.append(f'{title} {100 * kept:.0f}% [{low:.0f}, {high:.0f}{floor}]')
-  if example is None:
-    return []
-  return [
-    f'{k} of {example["vectors"]} vectors by k-means++'
-    f' ({text.size(example["bytes"])}) keep of the score of all vectors:'
-    f' {"; ".join(parts)}.'
-  ]
+  findings = []
+  if example is not None:
+    findings.append(
+      f'{k} of {example["vectors"]} vectors by {budgets.paper_label(rows)}'
+      f' ({text.size(example["bytes"])}) keep of the score of all vectors:'
+      f' {"; ".join(parts)}.'
+    )
+  if lacking:
+    sent = ', '.join(next(iter(lacking.values()))) or 'none'
+    findings.append(
+      f'Nothing is said of {k} vectors: of {budgets.paper_label(rows)} the'
+      f' records of {", ".join(lacking)} have {sent}.'
+    )
+  return findings
 
 
 def with_control(
@@ -369,7 +422,7 @@ def with_control(
     if wrong := evaluation.of_wrong(line.records, name, metric):
       hard[title] = evaluation.summarize(wrong, metrics=[metric], **draws)
   if not hard:
-    return report
+    return _without_control(report, name, [*scored])
   sizes = [
     row['bytes']
     for line in scored.values()
@@ -402,6 +455,21 @@ def with_control(
   )
 
 
+def _without_control(
+  report: study.Report, name: str, scored: Sequence[str]
+) -> study.Report:
+  """Adds why nothing can be said of the questions that a codec gets wrong."""
+  why = f'it gets no question of {", ".join(scored)} wrong'
+  if not scored:
+    why = 'the scores are of whole sets, not of each answer'
+  finding = f'{name} is no control: {why}.'
+  return report._replace(
+    text='\n\n'.join([report.text, *study.wrap([finding])]),
+    table=f'{report.table}\n\n{finding}',
+    summary={**report.summary, 'control': {'findings': [finding]}},
+  )
+
+
 def _has_scores(line: TaskLine) -> bool:
   """Whether each answer has a score; BLEU is of the whole set."""
   metric = columns.column(line.rows).name
@@ -421,8 +489,9 @@ def _control(hard: Mapping[str, study.Rows], control: str, k: int) -> list[str]:
   if not parts:
     return []
   return [
-    f'Of the questions that {control} gets wrong, {k} vectors by k-means++'
-    f' score, of what all vectors score: {"; ".join(parts)}.'
+    f'Of the questions that {control} gets wrong, {k} vectors by'
+    f' {budgets.paper_label(hard)} score, of what all vectors score:'
+    f' {"; ".join(parts)}.'
   ]
 
 

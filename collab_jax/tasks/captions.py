@@ -30,6 +30,11 @@ class Captions(base.Task):
   splits: ClassVar[tuple[str, ...]] = ('test', 'val', 'train', 'dense')
 
   @property
+  def kinds(self) -> tuple[str, ...]:
+    """Kinds of the task's questions: captions alone."""
+    return ('caption',)
+
+  @property
   def metrics(self) -> tuple[str, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
     """The score, then the other metrics of captions."""
     return self.score, *(m for m in metrics.DEFAULT if m != self.score)

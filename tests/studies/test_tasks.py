@@ -7,8 +7,10 @@ import pytest
 
 from collab_jax import data, evaluation, studies
 from collab_jax.evaluation import batches, message_cache, record_store
+from collab_jax.evaluation.report import budgets
 from collab_jax.serving.client import rate_control
 from collab_jax.studies import headline, sweep, unit_files, units
+from collab_jax.studies import tasks as tasks_study
 from configs import tasks as tasks_config
 from configs import tradeoff
 from tests import standin
@@ -194,9 +196,25 @@ def test_report(run):
     ({'full': False}, 'full: got False, expected True'),
     ({'lines': (('a', 'scene', ()),)}, "task: got 'scene'.*'scenes'"),
     ({'budgets': (-1,)}, 'budgets: got -1'),
-    ({'control': 'webp(quality=21)'}, r"control: got 'webp\(quality=21\)'"),
+    (
+      {'control': 'webp(quality=21)'},
+      r"control: got 'webp\(quality=21\)'.*mean 'webp\(quality=20\)'",
+    ),
+    (
+      {'control': 'kmeans(k=8,init=++)'},
+      r"control: got 'kmeans\(k=8,init=\+\+\)/best', expected an image codec",
+    ),
     ({'shares': (95,)}, r'shares: got 95, expected a number from 0 to 1'),
     ({'k': 0}, 'k: got 0, expected an integer of at least 1'),
+    ({'k': 4}, r'k: got 4, expected one of ks, 8; the findings are about k'),
+    (
+      {'lines': (('a', 'scenes', ('count', 'color')),)},
+      "lines: kind of a: got 'color'; did you mean 'colour'",
+    ),
+    (
+      {'lines': (('a', 'captions(data=scenes)', ('count',)),)},
+      "lines: kind of a: got 'count', expected one of caption",
+    ),
     ({'lines': (('a', 'scenes'),)}, 'lines: got .*expected a title, a task'),
     ({'lines': (('a', 'scenes', 'count'),)}, 'lines: .*expected a title, a'),
     ({'lines': (('a', 'scenes', ()),) * 2}, 'lines: .*expected a title of its'),
@@ -208,6 +226,96 @@ def test_settings_out_of_range_are_refused(config, change, said):
     changed[name] = value
   with pytest.raises(ValueError, match=said):
     studies.TaskStudy(changed).validate()
+
+
+def test_kinds_that_few_pictures_lack_are_said(config):
+  """The task knows the kind; the pictures of a short run may not."""
+  changed = config.copy_and_resolve_references()
+  changed.lines = (('a', 'scenes(most=1)', ('size',)),)
+  changed.limit = 1
+  said = 'lines: kind of a: got .size., expected some of colour, count,.* about'
+  with pytest.raises(ValueError, match=f'{said} 1 pictures; raise limit'):
+    studies.TaskStudy(changed).validate()
+  changed.lines = (('a', 'scenes(most=1)', ('size', 'colour')),)
+  studies.TaskStudy(changed).validate()
+
+
+def test_control_may_name_the_size_of_the_pictures(config):
+  """A size that changes nothing is left out of the codec's name."""
+  changed = config.copy_and_resolve_references()
+  changed.control = 'webp(quality=20,size=64)'
+  studies.TaskStudy(changed).validate()
+
+
+def _analyzed(run, config, **change):
+  """Returns the findings of the records of a run, with some rows changed."""
+  records, _, _ = run
+  changed = config.copy_and_resolve_references()
+  lines = {}
+  for title, task, kinds in config.lines:
+    answers = budgets.line_of(records[task], kinds)
+    metric = 'bleu4' if title == 'captions' else 'exact'
+    rows = evaluation.summarize(answers, metrics=[metric], resamples=10)
+    lines[title] = tasks_study.TaskLine(answers, rows)
+  for name, value in change.items():
+    changed[name] = value
+  report = tasks_study.analyze(lines, changed, {'resamples': 10})
+  return lines, report
+
+
+def test_a_k_that_no_codec_has_is_said(run, config):
+  _, report = _analyzed(run, config, k=5)
+  assert report.summary['findings'][0] == (
+    'Nothing is said of 5 vectors: of k-means++ the records of captions,'
+    ' counts, attributes have 8.'
+  )
+  assert 'Nothing is said of 5 vectors' in report.text
+
+
+def test_scores_of_0_are_said(run, config):
+  """The random model knows no caption."""
+  _, report = _analyzed(run, config)
+  assert (
+    'captions nothing, as all vectors score 0'
+    in (report.summary['findings'][0])
+  )
+
+
+def test_findings_name_the_method_that_was_run(run, config):
+  lines, _ = _analyzed(run, config)
+  for line in lines.values():
+    for row in line.rows:
+      quantizer = row['settings'].get('quantizer')
+      if isinstance(quantizer, dict) and quantizer['quantizer'] == 'kmeans':
+        quantizer['init'] = 'random'
+        row['codec']['init'] = 'random'
+  report = tasks_study.analyze(lines, config, {'resamples': 10})
+  said = '8 of 64 vectors by k-means, random start'
+  assert report.summary['findings'][0].startswith(said)
+  assert 'k-means, random start' in (
+    axes.get_title(loc='left') for axes in report.figures['tasks'].axes
+  )
+
+
+def test_a_control_without_wrong_answers_is_said(run, config):
+  lines, report = _analyzed(run, config)
+  control = 'webp(quality=20)'
+  right = {
+    title: line._replace(
+      records=[{**r, 'scores': dict.fromkeys(r['scores'], 1)} for r in records]
+    )
+    for title, line in lines.items()
+    if title != 'captions'
+    for records in [line.records]
+  }
+  draws = {'resamples': 10}
+  said = tasks_study.with_control(report, right, control, config, draws)
+  assert said.summary['control']['findings'] == [
+    f'{control} is no control: it gets no question of counts, attributes wrong.'
+  ]
+  captions = {'captions': lines['captions']}
+  said = tasks_study.with_control(report, captions, control, config, draws)
+  assert 'the scores are of whole sets, not of each answer' in said.table
 
 
 @pytest.fixture(scope='module')

@@ -361,6 +361,17 @@ def paper_curve(rows: Sequence[Row]) -> list[Row]:
   return curves.get('k-means++') or next(iter(curves.values()), [])
 
 
+def paper_label(groups: Mapping[str, Sequence[Row]]) -> str:
+  """Returns the label of the curve of several tasks, 'k-means++' if any.
+
+  Args:
+    groups: From `summarize`, by the name of the task.
+  """
+  curves = filter(None, map(paper_curve, groups.values()))
+  row = next((curve[0] for curve in curves), None)
+  return 'k-means++' if row is None else labels.label(row, coding=False)
+
+
 def line_of(
   records: Sequence[Mapping[str, Any]], kinds: Sequence[str]
 ) -> list[Mapping[str, Any]]:
