@@ -127,7 +127,9 @@ class Recorder:
       'scores': {
         name: float(f'{metric.scores([answer], [references])[0]:.6g}')
         for name, metric in self._metrics.items()
-        if isinstance(metric, metrics_lib.MeanMetric) and not metric.uses_corpus
+        if references
+        and isinstance(metric, metrics_lib.MeanMetric)
+        and not metric.uses_corpus
       },
     }
 

@@ -201,8 +201,13 @@ class AnswerMetric(MeanMetric):
     references: References,
     corpus: References | None = None,
   ) -> Shaped[np.ndarray, ' examples']:
-    """Computes the score of each answer."""
+    """Computes the score of each answer.
+
+    Raises:
+      ValueError: As of `check_examples`.
+    """
     del corpus
+    check_examples(answers, references)
     pairs = zip(answers, references, strict=True)
     return np.array([float(self.score_answer(*pair)) for pair in pairs])
 
@@ -229,6 +234,34 @@ def as_metric(name: str, value: Any) -> Metric:
   return value
 
 
+def check_examples(answers: Answers, references: References) -> None:
+  """Checks that there is something to score, and what to compare it with.
+
+  Args:
+    answers: An answer per example.
+    references: The references of each example.
+
+  Raises:
+    ValueError: There are no answers, not as many lists of references, or one
+      of these is empty; or a text stands in place of a list.
+  """
+  for name, values in (('answers', answers), ('references', references)):
+    if isinstance(values, str):
+      raise _validate.error(
+        name, values, 'a list with an entry for each example'
+      )
+  if not len(answers):  # An array has no truth value.
+    raise _validate.error('answers', [], 'at least one to score')
+  if len(references) != len(answers):
+    expected = f'{len(answers)}, a list for each answer'
+    raise _validate.error('references: number', len(references), expected)
+  for i, each in enumerate(references):
+    if isinstance(each, str) or not len(each):
+      raise _validate.error(
+        f'references[{i}]', each, 'a list of one or more references'
+      )
+
+
 def checked_statistics(
   metric: Metric,
   answers: Answers,
@@ -247,9 +280,10 @@ def checked_statistics(
     float64, or integers as the metric returned them.
 
   Raises:
-    ValueError: They have another shape, or are not finite; else as of the
-      metric.
+    ValueError: They have another shape, or are not finite; else as of
+      `check_examples` and of the metric.
   """
+  check_examples(answers, references)
   stats = np.asarray(metric.statistics(answers, references, corpus))
   title = f'{type(metric).__name__}.statistics'
   if stats.ndim != 2 or len(stats) != len(answers):

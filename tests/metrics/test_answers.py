@@ -85,6 +85,35 @@ def test_settings_out_of_range(without_types, text, said):
     metrics.make(text)
 
 
+@pytest.mark.parametrize(
+  'name', [n for n in metrics.NAMES if n not in metrics.DEFAULT]
+)
+@pytest.mark.parametrize(
+  ('answers', 'references', 'said'),
+  [
+    ([], [], r'answers: got \[\], expected at least one to score'),
+    (['a', 'b'], [['a']], 'references: number: got 1, expected 2, a list for'),
+    (['a'], [['a'], ['b']], 'references: number: got 2, expected 1, a list'),
+    (['a', 'b'], [['a'], []], r'references\[1\]: got \[\], expected a list of'),
+    (['a', 'b'], [['a'], 'b'], r"references\[1\]: got 'b', expected a list of"),
+    ('ab', [['a'], ['b']], "answers: got 'ab', expected a list with an entry"),
+    (['a', 'b'], 'ab', "references: got 'ab', expected a list with an entry"),
+  ],
+)
+def test_refuses_what_cannot_be_scored(
+  without_types, name, answers, references, said
+):
+  metric = metrics.make(name)
+  for score in (metric.score, metric.scores):
+    with pytest.raises(ValueError, match=said):
+      score(answers, references)
+
+
+def test_arrays_of_answers_are_scored(without_types):
+  answers, references = np.array(['a', 'b']), np.array([['a'], ['c']])
+  assert metrics.make('exact').score(answers, references) == 0.5
+
+
 def test_labels_say_the_threshold():
   assert metrics.make('box_accuracy(iou=0.75)').label == 'boxes at IoU 0.75'
   assert metrics.make('box_matches').describe()['label'].endswith('0.5')
