@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+import re
 from typing import Any
 
 from collab_jax import _validate, registry
@@ -51,19 +52,16 @@ def make(
   Raises:
     ValueError: An unknown name, no folder, or the reader's own errors.
   """
-  known = [*SHIPPED, *NAMES]
   if not isinstance(name, str | os.PathLike):
     raise _validate.error('data', name, 'a name or a path', kind=TypeError)
   name = os.fspath(name)
-  if name not in known:
+  if name not in (*SHIPPED, *NAMES):
     if ':' in name and not Path(name).exists():
       own = registry.find({}, 'data', name)
       return own(folder, split, limit, size, method)
     if Path(name).exists():
       return path_reader.open_path(name, split, limit, size, method)
-    raise _validate.unknown(
-      'data', name, known, 'the path of a folder, a list, a .zip or a picture'
-    )
+    raise _unknown(name)
   if name == 'scenes':
     return generated.scenes(split, limit)
   if name == 'photos':
@@ -75,3 +73,24 @@ def make(
       f'--config.data_dir=/path/to/{name}'
     )
   return NAMES[name](folder, split, limit, size, method)
+
+
+def check_name(name: str) -> None:
+  """Raises ValueError for a name of no dataset; paths may be elsewhere.
+
+  Args:
+    name: As of `make`; a path, with a folder or an ending, is taken as it is.
+  """
+  is_name = re.fullmatch(r'\w*', name) and not Path(name or '?').exists()
+  if is_name and name not in (*SHIPPED, *NAMES):
+    raise _unknown(name)
+
+
+def _unknown(name: str) -> ValueError:
+  """Returns the error of a name of no dataset."""
+  return _validate.unknown(
+    'data',
+    name,
+    (*SHIPPED, *NAMES),
+    'the path of a folder, a list, a .zip or a picture',
+  )

@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from collab_jax import config, registry
+from collab_jax.data import readers
 from collab_jax.tasks.ai2d import Ai2d
 from collab_jax.tasks.base import Published, Task, as_task
 from collab_jax.tasks.captions import (
@@ -110,7 +111,14 @@ def make(task: Any) -> Task:
   """
   if not isinstance(task, str):
     return as_task('task', task)
-  title, settings = config.call(task, 'task', 'okvqa')
+  made = _make(task)
+  if isinstance(made, Captions):  # Of records it may be on another machine.
+    readers.check_name(made.data)
+  return made
+
+
+def _make(text: str) -> Task:
+  title, settings = config.call(text, 'task', 'okvqa')
   return as_task('task', registry.make(NAMES, 'task', title, **settings))
 
 
@@ -128,7 +136,7 @@ def of_data(name: str) -> Task | None:
   try:
     title, _ = config.call(name, 'task', 'okvqa')
     registry.check_data('task', title)
-    return make(name)
+    return _make(name)
   except ValueError:
     return None
 

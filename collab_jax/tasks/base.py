@@ -7,7 +7,7 @@ import os
 import re
 from typing import Any, ClassVar
 
-from collab_jax import _validate
+from collab_jax import _validate, metrics
 from collab_jax.data import question
 
 # Scores of the released checkpoints in all files of this folder are from here.
@@ -101,6 +101,14 @@ class Task(abc.ABC):
   url: ClassVar[str] = ''
   licence: ClassVar[str] = ''
   writes_exactly: ClassVar[bool] = True
+
+  def __post_init__(self):
+    """Raises ValueError for a prompt or a score that cannot be used."""
+    check_prompt(self)
+    score = getattr(self, 'score', None)
+    # A class of one's own is imported where the task is used.
+    if isinstance(score, str) and ':' not in score:
+      metrics.make(score)
 
   @abc.abstractmethod
   def load(
@@ -226,16 +234,27 @@ def places(template: str) -> list[str]:
   return [*dict.fromkeys(_PLACE.findall(template))]
 
 
+def check_prompt(task: Task) -> None:
+  """Raises ValueError if a prompt has not the places that its default has."""
+  fields = dataclasses.fields(task)  # pyright: ignore[reportArgumentType]
+  default = next((f.default for f in fields if f.name == 'prompt'), None)
+  prompt = getattr(task, 'prompt', None)
+  if not isinstance(default, str):
+    return
+  if not isinstance(prompt, str):
+    raise _validate.error('prompt', prompt, 'a text')
+  if names := places(default):
+    check_places(prompt, names)
+
+
 def check_places(template: str, names: Collection[str]) -> None:
-  """Raises ValueError if a template lacks the place of a text."""
-  if not {*names} <= {*places(template)}:
-    raise _lacking(template, names)
-
-
-def _lacking(template: str, names: Collection[str]) -> ValueError:
-  """Returns the error of a template without the places of some texts."""
-  listed = ' and '.join(f'{{{name}}}' for name in names)
-  return _validate.error('prompt', template, f'a text with {listed} in it')
+  """Raises ValueError if a template has not the places of some texts."""
+  surplus = [name for name in places(template) if name not in names]
+  lacking = not {*names} <= {*places(template)}
+  if lacking or surplus:
+    listed = ' and '.join(f'{{{name}}}' for name in names)
+    only = 'a text' if lacking else f'no {{{surplus[0]}}}, but a text'
+    raise _validate.error('prompt', template, f'{only} with {listed} in it')
 
 
 def filled(template: str, **texts: str) -> str:
@@ -244,6 +263,5 @@ def filled(template: str, **texts: str) -> str:
   Raises:
     ValueError: the template lacks the place of a text, or has another.
   """
-  if {*places(template)} != {*texts}:
-    raise _lacking(template, texts)
+  check_places(template, texts)
   return _PLACE.sub(lambda match: texts[match[1]], template)

@@ -36,6 +36,7 @@ class Jsonl(listed.ListedTask):
   licence: ClassVar[str] = "one's own"
 
   def __post_init__(self):
+    super().__post_init__()
     _validate.integer('length', self.length)
 
   @property

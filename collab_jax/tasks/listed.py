@@ -88,7 +88,7 @@ class ListedTask(base.Task):
     """Makes a reader; see `Task.load`."""
     files.check_limit(limit)
     split = self.choose_split(split)
-    _check_prompt(self)
+    base.check_prompt(self)  # A subclass may have its own __post_init__.
     name = f'{self.label}/{split}'
     get = f'; get {self.label} from {self.url}' if self.url else ''
     if not os.fspath(folder):
@@ -141,17 +141,6 @@ def caption_question(
 ) -> question.Question:
   """Returns the question that asks for a picture's caption."""
   return question.Question(prompt, captions, 'caption', f'{image_id}/caption')
-
-
-def _check_prompt(task: ListedTask) -> None:
-  """Raises ValueError if a prompt lacks a place that its default has."""
-  defaults = {
-    field.name: field.default
-    for field in dataclasses.fields(task)  # pyright: ignore[reportArgumentType]
-  }
-  default, prompt = defaults.get('prompt'), getattr(task, 'prompt', None)
-  if isinstance(default, str) and isinstance(prompt, str):
-    base.check_places(prompt, base.places(default))
 
 
 def _listing(task: ListedTask, folder: Path, split: str) -> Listing:

@@ -138,6 +138,7 @@ class RefCoco(ReferringTask):
   writes_exactly: ClassVar[bool] = False  # Codes of a mask are not known.
 
   def __post_init__(self):
+    super().__post_init__()
     _validate.choice('dataset', self.dataset, [*_SPLIT_BY])
 
   @property
@@ -217,6 +218,7 @@ class RefCocoBox(ReferringTask):
   )
 
   def __post_init__(self):
+    super().__post_init__()
     _validate.choice('dataset', self.dataset, [*_SPLIT_BY])
 
   @property

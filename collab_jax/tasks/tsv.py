@@ -70,6 +70,7 @@ class Tsv(base.Task):
   licence: ClassVar[str] = "the dataset's"
 
   def __post_init__(self):
+    super().__post_init__()
     _validate.integer('length', self.length)
 
   @property

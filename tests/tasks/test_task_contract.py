@@ -78,11 +78,45 @@ def test_the_warning_goes_with_the_reader(tmp_path):
     (4, TypeError, 'task: got 4, expected a task'),
     ('scenes(kind=smell)', ValueError, "kind: got 'smell', expected one of"),
     ('jsonl(length=0)', ValueError, 'length: got 0, expected an integer'),
+    (
+      'okvqa(prompt={question)',
+      ValueError,
+      r"prompt: got '\{question', expected a text with \{question\} in it",
+    ),
+    (
+      'tsv(prompt={question} {foo})',
+      ValueError,
+      r'prompt: got .*, expected no \{foo\}, but a text with \{question\} in',
+    ),
+    (
+      'ai2d(prompt={question})',
+      ValueError,
+      r'expected a text with \{question\} and \{choices\} in it',
+    ),
+    ('refcoco_box(prompt=detect)', ValueError, r'a text with \{sentence\}'),
+    ('captions(prompt=7)', ValueError, 'prompt: got 7, expected a text'),
+    ('jsonl(score=exct)', ValueError, "metric: got 'exct'; did you mean 'exac"),
+    ('tsv(score=anls(case=x))', ValueError, "case: got 'x', expected one of"),
+    ('captions(score=foo)', ValueError, "metric: got 'foo', expected one of"),
+    ('captions(data=scene)', ValueError, "data: got 'scene'; did you mean"),
+    ('captions(data=)', ValueError, "data: got '', expected one of coco,"),
   ],
 )
-def test_what_is_no_task_is_refused(name, kind, said):
+def test_what_is_no_task_is_refused(without_types, name, kind, said):
   with pytest.raises(kind, match=said):
     tasks.make(name)
+
+
+def test_what_only_its_use_tells_is_left_to_it(tmp_path, monkeypatch):
+  """A class of one's own is not imported, nor a path looked for."""
+  assert tasks.make('jsonl(score=nowhere:Metric)').score == 'nowhere:Metric'
+  for name in ('/nowhere/pictures', 'nowhere.zip', 'nowhere:Reader'):
+    assert tasks.make(f'captions(data={name})').data == name
+  # Records say what was there when they were made.
+  assert tasks.of_data('captions(data=mine)') == tasks.Captions('mine')
+  monkeypatch.chdir(tmp_path)
+  (tmp_path / 'mine').mkdir()
+  assert tasks.make('captions(data=mine)').data == 'mine'
 
 
 @dataclasses.dataclass(frozen=True)
