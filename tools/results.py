@@ -60,9 +60,10 @@ REPORTS = """
 Every launcher of an experiment also writes `report.html` into its workdir:
 settings, findings, figures, scores, and a gallery of twelve pictures with the
 vectors that arrive of each and the captions at every k, in which the words
-that the references do not have are marked. It is one file, which opens
-without a network. Of a run that was stopped, of an older one, or with more
-pictures, it is made by
+that the references do not have are marked. Of several tasks (`make tasks`) it
+has a gallery for each, of questions, what was expected and the answers. It is
+one file, which opens without a network. Of a run that was stopped, of an older
+one, or with more pictures, it is made by
 
 ```
 python experiments/report.py runs/demo --pictures=20

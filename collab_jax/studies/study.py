@@ -334,17 +334,20 @@ class Study:
       return self.model
     return build.load_edge(self.config)
 
+  def gallery_source(self) -> html_report.Source:
+    """Returns where a gallery comes from; of maps if the model is at hand."""
+    return html_report.Source(
+      reader=lambda: self.data,
+      model=self._edge if 'model' in vars(self) else None,
+      specs={spec.name: lambda spec=spec: spec for spec in self.specs},
+      batch_size=min(self._fields.batch_size, len(self.data)),
+    )
+
   def _write_html(
     self, records: Sequence[Record], rows: Rows, workdir: str | os.PathLike[str]
   ) -> None:
     """Writes report.html, with maps if the model is at hand: it ran."""
-    size = min(self._fields.batch_size, len(self.data))
-    source = html_report.Source(
-      reader=lambda: self.data,
-      model=self._edge if 'model' in vars(self) else None,
-      specs={spec.name: lambda spec=spec: spec for spec in self.specs},
-      batch_size=size,
-    )
+    source = self.gallery_source()
     with _precision.matmul_precision(self._fields.precision):
       html_report.write(workdir, {'': (records, rows, source)})
 

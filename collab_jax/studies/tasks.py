@@ -5,12 +5,12 @@ import functools
 import math
 import os
 from pathlib import Path
-import re
 from typing import Any, NamedTuple, cast
 
 import ml_collections
 
 from collab_jax import (
+  _precision,
   _validate,
   codecs,
   distributed,
@@ -20,7 +20,14 @@ from collab_jax import (
 )
 from collab_jax.evaluation.report import budgets, columns, labels, text
 from collab_jax.models import paligemma
-from collab_jax.studies import build, headline, study, sweep, tradeoff
+from collab_jax.studies import (
+  build,
+  headline,
+  html_report,
+  study,
+  sweep,
+  tradeoff,
+)
 
 
 class TaskLine(NamedTuple):
@@ -96,6 +103,7 @@ class TaskStudy:
         _validate.number(name, value, 0, most)
     for each in self.studies.values():
       each.validate()
+    _check_folders([*self.studies])
     self._check_kinds()
     if fields.control:
       self._check_control()
@@ -160,8 +168,9 @@ class TaskStudy:
     Returns:
       Records by the name of the task.
     """
+    self._begin(workdir)
     return {
-      name: each.run(records_of(workdir, name), progress)
+      name: each.run(html_report.records_of(workdir, name), progress)
       for name, each in self.studies.items()
     }
 
@@ -186,14 +195,31 @@ class TaskStudy:
     if not (options.engine or options.shard):
       print(self.describe(), flush=True)
       return self.run(workdir)
-    folders = [records_of(workdir, name).parent for name in self.studies]
+    self._begin(workdir)
+    folders = [
+      html_report.records_of(workdir, name).parent for name in self.studies
+    ]
     parts = options.run_parts([*self.studies.values()], workdir, folders)
     return dict(zip(self.studies, parts, strict=True))
+
+  def _begin(self, workdir: str | os.PathLike[str]) -> None:
+    """Writes config.json, by which a run that is killed has a report.
+
+    That of records is kept: a command with other settings is refused later.
+    """
+    path = Path(workdir) / 'config.json'
+    files = [html_report.records_of(workdir, name) for name in self.studies]
+    if path.exists() and any(
+      file.exists() or (file.parent / 'units').exists() for file in files
+    ):
+      return
+    if distributed.is_first():
+      jsonl.write_json(path, self.config.to_dict())
 
   def report(
     self, records: Mapping[str, Any], workdir: str | os.PathLike[str]
   ) -> str:
-    """Writes figures, table.txt, config.json and summary.json.
+    """Writes figures, table.txt, config.json, summary.json and report.html.
 
     Args:
       records: From `run`.
@@ -220,9 +246,26 @@ class TaskStudy:
     rows = {title: line.rows for title, line in lines.items()}
     made_with = self._first.made_with
     here = not self._first.elsewhere
-    return study.write_report(
+    shown = study.write_report(
       report, rows, workdir, settings, evaluated=here, made_with=made_with
     )
+    self._write_html(records, rows, workdir)
+    return shown
+
+  def _write_html(
+    self,
+    records: Mapping[str, Any],
+    rows: Mapping[str, study.Rows],
+    workdir: str | os.PathLike[str],
+  ) -> None:
+    """Writes report.html, a gallery for each task."""
+    parts = {}
+    for name, each in self.studies.items():
+      titles = [title for title, task, _ in self._fields.lines if task == name]
+      own = {title: rows[title] for title in titles}
+      parts[name] = records[name], own, each.gallery_source()
+    with _precision.matmul_precision(self._fields.precision):
+      html_report.write_tasks(workdir, parts)
 
   @property
   def _first(self) -> tradeoff.TradeoffStudy:
@@ -250,6 +293,21 @@ def _check_lines(lines: Any) -> None:
     raise _validate.error('lines', titles, 'a title of its own for each')
 
 
+def _check_folders(names: Sequence[str]) -> None:
+  """Raises ValueError if two tasks would write into one folder."""
+  folders: dict[str, str] = {}
+  for name in names:
+    folder = html_report.records_of('', name).parent.name
+    if folder in folders:
+      raise _validate.error(
+        'lines',
+        f'{folders[folder]} and {name}',
+        f'tasks of their own folders, not {folder} of both',
+        'run them into two workdirs',
+      )
+    folders[folder] = name
+
+
 def _with_task(
   config: ml_collections.ConfigDict, name: str
 ) -> ml_collections.ConfigDict:
@@ -259,16 +317,6 @@ def _with_task(
     single.task = name
     del single.lines
   return single
-
-
-def stem(task: str) -> str:
-  """Returns the name of a task as a part of a file's: letters and digits."""
-  return re.sub(r'\W+', '_', task.rpartition(':')[2]).strip('_')
-
-
-def records_of(workdir: str | os.PathLike[str], task: str) -> Path:
-  """Returns the file of a task's records in the folder of a run."""
-  return Path(workdir) / stem(task) / 'records.jsonl'
 
 
 def read_lines(
@@ -288,13 +336,17 @@ def read_lines(
   """
   names = dict.fromkeys(task for _, task, _ in lines)
   for name in names:
-    if not records_of(workdir, name).exists():
+    if not html_report.records_of(workdir, name).exists():
       raise _validate.error(
         'workdir',
         os.fspath(workdir),
-        f'a folder with {records_of("", name)}, of experiments/tasks.py',
+        f'a folder with {html_report.records_of("", name)}, of'
+        ' experiments/tasks.py',
       )
-  records = {n: evaluation.read_records(records_of(workdir, n)) for n in names}
+  records = {
+    n: evaluation.read_records(html_report.records_of(workdir, n))
+    for n in names
+  }
   return {
     title: budgets.line_of(records[task], kinds) for title, task, kinds in lines
   }
@@ -319,17 +371,7 @@ def analyze(
   kept = '\n\n'.join(
     budgets.kept_table(rows, fields.k, share) for share in fields.shares
   )
-  kept_note = (
-    'blind and kept: shares of the score of all vectors; behind them the'
-    ' fewest vectors by k-means++, bytes of features, and bytes of an image'
-    ' codec that keep so much'
-  )
   table = budgets.budget_table(best, rows)
-  note = (
-    'as good: codecs within the bytes whose score is not significantly below'
-    ' the best; rival: difference of the best image codec where features are'
-    ' best, else of the best features'
-  )
   blocks = [
     f'{title}\n{evaluation.table(each)}' for title, each in rows.items()
   ]
@@ -338,14 +380,23 @@ def analyze(
   )
   parts = [
     kept,
-    '\n'.join(study.wrap([kept_note])),
+    '\n'.join(study.wrap([budgets.KEPT_NOTE])),
     '\n'.join(sentences),
     table,
-    '\n'.join(study.wrap([note])),
+    '\n'.join(study.wrap([budgets.BUDGET_NOTE])),
   ]
   return study.Report(
     text='\n\n'.join(parts),
-    table='\n\n'.join([kept, kept_note, *findings, table, note, *blocks]),
+    table='\n\n'.join(
+      [
+        kept,
+        budgets.KEPT_NOTE,
+        *findings,
+        table,
+        budgets.BUDGET_NOTE,
+        *blocks,
+      ]
+    ),
     figures={
       'tasks': plots.tasks(rows, fields.k),
       'tasks_rate': plots.task_rates(rows),
@@ -430,14 +481,10 @@ def with_control(
     if row['name'] == name
   ]
   findings = _control(hard, f'{name} ({text.size(sizes[0])})', fields.k)
-  note = (
-    'features: the best within the bytes, on the questions that the best image'
-    ' codec within them gets wrong'
-  )
   shown = []
   if any(control.values()):
     table = budgets.control_table(control, rows)
-    shown = [table, '\n'.join(study.wrap([note]))]
+    shown = [table, '\n'.join(study.wrap([budgets.CONTROL_NOTE]))]
   title = (
     f'The same, of questions that a picture of {text.size(sizes[0])} misses'
   )

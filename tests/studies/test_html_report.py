@@ -361,6 +361,19 @@ def test_records_without_references(run, tmp_path):
   assert page.texts['mark'] == ['Marked']
 
 
+@pytest.mark.parametrize('field', ['task', 'data'])
+def test_classes_that_a_config_names_are_not_imported(field, run, tmp_path):
+  folder = tmp_path / 'run'
+  folder.mkdir()
+  copy(run[0], folder)
+  config = json.loads((folder / 'config.json').read_text())
+  config[field] = 'no_such_module:Reader'
+  (folder / 'config.json').write_text(json.dumps(config))
+  page = Page(studies.write_html(folder, clusters=False))
+  said = page.texts['body'][0]
+  assert f"{field}: got 'no_such_module:Reader', but classes outside" in said
+
+
 def test_names_of_files_are_titles(tmp_path):
   records = synthetic.make(images=2, ks=(2,), seeds=(0,))
   for record in records:

@@ -1,6 +1,8 @@
 """Study of tasks from its config to files, and tasks in units of a sweep."""
 
+import html.parser
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -189,6 +191,120 @@ def test_report(run):
     assert (folder / name).exists()
 
 
+class _Page(html.parser.HTMLParser):
+  """Headings and tables of a report.
+
+  Attributes:
+    texts: What is written in each element, by its name.
+  """
+
+  def __init__(self, path):
+    super().__init__()
+    self.texts, self._open = {}, []
+    self.feed(path.read_text('utf-8'))
+
+  def handle_starttag(self, tag, attrs):
+    del attrs
+    if tag not in ('meta', 'link', 'img'):
+      self._open.append(tag)
+      self.texts.setdefault(tag, []).append('')
+
+  def handle_endtag(self, tag):
+    assert self._open.pop() == tag
+
+  def handle_data(self, data):
+    for tag in {*self._open}:
+      self.texts[tag][-1] += data
+
+
+_SECTIONS = ['Run', 'Findings', 'Figures', 'What is kept', 'Gallery', 'Scores']
+
+
+def test_report_page(run):
+  records, _, folder = run
+  page = _Page(folder / 'report.html')
+  assert page.texts['h2'] == [*_SECTIONS, 'Settings']
+  summary = json.loads((folder / 'summary.json').read_text())
+  said = page.texts['body'][0]
+  for finding in [*summary['findings'], *summary['control']['findings']]:
+    assert finding in said
+  # A table of each line, by its task's score, and a gallery of each task.
+  assert page.texts['h3'].count('counts') == 1
+  assert page.texts['h3'].count('counts, attributes') == 2
+  assert page.texts['caption'].count('Best codecs of so many bytes') == 1
+  heads = [row for row in page.texts['thead'] if row.startswith('methodk')]
+  assert ['exact match' in row for row in heads] == [False, True, True]
+  assert len(page.texts['article']) == 4
+  for record in records['scenes']:
+    assert record['prompt'] in page.texts['article'][2 + record['image_id'] % 2]
+  assert 'cannot be read again' not in said
+  assert 'What arrives with' in (folder / 'report.html').read_text()
+
+
+def test_report_page_of_a_run_that_has_ended(run, tmp_path):
+  _, _, folder = run
+  path = studies.write_html(folder, tmp_path / 'again.html', clusters=False)
+  again, before = _Page(path), _Page(folder / 'report.html')
+  assert again.texts['h2'] == before.texts['h2']
+  assert again.texts['table'] == before.texts['table']
+  assert len(again.texts['article']) == len(before.texts['article'])
+
+
+@pytest.mark.parametrize('has_config', [True, False])
+def test_report_page_of_a_killed_run(run, tmp_path, has_config):
+  _, _, folder = run
+  part = tmp_path / 'scenes' / 'records.jsonl'
+  for name in ('captions_data_scenes', 'scenes'):
+    shutil.copytree(folder / name, tmp_path / name)
+  lines = part.read_bytes().splitlines(keepends=True)
+  part.write_bytes(b''.join(lines[:-5]) + lines[-5][:40])  # Torn.
+  if has_config:
+    shutil.copy(folder / 'config.json', tmp_path)
+  page = _Page(studies.write_html(tmp_path, clusters=False))
+  said = page.texts['body'][0]
+  assert 'This run is not finished' in said
+  assert 'answers so far, of some codecs fewer than of others' in said
+  assert 'Findings' not in page.texts['h2']
+  assert 'What is kept' not in page.texts['h2']
+  assert len(page.texts['article']) == 4
+  heads = [row for row in page.texts['thead'] if row.startswith('methodk')]
+  assert ['exact match' in row for row in heads] == (
+    [False, True, True] if has_config else [False, True]
+  )
+  if has_config:
+    assert "Share of each task's score" in said
+    shutil.rmtree(tmp_path / 'scenes')
+    page = _Page(studies.write_html(tmp_path, clusters=False))
+    assert len(page.texts['article']) == 2
+
+
+def test_report_page_without_records(run, tmp_path):
+  shutil.copy(run[2] / 'config.json', tmp_path)
+  with pytest.raises(ValueError, match='got no record yet, expected one'):
+    studies.write_html(tmp_path)
+
+
+def test_a_run_begins_with_its_config(config, tmp_path, monkeypatch):
+  def kill(self, path, progress=True):
+    del self, path, progress
+    raise KeyboardInterrupt
+
+  monkeypatch.setattr(studies.TradeoffStudy, 'run', kill)
+  path = tmp_path / 'config.json'
+  for limit in (3, 2):  # Nothing was recorded of the first.
+    changed = config.copy_and_resolve_references()
+    changed.limit = limit
+    with pytest.raises(KeyboardInterrupt):
+      studies.TaskStudy(changed).run(tmp_path, progress=False)
+    assert json.loads(path.read_text())['limit'] == limit
+  (tmp_path / 'scenes').mkdir()
+  (tmp_path / 'scenes' / 'records.jsonl').write_text('')
+  changed.limit = 4
+  with pytest.raises(KeyboardInterrupt):
+    studies.TaskStudy(changed).run(tmp_path, progress=False)
+  assert json.loads(path.read_text())['limit'] == 2
+
+
 @pytest.mark.parametrize(
   ('change', 'said'),
   [
@@ -218,6 +334,10 @@ def test_report(run):
     ({'lines': (('a', 'scenes'),)}, 'lines: got .*expected a title, a task'),
     ({'lines': (('a', 'scenes', 'count'),)}, 'lines: .*expected a title, a'),
     ({'lines': (('a', 'scenes', ()),) * 2}, 'lines: .*expected a title of its'),
+    (
+      {'lines': (('a', 'scenes(most=1)', ()), ('b', 'scenes( most=1)', ()))},
+      'lines: .*expected tasks of their own folders, not scenes_most_1',
+    ),
   ],
 )
 def test_settings_out_of_range_are_refused(config, change, said):
@@ -366,6 +486,9 @@ def test_report_of_questions(asking, tmp_path):
   page = (tmp_path / 'report.html').read_text()
   assert 'answer en how many' in page
   assert 'all of its questions; answers are right or wrong by exact' in page
+  again = studies.write_html(tmp_path, tmp_path / 'again.html', clusters=False)
+  assert 'exact match' in again.read_text()
+  assert 'BLEU' not in again.read_text()
   first = asking.data[0].questions
   assert len(first) > 1
   assert all(page.count(f'>{question.prompt}<') for question in first)

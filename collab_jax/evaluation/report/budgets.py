@@ -19,6 +19,22 @@ from collab_jax.evaluation.report import rate as rate_lib
 Row = Mapping[str, Any]
 Draws = Mapping[str, Any]
 
+# Notes below `kept_table`, `budget_table` and `control_table`.
+KEPT_NOTE = (
+  'blind and kept: shares of the score of all vectors; behind them the fewest'
+  ' vectors by k-means++, bytes of features, and bytes of an image codec that'
+  ' keep so much'
+)
+BUDGET_NOTE = (
+  'as good: codecs within the bytes whose score is not significantly below the'
+  ' best; rival: difference of the best image codec where features are best,'
+  ' else of the best features'
+)
+CONTROL_NOTE = (
+  'features: the best within the bytes, on the questions that the best image'
+  ' codec within them gets wrong'
+)
+
 
 def best_within(
   records: Sequence[Mapping[str, Any]],
@@ -117,7 +133,15 @@ def budget_table(
   groups: Mapping[str, Sequence[Mapping[str, Any]]],
   rows: Mapping[str, Sequence[Row]],
 ) -> str:
-  """Returns the best codecs of several tasks as text.
+  """Returns the best codecs of several tasks as text; see `budget_cells`."""
+  return _with_names(budget_cells(groups, rows))
+
+
+def budget_cells(
+  groups: Mapping[str, Sequence[Mapping[str, Any]]],
+  rows: Mapping[str, Sequence[Row]],
+) -> list[list[str]]:
+  """Returns the cells of the best codecs of several tasks, titles first.
 
   Args:
     groups: From `best_within`, by the name of the task.
@@ -144,7 +168,7 @@ def budget_table(
           line['codec'],
         ]
       )
-  return _with_names(cells)
+  return cells
 
 
 def _with_names(cells: Sequence[Sequence[str]]) -> str:
@@ -161,7 +185,14 @@ def _with_names(cells: Sequence[Sequence[str]]) -> str:
 def kept_table(
   rows: Mapping[str, Sequence[Row]], k: int = 8, share: float = 0.95
 ) -> str:
-  """Returns what k centroids keep of tasks, and what keeps a share, as text.
+  """Returns what k centroids keep of tasks as text; see `kept_cells`."""
+  return text.align(kept_cells(rows, k, share))
+
+
+def kept_cells(
+  rows: Mapping[str, Sequence[Row]], k: int = 8, share: float = 0.95
+) -> list[list[str]]:
+  """Returns cells of what k centroids keep, and of what keeps a share.
 
   Args:
     rows: From `summarize`, by the name of the task; those of all vectors among
@@ -196,7 +227,7 @@ def kept_table(
         *sizes,
       ]
     )
-  return text.align(cells)
+  return cells
 
 
 def _kept_interval(column: columns.Column, row: Row | None) -> str:
@@ -291,7 +322,15 @@ def control_table(
   groups: Mapping[str, Sequence[Mapping[str, Any]]],
   rows: Mapping[str, Sequence[Row]],
 ) -> str:
-  """Returns scores on what a picture gets wrong, of several tasks, as text.
+  """Returns scores on what a picture gets wrong as text: `control_cells`."""
+  return _with_names(control_cells(groups, rows))
+
+
+def control_cells(
+  groups: Mapping[str, Sequence[Mapping[str, Any]]],
+  rows: Mapping[str, Sequence[Row]],
+) -> list[list[str]]:
+  """Returns cells of scores on what a picture gets wrong, titles first.
 
   Args:
     groups: From `control_within`, by the name of the task.
@@ -315,7 +354,7 @@ def control_table(
           line['control'],
         ]
       )
-  return _with_names(cells)
+  return cells
 
 
 def cheapest_with(

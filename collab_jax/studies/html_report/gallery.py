@@ -87,7 +87,8 @@ def make(
     if question is not None and name in wanted:
       answers[image_id].setdefault((question, name), record)
   total = len({record['image_id'] for record in records})
-  notes = [_extent(len(ids), total, shown)]
+  texts = 'answers' if records[0].get('task') else 'captions'
+  notes = [_extent(len(ids), total, shown, texts)]
   tables = {i: known for i, known in answers.items() if _has_table(known)}
   if tables:
     notes.append(_scored_by(captions.values()))
@@ -126,12 +127,14 @@ def _scored_by(records: Iterable[Record]) -> str:
   )
 
 
-def _extent(count: int, total: int, shown: choice.GalleryCodecs) -> str:
+def _extent(
+  count: int, total: int, shown: choice.GalleryCodecs, texts: str
+) -> str:
   """Returns which pictures and codecs are shown, in one sentence."""
   all_shown = count == total
   which = 'All' if all_shown else f'{count} of {total:,}'
   how = '' if all_shown else ', evenly over the data, whatever their scores'
-  text = f'{which} pictures{how}; captions of the first seed.'
+  text = f'{which} pictures{how}; {texts} of the first seed.'
   if shown.left_out:
     text += f' {shown.left_out} of the codecs are left out here.'
   return text

@@ -15,6 +15,7 @@ from collab_jax.studies.html_report import (
   run_folder,
   sections,
   sources,
+  task_lines,
 )
 
 Record = Mapping[str, Any]
@@ -25,17 +26,23 @@ PICTURES = 12
 
 
 class ModelReport(NamedTuple):
-  """Model of a run.
+  """Model of a run, or task of several.
 
   Attributes:
     part: Its label, records and settings.
-    rows: Summary of the records that have references; empty if none has.
+    tables: Summaries of the records that have references, by the headings of
+      their tables; empty if none has.
     source: Where pictures and maps come from.
   """
 
   part: run_folder.Part
-  rows: Rows
+  tables: Mapping[str, Rows]
   source: gallery.Source
+
+  @property
+  def rows(self) -> Rows:
+    """The first summary, of which the gallery chooses codecs; may be empty."""
+    return next(iter(self.tables.values()), [])
 
 
 def write_html(
@@ -69,19 +76,34 @@ def write_html(
   """
   _validate.integer('pictures', pictures, 0)
   files = run_folder.read(run)
-  draws = build.draws_of(files.config)
-  # Nothing that a file names is imported.
-  known = files.config.get('metrics') or ()
-  names = [name for name in known if name in metrics.NAMES] or metrics.DEFAULT
   models = []
   for part in files.parts:
-    scored = [record for record in part.records if record['references']]
-    rows = (
-      evaluation.summarize(scored, metrics=names, **draws) if scored else []
-    )
     source = sources.of_part(files, part, clusters)
-    models.append(ModelReport(part, rows, source))
+    models.append(ModelReport(part, _summarize(files.config, part), source))
   return _write(files, models, out, pictures)
+
+
+def _summarize(
+  config: Mapping[str, Any], part: run_folder.Part
+) -> dict[str, Rows]:
+  """Returns summaries of the records that have references, by their heading."""
+  scored = [record for record in part.records if record['references']]
+  if not scored:
+    return {}
+  # Nothing that a file names is imported.
+  known = [n for n in config.get('metrics') or () if n in metrics.NAMES]
+  names = known or evaluation.metrics_of(scored, strict=False)
+  groups = {part.label: scored}
+  if part.task:
+    lines = task_lines.of_config(config)
+    groups = task_lines.records_by_title(scored, lines, part.task)
+  draws = build.draws_of(config)
+  return {
+    title: evaluation.summarize(
+      records, metrics=names or metrics.DEFAULT, **draws
+    )
+    for title, records in groups.items()
+  }
 
 
 def write(
@@ -106,7 +128,35 @@ def write(
     part = run_folder.part(folder, label, records)
     if source is None:
       source = sources.of_part(files, part, clusters=False)
-    parts.append(ModelReport(part, rows, source))
+    tables = {label: rows} if rows else {}
+    parts.append(ModelReport(part, tables, source))
+  return _write(files, parts, None, PICTURES)
+
+
+def write_tasks(
+  workdir: str | os.PathLike[str],
+  tasks: Mapping[
+    str, tuple[Sequence[Record], Mapping[str, Rows], gallery.Source]
+  ],
+) -> Path:
+  """Writes the report of several tasks; see `write`.
+
+  Args:
+    workdir: The run's folder, with config.json and summary.json.
+    tasks: Records, their summaries by the title of the line, and where pictures
+      and maps come from, by the name of the task.
+
+  Returns:
+    The file.
+  """
+  folder = Path(workdir)
+  files = run_folder.read_settings(folder)
+  parts = [
+    ModelReport(
+      run_folder.task_part(folder, task, records, files.config), tables, source
+    )
+    for task, (records, tables, source) in tasks.items()
+  ]
   return _write(files, parts, None, PICTURES)
 
 
@@ -123,7 +173,8 @@ def _write(
   parts = [
     markup.section('run', 'Run', *_facts(run, models)),
     _findings(models, run.summary) if state is None else None,
-    _figures(folder, models, fresh=state is None),
+    _figures(run, models, fresh=state is None),
+    _task_tables(run, models) if state is None else None,
     _gallery(models, pictures) if pictures else None,
     _scores(models),
     _settings(run, models),
@@ -161,17 +212,18 @@ def _state(
 ) -> str | None:
   """Returns a sentence about a run that is not finished; None if it is."""
   count = sum(len(model.part.records) for model in models)
+  texts = f'{count:,} {_texts(models)}'
   for model in models:
     codecs = choice.codecs_of(model.part.records)
-    most = max(row['images'] for row in codecs)
+    most = max(row['records'] / row['seeds'] for row in codecs)
     if any(row['records'] < most * row['seeds'] for row in codecs):
       return (
-        f'This run is not finished: {count:,} captions so far, of some codecs'
+        f'This run is not finished: {texts} so far, of some codecs'
         ' fewer than of others. The same command goes on.'
       )
   if not summary:
     return (
-      f'{count:,} captions, of which no report was written yet: the run may not'
+      f'{texts}, of which no report was written yet: the run may not'
       ' be finished. The same command goes on.'
     )
   if not _agrees(models, summary):
@@ -182,6 +234,12 @@ def _state(
   return None
 
 
+def _texts(models: Sequence[ModelReport]) -> str:
+  """Returns the noun of a run's texts."""
+  asks = any(model.part.records[0].get('task') for model in models)
+  return 'answers' if asks else 'captions'
+
+
 def _agrees(models: Sequence[ModelReport], summary: Mapping[str, Any]) -> bool:
   """Whether a summary is of these records, by the numbers of pictures."""
   rows = summary.get('rows')
@@ -189,7 +247,11 @@ def _agrees(models: Sequence[ModelReport], summary: Mapping[str, Any]) -> bool:
   before = [
     sorted((r['images'], r['seeds']) for r in group) for group in groups
   ]
-  now = [sorted((r['images'], r['seeds']) for r in m.rows) for m in models]
+  now = [
+    sorted((r['images'], r['seeds']) for r in table)
+    for model in models
+    for table in model.tables.values() or [[]]
+  ]
   return sorted(before) == sorted(now)
 
 
@@ -213,7 +275,8 @@ def _findings(
 ) -> markup.Element | None:
   # The facts of a model tell of unlike pictures already.
   told = {'', None, *(unlike.of_records(m.part.records) for m in models)}
-  findings = [*(summary.get('findings') or ()), summary.get('remark')]
+  control = (summary.get('control') or {}).get('findings') or ()
+  findings = [*(summary.get('findings') or ()), *control, summary.get('remark')]
   findings = [text for text in findings if text not in told]
   if not findings:
     return None
@@ -221,29 +284,49 @@ def _findings(
   return markup.section('findings', 'Findings', markup.tag('ul', items))
 
 
+def _tables(models: Sequence[ModelReport]) -> dict[str, Rows]:
+  """Returns the summaries of all models or tasks by their headings."""
+  return {t: rows for model in models for t, rows in model.tables.items()}
+
+
 def _figures(
-  folder: Path, models: Sequence[ModelReport], fresh: bool
+  run: run_folder.RunFolder, models: Sequence[ModelReport], fresh: bool
 ) -> markup.Element | None:
   """Makes the figures: those in the folder, or new ones of the records."""
-  items = sections.saved_figures(folder) if fresh else []
-  if not items:
-    items = sections.draw_figures([(m.part.label, m.rows) for m in models])
+  items = sections.saved_figures(run.folder) if fresh else []
+  if not items and any(model.part.task for model in models):
+    drawn = task_lines.draw(_tables(models), run.config.get('k'))
+    items = [*map(sections.drawn_figure, drawn, drawn.values())]
+  elif not items:
+    items = sections.draw_figures([*_tables(models).items()])
   if not items:
     return None
   return markup.section('figures', 'Figures', *sections.figures(items))
 
 
+def _task_tables(
+  run: run_folder.RunFolder, models: Sequence[ModelReport]
+) -> markup.Element | None:
+  """Makes the tables of a run of several tasks."""
+  if not any(model.part.task for model in models):
+    return None
+  tables = task_lines.tables(_tables(models), run.config, run.summary)
+  return markup.section('kept', 'What is kept', *tables) if tables else None
+
+
 def _scores(models: Sequence[ModelReport]) -> markup.Element:
   tables = []
   for model in models:
-    if model.part.label:
-      tables.append(markup.tag('h3', model.part.label))
-    if not model.rows:
+    if not model.tables:
+      if model.part.label:
+        tables.append(markup.tag('h3', model.part.label))
       tables.append(markup.tag('p', 'No picture has captions to compare with.'))
-      continue
-    level = f'{100 * model.rows[0]["level"]:g}%'
-    label = f'Scores of all codecs, with {level} intervals'
-    tables.append(sections.scores(label, model.rows))
+    for title, rows in model.tables.items():
+      if title:
+        tables.append(markup.tag('h3', title))
+      level = f'{100 * rows[0]["level"]:g}%'
+      label = f'Scores of all codecs, with {level} intervals'
+      tables.append(sections.scores(label, rows))
   return markup.section('scores', 'Scores', *tables)
 
 

@@ -28,6 +28,9 @@ FIGURES = {
   'rate': 'Score against bytes, beside image codecs.',
   'channel': 'Score against loss or noise of the channel.',
   'selectors': 'Share of the full score that each selector keeps.',
+  'tasks': "Share of each task's score that is kept, over vectors and bytes.",
+  'tasks_control': 'The same, of questions that a small picture gets wrong.',
+  'tasks_rate': 'Share of the score that each kind of codec keeps, over bytes.',
   'finetune_rate': 'Score against bytes, before and after training.',
   'rate_cider': 'CIDEr against bytes, beside image codecs.',
   'rate_fields': 'Bytes of messages by field.',
@@ -70,7 +73,8 @@ def headline(
     'pictures': f'{images:,} of {records[0].get("data") or "unnamed data"}',
     'codecs': f'{len({record["name"] for record in records}):,}',
     'seed' if seeds == 1 else 'seeds': f'{seeds}',
-    'captions': f'{len(records):,}',
+    'answers' if records[0].get('task') else 'captions': f'{len(records):,}',
+    'task': part.task or records[0].get('task'),
     'prompt': flat.get('captioner.prompt') or run.config.get('prompt'),
     'decoding': str(decoding) if decoding else None,
     'device': f'{device}, {cores} cores' if cores else device,
@@ -158,12 +162,17 @@ def draw_figures(
   drawn = []
   for n, (label, rows) in enumerate(models):
     for name, figure in _figures_of(rows).items():
-      description = FIGURES[name]
+      _, url, description = drawn_figure(name, figure)
       if label:
         description = f'{label}: {description}'
-      url = markup.data_url(style.to_svg(figure), 'image/svg+xml')
       drawn.append((f'{name}-{n}' if n else name, url, description))
   return drawn
+
+
+def drawn_figure(name: str, figure: figures_lib.Figure) -> tuple[str, str, str]:
+  """Returns name, URL and description of a figure that is at hand."""
+  url = markup.data_url(style.to_svg(figure), 'image/svg+xml')
+  return name, url, FIGURES[name]
 
 
 def _figures_of(rows: Sequence[Row]) -> dict[str, figures_lib.Figure]:

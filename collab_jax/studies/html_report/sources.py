@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 import functools
+from pathlib import Path
 from typing import Any, cast
 
 import ml_collections
@@ -27,7 +28,8 @@ def of_part(
 ) -> gallery.Source:
   """Returns where the gallery of a run comes from.
 
-  Nothing that files name is imported: codecs of one's own have no maps.
+  Nothing that files name is imported: codecs of one's own have no maps, and
+  pictures of datasets and tasks of one's own are not read again.
 
   Args:
     run: The run.
@@ -36,7 +38,9 @@ def of_part(
   """
   config = run.config
   trained = run_folder.model_folder(run.folder, part.label) / 'model'
-  if part.label and trained.is_dir():
+  if part.task:
+    config = {**config, 'task': part.task}
+  elif part.label and trained.is_dir():
     config = {**config, 'model': str(trained), 'model_path': ''}
   name = str(part.records[0].get('data') or '')
   model = str(part.records[0].get('model') or '')
@@ -53,6 +57,8 @@ def of_part(
 def _read_data(config: Mapping[str, Any], name: str, model: str) -> Any:
   """Makes the reader of a run's data."""
   if config:
+    for field in ('task', 'data'):
+      _check_known(field, config.get(field) or '')
     fields = ml_collections.ConfigDict(dict(config))
     size = _dimensions(config, model).vision.image_size
     return build.make_data(fields, size)
@@ -62,6 +68,16 @@ def _read_data(config: Mapping[str, Any], name: str, model: str) -> Any:
     f'no config.json says where {name or "the data"} lie; finish the run, which'
     ' writes it'
   )
+
+
+def _check_known(field: str, value: Any) -> None:
+  """Raises ValueError for a class outside of this package, and no path."""
+  title = str(value).partition('(')[0]
+  if ':' in title and not Path(str(value)).exists():
+    raise ValueError(
+      f'{field}: got {title!r}, but classes outside of this package are not'
+      ' loaded here'
+    )
 
 
 def _dimensions(config: Mapping[str, Any], model: str) -> paligemma.Config:
