@@ -17,6 +17,7 @@ import time
 from absl import app, flags
 import numpy as np
 
+from benchmarks import flag_names
 from collab_jax import checkpoints, codecs, data, launcher, serving
 from collab_jax.evaluation.report import text
 from collab_jax.serving.engine import engine
@@ -126,6 +127,7 @@ def main(argv):
   """Measures both, and prints the tables."""
   if argv[1:]:
     raise app.UsageError(f'unexpected arguments: {argv[1:]}')
+  flag_names.quantizer(_CODEC.value, flag_names.model(_MODEL.value))
   print(text.align(_keep()), flush=True)
   model = checkpoints.load(_MODEL.value)
   config = serving.ServerConfig(

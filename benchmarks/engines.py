@@ -29,6 +29,8 @@ from typing import Any, NamedTuple
 
 from absl import app, flags
 
+from benchmarks import flag_names
+from collab_jax import engines
 from tools import markdown_table
 
 _ENGINES = flags.DEFINE_list('engines', ['local'], 'Engines to run.')
@@ -286,6 +288,7 @@ def main(argv):
   """Runs all sweeps, and prints the table."""
   if argv[1:]:
     raise app.UsageError(f'unexpected arguments: {argv[1:]}')
+  flag_names.choices('engines', _ENGINES.value, engines.NAMES)
   folder = Path(_WORKDIR.value).absolute()
   folder.mkdir(parents=True, exist_ok=True)
   plain = folder / 'plain'

@@ -19,6 +19,7 @@ from absl import app, flags
 import jax
 import numpy as np
 
+from benchmarks import flag_names
 from collab_jax import (
   checkpoints,
   codecs,
@@ -127,6 +128,10 @@ def measure(codec, format_, images, want, sent, jax_ms):
 def main(argv):
   """Prints a row for each quantizer and format."""
   del argv
+  dimensions = flag_names.model(_MODEL.value)
+  for name in _QUANTIZERS.value.split(';'):
+    flag_names.quantizer(name, dimensions, _SPLIT.value)
+  flag_names.choices('formats', _FORMATS.value, exporters.FORMATS)
   model = checkpoints.load(_MODEL.value, part='edge')
   scenes = data.scenes('test', limit=_SCENES.value)
   images = np.stack([scenes[i].image for i in range(len(scenes))])

@@ -21,6 +21,7 @@ from jax import numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
 import numpy as np
 
+from benchmarks import flag_names
 from benchmarks import sharding as bench
 from collab_jax import (
   quantizers,
@@ -203,6 +204,7 @@ def main(argv):
   """Prints what was asked for."""
   if argv[1:]:
     raise app.UsageError(f'unexpected arguments: {argv[1:]}')
+  flag_names.choices('tuned_model', [_NAME.value], zoo.DECODERS)
   if not _STEP.value:
     # Read when JAX first looks for devices.
     count = '--xla_force_host_platform_device_count=8'

@@ -24,6 +24,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from benchmarks import flag_names
 from collab_jax.quantizers.math import lloyd
 
 _IMAGES = flags.DEFINE_integer('images', 64, 'Pictures.')
@@ -261,6 +262,7 @@ def main(argv):
   """Prints the table."""
   if len(argv) > 1:
     raise app.UsageError(f'Unknown arguments: {argv[1:]}.')
+  flag_names.choices('skip', _SKIP.value, CONTENDERS)
   x = features(_SEED.value, _IMAGES.value, _VECTORS.value, _WIDTH.value)
   rng = np.random.default_rng(_SEED.value + 1)
   print(

@@ -14,7 +14,7 @@ import time
 from absl import app, flags
 import numpy as np
 
-from benchmarks import processes
+from benchmarks import flag_names, processes
 from collab_jax import (
   checkpoints,
   codecs,
@@ -102,6 +102,9 @@ def main(argv):
   """Prints a table, and the ratio at each link."""
   if argv[1:]:
     raise app.UsageError(f'unexpected arguments: {argv[1:]}')
+  dimensions = flag_names.model(_MODEL.value)
+  for text in _CODECS.value.split(';'):
+    flag_names.codec(text, dimensions)
   with launcher.runtime():
     model = checkpoints.load(_MODEL.value)
     scenes = data.scenes('test', limit=_LIMIT.value)

@@ -25,7 +25,7 @@ from absl import app, flags
 import jax
 import numpy as np
 
-from benchmarks import models
+from benchmarks import flag_names, models
 from collab_jax import captioner as captioning
 from collab_jax import codecs, evaluation, quantizers
 from collab_jax.evaluation import loop, pipeline
@@ -188,6 +188,9 @@ def _alone(model, chosen, captioner) -> float:
 def main(argv):
   """Prints what was asked for."""
   del argv
+  dimensions = flag_names.model(_MODEL.value, or_random=True)
+  for name in _QUANTIZERS.value.split(';') if _IMAGES.value else ():
+    flag_names.quantizer(name, dimensions)
   model = models.load(_MODEL.value, _DEPTH.value)
   if _ROUNDS.value:
     stages(model)

@@ -13,6 +13,7 @@ from typing import NamedTuple
 from absl import app, flags
 import numpy as np
 
+from benchmarks import flag_names
 from collab_jax import checkpoints, codecs, data, metrics, serving
 from collab_jax.evaluation.report import text
 from collab_jax.serving.client import client as clients
@@ -121,6 +122,7 @@ def main(argv):
   """Prints a line per threshold."""
   if argv[1:]:
     raise app.UsageError(f'unexpected arguments: {argv[1:]}')
+  flag_names.quantizer(_CODEC.value, flag_names.model('tiny'))
   model = checkpoints.load('tiny')
   codec = codecs.FeatureCodec(model, _CODEC.value, coding='best')
   config = serving.ServerConfig(

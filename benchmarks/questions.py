@@ -16,6 +16,7 @@ import collections
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from benchmarks import flag_names
 from collab_jax import boxes, checkpoints, data
 from collab_jax.data import scene_questions, world
 from collab_jax.training import questions
@@ -138,6 +139,12 @@ def main() -> None:
   )
   parser.add_argument('--model', help='model to score: a name or a path')
   args = parser.parse_args()
+  for name in ('limit', 'known'):
+    if getattr(args, name) < 1:
+      got = getattr(args, name)
+      raise SystemExit(f'error: {name}: got {got}, expected at least 1')
+  if args.model:
+    flag_names.model(args.model)
   kinds = {
     split: guessed(split, args.limit, list(asked(training, args.known)))
     for split, training in (('test', 'train'), ('dense', 'train_dense'))

@@ -26,7 +26,13 @@ import grpc
 import jax
 import numpy as np
 
-from benchmarks import edges, fault_injection, processes, session_names
+from benchmarks import (
+  edges,
+  fault_injection,
+  flag_names,
+  processes,
+  session_names,
+)
 from collab_jax import captioner as captioning
 from collab_jax import checkpoints, codecs, data, launcher
 from collab_jax.evaluation.report import text
@@ -301,6 +307,7 @@ def main(argv):
   """Prints a table of throughputs, and a line for each fault."""
   if argv[1:]:
     raise app.UsageError(f'unexpected arguments: {argv[1:]}')
+  flag_names.choices('replicas', flags.FLAGS.replicas, [*map(str, _NAMES)])
   with launcher.runtime():
     model = checkpoints.load('tiny')
     expected = expect(model, _CODEC)

@@ -32,7 +32,13 @@ from jax import numpy as jnp
 import numpy as np
 import tqdm
 
-from benchmarks import costs, device_rates, models, selector_tables
+from benchmarks import (
+  costs,
+  device_rates,
+  flag_names,
+  models,
+  selector_tables,
+)
 from collab_jax import captioner as captioning
 from collab_jax import channels, codecs, launcher, provenance, quantizers
 from collab_jax.codecs import encoder
@@ -602,16 +608,33 @@ def _parse() -> argparse.Namespace:
             f'selectors: got {name!r}, expected some of'
             f' {", ".join(sorted(known))}'
           )
+      _check_selector(text, settings.k)
     for text in settings.pictures:
       if codecs.parse(text).family != 'image':
         raise ValueError(f'pictures: got {text!r}, expected image codecs')
-  except ValueError as error:
+  except (ValueError, ImportError) as error:
     parser.error(str(error))
+  flag_names.model(settings.model, or_random=True)
   if settings.out and not Path(settings.out).absolute().parent.is_dir():
     parser.error(f'out: got {settings.out}, expected a folder that exists')
   if settings.page:
     _check_page(parser, settings)
   return settings
+
+
+def _check_selector(text: str, ks: Sequence[int]) -> None:
+  """Raises the error of a selector that none of its numbers of vectors mends.
+
+  Some send few numbers of vectors, such as squares alone.
+  """
+  errors = []
+  for k in (*ks, 4, 16, 64, 256):
+    try:
+      codecs.make_method(text, k, 'selectors')
+      return
+    except ValueError as error:
+      errors.append(error)
+  raise errors[0]
 
 
 def _check_page(parser, settings) -> None:

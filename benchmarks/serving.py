@@ -19,7 +19,7 @@ from absl import app, flags
 import jax
 import numpy as np
 
-from benchmarks import edges, session_names
+from benchmarks import edges, flag_names, session_names
 from collab_jax import captioner as captioning
 from collab_jax import (
   checkpoints,
@@ -196,6 +196,9 @@ def main(argv):
   """Prints whether all is the same, and a table of times."""
   if argv[1:]:
     raise app.UsageError(f'unexpected arguments: {argv[1:]}')
+  dimensions = flag_names.model(_MODEL.value)
+  for name in _QUANTIZERS.value.split(';'):
+    flag_names.quantizer(name, dimensions)
   with launcher.runtime():
     model = checkpoints.load(_MODEL.value)
     scenes = data.scenes('test', limit=_SCENES.value)

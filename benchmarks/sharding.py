@@ -25,6 +25,7 @@ import jax
 from jax import numpy as jnp
 from jax.sharding import AbstractMesh, AxisType, NamedSharding, PartitionSpec
 
+from benchmarks import flag_names
 from collab_jax import (
   captioner,
   message,
@@ -249,6 +250,7 @@ def main(argv):
   """Prints what was asked for."""
   if argv[1:]:
     raise app.UsageError(f'unexpected arguments: {argv[1:]}')
+  flag_names.choices('models', _MODELS.value or (), zoo.DECODERS)
   # Read when JAX first looks for devices.
   count = '--xla_force_host_platform_device_count=8'
   os.environ['XLA_FLAGS'] = f'{os.environ.get("XLA_FLAGS", "")} {count}'

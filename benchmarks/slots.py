@@ -7,6 +7,7 @@ import os
 
 from absl import app, flags
 
+from benchmarks import flag_names
 from collab_jax import captioner as captioning
 from collab_jax import checkpoints, codecs, data, evaluation
 from collab_jax.evaluation.report import text
@@ -20,6 +21,7 @@ _SLOTS = ('shape', 'colour', 'pair', 'texture', 'background', 'relation')
 def main(argv):
   """Prints one line per split and codec."""
   del argv
+  flag_names.model(_MODEL.value)
   model = checkpoints.load(_MODEL.value)
   lines = [['split', 'features', 'BLEU-4', '95% interval', 'CIDEr', *_SLOTS]]
   for split in ('test', 'dense'):

@@ -19,6 +19,7 @@ import tempfile
 import time
 from typing import Any, NamedTuple
 
+from benchmarks import flag_names
 from collab_jax import evaluation, studies
 from collab_jax import tasks as tasks_lib
 from configs import paligemma_tasks
@@ -152,6 +153,7 @@ def main() -> None:
   arguments, more = parser.parse_known_args()
   chosen = re.split(r',(?![^(]*\))', arguments.tasks)
   chosen = chosen if arguments.tasks else names()
+  flag_names.choices('tasks', chosen, names())
   table = []
   for line in rows(chosen, arguments.layout, arguments.protocol, more):
     print(' | '.join(line), file=sys.stderr, flush=True)

@@ -14,6 +14,7 @@ from absl import app, flags
 import jax
 import numpy as np
 
+from benchmarks import flag_names
 from collab_jax import checkpoints, codecs, data, quantizers, wire
 from collab_jax import message as messages
 from collab_jax.evaluation.report import text as text_lib
@@ -409,6 +410,7 @@ def agree():
 def main(argv):
   """Prints everything; fails if anything was wrong."""
   del argv
+  flag_names.model(_MODEL.value)
   sizes()
   speed()
   wrong = agree() + disagree() + fuzz()
