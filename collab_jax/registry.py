@@ -5,7 +5,7 @@ classes are named 'package.module:Class', which imports the module. Text out of
 data (files, messages) names no module: `check_data`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 import dataclasses
 import importlib
 from typing import Any
@@ -145,17 +145,7 @@ def find(table: Mapping[str, type], kind: str, name: str) -> type[Any]:
   if name in table:
     return table[name]
   if ':' not in name:
-    module, dot, attribute = name.rpartition('.')
-    parts = name.split('.')
-    # Classes begin with a capital; 'mine.py' is a file.
-    if dot and attribute[:1].isupper() and all(map(str.isidentifier, parts)):
-      raise _validate.error(
-        kind,
-        name,
-        "a name of the package, or 'package.module:Class'",
-        f"write '{module}:{attribute}' if it is a class of your own",
-      )
-    raise _validate.unknown(kind, name, table)
+    raise unknown(table, kind, name)
   cls = load(kind, name)
   if not (isinstance(cls, type) and dataclasses.is_dataclass(cls)):
     raise _validate.error(
@@ -165,6 +155,27 @@ def find(table: Mapping[str, type], kind: str, name: str) -> type[Any]:
       'write @dataclasses.dataclass(frozen=True) above its class',
     )
   return cls
+
+
+def unknown(table: Iterable[str], kind: str, name: str) -> ValueError:
+  """Returns the error of a name that is not in a table, and has no colon.
+
+  Args:
+    table: The names of the package.
+    kind: Kind of what is named, for errors.
+    name: The name; one with a dot may be a class's, in Python's form.
+  """
+  module, dot, attribute = name.rpartition('.')
+  parts = name.split('.')
+  # Classes begin with a capital; 'mine.py' is a file.
+  if dot and attribute[:1].isupper() and all(map(str.isidentifier, parts)):
+    return _validate.error(
+      kind,
+      name,
+      "a name of the package, or 'package.module:Class'",
+      f"write '{module}:{attribute}' if it is a class of your own",
+    )
+  return _validate.unknown(kind, name, table)
 
 
 def load(kind: str, name: str) -> Any:

@@ -50,7 +50,7 @@ def parse(
   known = [*image.KINDS, *quantizers.NAMES]
   if ':' not in name:
     if name not in known and name not in quantizers.ALIASES:
-      raise _validate.unknown('codec', name, known)
+      raise registry.unknown(known, 'codec', name)
   else:
     cls = registry.load('codec', name)
     if isinstance(cls, type) and issubclass(cls, base.Codec):
