@@ -130,6 +130,23 @@ class Outcome:
       self.notes[-1] += f': {last[0][:200]}'
     return text
 
+  def run_to_file(self, out: Path, *command: str) -> Any:
+    """Runs a process that writes a JSON file by `--out`.
+
+    Args:
+      out: The file.
+      *command: As of `run`, without `--out`.
+
+    Returns:
+      The file's content; None if the process wrote none in its time, or a
+      part.
+    """
+    self.run(*command, f'--out={out}')
+    try:
+      return json.loads(out.read_text())
+    except (FileNotFoundError, json.JSONDecodeError):
+      return None
+
   def add_json(self, text: str) -> None:
     """Adds the lines of an output that are objects in JSON."""
     for line in text.splitlines():
@@ -177,19 +194,14 @@ def parity(context: Context, outcome: Outcome) -> None:
 
 def kmeans(context: Context, outcome: Outcome) -> None:
   """Times k-means beside plain JAX and torch."""
-  out = context.folder / 'kmeans.json'
   sizes = ['--images=64', '--k=8,64', '--repetitions=7']
   if context.small:
     sizes = ['--images=8', '--k=8', '--repetitions=3', '--width=256']
-  outcome.run(
-    '-m',
-    'benchmarks.kmeans',
-    *sizes,
-    '--skip=ott,faiss,scikit-learn',
-    f'--out={out}',
+  rows = outcome.run_to_file(
+    context.folder / 'kmeans.json',
+    *('-m', 'benchmarks.kmeans', *sizes, '--skip=ott,faiss,scikit-learn'),
   )
-  if out.exists():
-    outcome.rows += json.loads(out.read_text())
+  outcome.rows += rows or []
 
 
 def model(
@@ -228,13 +240,15 @@ def model(
 
 def sweep(context: Context, outcome: Outcome) -> None:
   """Compares evaluation with the model alone; see `benchmarks.pipeline`."""
-  out = context.folder / 'pipeline.json'
   sizes = ['--model=paligemma-3b-pt-224', '--images=256', '--tokens=20']
   if context.small:
     sizes = ['--images=32', '--batch=16', '--tokens=8']
-  outcome.run('-m', 'benchmarks.pipeline', '--rounds=0', *sizes, f'--out={out}')
-  if out.exists():
-    outcome.rows.append(json.loads(out.read_text()))
+  row = outcome.run_to_file(
+    context.folder / 'pipeline.json',
+    *('-m', 'benchmarks.pipeline', '--rounds=0', *sizes),
+  )
+  if row is not None:
+    outcome.rows.append(row)
 
 
 def selectors(context: Context, outcome: Outcome) -> None:
@@ -243,24 +257,20 @@ def selectors(context: Context, outcome: Outcome) -> None:
   Those whose programs are not compiled within half of the time are left out,
   and named in the notes.
   """
-  out = context.folder / 'selectors.json'
   sizes = ['--model=paligemma-3b-pt-224', '--k=8,64,256', '--rounds=7']
   if context.small:
     sizes = ['--model=tiny', '--k=8', '--rounds=3', '--scenes=2']
-  outcome.run(
-    '-m',
-    'benchmarks.selector_times',
-    *sizes,
-    f'--limit={max(outcome.seconds_left / 2, 1):.0f}',
-    f'--out={out}',
+  limit = f'--limit={max(outcome.seconds_left / 2, 1):.0f}'
+  numbers = outcome.run_to_file(
+    context.folder / 'selectors.json',
+    *('-m', 'benchmarks.selector_times', *sizes, limit),
   )
-  if not out.exists():
+  if numbers is None:
     return
-  found = json.loads(out.read_text())
   outcome.rows += [
-    {name: row[name] for name in _SELECTOR_COLUMNS} for row in found['rows']
+    {name: row[name] for name in _SELECTOR_COLUMNS} for row in numbers['rows']
   ]
-  outcome.notes.append(selector_tables.render(found))
+  outcome.notes.append(selector_tables.render(numbers))
 
 
 def demo(context: Context, outcome: Outcome) -> None:

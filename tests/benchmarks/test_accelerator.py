@@ -32,6 +32,20 @@ def test_a_process_that_fails_says_why():
   assert outcome.notes == ['exit 1: error: nothing there']
 
 
+@pytest.mark.parametrize(
+  ('text', 'content'),
+  [('[{"a": 1}]', [{'a': 1}]), ('[{"a', None), (None, None)],
+)
+def test_a_file_that_a_process_writes_is_read(tmp_path, text, content):
+  code = (
+    'import pathlib, sys; out = sys.argv[1].removeprefix("--out=");'
+    f' {text!r} and pathlib.Path(out).write_text({text!r})'
+  )
+  outcome = accelerator.Outcome(time.monotonic() + 60)
+  assert outcome.run_to_file(tmp_path / 'x.json', '-c', code) == content
+  assert outcome.notes == []
+
+
 def test_sections_share_the_time(monkeypatch, tmp_path):
   """Time that a section leaves goes to the later ones."""
   limits = {}
