@@ -1,9 +1,9 @@
 """Captions against bytes: features beside JPEG, WebP and AVIF.
 
 Modes: `tiny` (500 generated scenes), `dense` (the same with 6 to 10 objects a
-scene), `curve` (what an edge chooses from, on `val`: docs/edge.md) and `smoke`
-(seconds, for tests). With a task, as in `mode=tiny,task=scenes`, answers are
-scored instead of captions. docs/rate.md says what is measured.
+scene) and `smoke` (seconds, for tests). With a task, as in
+`mode=tiny,task=scenes`, answers are scored instead of captions. docs/rate.md
+says what is measured.
 """
 
 import ml_collections
@@ -11,7 +11,7 @@ import ml_collections
 from collab_jax import config as config_lib
 from configs import common
 
-MODES = ('tiny', 'dense', 'curve', 'smoke')
+MODES = ('tiny', 'dense', 'smoke')
 
 # Qualities by kind, chroma and size in pixels, None for the model's own: files
 # without what both ends know, then files as they are.
@@ -72,15 +72,6 @@ _FEATURES = (
   'shared_vq',
 )
 
-_FEW_PICTURES = (
-  'avif(quality=8,strip=true,chroma=444)',
-  'avif(quality=25,strip=true,chroma=444)',
-  'avif(quality=50,strip=true,chroma=444)',
-  'avif(quality=90,strip=true,chroma=444)',
-  'webp(quality=60)',
-  'jpeg(quality=75)',
-)
-
 
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   """Returns the settings of a mode, `tiny` by default."""
@@ -114,15 +105,6 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   )
   # Powers and speeds behind latency and energy, all assumed.
   config.budget = common.budget()
-
-  if mode == 'curve':
-    config.data_split = 'val'
-    config.methods = ('kmeans(init=++)',)
-    config.ks = (2, 4, 8, 16)
-    config.codecs = (*_FEATURES[:23], *_FEW_PICTURES)
-    config.seeds = (0,)
-    config.blind = ()
-    config.resamples = 1  # Of no use for the curve.
 
   if mode == 'smoke':
     common.smoke(config)
