@@ -20,7 +20,7 @@ from collab_jax.evaluation import record_store
 from collab_jax.models import zoo
 from configs import tradeoff
 from tests import launching, sharded, standin
-from tests.evaluation.test_evaluate import assert_same, timeless
+from tests.evaluation.runs import assert_same, timeless
 
 ROOT = Path(__file__).parents[1]
 MESHES = ((8, 1), (4, 2))

@@ -127,9 +127,7 @@ class Recorder:
       'scores': {
         name: float(f'{metric.scores([answer], [references])[0]:.6g}')
         for name, metric in self._metrics.items()
-        if references
-        and isinstance(metric, metrics_lib.MeanMetric)
-        and not metric.uses_corpus
+        if isinstance(metric, metrics_lib.MeanMetric) and not metric.uses_corpus
       },
     }
 

@@ -54,7 +54,7 @@ def check_questions(task: Any, data: Any) -> datasets.Example:
     The picture.
 
   Raises:
-    ValueError: It has none.
+    ValueError: It has none, or as of `check_picture`.
   """
   picture = data[0]
   if not picture.questions:
@@ -64,17 +64,18 @@ def check_questions(task: Any, data: Any) -> datasets.Example:
       f'a reader of {task.label}',
       'make one by task.load(folder, split)',
     )
+  check_picture(picture)
   return picture
 
 
 def check_picture(picture: datasets.Example) -> None:
-  """Checks that records can tell the questions about a picture apart.
+  """Checks the questions about a picture: records can tell them and score them.
 
   Args:
     picture: A picture of a task.
 
   Raises:
-    ValueError: It has no question, or two of one id.
+    ValueError: It has no question, two of one id, or one without references.
   """
   where = f'questions of picture {picture.image_id}'
   ids = [asked.id for asked in picture.questions]
@@ -82,6 +83,14 @@ def check_picture(picture: datasets.Example) -> None:
     raise _validate.error(where, [], 'at least one')
   if not all(ids) or len({*ids}) < len(ids):
     raise _validate.error(f'{where}: id', ids[:8], 'a text of its own for each')
+  for asked in picture.questions:
+    if not asked.references:
+      raise _validate.error(
+        f'{where}: references of {asked.id}',
+        asked.references,
+        'one or more',
+        'leave questions out whose answer is not known',
+      )
 
 
 def check_passes(

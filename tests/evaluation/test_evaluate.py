@@ -25,57 +25,12 @@ from collab_jax.evaluation import batches, record_store
 from collab_jax.evaluation import loop as evaluate_loop
 from collab_jax.serving.server import compilations
 from tests import launching, standin
-
-BLIND = ('zeroed', 'mean', 'shuffled')
-
-
-def make_codecs(model):
-  chosen = [
-    quantizers.KMeans(k=4),
-    quantizers.Random(k=4, rebuild='close'),
-    quantizers.Identity(),
-  ]
-  return [codecs.FeatureCodec(model, q) for q in chosen]
+from tests.evaluation import runs
 
 
-def run(
-  path=None,
-  *,
-  limit=10,
-  batch_size=7,
-  max_tokens=5,
-  split='test',
-  decoding='greedy',
-  **kw,
-):
-  model = standin.small()
-  settings = {'seeds': (0, 1), 'blind': BLIND, 'progress': False} | kw
-  return evaluation.evaluate(
-    make_codecs(model),
-    captioner=captioning.Captioner(model, max_tokens, decoding=decoding),
-    data=data.scenes(split, limit=limit),
-    path=path,
-    batch_size=batch_size,
-    **settings,
-  )
-
-
-def timeless(records):
-  return [{n: v for n, v in r.items() if n != 'seconds'} for r in records]
-
-
-def assert_same(got, expected):
-  """Compares all but seconds, and distortions up to rounding.
-
-  The features' last bits depend on the batch size, as the order of additions
-  does, and now and then one of them is rounded to another 16-bit number.
-  """
-  got, expected = timeless(got), timeless(expected)
-  for a, b in zip(got, expected, strict=True):
-    first, second = a.pop('distortion'), b.pop('distortion')
-    assert (first is None) == (second is None)
-    assert first is None or first == pytest.approx(second, rel=1e-3)
-    assert a == b
+def run(path=None, *, limit=10, split='test', **settings):
+  reader = data.scenes(split, limit=limit)
+  return runs.evaluate(reader, path, **{'batch_size': 7} | settings)
 
 
 @pytest.fixture(scope='module')
@@ -123,20 +78,11 @@ def test_blind_captions(whole):
 
 @pytest.mark.parametrize('batch_size', [1, 64])
 def test_any_batch_size(whole, batch_size):
-  assert_same(run(batch_size=batch_size), whole[0])
+  runs.assert_same(run(batch_size=batch_size), whole[0])
 
 
 def test_resumed_after_a_torn_line(whole, tmp_path):
-  records, path = whole
-  lines = path.read_bytes().splitlines(keepends=True)
-  torn = tmp_path / 'records.jsonl'
-  torn.write_bytes(b''.join(lines[:33]) + lines[33][:40])
-  sidecar = 'records.settings.json'
-  (tmp_path / sidecar).write_bytes((path.parent / sidecar).read_bytes())
-  assert timeless(run(torn)) == timeless(records)
-  again = torn.read_bytes().splitlines(keepends=True)
-  assert again[:33] == lines[:33]
-  assert timeless(map(json.loads, again)) == timeless(map(json.loads, lines))
+  runs.check_resumed(runs.torn(whole[1], tmp_path), run, whole)
 
 
 def test_nothing_is_computed_twice(whole):
@@ -153,7 +99,7 @@ def test_more_of_the_same_is_added(tmp_path):
   settings = {'blind': (), 'batch_size': 1}
   run(path, limit=2, seeds=(0,), **settings)
   more = run(path, limit=3, **settings)
-  assert_same(more, run(limit=3, **settings))
+  runs.assert_same(more, run(limit=3, **settings))
   assert len(evaluation.read_records(path)) == len(more)
 
 
@@ -180,7 +126,7 @@ def test_killed_and_resumed(whole, tmp_path):
   done = first.kill()
   assert done.returncode == -signal.SIGKILL, done.stderr
   assert 12 < len(evaluation.read_records(path)) < len(whole[0])
-  assert_same(run(path, batch_size=1), whole[0])
+  runs.assert_same(run(path, batch_size=1), whole[0])
   assert len(evaluation.read_records(path)) == len(whole[0])
 
 
@@ -227,7 +173,7 @@ def test_another_book_in_the_place_of_one_is_refused(tmp_path):
   ):
     go(1)
   assert path.read_text() == ''.join(lines[:2])
-  assert_same(go(0), whole)
+  runs.assert_same(go(0), whole)
   rows = evaluation.summarize(whole, resamples=1)
   assert 'books' not in evaluation.label(rows[0])
 
@@ -237,7 +183,7 @@ def test_other_decodings(whole, decoding, tmp_path):
   settings = {'limit': 5, 'decoding': decoding}
   path = tmp_path / 'records.jsonl'
   records = run(path, **settings)
-  assert_same(run(batch_size=2, **settings), records)
+  runs.assert_same(run(batch_size=2, **settings), records)
   greedy = {record_store.key_of(r): r['caption'] for r in whole[0]}
   captions = {record_store.key_of(r): r['caption'] for r in records}
   assert any(captions[key] != greedy[key] for key in captions if key in greedy)
@@ -264,7 +210,7 @@ def test_another_model_is_refused(whole):
   other = model.replace(params=jax.tree.map(lambda p: p * 1.01, model.params))
   with pytest.raises(evaluation.SettingsError, match=r'model\.checksum'):
     evaluation.evaluate(
-      make_codecs(other),
+      runs.make_codecs(other),
       captioner=captioning.Captioner(other, 5),
       data=data.scenes('test', limit=10),
       path=whole[1],
@@ -279,7 +225,7 @@ def test_other_products_are_refused(whole):
 
   def go(model):
     return evaluation.evaluate(
-      make_codecs(model),
+      runs.make_codecs(model),
       captioner=captioning.Captioner(model, 5),
       data=data.scenes('test', limit=10),
       path=whole[1],

@@ -5,7 +5,7 @@ import pytest
 from collab_jax import captioner as captioning
 from collab_jax import codecs, data, evaluation, quantizers
 from tests import standin
-from tests.evaluation.test_evaluate import assert_same
+from tests.evaluation.runs import assert_same
 
 
 def run(links=None, *, batch_size=4, **kw):

@@ -23,8 +23,8 @@ from collab_jax.evaluation import record_store
 from collab_jax.evaluation.report import grids, summary
 from collab_jax.plots import style
 from tests import standin
+from tests.evaluation import runs
 
-BLIND = ('zeroed', 'mean', 'shuffled')
 # As many words as no two prompts of a picture share.
 _COUNTS = (1, 3, 2, 5)
 
@@ -60,26 +60,11 @@ class Stub(tasks.Task):
 
 
 TASK = Stub()
-NAMES = ('kmeans(k=4)', 'random(k=4,rebuild=close)', 'identity')
 
 
-def run(path=None, *, limit=6, batch_size=4, names=NAMES, task=TASK, **kw):
-  model = standin.small()
-  settings = {'seeds': (0, 1), 'blind': BLIND, 'progress': False} | kw
-  decoding = settings.pop('decoding', 'greedy')
-  return evaluation.evaluate(
-    [codecs.FeatureCodec(model, quantizers.make(n)) for n in names],
-    captioner=captioning.Captioner(model, 5, decoding=decoding),
-    data=settings.pop('data', TASK.load(limit=limit)),
-    path=path,
-    batch_size=batch_size,
-    task=task,
-    **settings,
-  )
-
-
-def timeless(records):
-  return [{n: v for n, v in r.items() if n != 'seconds'} for r in records]
+def run(path=None, *, limit=6, task=TASK, **kw):
+  settings = {'batch_size': 4, 'data': TASK.load(limit=limit)} | kw
+  return runs.evaluate(settings.pop('data'), path, task=task, **settings)
 
 
 def texts(records):
@@ -141,7 +126,11 @@ def test_any_batch_size(whole, batch_size):
 
 
 def test_drawn_answers_depend_on_no_batch():
-  kw = {'decoding': 'sample(temperature=2)', 'names': NAMES[:1], 'blind': ()}
+  kw = {
+    'decoding': 'sample(temperature=2)',
+    'names': runs.NAMES[:1],
+    'blind': (),
+  }
   first = run(batch_size=2, limit=3, **kw)
   assert texts(run(batch_size=3, limit=3, **kw)) == texts(first)
   by_seed = [
@@ -184,14 +173,16 @@ def test_encoder_and_messages_once_a_picture(monkeypatch):
 
   monkeypatch.setattr(type(codec), 'transmit', count_messages)
   monkeypatch.setattr(type(codec), 'observe', count_pictures)
-  records = run(names=NAMES[:1], seeds=(0,), blind=())
+  records = run(names=runs.NAMES[:1], seeds=(0,), blind=())
   assert len(records) > 6
   assert sorted(packed) == sorted({r['image_id'] for r in records})
   assert sum(encoded) == 8  # Two batches of 4, of which two rows are padding.
 
 
 def test_lost_messages_are_answered_from_a_grey_picture():
-  records = run(names=NAMES[:1], channel='erasure(p=1.0)', seeds=(0,), blind=())
+  records = run(
+    names=runs.NAMES[:1], channel='erasure(p=1.0)', seeds=(0,), blind=()
+  )
   assert all(r['link']['whole'] == 0 for r in records)
   by_prompt = {}
   for r in records:
@@ -201,16 +192,7 @@ def test_lost_messages_are_answered_from_a_grey_picture():
 
 
 def test_resumed_after_a_torn_line(whole, tmp_path):
-  records, path = whole
-  lines = path.read_bytes().splitlines(keepends=True)
-  torn = tmp_path / 'records.jsonl'
-  torn.write_bytes(b''.join(lines[:33]) + lines[33][:40])
-  sidecar = 'records.settings.json'
-  (tmp_path / sidecar).write_bytes((path.parent / sidecar).read_bytes())
-  assert timeless(run(torn)) == timeless(records)
-  again = torn.read_bytes().splitlines(keepends=True)
-  assert again[:33] == lines[:33]
-  assert len(again) == len(lines)
+  runs.check_resumed(runs.torn(whole[1], tmp_path), run, whole)
 
 
 def test_nothing_is_computed_twice(whole):
@@ -258,6 +240,22 @@ def test_other_questions_are_refused(whole, change, said):
   with pytest.raises(evaluation.SettingsError, match=said):
     run(path, **change)
   assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize('place', [0, 1])
+def test_questions_without_references_are_refused(place):
+  scenes = data.scenes('test', 2)
+  number = scenes[place].image_id
+
+  def ask(picture):
+    first, *others = questions_of(picture)
+    if picture.image_id == number:
+      first = dataclasses.replace(first, references=())
+    return (first, *others)
+
+  said = rf'picture {number}: references of {number}/0: got \(\), expected one'
+  with pytest.raises(ValueError, match=said):
+    run(data=asked.Asked(scenes, ask))
 
 
 def test_pictures_need_questions():
@@ -381,7 +379,7 @@ def test_scores_of_kinds():
       assert part['questions'] == other['questions']
       assert part['images'] == other['images']
   both = evaluation.of_kinds(records, 'a', 'b')
-  assert timeless(both) == timeless(records)
+  assert runs.timeless(both) == runs.timeless(records)
   with pytest.raises(ValueError, match='kinds: got c, expected some of b, a'):
     evaluation.of_kinds(records, 'c')
 

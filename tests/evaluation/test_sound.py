@@ -8,7 +8,7 @@ from collab_jax import captioner as captioning
 from collab_jax import codecs, data, evaluation, quantizers
 from tests import standin
 from tests.data import photos
-from tests.evaluation import test_evaluate
+from tests.evaluation import runs
 
 BLIND = ('zeroed', 'mean', 'shuffled')
 
@@ -48,14 +48,14 @@ def test_as_if_they_were_not_listed(broken, tmp_path, caplog):
 
   other = tmp_path / 'other'
   photos.coco(other, [2, 3, 4, 6, 7])
-  test_evaluate.assert_same(records, run(other, batch_size=3))
+  runs.assert_same(records, run(other, batch_size=3))
 
 
 def test_resumed_without_them(broken, tmp_path):
   path = tmp_path / 'run' / 'records.jsonl'
   records = run(broken, path)
   before = path.read_bytes()
-  test_evaluate.assert_same(run(broken, path), records)
+  runs.assert_same(run(broken, path), records)
   assert path.read_bytes() == before
 
 
