@@ -114,7 +114,7 @@ class TaskStudy:
       each, field = self.studies[name], f'lines: kind of {title}'
       asked = headline.kinds(each.data)
       # Few pictures may lack questions of kinds that the task has.
-      known = {*(asked or ()), *getattr(each.task, 'kinds', ())}
+      known = {*(asked or ()), *(each.task.kinds if each.task else ())}
       for kind in kinds if known else ():
         if kind not in known:
           raise _validate.unknown(field, kind, known)

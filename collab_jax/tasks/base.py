@@ -69,7 +69,10 @@ class Task(abc.ABC):
 
   A subclass is a frozen dataclass, whose fields are plain values and make its
   name: 'refcoco(dataset=refcoco+)'. `tasks.ListedTask` is the base of those
-  that read a list of pictures and questions.
+  that read a list of pictures and questions. Where there is a field `prompt`,
+  every prompt must have the places of its default, such as {question}, and no
+  others; a field `score` names a metric. A `__post_init__` of one's own calls
+  this one's.
 
   Attributes:
     label: name in tables and figures.
@@ -109,6 +112,11 @@ class Task(abc.ABC):
     # A class of one's own is imported where the task is used.
     if isinstance(score, str) and ':' not in score:
       metrics.make(score)
+
+  @property
+  def kinds(self) -> tuple[str, ...]:
+    """Kinds of questions, as far as they are known without the files."""
+    return ()
 
   @abc.abstractmethod
   def load(

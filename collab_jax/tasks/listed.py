@@ -60,8 +60,7 @@ class ListedTask(base.Task):
         return cj.tasks.Listing(path, rows)
 
   A subclass writes `listing`; pictures, their order and the limit are taken
-  care of. Rows of one id must name one file. Where there is a field `prompt`,
-  the places of its default, such as {question}, must be in every prompt.
+  care of. Rows of one id must name one file.
   """
 
   @abc.abstractmethod
