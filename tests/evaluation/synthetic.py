@@ -90,3 +90,44 @@ def make(
     blind = {'codec': 'blind', 'split': 'encoder', 'kind': kind}
     add(blind, f'blind({kind})', 0, 0, 0, 0.3)
   return records
+
+
+def answered(codec, name, sent, size, questions, image_id, number, text, **kw):
+  """A record of an answer to one of a picture's questions; 'yes' is right.
+
+  Args:
+    codec: Its settings.
+    name: Its name.
+    sent: Vectors sent.
+    size: Bytes of the picture's message.
+    questions: Number of questions about the picture.
+    image_id: The picture.
+    number: Number of the question.
+    text: The answer.
+    **kw: Other fields, or other values.
+  """
+  return {
+    'image_id': image_id,
+    'codec': codec,
+    'name': name,
+    'seed': 0,
+    'caption': text,
+    'answer': text,
+    'references': ['yes'],
+    'sent': sent,
+    'vectors': 64,
+    'ratio': sent / 64,
+    'bytes': {'x': size},
+    'total_bytes': size,
+    'distortion': None,
+    'seconds': {},
+    'model': 'm',
+    'data': 'd/test',
+    'task': 'scenes',
+    'question': f'{image_id}/{number}',
+    'prompt': 'p',
+    'questions': questions,
+    'question_bytes': size / questions,
+    'scores': {'exact': float(text == 'yes')},
+    **kw,
+  }

@@ -5,6 +5,7 @@ import pytest
 
 from collab_jax import evaluation, plots
 from collab_jax.evaluation.report import budgets
+from tests.evaluation import synthetic
 
 # Codec -> bytes and share of right answers.
 CODECS = {
@@ -40,33 +41,8 @@ def make(kinds=('count', 'colour'), pictures=120, seed=0):
     for i in range(pictures):
       for n, kind in enumerate(kinds):
         answer = 'yes' if rng.random() < right else 'no'
-        records.append(
-          {
-            'image_id': i,
-            'codec': codec,
-            'name': name,
-            'seed': 0,
-            'caption': answer,
-            'answer': answer,
-            'references': ['yes'],
-            'sent': sent,
-            'vectors': 64,
-            'ratio': sent / 64,
-            'bytes': {'x': size},
-            'total_bytes': size,
-            'distortion': None,
-            'seconds': {},
-            'model': 'm',
-            'data': 'd/test',
-            'task': 'scenes',
-            'question': f'{i}/{n}',
-            'kind': kind,
-            'prompt': 'p',
-            'questions': len(kinds),
-            'question_bytes': size / len(kinds),
-            'scores': {'exact': float(answer == 'yes')},
-          }
-        )
+        row = codec, name, sent, size, len(kinds), i, n, answer
+        records.append(synthetic.answered(*row, kind=kind))
   return records
 
 

@@ -24,6 +24,7 @@ from collab_jax.evaluation.report import grids, summary
 from collab_jax.plots import style
 from tests import standin
 from tests.evaluation import runs
+from tests.evaluation import synthetic as synthetic_records
 
 # As many words as no two prompts of a picture share.
 _COUNTS = (1, 3, 2, 5)
@@ -299,34 +300,18 @@ def synthetic(pictures=30, seed=0):
     codec |= {'split': 'encoder', 'k': k}
     for i in range(pictures):
       right = rng.random() < (0.9 if name == 'identity' else 0.6)
-      for n in range(counts[i]):
-        records.append(
-          {
-            'image_id': i,
-            'codec': codec,
-            'name': name,
-            'seed': 0,
-            'caption': 'x',
-            'answer': 'yes' if right else 'no',
-            'references': ['yes'],
-            'sent': k,
-            'vectors': 64,
-            'ratio': k / 64,
-            'bytes': {'x': size + i},
-            'total_bytes': size + i,
-            'distortion': None,
-            'seconds': {'caption': 0.01 * (i + 1)},
-            'model': 'm',
-            'data': 'd',
-            'task': 'scenes(kind=yes_no)',
-            'question': f'{i}/{n}',
-            'kind': 'a' if n % 2 else 'b',
-            'prompt': 'p',
-            'questions': int(counts[i]),
-            'question_bytes': (size + i) / int(counts[i]),
-            'scores': {'exact': float(right)},
-          }
+      count = int(counts[i])
+      fields = {'task': 'scenes(kind=yes_no)', 'caption': 'x'}
+      fields['seconds'] = {'caption': 0.01 * (i + 1)}
+      row = codec, name, k, size + i, count, i
+      records += [
+        synthetic_records.answered(
+          *(*row, n, 'yes' if right else 'no'),
+          kind='a' if n % 2 else 'b',
+          **fields,
         )
+        for n in range(count)
+      ]
   return records, counts
 
 
