@@ -50,6 +50,7 @@ by collab_jax {version}. An edge needs this folder, Python and
     pip install numpy pillow {runtime}
     python run.py picture.png --out=messages
     python run.py picture.png    # and grpcio: sends it to localhost:50051
+    python run.py picture.png --prompt='detect cat'
 
 A picture becomes a message of {length} bytes. In Python:
 

@@ -2,6 +2,7 @@
 
 python run.py picture.png
 python run.py picture.png --server=localhost:50051
+python run.py picture.png --prompt='detect cat' --prompt='answer en how many'
 python run.py picture.png --out=messages
 
 Runs the program beside this file. Needs NumPy, Pillow and the program's
@@ -13,6 +14,7 @@ import hashlib
 import json
 import os
 import pathlib
+import re
 import socket
 import ssl
 import sys
@@ -201,6 +203,49 @@ def read(path, size):
     raise ValueError(f'{path}: {str(e) or type(e).__name__}') from e
 
 
+def upright_size(path):
+  """Returns width and height of a picture as it is seen."""
+  with Image.open(path) as picture:
+    return ImageOps.exif_transpose(picture).size
+
+
+# PaliGemma's boxes: edges in 1024 steps, top, left, bottom, right; then perhaps
+# the codes of a mask, and a name.
+_BOX = re.compile(r'((?:<loc\d{4}>){4})\s*((?:<seg\d{3}>){16})?([^;<]*)')
+_STEPS = 1023
+_MOST_BOXES = 256
+
+
+def boxes(text, width, height):
+  """Returns a line for each whole box of an answer, in pixels of the picture.
+
+  Args:
+    text: What the model wrote.
+    width: Of the picture in pixels.
+    height: Of the picture in pixels.
+  """
+  lines = []
+  for places, codes, name in _BOX.findall(text)[:_MOST_BOXES]:
+    top, left, bottom, right = (int(n) for n in re.findall(r'\d{4}', places))
+    if max(bottom, right) > _STEPS or top >= bottom or left >= right:
+      continue
+    edges = [
+      round(step / _STEPS * side)
+      for step, side in (
+        (left, width),
+        (top, height),
+        (right, width),
+        (bottom, height),
+      )
+    ]
+    named = zip(('left', 'top', 'right', 'bottom'), edges, strict=True)
+    line = ', '.join(f'{edge} {pixels}' for edge, pixels in named)
+    mask = '; mask: take collab-jax caption --mask_weights' if codes else ''
+    name = printable(name.strip()) or 'a thing'
+    lines.append(f'{name}: {line} of {width} x {height} pixels{mask}')
+  return lines
+
+
 def threefry(key, high, low):
   """Computes Threefry-2x32 with 20 rounds, of arrays of counters."""
   rotations = (13, 15, 26, 6), (17, 29, 16, 24)
@@ -331,6 +376,11 @@ def _encode_field(number, data):
   return bytes([*out, size]) + data
 
 
+def _encode(parts):
+  """Encodes fields of bytes by number; empty ones are left out."""
+  return b''.join(_encode_field(n, part) for n, part in parts.items() if part)
+
+
 def _first_field(data):
   """Returns the bytes of field 1, where a protocol buffer begins with it.
 
@@ -359,8 +409,33 @@ def printable(text):
   )
 
 
-def captions(server, edge, messages, ca=None, token=None, cert=None, key=None):
-  """Yields a server's captions of messages; raises OSError if it fails."""
+def captions(
+  server,
+  edge,
+  messages,
+  ca=None,
+  token=None,
+  cert=None,
+  key=None,
+  prompts=('',),
+):
+  """Yields a server's answers: of each message, those to all prompts in turn.
+
+  A message is sent once: the server keeps it for further prompts.
+
+  Args:
+    server: HOST:PORT.
+    edge: Edge that made the messages.
+    messages: The messages.
+    ca: File with the server's authority; None for no TLS.
+    token: The token that it asks for.
+    cert: This edge's certificate.
+    key: Its private key.
+    prompts: Prompts, '' for the server's.
+
+  Raises:
+    OSError: The server fails, or refuses.
+  """
   try:
     import grpc
   except ImportError as error:
@@ -374,7 +449,7 @@ def captions(server, edge, messages, ca=None, token=None, cert=None, key=None):
     channel = grpc.insecure_channel(server)
   with channel:
 
-    def call_server(method, request):
+    def call_server(method, request, again=None):
       call = channel.unary_unary(f'/collab_jax.v1.Captioner/{method}')
       metadata = (('authorization', f'Bearer {token}'),) if token else ()
       for wait in (1, 2, 4, 8, 0):  # The server may be warming up.
@@ -383,6 +458,8 @@ def captions(server, edge, messages, ca=None, token=None, cert=None, key=None):
           return _first_field(reply or b'')
         except grpc.RpcError as error:
           code = error.code()  # pyright: ignore[reportAttributeAccessIssue]
+          if again and code == grpc.StatusCode.FAILED_PRECONDITION:
+            return call_server(method, again)  # It has dropped the picture.
           if code != grpc.StatusCode.UNAVAILABLE or not wait:
             text = f'{error.details()}'[:4096]  # pyright: ignore[reportAttributeAccessIssue]
             text = _in_words(server, text)
@@ -391,12 +468,18 @@ def captions(server, edge, messages, ca=None, token=None, cert=None, key=None):
       return b''
 
     encoder = edge.manifest['encoder'].encode()
-    request = _encode_field(1, edge.text.encode()) + _encode_field(4, encoder)
-    session = call_server('Handshake', request)
+    session = b''
+    for prompt in prompts:  # One that is too long is refused now.
+      parts = {1: edge.text.encode(), 2: prompt.encode(), 4: encoder}
+      session = call_server('Handshake', _encode(parts))
     for message in messages:
-      parts = {1: session, 2: message, 4: os.urandom(16)}
-      request = b''.join(_encode_field(n, part) for n, part in parts.items())
-      yield call_server('Caption', request).decode('utf-8', 'replace')
+      digest = hashlib.sha256(message).digest() if len(prompts) > 1 else b''
+      for number, prompt in enumerate(prompts):
+        parts = {1: session, 3: prompt.encode(), 4: os.urandom(16), 7: digest}
+        again = _encode({**parts, 2: message})
+        request, again = (_encode(parts), again) if number else (again, None)
+        answer = call_server('Caption', request, again)
+        yield answer.decode('utf-8', 'replace')
 
 
 # gRPC's words for connections that were not made, and ours.
@@ -476,6 +559,12 @@ def main():
     '--server',
     help=f'host:port of a captioning server; {SERVER} unless --out is given.',
   )
+  parser.add_argument(
+    '--prompt',
+    action='append',
+    help="Instead of the server's; given several times, questions about each"
+    ' picture, which is sent once.',
+  )
   parser.add_argument('--ca', help="File with the server's authority, for TLS.")
   parser.add_argument('--cert', help="This edge's certificate, for mTLS.")
   parser.add_argument('--key', help='Its private key.')
@@ -486,6 +575,8 @@ def main():
   flags = parser.parse_args()
   if not flags.out and flags.server is None:
     flags.server = SERVER
+  if flags.prompt and not flags.server:
+    parser.error('--prompt: is for a server; give --server, or leave --out out')
   names = [f'{pathlib.Path(path).name}.msg' for path in flags.pictures]
   if flags.out and len(set(names)) < len(names):
     parser.error('--out: two pictures have one name, and would have one file')
@@ -525,8 +616,28 @@ def _send(flags, names):
     token = flags.token_file and pathlib.Path(flags.token_file).read_text()
     token = token.strip() if token else None
     security = flags.ca, token, flags.cert, flags.key
-    for caption in captions(flags.server, edge, messages, *security):
-      print(printable(caption))
+    prompts = flags.prompt or ['']
+    answers = captions(flags.server, edge, messages, *security, prompts=prompts)
+    asked = [(path, prompt) for path in flags.pictures for prompt in prompts]
+    for (path, prompt), answer in zip(asked, answers, strict=True):
+      text = printable(answer)
+      print(f'{printable(prompt)}: {text}' if len(prompts) > 1 else text)
+      _print_boxes(path, prompt, answer)
+
+
+def _print_boxes(path, prompt, answer):
+  """Prints the boxes of an answer, in pixels of the picture's file."""
+  lines = []
+  if _BOX.search(answer):
+    lines = boxes(answer, *upright_size(path))
+  for line in lines:
+    print(f'  {line}')
+  if not lines and prompt.startswith(('detect ', 'segment ')):
+    print(
+      '  the answer has no whole box; not every model was trained to find'
+      ' things',
+      file=sys.stderr,
+    )
 
 
 if __name__ == '__main__':

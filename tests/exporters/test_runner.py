@@ -2,6 +2,7 @@
 
 import ast
 from concurrent import futures
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -13,7 +14,7 @@ import numpy as np
 from PIL import Image
 import pytest
 
-from collab_jax import data, wire
+from collab_jax import _terminal, data, tasks, wire
 from collab_jax import message as messages
 from collab_jax.exporters import run
 from tests.data import photos
@@ -46,6 +47,7 @@ def test_it_imports_nothing_of_ours():
     'json',
     'os',
     'pathlib',
+    're',
     'socket',
     'ssl',
     'sys',
@@ -172,9 +174,129 @@ def test_a_server_gets_what_the_proto_says(monkeypatch):
   assert all(len(request.request_id) == 16 for request in requests)
 
 
+def _serve(servicer):
+  """Starts a server of answers; returns it with its address."""
+  from collab_jax.serving import collab_pb2_grpc
+
+  server = grpc.server(futures.ThreadPoolExecutor(1))
+  collab_pb2_grpc.add_CaptionerServicer_to_server(servicer, server)
+  port = server.add_insecure_port('localhost:0')
+  server.start()
+  return server, f'localhost:{port}'
+
+
+@pytest.mark.parametrize('is_kept', [True, False])
+def test_several_prompts_send_a_message_once(is_kept):
+  from collab_jax.serving import collab_pb2, collab_pb2_grpc
+
+  handshakes, requests = [], []
+
+  class Server(collab_pb2_grpc.CaptionerServicer):
+    def Handshake(self, request, context):
+      handshakes.append(request)
+      return collab_pb2.HandshakeReply(session=b'x')
+
+    def Caption(self, request, context):
+      requests.append(request)
+      if not (request.message or is_kept):
+        context.abort(grpc.StatusCode.FAILED_PRECONDITION, 'it was dropped')
+      return collab_pb2.CaptionReply(caption=f'to {request.prompt}')
+
+  edge = _edge(wire.Session({'x': messages.Symbols(4, (6,))}, coding='fixed'))
+  server, address = _serve(Server())
+  prompts = ('caption en', 'detect cat', 'é')
+  sent = [b'first', b'second']
+  try:
+    said = list(run.captions(address, edge, sent, prompts=prompts))
+  finally:
+    server.stop(None)
+  assert said == [f'to {prompt}' for _ in sent for prompt in prompts]
+  assert [request.prompt for request in handshakes] == [*prompts]
+  for message in sent:
+    digest = hashlib.sha256(message).digest()
+    of_message = [request for request in requests if request.picture == digest]
+    got = [request.message for request in of_message]
+    if is_kept:
+      assert got == [message, b'', b'']
+    else:
+      assert got == [message, b'', message, b'', message]
+
+
+_LOC = '<loc0256><loc0144><loc0623><loc0527>'
+_ANSWERS = (
+  'a red ball',
+  f'{_LOC} cat',
+  f'{_LOC} cat ; <loc0000><loc0000><loc1023><loc1023>',
+  f'x {_LOC} \x1b[31mcat\n; {_LOC[:-9]} dog ; {_LOC}{"<seg001>" * 16} ring',
+  f'{_LOC}{"<seg001>" * 15} ring',
+  '<loc1024><loc0000><loc1023><loc1023> far',
+  '<loc0512><loc0000><loc0512><loc1023> flat',
+  f'{_LOC}<loc0001> five',
+  _LOC * 300,
+)
+
+
+@pytest.mark.parametrize('answer', _ANSWERS)
+def test_boxes_are_those_of_the_package(answer):
+  expected = [
+    _terminal.escape(detection.describe())
+    for detection in tasks.parse_answer(answer, 480, 639).detections
+  ]
+  lines = run.boxes(answer, 639, 480)
+  assert [line.partition(' of 639 x 480 pixels')[0] for line in lines] == (
+    expected
+  )
+  has_mask = [line.endswith('--mask_weights') for line in lines]
+  assert any(has_mask) == ('<seg001>' * 16 in answer)
+
+
+def test_boxes_are_printed(monkeypatch, tmp_path, capsys):
+  from collab_jax.serving import collab_pb2, collab_pb2_grpc
+
+  answers = {'detect cat': _ANSWERS[1], 'detect dog': 'dog', '': _ANSWERS[1]}
+
+  class Server(collab_pb2_grpc.CaptionerServicer):
+    def Handshake(self, request, context):
+      return collab_pb2.HandshakeReply(session=b'x')
+
+    def Caption(self, request, context):
+      return collab_pb2.CaptionReply(caption=answers[request.prompt])
+
+  edge = _edge(wire.Session({'x': messages.Symbols(4, (6,))}, coding='fixed'))
+  edge.manifest['preprocessing'] = {'size': 32}
+  monkeypatch.setattr(run.Edge, '__call__', lambda self, images, ids: [b'm'])
+  monkeypatch.setattr(run, 'Edge', lambda folder: edge)
+  turned = Image.Exif()
+  turned[274] = 6
+  path = tmp_path / 'a.jpg'
+  Image.new('RGB', (480, 640)).save(path, exif=turned)
+  server, address = _serve(Server())
+  try:
+    asked = ('--prompt=detect cat', '--prompt=detect dog')
+    for prompts in (asked, ()):
+      flags = ['run.py', str(path), f'--server={address}', *prompts]
+      monkeypatch.setattr('sys.argv', flags)
+      run.main()
+  finally:
+    server.stop(None)
+  out, err = capsys.readouterr()
+  box = 'cat: left 90, top 120, right 330, bottom 292 of 640 x 480 pixels'
+  assert out.splitlines() == [
+    f'{path}: 1 bytes',
+    f'detect cat: {_ANSWERS[1]}',
+    f'  {box}',
+    'detect dog: dog',
+    f'{path}: 1 bytes',
+    _ANSWERS[1],
+    f'  {box}',
+  ]
+  assert err.count('no whole box') == 1
+
+
 @pytest.mark.parametrize(
   ('flags', 'said'),
   [
+    (('x.png', '--out=o', '--prompt=a'), '--prompt: is for a server'),
     (('a/x.png', 'b/x.png', '--out=o'), 'two pictures have one name'),
     (('x.png', '--server=example.org:1'), 'give its authority with --ca'),
     (('x.png', '--cert=c', '--ca=a'), 'give both, and --ca'),
