@@ -60,7 +60,10 @@ _HELP = {
   'max_prefill_batch': 'Captions that are begun at a time, likewise.',
   'decode_steps': 'Tokens per round, after which others may begin.',
   'max_tokens': 'Longest caption.',
-  'max_prompt': 'Longest prompt in tokens.',
+  'max_prompt': (
+    'Longest prompt in tokens. Some tasks need 512; slots, steps and the time to'
+    ' start grow with it, also where no long prompt comes (docs/serving.md).'
+  ),
   'queue': 'Requests that may wait.',
   'max_sessions': 'Codecs that are agreed on at a time.',
   'max_message_bytes': 'Longest message; 0 for what any codec may need.',
