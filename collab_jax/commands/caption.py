@@ -7,6 +7,7 @@ collab-jax caption --server=localhost:50051 photos --out=captions.jsonl \
 collab-jax caption --server=edge.example.org:443 --ca=system \
     --token_file=token photos --out=captions.jsonl --max_bytes=60
 collab-jax caption cat.png --task=counts --prompt='answer en how many cats'
+collab-jax caption photos --prompt='caption en' --prompt='detect cat'
 
 A folder is captioned into a JSONL file; started again, it resumes. See
 docs/edge.md.
@@ -50,7 +51,7 @@ _MASKS = mask_flags.define()
 _PROMPT = flags.DEFINE_multi_string(
   'prompt',
   [],
-  "Instead of the server's; given several times, questions about one picture,"
+  "Instead of the server's; given several times, questions about each picture,"
   ' which is sent once.',
 )
 _TOKENS = flags.DEFINE_integer(
@@ -124,12 +125,10 @@ def main(argv):
         'stream: prints the caption of one picture, all of whose layers are'
         ' sent; leave it out, or folder, out and progressive'
       )
-    if len(_PROMPT.value) > 1 and (
-      is_folder or _STREAM.value or _PROGRESSIVE.value or _OUT.value
-    ):
+    if len(_PROMPT.value) > 1 and (_STREAM.value or _PROGRESSIVE.value):
       raise ValueError(
-        f'prompt: got {len(_PROMPT.value)}, expected one with a folder, stream,'
-        ' progressive or out; ask several about one picture'
+        f'prompt: got {len(_PROMPT.value)}, expected one with stream or'
+        ' progressive; leave these out to ask several'
       )
     files = batch.list_pictures(path) if is_folder else [path]
     with _client() as client:
@@ -311,15 +310,18 @@ def _caption_all(client, files, root: Path, size: int) -> int:
     root,
     out,
     size,
-    prompt=_prompt(),
+    questions=_PROMPT.value,
     max_tokens=_TOKENS.value,
     limit=_limit(),
     decoder=decoder,
   )
   rate = summary.captioned / max(summary.seconds, 1e-9)
   mean = summary.bytes / max(summary.captioned, 1)
+  done = f'{summary.captioned:,} captions'
+  if len(_PROMPT.value) > 1:
+    done = f'{summary.answers:,} answers about {summary.captioned:,} pictures'
   print(
-    f'{out}: {summary.captioned:,} captions, {summary.resumed:,} were there,'
+    f'{out}: {done}, {summary.resumed:,} were there,'
     f' {len(summary.failed):,} bad pictures;'
     f' {mean:,.1f} bytes a picture, {rate:,.1f} pictures a second'
   )

@@ -61,8 +61,8 @@ _HELP = {
   'decode_steps': 'Tokens per round, after which others may begin.',
   'max_tokens': 'Longest caption.',
   'max_prompt': (
-    'Longest prompt in tokens. Some tasks need 512; slots, steps and the time to'
-    ' start grow with it, also where no long prompt comes (docs/serving.md).'
+    'Longest prompt in tokens. Some tasks need 512; slots, steps and the time'
+    ' to start grow with it, also where no long prompt comes (docs/serving.md).'
   ),
   'queue': 'Requests that may wait.',
   'max_sessions': 'Codecs that are agreed on at a time.',

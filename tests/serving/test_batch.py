@@ -144,6 +144,90 @@ def test_killed_run_is_resumed(client, servicer, photos, tmp_path):
   assert servicer.requests == []
 
 
+PROMPTS = 'caption en', 'detect ring', 'answer en how many'
+
+
+def test_several_questions_have_a_record_each(
+  client, servicer, photos, tmp_path
+):
+  servicer._caption = lambda request: scripted.reply(f'to {request.prompt}')
+  said, out = [], tmp_path / 'captions.jsonl'
+  summary = _run(client, photos, out, said, questions=PROMPTS)
+  assert (summary.captioned, summary.answers, summary.resumed) == (3, 9, 0)
+  assert [*summary.failed] == ['b.png']
+  lines = _lines(out)
+  assert [(line['file'], line['settings']['prompt']) for line in lines] == [
+    (name, prompt)
+    for name in ('a.png', 'c.JPG', 'more/d.webp')
+    for prompt in PROMPTS
+  ]
+  assert all(
+    line['caption'] == f'to {line["settings"]["prompt"]}' for line in lines
+  )
+  # A picture is encoded and sent once.
+  messages = [request.message for request in servicer.requests]
+  assert len(messages) == 9
+  assert sum(map(bool, messages)) == 3
+  assert [bool(line['bytes']) for line in lines] == 3 * [True, False, False]
+  assert summary.bytes == sum(line['bytes'] for line in lines)
+  assert 'encode' not in lines[1]['milliseconds']
+  assert lines[1]['milliseconds']['read'] == 0
+
+
+def test_questions_of_a_killed_run_are_resumed(
+  client, servicer, photos, tmp_path
+):
+  out = tmp_path / 'captions.jsonl'
+  _run(client, photos, out, questions=PROMPTS)
+  whole = out.read_bytes().splitlines(keepends=True)
+  keys = [(r['file'], r['settings']['prompt']) for r in _lines(out)]
+  out.write_bytes(b''.join(whole[:4]) + whole[4][:20])  # Torn.
+  servicer.requests.clear()
+  summary = _run(client, photos, out, questions=PROMPTS)
+  assert (summary.captioned, summary.answers, summary.resumed) == (2, 5, 1)
+  assert len(servicer.requests) == 5
+  lines = _lines(out)
+  assert sorted((r['file'], r['settings']['prompt']) for r in lines) == (
+    sorted(keys)
+  )
+  # The rest of the torn picture's questions need its message again.
+  assert lines[4]['bytes']
+
+
+def test_questions_may_be_added_to_a_file(client, servicer, photos, tmp_path):
+  out = tmp_path / 'captions.jsonl'
+  _run(client, photos, out, prompt=PROMPTS[0])
+  before = out.read_bytes()
+  summary = _run(client, photos, out, questions=[*PROMPTS, PROMPTS[1]])
+  assert (summary.captioned, summary.answers, summary.resumed) == (3, 6, 0)
+  assert out.read_bytes().startswith(before)
+  servicer.requests.clear()
+  assert _run(client, photos, out, questions=PROMPTS).resumed == 3
+  assert servicer.requests == []
+  # Those of a question that is not asked are not mixed with the others.
+  with pytest.raises(ValueError, match="prompt 'detect ring', now it is 'capt"):
+    _run(client, photos, out, prompt=PROMPTS[0])
+  with pytest.raises(ValueError, match="'caption en', now it is 'a or b'"):
+    _run(client, photos, out, questions=('a', 'b'))
+
+
+def test_a_picture_of_which_a_question_is_refused_has_no_record(
+  client, servicer, photos, tmp_path
+):
+  out = tmp_path / 'captions.jsonl'
+  failures = [(CODES.INVALID_ARGUMENT, 'a check fails')]
+
+  def answer(request):
+    servicer.failures += [failures.pop() for _ in failures[:]]  # The next.
+    return scripted.reply(request.prompt)
+
+  servicer._caption = answer
+  summary = _run(client, photos, out, questions=PROMPTS)
+  assert summary.captioned == 2
+  assert len(summary.failed) == 2
+  assert len(_lines(out)) == 6
+
+
 def test_refused_picture_is_counted(client, servicer, photos, tmp_path):
   servicer.failures = [(CODES.INVALID_ARGUMENT, 'a check fails')]
   summary = _run(client, photos, tmp_path / 'captions.jsonl')

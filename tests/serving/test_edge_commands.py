@@ -105,9 +105,27 @@ def test_a_folder_is_captioned(target, picture, tmp_path):
   assert json.loads(line)['file'] == 'red.png'
 
 
+def test_several_prompts_about_a_folder(target, picture, tmp_path):
+  out = tmp_path / 'captions.jsonl'
+  prompts = '--prompt=caption en', '--prompt=detect ring'
+  flags = f'--server={target}', JPEG, f'--out={out}', *prompts
+  done = _caption(*flags, picture.parent)
+  assert done.returncode == 0, done.stderr
+  assert '2 answers about 1 pictures, 0 were there, 0 bad' in done.stdout
+  lines = [json.loads(line) for line in out.read_text().splitlines()]
+  assert [line['settings']['prompt'] for line in lines] == [
+    'caption en',
+    'detect ring',
+  ]
+  one = _caption(*flags, picture)  # Of a picture with --out, too.
+  assert one.returncode == 0, one.stderr
+  assert '0 answers about 0 pictures, 1 were there' in one.stdout
+
+
 @pytest.mark.parametrize(
   ('flags', 'said'),
   [
+    (('--prompt=a', '--prompt=b', '--stream', JPEG), 'prompt: got 2, expected'),
     (('--server=x',), "server: got 'x', expected HOST:PORT"),
     (('--server=',), "server: got '', expected HOST:PORT"),
     ((), 'collab-jax caption --server=localhost:50051 photos'),

@@ -1,7 +1,8 @@
 """Captions many picture files into a JSONL file; a killed run is resumed."""
 
 import collections
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import functools
 import math
 import os
 from pathlib import Path
@@ -43,6 +44,8 @@ class RunSummary(NamedTuple):
     failed: Errors of the other pictures, by file.
     bytes: Bytes of all messages of this run.
     seconds: Duration of the run.
+    answers: Number of records that this run has added; with several questions
+      one for each.
   """
 
   captioned: int
@@ -50,6 +53,7 @@ class RunSummary(NamedTuple):
   failed: dict[str, str]
   bytes: int
   seconds: float
+  answers: int
 
 
 def list_pictures(folder: str | os.PathLike[str]) -> list[Path]:
@@ -202,6 +206,7 @@ def caption(
   size: int,
   *,
   prompt: str = '',
+  questions: Sequence[str] = (),
   max_tokens: int = 0,
   limit: str = '',
   progress: bool = True,
@@ -209,6 +214,9 @@ def caption(
   decoder: mask_decoder.Params | None = None,
 ) -> RunSummary:
   """Captions files, a record each; skips those that have a record.
+
+  With several questions a picture is encoded and sent once, and has a record
+  for each; what is asked later about the same pictures may be added.
 
   A picture that cannot be read or sent is reported, and the others go on. An
   error of the server or the link, which the next picture would meet too, ends
@@ -221,6 +229,7 @@ def caption(
     out: JSONL file to append to.
     size: Side of the model's pictures in pixels.
     prompt: As in `EdgeClient.caption`.
+    questions: Several prompts, instead of `prompt`.
     max_tokens: As in `EdgeClient.caption`.
     limit: Limit by which the client's codecs were chosen, if any: captions in
       `out` by other codecs may then stay, if the same limit chose them.
@@ -241,17 +250,15 @@ def caption(
   start = time.perf_counter()
   names = {path.relative_to(root).as_posix(): path for path in files}
   failed: dict[str, str] = {}
-  captioned = total = 0
   with jsonl.JsonlWriter(out, _parse_captions) as writer:
-    session = client.handshake(prompt=prompt, max_tokens=max_tokens, keep=True)
-    settings = run_settings(client, session, prompt, max_tokens, limit)
-    sessions = _sessions(client)
-    done = _resume(writer, client, settings, names)
-    pending = {n: path for n, path in names.items() if n not in done}
-    resumed = len(names) - len(pending)
-    if pending:
-      client.warm_up(min(_BATCH, client.window, len(pending)))
-    reader = _FileReader(pending, size, failed, report or _write_above_bar)
+    settings = _agree(client, questions or [prompt], max_tokens, limit)
+    pending = _pending(
+      _resume(writer, client, settings, names), settings, names
+    )
+    resumed = len(names) - sum(map(len, pending.values()))
+    if resumed < len(names):
+      client.warm_up(min(_BATCH, client.window, len(names) - resumed))
+    run = _BatchRun(writer, client, settings, max_tokens, decoder)
     bar = tqdm.tqdm(
       total=len(names),
       initial=resumed,
@@ -259,32 +266,113 @@ def caption(
       disable=not progress,
     )
     with bar:
-      for outcome in client.captions(iter(reader), prompt, max_tokens, _BATCH):
-        file = reader.order.popleft()
-        if isinstance(outcome, results.CaptionResult):
-          identity = sessions[outcome.codec]
-          writer.append(
-            to_record(
-              file.name,
-              file.crc32,
-              outcome,
-              file.read_ms,
-              settings,
-              identity,
-              file.size,
-              decoder,
-            )
-          )
-          captioned += 1
-          total += outcome.bytes
-        elif _is_per_picture(outcome):
-          reader.fail(file.name, str(outcome))
-        else:
-          raise outcome
-        bar.update(resumed + captioned + len(failed) - bar.n)
-      bar.update(resumed + captioned + len(failed) - bar.n)
+      for prompts, paths in pending.items():
+        reader = _FileReader(paths, size, failed, report or _write_above_bar)
+        for _ in run.ask(reader, prompts):
+          bar.update(resumed + run.captioned + len(failed) - bar.n)
+      bar.update(resumed + run.captioned + len(failed) - bar.n)
   seconds = time.perf_counter() - start
-  return RunSummary(captioned, resumed, failed, total, seconds)
+  return RunSummary(
+    run.captioned, resumed, failed, run.bytes, seconds, run.answers
+  )
+
+
+def _agree(
+  client: clients.EdgeClient,
+  questions: Sequence[str],
+  max_tokens: int,
+  limit: str,
+) -> dict[str, dict[str, Any]]:
+  """Returns the settings of each prompt, which the server has accepted."""
+  settings = {}
+  for number, question in enumerate(questions):
+    session = client.handshake(
+      prompt=question, max_tokens=max_tokens, keep=not number
+    )
+    of_prompt = run_settings(client, session, question, max_tokens, limit)
+    settings[of_prompt['prompt']] = of_prompt
+  return settings
+
+
+def _pending(
+  done: set[tuple[str, str]], prompts: Iterable[str], files: Mapping[str, Path]
+) -> dict[tuple[str, ...], dict[str, Path]]:
+  """Returns the files that lack records, by the prompts that are missing."""
+  pending: dict[tuple[str, ...], dict[str, Path]] = {}
+  for name, path in files.items():
+    missing = tuple(p for p in prompts if (name, p) not in done)
+    if missing:
+      pending.setdefault(missing, {})[name] = path
+  return pending
+
+
+class _BatchRun:
+  """Run that appends records of pictures, and counts them."""
+
+  def __init__(self, writer, client, settings, max_tokens, decoder):
+    self.captioned = self.answers = self.bytes = 0
+    self._writer = writer
+    self._client = client
+    self._settings = settings
+    self._sessions = _sessions(client)
+    self._max_tokens = max_tokens
+    self._decoder = decoder
+
+  def ask(
+    self, reader: '_FileReader', prompts: Sequence[str]
+  ) -> Iterator[None]:
+    """Asks the prompts about all files, and yields after each picture."""
+    for outcome in self._outcomes(reader, prompts):
+      file = reader.order.popleft()
+      if isinstance(outcome, list):
+        self._append(file, prompts, outcome)
+      elif _is_per_picture(outcome):
+        reader.fail(file.name, str(outcome))
+      else:
+        raise outcome
+      yield
+
+  def _outcomes(
+    self, reader: '_FileReader', prompts: Sequence[str]
+  ) -> Iterator[list[results.CaptionResult] | clients.Failure]:
+    """Yields the answers about each picture, or an error."""
+    if len(prompts) > 1:
+      yield from self._client.answers(
+        iter(reader), prompts, self._max_tokens, _BATCH
+      )
+      return
+    for outcome in self._client.captions(
+      iter(reader), prompts[0], self._max_tokens, _BATCH
+    ):
+      is_caption = isinstance(outcome, results.CaptionResult)
+      yield [outcome] if is_caption else outcome
+
+  def _append(
+    self,
+    file: '_ReadFile',
+    prompts: Sequence[str],
+    answers: Sequence[results.CaptionResult],
+  ) -> None:
+    """Appends the records of a picture."""
+    records = [
+      to_record(
+        file.name,
+        file.crc32,
+        answer,
+        0.0 if number else file.read_ms,
+        self._settings[prompt],
+        self._sessions[answer.codec],
+        file.size,
+        self._decoder,
+      )
+      for number, (prompt, answer) in enumerate(
+        zip(prompts, answers, strict=True)
+      )
+    ]
+    self._writer.append(*records)
+    self.captioned += 1
+    self.answers += len(records)
+    self.bytes += sum(answer.bytes for answer in answers)
 
 
 def _parse_captions(path: Path, lines: list[bytes]) -> list[dict[str, Any]]:
@@ -407,11 +495,21 @@ def _codec_differences(
 def _resume(
   writer: jsonl.JsonlWriter[list[dict[str, Any]]],
   client: clients.EdgeClient,
-  settings: Mapping[str, Any],
+  settings: Mapping[str, Mapping[str, Any]],
   files: Mapping[str, Path],
-) -> set[str]:
-  """Returns the files that have a record, after checking its settings."""
-  sessions = _sessions(client)
+) -> set[tuple[str, str]]:
+  """Returns files and prompts of records, after checking their settings.
+
+  Args:
+    writer: The file of records.
+    client: The client.
+    settings: Those of each prompt.
+    files: Pictures by name.
+  """
+  sessions, done = _sessions(client), set()
+  first = next(iter(settings.values()))
+  other = {**first, 'prompt': ' or '.join(settings)}
+  has_changed = functools.cache(_has_changed)
   for number, record in enumerate(writer.objects, 1):
     if not isinstance(record.get('file'), str) or 'caption' not in record:
       raise ValueError(
@@ -420,12 +518,13 @@ def _resume(
       )
     before = record.get('settings')
     before = before if isinstance(before, dict) else {}
-    differences = _differences(before, settings)
+    prompt = str(before.get('prompt'))
+    differences = _differences(before, settings.get(prompt, other))
     # A limit may choose another codec when the link or the server is another.
-    if settings['limit'] is None:
+    if first['limit'] is None:
       differences = _codec_differences(record, sessions) + differences
     path = files.get(record['file'])
-    if path is not None and _has_changed(path, record.get('crc32')):
+    if path is not None and has_changed(path, record.get('crc32')):
       raise ValueError(
         f'{writer.path}:{number}: is of another picture of the name'
         f' {record["file"]!r} than {path}; choose another file for the captions'
@@ -435,4 +534,5 @@ def _resume(
         f'{writer.path}:{number}: was made with {"; with ".join(differences)};'
         ' choose another file, or the same settings'
       )
-  return {record['file'] for record in writer.objects}
+    done.add((record['file'], prompt))
+  return done

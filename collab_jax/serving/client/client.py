@@ -5,7 +5,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent import futures
 import hashlib
 import itertools
-from typing import Any
+from typing import Any, TypeVar
 
 from jaxtyping import Array, UInt8
 import numpy as np
@@ -20,6 +20,7 @@ from collab_jax.serving.client import (
 )
 
 Failure = encode.TooLargeError | retry.RemoteError
+_Outcome = TypeVar('_Outcome')
 
 
 class EdgeClient:
@@ -212,13 +213,9 @@ class EdgeClient:
         message is too long.
       RemoteError: As in `caption`.
     """
-    if isinstance(questions, str) or not questions:
-      raise _validate.error(
-        'questions', questions, 'one or more prompts', "write ['caption en']"
-      )
+    first, *others = _options(questions, max_tokens)
     encoded = self.pack(image, image_id)
     digest = hashlib.sha256(encoded.message).digest()
-    first, *others = (rpc.GenerationOptions(q, max_tokens) for q in questions)
     answered = [self._ask(encoded, encoded.message, digest, first)]
     rest = [
       self._pool.submit(self._ask_more, encoded, digest, q) for q in others
@@ -282,8 +279,50 @@ class EdgeClient:
       ValueError: The images have another shape.
     """
     options = rpc.GenerationOptions(prompt, max_tokens)
-    pending: collections.deque[futures.Future[result.CaptionResult | Failure]]
-    pending = collections.deque()
+    return self._request_each(
+      pictures,
+      lambda each: self._caption_or_error(each, options),
+      batch_size,
+      warn,
+    )
+
+  def answers(
+    self,
+    pictures: Iterable[tuple[UInt8[np.ndarray, 'H W 3'], int]],
+    questions: Sequence[str],
+    max_tokens: int = 0,
+    batch_size: int = 8,
+  ) -> Iterator[list[result.CaptionResult] | Failure]:
+    """Asks several questions about each picture of a stream, as `ask` does.
+
+    Args:
+      pictures: As in `captions`.
+      questions: Prompts, at least one.
+      max_tokens: As in `caption`.
+      batch_size: As in `captions`.
+
+    Yields:
+      A result per question, or an error, for each picture in order. The
+      questions about a picture are asked one after the other, with those about
+      others in flight.
+
+    Raises:
+      ValueError: There is no question, or the images have another shape.
+    """
+    options = _options(questions, max_tokens)
+    return self._request_each(
+      pictures, lambda each: self._answers_or_error(each, options), batch_size
+    )
+
+  def _request_each(
+    self,
+    pictures: Iterable[tuple[UInt8[np.ndarray, 'H W 3'], int]],
+    request: Callable[[encode.EncodedImage | encode.TooLargeError], _Outcome],
+    batch_size: int,
+    warn: bool = True,
+  ) -> Iterator[_Outcome]:
+    """Yields what a function of an encoded picture returns, in order."""
+    pending: collections.deque[futures.Future[_Outcome]] = collections.deque()
     pictures = iter(pictures)
     size = min(batch_size, self.window)
     try:
@@ -292,9 +331,7 @@ class EdgeClient:
         for encoded in self._encoder.encode(np.stack(images), ids, warn):
           while len(pending) >= self.window:
             yield pending.popleft().result()
-          pending.append(
-            self._pool.submit(self._caption_or_error, encoded, options)
-          )
+          pending.append(self._pool.submit(request, encoded))
         while pending and pending[0].done():
           yield pending.popleft().result()
       while pending:
@@ -431,6 +468,22 @@ class EdgeClient:
     except (encode.TooLargeError, retry.RemoteError) as error:
       return error
 
+  def _answers_or_error(
+    self,
+    encoded: encode.EncodedImage | encode.TooLargeError,
+    options: Sequence[rpc.GenerationOptions],
+  ) -> list[result.CaptionResult] | Failure:
+    """Asks about a picture in turn, and returns an error rather than raise."""
+    if isinstance(encoded, Exception):
+      return encoded
+    digest = hashlib.sha256(encoded.message).digest()
+    try:
+      first = self._ask(encoded, encoded.message, digest, options[0])
+      others = options[1:]
+      return [first, *(self._ask_more(encoded, digest, o) for o in others)]
+    except retry.RemoteError as error:
+      return error
+
   def _request(
     self, encoded: encode.EncodedImage, options: rpc.GenerationOptions
   ) -> result.CaptionResult:
@@ -453,6 +506,17 @@ class EdgeClient:
       # The server has dropped the first layers; it was started anew.
       second = self._rpc.caption(number, message, options)
     return result.make_result(codec, encoded, message, [first, second])
+
+
+def _options(
+  questions: Sequence[str], max_tokens: int
+) -> list[rpc.GenerationOptions]:
+  """Returns the options of each question; refuses none, and a single text."""
+  if isinstance(questions, str) or not questions:
+    raise _validate.error(
+      'questions', questions, 'one or more prompts', "write ['caption en']"
+    )
+  return [rpc.GenerationOptions(text, max_tokens) for text in questions]
 
 
 def _check_layers(codec: codecs.Codec, coarse: int) -> None:
