@@ -10,7 +10,7 @@ lengths are timed in turn.
 
 import statistics
 import time
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from absl import app, flags
 import jax
@@ -53,10 +53,10 @@ def measure(lengths: list[int], released: str, repeats: int) -> list[Costs]:
   model = checkpoints.load('tiny')
   compiled: list[float] = []
 
-  def listen(event: str, seconds: float, **unused: object) -> None:
+  def listen(event: str, duration_secs: float, **unused: Any) -> None:
     del unused
     if event == '/jax/core/compile/backend_compile_duration':
-      compiled.append(seconds)
+      compiled.append(duration_secs)
 
   jax.monitoring.register_event_duration_secs_listener(listen)
   started = []
