@@ -296,7 +296,15 @@ class Link(base.Codec):
 
   def warm_up(self, batch_size: int) -> messages.Prefix:
     """Compiles what a batch needs by running it on black pictures."""
-    return self.decode(self.pack(self.codec.blank_batch(batch_size)))
+    return self.decode(self.pack(self.blank_batch(batch_size)))
+
+  def blank(self, layers: int | None = None) -> Any:
+    """Returns the codec's unpacked message of a black picture."""
+    return self.codec.blank(layers)
+
+  def blank_batch(self, batch_size: int) -> Any:
+    """Returns the codec's batch of black pictures, as `pack` takes it."""
+    return self.codec.blank_batch(batch_size)
 
   def __repr__(self) -> str:
     """Shows the settings."""

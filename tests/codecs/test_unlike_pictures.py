@@ -49,11 +49,14 @@ def test_encoding_warns_once(model, photos, scenes, caplog):
   codec = codecs.FeatureCodec(model, 'kmeans(k=4)')
   codec.encode(scenes, KEY)
   # A black picture is none of the user's.
-  assert codec.blank_batch(2)
+  link = codecs.Link(codec, 'erasure(p=0.4)')
+  for each in (codec, link):
+    assert each.blank_batch(2)
+    assert each.blank() is not None
+    each.warm_up(2)
   assert not caplog.records
   codec.encode(photos, KEY)
   codec.encode_features(codec.features(photos), KEY)
-  link = codecs.Link(codec, 'erasure(p=0.4)')
   link.encode(photos, KEY)
   assert [TEXT in record.message for record in caplog.records] == [True]
 
