@@ -75,6 +75,13 @@ def text_settings(config: ml_collections.ConfigDict) -> TextSettings:
   task = make_task(config)
   if task is None:
     metrics = metrics_lib.DEFAULT
+    if not config.get('data', True):
+      raise _validate.error(
+        'task',
+        CAPTIONS,
+        'captions with their dataset, where data is left to the task',
+        "write 'captions(data=scenes)'",
+      )
     if 'metrics' in config:
       metrics = tuple(fields.metrics)
     return TextSettings(

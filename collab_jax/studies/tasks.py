@@ -95,14 +95,20 @@ class TaskStudy:
       raise _validate.error('full', False, 'True: shares are of all vectors')
     _validate.integer('k', fields.k)
     if fields.methods and fields.k not in fields.ks:
-      listed = ', '.join(map(str, fields.ks))
+      listed = ', '.join(map(str, fields.ks)) or 'of which there are none'
       do = 'the findings are about k vectors; add it to ks'
       raise _validate.error('k', fields.k, f'one of ks, {listed}', do)
     for name, most in (('budgets', math.inf), ('shares', 1)):
       for value in fields[name]:
         _validate.number(name, value, 0, most)
+    if 0 in fields.shares:
+      raise _validate.error('shares', 0, 'shares above 0 up to 1')
     for each in self.studies.values():
       each.validate()
+      if not len(each.data):
+        raise _validate.error(
+          'limit', fields.limit, f'at least one picture of {each.data.name}'
+        )
     _check_folders([*self.studies])
     self._check_kinds()
     if fields.control:
@@ -283,12 +289,13 @@ def _check_lines(lines: Any) -> None:
   """Raises ValueError unless lines are titles, tasks and kinds."""
   titles = []
   for line in lines:
-    whole = isinstance(line, list | tuple) and len(line) == 3
-    if not (whole and line[0] and isinstance(line[2], list | tuple)):
-      raise _validate.error(
-        'lines', line, 'a title, a task and its kinds, () for all'
-      )
-    titles.append(line[0])
+    match line:
+      case (str(title), str(), list() | tuple()) if title.strip():
+        titles.append(title)
+      case _:
+        raise _validate.error(
+          'lines', line, 'a title, a task and its kinds, () for all'
+        )
   if len({*titles}) < len(titles):
     raise _validate.error('lines', titles, 'a title of its own for each')
 
@@ -368,41 +375,31 @@ def analyze(
     for title, line in lines.items()
   }
   findings = [*_kept(rows, fields.k), *_needed(rows, fields.shares)]
-  kept = '\n\n'.join(
-    budgets.kept_table(rows, fields.k, share) for share in fields.shares
-  )
-  table = budgets.budget_table(best, rows)
+  tables = [budgets.kept_table(rows, fields.k, each) for each in fields.shares]
+  kept = [*tables, budgets.KEPT_NOTE] if tables else []
+  table = [budgets.budget_table(best, rows), budgets.BUDGET_NOTE]
+  within = table if fields.budgets else []
   blocks = [
     f'{title}\n{evaluation.table(each)}' for title, each in rows.items()
   ]
   sentences = study.wrap(
     findings, break_long_words=False, break_on_hyphens=False
   )
-  parts = [
-    kept,
-    '\n'.join(study.wrap([budgets.KEPT_NOTE])),
-    '\n'.join(sentences),
-    table,
-    '\n'.join(study.wrap([budgets.BUDGET_NOTE])),
-  ]
+  parts = [*_wrap_note(kept), '\n'.join(sentences), *_wrap_note(within)]
   return study.Report(
-    text='\n\n'.join(parts),
-    table='\n\n'.join(
-      [
-        kept,
-        budgets.KEPT_NOTE,
-        *findings,
-        table,
-        budgets.BUDGET_NOTE,
-        *blocks,
-      ]
-    ),
+    text='\n\n'.join(filter(None, parts)),
+    table='\n\n'.join([*kept, *findings, *within, *blocks]),
     figures={
       'tasks': plots.tasks(rows, fields.k),
       'tasks_rate': plots.task_rates(rows),
     },
     summary={'best': best, 'findings': findings},
   )
+
+
+def _wrap_note(parts: Sequence[str]) -> list[str]:
+  """Returns tables, and the note behind them on lines of a terminal."""
+  return [*parts[:-1], *('\n'.join(study.wrap([note])) for note in parts[-1:])]
 
 
 def _kept(rows: Mapping[str, study.Rows], k: int) -> list[str]:

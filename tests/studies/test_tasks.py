@@ -191,6 +191,18 @@ def test_report(run):
     assert (folder / name).exists()
 
 
+def test_report_without_shares_and_budgets(config, run, tmp_path):
+  changed = config.copy_and_resolve_references()
+  changed.shares, changed.budgets = (), ()
+  text = studies.TaskStudy(changed).report(run[0], tmp_path)
+  assert 'at most' not in text
+  assert 'all vectors  blind' not in text
+  assert 'keep of the score of all vectors' in text
+  page = _Page(tmp_path / 'report.html')
+  assert 'What is kept' not in page.texts['h2']
+  assert 'Findings' in page.texts['h2']
+
+
 class _Page(html.parser.HTMLParser):
   """Headings and tables of a report.
 
@@ -320,6 +332,15 @@ def test_a_run_begins_with_its_config(config, tmp_path, monkeypatch):
       {'control': 'kmeans(k=8,init=++)'},
       r"control: got 'kmeans\(k=8,init=\+\+\)/best', expected an image codec",
     ),
+    ({'shares': (0.5, 0)}, r'shares: got 0, expected shares above 0 up to 1'),
+    ({'limit': 0}, r'limit: got 0, expected at least one picture of scenes/te'),
+    ({'ks': ()}, r'k: got 8, expected one of ks, of which there are none'),
+    (
+      {'lines': (('a', 'captions', ()),)},
+      r"task: got 'captions', expected captions with their dataset.*data=scene",
+    ),
+    ({'lines': ((5, 'scenes', ()),)}, 'lines: got .*expected a title, a task'),
+    ({'lines': (('a', 5, ()),)}, 'lines: got .*expected a title, a task'),
     ({'shares': (95,)}, r'shares: got 95, expected a number from 0 to 1'),
     ({'k': 0}, 'k: got 0, expected an integer of at least 1'),
     ({'k': 4}, r'k: got 4, expected one of ks, 8; the findings are about k'),

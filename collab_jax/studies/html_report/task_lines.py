@@ -125,10 +125,8 @@ def tables(
   )
   for label, groups, cells_of, note in within:
     known = {t: g for t, g in (groups or {}).items() if t in tables}
-    cells = cells_of(known, tables)
-    elements.append(
-      markup.tag('div', _table(label, cells, note), class_='names')
-    )
+    if parts := _table(label, cells_of(known, tables), note):
+      elements.append(markup.tag('div', parts, class_='names'))
   return elements
 
 
