@@ -339,7 +339,13 @@ def missing(folder: Path, names: Iterable[str], kind: str) -> FileNotFoundError:
   """Makes the error that none of these files is in a folder."""
   if not folder.is_dir():
     return FileNotFoundError(f'{folder} is no folder, expected a {kind} in it')
-  listed = ', '.join(sorted(list_names(folder))[:12]) or 'nothing'
+  names = [*names]
+  # A folder may have the name of the file.
+  listed = [
+    f'{name} (a folder)' if name in names and (folder / name).is_dir() else name
+    for name in sorted(list_names(folder))[:12]
+  ]
   return FileNotFoundError(
-    f'{folder} has no {kind}: expected {" or ".join(names)}, there is {listed}'
+    f'{folder} has no {kind}: expected {" or ".join(names)}, there is'
+    f' {", ".join(listed) or "nothing"}'
   )

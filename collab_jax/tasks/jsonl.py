@@ -92,6 +92,8 @@ class Jsonl(listed.ListedTask):
       references = (answers,)
     else:
       references = listed.texts(item, 'answers', where)
+    if not all(reference.strip() for reference in references):
+      raise _validate.error(f'{where}: answers', answers, 'texts, none blank')
     kind = _name(item, 'kind', '', where)
     return question.Question(
       prompt, references, kind, _name(item, 'id', str(index), where)

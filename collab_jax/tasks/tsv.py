@@ -127,6 +127,15 @@ class Tsv(base.Task):
     where = f'{path}: index {fields["index"]}'
     choices = [fields[c] for c in _LETTERS if fields.get(c)]
     text, references = fields['question'], _answers(fields['answer'])
+    if not text.strip():
+      raise _validate.error(f'{where}: question', text, 'a text')
+    if not all(reference.strip() for reference in references):
+      raise _validate.error(
+        f'{where}: answer',
+        fields['answer'],
+        'a text, or a list of texts',
+        'take a table with answers, of a validation split',
+      )
     if choices:
       letter = fields['answer'].strip().upper()
       named = {c: fields[c] for c in _LETTERS if fields.get(c)}
@@ -251,6 +260,8 @@ def _records(path: Path) -> Iterator[Record]:
         ) from error
       if not names:
         names = values
+        if len({*names}) < len(names):
+          raise _validate.error(f'{path}: columns', names[:12], 'each once')
       elif not line.strip(b'\r\n'):
         pass  # Empty lines stand between rows, and at the end.
       elif len(values) != len(names):

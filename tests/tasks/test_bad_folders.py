@@ -230,6 +230,33 @@ def _(folder):
   load(folder, 'tsv')
 
 
+@case('column that is there twice')
+def _(folder):
+  (folder / 'Mine.tsv').write_text('index\tanswer\tanswer\n1\tred\tblue\n')
+  load(folder, 'tsv')
+
+
+def _spoil_table(folder, before, after):
+  """Changes the first row that has a field."""
+  folders.tsv(folder)
+  table = folder / 'Mine.tsv'
+  text = table.read_text()
+  assert before in text
+  table.write_text(text.replace(before, after, 1))
+
+
+@case('question of a table left blank')
+def _(folder):
+  _spoil_table(folder, '"how\tmany"\t0\t', ' \t0\t')
+  load(folder, 'tsv')
+
+
+@case('table without answers')
+def _(folder):
+  _spoil_table(folder, '"how\tmany"\t0\t', '"how\tmany"\t\t')
+  load(folder, 'tsv')
+
+
 @case('several tables')
 def _(folder):
   folders.tsv(folder)
@@ -243,6 +270,21 @@ def _(folder):
   (folder / 'test.jsonl').write_text(
     '{"image": "pictures/0.jpg", "question": "what"}\n'
   )
+  load(folder, 'jsonl')
+
+
+@case('answer left blank')
+def _(folder):
+  folders.jsonl(folder)
+  (folder / 'test.jsonl').write_text(
+    '{"image": "pictures/0.jpg", "question": "what", "answers": ["red", ""]}\n'
+  )
+  load(folder, 'jsonl')
+
+
+@case('folder in the place of a list')
+def _(folder):
+  (folder / 'test.jsonl').mkdir()
   load(folder, 'jsonl')
 
 
