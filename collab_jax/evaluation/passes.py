@@ -164,7 +164,8 @@ class CodecPass:
 
   def _caption(self, sent: _Transmitted):
     """Dispatches rebuilding and captions."""
-    dispatch = self._cache.clock.dispatch
+    clock = self._cache.clock
+    dispatch = clock.dispatch_beside if self._own_stream else clock.dispatch
     seconds, batch = {}, self.batch
     decoded, seconds['decode'] = dispatch(sent.rebuild)
     params = self._captioner.model.params

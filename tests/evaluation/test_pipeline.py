@@ -7,6 +7,7 @@ import json
 import threading
 import time
 from typing import Any
+from unittest import mock
 
 import jax
 import numpy as np
@@ -347,6 +348,40 @@ def test_a_clock_counts_no_wait_twice():
   result.ended.set()
   clock = device_clock.DeviceClock()
   assert clock.dispatch(lambda: result)[1]() == clock.busy >= 0
+
+
+def test_programs_side_by_side_share_the_seconds():
+  ticks = iter([0.0, 1.0, 2.0, 5.0, 5.0, 9.0, 10.0, 10.0, 11.0])
+  clocked = mock.Mock(perf_counter=lambda: next(ticks))
+  long, longer = _Result(), _Result()
+  with (
+    mock.patch.object(device_clock, 'time', clocked),
+    futures.ThreadPoolExecutor(1) as watch,
+  ):
+    clock = device_clock.DeviceClock(watch)  # At 0 s.
+    _, wait = clock.dispatch(lambda: long)  # From 1 s on.
+    _, beside = clock.dispatch_beside(lambda: np.zeros(1))  # 2 s to 5 s.
+    _, later = clock.dispatch(lambda: longer)  # At 5 s, behind the first.
+    long.ended.set()
+    assert wait() == 8 - 3 / 2  # 1 s to 9 s, 3 s of them shared.
+    with pytest.raises(ZeroDivisionError):  # At 10 s.
+      clock.dispatch_beside(lambda: 1 / 0)
+    longer.ended.set()
+    assert later() == 11 - 9
+    assert beside() == 3 / 2
+  ticks = iter([12.0])
+  with mock.patch.object(device_clock, 'time', clocked):
+    assert clock.busy == 10  # Nothing ran before 1 s and after 11 s.
+
+
+def test_a_program_that_fails_leaves_the_clock_of_a_device():
+  clock = device_clock.DeviceClock()
+  with pytest.raises(ZeroDivisionError):
+    clock.dispatch(lambda: 1 / 0)
+  busy = clock.busy
+  time.sleep(0.01)
+  assert clock.busy == busy
+  assert clock.dispatch(lambda: np.zeros(1))[1]() < 0.01
 
 
 def test_a_whole_that_is_overridden_is_used():
