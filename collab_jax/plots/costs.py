@@ -21,6 +21,7 @@ _COLOURS = (
   style.SKY,
   style.VERMILION,
 )
+# One more than colours, so that no two of 42 curves are alike.
 _LINES = (
   ('-', 'o'),
   ('--', 's'),
@@ -28,6 +29,7 @@ _LINES = (
   (':', 'v'),
   ((0, (5, 1)), '^'),
   ((0, (3, 1, 1, 1)), 'P'),
+  ((0, (8, 2)), '*'),
 )
 
 

@@ -349,10 +349,15 @@ def _free_place(
   """Returns where under a point, or to its left, a small text hides least."""
   low, high = axes.get_ylim()
   flat = [low, *(row['bleu4'] for row in text_lib.horizontal_rows(rows))]
+  # The text with its frame is about 0.75 inches wide, and 0.5 high.
+  box = axes.get_window_extent().transformed(
+    axes.get_figure().dpi_scale_trans.inverted()
+  )
+  width = 0.75 / box.width * np.diff(np.log2(axes.get_xlim()))[0]
+  clear = 0.25 / box.height
   candidates = []
-  for shift in (0.0, -1.3):
-    # The text is about 1.2 octaves wide and 0.13 of the axis high.
-    octaves = np.log2(x) + shift + np.linspace(-0.6, 0.6, 13)
+  for shift in (0.0, -1.1 * width):
+    octaves = np.log2(x) + shift + np.linspace(-0.5, 0.5, 13) * width
     taken = [np.full(len(octaves), y) for y in flat]
     for curve in curves.values():
       places = np.log2([row['ratio'] for row in curve])
@@ -360,7 +365,7 @@ def _free_place(
     places = np.linspace(low, below, 100)[5:-15]
     distances = np.abs(np.stack(taken)[..., None] - places).min((0, 1))
     # Enough is enough: then the nearest place is best.
-    good = np.minimum(distances / (high - low), 0.06) + 0.03 * places / high
+    good = np.minimum(distances / (high - low), clear) + 0.05 * places / high
     best = int(np.argmax(good))
     candidates.append((good[best] + 0.02 * shift, x * 2**shift, places[best]))
   _, x, y = max(candidates)

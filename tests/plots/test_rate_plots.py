@@ -92,6 +92,20 @@ def test_latencies_are_the_table(rows):
     )
 
 
+def test_no_two_latencies_look_alike():
+  lines = [
+    {'codec': f'codec {n}', 'rate_kbps': rate, 'total': 1 / rate}
+    for n in range(20)
+    for rate in (10, 100)
+  ]
+  axes = plots.latency(lines).axes[0]
+  looks = {
+    (line.get_color(), line.get_marker(), line.get_linestyle())
+    for line in axes.lines
+  }
+  assert len(looks) == 20
+
+
 def test_pictures_stand_beside_curves_on_the_axis_of_bytes(rows):
   names = {*evaluation.pictures(rows)}
   assert names == {
