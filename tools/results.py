@@ -2,10 +2,9 @@
 
 python tools/results.py [kmeans pipeline ...]
 
-About an hour on two cores. Writes docs/results.md: each command with what it
-printed; the tables of docs/selectors.md and docs/kept.md; and the figures into
-docs/images. With words, only blocks of commands that contain one of them are
-made anew.
+About an hour on two cores. Writes docs/results.md, each command with what it
+printed; the blocks and tables of other pages; and the figures into docs/images.
+With words, only blocks of commands that contain one of them are made anew.
 """
 
 import os
@@ -15,6 +14,8 @@ import shlex
 import shutil
 import subprocess
 import sys
+
+import codec_tables
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 FIGURES = {
@@ -41,7 +42,9 @@ BLOCK = re.compile(
   re.DOTALL,
 )
 # Pages with text of their own around such blocks.
-REFILLED = 'selectors.md', 'kept.md'
+REFILLED = 'selectors.md', 'kept.md', 'channels.md', 'edge.md'
+# Pages with tables of codecs.
+TABLED = 'quantizers.md', 'selectors.md'
 _COMPARED = (
   'experiments/evaluate.py --config=configs/tradeoff.py:mode=tiny'
   " --config.limit=300 --config.ks='(2, 4, 8, 16)'"
@@ -119,17 +122,6 @@ SECTIONS = (
     '-m benchmarks.compare_runs',
   ),
   (
-    'Captions over channels',
-    'Packets lost at random, and a radio link; see channels.md. Figure:'
-    ' `images/channel.png`.',
-    'experiments/channel.py --workdir=runs/channel',
-  ),
-  (
-    'The physical layer against theory',
-    'Closed forms, the LDPC codes, and the speed of a link.',
-    'benchmarks/channels.py',
-  ),
-  (
     'Speed of the whole road',
     'Median of nine rounds, compilation excluded.',
     '-m benchmarks.pipeline',
@@ -193,8 +185,8 @@ def run(command: str) -> str:
 def refilled(page: str, words: list[str]) -> str:
   """Returns a page with the tables of its commands made anew.
 
-  A block keeps its number of paragraphs; they follow the first one printed,
-  which says what was run.
+  A block keeps its number of paragraphs. They begin with the same line as
+  before, or follow the first one printed, which says what was run.
   """
 
   def again(block):
@@ -202,7 +194,10 @@ def refilled(page: str, words: list[str]) -> str:
     if words and not any(word in command for word in words):
       return block[0]
     count = text.count('\n\n') + 1
-    text = '\n\n'.join(run(command).split('\n\n')[1 : count + 1])
+    printed = run(command)
+    _, begins, rest = f'\n{printed}'.partition(f'\n{text.split(chr(10))[0]}\n')
+    printed = begins + rest if begins else printed.partition('\n\n')[2]
+    text = '\n\n'.join(printed.strip('\n').split('\n\n')[:count])
     return f'```\n$ python {command}\n\n{text.rstrip()}\n```'
 
   return BLOCK.sub(again, page)
@@ -222,16 +217,16 @@ def main():
     '# Results\n\nEvery block is what its command printed;'
     ' `python tools/results.py` makes this page.\nNumbers of accuracy are those'
     ' of the tiny model that ships with the package, on generated scenes, not'
-    ' of PaliGemma 3B.\nIt learnt questions after some blocks here, and tables'
-    ' of other pages, were made: those in which all vectors have a\nBLEU-4 of'
-    ' 93.9 on `test`, or of 93.2 on `dense`, are of the captioner that it was'
-    ' before,\n`runs/train_tiny/model` of `make train`.\n' + REPORTS
+    ' of PaliGemma 3B.\n' + REPORTS
   )
   known = [sections[title] for title, _, _ in SECTIONS if title in sections]
   page.write_text('\n'.join([intro, *known]))
   for name in REFILLED:
     other = ROOT / 'docs' / name
     other.write_text(refilled(other.read_text(), sys.argv[1:]))
+  for name in TABLED:
+    other = ROOT / 'docs' / name
+    other.write_text(codec_tables.fill(other.read_text()))
   for source, name in FIGURES.items():
     if (ROOT / source).exists():
       shutil.copy(ROOT / source, ROOT / 'docs/images' / name)
