@@ -350,11 +350,10 @@ def _free_place(
   low, high = axes.get_ylim()
   flat = [low, *(row['bleu4'] for row in text_lib.horizontal_rows(rows))]
   # The text with its frame is about 0.75 inches wide, and 0.5 high.
-  box = axes.get_window_extent().transformed(
-    axes.get_figure().dpi_scale_trans.inverted()
-  )
-  width = 0.75 / box.width * np.diff(np.log2(axes.get_xlim()))[0]
-  clear = 0.25 / box.height
+  box = axes.get_window_extent()  # In pixels.
+  inch = axes.figure.dpi
+  width = 0.75 * inch / box.width * np.diff(np.log2(axes.get_xlim()))[0]
+  clear = 0.25 * inch / box.height
   candidates = []
   for shift in (0.0, -1.1 * width):
     octaves = np.log2(x) + shift + np.linspace(-0.5, 0.5, 13) * width
