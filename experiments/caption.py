@@ -21,7 +21,6 @@ from collab_jax import captioner as captioning
 from collab_jax import (
   checkpoints,
   codecs,
-  data,
   launcher,
   plots,
   studies,
@@ -54,8 +53,9 @@ def main(argv):
     config = checkpoints.config_of(*_MODEL.source)
     load = functools.cache(lambda: checkpoints.load(*_MODEL.source))
     chosen.validate(config, load)
-    image = data.read_image(_IMAGE.value, config.vision.image_size)
-    model = load()
+    picture = pictures.decode(pictures.contents(_IMAGE.value), _IMAGE.value)
+    image = pictures.resize(picture, config.vision.image_size)
+    (height, width, _), model = picture.shape, load()
     captioner = captioning.Captioner(model, _TOKENS.value, _PROMPT.value)
     settings = _CHOICE.split.value, _CHOICE.coding.value
     full = codecs.parse('identity', *settings)
@@ -69,14 +69,17 @@ def main(argv):
         f'{codec.name}\n'
         f'  vectors  {codec.sent} of {codec.vectors} ({100 * share:.1f}%)\n'
         f'  bytes    {len(packet):,} ({fields})\n'
-        f'  caption  {answers[codec.name]}\n'
+        f'  caption  {answers[codec.name]}'
       )
+      boxes = tasks.parse_answer(answers[codec.name], height, width).detections
+      for box in boxes:
+        print(f'  box      {box.describe()} of {width} x {height} pixels')
+      print()
     if _SHOW.value:
       figure = plots.fig2(model, image, captioner=captioner)
       stem = Path(_WORKDIR.value) / 'fig2'
       print('figure:', *plots.save(figure, stem))
       if any(tasks.parse_answer(t, 1, 1).detections for t in answers.values()):
-        picture = pictures.decode(pictures.contents(_IMAGE.value))
         figure = plots.draw_answers(picture, [*answers.values()], [*answers])
         stem = Path(_WORKDIR.value) / 'answers'
         print('figure:', *plots.save(figure, stem))

@@ -188,6 +188,23 @@ def test_caption_of_a_file(launch, tmp_path):
   assert re.search(r'bytes +\d+ \(header [12], pixels \d+\)', said)
 
 
+def test_boxes_of_a_caption_are_in_pixels_of_the_file(launch, tmp_path):
+  path = tmp_path / 'scene.png'
+  scene = Image.fromarray(data.scenes('test')[3].image)
+  scene.resize((640, 320)).save(path)
+  done = launch('caption', f'--image={path}', '--prompt=detect heart')
+  assert done.returncode == 0, done.stderr
+  boxes = re.findall('  box      (.*)', done.stdout)
+  assert len(boxes) == done.stdout.count(' heart\n') == 2
+  for box in boxes:
+    edges = [*map(int, re.findall(r'[a-z] (\d+)', box))]
+    assert box.startswith('heart: left ')
+    assert box.endswith(' of 640 x 320 pixels')
+    # The heart is in the left half, and twice as wide as high in this file.
+    assert 0 < edges[0] < edges[2] < 400
+    assert 0 < edges[1] < edges[3] < 320
+
+
 def test_a_book_says_how_it_was_made(launch, tmp_path):
   done = launch(
     'train_codebook',
