@@ -155,6 +155,11 @@ def _client() -> clients.EdgeClient:
   if _PROGRESSIVE.value:
     settings |= {'threshold': _THRESHOLD.value, 'coarse': _COARSE.value}
   if not limits and not _TASK.value:
+    if _CURVE.value:
+      raise ValueError(
+        'curve: is given without task, max_bytes or goal_ms, by which a codec'
+        ' of it is chosen; give one of them'
+      )
     chosen = _CHOICE.choose(
       rate_control.PROGRESSIVE if _PROGRESSIVE.value else ''
     )
@@ -204,10 +209,18 @@ def _limit() -> str:
 
 def _curve() -> rate_control.RateCurve:
   """Returns the rate curve of the task, of the file or of the model."""
-  if _CURVE.value:
-    return rate_control.read_curve(_CURVE.value, _TASK.value)
   model = checkpoints.config_of(*_MODEL.source).name
-  return rate_control.shipped_curve(model, _TASK.value)
+  if not _CURVE.value:
+    return rate_control.shipped_curve(model, _TASK.value)
+  curve = rate_control.read_curve(_CURVE.value, _TASK.value)
+  if curve.model != model:
+    of_curve, here = (_terminal.escape(str(n)) for n in (curve.model, model))
+    print(
+      f'curve: {_CURVE.value} is of the model {of_curve}, this is {here}: bytes'
+      ' and scores may be others',
+      file=sys.stderr,
+    )
+  return curve
 
 
 def _describe(plan: rate_control.RateControlPlan) -> str:

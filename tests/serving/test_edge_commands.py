@@ -137,6 +137,7 @@ def test_several_prompts_about_a_folder(target, picture, tmp_path):
       ('--task=counts',),
       "curve: got 'stand-in', expected one of tiny, or a file",
     ),
+    (('--curve=x', JPEG), 'curve: is given without task, max_bytes or goal_ms'),
     (('--task=counts', JPEG), 'task: chooses the codec; leave it out'),
     (('--task=counts', '--k=3', '--max-bytes=9'), 'max_bytes: chooses the'),
     (('--progressive', JPEG), 'have one layer, expected a quantizer'),
@@ -203,6 +204,16 @@ def test_unknown_tasks_are_one_line(target, picture, curves, task, said):
   assert done.returncode == 1
   assert said in done.stderr
   assert 'Traceback' not in done.stderr
+
+
+def test_a_curve_of_another_model_is_told(target, picture, curves):
+  flags = f'--server={target}', picture, f'--curve={curves}', '--task=counts'
+  said = 'is of the model other, this is stand-in: bytes and scores may be'
+  assert said not in _caption(*flags).stderr
+  curves.write_text(curves.read_text().replace('"stand-in"', '"other"'))
+  done = _caption(*flags)
+  assert done.returncode == 0, done.stderr
+  assert said in done.stderr
 
 
 def test_captions_of_a_task_are_kept_apart(target, picture, curves, tmp_path):

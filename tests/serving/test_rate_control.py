@@ -273,6 +273,20 @@ def _record(name, image, size, caption, **codec):
   }
 
 
+def test_there_is_nothing_to_keep_of_a_score_of_zero():
+  curve = dataclasses.replace(CURVE, full=0.0)
+  with pytest.raises(ValueError, match='all vectors have a score: in the curv'):
+    curve.keeping()
+
+
+@pytest.mark.parametrize('content', [b'', b'[]', b'5', b'{}', b'{"a": "\xe9"}'])
+def test_files_that_are_no_curve_are_named(tmp_path, content):
+  path = tmp_path / 'curve.json'
+  path.write_bytes(content)
+  with pytest.raises(ValueError, match=r'curve\.json is no rate curve \('):
+    rate_control.read_curve(path)
+
+
 def test_curve_from_records():
   good, bad = 'a red ball on the green grass', 'a blue cube on the green grass'
   made = {'quantizer': 'kmeans', 'k': 2}

@@ -136,8 +136,16 @@ class RateCurve:
       The codecs, those of the fewest bytes first.
 
     Raises:
-      ValueError: None of them keeps so much.
+      ValueError: None of them keeps so much, or there is no score to keep.
     """
+    if self.full <= 0:
+      raise _validate.error(
+        'task',
+        self.task,
+        f'one of which all vectors have a score: in the curve of {self.model}'
+        f' they have {self.full:g}',
+        'give max_bytes or goal_ms',
+      )
     kept = [p for p in self.points if p.score >= share * self.full]
     if not kept:
       best = max(self.points, key=lambda point: point.score)
@@ -254,9 +262,9 @@ def read_curves(path: str | os.PathLike[str]) -> dict[str, RateCurve]:
     ValueError: The file holds no curves, or names a codec of a module: a file
       of data imports no code.
   """
-  text = Path(path).read_text('utf-8')
+  content = Path(path).read_bytes()
   try:
-    return _parse_curves(text)
+    return _parse_curves(content.decode('utf-8'))
   except (ValueError, TypeError, KeyError, AttributeError) as error:
     raise ValueError(
       f'{os.fspath(path)} is no rate curve ({error}); make it with'
@@ -267,7 +275,9 @@ def read_curves(path: str | os.PathLike[str]) -> dict[str, RateCurve]:
 def _parse_curves(text: str) -> dict[str, RateCurve]:
   """Reads the text of a file; raises ValueError, or others, for others."""
   values = jsonl.parse(text)
-  version = values.pop('format')
+  if not isinstance(values, dict):
+    raise ValueError('expected an object')
+  version = values.pop('format', None)
   if version == _CAPTIONS_FORMAT:
     values['points'] = [
       {'score' if n == 'bleu4' else n: v for n, v in point.items()}
