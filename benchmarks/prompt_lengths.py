@@ -15,13 +15,19 @@ from typing import Any, NamedTuple
 from absl import app, flags
 import jax
 
-from collab_jax import checkpoints
+from benchmarks import flag_names
+from collab_jax import checkpoints, launcher
 from collab_jax.evaluation.report import text
 from collab_jax.models import zoo
 from collab_jax.serving.engine import decode_state
 from collab_jax.serving.engine import engine as engines
 
-_LENGTHS = flags.DEFINE_list('lengths', ['64', '128', '256', '512'], 'Tokens.')
+_LENGTHS = flags.DEFINE_multi_integer(
+  'lengths',
+  [64, 128, 256, 512],
+  'Longest prompt in tokens; may be given several times.',
+  lower_bound=3,
+)
 _RELEASED = flags.DEFINE_string(
   'released', 'paligemma-3b-mix-224', 'Model whose slots are counted.'
 )
@@ -101,12 +107,13 @@ def _slot_bytes(name: str, config: engines.EngineConfig) -> int:
 
 def main(argv):
   """Measures, and prints a table."""
-  del argv
+  if argv[1:]:
+    raise app.UsageError(f'unexpected arguments: {argv[1:]}')
+  flag_names.choices('released', [_RELEASED.value], zoo.NAMES)
   jax.config.update('jax_enable_compilation_cache', False)
-  lengths = [int(length) for length in _LENGTHS.value]
   head = ['max_prompt', 'programs', 'compiling, s', 'slots, MB']
   lines = [[*head, f'of {_RELEASED.value}, MB', 'steps, ms']]
-  for row in measure(lengths, _RELEASED.value, _REPEATS.value):
+  for row in measure(_LENGTHS.value, _RELEASED.value, _REPEATS.value):
     lines.append(
       [
         f'{row.length}',
@@ -121,4 +128,4 @@ def main(argv):
 
 
 if __name__ == '__main__':
-  app.run(main)
+  launcher.start(main)

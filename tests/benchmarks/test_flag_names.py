@@ -31,6 +31,15 @@ from tests import launching
       ('engines', '--engines=slrm'),
       "engines: got 'slrm'; did you mean 'slurm'",
     ),
+    (('prompt_lengths', '--released=x'), "released: got 'x', expected one of"),
+    (
+      ('prompt_lengths', '--lengths=a'),
+      "lengths: got 'a', expected an integer",
+    ),
+    (
+      ('prompt_lengths', '--lengths=2'),
+      "lengths: got '2', expected an integer",
+    ),
     (('sharding', '--models=x'), "models: got 'x', expected one of"),
   ],
 )
