@@ -275,8 +275,10 @@ def _record(name, image, size, caption, **codec):
 
 def test_there_is_nothing_to_keep_of_a_score_of_zero():
   curve = dataclasses.replace(CURVE, full=0.0)
+  link = channel.Connection('localhost:1')  # Nobody is asked.
   with pytest.raises(ValueError, match='all vectors have a score: in the curv'):
-    curve.keeping()
+    rate_control.client_for_share(link, curve, _make)
+  link.close()
 
 
 @pytest.mark.parametrize('content', [b'', b'[]', b'5', b'{}', b'{"a": "\xe9"}'])

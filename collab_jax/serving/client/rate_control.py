@@ -136,16 +136,8 @@ class RateCurve:
       The codecs, those of the fewest bytes first.
 
     Raises:
-      ValueError: None of them keeps so much, or there is no score to keep.
+      ValueError: None of them keeps so much.
     """
-    if self.full <= 0:
-      raise _validate.error(
-        'task',
-        self.task,
-        f'one of which all vectors have a score: in the curve of {self.model}'
-        f' they have {self.full:g}',
-        'give max_bytes or goal_ms',
-      )
     kept = [p for p in self.points if p.score >= share * self.full]
     if not kept:
       best = max(self.points, key=lambda point: point.score)
@@ -527,9 +519,17 @@ def client_for_share(
     The client. Codecs that the server does not support are left out.
 
   Raises:
-    ValueError: No codec of the curve keeps so much.
+    ValueError: No codec of the curve keeps so much, or all vectors score 0.
     RemoteError: The server supports none of them, or cannot be reached.
   """
+  if curve.full <= 0:
+    raise _validate.error(
+      'task',
+      curve.task,
+      f'one of which all vectors have a score: in the curve of {curve.model}'
+      f' they have {curve.full:g}',
+      'give max_bytes or goal_ms',
+    )
   points = curve.keeping(share)
   supported = _SupportedCodecs(connection, points, make_codec)
   codec = supported.codec(supported.first())
