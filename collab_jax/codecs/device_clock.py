@@ -113,8 +113,11 @@ class DeviceClock:
     return start
 
   def _wait(self, result, start: float) -> float:
-    jax.block_until_ready(result)
-    return self._end(start)
+    try:
+      jax.block_until_ready(result)
+    finally:
+      seconds = self._end(start)
+    return seconds
 
   def _end(self, start: float) -> float:
     with self._lock:

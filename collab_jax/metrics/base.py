@@ -204,10 +204,14 @@ class AnswerMetric(MeanMetric):
     """Computes the score of each answer.
 
     Raises:
-      ValueError: As of `check_examples`.
+      ValueError: As of `check_examples`, or there is something else than texts.
     """
     del corpus
     check_examples(answers, references)
+    for i, (answer, each) in enumerate(zip(answers, references, strict=True)):
+      _check_text(f'answers[{i}]', answer)
+      for j, reference in enumerate(each):
+        _check_text(f'references[{i}][{j}]', reference)
     pairs = zip(answers, references, strict=True)
     return np.array([float(self.score_answer(*pair)) for pair in pairs])
 
@@ -243,10 +247,10 @@ def check_examples(answers: Answers, references: References) -> None:
 
   Raises:
     ValueError: There are no answers, not as many lists of references, or one
-      of these is empty; or a text stands in place of a list.
+      of these is empty; or a text or a number stands in place of a list.
   """
   for name, values in (('answers', answers), ('references', references)):
-    if isinstance(values, str):
+    if not _is_list(values):
       raise _validate.error(
         name, values, 'a list with an entry for each example'
       )
@@ -256,10 +260,20 @@ def check_examples(answers: Answers, references: References) -> None:
     expected = f'{len(answers)}, a list for each answer'
     raise _validate.error('references: number', len(references), expected)
   for i, each in enumerate(references):
-    if isinstance(each, str) or not len(each):
+    if not _is_list(each) or not len(each):
       raise _validate.error(
         f'references[{i}]', each, 'a list of one or more references'
       )
+
+
+def _is_list(values: Any) -> bool:
+  """Returns whether there are several values: a list, a tuple, an array."""
+  return hasattr(values, '__len__') and not isinstance(values, str | bytes)
+
+
+def _check_text(name: str, value: Any) -> None:
+  if not isinstance(value, str):
+    raise _validate.error(name, value, 'a text')
 
 
 def checked_statistics(

@@ -69,7 +69,7 @@ def draw_answers(
   asked = [prompts] if isinstance(prompts, str) else [*prompts]
   if asked and len(asked) != len(texts):
     raise _validate.error(
-      'prompts', f'{len(asked)}', f'as many as answers, {len(texts)}'
+      'prompts: number', len(asked), f'as many as answers, {len(texts)}'
     )
   decoder = None if mask_weights is None else mask_decoder.load(mask_weights)
   height, width, _ = image.shape

@@ -329,6 +329,13 @@ class _Result:
     return self
 
 
+class _Broken:
+  """Array of a program that fails while it runs."""
+
+  def block_until_ready(self):
+    raise RuntimeError('on the device')
+
+
 def test_a_clock_counts_no_wait_twice():
   with futures.ThreadPoolExecutor(1) as watch:
     clock = device_clock.DeviceClock(watch)
@@ -378,6 +385,8 @@ def test_a_program_that_fails_leaves_the_clock_of_a_device():
   clock = device_clock.DeviceClock()
   with pytest.raises(ZeroDivisionError):
     clock.dispatch(lambda: 1 / 0)
+  with pytest.raises(RuntimeError, match='on the device'):
+    clock.dispatch(_Broken)
   busy = clock.busy
   time.sleep(0.01)
   assert clock.busy == busy

@@ -98,6 +98,10 @@ def test_settings_out_of_range(without_types, text, said):
     (['a', 'b'], [['a'], 'b'], r"references\[1\]: got 'b', expected a list of"),
     ('ab', [['a'], ['b']], "answers: got 'ab', expected a list with an entry"),
     (['a', 'b'], 'ab', "references: got 'ab', expected a list with an entry"),
+    (['a'], None, 'references: got None, expected a list with an entry'),
+    (['a'], [3], r'references\[0\]: got 3, expected a list of one or more'),
+    (['a', 2], [['a'], ['2']], r'answers\[1\]: got 2, expected a text'),
+    (['a'], [['a', None]], r'references\[0\]\[1\]: got None, expected a text'),
   ],
 )
 def test_refuses_what_cannot_be_scored(

@@ -73,7 +73,7 @@ def test_any_answer_is_drawn(text, tmp_path):
   ('arguments', 'said'),
   [
     ((IMAGE[None], 'a'), 'image: got shape'),
-    ((IMAGE, ['a', 'b'], ['p']), "prompts: got '1', expected as many"),
+    ((IMAGE, ['a', 'b'], ['p']), 'prompts: number: got 1, expected as'),
   ],
 )
 def test_bad_arguments_are_refused(arguments, said, unchecked):

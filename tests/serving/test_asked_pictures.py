@@ -184,6 +184,16 @@ def test_a_server_that_forgot_gets_the_message_again(served):
       client.ask(picture, 'caption en')
 
 
+def test_a_question_that_is_no_text(served, unchecked):
+  server, codec = served
+  picture = data.scenes('test')[2].image
+  with (
+    serving.EdgeClient(server.address, codec) as client,
+    pytest.raises(ValueError, match=r'questions\[1\]: got 3, expected a'),
+  ):
+    client.ask(picture, ['caption en', 3])
+
+
 def answers_of(server, codec, image, prompts=QUESTIONS):
   """Answers by requests of their own, each with the message."""
   with serving.EdgeClient(server.address, codec) as client:

@@ -171,6 +171,9 @@ def test_cheapest_codec_that_keeps_a_share():
     r' has 85 of 90; give max_bytes or goal_ms',
   ):
     COUNTS.keeping()
+  for share in (2.0, -1.0, float('nan')):
+    with pytest.raises(ValueError, match=r'share: got .* a number from 0 to 1'):
+      CURVE.keeping(share)
 
 
 def test_client_for_share_takes_what_the_server_supports():
@@ -382,7 +385,8 @@ def test_server_without_supported_codecs_is_an_error():
       rate_control.client_for_budget(link, CURVE, _make, 900)
     link.close()
   assert 'admits none of jpeg(quality=10); jpeg(quality=1)' in str(raised.value)
-  assert 'the server takes others' in str(raised.value)
+  said = str(raised.value)
+  assert said.endswith('the server takes others (FAILED_PRECONDITION)')
 
 
 def _settings(codec):

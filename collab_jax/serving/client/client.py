@@ -512,10 +512,12 @@ def _options(
   questions: Sequence[str], max_tokens: int
 ) -> list[rpc.GenerationOptions]:
   """Returns the options of each question; refuses none, and a single text."""
+  do = "write ['caption en']"
   if isinstance(questions, str) or not questions:
-    raise _validate.error(
-      'questions', questions, 'one or more prompts', "write ['caption en']"
-    )
+    raise _validate.error('questions', questions, 'one or more prompts', do)
+  for i, text in enumerate(questions):
+    if not isinstance(text, str):
+      raise _validate.error(f'questions[{i}]', text, 'a text', do)
   return [rpc.GenerationOptions(text, max_tokens) for text in questions]
 
 

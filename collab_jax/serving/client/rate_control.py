@@ -136,8 +136,9 @@ class RateCurve:
       The codecs, those of the fewest bytes first.
 
     Raises:
-      ValueError: None of them keeps so much.
+      ValueError: None of them keeps so much, or this is no share.
     """
+    _validate.number('share', share, 0, 1)
     kept = [p for p in self.points if p.score >= share * self.full]
     if not kept:
       best = max(self.points, key=lambda point: point.score)
@@ -562,11 +563,12 @@ class _SupportedCodecs:
     for index in self.supported(range(len(self._points))):
       return index
     last = self._refusals[len(self._points) - 1]
+    said = last and last.text  # Its code is that of this error, too.
     names = '; '.join(point.codec for point in self._points)
     raise retry.RemoteError(
       retry.REFUSED,
       f'{self._connection.target} admits none of {names}: start it with one of'
-      f' them in --quantizers or --images, or with any; the last time: {last}',
+      f' them in --quantizers or --images, or with any; the last time: {said}',
     ) from last
 
   def supported(self, indices: Iterable[int]) -> Iterator[int]:

@@ -63,11 +63,13 @@ class RemoteError(OSError):
 
   Attributes:
     code: Name of the gRPC status code.
+    text: The error without its code.
   """
 
   def __init__(self, code: str, text: str):
     super().__init__(f'{text} ({code})')
     self.code = code
+    self.text = text
 
 
 @dataclasses.dataclass(frozen=True)
