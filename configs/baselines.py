@@ -1,7 +1,9 @@
 """All ways to choose what is sent, at equal numbers of vectors.
 
 Modes: `tiny` (500 generated scenes), `dense` (the same with 6 to 10 objects a
-scene) and `smoke` (seconds, for tests). docs/selectors.md explains each.
+scene) and `smoke` (seconds, for tests). With a task, as in
+`mode=tiny,task=scenes`, answers are scored instead of captions.
+docs/selectors.md explains each way.
 """
 
 import ml_collections
@@ -14,10 +16,13 @@ MODES = ('tiny', 'dense', 'smoke')
 
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   """Returns the settings of a mode, `tiny` by default."""
-  mode = config_lib.parse(arg, mode=MODES)['mode']
+  args = config_lib.parse(arg, mode=MODES, task='captions')
+  mode = args['mode']
   config = common.evaluation()
   common.codecs(config)
-  config.data_split = 'dense' if mode == 'dense' else 'test'
+  common.of_task(config, args['task'])
+  if mode == 'dense':
+    config.data_split = 'dense'
   # coding='best' tells what the indices take, and takes ten times as long.
 
   # Settings that differ from the defaults were chosen on `val`. {k} stands for

@@ -1,6 +1,7 @@
 """Captions over channels: packets that get lost, and radio links.
 
-Modes: `tiny` (500 generated scenes) and `smoke` (seconds, for tests).
+Modes: `tiny` (500 generated scenes) and `smoke` (seconds, for tests). With a
+task, as in `mode=tiny,task=scenes`, answers are scored instead of captions.
 """
 
 import ml_collections
@@ -76,8 +77,10 @@ _STUDIES = {
 
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   """Returns the settings of a mode, `tiny` by default."""
-  mode = config_lib.parse(arg, mode=MODES)['mode']
+  args = config_lib.parse(arg, mode=MODES, task='captions')
+  mode = args['mode']
   config = common.evaluation()
+  common.of_task(config, args['task'])
   config.seeds = (0,)
   config.blind = ('mean',)
   # Powers and speeds behind latency and energy, all assumed.

@@ -79,8 +79,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   mode = args['mode']
   config = common.evaluation()
   common.codecs(config)
-  if args['task'] != 'captions':
-    common.of_task(config, args['task'])
+  common.of_task(config, args['task'])
   if mode == 'dense':
     config.data_split = 'dense'
   config.coding = 'best'  # The smallest messages, see docs/wire.md.

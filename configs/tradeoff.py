@@ -1,7 +1,8 @@
 """The paper's experiment: captions against the number of vectors sent.
 
 Modes: `tiny` (500 generated scenes), `dense` (the same with 6 to 10 objects a
-scene) and `smoke` (seconds, for tests).
+scene) and `smoke` (seconds, for tests). With a task, as in
+`mode=tiny,task=scenes`, answers are scored instead of captions.
 """
 
 import ml_collections
@@ -14,10 +15,13 @@ MODES = ('tiny', 'dense', 'smoke')
 
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   """Returns the settings of a mode, `tiny` by default."""
-  mode = config_lib.parse(arg, mode=MODES)['mode']
+  args = config_lib.parse(arg, mode=MODES, task='captions')
+  mode = args['mode']
   config = common.evaluation()
   common.codecs(config)
-  config.data_split = 'dense' if mode == 'dense' else 'test'
+  common.of_task(config, args['task'])
+  if mode == 'dense':
+    config.data_split = 'dense'
 
   if mode == 'smoke':
     common.smoke(config)

@@ -31,6 +31,11 @@ MODEL_FIELDS = (
 )
 
 
+# Values by which settings of captions are left to a task.
+_LEFT_TO_TASK: dict[str, Any] = {
+  **{'prompt': '', 'data': '', 'preprocess': '', 'max_tokens': 0},
+  **{'decoding': '', 'metrics': ()},
+}
 CAPTIONS = 'captions'  # Task of `data` as it is, whose pictures have captions.
 
 
@@ -94,12 +99,17 @@ def text_settings(config: ml_collections.ConfigDict) -> TextSettings:
     )
   for name, has in (('prompt', 'prompts'), ('data', 'a dataset')):
     if config[name]:
+      left = ' '.join(
+        f"--config.{name}='{value}'"
+        for name, value in _LEFT_TO_TASK.items()
+        if config[name]
+      )
       raise _validate.error(
         name,
         config[name],
         f"'' with task={fields.task}, whose questions have {has} of their own",
-        'take configs/paligemma_tasks.py or configs/tasks.py, which leave'
-        f" settings to the task, or write --config.{name}=''",
+        f"leave settings to the task: '--config=FILE:task={fields.task}' if the"
+        f' config file has an argument task, else {left}',
       )
   return TextSettings(
     task,

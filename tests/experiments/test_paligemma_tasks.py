@@ -6,7 +6,7 @@ from collab_jax import checkpoints, codecs, tasks
 from collab_jax import config as config_lib
 from collab_jax.models import zoo
 from collab_jax.studies import build
-from configs import paligemma_tasks, tradeoff
+from configs import baselines, channel, paligemma_tasks, rate, tradeoff
 from configs import tasks as tasks_config
 
 
@@ -71,6 +71,28 @@ def test_conflicts_are_refused(field, value, said):
   config[field] = value
   with pytest.raises(ValueError, match=said):
     build.text_settings(config)
+
+
+@pytest.mark.parametrize('configs', [baselines, channel, rate, tradeoff])
+def test_configs_of_captions_leave_all_to_a_task(configs):
+  config = configs.get_config('mode=smoke,task=scenes_box')
+  task = tasks.make('scenes_box')
+  assert build.text_settings(config) == (
+    *(task, '', task.max_tokens, task.decoding, task.metrics),
+    task.preprocess,
+  )
+  assert config.data_split == ''
+
+
+def test_all_settings_that_are_not_left_are_said():
+  config = tradeoff.get_config()
+  config.task = 'scenes_box'
+  with pytest.raises(ValueError, match='prompt: got') as raised:
+    build.text_settings(config)
+  said = str(raised.value)
+  assert '--config=FILE:task=scenes_box' in said
+  for name in ('prompt', 'data', 'max_tokens', 'metrics', 'preprocess'):
+    assert f'--config.{name}=' in said
 
 
 def test_captions_are_the_default():
