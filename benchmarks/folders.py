@@ -372,7 +372,9 @@ def main() -> int:
   peft: Any = importlib.import_module('peft')
   transformers: Any = importlib.import_module('transformers')
 
-  parser = argparse.ArgumentParser(description=__doc__)
+  parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+  )
   parser.add_argument('--out', type=pathlib.Path)
   parser.add_argument('--only', default='')
   arguments = parser.parse_args()

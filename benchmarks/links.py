@@ -31,7 +31,7 @@ _LIMIT = flags.DEFINE_integer('limit', 100, 'Test scenes.', lower_bound=2)
 _CODECS = flags.DEFINE_string(
   'codecs',
   'merge(k=5,smooth=4,centroids=pca(dims=128,vectors=ecvq(weight=0.3)));'
-  'avif(quality=35,strip=true,chroma=444);jpeg(quality=90)',
+  'avif(quality=30,strip=true,chroma=444);jpeg(quality=90)',
   "Features, the image codec to compare with, and others, ';' between them.",
 )
 _LINKS = flags.DEFINE_list(

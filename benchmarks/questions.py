@@ -132,7 +132,9 @@ def print_scores(path: str, limit: int, kinds: dict[str, dict[str, Kind]]):
 
 def main() -> None:
   """Prints a table for the test scenes, and for the dense ones."""
-  parser = argparse.ArgumentParser(description=__doc__)
+  parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+  )
   parser.add_argument('--limit', type=int, default=500, help='scenes scored')
   parser.add_argument(
     '--known', type=int, default=10000, help='training scenes of the guesses'

@@ -132,7 +132,9 @@ def sheet(path, columns=8, standard=4, dense=2):
 
 def main():
   """Prints the numbers, or draws the sheet."""
-  parser = argparse.ArgumentParser(description=__doc__)
+  parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+  )
   parser.add_argument('--limit', type=int, default=500, help='scenes scored')
   parser.add_argument('--sheet', help='write the contact sheet here instead')
   args = parser.parse_args()

@@ -143,7 +143,9 @@ def rows(
 
 def main() -> None:
   """Runs, and prints the table."""
-  parser = argparse.ArgumentParser(description=__doc__)
+  parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+  )
   parser.add_argument('--tasks', default='', help='names, by commas')
   parser.add_argument('--layout', default=LAYOUTS[0], choices=LAYOUTS)
   parser.add_argument(

@@ -99,7 +99,9 @@ def fill(page: str) -> str:
 
 def main():
   """Fills the tables of the pages that were named."""
-  parser = argparse.ArgumentParser(description=__doc__)
+  parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+  )
   parser.add_argument('pages', nargs='+', type=pathlib.Path)
   for page in parser.parse_args().pages:
     page.write_text(fill(page.read_text()))

@@ -176,7 +176,9 @@ def commits() -> str:
 def main() -> None:
   """Prints the table, and sentences on the demo and the code."""
   sys.path.insert(0, str(ROOT))  # For configs.common.
-  parser = argparse.ArgumentParser(description=__doc__)
+  parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+  )
   parser.add_argument('--run', action='store_true', help='compile first')
   if parser.parse_args().run:
     compile_missing()

@@ -78,7 +78,9 @@ def construct(rate: str, seed: int, draws: int = 60) -> np.ndarray:
 
 def main():
   """Prints a table a rate."""
-  parser = argparse.ArgumentParser(description=__doc__)
+  parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+  )
   parser.add_argument('--seed', type=int, default=0)
   seed = parser.parse_args().seed
   for rate in WEIGHTS:

@@ -18,6 +18,7 @@ PICTURES = {
   'WebP': ('#6E6E6E', '+', (0, (5, 2))),
   'AVIF': ('#222222', '1', '-'),
 }
+_GREYS = style.INK, style.DARK_GREY  # For image codecs alone.
 _MAX_LINES = 8  # Families of features with a line of their own.
 
 
@@ -105,7 +106,7 @@ def styles(
   ranked = sorted((n for n in features if n not in plain), key=rank)
   chosen = [*plain, *ranked[: _MAX_LINES - len(plain)]]
   named = [look for n, look in style.CURVES.items() if n not in chosen]
-  free = [*named, *style.OTHERS]
+  free = [*named, *(look for look in style.OTHERS if look[0] not in _GREYS)]
   looks: dict[str, tuple[str, str, Any]] = {}
   for name in chosen:
     looks[name] = style.CURVES[name] if name in style.CURVES else free.pop(0)

@@ -26,6 +26,7 @@ Row = Mapping[str, Any]
 BLUE, SKY, GREEN = '#0072B2', '#56B4E9', '#009E73'
 VERMILION, ORANGE, PURPLE = '#D55E00', '#E69F00', '#CC79A7'
 INK, GREY, PALE = '#222222', '#6E6E6E', '#D9D9D9'
+DARK_GREY = '#4D4D4D'
 
 # Curve -> colour, marker, line style.
 CURVES = {
@@ -41,7 +42,7 @@ OTHERS = [
   (INK, 'P', '-'),
   ('#7A5195', '*', '--'),
   ('#8C6D31', 'h', '-.'),
-  ('#4D4D4D', '<', ':'),
+  (DARK_GREY, '<', ':'),
   ('#00606B', '>', '-'),
 ]
 

@@ -61,6 +61,9 @@ def test_families_differ_without_colour(rows):
   assert len(looks) + len(other) == 20
   assert len({marker for _, marker, _ in looks.values()}) == len(looks) == 8
   assert 'family 18' in looks  # The cheapest of those near the best.
+  # Greys are the image codecs'.
+  for colour in [look[0] for look in looks.values()]:
+    assert len({colour[1:3], colour[3:5], colour[5:]}) > 1
 
 
 def test_bars_are_the_bytes_of_the_fields(rows):
