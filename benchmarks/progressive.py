@@ -125,6 +125,11 @@ def main(argv):
   flag_names.quantizer(_CODEC.value, flag_names.model('tiny'))
   model = checkpoints.load('tiny')
   codec = codecs.FeatureCodec(model, _CODEC.value, coding='best')
+  if not 0 < _COARSE.value < codec.layers:
+    raise SystemExit(
+      f'error: coarse: got {_COARSE.value} layers to send first, expected fewer'
+      f' than {_CODEC.value} has, {codec.layers}'
+    )
   config = serving.ServerConfig(
     port=0,
     metrics_port=-1,

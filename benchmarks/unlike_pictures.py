@@ -107,6 +107,12 @@ def main(argv):
   """Prints the table."""
   if argv[1:]:
     raise app.UsageError(f'unexpected arguments: {argv[1:]}')
+  paths = find_photographs(pathlib.Path(_FOLDER.value))
+  if _FOLDER.value and not paths:
+    raise SystemExit(
+      f'error: folder: got {_FOLDER.value!r}, expected one with'
+      f' {"/, ".join(PHOTOGRAPHS)}/'
+    )
   with launcher.runtime('highest'):
     count = _SCENES.value
     kinds = {
@@ -117,7 +123,6 @@ def main(argv):
     kinds[f'test scenes, JPEG {_QUALITY}'] = jpegs
     size = kinds['test scenes'][0].shape[0]
     kinds['shipped photographs'] = [e.image for e in data.photos(size=size)]
-    paths = find_photographs(pathlib.Path(_FOLDER.value))
     if _FOLDER.value:
       others = [data.read_image(path, size) for path in paths]
       kinds["packages' photographs"] = others

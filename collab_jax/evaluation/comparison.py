@@ -289,14 +289,19 @@ def _shared_images(
 
   Of a task, with the same questions.
   """
-  shared = set.intersection(
-    *(
-      {grids_lib.key(image[0]) for image in grid}
-      for by_codec in grids.values()
-      for grid in by_codec.values()
-    )
-  )
+  asked = [
+    {grids_lib.key(image[0]) for image in grid}
+    for by_codec in grids.values()
+    for grid in by_codec.values()
+  ]
+  shared = set.intersection(*asked)
   if not shared:
+    pictures = ({image for image, _ in keys} for keys in asked)
+    if set.intersection(*pictures):
+      raise ValueError(
+        'runs: got other questions about the pictures that all runs have,'
+        ' expected the same; give the task the same settings in all of them'
+      )
     raise ValueError(
       'runs: got no picture that all codecs of all runs have, expected the same'
       ' pictures; evaluate them on one data set, or finish the evaluations'

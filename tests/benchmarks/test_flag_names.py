@@ -40,6 +40,11 @@ from tests import launching
       ('prompt_lengths', '--lengths=2'),
       "lengths: got '2', expected an integer",
     ),
+    (
+      ('progressive', '--codec=merge(k=4)'),
+      'got 2 layers to send first, expected fewer than merge(k=4) has, 1',
+    ),
+    (('unlike_pictures', '--folder=/x'), "folder: got '/x', expected one with"),
     (('sharding', '--models=x'), "models: got 'x', expected one of"),
   ],
 )

@@ -277,3 +277,10 @@ def test_questions_that_a_codec_gets_wrong(records):
   assert (
     rows[name]['bytes'] == 95
   )  # A message counts once, however few are left.
+
+
+def test_runs_of_other_questions_are_not_compared(records):
+  fewer = evaluation.of_kinds(records, 'count')
+  fewer = [{**r, 'question': f'{r["question"]}/b'} for r in fewer]
+  with pytest.raises(ValueError, match='got other questions about the pictur'):
+    evaluation.compare({'a': records, 'b': fewer}, resamples=20)
