@@ -251,6 +251,10 @@ def check_prompt(task: Task) -> None:
     return
   if not isinstance(prompt, str):
     raise _validate.error('prompt', prompt, 'a text')
+  if prompt.endswith('\n'):  # The tokenizer adds it.
+    raise _validate.error(
+      'prompt', prompt, 'a text without a newline at its end'
+    )
   if names := places(default):
     check_places(prompt, names)
 

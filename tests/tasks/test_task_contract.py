@@ -107,6 +107,12 @@ def test_what_is_no_task_is_refused(without_types, name, kind, said):
     tasks.make(name)
 
 
+def test_the_newline_behind_a_prompt_is_the_tokenizers():
+  with pytest.raises(ValueError, match='a text without a newline at its end'):
+    tasks.OkVqa(prompt='answer en {question}\n')
+  assert tasks.OkVqa(prompt='answer\n{question}').prompt[6] == '\n'
+
+
 def test_what_only_its_use_tells_is_left_to_it(tmp_path, monkeypatch):
   """A class of one's own is not imported, nor a path looked for."""
   assert tasks.make('jsonl(score=nowhere:Metric)').score == 'nowhere:Metric'
