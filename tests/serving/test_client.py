@@ -253,9 +253,12 @@ def test_too_long_message_is_not_sent(client, servicer):
     ('localhost:1', {'cert': 'a', 'ca': 'b'}, 'one is missing'),
     ('localhost:1', {'cert': 'a', 'key': 'b'}, 'given without ca'),
     ('localhost:1', {'timeout': 0.0}, 'expected more than 0'),
+    ('localhost:1', {'timeout': float('inf')}, 'and no endless time'),
+    ('localhost:1', {'timeout': float('nan')}, 'expected more than 0'),
     ('localhost:1', {'window': 0}, 'expected at least 1'),
     ('localhost:1', {'max_bytes': 0}, 'expected at least 1'),
     ('localhost:1', {'threshold': 1.0}, 'have one layer'),
+    ('localhost:1', {'threshold': float('nan')}, 'expected a number of bits'),
   ],
 )
 def test_settings_are_checked(target, settings, said):

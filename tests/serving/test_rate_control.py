@@ -403,6 +403,9 @@ def test_plan_for_a_time_goal():
     assert plan.met
     assert 1000 < plan.max_bytes < 4000
     assert not rate_control.plan(link, CURVE, _make, 1.0).met
+    for goal in (-1.0, float('nan'), float('inf')):
+      with pytest.raises(ValueError, match=r'goal_ms: got .*, expected a numb'):
+        rate_control.plan(link, CURVE, _make, goal)
     link.close()
 
 

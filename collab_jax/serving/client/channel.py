@@ -1,6 +1,7 @@
 """The edge's connection: channel, credentials, diagnosis."""
 
 import logging
+import math
 import os
 from pathlib import Path
 import socket
@@ -90,8 +91,10 @@ class Connection:
       OSError: A file cannot be read.
     """
     host, port = _parse_target(target)
-    if not timeout > 0:
-      raise ValueError(f'timeout: got {timeout} s, expected more than 0')
+    if not 0 < timeout < math.inf:
+      raise ValueError(
+        f'timeout: got {timeout} s, expected more than 0, and no endless time'
+      )
     if (cert is None) != (key is None):
       raise ValueError('cert and key: one is missing, expected both or neither')
     if cert is not None and ca is None:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent import futures
 import hashlib
 import itertools
+import math
 from typing import Any, TypeVar
 
 from jaxtyping import Array, UInt8
@@ -86,6 +87,8 @@ class EdgeClient:
     self.window = window
     self.threshold, self.coarse, self.seed = threshold, coarse, seed
     if threshold is not None:
+      if math.isnan(threshold):
+        raise _validate.error('threshold', threshold, 'a number of bits')
       for bound in self.codecs:
         _check_layers(bound, coarse)
     self._owns_connection = isinstance(target, str)

@@ -440,8 +440,10 @@ def plan(
     The plan.
 
   Raises:
+    ValueError: The goal is no finite number, or below 0.
     RemoteError: The server cannot be reached, or supports no codec.
   """
+  _validate.number('goal_ms', goal_ms, 0)
   points = sorted(curve.points, key=lambda point: point.largest)
   supported = _SupportedCodecs(connection, points, make_codec)
   smallest = supported.first()
