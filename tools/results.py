@@ -42,16 +42,36 @@ BLOCK = re.compile(
   re.DOTALL,
 )
 # Pages with text of their own around such blocks.
-REFILLED = 'selectors.md', 'kept.md', 'channels.md', 'edge.md'
+REFILLED = 'selectors.md', 'kept.md', 'channels.md', 'edge.md', 'finetune.md'
 # Pages with tables of codecs.
 TABLED = 'quantizers.md', 'selectors.md'
 _COMPARED = (
   'experiments/evaluate.py --config=configs/tradeoff.py:mode=tiny'
   " --config.limit=300 --config.ks='(2, 4, 8, 16)'"
 )
+_SHORT, _FULL = (
+  f'experiments/finetune.py --config=configs/finetune.py:mode={mode}'
+  ' --only_train'
+  for mode in ('short', 'full')
+)
+_TRAINED = (
+  'experiments/evaluate.py --config=configs/tradeoff.py --config.limit=500'
+  " --config.methods='(\"merge\",)' --config.ks='(2,3,4,6,8)'"
+  " --config.blind='()' --config.dtype=float32"
+)
 # Commands that make what another one reads.
 BEFORE = {
-  'experiments/compare.py': (
+  'experiments/compare.py runs/before': (
+    f'{_TRAINED} --workdir=runs/before',
+    f'{_SHORT} --workdir=runs/short',
+    f'{_TRAINED} --config.model=runs/short/trained_through/model'
+    ' --workdir=runs/short_scores',
+    f'{_FULL} --config.steps=200 --config.eval_every=200'
+    ' --workdir=runs/cut_short',
+    f'{_TRAINED} --config.model=runs/cut_short/trained_through/model'
+    ' --workdir=runs/cut_short_scores',
+  ),
+  'experiments/compare.py runs/greedy': (
     f'{_COMPARED} --config.methods=\'("kmeans(init=++)",)\''
     ' --workdir=runs/greedy',
     f'{_COMPARED} --config.methods=\'("kmeans(init=++)",)\''
@@ -159,13 +179,18 @@ SECTIONS = (
 
 def section(title: str, note: str, command: str) -> str:
   """Runs a command; returns its section of the page."""
+  prepare(command)
+  return (
+    f'## {title}\n\n{note}\n\n```\n$ python {command}\n{run(command)}\n```\n'
+  )
+
+
+def prepare(command: str):
+  """Runs what makes the runs that a command reads."""
   for start, commands in BEFORE.items():
     if command.startswith(start):
       for other in commands:
         run(other)
-  return (
-    f'## {title}\n\n{note}\n\n```\n$ python {command}\n{run(command)}\n```\n'
-  )
 
 
 def run(command: str) -> str:
@@ -194,6 +219,7 @@ def refilled(page: str, words: list[str]) -> str:
     if words and not any(word in command for word in words):
       return block[0]
     count = text.count('\n\n') + 1
+    prepare(command)
     printed = run(command)
     _, begins, rest = f'\n{printed}'.partition(f'\n{text.split(chr(10))[0]}\n')
     printed = begins + rest if begins else printed.partition('\n\n')[2]
