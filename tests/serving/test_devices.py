@@ -52,6 +52,15 @@ def test_captions_begin_where_most_slots_are_free(model, monkeypatch):
     engine.sharding, 'sizes', lambda mesh: {'data': 2, 'model': 1}
   )
   made = engine.Engine(model, harness.SIZES)
-  made._used[:3] = [True] * 3
-  assert made._choose_slots(4) == [4, 5, 6, 3]
+  assert made.batches == [2, 4]
+  made._used[:2] = [True] * 2
+  assert made.room == 4
+  assert made._choose_slots(4) == [4, 5, 2, 3]
+  # A device takes its part of the largest batch, whatever the others have.
+  made._used[2] = True
+  assert made.room == 3
+  assert made._choose_slots(3) == [4, 5, 3]
+  assert made._choose_slots(2) == [4, 5]
+  made._used[3] = True
+  assert made.room == 2
   assert made._choose_slots(2) == [4, 5]

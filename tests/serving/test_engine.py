@@ -68,8 +68,8 @@ def _run(ready, requests, pause=0):
     rounds += 1
     outputs = []
     room = (
-      ready.split(min(len(waiting), ready.free))
-      if (waiting and ready.free)
+      ready.split(min(len(waiting), ready.room))
+      if (waiting and ready.room)
       else 0
     )
     if room and rounds > pause:
@@ -98,7 +98,7 @@ def test_captions_of_many_lengths_equal_the_captioner(model, ready, prefix):
   got = [model.tokenizer.decode(row) for row in tokens]
   assert got == _expected(model, prefix)
   assert len({len(row) for row in tokens} | {0}) > 1
-  assert ready.free == SIZES.max_slots
+  assert ready.active == 0
 
 
 @pytest.mark.parametrize('before', [1, 7, 2 * SIZES.max_tokens + 1])

@@ -148,9 +148,13 @@ class Engine:
     self.broken = False
 
   @property
-  def free(self) -> int:
-    """Number of free decode slots."""
-    return self._used.count(False)
+  def room(self) -> int:
+    """Number of captions that the next `prefill` can begin.
+
+    These are the free decode slots, but on no device more than its part of the
+    largest of `batches`.
+    """
+    return sum(min(len(s), self._batches[-1]) for s in self._free_slots())
 
   @property
   def active(self) -> int:
@@ -239,8 +243,7 @@ class Engine:
     """Begins captions, and returns the first token of each.
 
     Args:
-      requests: At most as many as slots are free, and as the largest of
-        `batches`.
+      requests: At most as many as there is `room` for.
 
     Returns:
       An output per request; their slots are used until the captions have
@@ -313,11 +316,22 @@ class Engine:
 
   def _choose_slots(self, count: int) -> list[int]:
     """Returns free slots, in turn of the device that has the most."""
-    each, free = self.config.max_slots, []
-    for device in range(self.devices):
-      slots = range(device * each, (device + 1) * each)
-      free.append([slot for slot in slots if not self._used[slot]])
-    return [max(free, key=len).pop(0) for _ in range(count)]
+    free, chosen = self._free_slots(), []
+    begun = [0] * self.devices
+    for _ in range(count):
+      open_ = [d for d, n in enumerate(begun) if n < self._batches[-1]]
+      device = max(open_, key=lambda d: len(free[d]))
+      begun[device] += 1
+      chosen.append(free[device].pop(0))
+    return chosen
+
+  def _free_slots(self) -> list[list[int]]:
+    """Returns the free slots of each device."""
+    each = self.config.max_slots
+    return [
+      [s for s in range(d * each, (d + 1) * each) if not self._used[s]]
+      for d in range(self.devices)
+    ]
 
   def _output(self, slot: int, tokens: Any, bits: Any) -> StepOutput:
     """Cuts tokens at the caption's end or limit."""

@@ -151,7 +151,7 @@ class Scheduler:
   def _step(self) -> None:
     """Runs one round: a job, a prefill, and some decode steps for all."""
     # A job may need a slot; there will be one soon.
-    if self.engine.free:
+    if self.engine.room:
       job = self.queue.next_job()
       if job:
         job()
@@ -170,7 +170,7 @@ class Scheduler:
   def _prefill(self) -> None:
     """Takes waiting requests into free slots; ends them if that fails."""
     requests = self.queue.take(
-      lambda waiting: self.engine.split(min(waiting, self.engine.free)),
+      lambda waiting: self.engine.split(min(waiting, self.engine.room)),
       collections.Counter(r.caller for r in self._active.values()),
       self.engine.max_slots,
     )
