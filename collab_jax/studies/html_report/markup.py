@@ -4,7 +4,7 @@ import base64
 from collections.abc import Iterable
 import io
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 from xml.etree import ElementTree
 
 from jaxtyping import UInt8
@@ -14,7 +14,7 @@ from PIL import Image
 from collab_jax import _terminal
 
 Element: TypeAlias = ElementTree.Element
-Content: TypeAlias = 'str | Element | Iterable[Content] | None'
+Content: TypeAlias = str | Element | Iterable[Any] | None
 
 _STYLE = Path(__file__).with_name('report.css')
 # A browser that obeys this loads nothing from anywhere and runs no script,
