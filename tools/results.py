@@ -179,22 +179,17 @@ SECTIONS = (
 
 def section(title: str, note: str, command: str) -> str:
   """Runs a command; returns its section of the page."""
-  prepare(command)
   return (
     f'## {title}\n\n{note}\n\n```\n$ python {command}\n{run(command)}\n```\n'
   )
 
 
-def prepare(command: str):
-  """Runs what makes the runs that a command reads."""
+def run(command: str) -> str:
+  """Runs a command after what makes its runs; returns what it printed."""
   for start, commands in BEFORE.items():
     if command.startswith(start):
       for other in commands:
         run(other)
-
-
-def run(command: str) -> str:
-  """Runs a command; returns what it printed."""
   print(f'python {command}', flush=True)
   done = subprocess.run(
     [sys.executable, *shlex.split(command.replace('\\\n', ' '))],
@@ -219,7 +214,6 @@ def refilled(page: str, words: list[str]) -> str:
     if words and not any(word in command for word in words):
       return block[0]
     count = text.count('\n\n') + 1
-    prepare(command)
     printed = run(command)
     _, begins, rest = f'\n{printed}'.partition(f'\n{text.split(chr(10))[0]}\n')
     printed = begins + rest if begins else printed.partition('\n\n')[2]

@@ -2,8 +2,6 @@
 
 import asyncio
 import base64
-import html.parser
-import io
 import json
 from pathlib import Path
 import re
@@ -11,7 +9,6 @@ import shutil
 
 import jax
 import numpy as np
-from PIL import Image
 import pytest
 
 from collab_jax import (
@@ -38,76 +35,10 @@ from configs import rate, tradeoff
 from tests import standin
 from tests.evaluation import synthetic
 from tests.plots import test_user_text
+from tests.studies import parsed
 from tools import browser
 
 OLD = Path(__file__).parents[1] / 'golden' / 'records_1'
-_VOID = {'meta', 'link', 'img', 'br', 'hr', 'input'}
-_ALLOWED = {
-  *_VOID,
-  *('html', 'head', 'body', 'title', 'style', 'header', 'main', 'nav', 'a'),
-  *('section', 'article', 'div', 'p', 'b', 'span', 'mark', 'ul', 'li', 'dl'),
-  *('dt', 'dd', 'h1', 'h2', 'h3', 'figure', 'figcaption', 'details'),
-  *('summary', 'table', 'caption', 'thead', 'tbody', 'tr', 'th', 'td'),
-  *('svg', 'image', 'use', 'rect'),
-}
-
-
-class Page(html.parser.HTMLParser):
-  """A parsed report; raises AssertionError for what none should have.
-
-  Attributes:
-    texts: What is written in each element, by its name.
-    images: Attributes of the images.
-    ids: Ids of elements.
-    links: Where links lead.
-  """
-
-  def __init__(self, path):
-    super().__init__()
-    self.texts, self.images, self.ids, self.links = {}, [], [], []
-    self._open = []
-    self.feed(path.read_text('utf-8'))
-    self.close()
-    assert not self._open
-    assert len(self.ids) == len({*self.ids})
-    assert {link[1:] for link in self.links} <= {*self.ids}
-
-  def handle_starttag(self, tag, attrs):
-    attributes = dict(attrs)
-    assert tag in _ALLOWED, tag
-    assert not [name for name in attributes if name.startswith('on')]
-    for name in ('src', 'href', 'action', 'data', 'srcset', 'style'):
-      if name in attributes:
-        assert re.match(
-          r'data:image/(png|jpeg|svg\+xml);base64,|#|data:,$', attributes[name]
-        )
-    if tag == 'img':
-      assert attributes['alt']
-      self.images.append(attributes)
-    if tag == 'a':
-      self.links.append(attributes['href'])
-    if 'id' in attributes:
-      self.ids.append(attributes['id'])
-    if tag not in _VOID:
-      self._open.append(tag)
-      self.texts.setdefault(tag, []).append('')
-
-  def handle_endtag(self, tag):
-    assert self._open.pop() == tag
-
-  def handle_data(self, data):
-    for tag in {*self._open}:
-      self.texts[tag][-1] += data
-
-  def pixels(self, alt):
-    """The images whose text begins so."""
-    found = [i for i in self.images if i['alt'].startswith(alt)]
-    return [
-      np.asarray(
-        Image.open(io.BytesIO(base64.b64decode(i['src'].split(',')[1])))
-      )
-      for i in found
-    ]
 
 
 def write_records(folder, records):
@@ -148,7 +79,7 @@ def run(tmp_path_factory):
 
 def test_a_launcher_writes_it_without_new_programs(run):
   folder, _, programs = run
-  page = Page(folder / 'report.html')
+  page = parsed.Page(folder / 'report.html')
   assert not programs
   headings = ['Run', 'Findings', 'Figures', 'Gallery', 'Scores', 'Settings']
   assert [h for h in headings if h != 'Findings'] == [
@@ -183,7 +114,7 @@ def test_a_batch_that_the_gallery_does_not_fill(tmp_path, monkeypatch):
 
 
 def test_pictures_are_the_run_s(run):
-  page = Page(run[0] / 'report.html')
+  page = parsed.Page(run[0] / 'report.html')
   shown = page.pixels('Picture')
   for example, image in zip(data.scenes('test', 6), shown, strict=True):
     np.testing.assert_array_equal(image[..., :3], example.image)
@@ -191,7 +122,7 @@ def test_pictures_are_the_run_s(run):
 
 def test_captions_and_bytes_are_those_of_the_records(run):
   folder, _, _ = run
-  page = Page(folder / 'report.html')
+  page = parsed.Page(folder / 'report.html')
   records = evaluation.read_records(folder)
   for entry, example in zip(
     page.texts['article'], data.scenes('test', 6), strict=True
@@ -208,7 +139,7 @@ def test_a_run_that_has_ended_gives_the_same_gallery(run, tmp_path):
   folder, _, _ = run
   out = tmp_path / 'again' / 'mine.html'
   assert studies.write_html(folder, out) == out
-  first, second = Page(folder / 'report.html'), Page(out)
+  first, second = parsed.Page(folder / 'report.html'), parsed.Page(out)
   assert first.images == second.images
   assert first.texts['article'] == second.texts['article']
 
@@ -216,12 +147,16 @@ def test_a_run_that_has_ended_gives_the_same_gallery(run, tmp_path):
 def test_clusters_and_pictures_can_be_left_out(run, tmp_path):
   folder, _, _ = run
   out = tmp_path / 'report.html'
-  page = Page(studies.write_html(folder, out, pictures=2, clusters=False))
+  page = parsed.Page(
+    studies.write_html(folder, out, pictures=2, clusters=False)
+  )
   assert len(page.texts['article']) == 2
   assert not page.pixels('What arrives')
   assert len(page.pixels('Picture')) == 2
   assert '2 of 6 pictures' in page.texts['body'][0]
-  page = Page(studies.write_html(folder, out, pictures=0, clusters=False))
+  page = parsed.Page(
+    studies.write_html(folder, out, pictures=0, clusters=False)
+  )
   assert 'article' not in page.texts
   assert 'Gallery' not in page.texts['h2']
   with pytest.raises(ValueError, match='pictures: got -1'):
@@ -247,7 +182,7 @@ def test_what_is_gone_is_said(run, tmp_path, change, said, drawn):
   copy(run[0], tmp_path)
   config = json.loads((tmp_path / 'config.json').read_text())
   (tmp_path / 'config.json').write_text(json.dumps(config | change))
-  page = Page(studies.write_html(tmp_path))
+  page = parsed.Page(studies.write_html(tmp_path))
   assert said in page.texts['body'][0]
   assert len(page.pixels('What arrives')) == drawn
   assert len(page.texts['article']) == 6
@@ -282,7 +217,7 @@ def test_pictures_that_changed_are_not_shown(run, tmp_path):
     if record['image_id'] == lines[0]['image_id']:
       record['pixels'] = '0' * 16
   write_records(tmp_path, lines)
-  page = Page(studies.write_html(tmp_path, clusters=False))
+  page = parsed.Page(studies.write_html(tmp_path, clusters=False))
   assert len(page.pixels('Picture')) == 5
   assert 'Not shown: 1 of the pictures' in page.texts['body'][0]
   assert 'The picture is not at hand.' in page.texts['article'][0]
@@ -296,7 +231,7 @@ def test_another_model_s_maps_are_not_shown(run, tmp_path):
     if record['distortion']:
       record['distortion'] *= 1.5
   write_records(tmp_path, lines)
-  page = Page(studies.write_html(tmp_path, pictures=1))
+  page = parsed.Page(studies.write_html(tmp_path, pictures=1))
   assert 'give other messages' in page.texts['body'][0]
   assert not page.pixels('What arrives')
 
@@ -305,13 +240,13 @@ def test_a_run_that_is_not_finished(run, tmp_path):
   records = evaluation.read_records(run[0])
   cut = write_records(tmp_path / 'cut', records[: len(records) // 2 + 3])
   shutil.copy(run[0] / 'records.settings.json', cut)
-  page = Page(studies.write_html(cut, clusters=False))
+  page = parsed.Page(studies.write_html(cut, clusters=False))
   assert 'This run is not finished' in page.texts['header'][0]
   assert 'Figures' in page.texts['h2']
   # The scenes are drawn by their name, as no config was written yet.
   assert page.pixels('Picture')
   whole = write_records(tmp_path / 'whole', records)
-  page = Page(studies.write_html(whole, clusters=False))
+  page = parsed.Page(studies.write_html(whole, clusters=False))
   assert 'no report was written yet' in page.texts['header'][0]
   assert page.texts['details'][-1]  # Captions; settings are unknown.
 
@@ -321,12 +256,14 @@ def test_records_after_the_last_report(run, tmp_path):
   summary = json.loads((tmp_path / 'summary.json').read_text())
   summary['rows'] = summary['rows'][1:]
   (tmp_path / 'summary.json').write_text(json.dumps(summary))
-  page = Page(studies.write_html(tmp_path, clusters=False))
+  page = parsed.Page(studies.write_html(tmp_path, clusters=False))
   assert 'since the last report' in page.texts['header'][0]
 
 
 def test_records_of_an_older_version(tmp_path):
-  page = Page(studies.write_html(OLD, tmp_path / 'old.html', clusters=False))
+  page = parsed.Page(
+    studies.write_html(OLD, tmp_path / 'old.html', clusters=False)
+  )
   assert len(page.texts['article']) == 2
   assert page.pixels('Picture')
   assert 'Scores' in page.texts['h2']
@@ -347,7 +284,7 @@ def test_records_without_references(run, tmp_path):
   full = next(r for r in records if labels.is_full(r))
   for record in records:
     record['references'] = []
-  page = Page(studies.write_html(write_records(tmp_path, records)))
+  page = parsed.Page(studies.write_html(write_records(tmp_path, records)))
   said = page.texts['body'][0]
   assert 'No picture has captions to compare with.' in said
   assert ' '.join(full['caption'].split()) in page.texts['article'][0]
@@ -356,7 +293,7 @@ def test_records_without_references(run, tmp_path):
   assert 'nothing to compare with' not in said
   records = [r for r in records if not labels.is_full(r)]
   folder = write_records(tmp_path / 'not full', records)
-  page = Page(studies.write_html(folder, clusters=False))
+  page = parsed.Page(studies.write_html(folder, clusters=False))
   assert 'nothing to compare with' in page.texts['article'][0]
   assert page.texts['mark'] == ['Marked']
 
@@ -369,7 +306,7 @@ def test_classes_that_a_config_names_are_not_imported(field, run, tmp_path):
   config = json.loads((folder / 'config.json').read_text())
   config[field] = 'no_such_module:Reader'
   (folder / 'config.json').write_text(json.dumps(config))
-  page = Page(studies.write_html(folder, clusters=False))
+  page = parsed.Page(studies.write_html(folder, clusters=False))
   said = page.texts['body'][0]
   assert f"{field}: got 'no_such_module:Reader', but classes outside" in said
 
@@ -378,7 +315,7 @@ def test_names_of_files_are_titles(tmp_path):
   records = synthetic.make(images=2, ks=(2,), seeds=(0,))
   for record in records:
     record['file'] = f'beach/{record["image_id"]}.jpg'
-  page = Page(studies.write_html(write_records(tmp_path, records)))
+  page = parsed.Page(studies.write_html(write_records(tmp_path, records)))
   assert page.texts['h3'] == ['beach/0.jpg', 'beach/1.jpg']
 
 
@@ -420,7 +357,7 @@ def test_all_questions_of_a_picture_are_shown(tmp_path):
       ('detect ring', (BOX,), (BOX, LOW)),
     ],
   )
-  page = Page(studies.write_html(write_records(tmp_path, records)))
+  page = parsed.Page(studies.write_html(write_records(tmp_path, records)))
   said = page.texts['body'][0]
   assert 'all of its questions; answers are right or wrong by exact' in said
   names = {record['name'] for record in records}
@@ -496,7 +433,7 @@ def test_many_questions_stay_a_page_that_opens(monkeypatch):
 def test_pictures_beside_features(tmp_path):
   records = synthetic.make(images=4, pictures=synthetic.PICTURES)
   folder = write_records(tmp_path, records)
-  page = Page(studies.write_html(folder, clusters=False))
+  page = parsed.Page(studies.write_html(folder, clusters=False))
   assert 'figure-rate' in page.ids
   assert 'AVIF 64 px, stripped, quality 60' in page.texts['article'][0]
 
@@ -508,7 +445,7 @@ def test_image_codecs_show_what_was_decoded(tmp_path):
   config.codecs = ('kmeans(k=4)', 'jpeg(quality=30)', 'jpeg(quality=60)')
   study = studies.RateStudy(config)
   study.report(study.run(tmp_path / 'records.jsonl', False), tmp_path)
-  page = Page(tmp_path / 'report.html')
+  page = parsed.Page(tmp_path / 'report.html')
   decoded = page.pixels('What arrives with JPEG')
   assert decoded
   picture = data.scenes('test')[0].image
@@ -529,7 +466,7 @@ def test_pictures_unlike_those_of_the_training(tmp_path, count, texts):
     asked = [(f'what {i}', ('red',), 'red') for i in range(count)]
     records = ask_all(records, asked)
   folder = write_records(tmp_path, records)
-  page = Page(studies.write_html(folder, clusters=False))
+  page = parsed.Page(studies.write_html(folder, clusters=False))
   said = (
     f'unlike those that the model was trained on: its {texts} mean nothing.'
   )
@@ -543,7 +480,7 @@ def test_several_models(run, tmp_path):
   records = evaluation.read_records(run[0])
   for name in ('training-free', 'trained_through'):
     write_records(tmp_path / name, records)
-  page = Page(studies.write_html(tmp_path, pictures=2, clusters=False))
+  page = parsed.Page(studies.write_html(tmp_path, pictures=2, clusters=False))
   assert page.texts['h3'].count('trained through') == 3
   assert len(page.texts['article']) == 4
 
@@ -579,7 +516,7 @@ def test_any_text_is_shown_as_it_is(text, tmp_path):
   summary |= {'settings': {text: text}, 'rows': []}
   (folder / 'summary.json').write_text(json.dumps(summary))
   path = studies.write_html(folder)
-  page = Page(path)
+  page = parsed.Page(path)
   first = ' '.join(text.split())[:40]
   if first.isprintable():
     assert first in ' '.join(page.texts['article'][0].split())
@@ -592,13 +529,13 @@ def test_a_folder_of_any_name(run, tmp_path):
   folder = tmp_path / '<b> & "quotes" $x'
   folder.mkdir()
   copy(run[0], folder)
-  page = Page(studies.write_html(folder, clusters=False))
+  page = parsed.Page(studies.write_html(folder, clusters=False))
   assert page.texts['h1'] == ['Run <b> & "quotes" $x']
 
 
 def test_figures_of_the_folder_are_embedded(run):
   folder, _, _ = run
-  page = Page(folder / 'report.html')
+  page = parsed.Page(folder / 'report.html')
   source = next(
     image['src']
     for image in page.images

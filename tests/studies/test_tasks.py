@@ -1,6 +1,5 @@
 """Study of tasks from its config to files, and tasks in units of a sweep."""
 
-import html.parser
 import json
 import shutil
 
@@ -16,6 +15,7 @@ from collab_jax.studies import tasks as tasks_study
 from configs import tasks as tasks_config
 from configs import tradeoff
 from tests import standin
+from tests.studies import parsed
 from tools import rate_curve
 
 
@@ -198,35 +198,9 @@ def test_report_without_shares_and_budgets(config, run, tmp_path):
   assert 'at most' not in text
   assert 'all vectors  blind' not in text
   assert 'keep of the score of all vectors' in text
-  page = _Page(tmp_path / 'report.html')
+  page = parsed.Page(tmp_path / 'report.html')
   assert 'What is kept' not in page.texts['h2']
   assert 'Findings' in page.texts['h2']
-
-
-class _Page(html.parser.HTMLParser):
-  """Headings and tables of a report.
-
-  Attributes:
-    texts: What is written in each element, by its name.
-  """
-
-  def __init__(self, path):
-    super().__init__()
-    self.texts, self._open = {}, []
-    self.feed(path.read_text('utf-8'))
-
-  def handle_starttag(self, tag, attrs):
-    del attrs
-    if tag not in ('meta', 'link', 'img'):
-      self._open.append(tag)
-      self.texts.setdefault(tag, []).append('')
-
-  def handle_endtag(self, tag):
-    assert self._open.pop() == tag
-
-  def handle_data(self, data):
-    for tag in {*self._open}:
-      self.texts[tag][-1] += data
 
 
 _SECTIONS = ['Run', 'Findings', 'Figures', 'What is kept', 'Gallery', 'Scores']
@@ -234,7 +208,7 @@ _SECTIONS = ['Run', 'Findings', 'Figures', 'What is kept', 'Gallery', 'Scores']
 
 def test_report_page(run):
   records, _, folder = run
-  page = _Page(folder / 'report.html')
+  page = parsed.Page(folder / 'report.html')
   assert page.texts['h2'] == [*_SECTIONS, 'Settings']
   summary = json.loads((folder / 'summary.json').read_text())
   said = page.texts['body'][0]
@@ -256,7 +230,7 @@ def test_report_page(run):
 def test_report_page_of_a_run_that_has_ended(run, tmp_path):
   _, _, folder = run
   path = studies.write_html(folder, tmp_path / 'again.html', clusters=False)
-  again, before = _Page(path), _Page(folder / 'report.html')
+  again, before = parsed.Page(path), parsed.Page(folder / 'report.html')
   assert again.texts['h2'] == before.texts['h2']
   assert again.texts['table'] == before.texts['table']
   assert len(again.texts['article']) == len(before.texts['article'])
@@ -272,7 +246,7 @@ def test_report_page_of_a_killed_run(run, tmp_path, has_config):
   part.write_bytes(b''.join(lines[:-5]) + lines[-5][:40])  # Torn.
   if has_config:
     shutil.copy(folder / 'config.json', tmp_path)
-  page = _Page(studies.write_html(tmp_path, clusters=False))
+  page = parsed.Page(studies.write_html(tmp_path, clusters=False))
   said = page.texts['body'][0]
   assert 'This run is not finished' in said
   assert 'answers so far, of some codecs fewer than of others' in said
@@ -286,7 +260,7 @@ def test_report_page_of_a_killed_run(run, tmp_path, has_config):
   if has_config:
     assert "Share of each task's score" in said
     shutil.rmtree(tmp_path / 'scenes')
-    page = _Page(studies.write_html(tmp_path, clusters=False))
+    page = parsed.Page(studies.write_html(tmp_path, clusters=False))
     assert len(page.texts['article']) == 2
 
 

@@ -12,6 +12,7 @@ from collab_jax.studies.html_report import (
   markup,
   pictures,
   questions,
+  run_folder,
 )
 
 Record = Mapping[str, Any]
@@ -87,8 +88,7 @@ def make(
     if question is not None and name in wanted:
       answers[image_id].setdefault((question, name), record)
   total = len({record['image_id'] for record in records})
-  texts = 'answers' if records[0].get('task') else 'captions'
-  notes = [_extent(len(ids), total, shown, texts)]
+  notes = [_extent(len(ids), total, shown, run_folder.noun(records))]
   tables = {i: known for i, known in answers.items() if _has_table(known)}
   if tables:
     notes.append(_scored_by(captions.values()))
@@ -241,8 +241,8 @@ def _unlike(known: Sequence[Record]) -> markup.Element | None:
   """Makes the remark on a picture unlike those of the training, if it is."""
   if not any(record.get('unlike') for record in known):
     return None
-  texts = 'answers' if 'task' in known[0] else 'captions'
-  return markup.tag('p', _UNLIKE.format(texts), class_='warning')
+  text = _UNLIKE.format(run_folder.noun(known))
+  return markup.tag('p', text, class_='warning')
 
 
 def _asked(

@@ -211,8 +211,8 @@ def _state(
   models: Sequence[ModelReport], summary: Mapping[str, Any]
 ) -> str | None:
   """Returns a sentence about a run that is not finished; None if it is."""
-  count = sum(len(model.part.records) for model in models)
-  texts = f'{count:,} {_texts(models)}'
+  records = [record for model in models for record in model.part.records]
+  texts = f'{len(records):,} {run_folder.noun(records)}'
   for model in models:
     codecs = choice.codecs_of(model.part.records)
     most = max(row['records'] / row['seeds'] for row in codecs)
@@ -232,12 +232,6 @@ def _state(
       ' figures are drawn anew.'
     )
   return None
-
-
-def _texts(models: Sequence[ModelReport]) -> str:
-  """Returns the noun of a run's texts."""
-  asks = any(model.part.records[0].get('task') for model in models)
-  return 'answers' if asks else 'captions'
 
 
 def _agrees(models: Sequence[ModelReport], summary: Mapping[str, Any]) -> bool:

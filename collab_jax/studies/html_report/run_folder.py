@@ -112,6 +112,12 @@ def part(folder: Path, label: str, records: Sequence[Record]) -> Part:
   return Part(label, records, _beside(path))
 
 
+def noun(records: Sequence[Record]) -> str:
+  """Returns what the texts of records are: 'captions', or 'answers'."""
+  asks = any(record.get('task') for record in records)
+  return 'answers' if asks else 'captions'
+
+
 def task_part(
   folder: Path, task: str, records: Sequence[Record], config: Mapping[str, Any]
 ) -> Part:

@@ -73,7 +73,7 @@ def headline(
     'pictures': f'{images:,} of {records[0].get("data") or "unnamed data"}',
     'codecs': f'{len({record["name"] for record in records}):,}',
     'seed' if seeds == 1 else 'seeds': f'{seeds}',
-    'answers' if records[0].get('task') else 'captions': f'{len(records):,}',
+    run_folder.noun(records): f'{len(records):,}',
     'task': part.task or records[0].get('task'),
     'prompt': flat.get('captioner.prompt') or run.config.get('prompt'),
     'decoding': str(decoding) if decoding else None,
